@@ -1,0 +1,6 @@
+"""Structured Gaussian distributions and the Kullback–Leibler divergences between them."""
+
+from pyrovae.distributions import kl as kl  # registers the divergences
+from pyrovae.distributions.ar1 import AR1Normal
+
+__all__ = ["AR1Normal"]

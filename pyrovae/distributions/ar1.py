@@ -1,0 +1,284 @@
+"""The Gaussian whose covariance is that of a first-order autoregressive process, AR(1)."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+from torch.distributions.utils import lazy_property
+
+
+class _LinearRecurrence(torch.autograd.Function):
+    """y_0 = x_0, y_j = c_{j−1} y_{j−1} + x_j, whose derivative is the same recursion run backwards."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(coefficient: Tensor, innovation: Tensor) -> Tensor:
+        # Doubling: after the step with offset k, y_j holds the terms of the last 2k innovations,
+        # and c[i] is what carries y_i over to y_{i + 2k}.
+        y, c, k = innovation, coefficient, 1
+        while k < innovation.shape[-1]:
+            y = torch.cat([y[..., :k], torch.addcmul(y[..., k:], c, y[..., :-k])], dim=-1)
+            c = c * c if c.shape[-1] == 1 else c[..., k:] * c[..., :-k]
+            k *= 2
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        coefficient, y = ctx.saved_tensors
+        h = linear_recurrence(coefficient.flip(-1), grad.flip(-1)).flip(-1)
+        return (h[..., 1:] * y[..., :-1]).sum_to_size(coefficient.shape), h
+
+
+def linear_recurrence(coefficient: Tensor, innovation: Tensor) -> Tensor:
+    """Solve y_0 = x_0, y_j = c_{j−1} y_{j−1} + x_j along the last axis in ⌈log₂ d⌉ vectorised steps.
+
+    Memory is O(d), under differentiation too, and derivatives of every order exist.
+
+    Args:
+        coefficient: c, shape (*batch, 1), one for all steps, or (*batch, d−1), broadcastable against x.
+        innovation: x, shape (*batch, d), the shape of the result.
+    """
+    if innovation.shape[-1] == 1:
+        return innovation
+    return _LinearRecurrence.apply(coefficient, innovation)
+
+
+def log_sech(x: Tensor) -> Tensor:
+    """Log of 1/cosh x = √(1 − tanh² x), finite and smooth wherever x is."""
+    return math.log(2) + x - F.softplus(2 * x, threshold=50)
+
+
+class AR1Normal(TorchDistribution):
+    r"""Gaussian whose covariance is that of an AR(1) process: Σ_ij = σ_i σ_j ∏_{k=i}^{j−1} ρ_k for i < j.
+
+    Every marginal variance is σ_i². With one shared σ = √s and one shared ρ this is the posterior of
+    the ρ-VAE (Ferdowsi et al., eq. 4, whose eq. 7 should read √s where it has 1/√s). Sampling,
+    density, entropy and the Kullback–Leibler divergences cost O(d); no d × d matrix is formed
+    unless ``covariance_matrix``, ``scale_tril`` or ``precision_matrix`` is asked for.
+
+    With u = (z − μ)/σ, w_0 = u_0 and w_j = (u_j − ρ_{j−1} u_{j−1})/√(1 − ρ_{j−1}²),
+    log p(z) = −½ Σ_j w_j² − Σ_i log σ_i − ½ Σ_k log(1 − ρ_k²) − ½ d log 2π.
+
+    Args:
+        loc: mean μ, shape (*batch, d).
+        scale: standard deviations σ > 0, shape (*batch, 1), shared by all dimensions, or (*batch, d).
+            A number stands for one shared by all.
+        correlation: ρ between neighbours, in (−1, 1), shape (*batch, 1) or (*batch, d−1), or a number.
+        fisher_z: arctanh ρ, instead of ``correlation``: any real number, stable where ρ rounds to ±1.
+        validate_args: whether to check the values too (shapes and types always are).
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: not exactly one of ``correlation`` and ``fisher_z`` is given, shapes do not fit,
+            devices differ, a scale is not positive or a correlation not inside (−1, 1).
+
+    Example:
+        >>> q = AR1Normal(torch.zeros(5, 3), torch.ones(5, 1), correlation=torch.full((5, 1), 0.9))
+        >>> q.batch_shape, q.event_shape, q.covariance_matrix[0]
+        (torch.Size([5]), torch.Size([3]), tensor([[1.0000, 0.9000, 0.8100],
+                [0.9000, 1.0000, 0.9000],
+                [0.8100, 0.9000, 1.0000]]))
+    """
+
+    arg_constraints = {  # noqa: RUF012 (torch's own convention)
+        "loc": constraints.real_vector,
+        "scale": constraints.independent(constraints.positive, 1),
+        "correlation": constraints.independent(constraints.interval(-1.0, 1.0), 1),
+        "fisher_z": constraints.real_vector,
+    }
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor | float,
+        correlation: Tensor | float | None = None,
+        *,
+        fisher_z: Tensor | float | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if (correlation is None) == (fisher_z is None):
+            given = "neither" if correlation is None else "both"
+            raise ValueError(f"AR1Normal takes exactly one of correlation and fisher_z, but {given} was given")
+        _check_floating("loc", loc)
+        if loc.dim() < 1 or loc.shape[-1] < 1:
+            raise ValueError(f"loc must have shape (*batch, d) with d ≥ 1, not {tuple(loc.shape)}")
+        d = loc.shape[-1]
+        self.loc = loc
+        self.scale = _parameter("scale", scale, loc, d)
+        steps = {}
+        if correlation is not None:
+            self.correlation = steps["correlation"] = _parameter("correlation", correlation, loc, d - 1)
+        else:
+            self.fisher_z = steps["fisher_z"] = _parameter("fisher_z", fisher_z, loc, d - 1)
+        ((name, step),) = steps.items()
+        try:
+            batch_shape = torch.broadcast_shapes(loc.shape[:-1], self.scale.shape[:-1], step.shape[:-1])
+        except RuntimeError:
+            raise ValueError(
+                f"batch shapes do not broadcast: loc {tuple(loc.shape[:-1])}, scale "
+                f"{tuple(self.scale.shape[:-1])}, {name} {tuple(step.shape[:-1])}"
+            ) from None
+        super().__init__(batch_shape, loc.shape[-1:], validate_args=False)
+        self._validate_args = type(self)._validate_args if validate_args is None else validate_args
+        if self._validate_args:
+            _check_values("scale", self.scale, self.scale > 0, "positive")
+            if correlation is not None:
+                _check_values(name, step, step.abs() < 1, "inside (−1, 1)")
+            else:
+                _check_values(name, step, step.isfinite(), "finite")
+
+    @lazy_property
+    def correlation(self) -> Tensor:
+        """ρ, shape (*batch, 1) or (*batch, d−1)."""
+        return self.fisher_z.tanh()
+
+    @lazy_property
+    def fisher_z(self) -> Tensor:
+        """Arctanh ρ, shape (*batch, 1) or (*batch, d−1)."""
+        return self.correlation.atanh()
+
+    @lazy_property
+    def _log_innovation_scale(self) -> Tensor:
+        """½ log(1 − ρ²), shape (*batch, 1 or d−1)."""
+        return log_sech(self.fisher_z)
+
+    @lazy_property
+    def _half_log_det(self) -> Tensor:
+        """½ log det Σ = Σ log σ_i + ½ Σ log(1 − ρ_k²), broadcastable to the batch shape."""
+        d = self.event_shape[0]
+        return _sum_of(self.scale.log(), d) + _sum_of(self._log_innovation_scale, d - 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """μ, shape (*batch, d)."""
+        return self.loc.expand(self._extended_shape())
+
+    @property
+    def mode(self) -> Tensor:
+        """μ, shape (*batch, d)."""
+        return self.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """σ², shape (*batch, d)."""
+        return self.scale.square().expand(self._extended_shape())
+
+    @property
+    def first_off_diagonal(self) -> Tensor:
+        """Σ_{i,i+1} = σ_i σ_{i+1} ρ_i, shape (*batch, d−1)."""
+        scale = self.scale.expand(self._extended_shape())
+        return scale[..., 1:] * scale[..., :-1] * self.correlation
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """Cholesky factor, L_ij = σ_i (∏_{k=j}^{i−1} ρ_k) √(1 − ρ_{j−1}²), shape (*batch, d, d): O(d²)."""
+        d = self.event_shape[0]
+        eye = torch.eye(d, dtype=self.loc.dtype, device=self.loc.device).expand(self._extended_shape() + (d,))
+        columns = self._correlate(eye, self.correlation.unsqueeze(-2), self._log_innovation_scale.unsqueeze(-2))
+        return self.scale.unsqueeze(-1) * columns.mT
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """Σ, shape (*batch, d, d): O(d²) memory."""
+        return self.scale_tril @ self.scale_tril.mT
+
+    @property
+    def precision_matrix(self) -> Tensor:
+        """Σ⁻¹, tridiagonal, shape (*batch, d, d): O(d²) memory."""
+        shape = self._extended_shape()
+        z = self.fisher_z.expand(shape[:-1] + (shape[-1] - 1,))
+        sinh_squared = z.sinh().square()  # ρ²/(1 − ρ²)
+        diagonal = 1 + F.pad(sinh_squared, (0, 1)) + F.pad(sinh_squared, (1, 0))
+        off_diagonal = -z.sinh() * z.cosh()  # −ρ/(1 − ρ²)
+        unit = diagonal.diag_embed() + off_diagonal.diag_embed(1) + off_diagonal.diag_embed(-1)
+        inverse_scale = self.scale.reciprocal().expand(shape)
+        return inverse_scale.unsqueeze(-1) * unit * inverse_scale.unsqueeze(-2)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+        """Draw z = μ + σ ⊙ y with y_0 = ε_0, y_j = ρ_{j−1} y_{j−1} + √(1 − ρ_{j−1}²) ε_j, in O(d)."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return torch.addcmul(self.loc, self.scale, self._correlate(noise, self.correlation, self._log_innovation_scale))
+
+    @staticmethod
+    def _correlate(noise: Tensor, correlation: Tensor, log_innovation_scale: Tensor) -> Tensor:
+        """White ε (*, d) to AR(1) of unit variance."""
+        innovation = torch.cat([noise[..., :1], log_innovation_scale.exp() * noise[..., 1:]], dim=-1)
+        return linear_recurrence(correlation, innovation)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density in nats, shape (*sample, *batch), in O(d)."""
+        if self._validate_args:
+            self._validate_sample(value)
+        u = (value - self.loc) / self.scale
+        step = (u[..., 1:] - self.correlation * u[..., :-1]) * self._log_innovation_scale.neg().exp()
+        squares = u[..., 0].square() + step.square().sum(-1)
+        return -0.5 * (squares + self.event_shape[0] * math.log(2 * math.pi)) - self._half_log_det
+
+    def entropy(self) -> Tensor:
+        """½ d (1 + log 2π) + ½ log det Σ in nats, shape (*batch)."""
+        constant = 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi))
+        return (self._half_log_det + constant).expand(self._batch_shape)
+
+    def expand(self, batch_shape: torch.Size, _instance: "AR1Normal | None" = None) -> "AR1Normal":
+        """The same distribution with its batch shape broadcast to ``batch_shape``."""
+        new = self._get_checked_instance(AR1Normal, _instance)
+        batch_shape = torch.Size(batch_shape)
+        for name in ("loc", "scale", "correlation", "fisher_z"):
+            if name in self.__dict__:
+                tensor = self.__dict__[name]
+                setattr(new, name, tensor.expand(batch_shape + tensor.shape[-1:]))
+        super(AR1Normal, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @classmethod
+    def infer_shapes(cls, **arg_shapes: tuple[int, ...]) -> tuple[torch.Size, torch.Size]:
+        """Batch and event shape that arguments of these shapes give."""
+        batch_shape = torch.broadcast_shapes(*(tuple(shape)[:-1] for shape in arg_shapes.values()))
+        return batch_shape, torch.Size(tuple(arg_shapes["loc"])[-1:])
+
+
+def _sum_of(tensor: Tensor, count: int) -> Tensor:
+    """Sum over the last axis, whose single entry stands for ``count`` equal ones where it is shared."""
+    return tensor.squeeze(-1) * count if tensor.shape[-1] == 1 else tensor.sum(-1)
+
+
+def _check_floating(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        seen = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, not {seen}")
+
+
+def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) -> Tensor:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = torch.full((1,), float(value), dtype=loc.dtype, device=loc.device)
+    assert value is not None
+    _check_floating(name, value)
+    if value.dtype != loc.dtype:
+        raise TypeError(f"{name} is of {value.dtype}, loc of {loc.dtype}; convert one of them")
+    if value.device != loc.device:
+        raise ValueError(f"{name} is on {value.device}, loc on {loc.device}; move one of them")
+    if value.dim() < 1 or value.shape[-1] not in (1, size):
+        raise ValueError(
+            f"the last axis of {name} must be 1 (shared) or {size} for loc of shape {tuple(loc.shape)}, "
+            f"but {name} has shape {tuple(value.shape)}"
+        )
+    return value
+
+
+def _check_values(name: str, tensor: Tensor, valid: Tensor, meaning: str) -> None:
+    if tensor.is_meta or torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor):
+        return  # there are no values to look at
+    if not bool(valid.all()):
+        raise ValueError(f"{name} must be {meaning}, but holds {tensor[~valid].flatten()[0].item():g}")

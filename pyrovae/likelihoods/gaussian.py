@@ -1,0 +1,47 @@
+"""Gaussian likelihood with independent noise."""
+
+import math
+
+import torch
+from pyro.distributions import Independent, Normal
+from torch import Tensor, nn
+
+from pyrovae.likelihoods.base import Likelihood
+from pyrovae.nn import positive
+
+
+class GaussianLikelihood(Likelihood):
+    """p(x|z) = N(x̂(z), σ² I), with σ one learned number ("σ-VAE") or fixed.
+
+    ½‖x − x̂‖² as a loss is σ = 1; a mean of squares over n dimensions beside an unscaled KL is
+    σ² = n/2. The optimum of a learned σ is σ² = E_q‖x − x̂(z)‖²/n, at samples of z.
+
+    Args:
+        in_features: width of the decoder's features.
+        n: dimension of x.
+        scale: ``"shared"`` for one learned σ, or the number that σ is fixed at.
+    """
+
+    raw_scale: Tensor
+
+    def __init__(self, in_features: int, n: int, scale: str | float = "shared") -> None:
+        super().__init__(in_features, n)
+        if scale != "shared" and (
+            not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf
+        ):
+            raise ValueError(f"scale must be 'shared' or a positive number, not {scale!r}")
+        self.scale = scale
+        self.loc_head = nn.Linear(in_features, n)
+        if scale == "shared":
+            self.raw_scale = nn.Parameter(torch.tensor(math.log(math.expm1(1.0))))
+        else:
+            self.register_buffer("fixed_scale", torch.tensor(float(scale)), persistent=False)
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """σ, a scalar."""
+        return positive(self.raw_scale) if self.scale == "shared" else self.get_buffer("fixed_scale")
+
+    def forward(self, features: Tensor) -> Independent:
+        """p(x|z) for features (*batch, in_features)."""
+        return Normal(self.loc_head(features), self.noise_scale).to_event(1)

@@ -1,0 +1,25 @@
+"""Isotropic posterior: one scale for all latent dimensions."""
+
+from pyro.distributions import Independent, Normal
+from torch import Tensor, nn
+
+from pyrovae.nn import positive
+from pyrovae.posteriors.base import Posterior
+
+
+class IsotropicPosterior(Posterior):
+    """q(z|x) = N(μ(x), σ(x)² I): one covariance parameter per datum.
+
+    Example:
+        >>> import torch
+        >>> IsotropicPosterior(8, 2)(torch.zeros(5, 8)).rsample().shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, in_features: int, latent_dim: int) -> None:
+        super().__init__(in_features, latent_dim)
+        self.covariance_head = nn.Linear(in_features, 1)
+
+    def forward(self, features: Tensor) -> Independent:
+        """q(z|x) for features (*batch, in_features)."""
+        return Normal(self.loc_head(features), positive(self.covariance_head(features))).to_event(1)

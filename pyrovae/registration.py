@@ -1,0 +1,50 @@
+"""Parameters of the library's Pyro programs, registered under names unique to each instance.
+
+Pyro's parameter store hands back the *first* tensor it saw under a name: a second VAE with the same
+parameter names would train nothing, without a word. So every program carries a name of its own.
+"""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pyro
+
+from pyrovae.nn import ConfigurableModule
+
+_counter = itertools.count()
+_active: ContextVar[bool] = ContextVar("registration_active", default=True)
+
+
+class Program(ConfigurableModule):
+    """Base of the modules whose ``forward`` is a Pyro program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._program_name = self._unique_name()
+
+    def _unique_name(self) -> str:
+        return f"{type(self).__name__}-{next(_counter)}"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._program_name = self._unique_name()  # a copy is an instance of its own
+
+    def register_parameters(self) -> None:
+        """Make the parameters known to Pyro's inference algorithms, as ``pyro.module`` does."""
+        if _active.get():
+            for name, parameter in self.named_parameters():
+                if parameter.requires_grad:
+                    pyro.param(f"{self._program_name}$$${name}", parameter)
+
+
+@contextmanager
+def unregistered() -> Iterator[None]:
+    """Run programs whose parameters the caller already holds, without announcing them to Pyro."""
+    token = _active.set(False)
+    try:
+        yield
+    finally:
+        _active.reset(token)

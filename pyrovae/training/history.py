@@ -1,0 +1,46 @@
+"""What a training run leaves behind."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: losses are −ELBO estimates in nats per datum."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    learning_rate: float
+    beta: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """Losses of a training run, −ELBO estimates in nats per datum.
+
+    Attributes:
+        epochs: one record an epoch.
+        batch_loss: one loss a step.
+        best_epoch: the epoch whose state was kept, where there was a validation set.
+    """
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    batch_loss: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return len(self.batch_loss)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of the training."""
+        return self.epochs[-1].seconds if self.epochs else 0.0
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return pd.DataFrame([vars(record) for record in self.epochs])

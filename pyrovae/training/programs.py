@@ -1,0 +1,81 @@
+"""A pair of Pyro programs as an optimiser sees it: tensors to train, in a parameter store of their own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor, nn
+
+Program = Callable[..., Any]
+_MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
+
+
+@contextmanager
+def own_parameter_store() -> Iterator[None]:
+    """Give Pyro programs a store that knows the ``pyro.param``s of functions but no other module's.
+
+    On the way out, what the programs registered is written to the outer store.
+    """
+    store = pyro.get_param_store()
+    outer = store.get_state()
+    inner = {part: {k: v for k, v in outer[part].items() if _MODULE_DIVIDER not in k} for part in outer}
+    store.clear()
+    store.set_state(inner)
+    try:
+        # PyroModules then hold their parameters themselves: names shared by model and guide do no harm
+        with pyro.settings.context(module_local_params=True):
+            yield
+    finally:
+        inner = store.get_state()
+        for part in outer:
+            outer[part].update(inner[part])
+        store.clear()
+        store.set_state(outer)
+
+
+def trainable_parameters(model: Program, guide: Program, probe: Callable[[], Any]) -> list[Tensor]:
+    """Leaf tensors to train: those of module programs, and every ``pyro.param`` met while ``probe`` runs."""
+    with poutine.trace(param_only=True) as capture:
+        probe()
+    candidates = [p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()]
+    candidates += [site["value"].unconstrained() for site in capture.trace.nodes.values()]
+    return list({id(p): p for p in candidates if p.requires_grad}.values())
+
+
+def state_tensors(model: Program, guide: Program, parameters: list[Tensor]) -> list[Tensor]:
+    """Everything that training changes: the parameters and the modules' buffers."""
+    buffers = [b for program in (model, guide) if isinstance(program, nn.Module) for b in program.buffers()]
+    return [*parameters, *buffers]
+
+
+@contextmanager
+def mode(model: Program, guide: Program, training: bool) -> Iterator[None]:
+    """Put module programs into training or evaluation mode, and back afterwards."""
+    modules = [m for program in (model, guide) if isinstance(program, nn.Module) for m in program.modules()]
+    before = [m.training for m in modules]
+    for module in modules:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, before, strict=True):
+            module.training = was_training
+
+
+@torch.no_grad()
+def find_nonfinite_site(model: Program, guide: Program, x: Tensor) -> str:
+    """Say which sample site holds the first value or log-density that is not finite."""
+    guide_trace = poutine.trace(guide).get_trace(x)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    for where, trace in (("guide", guide_trace), ("model", model_trace)):
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
+                continue
+            if not torch.isfinite(site["value"]).all():
+                return f"the {where}'s sample at site {name!r} ({type(site['fn']).__name__})"
+            if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
+                return f"the {where}'s log-density at site {name!r} ({type(site['fn']).__name__})"
+    return "no single site's value or log-density (a divergence between sites, then)"

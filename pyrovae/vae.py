@@ -1,0 +1,126 @@
+"""The generative model and the guide: plain Pyro programs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from torch import Tensor, nn
+
+from pyrovae.likelihoods import Likelihood
+from pyrovae.posteriors import Posterior
+from pyrovae.registration import Program
+
+
+class GenerativeModel(Program):
+    """p(z) p(x|z) as a Pyro model: ``model(x)`` conditions on data, ``model(num=100)`` draws.
+
+    Sample sites are ``"z"`` and ``"x"``, the plate is ``"data"``.
+
+    Args:
+        decoder: module from z (*batch, latent_dim) to the likelihood's features.
+        likelihood: head from those features to p(x|z).
+        latent_dim: dimension d of z.
+        prior: p(z), a distribution of batch shape () and event shape (latent_dim,), or a callable
+            (a module, if it has parameters) that returns one; N(0, I) by default. A distribution's
+            tensors stay on the device they were made on.
+
+    Raises:
+        ValueError: the prior's shape does not fit, or data have the wrong width.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> model = GenerativeModel(pv.nn.MLP(2, 16), pv.GaussianLikelihood(16, 5), latent_dim=2)
+        >>> model.sample(3).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        latent_dim: int,
+        prior: TorchDistribution | Callable[[], TorchDistribution] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(latent_dim, int) or latent_dim < 1:
+            raise ValueError(f"latent_dim must be a positive integer, not {latent_dim!r}")
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.latent_dim = latent_dim
+        self.prior = prior
+        self.register_buffer("_standard_loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("_standard_scale", torch.ones(latent_dim), persistent=False)
+        p_z = self.prior_distribution()
+        if tuple(p_z.event_shape) != (latent_dim,) or p_z.batch_shape:
+            raise ValueError(
+                f"the prior must have batch shape () and event shape ({latent_dim},), "
+                f"not {tuple(p_z.batch_shape)} and {tuple(p_z.event_shape)}; use .to_event(1)?"
+            )
+
+    def prior_distribution(self) -> TorchDistribution:
+        """p(z)."""
+        if self.prior is None:
+            return Normal(self.get_buffer("_standard_loc"), self.get_buffer("_standard_scale")).to_event(1)
+        return self.prior if isinstance(self.prior, TorchDistribution) else self.prior()
+
+    def conditional(self, z: Tensor) -> TorchDistribution:
+        """p(x|z) for z (*batch, latent_dim)."""
+        return self.likelihood(self.decoder(z))
+
+    def forward(self, x: Tensor | None = None, num: int | None = None) -> Tensor:
+        """The Pyro program: conditioned on x (num, n), or drawing ``num`` data."""
+        if (x is None) == (num is None):
+            raise ValueError("a generative model takes the data x or the number num of data to draw, one of the two")
+        if x is not None:
+            _check_width("x", x, self.likelihood.n, "the likelihood")
+            num = x.shape[0]
+        self.register_parameters()
+        with pyro.plate("data", num):
+            z = pyro.sample("z", self.prior_distribution())
+            return pyro.sample("x", self.conditional(z), obs=x)
+
+    @torch.no_grad()
+    def sample(self, num: int) -> Tensor:
+        """Draw ``num`` data x (num, n) from p(x)."""
+        return self(num=num)
+
+
+class AmortizedGuide(Program):
+    """q(z|x) as a Pyro guide, its parameters read off x by an encoder.
+
+    Args:
+        encoder: module from x (*batch, n) to features.
+        posterior: head from those features to q(z|x); swap it to change the posterior family.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> guide = AmortizedGuide(pv.nn.MLP(5, 16), pv.FullCovariancePosterior(16, 2))
+        >>> guide.posterior(torch.zeros(3, 5)).event_shape
+        torch.Size([2])
+    """
+
+    def __init__(self, encoder: nn.Module, posterior: Posterior) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.posterior_head = posterior
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments by name."""
+        return {"encoder": self.encoder, "posterior": self.posterior_head}
+
+    def posterior(self, x: Tensor) -> TorchDistribution:
+        """q(z|x) for x (*batch, n)."""
+        return self.posterior_head(self.encoder(x))
+
+    def forward(self, x: Tensor, num: int | None = None) -> Tensor:
+        """The Pyro program for data x (num, n)."""
+        self.register_parameters()
+        with pyro.plate("data", x.shape[0]):
+            return pyro.sample("z", self.posterior(x))
+
+
+def _check_width(name: str, x: Tensor, width: int, whose: str) -> None:
+    if x.dim() < 2 or x.shape[-1] != width:
+        raise ValueError(f"{name} must have shape (num, {width}) to fit {whose}, not {tuple(x.shape)}")
