@@ -1,13 +1,58 @@
 """pyrovae: which posterior q(z|x), and which ELBO estimator, should my VAE use?"""
 
-from pyrovae import datasets, distributions, elbo, likelihoods, nn, posteriors
+from pyrovae import datasets, distributions, elbo, evaluation, likelihoods, nn, plotting, posteriors, training
+from pyrovae.comparison import compare
+from pyrovae.distributions import AR1Normal
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO, NoClosedFormError
-from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from pyrovae.evaluation import active_directions, elbo_terms
+from pyrovae.io import load, save
+from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 from pyrovae.posteriors import (
     AR1Posterior,
     DiagonalPosterior,
     FullCovariancePosterior,
     IsotropicPosterior,
+    Posterior,
 )
+from pyrovae.report import summarize, to_markdown
+from pyrovae.training import History, NonFiniteLossError, fit, linear_warmup
 from pyrovae.vae import AmortizedGuide, GenerativeModel
-from pyrovae.training import fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AR1Normal",
+    "AR1Posterior",
+    "AmortizedGuide",
+    "AnalyticELBO",
+    "BernoulliLikelihood",
+    "DiagonalPosterior",
+    "FullCovariancePosterior",
+    "GaussianLikelihood",
+    "GenerativeModel",
+    "History",
+    "IsotropicPosterior",
+    "Likelihood",
+    "MonteCarloELBO",
+    "NoClosedFormError",
+    "NonFiniteLossError",
+    "Posterior",
+    "active_directions",
+    "compare",
+    "datasets",
+    "distributions",
+    "elbo",
+    "elbo_terms",
+    "evaluation",
+    "fit",
+    "likelihoods",
+    "linear_warmup",
+    "load",
+    "nn",
+    "plotting",
+    "posteriors",
+    "save",
+    "summarize",
+    "to_markdown",
+    "training",
+]

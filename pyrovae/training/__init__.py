@@ -2,6 +2,6 @@
 
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.loop import NonFiniteLossError, fit
-from pyrovae.training.schedules import SCHEDULES, linear_warmup
+from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
 
-__all__ = ["SCHEDULES", "EpochRecord", "History", "NonFiniteLossError", "fit", "linear_warmup"]
+__all__ = ["SCHEDULES", "EpochRecord", "History", "NonFiniteLossError", "as_schedule", "fit", "linear_warmup"]

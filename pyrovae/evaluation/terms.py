@@ -1,0 +1,92 @@
+"""The ELBO and its two parts, datum by datum."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyrovae.registration import unregistered
+
+Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class ELBOTerms:
+    """Parts of the ELBO in nats, each of shape (num,), in float64 on the CPU.
+
+    Attributes:
+        reconstruction: estimates of E_q[log p(x|z)].
+        kl: KL(q(z|x) ‖ p(z)), sampled where it has no closed form.
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """Estimates of the ELBO, shape (num,)."""
+        return self.reconstruction - self.kl
+
+
+@torch.no_grad()
+def elbo_terms(
+    model: Program, guide: Program, x: Tensor, *, num_samples: int = 16, seed: int = 0, chunk_size: int = 4096
+) -> ELBOTerms:
+    """Evaluate the ELBO (β = 1) for each datum, averaged over draws of z.
+
+    Args:
+        model: Pyro program of the joint density, with the data along its innermost plate.
+        guide: Pyro program of q(z|x).
+        x: data (num, …).
+        num_samples: draws of z per datum.
+        seed: of the draws; the caller's random state is left as it was.
+        chunk_size: data evaluated at once, which bounds the memory.
+    """
+    reconstruction, kl = [], []
+    with (
+        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        pyro.validation_enabled(False),
+        unregistered(),
+    ):
+        torch.manual_seed(seed)
+        for chunk in x.split(chunk_size):
+            parts = torch.stack([torch.stack(_terms_at_one_draw(model, guide, chunk)) for _ in range(num_samples)])
+            reconstruction.append(parts[:, 0].mean(0))
+            kl.append(parts[:, 1].mean(0))
+    return ELBOTerms(torch.cat(reconstruction), torch.cat(kl))
+
+
+def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tensor, Tensor]:
+    guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(x))
+    model_trace = prune_subsample_sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x))
+    reconstruction = kl = torch.zeros(len(x), dtype=torch.float64)
+    for name, site in model_trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        if site["is_observed"]:
+            reconstruction = reconstruction + _per_datum(_log_prob(site), len(x))
+        else:
+            q = guide_trace.nodes[name]
+            try:
+                divergence = kl_divergence(q["fn"], site["fn"]).expand(q["fn"].batch_shape)
+                divergence = scale_and_mask(divergence, q["scale"], q["mask"])
+            except NotImplementedError:
+                divergence = _log_prob(q) - _log_prob(site)
+            kl = kl + _per_datum(divergence, len(x))
+    return reconstruction, kl
+
+
+def _log_prob(site: dict[str, Any]) -> Tensor:
+    return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+
+
+def _per_datum(values: Tensor, num: int) -> Tensor:
+    """Sum over all plates but the innermost, the data's."""
+    return values.double().cpu().reshape(-1, num).sum(0)

@@ -1,0 +1,176 @@
+"""Saving and loading models: safetensors for the numbers, JSON for the architecture; nothing is executed."""
+
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pyrovae import likelihoods, posteriors
+from pyrovae.nn import MLP, ConfigurableModule
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+FORMAT = 1
+
+_LIBRARY: tuple[type[nn.Module], ...] = (
+    GenerativeModel,
+    AmortizedGuide,
+    MLP,
+    *(getattr(module, name) for module in (posteriors, likelihoods) for name in module.__all__ if name[0].isupper() and isinstance(getattr(module, name), type)),
+)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path`` and move it there, whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        mode = 0o666 & ~_umask()
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinity become null."""
+    text = json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder for results and check that it can be written.
+
+    Raises:
+        ValueError: it cannot be made or written, or a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; give another") from None
+    return path
+
+
+def save(path: str | Path, model: GenerativeModel, guide: AmortizedGuide) -> None:
+    """Save a model and a guide as ``<path>`` (safetensors) with ``<path minus suffix>.json`` beside it.
+
+    Both are made of the library's modules, or of your own :class:`~pyrovae.nn.ConfigurableModule` s.
+
+    Args:
+        path: a file name ending in ``.safetensors``.
+        model: the generative model.
+        guide: the guide.
+
+    Raises:
+        TypeError: a part cannot be described by its constructor's arguments.
+        ValueError: the path does not end in ``.safetensors``.
+    """
+    path = _checked_path(path)
+    programs = {"model": model, "guide": guide}
+    description = {"format": FORMAT} | {name: _describe(program, name) for name, program in programs.items()}
+    tensors = {
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
+        for name, program in programs.items()
+        for key, tensor in program.state_dict().items()
+    }
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    write_json(path.with_suffix(".json"), description)
+
+
+def load(path: str | Path, classes: Iterable[type[nn.Module]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
+    """Load the model and the guide that :func:`save` wrote.
+
+    Args:
+        path: the ``.safetensors`` file.
+        classes: your own module classes that the saved programs are made of.
+
+    Raises:
+        ValueError: the files are damaged, of a newer format, or name a class that is not known.
+        FileNotFoundError: there is no such file.
+    """
+    path = _checked_path(path)
+    beside = path.with_suffix(".json")
+    for file in (path, beside):
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file}")
+    known = {cls.__name__: cls for cls in (*_LIBRARY, *classes)}
+    try:
+        description = json.loads(beside.read_text(encoding="utf-8"))
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            found = description.get("format") if isinstance(description, dict) else None
+            raise ValueError(f"its format is {found!r}, this version reads {FORMAT}")
+        model, guide = (_build(description[name], known) for name in ("model", "guide"))
+        tensors = load_file(path)
+        for name, program in (("model", model), ("guide", guide)):
+            prefix = f"{name}."
+            program.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            dtype = next((p.dtype for p in tensors.values() if p.is_floating_point()), torch.float32)
+            program.to(dtype)
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise ValueError(f"cannot load {path}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # safetensors raises a class of its own for damaged files
+        raise ValueError(f"cannot load {path}: {error}") from None
+    return model, guide
+
+
+def _checked_path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"the file name must end in .safetensors, not {path.name!r}")
+    return path
+
+
+def _describe(value: Any, where: str) -> Any:
+    if isinstance(value, ConfigurableModule):
+        arguments = {key: _describe(item, f"{where}.{key}") for key, item in value.config().items()}
+        return {"class": type(value).__name__, "arguments": arguments}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_describe(item, where) for item in value]
+    raise TypeError(
+        f"cannot save {where}, a {type(value).__name__}: only numbers, strings and modules that derive from "
+        "pyrovae.nn.ConfigurableModule can be described"
+    )
+
+
+def _build(description: Any, known: Mapping[str, type[nn.Module]]) -> Any:
+    if isinstance(description, list):
+        return [_build(item, known) for item in description]
+    if not isinstance(description, dict):
+        return description
+    name = description["class"]
+    if name not in known:
+        raise ValueError(f"it holds a {name}, which is not of the library; pass classes=[{name}]")
+    arguments = {key: _build(item, known) for key, item in description["arguments"].items()}
+    positional = arguments.pop("*", ())
+    inspect.signature(known[name]).bind(*positional, **arguments)
+    return known[name](*positional, **arguments)

@@ -1,0 +1,180 @@
+"""Pictures, each a function from arrays to a matplotlib figure; no global state is touched."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import EllipseCollection, LineCollection
+from matplotlib.figure import Figure
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, told apart by the colour-blind."""
+
+
+def figure(columns: int, rows: int = 1, size: float = 3.4) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of axes, shape (rows, columns)."""
+    fig = Figure(figsize=(size * columns, size * rows), layout="constrained", dpi=110)
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, squeeze=False)
+
+
+def losses(epoch_loss: Sequence[float], batch_loss: Sequence[float], floor: float | None = None) -> Figure:
+    """−ELBO by epoch and by batch, with the entropy of the data as the floor where it is known."""
+    fig, axes = figure(2)
+    by_epoch, by_batch = axes[0]
+    by_epoch.plot(np.arange(1, len(epoch_loss) + 1), epoch_loss, color=COLORS[0], marker=".", markersize=4)
+    by_epoch.set(xlabel="epoch", ylabel="−ELBO, nats per datum", title="loss by epoch")
+    batch = np.asarray(batch_loss)
+    by_batch.plot(np.arange(1, len(batch) + 1), batch, color=COLORS[5], linewidth=0.3, rasterized=True)
+    window = max(1, len(batch) // 200)
+    smooth = np.convolve(batch, np.ones(window) / window, mode="valid")
+    by_batch.plot(np.arange(window, len(batch) + 1), smooth, color=COLORS[0], label=f"mean of {window}")
+    low, high = np.percentile(batch, [0.5, 99.5])
+    by_batch.set(xlabel="step", title="loss by batch", ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
+    if floor is not None:
+        for ax in axes[0]:
+            ax.axhline(floor, color=COLORS[1], linestyle="--", label="entropy of the data")
+        by_epoch.legend()
+    by_batch.legend()
+    return fig
+
+
+def scatter_panels(panels: Mapping[str, Tensor], columns: int | None = None, max_points: int = 4000) -> Figure:
+    """One scatter plot a panel over the first two columns of each set of points, on common axes."""
+    columns = columns or len(panels)
+    rows = -(-len(panels) // columns)
+    fig, axes = figure(columns, rows)
+    clouds = [points.detach().cpu().numpy()[:max_points, :2] for points in panels.values()]
+    if clouds[0].shape[-1] == 1:
+        clouds = [np.concatenate([cloud, np.zeros_like(cloud)], axis=-1) for cloud in clouds]
+    low, high = clouds[0].min(0), clouds[0].max(0)
+    margin = 0.1 * (high - low) + 1e-9
+    for ax, (title, cloud) in zip(axes.flat, zip(panels, clouds, strict=True), strict=False):
+        ax.scatter(cloud[:, 0], cloud[:, 1], s=3, alpha=0.35, linewidths=0, color=COLORS[0], rasterized=True)
+        ax.set_title(title, fontsize=9)
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        ax.set_aspect("equal", adjustable="box")
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    return fig
+
+
+def reconstructions(x: Tensor, x_hat: Tensor, num_lines: int = 150) -> Figure:
+    """Test data beside their reconstructions, and which goes where."""
+    fig, axes = figure(3)
+    a, b = x[:, :2].cpu().numpy(), x_hat[:, :2].cpu().numpy()
+    for ax, points, title in zip(axes[0], (a, b), ("test data x", "reconstructions E[x|z], z ~ q(z|x)"), strict=False):
+        ax.scatter(*points[:4000].T, s=3, alpha=0.35, linewidths=0, color=COLORS[0], rasterized=True)
+        ax.set_title(title, fontsize=9)
+    lines = np.stack([a[:num_lines], b[:num_lines]], axis=1)
+    axes[0, 2].add_collection(LineCollection(list(lines), colors=COLORS[5], linewidths=0.6))
+    axes[0, 2].scatter(*a[:num_lines].T, s=6, color=COLORS[0], label="x")
+    axes[0, 2].scatter(*b[:num_lines].T, s=6, color=COLORS[1], label="reconstruction")
+    axes[0, 2].legend(fontsize=7)
+    axes[0, 2].set_title(f"{min(num_lines, len(a))} of them joined", fontsize=9)
+    _share_limits(axes[0], a)
+    return fig
+
+
+def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int = 60) -> Figure:
+    """Posterior means of the data, and ellipses of one standard deviation of some q(z|x), in the first two dimensions.
+
+    Args:
+        posterior: q(z|x) of batch shape (num,).
+        color: a number per datum, shape (num,).
+        num_ellipses: how many posteriors to draw as ellipses.
+    """
+    fig, axes = figure(2, size=4.0)
+    means, draws = posterior.mean.detach().cpu(), posterior.sample().cpu()
+    if means.shape[-1] == 1:
+        means, draws = (torch.cat([t, torch.zeros_like(t)], -1) for t in (means, draws))
+    for ax, points, title in zip(
+        axes[0], (means, draws), ("posterior means, 1σ ellipses", "draws z ~ q(z|x), prior's 2σ circle"), strict=True
+    ):
+        ax.scatter(
+            points[:4000, 0], points[:4000, 1], c=color[:4000].cpu(), cmap="viridis", s=3, alpha=0.5, linewidths=0, rasterized=True
+        )
+        ax.set(xlabel="z₁", ylabel="z₂")
+        ax.set_title(title, fontsize=9)
+        ax.set_aspect("equal", adjustable="datalim")
+    angle = np.linspace(0, 2 * np.pi, 200)
+    axes[0, 1].plot(2 * np.cos(angle), 2 * np.sin(angle), color=COLORS[1], linestyle="--", linewidth=1)
+    covariance = covariance_of(posterior)[:num_ellipses, :2, :2].detach().cpu().double()
+    if covariance.shape[-1] == 2:
+        _add_ellipses(axes[0, 0], means[:num_ellipses, :2].double(), covariance)
+    return fig
+
+
+def covariance_of(distribution: TorchDistribution) -> Tensor:
+    """Dense covariance (*batch, d, d) of a Gaussian of event_dim 1, independent ones included."""
+    try:
+        return distribution.covariance_matrix
+    except AttributeError:
+        return distribution.variance.diag_embed()
+
+
+def _add_ellipses(ax: Axes, means: Tensor, covariance: Tensor) -> None:
+    variances, directions = torch.linalg.eigh(covariance)
+    lengths = 2 * variances.clamp_min(0).sqrt()
+    angles = torch.rad2deg(torch.atan2(directions[:, 1, 1], directions[:, 0, 1]))
+    ax.add_collection(
+        EllipseCollection(
+            lengths[:, 1].numpy(), lengths[:, 0].numpy(), angles.numpy(),
+            units="xy", offsets=means.numpy(), transOffset=ax.transData, facecolors="none", edgecolors=COLORS[1], linewidths=0.8,
+        )
+    )  # fmt: skip
+
+
+def conditional_draws(z: Tensor, x: Tensor, data: Tensor) -> Figure:
+    """Draws of x given z: a grid of latent points, and for each, in its colour, draws from p(x|z).
+
+    Args:
+        z: grid points, shape (num, 2).
+        x: draws, shape (draws, num, 2).
+        data: points to show behind them, shape (any, 2).
+    """
+    fig, axes = figure(2, size=4.0)
+    low, high = z.min(0).values, z.max(0).values
+    span = ((z - low) / (high - low)).clamp(0, 1).cpu().numpy()
+    colors = np.stack([span[:, 0], 0.6 * np.ones(len(span)) * (1 - span[:, 1]), span[:, 1]], axis=-1)
+    axes[0, 0].scatter(z[:, 0].cpu(), z[:, 1].cpu(), c=colors, s=25)
+    axes[0, 0].set(xlabel="z₁", ylabel="z₂", title="z")
+    axes[0, 1].scatter(*data[:3000, :2].cpu().numpy().T, s=2, color="0.8", linewidths=0, rasterized=True)
+    flat = x[..., :2].reshape(-1, 2).cpu().numpy()
+    axes[0, 1].scatter(*flat.T, c=np.tile(colors, (len(x), 1)), s=6, linewidths=0, rasterized=True)
+    axes[0, 1].set(title="draws of x given z (grey: data)")
+    for ax in axes[0]:
+        ax.set_aspect("equal", adjustable="datalim")
+    return fig
+
+
+def intervals(labels: Sequence[str], means: Sequence[float], stderrs: Sequence[float], xlabel: str) -> Figure:
+    """One row a label: the mean with ±2 standard errors, and a line at 0."""
+    fig = Figure(figsize=(6.5, 0.9 + 0.32 * len(labels)), layout="constrained", dpi=110)
+    FigureCanvasAgg(fig)
+    ax = fig.subplots()
+    rows = np.arange(len(labels))[::-1]
+    ax.errorbar(means, rows, xerr=2 * np.asarray(stderrs), fmt="o", color=COLORS[0], capsize=3)
+    ax.axvline(0, color=COLORS[1], linestyle="--", linewidth=1)
+    ax.set_yticks(rows, labels)
+    ax.set(xlabel=f"{xlabel} (± 2 standard errors)")
+    return fig
+
+
+def _share_limits(axes: Sequence[Axes], points: np.ndarray) -> None:
+    low, high = points.min(0), points.max(0)
+    margin = 0.1 * (high - low) + 1e-9
+    for ax in axes:
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        ax.set_aspect("equal", adjustable="box")
+
+
+def save_figure(fig: Figure, path: str) -> None:
+    """Write the figure as a PNG without the software's version, so that equal pictures are equal files."""
+    with matplotlib.rc_context({"savefig.dpi": "figure"}):
+        fig.savefig(path, format="png", metadata={"Software": None})

@@ -1,0 +1,151 @@
+"""What runs and comparisons leave on disk: settings, metrics, tables and pictures."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyrovae import plotting
+from pyrovae.datasets import SyntheticDataset
+from pyrovae.io import make_folder, save, write_atomically, write_json
+from pyrovae.training import History
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim"]
+MEASURES = ["test_neg_elbo", "test_reconstruction", "test_kl", "nats_above_truth", "seconds", "steps_per_second"]
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: mean and standard error over seeds of each measure, and the seeds' notes.
+
+    ``nats_above_truth_stderr`` is the standard error due to the test data (the mean over seeds of each
+    run's own); ``…_stderr_seeds`` is that due to the seeds, NaN for one seed.
+    """
+    rows = []
+    for key, group in table.groupby(CELL_COLUMNS, sort=False):
+        row: dict[str, Any] = dict(zip(CELL_COLUMNS, key, strict=True))
+        row["seeds"] = len(group)
+        for measure in (m for m in MEASURES if m in group):
+            row[measure] = group[measure].mean()
+            row[f"{measure}_stderr_seeds"] = group[measure].std() / np.sqrt(group[measure].count())
+        for name in ("test_neg_elbo_stderr", "nats_above_truth_stderr"):
+            if name in group:
+                row[name] = group[name].mean()
+        notes = [f"seed {seed}: {note}" for seed, note in zip(group["seed"], group["note"], strict=True) if note]
+        row["note"] = "; ".join(notes)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def to_markdown(summary: pd.DataFrame) -> str:
+    """The summary as a table to read: nats per datum; ± is one standard error."""
+    varying = [c for c in CELL_COLUMNS if c in ("posterior", "estimator") or summary[c].nunique() > 1]
+    header = [*varying, "seeds", "test −ELBO", "reconstruction", "KL"]
+    known = "nats_above_truth" in summary
+    header += ["nats above truth (± data)", "± seeds"] if known else ["± seeds"]
+    header += ["seconds", "note"]
+    rows = []
+    for _, row in summary.iterrows():
+        cells = [str(row[c]) for c in varying] + [str(row["seeds"])]
+        cells += [_number(row.get(m)) for m in ("test_neg_elbo", "test_reconstruction", "test_kl")]
+        if known:
+            cells += [f"{_number(row['nats_above_truth'])} ± {_number(row['nats_above_truth_stderr'])}"]
+        cells += [_number(row.get(f"{'nats_above_truth' if known else 'test_neg_elbo'}_stderr_seeds"))]
+        cells += [_number(row.get("seconds"), 0), row["note"]]
+        rows.append(cells)
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
+
+
+def write_run(
+    folder: Path,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    history: History,
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+) -> None:
+    """Write ``config.json``, ``history.csv``, ``metrics.json``, ``model.safetensors`` and the pictures of a run."""
+    make_folder(folder)
+    write_json(folder / "config.json", {**settings, "versions": versions()})
+    write_json(folder / "metrics.json", metrics)
+    write_table(folder / "history.csv", history.to_frame())
+    save(folder / "model.safetensors", model, guide)
+    if history.epochs:
+        for name, figure in _run_figures(history, model, guide, test, truth).items():
+            write_figure(folder / f"{name}.png", figure)
+
+
+@torch.no_grad()
+def _run_figures(
+    history: History, model: GenerativeModel, guide: AmortizedGuide, test: Tensor, truth: SyntheticDataset | None
+) -> dict[str, Figure]:
+    """The slides' pictures of a run, drawn with fixed noise."""
+    shown = test[:4000]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        posterior = guide.posterior(shown)
+        generated = model.sample(len(shown))
+        reconstructed = model.conditional(posterior.sample()).mean
+        angle = torch.atan2(shown[:, min(1, shown.shape[-1] - 1)], shown[:, 0])
+        floor = truth.entropy if truth is not None else None
+        epoch_loss = [record.loss for record in history.epochs]
+        figures = {
+            "loss": plotting.losses(epoch_loss, history.batch_loss, floor),
+            "samples": plotting.scatter_panels({"test data": shown, "generated samples": generated}),
+            "reconstructions": plotting.reconstructions(shown, reconstructed),
+            "latent": plotting.latent_space(posterior, angle),
+        }
+        if model.latent_dim == 2 and shown.shape[-1] >= 2:
+            axis = torch.linspace(-2, 2, 7)
+            z = torch.cartesian_prod(axis, axis)
+            draws = model.conditional(z).sample(torch.Size([20]))
+            figures["conditional"] = plotting.conditional_draws(z, draws, shown)
+    return figures
+
+
+def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """Write ``runs.csv`` (a row a run), ``comparison.csv`` and ``comparison.md`` (a row a cell), and pictures."""
+    write_table(folder / "runs.csv", table)
+    write_table(folder / "comparison.csv", summary)
+    text = to_markdown(summary) + "\n"
+    write_atomically(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8") and None)
+    measure = "nats_above_truth" if "nats_above_truth" in summary else "test_neg_elbo"
+    if measure in summary:
+        labels = [
+            f"{row.posterior}, {row.estimator}" + (f", d = {row.latent_dim}" if table.latent_dim.nunique() > 1 else "")
+            for row in summary.itertuples()
+        ]
+        stderr = np.hypot(summary[f"{measure}_stderr"], summary[f"{measure}_stderr_seeds"].fillna(0))
+        meaning = "nats above the truth" if measure == "nats_above_truth" else "test −ELBO, nats per datum"
+        write_figure(folder / "comparison.png", plotting.intervals(labels, summary[measure], stderr, meaning))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    packages = ("pyrovae", "torch", "pyro-ppl", "numpy")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write CSV atomically."""
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write PNG atomically."""
+    write_atomically(path, lambda temporary: plotting.save_figure(figure, str(temporary)))
