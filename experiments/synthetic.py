@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pyrovae as pv
+from experiments import page
 from pyrovae import cli
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
@@ -46,6 +47,8 @@ class Settings:
     """Size of the test set; the slides' own by default."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
+    publish: bool = False
+    """Also write the table and two pictures to the study's page, experiments/results/synthetic.md."""
     workers: int = min(os.cpu_count() or 1, 8)
     """Processes, one thread each."""
 
@@ -76,7 +79,15 @@ def main(settings: Settings) -> None:
         workers=settings.workers,
     )
     print(f"{dataset.name}: the entropy of the data is {dataset.entropy:.4f} nats\n")
-    print(pv.to_markdown(pv.summarize(table)))
+    summary = pv.to_markdown(pv.summarize(table))
+    print(summary)
+    if settings.publish:
+        page.publish(
+            "synthetic",
+            f"{dataset.name}, {settings.schedule} rate",
+            f"The entropy of the data is {dataset.entropy:.4f} nats.\n\n{summary}",
+            {"nats above the truth": out / "comparison.png", "data and generated samples": out / "samples.png"},
+        )
     print(f"\nresults: {out}")
 
 

@@ -183,7 +183,12 @@ def compare(
         metrics = dict(runs(plan, cells, workers, bar))
     table = pd.DataFrame([metrics[cell] for cell in cells])
     if plan.out is not None:
-        write_comparison(plan.out, table, summarize(table))
+        models = {
+            f"{cell.posterior}, {cell.estimator}": plan.out / cell.folder / "model.safetensors"
+            for cell in cells
+            if cell.seed == seeds[0] and cell.latent_dim == latent_dims[0] and cell.likelihood == cells[0].likelihood
+        }
+        write_comparison(plan.out, table, summarize(table), plan.data.test, models)
     return table
 
 

@@ -34,6 +34,7 @@ class MLP(nn.Sequential, ConfigurableModule):
         *sizes: widths from the input to the last hidden layer; at least two.
 
     Example:
+        >>> import torch
         >>> MLP(2, 128, 128)(torch.zeros(5, 2)).shape
         torch.Size([5, 128])
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyrovae import plotting
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.io import make_folder, save, write_atomically, write_json
+from pyrovae.io import load, make_folder, save, write_atomically, write_json
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -118,8 +118,18 @@ def _run_figures(
     return figures
 
 
-def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Write ``runs.csv`` (a row a run), ``comparison.csv`` and ``comparison.md`` (a row a cell), and pictures."""
+def write_comparison(
+    folder: Path, table: pd.DataFrame, summary: pd.DataFrame, test: Tensor, models: Mapping[str, Path]
+) -> None:
+    """Write ``runs.csv`` (a row a run), ``comparison.csv`` and ``comparison.md`` (a row a cell), and pictures.
+
+    Args:
+        folder: where to write.
+        table: one row a run.
+        summary: one row a cell.
+        test: test data (num, n).
+        models: saved models by caption, whose samples to show beside the data.
+    """
     write_table(folder / "runs.csv", table)
     write_table(folder / "comparison.csv", summary)
     text = to_markdown(summary) + "\n"
@@ -133,6 +143,11 @@ def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -
         stderr = np.hypot(summary[f"{measure}_stderr"], summary[f"{measure}_stderr_seeds"].fillna(0))
         meaning = "nats above the truth" if measure == "nats_above_truth" else "test −ELBO, nats per datum"
         write_figure(folder / "comparison.png", plotting.intervals(labels, summary[measure], stderr, meaning))
+    panels = {"test data": test[:3000]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        panels |= {caption: load(path)[0].sample(3000) for caption, path in models.items()}
+    write_figure(folder / "samples.png", plotting.scatter_panels(panels, columns=min(5, len(panels))))
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,47 @@
+"""A study's page, experiments/results/<study>.md: one section for each command that made numbers for it."""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def command(study: str) -> str:
+    """The command line of this run, without the options that only say where its results go."""
+    arguments = [a for a in sys.argv[1:] if a != "--publish"]
+    if "--out" in arguments:
+        at = arguments.index("--out")
+        del arguments[at : at + 2]
+    return shlex.join(["python", "-m", f"experiments.{study}", *arguments])
+
+
+def publish(study: str, section: str, text: str, pictures: Mapping[str, Path]) -> Path:
+    """Write or replace a section of the study's page, and copy its pictures beside the page.
+
+    Args:
+        study: the script's name; it names the page.
+        section: the section's heading.
+        text: its text, in Markdown.
+        pictures: files by caption.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    page = RESULTS / f"{study}.md"
+    lines = [f"## {section}", "", f"`{command(study)}`", "", text.strip(), ""]
+    for caption, source in pictures.items():
+        target = RESULTS / study / f"{_slug(section)}-{source.name}"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, target)
+        lines += [f"![{caption}]({study}/{target.name})", ""]
+    sections = re.split(r"(?m)^(?=## )", page.read_text(encoding="utf-8")) if page.exists() else [f"# {study}\n\n"]
+    body = "\n".join(lines) + "\n"
+    replaced = [body if s.startswith(f"## {section}\n") else s for s in sections]
+    page.write_text("".join(replaced if body in replaced else [*sections, body]), encoding="utf-8")
+    return page
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,197 @@
+"""Contract tests, for the library's own parts and for yours: each raises an AssertionError that says what fails.
+
+Example:
+    >>> import pyrovae as pv
+    >>> pv.testing.check_posterior(pv.FullCovariancePosterior)
+    >>> pv.testing.check_likelihood(pv.GaussianLikelihood)
+    >>> pv.testing.check_elbo(pv.AnalyticELBO)
+
+The truths are worked out another way: dense float64 algebra, closed forms, finite differences. Where
+draws are compared with a moment, the seed is fixed and the bound is 5 standard errors, so a right
+implementation fails with a probability below 1e-6 a comparison.
+"""
+
+import math
+from collections.abc import Callable
+
+import pyro
+import torch
+from pyro.distributions import MultivariateNormal, Normal, TorchDistribution
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from pyrovae.elbo import NoClosedFormError
+from pyrovae.likelihoods import GaussianLikelihood, Likelihood
+from pyrovae.plotting import covariance_of
+from pyrovae.posteriors import DiagonalPosterior, FullCovariancePosterior, Posterior
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+
+def check_posterior(
+    make: Callable[[int, int], Posterior], *, latent_dims: tuple[int, ...] = (2, 5), gaussian: bool = True
+) -> None:
+    """Check a posterior family: shapes, gradients, and for a Gaussian one its density, entropy, moments and KL.
+
+    Args:
+        make: the class, or another callable of (in_features, latent_dim).
+        latent_dims: dimensions to check.
+        gaussian: whether q(z|x) is Gaussian, with ``mean``, a covariance, ``entropy`` and a KL to N(0, I).
+    """
+    for d in latent_dims:
+        with torch.random.fork_rng(), pyro.validation_enabled(True):
+            torch.manual_seed(d)
+            head = make(4, d).double()
+            for parameter in head.parameters():
+                nn.init.normal_(parameter, std=0.5)
+            _check_shapes(head, (d,))
+            _check_gradients(head, lambda q: q.rsample())
+            _check_round_trip(head, make(4, d).double())
+            assert make(4, d)(torch.randn(3, 4)).rsample().dtype == torch.float32, "float32 features give other draws"
+            if gaussian:
+                _check_gaussian(head(2 * torch.randn(3, 4, dtype=torch.float64)))
+
+
+def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3) -> None:
+    """Check a likelihood: shapes, gradients, state, and that draws are data it can score.
+
+    Args:
+        make: the class, or another callable of (in_features, n).
+        n: dimension of x.
+    """
+    with torch.random.fork_rng(), pyro.validation_enabled(True):
+        torch.manual_seed(n)
+        head = make(4, n).double()
+        for parameter in head.parameters():
+            nn.init.normal_(parameter, std=0.5)
+        _check_shapes(head, (n,))
+        x = head(torch.randn(3, 4, dtype=torch.float64)).sample()
+        _check_gradients(head, lambda p: p.log_prob(x))
+        _check_round_trip(head, make(4, n).double())
+
+
+def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
+    """Check an estimator on a linear-Gaussian model, where the ELBO is known exactly, for β in {0, 0.3, 1}.
+
+    Args:
+        make: the class, or another callable that takes ``beta``, ``num_particles`` and
+            ``vectorize_particles``.
+        bound: whether the value is a tighter bound than the ELBO (then it must lie between it and log p(x)).
+    """
+    for family in (DiagonalPosterior, FullCovariancePosterior):
+        with torch.random.fork_rng(), pyro.validation_enabled(True):
+            torch.manual_seed(0)
+            model, guide, x, reconstruction, kl = _linear_gaussian(family)
+            for beta in (0.0, 0.3, 1.0):
+                mean, stderr = _mean_loss(make(beta=beta, num_particles=50, vectorize_particles=True), model, guide, x)
+                exact = -(reconstruction - beta * kl).sum().item()
+                if bound and beta == 1:
+                    assert mean <= exact + 5 * stderr, f"the bound {-mean} lies below the ELBO {-exact}"
+                else:
+                    assert abs(mean - exact) <= 5 * stderr + 1e-9, (
+                        f"at β = {beta} the loss is {mean} ± {stderr}, exactly {exact}"
+                    )
+            one_by_one = make(num_particles=3)
+            assert one_by_one.differentiable_loss(model, guide, x).dim() == 0, "the loss is not a scalar"
+            model.zero_grad(), guide.zero_grad()
+            make().loss_and_grads(model, guide, x)
+            for name, parameter in [*model.named_parameters(), *guide.named_parameters()]:
+                assert parameter.grad is not None, f"loss_and_grads gives {name} no gradient"
+
+
+def dense_kl(q: TorchDistribution, p: TorchDistribution) -> Tensor:
+    """KL(q ‖ p) of two Gaussians by dense float64 algebra on their means and covariances."""
+    mu_q, mu_p = q.mean.double(), p.mean.double()
+    sigma_q, sigma_p = covariance_of(q).double(), covariance_of(p).double()
+    difference = (mu_p - mu_q).unsqueeze(-1)
+    trace = torch.linalg.solve(sigma_p, sigma_q).diagonal(dim1=-2, dim2=-1).sum(-1)
+    mahalanobis = (difference.mT @ torch.linalg.solve(sigma_p, difference)).squeeze(-1).squeeze(-1)
+    return 0.5 * (torch.logdet(sigma_p) - torch.logdet(sigma_q) - mu_q.shape[-1] + trace + mahalanobis)
+
+
+def _check_shapes(head: nn.Module, event_shape: tuple[int, ...]) -> None:
+    for batch in ((), (4,), (2, 3)):
+        features = torch.randn(*batch, 4, dtype=torch.float64)
+        distribution = head(features)
+        assert distribution.event_shape == event_shape, f"event shape {distribution.event_shape}, not {event_shape}"
+        assert distribution.batch_shape == batch, f"batch shape {distribution.batch_shape} for features {batch}"
+        draw = distribution.sample(torch.Size([7]))
+        assert draw.shape == (7, *batch, *event_shape), f"draws of shape {tuple(draw.shape)}"
+        assert distribution.log_prob(draw).shape == (7, *batch), "log_prob has the wrong shape"
+        expanded = distribution.expand(torch.Size([6, *batch]))
+        assert expanded.batch_shape == (6, *batch), "expand has the wrong batch shape"
+        torch.testing.assert_close(expanded.log_prob(draw[0]), distribution.log_prob(draw[0]).expand(6, *batch))
+    features = torch.randn(4, 4, dtype=torch.float64)
+    draw = head(features).sample()
+    alone = torch.stack([head(row).log_prob(value) for row, value in zip(features, draw, strict=True)])
+    torch.testing.assert_close(head(features).log_prob(draw), alone, msg="a datum's density depends on the others")
+
+
+def _check_gradients(head: nn.Module, function: Callable[[TorchDistribution], Tensor]) -> None:
+    features = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+
+    def at_fixed_noise(features: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return function(head(features if features.shape[0] == 3 else features[[0, 1, 1]]))
+
+    assert torch.autograd.gradcheck(at_fixed_noise, features), "the gradient differs from finite differences"
+    q = head(torch.randn(3, 4, dtype=torch.float64))
+    q.log_prob(q.sample()).sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, f"{name} receives no gradient"
+        assert parameter.grad.abs().max() > 0, f"{name} receives a zero gradient"
+
+
+def _check_round_trip(head: nn.Module, other: nn.Module) -> None:
+    other.load_state_dict(head.state_dict())
+    features = torch.randn(3, 4, dtype=torch.float64)
+    draw = head(features).sample()
+    torch.testing.assert_close(other(features).log_prob(draw), head(features).log_prob(draw), rtol=0, atol=0)
+
+
+def _check_gaussian(q: TorchDistribution) -> None:
+    covariance = covariance_of(q)
+    dense = MultivariateNormal(q.mean, covariance)
+    draws = q.rsample(torch.Size([20_000]))
+    torch.testing.assert_close(q.log_prob(draws[:50]), dense.log_prob(draws[:50]), msg="log_prob")
+    torch.testing.assert_close(q.entropy(), dense.entropy(), msg="entropy")
+    centred = draws - q.mean
+    _assert_mean(centred, torch.zeros_like(q.mean), "the mean of the draws is not q.mean")
+    products = centred.unsqueeze(-1) * centred.unsqueeze(-2)
+    _assert_mean(products, covariance, "the covariance of the draws is not the declared one")
+    d = q.event_shape[0]
+    standard = Normal(torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64)).to_event(1)
+    wide = Normal(torch.linspace(-1, 1, d, dtype=torch.float64), torch.linspace(0.5, 2, d, dtype=torch.float64))
+    for p in (standard, wide.to_event(1)):
+        torch.testing.assert_close(kl_divergence(q, p), dense_kl(q, p), msg="KL to an independent Normal")
+
+
+def _assert_mean(draws: Tensor, expected: Tensor, message: str) -> None:
+    stderr = draws.std(0) / math.sqrt(len(draws))
+    assert ((draws.mean(0) - expected).abs() <= 5 * stderr + 1e-12).all(), message
+
+
+def _linear_gaussian(
+    family: Callable[[int, int], Posterior],
+) -> tuple[GenerativeModel, AmortizedGuide, Tensor, Tensor, Tensor]:
+    """A model x = Az + b + N(0, σ²I), a guide, data, and E_q[log p(x|z)] and KL per datum, exactly."""
+    d, n, sigma = 2, 3, 0.7
+    model = GenerativeModel(nn.Identity(), GaussianLikelihood(d, n, scale=sigma), d).double()
+    guide = AmortizedGuide(nn.Identity(), family(n, d)).double()
+    x = torch.randn(4, n, dtype=torch.float64)
+    with torch.no_grad():
+        q = guide.posterior(x)
+        loadings = model.likelihood.get_parameter("loc_head.weight")
+        error = (x - model.conditional(q.mean).mean).square().sum(-1)
+        spread = (loadings @ covariance_of(q) @ loadings.T).diagonal(dim1=-2, dim2=-1).sum(-1)
+        constant = n * math.log(2 * math.pi * sigma**2)
+        return model, guide, x, -0.5 * ((error + spread) / sigma**2 + constant), dense_kl(q, model.prior_distribution())
+
+
+@torch.no_grad()
+def _mean_loss(elbo: ELBO, model: GenerativeModel, guide: AmortizedGuide, x: Tensor) -> tuple[float, float]:
+    try:
+        losses = torch.stack([elbo.differentiable_loss(model, guide, x) for _ in range(200)])
+    except NoClosedFormError as error:
+        raise AssertionError(str(error)) from None
+    return losses.mean().item(), (losses.std() / math.sqrt(len(losses))).item()

@@ -1,0 +1,69 @@
+"""Every family, likelihood and estimator meets the contract that ships in pyrovae.testing."""
+
+from functools import partial
+
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.elbo import ESTIMATORS
+from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.testing import check_elbo, check_likelihood, check_posterior
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_posterior(name):
+    check_posterior(POSTERIORS[name])
+
+
+@pytest.mark.parametrize(
+    "make", [pv.GaussianLikelihood, partial(pv.GaussianLikelihood, scale=0.3), pv.BernoulliLikelihood]
+)
+def test_likelihood(make):
+    check_likelihood(make)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimator(name):
+    check_elbo(ESTIMATORS[name])
+
+
+class _WrongCovariance(Posterior):
+    """Declares one covariance and draws from another, as the released ρ-VAE code does."""
+
+    def __init__(self, in_features, latent_dim):
+        super().__init__(in_features, latent_dim)
+        self.covariance_head = torch.nn.Linear(in_features, 1)
+
+    def forward(self, features):
+        q = pv.distributions.AR1Normal(self.loc_head(features), self.covariance_head(features).exp(), 0.5)
+        q.rsample = lambda shape=torch.Size(): q.loc + torch.randn(*shape, *q.loc.shape).double().cumsum(-1) * q.scale
+        return q
+
+
+def test_the_contract_catches_a_sampler_of_another_covariance():
+    with pytest.raises(AssertionError, match="covariance of the draws"):
+        check_posterior(_WrongCovariance)
+
+
+def test_the_contract_catches_a_wrong_sign_of_the_kl():
+    class Wrong(pv.AnalyticELBO):
+        @staticmethod
+        def _site_kl(name, guide_site, model_site):
+            return -pv.AnalyticELBO._site_kl(name, guide_site, model_site)
+
+    with pytest.raises(AssertionError, match="exactly"):
+        check_elbo(Wrong)
+
+
+@pytest.mark.parametrize("make", POSTERIORS.values(), ids=POSTERIORS)
+@pytest.mark.parametrize("sizes", [(0, 2), (3, 0), (3, 1.5)])
+def test_posteriors_refuse_wrong_sizes(make, sizes):
+    with pytest.raises(ValueError, match="must be a positive integer"):
+        make(*sizes)
+
+
+def test_scale_never_reaches_zero():
+    # 1 + ELU(x), used in one of the sources, rounds to 0 in float32 once exp(x) does beside 1
+    assert (1 + torch.nn.functional.elu(torch.tensor(-18.0))) == 0
+    assert pv.nn.positive(torch.tensor([-18.0, -1e4])).log().isfinite().all()
