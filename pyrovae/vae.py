@@ -7,6 +7,7 @@ import pyro
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyrovae.likelihoods import Likelihood
 from pyrovae.posteriors import Posterior
@@ -63,7 +64,7 @@ class GenerativeModel(Program):
         """p(z)."""
         if self.prior is None:
             return Normal(self.get_buffer("_standard_loc"), self.get_buffer("_standard_scale")).to_event(1)
-        return self.prior if isinstance(self.prior, TorchDistribution) else self.prior()
+        return self.prior if isinstance(self.prior, Distribution) else self.prior()
 
     def conditional(self, z: Tensor) -> TorchDistribution:
         """p(x|z) for z (*batch, latent_dim)."""

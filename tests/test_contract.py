@@ -37,7 +37,7 @@ class _WrongCovariance(Posterior):
 
     def forward(self, features):
         q = pv.distributions.AR1Normal(self.loc_head(features), self.covariance_head(features).exp(), 0.5)
-        q.rsample = lambda shape=torch.Size(): q.loc + torch.randn(*shape, *q.loc.shape).double().cumsum(-1) * q.scale
+        q.rsample = lambda shape=(): q.loc + torch.randn(*shape, *q.loc.shape, dtype=q.loc.dtype).cumsum(-1) * q.scale
         return q
 
 

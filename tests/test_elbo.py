@@ -29,7 +29,7 @@ def handwritten_pair(x):
         with pyro.plate("rows", len(x)):
             a = pyro.sample("a", dist.Normal(loc, 1.0).to_event(1))
             b = pyro.sample("b", dist.Normal(loc, 2.0).to_event(1))
-            pyro.sample("obs", dist.Normal(torch.cat([a, b[:, :1]], -1), 0.5).to_event(1), obs=x)
+            pyro.sample("obs", dist.Normal(torch.cat([a, b[..., :1]], -1), 0.5).to_event(1), obs=x)
 
     def guide(x):
         scale = pyro.param("scale", torch.tensor(0.7, dtype=torch.float64), constraint=dist.constraints.positive)
@@ -41,7 +41,7 @@ def handwritten_pair(x):
         standard = dist.Normal(torch.zeros(2).double(), torch.ones(2).double()).to_event(1)
         wide = dist.Normal(torch.zeros(2).double(), 2 * torch.ones(2).double()).to_event(1)
         eye = torch.eye(2, dtype=torch.float64)
-        kl = dense_kl(pv.AR1Normal(x[:, :2], torch.tensor([0.7]).double(), 0.4), standard)
+        kl = dense_kl(pv.AR1Normal(x[:, :2], torch.tensor([0.7], dtype=torch.float64), 0.4), standard)
         kl = kl + dense_kl(dist.MultivariateNormal(loc + 0.3, scale_tril=0.7 * eye), wide)
     return model, guide, kl
 

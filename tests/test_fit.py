@@ -99,14 +99,26 @@ def test_the_best_state_on_the_validation_set_is_kept():
 def test_a_loss_that_is_not_finite_names_step_and_site():
     model, guide = make_pair()
 
-    def exploding(x):
-        with pyro.plate("data", len(x)):
-            scale = pyro.param("scale", torch.tensor(1.0).double())
-            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2).double(), (scale - 0.99).log()).to_event(1))
+    calls = []
 
-    with pytest.raises(pv.NonFiniteLossError, match=r"at step \d+ \(epoch 1\): not finite is the guide's sample at site 'z'"):
-        pv.fit(model, exploding, data(), pv.MonteCarloELBO(), epochs=1, learning_rate=0.05)
+    def exploding(x):
+        calls.append(x)  # one call is the check before the training
+        w = pyro.param("w", torch.tensor(1.0).double())
+        loc = w * torch.full((len(x), 2), math.nan if len(calls) > 3 else 0.0).double()
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    with pytest.raises(pv.NonFiniteLossError, match=r"at step 3 \(epoch 1\): not finite is the guide's sample at site 'z'"):
+        pv.fit(model, exploding, data(), pv.MonteCarloELBO(), epochs=1)
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_an_infinite_likelihood_names_the_models_site():
+    model, guide = make_pair()
+    x = data()
+    model.likelihood.loc_head.weight.data.fill_(1e200)
+    with pytest.raises(pv.NonFiniteLossError, match=r"at step 1 .* the model's log-density at site 'x'"):
+        pv.fit(model, guide, x, pv.AnalyticELBO(), epochs=1)
 
 
 def test_programs_written_as_functions_train_and_keep_their_parameters():
@@ -161,13 +173,23 @@ def test_pyro_modules_that_share_a_submodules_name_both_train():
         assert all((a != b).any() for a, b in zip(after, before, strict=True))
 
 
+def test_pyro_params_that_pyro_would_tie_are_refused():
+    class Program(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = pyro.nn.PyroParam(torch.zeros(2))
+
+    with pytest.raises(ValueError, match="both have a PyroParam 'loc'"):
+        pv.fit(Program(), Program(), data(), Trace_ELBO(), epochs=1)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
         (torch.zeros(0, 2), "data is empty"),
         (torch.tensor([[0.0, 1.0], [math.nan, 0.0]]), "1 NaN or infinite values, the first at row 1, column 0"),
         (torch.tensor([[0.0, math.inf]]), "row 0, column 1"),
-        (torch.zeros(5, 3), r"must have shape \(num, 2\)"),
+        (torch.zeros(5, 3), r"cannot run on data of shape \(5, 3\)"),
         (torch.zeros(5), r"must have shape \(num, 2\)"),
         (torch.zeros(5, 2, dtype=torch.complex64), "complex"),
     ],

@@ -200,11 +200,14 @@ def _check_programs(model: Program, guide: Program, x: Tensor, elbo: ELBO) -> li
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             return elbo.differentiable_loss(model, guide, x[:2])
 
-    with pyro.validation_enabled(True), mode(model, guide, training=False):
-        parameters = trainable_parameters(model, guide, probe)
-    if not parameters:
-        raise ValueError("neither the model nor the guide has parameters to train")
-    return parameters
+    try:
+        with pyro.validation_enabled(True), mode(model, guide, training=False):
+            return trainable_parameters(model, guide, probe)
+    except RuntimeError as error:
+        if isinstance(error, NotImplementedError):
+            raise  # an estimator's own refusal
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}") from error
 
 
 def _at_final_beta(elbo: ELBO, beta: float | Schedule | None) -> ELBO:

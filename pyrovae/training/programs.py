@@ -7,6 +7,7 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 Program = Callable[..., Any]
@@ -25,9 +26,7 @@ def own_parameter_store() -> Iterator[None]:
     store.clear()
     store.set_state(inner)
     try:
-        # PyroModules then hold their parameters themselves: names shared by model and guide do no harm
-        with pyro.settings.context(module_local_params=True):
-            yield
+        yield
     finally:
         inner = store.get_state()
         for part in outer:
@@ -37,12 +36,35 @@ def own_parameter_store() -> Iterator[None]:
 
 
 def trainable_parameters(model: Program, guide: Program, probe: Callable[[], Any]) -> list[Tensor]:
-    """Leaf tensors to train: those of module programs, and every ``pyro.param`` met while ``probe`` runs."""
+    """Leaf tensors to train: those of module programs, and every ``pyro.param`` met while ``probe`` runs.
+
+    Raises:
+        ValueError: there are none, or Pyro would tie a ``PyroParam`` of the model to one of the guide.
+    """
+    if isinstance(model, PyroModule) and isinstance(guide, PyroModule) and model._pyro_name == guide._pyro_name:
+        shared = _pyro_param_names(model) & _pyro_param_names(guide)
+        if shared:
+            raise ValueError(
+                f"model and guide both have a PyroParam {min(shared)!r}, which Pyro takes for one and the same; "
+                "give one of them a name with super().__init__(name=…)"
+            )
     with poutine.trace(param_only=True) as capture:
         probe()
     candidates = [p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()]
     candidates += [site["value"].unconstrained() for site in capture.trace.nodes.values()]
-    return list({id(p): p for p in candidates if p.requires_grad}.values())
+    parameters = list({id(p): p for p in candidates if p.requires_grad}.values())
+    if not parameters:
+        raise ValueError("neither the model nor the guide has parameters to train")
+    return parameters
+
+
+def _pyro_param_names(program: PyroModule) -> set[str]:
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in program.named_modules()
+        if isinstance(module, PyroModule)
+        for name in module._pyro_params
+    }
 
 
 def state_tensors(model: Program, guide: Program, parameters: list[Tensor]) -> list[Tensor]:

@@ -1,0 +1,144 @@
+"""Comparisons: the table, what is written, and that processes do not change the numbers."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.comparison import evaluate
+from pyrovae.datasets import SYNTHETIC
+from pyrovae.elbo import ESTIMATORS
+
+SMALL = {
+    "posteriors": {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior},
+    "estimators": {"analytic": pv.AnalyticELBO()},
+    "seeds": (0, 1),
+    "epochs": 2,
+    "hidden": (16, 16),
+    "num_train": 200,
+    "num_test": 300,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("comparison") / "out"
+    return out, pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=out)
+
+
+def test_the_table_and_its_summary(written):
+    _, table = written
+    assert len(table) == 4
+    assert table.groupby(["posterior", "seed"]).size().eq(1).all()
+    np.testing.assert_allclose(table["test_neg_elbo"], table["test_kl"] - table["test_reconstruction"])
+    summary = pv.summarize(table)
+    assert list(summary["posterior"]) == ["diagonal", "full-covariance"]
+    both = table[table["posterior"] == "diagonal"]["nats_above_truth"]
+    assert summary["nats_above_truth"][0] == pytest.approx(both.mean())
+    assert summary["nats_above_truth_stderr_seeds"][0] == pytest.approx(abs(both.diff().iloc[1]) / 2)
+    assert "| diagonal " in pv.to_markdown(summary)
+
+
+def test_what_a_run_writes(written):
+    out, table = written
+    folder = out / "diagonal-analytic-GaussianLikelihood-d2-seed1"
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "config.json", "metrics.json", "history.csv", "model.safetensors", "model.json",
+        "loss.png", "samples.png", "reconstructions.png", "latent.png", "conditional.png",
+    }  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["seed"], config["epochs"], config["hidden"]) == (1, 2, [16, 16])
+    assert set(config["versions"]) == {"python", "pyrovae", "torch", "pyro-ppl", "numpy"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    row = table[(table["posterior"] == "diagonal") & (table["seed"] == 1)].iloc[0]
+    assert metrics["nats_above_truth"] == pytest.approx(row["nats_above_truth"])
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+    model, guide = pv.load(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    dataset = SYNTHETIC["rotated-gaussian"]
+    dataset.sample(200, generator)
+    again = evaluate(model, guide, dataset.sample(300, generator), dataset)
+    assert again["test_neg_elbo"] == pytest.approx(metrics["test_neg_elbo"], rel=1e-6)
+    assert {p.name for p in out.iterdir() if p.is_file()} == {
+        "runs.csv", "comparison.csv", "comparison.md", "comparison.png", "samples.png",
+    }  # fmt: skip
+
+
+def test_processes_give_the_same_numbers(written):
+    _, table = written
+    parallel = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, workers=2)
+    columns = ["posterior", "seed", "test_neg_elbo", "test_kl", "nats_above_truth"]
+    pd.testing.assert_frame_equal(table[columns], parallel[columns], rtol=1e-5)
+
+
+def test_a_cell_that_fails_says_so_and_the_others_finish():
+    class Diverging(pv.DiagonalPosterior):
+        def forward(self, features):
+            q = super().forward(features)
+            return q if not self.training else type(q)(type(q.base_dist)(q.base_dist.loc / 0, q.base_dist.scale), 1)
+
+    settings = SMALL | {"posteriors": {"good": pv.DiagonalPosterior, "bad": Diverging}, "seeds": (0,)}
+    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings).set_index("posterior")
+    assert table["note"]["good"] == ""
+    assert table["note"]["bad"].startswith("failed: the loss is")
+    assert "site 'z'" in table["note"]["bad"]
+    assert np.isnan(table["test_neg_elbo"]["bad"])
+    assert "failed" in pv.to_markdown(pv.summarize(table.reset_index()))
+
+
+def test_dropped_modes_and_collapse_are_named():
+    dataset = SYNTHETIC["mixture"]
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 2, scale=0.5), 2)
+    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.DiagonalPosterior(8, 2))
+    x = dataset.sample(200, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.zero_()
+        model.likelihood.loc_head.bias.copy_(torch.tensor([0.0, 5.2]))  # one component's centre
+    metrics = evaluate(model, guide, x, dataset)
+    assert (metrics["modes_found"], metrics["note"]) == (1, "2 of 3 modes dropped")
+    with torch.no_grad():
+        guide.posterior_head.loc_head.weight.zero_()
+    assert evaluate(model, guide, x, None)["note"] == "posterior collapsed"
+
+
+def test_a_tensor_of_ones_own():
+    table = pv.compare(torch.randn(60, 5), posteriors=[pv.AR1Posterior], estimators=[pv.MonteCarloELBO()], epochs=1)
+    assert table["posterior"][0] == "AR1Posterior"
+    assert (table["num_train"][0], table["num_test"][0]) == (48, 12)
+    assert "nats_above_truth" not in table
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a positive integer"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"posteriors": {}}, "at least one of the posteriors"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+        ({"likelihoods": {"g": lambda i, n: pv.GaussianLikelihood(i, n, scale=-1)}}, "scale must be"),
+        ({"latent_dims": (0,)}, "latent_dim must be a positive integer"),
+    ],
+)
+def test_bad_settings_leave_no_trace(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL | settings, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="cannot write to the output folder"):
+        pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=tmp_path / "file")
+
+
+def test_bad_tensors():
+    settings = {"posteriors": [pv.DiagonalPosterior], "estimators": list(c() for c in ESTIMATORS.values()), "epochs": 1}
+    with pytest.raises(ValueError, match="row 1, column 2"):
+        pv.compare(torch.tensor([[0.0, 0, 0], [0, 0, torch.nan]]), **settings)
+    with pytest.raises(ValueError, match=r"must have shape \(num, n\)"):
+        pv.compare(torch.zeros(5), **settings)

@@ -1,0 +1,57 @@
+"""Every experiment runs for one epoch, and its command line answers bad input in one line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--epochs", "1", "--num-train", "200", "--num-test", "200", "--workers", "1"]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize("dataset", ["rotated-gaussian", "mixture"])
+def test_synthetic(tmp_path, dataset):
+    result = run(
+        "experiments.synthetic", "--dataset", dataset, *TINY, "--latent-dim", 1, 2, "--posteriors", "ar1",
+        "full-covariance", "--estimators", "analytic", "--noise", 0.4, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"^\| (?:ar1|full-covariance) ", result.stdout, re.M)) == 4
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "rotated"], "--dataset: unknown name 'rotated'; did you mean rotated-gaussian?"),
+        (["--posteriors", "diagonal", "fullcovariance"], "did you mean full-covariance?"),
+        (["--estimators", "exact"], "--estimators: unknown name 'exact' (known are monte-carlo, analytic"),
+        (["--epochs", "many"], "--epochs"),
+        (["--epochs", "0"], "epochs must be a positive integer, not 0"),
+        (["--noise", "-1"], "scale must be 'shared' or a positive number, not -1.0"),
+        (["--seed", "3"], "--seed"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--out", "README.md"], "--out README.md already holds files"),
+        (["--out", "/proc/nowhere"], "cannot write to the output folder /proc/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message):
+    result = run("experiments.synthetic", *TINY, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_help():
+    result = run("experiments.synthetic", "--help")
+    assert result.returncode == 0
+    assert "--latent-dim" in result.stdout

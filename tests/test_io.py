@@ -1,0 +1,93 @@
+"""What is saved loads again, and nothing else does."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import pyrovae as pv
+from pyrovae.nn import ConfigurableModule
+from pyrovae.posteriors import POSTERIORS
+
+
+def make_pair(family=pv.FullCovariancePosterior, likelihood=pv.GaussianLikelihood, **settings):
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8, 8), likelihood(8, 3, **settings), 2)
+    return model, pv.AmortizedGuide(pv.nn.MLP(3, 8), family(8, 2))
+
+
+@pytest.mark.parametrize("family", POSTERIORS.values(), ids=POSTERIORS)
+@pytest.mark.parametrize(
+    ("likelihood", "settings"),
+    [(pv.GaussianLikelihood, {}), (pv.GaussianLikelihood, {"scale": 0.3}), (pv.BernoulliLikelihood, {})],
+)
+def test_round_trip(tmp_path, family, likelihood, settings):
+    model, guide = make_pair(family, likelihood, **settings)
+    pv.save(tmp_path / "vae.safetensors", model, guide)
+    other_model, other_guide = pv.load(tmp_path / "vae.safetensors")
+    x, z = torch.rand(5, 3).round(), torch.randn(5, 2)
+    assert torch.equal(model.conditional(z).log_prob(x), other_model.conditional(z).log_prob(x))
+    assert torch.equal(guide.posterior(x).log_prob(z), other_guide.posterior(x).log_prob(z))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["vae.json", "vae.safetensors"]
+
+
+def test_float64_stays_float64(tmp_path):
+    model, guide = make_pair()
+    pv.save(tmp_path / "vae.safetensors", model.double(), guide.double())
+    assert next(pv.load(tmp_path / "vae.safetensors")[1].parameters()).dtype == torch.float64
+
+
+class _Encoder(ConfigurableModule):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.layer = nn.Linear(3, width)
+
+    def forward(self, x):
+        return self.layer(x).tanh()
+
+
+def test_modules_of_ones_own(tmp_path):
+    model, guide = make_pair()
+    guide = pv.AmortizedGuide(_Encoder(8), pv.DiagonalPosterior(8, 2))
+    pv.save(tmp_path / "vae.safetensors", model, guide)
+    with pytest.raises(ValueError, match=r"holds a _Encoder, which is not of the library; pass classes=\[_Encoder\]"):
+        pv.load(tmp_path / "vae.safetensors")
+    loaded = pv.load(tmp_path / "vae.safetensors", classes=[_Encoder])[1]
+    x = torch.randn(2, 3)
+    assert torch.equal(loaded.posterior(x).mean, guide.posterior(x).mean)
+    with pytest.raises(TypeError, match=r"cannot save guide.encoder, a Linear"):
+        pv.save(tmp_path / "other.safetensors", model, pv.AmortizedGuide(nn.Linear(3, 8), pv.DiagonalPosterior(8, 2)))
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def damage(folder, how):
+    weights, description = folder / "vae.safetensors", folder / "vae.json"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-40])
+    elif how == "no safetensors":
+        weights.write_bytes(b"\x80\x04cos\nsystem\n")  # the beginning of a pickle
+    elif how == "future":
+        description.write_text(json.dumps(json.loads(description.read_text()) | {"format": 99}))
+    elif how == "no JSON":
+        description.write_text("{")
+    elif how == "other sizes":
+        content = json.loads(description.read_text())
+        content["model"]["arguments"]["latent_dim"] = 3
+        content["guide"]["arguments"]["posterior"]["arguments"]["latent_dim"] = 3
+        description.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("how", ["truncated", "no safetensors", "future", "no JSON", "other sizes"])
+def test_damaged_files_are_refused(tmp_path, how):
+    pv.save(tmp_path / "vae.safetensors", *make_pair())
+    damage(tmp_path, how)
+    with pytest.raises(ValueError, match=r"cannot load .*vae\.safetensors: "):
+        pv.load(tmp_path / "vae.safetensors")
+
+
+def test_missing_and_misnamed_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        pv.load(tmp_path / "vae.safetensors")
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        pv.save(tmp_path / "vae.pt", *make_pair())

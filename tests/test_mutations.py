@@ -1,0 +1,82 @@
+"""The suite notices: each known slip of a published code, put into a copy of the package, turns tests red."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+MUTATIONS = {
+    "flipped sign of the KL": (
+        "elbo/analytic.py",
+        "elbo = elbo - self._site_kl(",
+        "elbo = elbo + self._site_kl(",
+        "tests/test_contract.py",
+    ),
+    "flipped sign of the sampled KL": (
+        "elbo/monte_carlo.py",
+        "+ guide_trace.log_prob_sum()",
+        "- guide_trace.log_prob_sum()",
+        "tests/test_contract.py",
+    ),
+    "a sum over the batch where each datum's own term belongs": (
+        "elbo/analytic.py",
+        "kl = kl.expand(q.batch_shape)",
+        "kl = kl.sum().expand(q.batch_shape)",
+        "tests/test_contract.py",
+    ),
+    "a sum over the data where the mean belongs": (
+        "training/loop.py",
+        "value = loss.item() / len(index)",
+        "value = loss.item()",
+        "tests/test_fit.py",
+    ),
+    "1/√s in the sampler": (
+        "distributions/ar1.py",
+        "torch.addcmul(self.loc, self.scale, ",
+        "torch.addcmul(self.loc, 1 / self.scale, ",
+        "tests/test_contract.py",
+    ),
+    "β ignored": (
+        "elbo/base.py",
+        'msg["scale"] = self.beta * msg["scale"]',
+        "pass",
+        "tests/test_contract.py",
+    ),
+    "ρ left out of the log-determinant": (
+        "distributions/ar1.py",
+        "return _sum_of(self.scale.log(), d) + _sum_of(self._log_innovation_scale, d - 1)",
+        "return _sum_of(self.scale.log(), d) + 0 * _sum_of(self._log_innovation_scale, d - 1)",
+        "tests/distributions",
+    ),
+}
+
+
+def run_tests(package: Path, tests: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", tests],
+        cwd=package,
+        env=os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("slip", MUTATIONS)
+def test_the_suite_turns_red(tmp_path, slip):
+    file, right, wrong, tests = MUTATIONS[slip]
+    for part in ("pyrovae", "tests"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    source = tmp_path / "pyrovae" / file
+    text = source.read_text(encoding="utf-8")
+    assert text.count(right) == 1, "the mutation no longer fits the code"
+    source.write_text(text.replace(right, wrong), encoding="utf-8")
+    result = run_tests(tmp_path, tests)
+    assert result.returncode == 1, f"the tests did not notice: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+    assert "AssertionError" in result.stdout
