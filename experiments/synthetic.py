@@ -61,7 +61,9 @@ def main(settings: Settings) -> None:
         raise ValueError(f"--out {out} already holds files; give a new or an empty folder")
     if settings.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
-    likelihood = {"gaussian": partial(pv.GaussianLikelihood, scale="shared" if settings.noise is None else settings.noise)}
+    likelihood = {
+        "gaussian": partial(pv.GaussianLikelihood, scale="shared" if settings.noise is None else settings.noise)
+    }
     table = pv.compare(
         dataset,
         posteriors=cli.pick("--posteriors", settings.posteriors, POSTERIORS),
@@ -86,7 +88,10 @@ def main(settings: Settings) -> None:
             "synthetic",
             f"{dataset.name}, {settings.schedule} rate",
             f"The entropy of the data is {dataset.entropy:.4f} nats.\n\n{summary}",
-            {"nats above the truth": out / "comparison.png", "data and generated samples": out / "samples.png"},
+            {
+                "nats above the truth": out / "comparison.png",
+                "data and generated samples": out / "samples.png",
+            },
         )
     print(f"\nresults: {out}")
 

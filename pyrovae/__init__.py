@@ -1,6 +1,17 @@
 """pyrovae: which posterior q(z|x), and which ELBO estimator, should my VAE use?"""
 
-from pyrovae import datasets, distributions, elbo, evaluation, likelihoods, nn, plotting, posteriors, testing, training
+from pyrovae import (
+    datasets,
+    distributions,
+    elbo,
+    evaluation,
+    likelihoods,
+    nn,
+    plotting,
+    posteriors,
+    testing,
+    training,
+)
 from pyrovae.comparison import compare
 from pyrovae.distributions import AR1Normal
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO, NoClosedFormError

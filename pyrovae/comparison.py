@@ -13,20 +13,22 @@ from typing import Any
 import pandas as pd
 import torch
 from pyro.infer import ELBO
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.datasets import SyntheticDataset
 from pyrovae.elbo import NoClosedFormError
 from pyrovae.evaluation import active_directions, elbo_terms
 from pyrovae.io import make_folder
-from pyrovae.likelihoods import GaussianLikelihood
+from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.nn import MLP
+from pyrovae.posteriors import Posterior
 from pyrovae.report import summarize, write_comparison, write_run
 from pyrovae.training import EpochRecord, History, NonFiniteLossError, as_schedule, fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-HeadFactory = Callable[[int, int], nn.Module]
+PosteriorFactory = Callable[[int, int], Posterior]
+LikelihoodFactory = Callable[[int, int], Likelihood]
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Plan:
     """Everything that the runs of a comparison share."""
 
     data: Data
-    posteriors: Mapping[str, HeadFactory]
+    posteriors: Mapping[str, PosteriorFactory]
     estimators: Mapping[str, ELBO]
-    likelihoods: Mapping[str, HeadFactory]
+    likelihoods: Mapping[str, LikelihoodFactory]
     epochs: int
     batch_size: int
     learning_rate: float
@@ -96,9 +98,9 @@ class _Progress:
 def compare(
     data: SyntheticDataset | Tensor,
     *,
-    posteriors: Mapping[str, HeadFactory] | Sequence[HeadFactory],
+    posteriors: Mapping[str, PosteriorFactory] | Sequence[PosteriorFactory],
     estimators: Mapping[str, ELBO] | Sequence[ELBO],
-    likelihoods: Mapping[str, HeadFactory] | Sequence[HeadFactory] = (GaussianLikelihood,),
+    likelihoods: Mapping[str, LikelihoodFactory] | Sequence[LikelihoodFactory] = (GaussianLikelihood,),
     latent_dims: Sequence[int] = (2,),
     seeds: Sequence[int] = (0,),
     epochs: int | None = None,

@@ -10,23 +10,22 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-from pyrovae import likelihoods, posteriors
-from pyrovae.nn import MLP, ConfigurableModule
+from pyrovae import likelihoods, nn, posteriors, vae
+from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 FORMAT = 1
 
-_LIBRARY: tuple[type[nn.Module], ...] = (
-    GenerativeModel,
-    AmortizedGuide,
-    MLP,
-    *(getattr(module, name) for module in (posteriors, likelihoods) for name in module.__all__ if name[0].isupper() and isinstance(getattr(module, name), type)),
-)
+_LIBRARY = {
+    name: value
+    for module in (nn, likelihoods, posteriors, vae)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, ConfigurableModule)
+}
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path`` and move it there, whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
     os.close(handle)
@@ -48,10 +47,15 @@ def _umask() -> int:
     return umask
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN and infinity become null."""
     text = json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_text(path, text)
 
 
 def _jsonable(value: Any) -> Any:
@@ -105,7 +109,7 @@ def save(path: str | Path, model: GenerativeModel, guide: AmortizedGuide) -> Non
     write_json(path.with_suffix(".json"), description)
 
 
-def load(path: str | Path, classes: Iterable[type[nn.Module]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
+def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
     """Load the model and the guide that :func:`save` wrote.
 
     Args:
@@ -121,7 +125,7 @@ def load(path: str | Path, classes: Iterable[type[nn.Module]] = ()) -> tuple[Gen
     for file in (path, beside):
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}")
-    known = {cls.__name__: cls for cls in (*_LIBRARY, *classes)}
+    known = _LIBRARY | {cls.__name__: cls for cls in classes}
     try:
         description = json.loads(beside.read_text(encoding="utf-8"))
         if not isinstance(description, dict) or description.get("format") != FORMAT:
@@ -162,7 +166,7 @@ def _describe(value: Any, where: str) -> Any:
     )
 
 
-def _build(description: Any, known: Mapping[str, type[nn.Module]]) -> Any:
+def _build(description: Any, known: Mapping[str, type[torch.nn.Module]]) -> Any:
     if isinstance(description, list):
         return [_build(item, known) for item in description]
     if not isinstance(description, dict):

@@ -1,6 +1,7 @@
 """Neural network modules for encoders and decoders."""
 
 import inspect
+import itertools
 from typing import Any
 
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class MLP(nn.Sequential, ConfigurableModule):
         if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
             raise ValueError(f"MLP takes at least two positive widths, input first, not {sizes}")
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         super().__init__(*layers)
         self.sizes = sizes

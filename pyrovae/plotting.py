@@ -94,10 +94,20 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
     if means.shape[-1] == 1:
         means, draws = (torch.cat([t, torch.zeros_like(t)], -1) for t in (means, draws))
     for ax, points, title in zip(
-        axes[0], (means, draws), ("posterior means, 1σ ellipses", "draws z ~ q(z|x), prior's 2σ circle"), strict=True
+        axes[0],
+        (means, draws),
+        ("posterior means, 1σ ellipses", "draws z ~ q(z|x), prior's 2σ circle"),
+        strict=True,
     ):
         ax.scatter(
-            points[:4000, 0], points[:4000, 1], c=color[:4000].cpu(), cmap="viridis", s=3, alpha=0.5, linewidths=0, rasterized=True
+            points[:4000, 0],
+            points[:4000, 1],
+            c=color[:4000].cpu(),
+            cmap="viridis",
+            s=3,
+            alpha=0.5,
+            linewidths=0,
+            rasterized=True,
         )
         ax.set(xlabel="z₁", ylabel="z₂")
         ax.set_title(title, fontsize=9)
@@ -124,10 +134,17 @@ def _add_ellipses(ax: Axes, means: Tensor, covariance: Tensor) -> None:
     angles = torch.rad2deg(torch.atan2(directions[:, 1, 1], directions[:, 0, 1]))
     ax.add_collection(
         EllipseCollection(
-            lengths[:, 1].numpy(), lengths[:, 0].numpy(), angles.numpy(),
-            units="xy", offsets=means.numpy(), transOffset=ax.transData, facecolors="none", edgecolors=COLORS[1], linewidths=0.8,
+            lengths[:, 1].numpy(),
+            lengths[:, 0].numpy(),
+            angles.numpy(),
+            units="xy",
+            offsets=means.numpy(),
+            transOffset=ax.transData,
+            facecolors="none",
+            edgecolors=COLORS[1],
+            linewidths=0.8,
         )
-    )  # fmt: skip
+    )
 
 
 def conditional_draws(z: Tensor, x: Tensor, data: Tensor) -> Figure:

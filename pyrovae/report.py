@@ -14,12 +14,19 @@ from torch import Tensor
 
 from pyrovae import plotting
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.io import load, make_folder, save, write_atomically, write_json
+from pyrovae.io import load, make_folder, save, write_atomically, write_json, write_text
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim"]
-MEASURES = ["test_neg_elbo", "test_reconstruction", "test_kl", "nats_above_truth", "seconds", "steps_per_second"]
+MEASURES = [
+    "test_neg_elbo",
+    "test_reconstruction",
+    "test_kl",
+    "nats_above_truth",
+    "seconds",
+    "steps_per_second",
+]
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +99,11 @@ def write_run(
 
 @torch.no_grad()
 def _run_figures(
-    history: History, model: GenerativeModel, guide: AmortizedGuide, test: Tensor, truth: SyntheticDataset | None
+    history: History,
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
 ) -> dict[str, Figure]:
     """The slides' pictures of a run, drawn with fixed noise."""
     shown = test[:4000]
@@ -133,7 +144,7 @@ def write_comparison(
     write_table(folder / "runs.csv", table)
     write_table(folder / "comparison.csv", summary)
     text = to_markdown(summary) + "\n"
-    write_atomically(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8") and None)
+    write_text(folder / "comparison.md", text)
     measure = "nats_above_truth" if "nats_above_truth" in summary else "test_neg_elbo"
     if measure in summary:
         labels = [
@@ -142,7 +153,9 @@ def write_comparison(
         ]
         stderr = np.hypot(summary[f"{measure}_stderr"], summary[f"{measure}_stderr_seeds"].fillna(0))
         meaning = "nats above the truth" if measure == "nats_above_truth" else "test −ELBO, nats per datum"
-        write_figure(folder / "comparison.png", plotting.intervals(labels, summary[measure], stderr, meaning))
+        write_figure(
+            folder / "comparison.png", plotting.intervals(labels, list(summary[measure]), list(stderr), meaning)
+        )
     panels = {"test data": test[:3000]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -93,7 +93,8 @@ def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
                     )
             one_by_one = make(num_particles=3)
             assert one_by_one.differentiable_loss(model, guide, x).dim() == 0, "the loss is not a scalar"
-            model.zero_grad(), guide.zero_grad()
+            model.zero_grad()
+            guide.zero_grad()
             make().loss_and_grads(model, guide, x)
             for name, parameter in [*model.named_parameters(), *guide.named_parameters()]:
                 assert parameter.grad is not None, f"loss_and_grads gives {name} no gradient"
@@ -185,7 +186,13 @@ def _linear_gaussian(
         error = (x - model.conditional(q.mean).mean).square().sum(-1)
         spread = (loadings @ covariance_of(q) @ loadings.T).diagonal(dim1=-2, dim2=-1).sum(-1)
         constant = n * math.log(2 * math.pi * sigma**2)
-        return model, guide, x, -0.5 * ((error + spread) / sigma**2 + constant), dense_kl(q, model.prior_distribution())
+        return (
+            model,
+            guide,
+            x,
+            -0.5 * ((error + spread) / sigma**2 + constant),
+            dense_kl(q, model.prior_distribution()),
+        )
 
 
 @torch.no_grad()

@@ -137,7 +137,11 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_bad_tensors():
-    settings = {"posteriors": [pv.DiagonalPosterior], "estimators": list(c() for c in ESTIMATORS.values()), "epochs": 1}
+    settings = {
+        "posteriors": [pv.DiagonalPosterior],
+        "estimators": [c() for c in ESTIMATORS.values()],
+        "epochs": 1,
+    }
     with pytest.raises(ValueError, match="row 1, column 2"):
         pv.compare(torch.tensor([[0.0, 0, 0], [0, 0, torch.nan]]), **settings)
     with pytest.raises(ValueError, match=r"must have shape \(num, n\)"):

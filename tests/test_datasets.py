@@ -45,7 +45,9 @@ def test_entropy(dataset):
     published = {"figure-eight": 0.8848, "three-blobs": 2.2839, "mixture": 3.9365}.get(dataset.name, 3.3637)
     assert dataset.entropy == pytest.approx(published, abs=1e-4)
     log_density = dataset.log_density(dataset.sample(50_000, torch.Generator().manual_seed(1)))
-    assert -log_density.mean().item() == pytest.approx(dataset.entropy, abs=5 * log_density.std().item() / math.sqrt(50_000))
+    assert -log_density.mean().item() == pytest.approx(
+        dataset.entropy, abs=5 * log_density.std().item() / math.sqrt(50_000)
+    )
 
 
 def test_modes_add_up_to_the_density(dataset):

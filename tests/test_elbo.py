@@ -84,14 +84,14 @@ def test_kl_per_datum_does_not_depend_on_the_batch(family):
     x = torch.randn(1, 3, dtype=torch.float64)
 
     def kl_per_datum(batch):
-        return (loss_at(pv.AnalyticELBO, 1.0, model, guide, batch) - loss_at(pv.AnalyticELBO, 0.0, model, guide, batch)) / len(batch)
+        return (
+            loss_at(pv.AnalyticELBO, 1.0, model, guide, batch) - loss_at(pv.AnalyticELBO, 0.0, model, guide, batch)
+        ) / len(batch)
 
     assert kl_per_datum(x) == pytest.approx(kl_per_datum(x.expand(50, 3)), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("ours", "stock"), [(pv.MonteCarloELBO, Trace_ELBO), (pv.AnalyticELBO, TraceMeanField_ELBO)]
-)
+@pytest.mark.parametrize(("ours", "stock"), [(pv.MonteCarloELBO, Trace_ELBO), (pv.AnalyticELBO, TraceMeanField_ELBO)])
 @pytest.mark.parametrize("particles", [1, 3])
 def test_values_and_gradients_are_stock_pyros(ours, stock, particles):
     model, guide = make_pair()
@@ -144,7 +144,9 @@ def test_trap_1_missing_closed_form_raises_and_names_everything():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.StudentT(5.0, torch.zeros(len(x), 2).double(), 1.0).to_event(1))
 
-    with pytest.raises(pv.NoClosedFormError, match=r"KL\(Independent\(StudentT\) ‖ Independent\(Normal\)\) at site 'z'"):
+    with pytest.raises(
+        pv.NoClosedFormError, match=r"KL\(Independent\(StudentT\) ‖ Independent\(Normal\)\) at site 'z'"
+    ):
         pv.AnalyticELBO().differentiable_loss(model, guide, torch.randn(4, 3, dtype=torch.float64))
 
 

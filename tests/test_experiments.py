@@ -13,7 +13,12 @@ TINY = ["--epochs", "1", "--num-train", "200", "--num-test", "200", "--workers",
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 

@@ -48,7 +48,9 @@ def test_fit_is_svi(family, elbo_class):
 def test_history_schedule_and_records():
     model, guide = make_pair()
     seen = []
-    history = pv.fit(model, guide, data(70), pv.AnalyticELBO(), epochs=4, beta=pv.linear_warmup(0.5), on_epoch=seen.append)
+    history = pv.fit(
+        model, guide, data(70), pv.AnalyticELBO(), epochs=4, beta=pv.linear_warmup(0.5), on_epoch=seen.append
+    )
     assert seen == history.epochs
     assert history.steps == 4 * 3
     frame = history.to_frame()
@@ -108,7 +110,9 @@ def test_a_loss_that_is_not_finite_names_step_and_site():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
-    with pytest.raises(pv.NonFiniteLossError, match=r"at step 3 \(epoch 1\): not finite is the guide's sample at site 'z'"):
+    with pytest.raises(
+        pv.NonFiniteLossError, match=r"at step 3 \(epoch 1\): not finite is the guide's sample at site 'z'"
+    ):
         pv.fit(model, exploding, data(), pv.MonteCarloELBO(), epochs=1)
     assert all(p.isfinite().all() for p in model.parameters())
 

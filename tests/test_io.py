@@ -57,7 +57,11 @@ def test_modules_of_ones_own(tmp_path):
     x = torch.randn(2, 3)
     assert torch.equal(loaded.posterior(x).mean, guide.posterior(x).mean)
     with pytest.raises(TypeError, match=r"cannot save guide.encoder, a Linear"):
-        pv.save(tmp_path / "other.safetensors", model, pv.AmortizedGuide(nn.Linear(3, 8), pv.DiagonalPosterior(8, 2)))
+        pv.save(
+            tmp_path / "other.safetensors",
+            model,
+            pv.AmortizedGuide(nn.Linear(3, 8), pv.DiagonalPosterior(8, 2)),
+        )
     assert not (tmp_path / "other.safetensors").exists()
 
 

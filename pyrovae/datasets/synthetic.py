@@ -37,7 +37,7 @@ class SyntheticDataset(ABC):
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:
-        """log p(x) in nats for x (num, 2), computed and returned in float64, shape (num,)."""
+        """Log p(x) in nats for x (num, 2), computed and returned in float64, shape (num,)."""
 
     @abstractmethod
     def mode_log_densities(self, x: Tensor) -> Tensor:
@@ -100,11 +100,11 @@ class LinearGaussian(SyntheticDataset):
         return z @ self.loadings.T.float() + noise
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, shape (num,), float64."""
+        """Log p(x) in nats, shape (num,), float64."""
         return self._distribution.log_prob(x.double())
 
     def mode_log_densities(self, x: Tensor) -> Tensor:
-        """log p(x), shape (num, 1)."""
+        """Log p(x), shape (num, 1)."""
         return self.log_density(x).unsqueeze(-1)
 
     @cached_property
@@ -139,11 +139,11 @@ class NoisyCurve(SyntheticDataset, ABC):
         return torch.special.ndtri(u)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log p(x) in nats by the midpoint rule over Φ(z), shape (num,), float64."""
+        """Log p(x) in nats by the midpoint rule over Φ(z), shape (num,), float64."""
         return self._log_density_over(x, self.curve(self._midpoints))
 
     def mode_log_densities(self, x: Tensor) -> Tensor:
-        """log p(x), shape (num, 1)."""
+        """Log p(x), shape (num, 1)."""
         return self.log_density(x).unsqueeze(-1)
 
     def _log_density_over(self, x: Tensor, points: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ class GaussianMixture(SyntheticDataset):
         return (self._components.loc[component] + (self._components.scale_tril[component] @ noise).squeeze(-1)).float()
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, shape (num,), float64."""
+        """Log p(x) in nats, shape (num,), float64."""
         return self.mode_log_densities(x).logsumexp(-1)
 
     def mode_log_densities(self, x: Tensor) -> Tensor:

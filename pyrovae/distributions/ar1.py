@@ -129,7 +129,7 @@ class AR1Normal(TorchDistribution):
                 f"{tuple(self.scale.shape[:-1])}, {name} {tuple(step.shape[:-1])}"
             ) from None
         super().__init__(batch_shape, loc.shape[-1:], validate_args=False)
-        self._validate_args = type(self)._validate_args if validate_args is None else validate_args
+        self._validate_args = TorchDistribution._validate_args if validate_args is None else validate_args
         if self._validate_args:
             _check_values("scale", self.scale, self.scale > 0, "positive")
             if correlation is not None:
@@ -183,7 +183,7 @@ class AR1Normal(TorchDistribution):
     def scale_tril(self) -> Tensor:
         """Cholesky factor, L_ij = σ_i (∏_{k=j}^{i−1} ρ_k) √(1 − ρ_{j−1}²), shape (*batch, d, d): O(d²)."""
         d = self.event_shape[0]
-        eye = torch.eye(d, dtype=self.loc.dtype, device=self.loc.device).expand(self._extended_shape() + (d,))
+        eye = torch.eye(d, dtype=self.loc.dtype, device=self.loc.device).expand((*self._extended_shape(), d))
         columns = self._correlate(eye, self.correlation.unsqueeze(-2), self._log_innovation_scale.unsqueeze(-2))
         return self.scale.unsqueeze(-1) * columns.mT
 
@@ -196,7 +196,7 @@ class AR1Normal(TorchDistribution):
     def precision_matrix(self) -> Tensor:
         """Σ⁻¹, tridiagonal, shape (*batch, d, d): O(d²) memory."""
         shape = self._extended_shape()
-        z = self.fisher_z.expand(shape[:-1] + (shape[-1] - 1,))
+        z = self.fisher_z.expand((*shape[:-1], shape[-1] - 1))
         sinh_squared = z.sinh().square()  # ρ²/(1 − ρ²)
         diagonal = 1 + F.pad(sinh_squared, (0, 1)) + F.pad(sinh_squared, (1, 0))
         off_diagonal = -z.sinh() * z.cosh()  # −ρ/(1 − ρ²)
@@ -254,7 +254,7 @@ def _sum_of(tensor: Tensor, count: int) -> Tensor:
     return tensor.squeeze(-1) * count if tensor.shape[-1] == 1 else tensor.sum(-1)
 
 
-def _check_floating(name: str, tensor: Tensor) -> None:
+def _check_floating(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         seen = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise TypeError(f"{name} must be a floating-point tensor, not {seen}")
@@ -262,9 +262,9 @@ def _check_floating(name: str, tensor: Tensor) -> None:
 
 def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) -> Tensor:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = torch.full((1,), float(value), dtype=loc.dtype, device=loc.device)
-    assert value is not None
+        return torch.full((1,), float(value), dtype=loc.dtype, device=loc.device)
     _check_floating(name, value)
+    assert isinstance(value, Tensor)
     if value.dtype != loc.dtype:
         raise TypeError(f"{name} is of {value.dtype}, loc of {loc.dtype}; convert one of them")
     if value.device != loc.device:

@@ -50,7 +50,9 @@ def trainable_parameters(model: Program, guide: Program, probe: Callable[[], Any
             )
     with poutine.trace(param_only=True) as capture:
         probe()
-    candidates = [p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()]
+    candidates: list[Tensor] = [
+        p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()
+    ]
     candidates += [site["value"].unconstrained() for site in capture.trace.nodes.values()]
     parameters = list({id(p): p for p in candidates if p.requires_grad}.values())
     if not parameters:
