@@ -10,45 +10,74 @@ from torch import Tensor
 from torch.distributions.utils import lazy_property
 
 
+def _scan(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
+    """The recurrence by doubling: after the pass with offset k, y holds the terms of the last 2k innovations."""
+    d = innovation.shape[-1]
+    y = innovation.expand(torch.broadcast_shapes(innovation.shape, (*coefficient.shape[:-1], d)))
+    c, k, buffers = coefficient, 1, (torch.empty_like(y), torch.empty_like(y))
+    while k < d:
+        result = buffers[0]
+        done, rest, before = (
+            (slice(d - k, d), slice(0, d - k), slice(k, d)) if reverse else (slice(0, k), slice(k, d), slice(0, d - k))
+        )
+        result[..., done] = y[..., done]
+        torch.addcmul(y[..., rest], c, y[..., before], out=result[..., rest])
+        y, buffers = result, buffers[::-1]
+        # c[..., i] carries over k steps what starts (in reverse: ends) at step i
+        c = c * c if c.shape[-1] == 1 else c[..., k:] * c[..., :-k]
+        k *= 2
+    return y
+
+
 class _LinearRecurrence(torch.autograd.Function):
-    """y_0 = x_0, y_j = c_{j−1} y_{j−1} + x_j, whose derivative is the same recursion run backwards."""
-
-    generate_vmap_rule = True
+    """Forwards y_j = c_{j−1} y_{j−1} + x_j, in reverse y_j = c_j y_{j+1} + x_j: each other's derivative."""
 
     @staticmethod
-    def forward(coefficient: Tensor, innovation: Tensor) -> Tensor:
-        # Doubling: after the step with offset k, y_j holds the terms of the last 2k innovations,
-        # and c[i] is what carries y_i over to y_{i + 2k}.
-        y, c, k = innovation, coefficient, 1
-        while k < innovation.shape[-1]:
-            y = torch.cat([y[..., :k], torch.addcmul(y[..., k:], c, y[..., :-k])], dim=-1)
-            c = c * c if c.shape[-1] == 1 else c[..., k:] * c[..., :-k]
-            k *= 2
-        return y
+    def forward(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
+        return _scan(coefficient, innovation, reverse)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
+        coefficient, innovation, ctx.reverse = inputs
+        ctx.innovation_shape = innovation.shape
+        ctx.save_for_backward(coefficient, output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         coefficient, y = ctx.saved_tensors
-        h = linear_recurrence(coefficient.flip(-1), grad.flip(-1)).flip(-1)
-        return (h[..., 1:] * y[..., :-1]).sum_to_size(coefficient.shape), h
+        h = _LinearRecurrence.apply(coefficient, grad, not ctx.reverse)
+        grad_coefficient = None
+        if ctx.needs_input_grad[0]:
+            products = h[..., :-1] * y[..., 1:] if ctx.reverse else h[..., 1:] * y[..., :-1]
+            grad_coefficient = products.sum_to_size(coefficient.shape)
+        return grad_coefficient, h.sum_to_size(ctx.innovation_shape), None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None, None], coefficient: Tensor, innovation: Tensor, reverse: bool
+    ) -> tuple[Tensor, int]:
+        batched = [
+            tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip((coefficient, innovation), in_dims[:2], strict=True)
+        ]
+        width = max(tensor.dim() for tensor in batched)
+        batched = [t.reshape(t.shape[:1] + (1,) * (width - t.dim()) + t.shape[1:]) for t in batched]
+        return _LinearRecurrence.apply(*batched, reverse), 0
 
 
 def linear_recurrence(coefficient: Tensor, innovation: Tensor) -> Tensor:
     """Solve y_0 = x_0, y_j = c_{j−1} y_{j−1} + x_j along the last axis in ⌈log₂ d⌉ vectorised steps.
 
-    Memory is O(d), under differentiation too, and derivatives of every order exist.
+    Memory is O(d), under differentiation too, and derivatives of every order exist: that of the
+    recurrence is the same recurrence run backwards.
 
     Args:
         coefficient: c, shape (*batch, 1), one for all steps, or (*batch, d−1), broadcastable against x.
-        innovation: x, shape (*batch, d), the shape of the result.
+        innovation: x, shape (*batch, d).
     """
     if innovation.shape[-1] == 1:
         return innovation
-    return _LinearRecurrence.apply(coefficient, innovation)
+    return _LinearRecurrence.apply(coefficient, innovation, False)
 
 
 def log_sech(x: Tensor) -> Tensor:
@@ -153,6 +182,11 @@ class AR1Normal(TorchDistribution):
         return log_sech(self.fisher_z)
 
     @lazy_property
+    def _innovation_scale(self) -> Tensor:
+        """√(1 − ρ²), shape (*batch, 1 or d−1)."""
+        return self._log_innovation_scale.exp()
+
+    @lazy_property
     def _half_log_det(self) -> Tensor:
         """½ log det Σ = Σ log σ_i + ½ Σ log(1 − ρ_k²), broadcastable to the batch shape."""
         d = self.event_shape[0]
@@ -184,7 +218,7 @@ class AR1Normal(TorchDistribution):
         """Cholesky factor, L_ij = σ_i (∏_{k=j}^{i−1} ρ_k) √(1 − ρ_{j−1}²), shape (*batch, d, d): O(d²)."""
         d = self.event_shape[0]
         eye = torch.eye(d, dtype=self.loc.dtype, device=self.loc.device).expand((*self._extended_shape(), d))
-        columns = self._correlate(eye, self.correlation.unsqueeze(-2), self._log_innovation_scale.unsqueeze(-2))
+        columns = self._colour(eye, self.correlation.unsqueeze(-2), self._innovation_scale.unsqueeze(-2))
         return self.scale.unsqueeze(-1) * columns.mT
 
     @property
@@ -208,12 +242,12 @@ class AR1Normal(TorchDistribution):
         """Draw z = μ + σ ⊙ y with y_0 = ε_0, y_j = ρ_{j−1} y_{j−1} + √(1 − ρ_{j−1}²) ε_j, in O(d)."""
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, self.scale, self._correlate(noise, self.correlation, self._log_innovation_scale))
+        return torch.addcmul(self.loc, self.scale, self._colour(noise, self.correlation, self._innovation_scale))
 
     @staticmethod
-    def _correlate(noise: Tensor, correlation: Tensor, log_innovation_scale: Tensor) -> Tensor:
+    def _colour(noise: Tensor, correlation: Tensor, innovation_scale: Tensor) -> Tensor:
         """White ε (*, d) to AR(1) of unit variance."""
-        innovation = torch.cat([noise[..., :1], log_innovation_scale.exp() * noise[..., 1:]], dim=-1)
+        innovation = torch.cat([noise[..., :1], innovation_scale * noise[..., 1:]], dim=-1)
         return linear_recurrence(correlation, innovation)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -221,8 +255,8 @@ class AR1Normal(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         u = (value - self.loc) / self.scale
-        step = (u[..., 1:] - self.correlation * u[..., :-1]) * self._log_innovation_scale.neg().exp()
-        squares = u[..., 0].square() + step.square().sum(-1)
+        w = (u[..., 1:] - self.correlation * u[..., :-1]) / self._innovation_scale
+        squares = u[..., 0].square() + w.square().sum(-1)
         return -0.5 * (squares + self.event_shape[0] * math.log(2 * math.pi)) - self._half_log_det
 
     def entropy(self) -> Tensor:
@@ -247,6 +281,15 @@ class AR1Normal(TorchDistribution):
         """Batch and event shape that arguments of these shapes give."""
         batch_shape = torch.broadcast_shapes(*(tuple(shape)[:-1] for shape in arg_shapes.values()))
         return batch_shape, torch.Size(tuple(arg_shapes["loc"])[-1:])
+
+
+def ar1_factor_transpose(q: AR1Normal, rows: Tensor) -> Tensor:
+    """Rows v of shape (*batch, r, d) to Lᵀv, with L the Cholesky factor of q's covariance, in O(r d)."""
+    scaled = rows * q.scale.unsqueeze(-2)
+    if scaled.shape[-1] == 1:
+        return scaled
+    summed = _LinearRecurrence.apply(q.correlation.unsqueeze(-2), scaled, True)
+    return torch.cat([summed[..., :1], q._innovation_scale.unsqueeze(-2) * summed[..., 1:]], dim=-1)
 
 
 def _sum_of(tensor: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""AR(1) posterior, the ρ-VAE's: one scale and one correlation for all latent dimensions."""
+"""AR(1) posteriors: neighbouring latent dimensions correlate; with one scale and one ρ, the ρ-VAE's."""
 
 from torch import Tensor, nn
 
@@ -11,10 +11,18 @@ FISHER_Z_BOUND = 8.0
 
 
 class AR1Posterior(Posterior):
-    """q(z|x) = N(μ(x), σ(x)² R(ρ(x))), R_ij = ρ^|i−j|: two covariance parameters per datum.
+    """q(z|x) = N(μ(x), Σ(x)) with Σ_ij = σ_i σ_j ∏_{k=i}^{j−1} ρ_k: 2 to 2d−1 covariance parameters per datum.
 
-    This is the ρ-VAE of Ferdowsi et al. with its eq. (7) mended (√s, not 1/√s). Its head gives
-    Fisher's z = arctanh ρ, kept inside (−8, 8) by a scaled tanh.
+    The default, one scale and one correlation, is the ρ-VAE of Ferdowsi et al. with its eq. (7) mended
+    (√s, not 1/√s). The head gives Fisher's z = arctanh ρ, kept inside (−8, 8) by a scaled tanh. The
+    order of the latent dimensions matters for d ≥ 3; at d = 2 a scale per dimension makes this any
+    Gaussian.
+
+    Args:
+        in_features: width of the encoder's features.
+        latent_dim: dimension d of z.
+        scale: ``"shared"`` for one σ, ``"per-dimension"`` for d of them.
+        correlation: ``"shared"`` for one ρ, ``"per-step"`` for d−1 of them.
 
     Example:
         >>> import torch
@@ -22,12 +30,22 @@ class AR1Posterior(Posterior):
         torch.Size([5, 3, 3])
     """
 
-    def __init__(self, in_features: int, latent_dim: int) -> None:
+    def __init__(
+        self, in_features: int, latent_dim: int, *, scale: str = "shared", correlation: str = "shared"
+    ) -> None:
         super().__init__(in_features, latent_dim)
-        self.covariance_head = nn.Linear(in_features, 2)
+        for name, value, other in (("scale", scale, "per-dimension"), ("correlation", correlation, "per-step")):
+            if value not in ("shared", other):
+                raise ValueError(f"{name} must be 'shared' or {other!r}, not {value!r}")
+        self.scale = scale
+        self.correlation = correlation
+        num_scales = latent_dim if scale == "per-dimension" else 1
+        num_steps = max(latent_dim - 1, 1) if correlation == "per-step" else 1
+        self._sizes = [num_scales, num_steps]
+        self.covariance_head = nn.Linear(in_features, num_scales + num_steps)
 
     def forward(self, features: Tensor) -> AR1Normal:
         """q(z|x) for features (*batch, in_features)."""
-        raw_scale, raw_fisher_z = self.covariance_head(features).split(1, dim=-1)
+        raw_scale, raw_fisher_z = self.covariance_head(features).split(self._sizes, dim=-1)
         fisher_z = FISHER_Z_BOUND * (raw_fisher_z / FISHER_Z_BOUND).tanh()
         return AR1Normal(self.loc_head(features), positive(raw_scale), fisher_z=fisher_z)

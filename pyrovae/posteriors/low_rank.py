@@ -1,0 +1,42 @@
+"""Low-rank-plus-diagonal posterior."""
+
+from pyro.distributions import LowRankMultivariateNormal
+from torch import Tensor, nn
+
+from pyrovae.nn import positive
+from pyrovae.posteriors.base import Posterior
+
+FLOOR = 1e-3
+"""Smallest δ: with a zero on the diagonal I + Wᵀ D⁻¹ W could not be factorised, in float32 at that."""
+
+
+class LowRankPosterior(Posterior):
+    """q(z|x) = N(μ(x), diag δ(x)² + W(x)W(x)ᵀ), W of shape (d, r): d(r + 1) covariance parameters per datum.
+
+    Args:
+        in_features: width of the encoder's features.
+        latent_dim: dimension d of z.
+        rank: number r of columns of W.
+
+    Example:
+        >>> import torch
+        >>> LowRankPosterior(8, 5, rank=2)(torch.zeros(3, 8)).covariance_matrix.shape
+        torch.Size([3, 5, 5])
+    """
+
+    def __init__(self, in_features: int, latent_dim: int, rank: int = 2) -> None:
+        super().__init__(in_features, latent_dim)
+        if not isinstance(rank, int) or rank < 1:
+            raise ValueError(f"rank must be a positive integer, not {rank!r}")
+        self.rank = rank
+        self.covariance_head = nn.Linear(in_features, latent_dim * (rank + 1))
+
+    def forward(self, features: Tensor) -> LowRankMultivariateNormal:
+        """q(z|x) for features (*batch, in_features)."""
+        d = self.latent_dim
+        raw_scale, factor = self.covariance_head(features).split([d, d * self.rank], dim=-1)
+        return LowRankMultivariateNormal(
+            self.loc_head(features),
+            cov_factor=factor.unflatten(-1, (d, self.rank)),
+            cov_diag=positive(raw_scale, FLOOR).square(),
+        )
