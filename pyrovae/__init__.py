@@ -21,8 +21,10 @@ from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelih
 from pyrovae.posteriors import (
     AR1Posterior,
     DiagonalPosterior,
+    FlowPosterior,
     FullCovariancePosterior,
     IsotropicPosterior,
+    LowRankPosterior,
     Posterior,
 )
 from pyrovae.report import summarize, to_markdown
@@ -38,12 +40,14 @@ __all__ = [
     "AnalyticELBO",
     "BernoulliLikelihood",
     "DiagonalPosterior",
+    "FlowPosterior",
     "FullCovariancePosterior",
     "GaussianLikelihood",
     "GenerativeModel",
     "History",
     "IsotropicPosterior",
     "Likelihood",
+    "LowRankPosterior",
     "MonteCarloELBO",
     "NoClosedFormError",
     "NonFiniteLossError",

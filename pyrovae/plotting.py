@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrovae.distributions import covariance_of, mean_of
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind."""
 
@@ -90,7 +92,7 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
         num_ellipses: how many posteriors to draw as ellipses.
     """
     fig, axes = figure(2, size=4.0)
-    means, draws = posterior.mean.detach().cpu(), posterior.sample().cpu()
+    means, draws = mean_of(posterior).detach().cpu(), posterior.sample().cpu()
     if means.shape[-1] == 1:
         means, draws = (torch.cat([t, torch.zeros_like(t)], -1) for t in (means, draws))
     for ax, points, title in zip(
@@ -118,14 +120,6 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
     if covariance.shape[-1] == 2:
         _add_ellipses(axes[0, 0], means[:num_ellipses, :2].double(), covariance)
     return fig
-
-
-def covariance_of(distribution: TorchDistribution) -> Tensor:
-    """Dense covariance (*batch, d, d) of a Gaussian of event_dim 1, independent ones included."""
-    try:
-        return distribution.covariance_matrix
-    except AttributeError:
-        return distribution.variance.diag_embed()
 
 
 def _add_ellipses(ax: Axes, means: Tensor, covariance: Tensor) -> None:

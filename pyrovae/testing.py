@@ -21,9 +21,9 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyrovae.distributions import covariance_of
 from pyrovae.elbo import NoClosedFormError
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
-from pyrovae.plotting import covariance_of
 from pyrovae.posteriors import DiagonalPosterior, FullCovariancePosterior, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 

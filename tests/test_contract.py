@@ -13,7 +13,7 @@ from pyrovae.testing import check_elbo, check_likelihood, check_posterior
 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_posterior(name):
-    check_posterior(POSTERIORS[name])
+    check_posterior(POSTERIORS[name], gaussian=name != "flow")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ class _WrongCovariance(Posterior):
 
     def __init__(self, in_features, latent_dim):
         super().__init__(in_features, latent_dim)
+        self.loc_head = torch.nn.Linear(in_features, latent_dim)
         self.covariance_head = torch.nn.Linear(in_features, 1)
 
     def forward(self, features):

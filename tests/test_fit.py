@@ -15,6 +15,8 @@ import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.posteriors import POSTERIORS
 
+GAUSSIAN = {name: family for name, family in POSTERIORS.items() if name != "flow"}
+
 
 def make_pair(family=pv.DiagonalPosterior, n=2, dtype=torch.float64):
     torch.manual_seed(1)
@@ -27,7 +29,7 @@ def data(num=100, seed=0):
     return pv.datasets.SYNTHETIC["rotated-gaussian"].sample(num, torch.Generator().manual_seed(seed)).double()
 
 
-@pytest.mark.parametrize("family", POSTERIORS.values(), ids=POSTERIORS)
+@pytest.mark.parametrize("family", GAUSSIAN.values(), ids=GAUSSIAN)
 @pytest.mark.parametrize("elbo_class", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_fit_is_svi(family, elbo_class):
     x = data(90)  # the last batch is smaller

@@ -252,7 +252,7 @@ class AR1Normal(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density in nats, shape (*sample, *batch), in O(d)."""
-        if self._validate_args:
+        if self._validate_args and _has_values(value):
             self._validate_sample(value)
         u = (value - self.loc) / self.scale
         w = (u[..., 1:] - self.correlation * u[..., :-1]) / self._innovation_scale
@@ -320,8 +320,12 @@ def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) 
     return value
 
 
+def _has_values(tensor: Tensor) -> bool:
+    """Whether there are values to look at: not on the meta device, while compiling or under vmap."""
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return not (tensor.is_meta or tensor.numel() == 0 or torch.compiler.is_compiling() or transformed)
+
+
 def _check_values(name: str, tensor: Tensor, valid: Tensor, meaning: str) -> None:
-    if tensor.is_meta or torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor):
-        return  # there are no values to look at
-    if not bool(valid.all()):
+    if _has_values(tensor) and not bool(valid.all()):
         raise ValueError(f"{name} must be {meaning}, but holds {tensor[~valid].flatten()[0].item():g}")

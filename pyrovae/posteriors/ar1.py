@@ -42,6 +42,7 @@ class AR1Posterior(Posterior):
         num_scales = latent_dim if scale == "per-dimension" else 1
         num_steps = max(latent_dim - 1, 1) if correlation == "per-step" else 1
         self._sizes = [num_scales, num_steps]
+        self.loc_head = nn.Linear(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, num_scales + num_steps)
 
     def forward(self, features: Tensor) -> AR1Normal:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrovae.nn import ConfigurableModule
 
@@ -27,7 +27,6 @@ class Posterior(ConfigurableModule, ABC):
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
         self.in_features = in_features
         self.latent_dim = latent_dim
-        self.loc_head = nn.Linear(in_features, latent_dim)
 
     @abstractmethod
     def forward(self, features: Tensor) -> TorchDistribution:

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import torch
 from pyro.contrib.zuko import ZukoToPyro
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from pyrovae.posteriors.base import Posterior
@@ -48,7 +48,6 @@ class FlowPosterior(Posterior):
         super().__init__(in_features, latent_dim)
         self.transforms = transforms
         self.hidden = hidden
-        self.loc_head = nn.Identity()  # the flow has a location of its own
         self.flow = _import_zuko().flows.MAF(
             latent_dim,
             context=in_features,

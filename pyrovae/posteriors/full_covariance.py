@@ -24,6 +24,7 @@ class FullCovariancePosterior(Posterior):
     def __init__(self, in_features: int, latent_dim: int) -> None:
         super().__init__(in_features, latent_dim)
         below = torch.tril_indices(latent_dim, latent_dim, offset=-1)
+        self.loc_head = nn.Linear(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, latent_dim + below.shape[1])
         rows, columns = torch.cat([torch.arange(latent_dim).expand(2, -1), below], dim=1)
         # Where in the flattened L the entries [σ, L' below the diagonal by rows] belong.

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from pyrovae.nn import positive
 from pyrovae.posteriors.base import Posterior
 
-FLOOR = 1e-3
-"""Smallest δ: with a zero on the diagonal I + Wᵀ D⁻¹ W could not be factorised, in float32 at that."""
+FLOOR = 1e-4
+"""Smallest δ_i² beside the rest of the variance, Σ_j W_ij²: else I + Wᵀ D⁻¹ W cannot be factorised in float32."""
 
 
 class LowRankPosterior(Posterior):
@@ -29,14 +29,13 @@ class LowRankPosterior(Posterior):
         if not isinstance(rank, int) or rank < 1:
             raise ValueError(f"rank must be a positive integer, not {rank!r}")
         self.rank = rank
+        self.loc_head = nn.Linear(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, latent_dim * (rank + 1))
 
     def forward(self, features: Tensor) -> LowRankMultivariateNormal:
         """q(z|x) for features (*batch, in_features)."""
         d = self.latent_dim
         raw_scale, factor = self.covariance_head(features).split([d, d * self.rank], dim=-1)
-        return LowRankMultivariateNormal(
-            self.loc_head(features),
-            cov_factor=factor.unflatten(-1, (d, self.rank)),
-            cov_diag=positive(raw_scale, FLOOR).square(),
-        )
+        factor = factor.unflatten(-1, (d, self.rank))
+        cov_diag = positive(raw_scale).square() + FLOOR * factor.square().sum(-1)
+        return LowRankMultivariateNormal(self.loc_head(features), cov_factor=factor, cov_diag=cov_diag)
