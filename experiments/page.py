@@ -29,13 +29,14 @@ def publish(study: str, section: str, text: str, pictures: Mapping[str, Path]) -
         pictures: files by caption.
     """
     RESULTS.mkdir(exist_ok=True)
-    page = RESULTS / f"{study}.md"
+    stem = study.replace(".", "-")
+    page = RESULTS / f"{stem}.md"
     lines = [f"## {section}", "", f"`{command(study)}`", "", text.strip(), ""]
     for caption, source in pictures.items():
-        target = RESULTS / study / f"{_slug(section)}-{source.name}"
+        target = RESULTS / stem / f"{_slug(section)}-{source.name}"
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
-        lines += [f"![{caption}]({study}/{target.name})", ""]
+        lines += [f"![{caption}]({stem}/{target.name})", ""]
     sections = re.split(r"(?m)^(?=## )", page.read_text(encoding="utf-8")) if page.exists() else [f"# {study}\n\n"]
     body = "\n".join(lines) + "\n"
     replaced = [body if s.startswith(f"## {section}\n") else s for s in sections]

@@ -177,6 +177,18 @@ def intervals(labels: Sequence[str], means: Sequence[float], stderrs: Sequence[f
     return fig
 
 
+def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str) -> Figure:
+    """Curves on logarithmic axes."""
+    fig, axes = figure(1, size=5.0)
+    ax = axes[0, 0]
+    for (name, (x, y)), color, marker in zip(series.items(), COLORS, "os^Dvx*", strict=False):
+        ax.loglog(x, y, color=color, marker=marker, markersize=4, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.grid(True, which="major", alpha=0.3)
+    ax.legend()
+    return fig
+
+
 def _share_limits(axes: Sequence[Axes], points: np.ndarray) -> None:
     low, high = points.min(0), points.max(0)
     margin = 0.1 * (high - low) + 1e-9

@@ -54,26 +54,41 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
 def to_markdown(summary: pd.DataFrame) -> str:
     """The summary as a table to read: nats per datum; ± is one standard error."""
     varying = [c for c in CELL_COLUMNS if c in ("posterior", "estimator") or summary[c].nunique() > 1]
-    header = [*varying, "seeds", "test −ELBO", "reconstruction", "KL"]
-    known = "nats_above_truth" in summary
-    header += ["nats above truth (± data)", "± seeds"] if known else ["± seeds"]
-    header += ["seconds", "note"]
-    rows = []
-    for _, row in summary.iterrows():
-        cells = [str(row[c]) for c in varying] + [str(row["seeds"])]
-        cells += [_number(row.get(m)) for m in ("test_neg_elbo", "test_reconstruction", "test_kl")]
-        if known:
-            cells += [f"{_number(row['nats_above_truth'])} ± {_number(row['nats_above_truth_stderr'])}"]
-        cells += [_number(row.get(f"{'nats_above_truth' if known else 'test_neg_elbo'}_stderr_seeds"))]
-        cells += [_number(row.get("seconds"), 0), row["note"]]
-        rows.append(cells)
+    table = summary[[*varying, "seeds"]].copy()
+    for heading, measure in (
+        ("test −ELBO", "test_neg_elbo"),
+        ("reconstruction", "test_reconstruction"),
+        ("KL", "test_kl"),
+    ):
+        table[heading] = summary.get(measure)
+    measure = "test_neg_elbo"
+    if "nats_above_truth" in summary:
+        measure = "nats_above_truth"
+        table["nats above truth (± data)"] = [
+            f"{_text(mean)} ± {_text(stderr)}" if stderr == stderr else ""
+            for mean, stderr in zip(summary[measure], summary[f"{measure}_stderr"], strict=True)
+        ]
+    table["± seeds"] = summary.get(f"{measure}_stderr_seeds")
+    table["seconds"] = summary["seconds"].round() if "seconds" in summary else np.nan
+    table["note"] = summary["note"]
+    return markdown_table(table)
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A data frame as an aligned Markdown table, numbers with four significant digits or decimals."""
+    header = [str(column) for column in table.columns]
+    rows = [[_text(value) for value in row] for row in table.itertuples(index=False)]
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
+def _text(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float | np.floating):
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
+    return str(value)
 
 
 def write_run(

@@ -1,0 +1,1 @@
+"""Measurements of cost, interleaved and reported as ratios: absolute times mean little on a shared machine."""
