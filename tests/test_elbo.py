@@ -136,6 +136,7 @@ def test_analytic_never_evaluates_log_q(monkeypatch):
         raise AssertionError("log q was evaluated")
 
     monkeypatch.setattr(torch.distributions.MultivariateNormal, "log_prob", refuse)
+    monkeypatch.setattr(pv.distributions.CholeskyNormal, "log_prob", refuse)
     pv.AnalyticELBO().loss_and_grads(model, guide, torch.randn(4, 3, dtype=torch.float64))
 
 

@@ -2,6 +2,7 @@
 
 from pyrovae.distributions import kl as kl  # registers the divergences
 from pyrovae.distributions.ar1 import AR1Normal
+from pyrovae.distributions.cholesky import CholeskyNormal
 from pyrovae.distributions.moments import covariance_of, mean_of
 
-__all__ = ["AR1Normal", "covariance_of", "mean_of"]
+__all__ = ["AR1Normal", "CholeskyNormal", "covariance_of", "mean_of"]

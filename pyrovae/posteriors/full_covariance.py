@@ -1,9 +1,9 @@
 """Full-covariance posterior: any Gaussian, by its Cholesky factor."""
 
 import torch
-from pyro.distributions import MultivariateNormal
 from torch import Tensor, nn
 
+from pyrovae.distributions import CholeskyNormal
 from pyrovae.nn import positive
 from pyrovae.posteriors.base import Posterior
 
@@ -30,7 +30,7 @@ class FullCovariancePosterior(Posterior):
         # Where in the flattened L the entries [σ, L' below the diagonal by rows] belong.
         self.register_buffer("position", rows * latent_dim + columns, persistent=False)
 
-    def forward(self, features: Tensor) -> MultivariateNormal:
+    def forward(self, features: Tensor) -> CholeskyNormal:
         """q(z|x) for features (*batch, in_features)."""
         d = self.latent_dim
         raw_scale, below = self.covariance_head(features).split([d, len(self.position) - d], dim=-1)
@@ -38,4 +38,4 @@ class FullCovariancePosterior(Posterior):
         # One scatter, whose derivative is a gather: a gather's derivative would be a slower scatter_add.
         zeros = entries.new_zeros(d * d).expand(*entries.shape[:-1], d * d)
         scale_tril = zeros.scatter(-1, self.position.expand(entries.shape), entries).unflatten(-1, (d, d))
-        return MultivariateNormal(self.loc_head(features), scale_tril=scale_tril)
+        return CholeskyNormal(self.loc_head(features), scale_tril=scale_tril)

@@ -1,0 +1,50 @@
+"""CholeskyNormal is MultivariateNormal, draw for draw and nat for nat."""
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
+
+from pyrovae.distributions import CholeskyNormal
+
+
+def factor_of(*shape):
+    return torch.randn(*shape, dtype=torch.float64).tril(-1) + torch.eye(shape[-1], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("d", [1, 3, 70])
+@pytest.mark.parametrize(("loc_batch", "factor_batch"), [((), ()), ((4,), (4,)), ((4,), ()), ((2, 4), (4,))])
+@pytest.mark.parametrize("sample_shape", [(), (5,)])
+def test_draws_densities_and_gradients(d, loc_batch, factor_batch, sample_shape):
+    loc = torch.randn(*loc_batch, d, dtype=torch.float64)
+    factor = factor_of(*factor_batch, d, d)
+    if d == 70:
+        factor = 0.05 * factor + torch.eye(d, dtype=torch.float64)
+    results = []
+    for cls in (CholeskyNormal, MultivariateNormal):
+        leaves = [loc.clone().requires_grad_(), factor.clone().requires_grad_()]
+        q = cls(leaves[0], scale_tril=leaves[1])
+        torch.manual_seed(0)
+        z = q.rsample(torch.Size(sample_shape))
+        log_prob = q.log_prob(z)
+        expanded = q.expand(torch.Size([3, *q.batch_shape]))
+        results.append((z, log_prob, expanded.log_prob(z[0] if sample_shape else z),
+                        *torch.autograd.grad((z.square().sum() + log_prob.sum()), leaves)))  # fmt: skip
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs)
+
+
+def test_it_is_one_and_stays_one():
+    q = CholeskyNormal(torch.zeros(3), scale_tril=torch.eye(3)).expand(torch.Size([4]))
+    assert isinstance(q, MultivariateNormal)
+    assert isinstance(q, CholeskyNormal)
+    with pytest.raises(ValueError, match="support"):
+        q.log_prob(torch.full((4, 3), torch.nan))
+
+
+def test_vmap():
+    factors = factor_of(6, 3, 3)
+    draws = torch.vmap(
+        lambda factor: CholeskyNormal(torch.zeros(3).double(), scale_tril=factor, validate_args=False).rsample(),
+        randomness="different",
+    )(factors)
+    assert draws.shape == (6, 3)
