@@ -13,16 +13,11 @@ from torch.distributions.utils import lazy_property
 def _scan(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
     """The recurrence by doubling: after the pass with offset k, y holds the terms of the last 2k innovations."""
     d = innovation.shape[-1]
-    y = innovation.expand(torch.broadcast_shapes(innovation.shape, (*coefficient.shape[:-1], d)))
-    c, k, buffers = coefficient, 1, (torch.empty_like(y), torch.empty_like(y))
+    y = innovation.expand(torch.broadcast_shapes(innovation.shape, (*coefficient.shape[:-1], d))).clone()
+    c, k = coefficient, 1
     while k < d:
-        result = buffers[0]
-        done, rest, before = (
-            (slice(d - k, d), slice(0, d - k), slice(k, d)) if reverse else (slice(0, k), slice(k, d), slice(0, d - k))
-        )
-        result[..., done] = y[..., done]
-        torch.addcmul(y[..., rest], c, y[..., before], out=result[..., rest])
-        y, buffers = result, buffers[::-1]
+        source, target = (y[..., k:], y[..., :-k]) if reverse else (y[..., :-k], y[..., k:])
+        target += c * source
         # c[..., i] carries over k steps what starts (in reverse: ends) at step i
         c = c * c if c.shape[-1] == 1 else c[..., k:] * c[..., :-k]
         k *= 2

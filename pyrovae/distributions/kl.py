@@ -98,7 +98,7 @@ def _kl_gaussian_independent(q: Any, p: Independent) -> Tensor:
     """½ Σ_i [(Σ_ii + (μ_i − m_i)²)/s_i² − 1] + Σ_i log s_i − ½ log det Σ."""
     base = _as_normal(p)
     second_moment = (q.variance + (q.mean - base.loc).square()) / base.scale.square()
-    return (0.5 * (second_moment - 1) + base.scale.log()).sum(-1) - _half_log_det(q)
+    return 0.5 * (second_moment.sum(-1) - q.event_shape[0]) + _half_log_det(base) - _half_log_det(q)
 
 
 @register_kl(AR1Normal, AR1Normal)
