@@ -1,5 +1,6 @@
 """What runs and comparisons leave on disk: settings, metrics, tables and pictures."""
 
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -84,11 +85,12 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None or value != value:
+    if not isinstance(value, float | np.floating):
+        return "" if value is None else str(value)
+    number = float(value)
+    if math.isnan(number):
         return ""
-    if isinstance(value, float | np.floating):
-        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
-    return str(value)
+    return f"{number:.0f}" if number.is_integer() else f"{number:.4f}" if abs(number) < 10 else f"{number:.4g}"
 
 
 def write_run(

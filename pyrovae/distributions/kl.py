@@ -29,6 +29,7 @@ from torch.distributions import (
 )
 
 from pyrovae.distributions.ar1 import AR1Normal, ar1_factor_transpose
+from pyrovae.distributions.cholesky import CholeskyNormal
 
 
 def _as_normal(distribution: Any) -> Any:
@@ -53,6 +54,11 @@ def _(q: Normal) -> Tensor:
 
 @_half_log_det.register
 def _(q: AR1Normal) -> Tensor:
+    return q._half_log_det
+
+
+@_half_log_det.register
+def _(q: CholeskyNormal) -> Tensor:
     return q._half_log_det
 
 

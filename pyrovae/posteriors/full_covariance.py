@@ -34,8 +34,9 @@ class FullCovariancePosterior(Posterior):
         """q(z|x) for features (*batch, in_features)."""
         d = self.latent_dim
         raw_scale, below = self.covariance_head(features).split([d, len(self.position) - d], dim=-1)
-        entries = torch.cat([positive(raw_scale), below], dim=-1)
+        scale = positive(raw_scale)
+        entries = torch.cat([scale, below], dim=-1)
         # One scatter, whose derivative is a gather: a gather's derivative would be a slower scatter_add.
         zeros = entries.new_zeros(d * d).expand(*entries.shape[:-1], d * d)
         scale_tril = zeros.scatter(-1, self.position.expand(entries.shape), entries).unflatten(-1, (d, d))
-        return CholeskyNormal(self.loc_head(features), scale_tril=scale_tril)
+        return CholeskyNormal(self.loc_head(features), scale_tril=scale_tril, diagonal=scale)
