@@ -40,7 +40,7 @@ class Settings:
     batch_size: int = 32
     """Data per step."""
     noise: float | None = None
-    """Fix the likelihood's standard deviation σ at this number; learned by default."""
+    """Fix the likelihood's standard deviation σ at this number; by default it is learned."""
     num_train: int | None = None
     """Size of the training set; the slides' own by default."""
     num_test: int | None = None
@@ -61,14 +61,12 @@ def main(settings: Settings) -> None:
         raise ValueError(f"--out {out} already holds files; give a new or an empty folder")
     if settings.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
-    likelihood = {
-        "gaussian": partial(pv.GaussianLikelihood, scale="shared" if settings.noise is None else settings.noise)
-    }
+    fixed = None if settings.noise is None else {"gaussian": partial(pv.GaussianLikelihood, scale=settings.noise)}
     table = pv.compare(
         dataset,
         posteriors=cli.pick("--posteriors", settings.posteriors, POSTERIORS),
         estimators={name: cls() for name, cls in cli.pick("--estimators", settings.estimators, ESTIMATORS).items()},
-        likelihoods=likelihood,
+        likelihoods=fixed,
         latent_dims=settings.latent_dim,
         seeds=range(settings.seeds),
         epochs=settings.epochs,

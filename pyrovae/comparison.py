@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def compare(
     *,
     posteriors: Mapping[str, PosteriorFactory] | Sequence[PosteriorFactory],
     estimators: Mapping[str, ELBO] | Sequence[ELBO],
-    likelihoods: Mapping[str, LikelihoodFactory] | Sequence[LikelihoodFactory] = (GaussianLikelihood,),
+    likelihoods: Mapping[str, LikelihoodFactory] | Sequence[LikelihoodFactory] | None = None,
     latent_dims: Sequence[int] = (2,),
     seeds: Sequence[int] = (0,),
     epochs: int | None = None,
@@ -124,7 +125,9 @@ def compare(
         posteriors: families, ``Posterior`` classes or other callables of (in_features, latent_dim),
             by name or alone.
         estimators: ELBO estimators, by name or alone.
-        likelihoods: ``Likelihood`` classes or other callables of (in_features, n), by name or alone.
+        likelihoods: ``Likelihood`` classes or other callables of (in_features, n), by name or alone; by
+            default a Gaussian of one learned σ that starts at a quarter of the training data's standard
+            deviation.
         latent_dims: dimensions of z.
         seeds: one run of every cell for each.
         epochs: passes over the training data; by default the synthetic set's own.
@@ -149,7 +152,6 @@ def compare(
     """
     named_posteriors = _named("posteriors", posteriors)
     named_estimators = _named("estimators", estimators)
-    named_likelihoods = _named("likelihoods", likelihoods)
     epochs = epochs if epochs is not None else getattr(data, "epochs", None)
     if epochs is None:
         raise ValueError("epochs must be given for data that are not a synthetic set")
@@ -160,6 +162,10 @@ def compare(
         raise ValueError("give at least one seed and one latent dimension")
     as_schedule(schedule)
     prepared = _prepare(data, num_train, num_test)
+    if likelihoods is None:
+        spread = prepared.train.var(0).mean().sqrt().item()
+        likelihoods = {"gaussian": partial(GaussianLikelihood, initial_scale=max(0.25 * spread, 1e-3))}
+    named_likelihoods = _named("likelihoods", likelihoods)
     for latent_dim in latent_dims:  # a head that cannot be made is found before anything is written
         _ = [make(1, latent_dim) for make in named_posteriors.values()]
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]

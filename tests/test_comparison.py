@@ -45,7 +45,7 @@ def test_the_table_and_its_summary(written):
 
 def test_what_a_run_writes(written):
     out, table = written
-    folder = out / "diagonal-analytic-GaussianLikelihood-d2-seed1"
+    folder = out / "diagonal-analytic-gaussian-d2-seed1"
     names = {p.name for p in folder.iterdir()}
     assert names == {
         "config.json", "metrics.json", "history.csv", "model.safetensors", "model.json",
