@@ -164,14 +164,21 @@ def conditional_draws(z: Tensor, x: Tensor, data: Tensor) -> Figure:
     return fig
 
 
-def intervals(labels: Sequence[str], means: Sequence[float], stderrs: Sequence[float], xlabel: str) -> Figure:
-    """One row a label: the mean with ±2 standard errors, and a line at 0."""
+def intervals(
+    labels: Sequence[str],
+    means: Sequence[float],
+    stderrs: Sequence[float],
+    xlabel: str,
+    reference: float | None = None,
+) -> Figure:
+    """One row a label: the mean with ±2 standard errors, and a line at the reference."""
     fig = Figure(figsize=(6.5, 0.9 + 0.32 * len(labels)), layout="constrained", dpi=110)
     FigureCanvasAgg(fig)
     ax = fig.subplots()
     rows = np.arange(len(labels))[::-1]
     ax.errorbar(means, rows, xerr=2 * np.asarray(stderrs), fmt="o", color=COLORS[0], capsize=3)
-    ax.axvline(0, color=COLORS[1], linestyle="--", linewidth=1)
+    if reference is not None:
+        ax.axvline(reference, color=COLORS[1], linestyle="--", linewidth=1)
     ax.set_yticks(rows, labels)
     ax.set(xlabel=f"{xlabel} (± 2 standard errors)")
     return fig

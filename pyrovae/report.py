@@ -169,10 +169,11 @@ def write_comparison(
             for row in summary.itertuples()
         ]
         stderr = np.hypot(summary[f"{measure}_stderr"], summary[f"{measure}_stderr_seeds"].fillna(0))
-        meaning = "nats above the truth" if measure == "nats_above_truth" else "test −ELBO, nats per datum"
-        write_figure(
-            folder / "comparison.png", plotting.intervals(labels, list(summary[measure]), list(stderr), meaning)
-        )
+        meaning, reference = ("test −ELBO, nats per datum", None)
+        if measure == "nats_above_truth":
+            meaning, reference = "nats above the truth", 0.0
+        figure = plotting.intervals(labels, list(summary[measure]), list(stderr), meaning, reference)
+        write_figure(folder / "comparison.png", figure)
     panels = {"test data": test[:3000]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
