@@ -14,7 +14,13 @@ from pyrovae import (
 )
 from pyrovae.comparison import compare
 from pyrovae.distributions import AR1Normal
-from pyrovae.elbo import AnalyticELBO, MonteCarloELBO, NoClosedFormError
+from pyrovae.elbo import (
+    AnalyticELBO,
+    ClosedFormEntropyELBO,
+    MonteCarloELBO,
+    NoClosedFormError,
+    StickingTheLandingELBO,
+)
 from pyrovae.evaluation import active_directions, elbo_terms
 from pyrovae.io import load, save
 from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
@@ -39,6 +45,7 @@ __all__ = [
     "AmortizedGuide",
     "AnalyticELBO",
     "BernoulliLikelihood",
+    "ClosedFormEntropyELBO",
     "DiagonalPosterior",
     "FlowPosterior",
     "FullCovariancePosterior",
@@ -52,6 +59,7 @@ __all__ = [
     "NoClosedFormError",
     "NonFiniteLossError",
     "Posterior",
+    "StickingTheLandingELBO",
     "active_directions",
     "compare",
     "datasets",

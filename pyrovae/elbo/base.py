@@ -1,13 +1,21 @@
-"""What the estimators share: β, and the nesting of plates set rather than guessed."""
+"""What the estimators share: β, the nesting of plates set rather than guessed, and traces without log q."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import pyro.poutine as poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
+
+Program = Callable[..., Any]
 
 
 class LatentScaleMessenger(Messenger):
@@ -54,10 +62,85 @@ class BetaELBO(Trace_ELBO):
         )
         self.beta: float | Tensor = float(beta)
 
-    def _weigh(self, program: Callable[..., Any]) -> Callable[..., Any]:
-        return program if isinstance(self.beta, float) and self.beta == 1 else LatentScaleMessenger(self.beta)(program)
+    def _weigh(self, program: Program) -> Program:
+        plain = isinstance(self.beta, float) and self.beta == 1
+        return program if plain else LatentScaleMessenger(self.beta)(program)
 
-    def _get_trace(
-        self, model: Callable[..., Any], guide: Callable[..., Any], args: tuple, kwargs: dict
-    ) -> tuple[Trace, Trace]:
+    def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
         return super()._get_trace(self._weigh(model), self._weigh(guide), args, kwargs)
+
+
+class NoClosedFormError(NotImplementedError):
+    """A quantity that the estimator needs of a latent site has no closed form."""
+
+
+class ReparameterizedELBO(BetaELBO):
+    """Base of estimators that differentiate through draws and score only what they need.
+
+    A subclass gives the bound at one draw; its gradient by automatic differentiation is the estimator's.
+    """
+
+    @abstractmethod
+    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """The bound at one draw, summed over the plate, in nats."""
+
+    def _scored(self, name: str, site: dict[str, Any]) -> bool:
+        """Whether the model's log-density at a site is needed."""
+        return True
+
+    def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+        guide_trace = poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(self._weigh(model), trace=guide_trace)).get_trace(*args, **kwargs)
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+        guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
+        self._check_latents(model_trace, guide_trace)
+        model_trace.compute_log_prob(self._scored)
+        if is_validation_enabled():
+            for name, site in model_trace.nodes.items():
+                if site["type"] == "sample" and self._scored(name, site):
+                    check_site_shape(site, self.max_plate_nesting)
+        return model_trace, guide_trace
+
+    def _check_latents(self, model_trace: Trace, guide_trace: Trace) -> None:
+        alternative = f"{type(self).__name__} cannot be used; use MonteCarloELBO"
+        for name, site in guide_trace.nodes.items():
+            if site["type"] != "sample":
+                continue
+            if name not in model_trace:
+                raise NoClosedFormError(f"site {name!r} is in the guide alone: {alternative}")
+            if not site["fn"].has_rsample:
+                raise NoClosedFormError(
+                    f"the guide's {describe(site['fn'])} at site {name!r} is not reparameterised: {alternative}"
+                )
+        for name in model_trace.stochastic_nodes:
+            if name not in guide_trace:
+                raise NoClosedFormError(f"latent site {name!r} of the model is missing in the guide")
+
+    def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
+        loss = -self._bound(model_trace, guide_trace)
+        return loss.detach(), loss
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """−bound, summed over the plate, in nats; not differentiable."""
+        return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """−bound, summed over the plate, in nats."""
+        total: Any = 0.0
+        for traces in self._get_traces(model, guide, args, kwargs):
+            total = total - self._bound(*traces)
+        return total / self.num_particles
+
+
+def site_log_prob(site: dict[str, Any], value: Tensor | None = None) -> Tensor:
+    """A site's log-density with its scale and mask, shape (*plates), at its own value or another."""
+    value = site["value"] if value is None else value
+    return scale_and_mask(site["fn"].log_prob(value), site["scale"], site["mask"])
+
+
+def describe(distribution: Any) -> str:
+    """Class name, with what an Independent or a transformed distribution wraps."""
+    base = getattr(distribution, "base_dist", None)
+    name = type(distribution).__name__
+    return name if base is None else f"{name}({describe(base)})"

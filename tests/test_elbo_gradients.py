@@ -1,0 +1,105 @@
+"""Gradients of the estimators where the truth is known: linear-Gaussian models and their exact posteriors."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import pyrovae as pv
+from pyrovae.elbo import ESTIMATORS
+
+
+def linear_gaussian(d=2, n=3, sigma=0.7):
+    """x = Az + b + noise, with a guide of full covariance set to the exact posterior, in float64."""
+    model = pv.GenerativeModel(nn.Identity(), pv.GaussianLikelihood(d, n, scale=sigma), d).double()
+    guide = pv.AmortizedGuide(nn.Identity(), pv.FullCovariancePosterior(n, d)).double()
+    with torch.no_grad():
+        head, loadings, offset = guide.posterior_head, *model.likelihood.loc_head.parameters()
+        covariance = torch.linalg.inv(torch.eye(d).double() + loadings.T @ loadings / sigma**2)
+        gain = covariance @ loadings.T / sigma**2
+        head.loc_head.weight.copy_(gain)
+        head.loc_head.bias.copy_(-gain @ offset)
+        factor = torch.linalg.cholesky(covariance)
+        head.covariance_head.weight.zero_()
+        head.covariance_head.bias[:d] = torch.log(torch.expm1(factor.diagonal() - 1e-6))
+        head.covariance_head.bias[d:] = factor[torch.tril_indices(d, d, -1).unbind()]
+    p_x = dist.MultivariateNormal(offset.detach(), loadings @ loadings.T + sigma**2 * torch.eye(n).double())
+    return model, guide, p_x
+
+
+def gradients(elbo, model, guide, x, repeats, seed=0):
+    """Gradients of repeated losses in the guide's and the model's parameters, shape (repeats, num) each."""
+    torch.manual_seed(seed)
+    rows = []
+    for _ in range(repeats):
+        losses = elbo.differentiable_loss(model, guide, x)
+        grads = [torch.autograd.grad(losses, list(p.parameters()), retain_graph=True) for p in (guide, model)]
+        rows.append([torch.cat([g.flatten() for g in part]) for part in grads])
+    return [torch.stack(part) for part in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("beta", [0.4, 1.0])
+def test_closed_form_entropy_has_monte_carlos_gradient_sample_by_sample(beta):
+    model, guide, p_x = linear_gaussian()
+    x = p_x.sample(torch.Size([5])) + 0.3
+    both = [
+        gradients(ESTIMATORS[name](beta=beta), model, guide, x, 5) for name in ("monte-carlo", "closed-form-entropy")
+    ]
+    for ours, other in zip(*both, strict=True):
+        torch.testing.assert_close(ours, other)
+
+
+def test_sticking_the_landing_sticks():
+    model, guide, p_x = linear_gaussian()
+    x = p_x.sample(torch.Size([5]))
+    variance = {}
+    for name in ("monte-carlo", "analytic", "sticking-the-landing"):
+        of_guide, of_model = gradients(ESTIMATORS[name](), model, guide, x, 50)
+        variance[name] = of_guide.var(0).sum().item(), of_model.var(0).sum().item()
+    assert variance["sticking-the-landing"][0] < 1e-10 * variance["monte-carlo"][0]
+    assert variance["sticking-the-landing"][1] == pytest.approx(variance["monte-carlo"][1], rel=1e-6)
+    assert variance["analytic"][0] > 0.1 * variance["monte-carlo"][0]
+
+
+def test_monte_carlos_value_is_log_p_at_the_exact_posterior():
+    model, guide, p_x = linear_gaussian()
+    x = p_x.sample(torch.Size([5]))
+    for name in ("monte-carlo", "sticking-the-landing"):
+        assert -ESTIMATORS[name]().loss(model, guide, x) == pytest.approx(p_x.log_prob(x).sum().item(), rel=1e-9)
+
+
+def dependent_pair(x):
+    """A guide of two sites, the second centred on the first."""
+    w = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, -0.2, 0.5)]
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(torch.zeros(len(x)).double(), 1.0))
+            b = pyro.sample("b", dist.Normal(a, 1.0))
+            pyro.sample("x", dist.Normal(a + b, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(w[0] * x, w[2].exp()))
+            pyro.sample("b", dist.Normal(w[1] * a + 0.1 * x, w[2].exp()))
+
+    return model, guide, w
+
+
+def test_sticking_the_landing_is_unbiased_with_dependent_sites():
+    x = torch.tensor([0.7, -1.2], dtype=torch.float64)
+    model, guide, w = dependent_pair(x)
+    means, stderrs = {}, {}
+    for name in ("monte-carlo", "sticking-the-landing"):
+        torch.manual_seed(1)
+        elbo = ESTIMATORS[name](num_particles=100, vectorize_particles=True)
+        rows = torch.stack(
+            [torch.stack(torch.autograd.grad(elbo.differentiable_loss(model, guide, x), w)) for _ in range(300)]
+        )
+        means[name], stderrs[name] = rows.mean(0), rows.std(0) / math.sqrt(len(rows))
+    difference = (means["monte-carlo"] - means["sticking-the-landing"]).abs()
+    assert (difference <= 5 * (stderrs["monte-carlo"] + stderrs["sticking-the-landing"])).all()
+    assert (means["monte-carlo"].abs() > 10 * stderrs["monte-carlo"]).all(), "the test could not see a bias"
