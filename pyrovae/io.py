@@ -133,11 +133,11 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
             raise ValueError(f"its format is {found!r}, this version reads {FORMAT}")
         model, guide = (_build(description[name], known) for name in ("model", "guide"))
         tensors = load_file(path)
+        dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         for name, program in (("model", model), ("guide", guide)):
             prefix = f"{name}."
-            program.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-            dtype = next((p.dtype for p in tensors.values() if p.is_floating_point()), torch.float32)
             program.to(dtype)
+            program.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise ValueError(f"cannot load {path}: {' '.join(str(error).split())}") from None
     except Exception as error:  # safetensors raises a class of its own for damaged files

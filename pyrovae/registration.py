@@ -33,11 +33,14 @@ class Program(ConfigurableModule):
         self._program_name = self._unique_name()  # a copy is an instance of its own
 
     def register_parameters(self) -> None:
-        """Make the parameters known to Pyro's inference algorithms, as ``pyro.module`` does."""
+        """Make the parameters known to Pyro's inference algorithms, as ``pyro.module`` does.
+
+        A parameter's identity is part of its name: one that takes another's place is not mistaken for it.
+        """
         if _active.get():
             for name, parameter in self.named_parameters():
                 if parameter.requires_grad:
-                    pyro.param(f"{self._program_name}$$${name}", parameter)
+                    pyro.param(f"{self._program_name}$$${name}-{id(parameter)}", parameter)
 
 
 @contextmanager

@@ -155,6 +155,7 @@ class AR1Normal(TorchDistribution):
         super().__init__(batch_shape, loc.shape[-1:], validate_args=False)
         self._validate_args = TorchDistribution._validate_args if validate_args is None else validate_args
         if self._validate_args:
+            _check_values("loc", loc, loc.isfinite(), "finite")
             _check_values("scale", self.scale, self.scale > 0, "positive")
             if correlation is not None:
                 _check_values(name, step, step.abs() < 1, "inside (−1, 1)")

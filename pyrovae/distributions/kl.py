@@ -9,12 +9,13 @@ KL(q ‖ p) = ½[log det Σ_p − log det Σ_q − d + tr(Σ_p⁻¹ Σ_q) + (μ_
 against p     what enters of q                                                         cost a datum
 ============  =======================================================================  ===============
 independent   mean, variances, log det: no factorisation, no solve                     O(d), reading q
-AR(1)         also the first off-diagonal of Σ_q                                       O(d), reading q
+AR(1)         also the variances of neighbours' differences, off Σ_q's factor          O(d), reading q
 low rank      AR(1) and independent q through their factor, by Woodbury's identity     O(d r²)
 dense         AR(1) q through its covariance                                           O(d²) after p's
 ============  =======================================================================  ===============
 """
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch.distributions import (
     register_kl,
 )
 
-from pyrovae.distributions.ar1 import AR1Normal, ar1_factor_transpose
+from pyrovae.distributions.ar1 import AR1Normal, ar1_factor_transpose, log_sech
 from pyrovae.distributions.cholesky import CholeskyNormal
 
 
@@ -75,31 +76,49 @@ def _(q: LowRankMultivariateNormal) -> Tensor:
 
 
 @singledispatch
-def _first_off_diagonal(q: Any) -> Tensor:
-    """Σ_{i,i+1}, broadcastable to (*batch, d−1)."""
+def _innovations(q: Any, left: Tensor, right: Tensor) -> Tensor:
+    """Var(left_j z_{j+1} − right_j z_j) under q, j = 0 … d−2, as a sum of squares: (*batch, d−1)."""
     raise NotImplementedError
 
 
-@_first_off_diagonal.register
-def _(q: Normal) -> Tensor:
-    return torch.zeros_like(q.scale[..., 1:])
+@_innovations.register
+def _(q: Normal, left: Tensor, right: Tensor) -> Tensor:
+    return (left * q.scale[..., 1:]).square() + (right * q.scale[..., :-1]).square()
 
 
-@_first_off_diagonal.register
-def _(q: MultivariateNormal) -> Tensor:
+@_innovations.register
+def _(q: MultivariateNormal, left: Tensor, right: Tensor) -> Tensor:
     factor = q._unbroadcasted_scale_tril
-    return (factor[..., 1:, :] * factor[..., :-1, :]).sum(-1)
+    rows = left.unsqueeze(-1) * factor[..., 1:, :] - right.unsqueeze(-1) * factor[..., :-1, :]
+    return rows.square().sum(-1)
 
 
-@_first_off_diagonal.register
-def _(q: LowRankMultivariateNormal) -> Tensor:
-    factor = q._unbroadcasted_cov_factor
-    return (factor[..., 1:, :] * factor[..., :-1, :]).sum(-1)
+@_innovations.register
+def _(q: LowRankMultivariateNormal, left: Tensor, right: Tensor) -> Tensor:
+    factor, diagonal = q._unbroadcasted_cov_factor, q._unbroadcasted_cov_diag
+    rows = left.unsqueeze(-1) * factor[..., 1:, :] - right.unsqueeze(-1) * factor[..., :-1, :]
+    own = left.square() * diagonal[..., 1:] + right.square() * diagonal[..., :-1]
+    return own + rows.square().sum(-1)
 
 
-@register_kl(AR1Normal, Independent)
-@register_kl(MultivariateNormal, Independent)
-@register_kl(LowRankMultivariateNormal, Independent)
+def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Any, Any], Tensor]], Callable[[Any, Any], Tensor]]:
+    """Register a divergence between distributions on vectors of one length."""
+
+    def decorator(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+        @register_kl(type_q, type_p)
+        def checked(q: Any, p: Any) -> Tensor:
+            if q.event_shape != p.event_shape:
+                raise ValueError(f"KL between event shapes {tuple(q.event_shape)} and {tuple(p.event_shape)}")
+            return function(q, p)
+
+        return function
+
+    return decorator
+
+
+@_closed_form(AR1Normal, Independent)
+@_closed_form(MultivariateNormal, Independent)
+@_closed_form(LowRankMultivariateNormal, Independent)
 def _kl_gaussian_independent(q: Any, p: Independent) -> Tensor:
     """½ Σ_i [(Σ_ii + (μ_i − m_i)²)/s_i² − 1] + Σ_i log s_i − ½ log det Σ."""
     base = _as_normal(p)
@@ -107,51 +126,61 @@ def _kl_gaussian_independent(q: Any, p: Independent) -> Tensor:
     return 0.5 * (second_moment.sum(-1) - q.event_shape[0]) + _half_log_det(base) - _half_log_det(q)
 
 
-@register_kl(AR1Normal, AR1Normal)
+@_closed_form(AR1Normal, AR1Normal)
 def _kl_ar1_ar1(q: AR1Normal, p: AR1Normal) -> Tensor:
     """O(d), as a sum of squares that stays exact where correlations round to ±1.
 
     With z = arctanh ρ, s = σ/σ' and m = (μ − μ')/σ' (primes for p), step j adds to ½[…]
-    E[(u_j − ρ'u_{j−1})²]/(1 − ρ'²) = (s_j g/g')² + (s_j g sinh(z − z') + sinh z' (s_j − s_{j−1}))²
+    E[(u_j − ρ'u_{j−1})²]/(1 − ρ'²) = (s_j g/g')² + (s_j (ρ − ρ')/g' + sinh z' (s_j − s_{j−1}))²
     + (m_j cosh z' − m_{j−1} sinh z')², where g = 1/cosh z.
     """
-    ratio = (q.scale / p.scale).expand(torch.broadcast_shapes(q.loc.shape, p.loc.shape))
-    mean = (q.loc - p.loc) / p.scale
+    ratio = q.scale / p.scale
+    ratio = ratio.expand((*ratio.shape[:-1], q.event_shape[0]))
     cosh, sinh = p.fisher_z.cosh(), p.fisher_z.sinh()
-    innovation_scale = q._innovation_scale
-    kept = ratio[..., 1:] * innovation_scale * cosh
-    moved = ratio[..., 1:] * innovation_scale * (q.fisher_z - p.fisher_z).sinh()
-    moved = moved + sinh * (ratio[..., 1:] - ratio[..., :-1])
-    shifted = mean[..., 1:] * cosh - mean[..., :-1] * sinh
-    steps = kept.square() + moved.square() + shifted.square()
-    first = ratio[..., 0].square() + mean[..., 0].square()
-    d = q.event_shape[0]
-    return 0.5 * (first + steps.sum(-1) - d) + _half_log_det(p) - _half_log_det(q)
+    kept = ratio[..., 1:] * q._innovation_scale * cosh
+    moved = ratio[..., 1:] * _scaled_difference(q, p) + sinh * (ratio[..., 1:] - ratio[..., :-1])
+    expected = ratio[..., 0].square() + (kept.square() + moved.square()).sum(-1)
+    return _kl_to_ar1(expected, q, p)
 
 
-@register_kl(Independent, AR1Normal)
-@register_kl(MultivariateNormal, AR1Normal)
-@register_kl(LowRankMultivariateNormal, AR1Normal)
-def _kl_gaussian_ar1(q: Any, p: AR1Normal) -> Tensor:
-    """From the mean, the diagonal and the first off-diagonal of q's covariance alone.
+def _scaled_difference(q: AR1Normal, p: AR1Normal) -> Tensor:
+    """(ρ − ρ')/√(1 − ρ'²), without cancellation and with finite gradients up to |z| = 40 in float32.
 
-    With s_j² = Σ_jj/σ'_j² and r_j the correlation of neighbours under q, step j adds to ½[…]
-    s_j² (1 − r²) cosh² z' + (r s_j cosh z' − s_{j−1} sinh z')² and the mean's share as between AR(1)s.
+    On one side of 0 it is sinh(z − z')/cosh z, which keeps a small difference's digits; on different
+    sides tanh z cosh z' − sinh z', which does not multiply a huge number by a tiny one.
     """
+    z, other = torch.broadcast_tensors(q.fisher_z, p.fisher_z)
+    same_side = z * other > 0
+    near = torch.where(same_side, z, other)
+    return torch.where(
+        same_side,
+        (near - other).sinh() * log_sech(near).exp(),
+        z.tanh() * other.cosh() - other.sinh(),
+    )
+
+
+@_closed_form(Independent, AR1Normal)
+@_closed_form(MultivariateNormal, AR1Normal)
+@_closed_form(LowRankMultivariateNormal, AR1Normal)
+def _kl_gaussian_ar1(q: Any, p: AR1Normal) -> Tensor:
+    """From q's variances and the variances of z_j/σ'_j − ρ' z_{j−1}/σ'_{j−1}, read off its factor."""
     q = _as_normal(q)
-    standard = q.variance.sqrt()
-    correlation = _first_off_diagonal(q) / (standard[..., 1:] * standard[..., :-1])
-    ratio, mean = standard / p.scale, (q.mean - p.loc) / p.scale
-    cosh, sinh = p.fisher_z.cosh(), p.fisher_z.sinh()
-    steps = (ratio[..., 1:] * cosh).square() * (1 - correlation.square())
-    steps = steps + (correlation * ratio[..., 1:] * cosh - ratio[..., :-1] * sinh).square()
-    steps = steps + (mean[..., 1:] * cosh - mean[..., :-1] * sinh).square()
-    first = ratio[..., 0].square() + mean[..., 0].square()
     d = p.event_shape[0]
-    return 0.5 * (first + steps.sum(-1) - d) + _half_log_det(p) - _half_log_det(q)
+    inverse_scale = p.scale.reciprocal().expand((*p.scale.shape[:-1], d))
+    cosh, sinh = p.fisher_z.cosh(), p.fisher_z.sinh()
+    steps = _innovations(q, cosh * inverse_scale[..., 1:], sinh * inverse_scale[..., :-1])
+    return _kl_to_ar1(q.variance[..., 0] * inverse_scale[..., 0].square() + steps.sum(-1), q, p)
 
 
-@register_kl(AR1Normal, MultivariateNormal)
+def _kl_to_ar1(expected: Tensor, q: Any, p: AR1Normal) -> Tensor:
+    """The divergence, given E_q of the squared innovations under p of z − μ_q, summed."""
+    mean = (q.mean - p.loc) / p.scale
+    shifted = mean[..., 1:] * p.fisher_z.cosh() - mean[..., :-1] * p.fisher_z.sinh()
+    quadratic = expected + mean[..., 0].square() + shifted.square().sum(-1)
+    return 0.5 * (quadratic - p.event_shape[0]) + _half_log_det(p) - _half_log_det(q)
+
+
+@_closed_form(AR1Normal, MultivariateNormal)
 def _kl_ar1_multivariate(q: AR1Normal, p: MultivariateNormal) -> Tensor:
     factor = p._unbroadcasted_scale_tril
     precision = torch.cholesky_inverse(factor)
@@ -161,8 +190,8 @@ def _kl_ar1_multivariate(q: AR1Normal, p: MultivariateNormal) -> Tensor:
     return 0.5 * (trace + mahalanobis - q.event_shape[0]) + _half_log_det(p) - _half_log_det(q)
 
 
-@register_kl(AR1Normal, LowRankMultivariateNormal)
-@register_kl(Independent, LowRankMultivariateNormal)
+@_closed_form(AR1Normal, LowRankMultivariateNormal)
+@_closed_form(Independent, LowRankMultivariateNormal)
 def _kl_gaussian_low_rank(q: Any, p: LowRankMultivariateNormal) -> Tensor:
     """O(d r²) by Woodbury: Σ_p⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹."""
     q = _as_normal(q)
@@ -170,8 +199,9 @@ def _kl_gaussian_low_rank(q: Any, p: LowRankMultivariateNormal) -> Tensor:
     weighted = p._unbroadcasted_cov_factor.mT / diagonal.unsqueeze(-2)  # WᵀD⁻¹, (*batch, r, d)
     spread = ar1_factor_transpose(q, weighted) if isinstance(q, AR1Normal) else weighted * q.scale.unsqueeze(-2)
     difference = q.mean - p.loc
-    shift = (weighted @ difference.unsqueeze(-1)).expand((*spread.shape[:-1], 1))
-    inner = torch.cat([spread, shift], dim=-1)
+    shift = weighted @ difference.unsqueeze(-1)
+    batch = torch.broadcast_shapes(spread.shape[:-2], shift.shape[:-2])
+    inner = torch.cat([part.expand(*batch, *part.shape[-2:]) for part in (spread, shift)], dim=-1)
     reduction = torch.linalg.solve_triangular(p._capacitance_tril, inner, upper=False).square().sum((-2, -1))
     quadratic = ((q.variance + difference.square()) / diagonal).sum(-1) - reduction
     return 0.5 * (quadratic - p.event_shape[0]) + _half_log_det(p) - _half_log_det(q)

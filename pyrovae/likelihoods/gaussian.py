@@ -38,13 +38,13 @@ class GaussianLikelihood(Likelihood):
         self.loc_head = nn.Linear(in_features, n)
         if scale == "shared":
             self.raw_scale = nn.Parameter(torch.tensor(math.log(math.expm1(initial_scale))))
-        else:
-            self.register_buffer("fixed_scale", torch.tensor(float(scale)), persistent=False)
 
     @property
     def noise_scale(self) -> Tensor:
         """σ, a scalar."""
-        return positive(self.raw_scale) if self.scale == "shared" else self.get_buffer("fixed_scale")
+        if self.scale == "shared":
+            return positive(self.raw_scale)
+        return self.loc_head.weight.new_tensor(self.scale)
 
     def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""
