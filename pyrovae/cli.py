@@ -17,7 +17,7 @@ def run(main: Callable[[T], None], settings: type[T], arguments: Sequence[str] |
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         main(_parse(settings, arguments))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from pyro.infer import ELBO
@@ -18,18 +19,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.elbo import NoClosedFormError
 from pyrovae.evaluation import active_directions, elbo_terms
-from pyrovae.io import make_folder
+from pyrovae.io import describe, make_folder
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import Posterior
 from pyrovae.report import summarize, write_comparison, write_run
-from pyrovae.training import EpochRecord, History, NonFiniteLossError, as_schedule, fit
+from pyrovae.training import EpochRecord, History, as_schedule, check_learning_rate, fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 PosteriorFactory = Callable[[int, int], Posterior]
 LikelihoodFactory = Callable[[int, int], Likelihood]
+
+
+_ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class _Progress:
 
 
 def compare(
-    data: SyntheticDataset | Tensor,
+    data: SyntheticDataset | Tensor | np.ndarray,
     *,
     posteriors: Mapping[str, PosteriorFactory] | Sequence[PosteriorFactory],
     estimators: Mapping[str, ELBO] | Sequence[ELBO],
@@ -158,8 +161,14 @@ def compare(
     for name, value in {"epochs": epochs, "batch_size": batch_size, "workers": workers}.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, not {value!r}")
-    if not seeds or not latent_dims:
-        raise ValueError("give at least one seed and one latent dimension")
+    for kind, values in {"seed": seeds, "latent dimension": latent_dims, "hidden width": hidden}.items():
+        if not values:
+            raise ValueError(f"give at least one {kind}")
+    for kind, values in {"seeds": seeds, "latent dimensions": latent_dims}.items():
+        if len(set(values)) < len(values):
+            raise ValueError(f"the {kind} {tuple(values)} hold one twice")
+    check_learning_rate(learning_rate)
+    MLP(1, *hidden)  # widths that cannot be made are found before anything is written
     as_schedule(schedule)
     prepared = _prepare(data, num_train, num_test)
     if likelihoods is None:
@@ -213,6 +222,10 @@ def run_cell(plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | N
         )
         guide = AmortizedGuide(MLP(n, *plan.hidden), plan.posteriors[cell.posterior](plan.hidden[-1], cell.latent_dim))
     settings = plan.settings(cell)
+    described = {"model": describe(model, "model"), "guide": describe(guide, "guide")}
+    described["estimator_settings"] = {
+        k: v for k, v in vars(plan.estimators[cell.estimator]).items() if k in _ESTIMATOR_SETTINGS
+    }
     metrics: dict[str, Any] = {**settings, "engine": "eager", "note": ""}
     history = History()
     try:
@@ -229,8 +242,8 @@ def run_cell(plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | N
             progress=False,
             on_epoch=on_epoch,
         )
-    except (NonFiniteLossError, NoClosedFormError) as error:
-        metrics["note"] = f"failed: {error}"
+    except (ArithmeticError, RuntimeError, MemoryError) as error:  # a part that fails must not take the others along
+        metrics["note"] = f"failed: {' '.join(str(error).split())}"
     else:
         metrics |= {
             "steps": history.steps,
@@ -239,7 +252,7 @@ def run_cell(plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | N
         }
         metrics |= evaluate(model, guide, test, truth)
     if plan.out is not None:
-        write_run(plan.out / cell.folder, settings, metrics, history, model, guide, test, truth)
+        write_run(plan.out / cell.folder, settings | described, metrics, history, model, guide, test, truth)
     return metrics
 
 
@@ -253,8 +266,7 @@ def evaluate(model: GenerativeModel, guide: AmortizedGuide, test: Tensor, truth:
         "test_kl": terms.kl.mean().item(),
         "active_directions": active_directions(guide, test),
     }
-    if metrics["active_directions"] == 0:
-        metrics["note"] = "posterior collapsed"
+    notes = ["posterior collapsed"] if metrics["active_directions"] == 0 else []
     if truth is not None:
         gap = truth.log_density(test) - terms.elbo
         metrics |= {"nats_above_truth": gap.mean().item(), "nats_above_truth_stderr": _stderr(gap)}
@@ -264,33 +276,40 @@ def evaluate(model: GenerativeModel, guide: AmortizedGuide, test: Tensor, truth:
         found = int((shares > 0.5 * truth.mode_weights).sum())
         metrics["modes_found"] = found
         if found < len(shares):
-            metrics["note"] = f"{len(shares) - found} of {len(shares)} modes dropped"
-    return metrics
+            notes.append(f"{len(shares) - found} of {len(shares)} modes dropped")
+    return metrics | {"note": ", ".join(notes)}
 
 
 def _stderr(values: Tensor) -> float:
     return (values.std() / math.sqrt(len(values))).item()
 
 
-def _prepare(data: SyntheticDataset | Tensor, num_train: int | None, num_test: int | None) -> Data:
+def _prepare(data: SyntheticDataset | Tensor | np.ndarray, num_train: int | None, num_test: int | None) -> Data:
     generator = torch.Generator().manual_seed(0)
     if isinstance(data, SyntheticDataset):
-        train = data.sample(num_train or data.num_train, generator)
-        return Data(data.name, train, data.sample(num_test or data.num_test, generator), data)
-    if data.dim() != 2 or len(data) < 2:
-        raise ValueError(f"data must have shape (num, n) with num ≥ 2, not {tuple(data.shape)}")
+        sizes = [data.num_train if num_train is None else num_train, data.num_test if num_test is None else num_test]
+        for name, size in zip(("num_train", "num_test"), sizes, strict=True):
+            if not isinstance(size, int) or size < 2:
+                raise ValueError(f"{name} must be an integer of at least 2, not {size!r}")
+        return Data(data.name, data.sample(sizes[0], generator), data.sample(sizes[1], generator), data)
+    data = torch.as_tensor(data).to(torch.get_default_dtype())
+    if data.dim() != 2 or len(data) < 4:
+        raise ValueError(f"data must have shape (num, n) with num ≥ 4, not {tuple(data.shape)}")
     if not torch.isfinite(data).all():
         row, column = (~torch.isfinite(data)).nonzero()[0].tolist()
         raise ValueError(f"data hold NaN or infinity at row {row}, column {column} (counted from 0)")
     shuffled = data[torch.randperm(len(data), generator=generator)]
-    held_out = max(1, len(data) // 5)
+    held_out = max(2, len(data) // 5)
     return Data("data", shuffled[:-held_out], shuffled[-held_out:])
 
 
 def _named(kind: str, parts: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     """Parts by name; those given alone are named after their class."""
     if not isinstance(parts, Mapping):
-        parts = {getattr(part, "__name__", type(part).__name__): part for part in parts}
+        names = [getattr(part, "__name__", type(part).__name__) for part in parts]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of the {kind} are called alike ({', '.join(names)}); give a mapping with names")
+        parts = dict(zip(names, parts, strict=True))
     if not parts:
         raise ValueError(f"give at least one of the {kind}")
     return dict(parts)

@@ -99,7 +99,7 @@ def save(path: str | Path, model: GenerativeModel, guide: AmortizedGuide) -> Non
     """
     path = _checked_path(path)
     programs = {"model": model, "guide": guide}
-    description = {"format": FORMAT} | {name: _describe(program, name) for name, program in programs.items()}
+    description = {"format": FORMAT} | {name: describe(program, name) for name, program in programs.items()}
     tensors = {
         f"{name}.{key}": tensor.detach().cpu().contiguous()
         for name, program in programs.items()
@@ -152,14 +152,15 @@ def _checked_path(path: str | Path) -> Path:
     return path
 
 
-def _describe(value: Any, where: str) -> Any:
+def describe(value: Any, where: str) -> Any:
+    """Constructor arguments of a module, and of the modules among them, as plain values."""
     if isinstance(value, ConfigurableModule):
-        arguments = {key: _describe(item, f"{where}.{key}") for key, item in value.config().items()}
+        arguments = {key: describe(item, f"{where}.{key}") for key, item in value.config().items()}
         return {"class": type(value).__name__, "arguments": arguments}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_describe(item, where) for item in value]
+        return [describe(item, where) for item in value]
     raise TypeError(
         f"cannot save {where}, a {type(value).__name__}: only numbers, strings and modules that derive from "
         "pyrovae.nn.ConfigurableModule can be described"

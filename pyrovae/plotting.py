@@ -1,6 +1,6 @@
 """Pictures, each a function from arrays to a matplotlib figure; no global state is touched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -51,16 +51,11 @@ def scatter_panels(panels: Mapping[str, Tensor], columns: int | None = None, max
     columns = columns or len(panels)
     rows = -(-len(panels) // columns)
     fig, axes = figure(columns, rows)
-    clouds = [points.detach().cpu().numpy()[:max_points, :2] for points in panels.values()]
-    if clouds[0].shape[-1] == 1:
-        clouds = [np.concatenate([cloud, np.zeros_like(cloud)], axis=-1) for cloud in clouds]
-    low, high = clouds[0].min(0), clouds[0].max(0)
-    margin = 0.1 * (high - low) + 1e-9
+    clouds = [_plane(points)[:max_points] for points in panels.values()]
     for ax, (title, cloud) in zip(axes.flat, zip(panels, clouds, strict=True), strict=False):
         ax.scatter(cloud[:, 0], cloud[:, 1], s=3, alpha=0.35, linewidths=0, color=COLORS[0], rasterized=True)
         ax.set_title(title, fontsize=9)
-        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
-        ax.set_aspect("equal", adjustable="box")
+    _share_limits(axes.flat[: len(panels)], clouds[0])
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     return fig
@@ -69,7 +64,7 @@ def scatter_panels(panels: Mapping[str, Tensor], columns: int | None = None, max
 def reconstructions(x: Tensor, x_hat: Tensor, num_lines: int = 150) -> Figure:
     """Test data beside their reconstructions, and which goes where."""
     fig, axes = figure(3)
-    a, b = x[:, :2].cpu().numpy(), x_hat[:, :2].cpu().numpy()
+    a, b = _plane(x), _plane(x_hat)
     for ax, points, title in zip(axes[0], (a, b), ("test data x", "reconstructions E[x|z], z ~ q(z|x)"), strict=False):
         ax.scatter(*points[:4000].T, s=3, alpha=0.35, linewidths=0, color=COLORS[0], rasterized=True)
         ax.set_title(title, fontsize=9)
@@ -196,9 +191,16 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
     return fig
 
 
-def _share_limits(axes: Sequence[Axes], points: np.ndarray) -> None:
+def _plane(points: Tensor) -> np.ndarray:
+    """The first two columns; a single one is put on the horizontal axis."""
+    shown = points.detach().cpu().numpy()[:, :2]
+    return shown if shown.shape[-1] == 2 else np.concatenate([shown, np.zeros_like(shown)], axis=-1)
+
+
+def _share_limits(axes: Iterable[Axes], points: np.ndarray) -> None:
+    """The limits of all axes from one set of points, with equal scales."""
     low, high = points.min(0), points.max(0)
-    margin = 0.1 * (high - low) + 1e-9
+    margin = np.where(high > low, 0.1 * (high - low), 0.5)
     for ax in axes:
         ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
         ax.set_aspect("equal", adjustable="box")

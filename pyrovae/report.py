@@ -25,6 +25,7 @@ MEASURES = [
     "test_reconstruction",
     "test_kl",
     "nats_above_truth",
+    "active_directions",
     "seconds",
     "steps_per_second",
 ]
@@ -70,6 +71,8 @@ def to_markdown(summary: pd.DataFrame) -> str:
             for mean, stderr in zip(summary[measure], summary[f"{measure}_stderr"], strict=True)
         ]
     table["± seeds"] = summary.get(f"{measure}_stderr_seeds")
+    if "active_directions" in summary:
+        table["active latents"] = summary["active_directions"]
     table["seconds"] = summary["seconds"].round() if "seconds" in summary else np.nan
     table["note"] = summary["note"]
     return markdown_table(table)

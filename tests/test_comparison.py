@@ -1,6 +1,7 @@
 """Comparisons: the table, what is written, and that processes do not change the numbers."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -122,6 +123,9 @@ def test_a_tensor_of_ones_own():
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
         ({"likelihoods": {"g": lambda i, n: pv.GaussianLikelihood(i, n, scale=-1)}}, "scale must be"),
         ({"latent_dims": (0,)}, "latent_dim must be a positive integer"),
+        ({"learning_rate": -1.0}, "learning_rate must be a positive number"),
+        ({"hidden": ()}, "at least one hidden width"),
+        ({"num_train": -5}, "num_train must be an integer of at least 2"),
     ],
 )
 def test_bad_settings_leave_no_trace(tmp_path, settings, message):
@@ -143,6 +147,87 @@ def test_bad_tensors():
         "epochs": 1,
     }
     with pytest.raises(ValueError, match="row 1, column 2"):
-        pv.compare(torch.tensor([[0.0, 0, 0], [0, 0, torch.nan]]), **settings)
+        pv.compare(torch.tensor([[0.0, 0, 0], [0, 0, torch.nan], [0, 0, 0], [0, 0, 0]]), **settings)
     with pytest.raises(ValueError, match=r"must have shape \(num, n\)"):
         pv.compare(torch.zeros(5), **settings)
+
+
+def test_the_gap_is_paired_and_has_its_sign_and_error():
+    """On the exact posterior of a linear-Gaussian model the ELBO is log p_model(x), so the gap is known."""
+    dataset = SYNTHETIC["rotated-gaussian"]
+    model = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(2, 2, scale=math.sqrt(0.2)), 2).double()
+    guide = pv.AmortizedGuide(torch.nn.Identity(), pv.FullCovariancePosterior(2, 2)).double()
+    loadings = dataset.loadings
+    covariance = torch.linalg.inv(torch.eye(2).double() + loadings.T @ loadings / 0.2)
+    factor = torch.linalg.cholesky(covariance)
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.copy_(loadings)
+        model.likelihood.loc_head.bias.copy_(torch.tensor([0.5, 0.0]))  # an offset the data do not have
+        gain = covariance @ loadings.T / 0.2
+        head = guide.posterior_head
+        head.loc_head.weight.copy_(gain)
+        head.loc_head.bias.copy_(-gain @ model.likelihood.loc_head.bias)
+        head.covariance_head.weight.zero_()
+        head.covariance_head.bias.copy_(torch.cat([torch.log(torch.expm1(factor.diagonal() - 1e-6)), factor[1, :1]]))
+    x = dataset.sample(4000, torch.Generator().manual_seed(0)).double()
+    p_model = torch.distributions.MultivariateNormal(
+        torch.tensor([0.5, 0.0]).double(), loadings @ loadings.T + 0.2 * torch.eye(2).double()
+    )
+    gap = dataset.log_density(x) - p_model.log_prob(x)
+    metrics = evaluate(model, guide, x, dataset)
+    stderr = gap.std().item() / math.sqrt(len(x))
+    assert metrics["nats_above_truth"] == pytest.approx(gap.mean().item(), abs=4 * 0.7 / math.sqrt(16 * 4000))
+    assert metrics["nats_above_truth"] > 0.1
+    assert metrics["nats_above_truth_stderr"] == pytest.approx(stderr, rel=0.3)
+    assert metrics["test_neg_elbo"] == pytest.approx(-p_model.log_prob(x).mean().item(), abs=0.02)
+
+
+def test_the_sampled_kl_of_a_flow_has_the_right_sign_and_is_averaged_over_draws():
+    torch.manual_seed(0)
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 2), 2)
+    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.FlowPosterior(8, 2))
+    x = torch.randn(50, 2)
+    with torch.no_grad():
+        z = guide.posterior(x).sample(torch.Size([4000]))
+        log_ratio = guide.posterior(x).log_prob(z) - model.prior_distribution().log_prob(z)
+    kl = pv.elbo_terms(model, guide, x, num_samples=400).kl.mean().item()
+    assert kl == pytest.approx(log_ratio.mean().item(), abs=5 * log_ratio.std().item() / math.sqrt(400 * 50))
+    assert kl > 0
+
+
+def test_seeds_initialise_differently(written):
+    out, _ = written
+    folders = [out / f"diagonal-analytic-gaussian-d2-seed{seed}" / "model.safetensors" for seed in (0, 1)]
+    first, second = (pv.load(folder)[0].likelihood.loc_head.weight for folder in folders)
+    assert (first - second).abs().mean() > 0.05
+
+
+def test_the_config_says_everything(written):
+    out, _ = written
+    config = json.loads((out / "diagonal-analytic-gaussian-d2-seed1" / "config.json").read_text())
+    assert config["estimator_settings"]["beta"] == 1
+    assert config["model"]["arguments"]["likelihood"]["arguments"]["initial_scale"] == pytest.approx(0.55, abs=0.1)
+    assert config["guide"]["arguments"]["posterior"]["class"] == "DiagonalPosterior"
+
+
+def test_one_column_arrays_of_any_dtype(tmp_path):
+    settings = {
+        "posteriors": [pv.DiagonalPosterior],
+        "estimators": [pv.AnalyticELBO()],
+        "epochs": 1,
+    }
+    for number, x in enumerate((torch.randn(40, 1).double(), np.arange(40).reshape(40, 1))):
+        table = pv.compare(x, **settings, latent_dims=(1,), out=tmp_path / str(number))
+        assert np.isfinite(table["test_neg_elbo"]).all()
+        assert (tmp_path / str(number) / "samples.png").exists()
+
+
+def test_names_and_seeds_must_differ():
+    settings = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "epochs": 1}
+    for wrong in (
+        {"estimators": [pv.AnalyticELBO(), pv.AnalyticELBO(beta=0.5)]},
+        {"seeds": (0, 0)},
+        {"latent_dims": (2, 2)},
+    ):
+        with pytest.raises(ValueError, match=r"called alike|hold one twice"):
+            pv.compare(torch.randn(20, 2), **settings | wrong)

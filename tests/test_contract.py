@@ -68,3 +68,37 @@ def test_scale_never_reaches_zero():
     # 1 + ELU(x), used in one of the sources, rounds to 0 in float32 once exp(x) does beside 1
     assert (1 + torch.nn.functional.elu(torch.tensor(-18.0))) == 0
     assert pv.nn.positive(torch.tensor([-18.0, -1e4])).log().isfinite().all()
+
+
+def test_likelihoods_against_scipy():
+    from scipy import stats
+
+    features = torch.randn(6, 4, dtype=torch.float64)
+    gaussian = pv.GaussianLikelihood(4, 3, initial_scale=0.7).double()
+    assert gaussian.noise_scale.item() == pytest.approx(0.7, rel=1e-5)
+    fixed = pv.GaussianLikelihood(4, 3, scale=0.3).double()
+    x = torch.randn(6, 3, dtype=torch.float64)
+    for likelihood in (gaussian, fixed):
+        loc = likelihood.loc_head(features).detach().numpy()
+        expected = stats.norm(loc, likelihood.noise_scale.item()).logpdf(x.numpy()).sum(-1)
+        torch.testing.assert_close(likelihood(features).log_prob(x).detach(), torch.as_tensor(expected))
+    bernoulli = pv.BernoulliLikelihood(4, 3).double()
+    x = x.gt(0).double()
+    probability = 1 / (1 + torch.exp(-bernoulli.logits_head(features)).detach().numpy())
+    expected = stats.bernoulli(probability).logpmf(x.numpy()).sum(-1)
+    torch.testing.assert_close(bernoulli(features).log_prob(x).detach(), torch.as_tensor(expected))
+
+
+def test_fixed_scale_keeps_its_digits():
+    assert pv.GaussianLikelihood(2, 2, scale=0.3).double().noise_scale.item() == 0.3
+
+
+def test_fisher_z_is_bounded_where_float32_keeps_its_digits():
+    head = pv.AR1Posterior(4, 32)
+    with torch.no_grad():
+        head.covariance_head.bias[1] = 1e6
+    q = head(torch.zeros(2, 4))
+    assert q.fisher_z.max() <= 8
+    x = q.sample()
+    exact = pv.AR1Normal(q.loc.double(), q.scale.double(), fisher_z=q.fisher_z.double()).log_prob(x.double())
+    assert (q.log_prob(x).double() - exact).abs().max() < 0.02

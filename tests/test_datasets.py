@@ -74,3 +74,24 @@ def test_the_figure_eight_needs_its_pi():
     curve = SYNTHETIC["figure-eight"].curve(torch.linspace(-3, 3, 1000))
     assert curve[:, 0].min() < -0.65
     assert curve[:, 0].max() > 0.65
+
+
+def test_sizes_and_epochs_are_the_slides():
+    settings = {name: (d.num_train, d.num_test, d.epochs) for name, d in SYNTHETIC.items()}
+    assert settings == {
+        "isotropic-gaussian": (20_000, 10_000, 20),
+        "rotated-gaussian": (20_000, 10_000, 50),
+        "figure-eight": (40_000, 20_000, 200),
+        "three-blobs": (40_000, 20_000, 200),
+        "mixture": (40_000, 20_000, 400),
+    }
+
+
+def test_covariance_of_the_rotated_set():
+    cos, sin = 0.5, math.sqrt(3) / 2
+    rotation = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+    covariance = rotation @ torch.tensor([9.2, 1 / 9 + 0.2], dtype=torch.float64).diag() @ rotation.T
+    x = SYNTHETIC["rotated-gaussian"].sample(100_000, torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(torch.cov(x.T), covariance, rtol=0, atol=5 * 9.2 * math.sqrt(2 / 100_000))
+    dense = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance)
+    torch.testing.assert_close(SYNTHETIC["rotated-gaussian"].log_density(x), dense.log_prob(x))

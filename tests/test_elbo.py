@@ -250,3 +250,56 @@ def test_zuko_leaves_torchs_distributions_as_they_were():
     assert isinstance(vars(torch.distributions.Distribution)["arg_constraints"], property)
     with pytest.raises(ValueError, match="scale"):
         torch.distributions.Normal(0.0, -1.0)
+
+
+@pytest.mark.parametrize("side", ["model", "guide", "both"])
+@pytest.mark.parametrize("what", ["scale", "mask"])
+def test_scale_and_mask_in_the_programs(side, what):
+    x = torch.randn(4, 3, dtype=torch.float64)
+    model, guide = make_pair()
+    mask = torch.tensor([True, True, False, False])
+    handler = pyro.poutine.scale(scale=3.0) if what == "scale" else pyro.poutine.mask(mask=mask)
+
+    programs = {"model": model, "guide": guide}
+    for name in (side,) if side != "both" else ("model", "guide"):
+        programs[name] = handler(programs[name])
+    if side != "both":
+        with pytest.raises(ValueError, match=f"site 'z' has another {what} in the guide than in the model"):
+            pv.AnalyticELBO().differentiable_loss(programs["model"], programs["guide"], x)
+        return
+    with torch.no_grad():
+        kl = dense_kl(guide.posterior(x), model.prior_distribution())
+        weights = 3.0 * torch.ones(4) if what == "scale" else torch.tensor([1.0, 1.0, 0.0, 0.0])
+    kl_part = loss_at(pv.AnalyticELBO, 1.0, *programs.values(), x) - loss_at(
+        pv.AnalyticELBO, 0.0, *programs.values(), x
+    )
+    assert kl_part == pytest.approx((weights * kl).sum().item(), rel=1e-9)
+
+
+def test_a_guide_without_rsample_is_refused_where_gradients_would_be_wrong():
+    model, _ = make_pair()
+
+    class Rejection(dist.Normal):
+        has_rsample = False
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Rejection(torch.zeros(len(x), 2).double(), 1.0).to_event(1))
+
+    for elbo in (pv.AnalyticELBO(), pv.ClosedFormEntropyELBO(), pv.StickingTheLandingELBO()):
+        with pytest.raises(pv.NoClosedFormError, match="not reparameterised"):
+            elbo.differentiable_loss(model, guide, torch.randn(4, 3, dtype=torch.float64))
+
+
+def test_a_latent_of_the_model_alone_raises():
+    model, guide = make_pair()
+
+    def more(x):
+        pyro.sample("extra", dist.Normal(0.0, 1.0))
+        return model(x)
+
+    with (
+        pytest.warns(UserWarning, match="Found vars in model but not guide"),
+        pytest.raises(pv.NoClosedFormError, match="'extra' of the model is missing in the guide"),
+    ):
+        pv.AnalyticELBO().differentiable_loss(more, guide, torch.randn(4, 3, dtype=torch.float64))

@@ -60,3 +60,28 @@ def test_help():
     result = run("experiments.synthetic", "--help")
     assert result.returncode == 0
     assert "--latent-dim" in result.stdout
+
+
+def test_benchmarks(tmp_path):
+    result = run(
+        "experiments.benchmarks.distributions", "--dims", 4, 8, "--repeats", 3, "--out", tmp_path / "distributions"
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "distributions" / "cost.png").exists()
+    assert result.stdout.count("| full-covariance ") == 3
+    result = run(
+        "experiments.benchmarks.training_step", "--dims", 2, "--steps", 2, "--repeats", 1, "--posteriors", "diagonal",
+        "--out", tmp_path / "training",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "training" / "training_step.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--device", "tpu"], "--device must be cpu or cuda"), (["--dims", "1"], "--dims needs values of at least 2")],
+)
+def test_bad_input_of_a_benchmark(arguments, message):
+    result = run("experiments.benchmarks.distributions", *arguments)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert message in result.stderr

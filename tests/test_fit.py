@@ -196,7 +196,7 @@ def test_pyro_params_that_pyro_would_tie_are_refused():
         (torch.tensor([[0.0, 1.0], [math.nan, 0.0]]), "1 NaN or infinite values, the first at row 1, column 0"),
         (torch.tensor([[0.0, math.inf]]), "row 0, column 1"),
         (torch.zeros(5, 3), r"cannot run on data of shape \(5, 3\)"),
-        (torch.zeros(5), r"must have shape \(num, 2\)"),
+        (torch.zeros(5), r"cannot run on data of shape \(5,\)"),
         (torch.zeros(5, 2, dtype=torch.complex64), "complex"),
     ],
 )  # fmt: skip
@@ -212,6 +212,9 @@ def test_bad_data_are_refused(x, message):
         ({"epochs": 0}, "epochs must be a positive integer"),
         ({"batch_size": -1}, "batch_size must be a positive integer"),
         ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
+        ({"beta": -1.0}, "beta must be a finite number"),
+        ({"beta": math.nan}, "beta must be a finite number"),
+        ({"validation": torch.zeros(3, 5)}, "cannot run on data of shape"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'; choose one of cosine, constant"),
     ],
 )
@@ -225,3 +228,100 @@ def test_arrays_and_other_dtypes_are_taken():
     model, guide = make_pair(dtype=torch.float32)
     history = pv.fit(model, guide, data().numpy(), pv.AnalyticELBO(), epochs=1, device="cpu")
     assert history.steps == 4
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda program: lambda x: program(x), lambda p: pyro.poutine.scale(p, scale=1.0), lambda p: p.forward]
+)
+def test_wrapped_modules_train(wrap):
+    model, guide = make_pair()
+    before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
+    pv.fit(wrap(model), wrap(guide), data(), pv.MonteCarloELBO(), epochs=1)
+    assert all((a != b).any() for a, b in zip((*model.parameters(), *guide.parameters()), before, strict=True))
+
+
+def test_a_parameter_that_appears_late_trains():
+    model, _ = make_pair()
+    calls = []
+
+    def guide(x):
+        calls.append(x)
+        loc = pyro.param("loc", torch.zeros(2).double())
+        if len(calls) > 2:
+            loc = loc + pyro.param("late", torch.zeros(2).double())
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc.expand(len(x), 2), 1.0).to_event(1))
+
+    pv.fit(model, guide, data(), pv.AnalyticELBO(), epochs=2)
+    assert (pyro.param("late") != 0).all()
+
+
+def test_parameters_as_large_as_the_batch():
+    model, _ = make_pair()
+
+    def guide(x):
+        loc = pyro.param("loc", lambda: torch.zeros(len(x), 2).double())
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    pv.fit(model, guide, data(50), pv.AnalyticELBO(), epochs=2, batch_size=50)
+    assert pyro.param("loc").shape == (50, 2)
+
+
+def test_a_head_swapped_under_svi_trains():
+    model, guide = make_pair()
+    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=pv.AnalyticELBO()).step(data())
+    guide.posterior_head = pv.DiagonalPosterior(16, 2).double()
+    before = [p.detach().clone() for p in guide.posterior_head.parameters()]
+    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=pv.AnalyticELBO()).step(data())
+    assert all((a != b).any() for a, b in zip(guide.posterior_head.parameters(), before, strict=True))
+
+
+def test_every_datum_must_lie_in_the_support():
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.BernoulliLikelihood(8, 3), 2)
+    guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
+    x = torch.zeros(100, 3)
+    x[70, 1] = 7
+    with pytest.raises(ValueError, match="support"):
+        pv.fit(model, guide, x, pv.AnalyticELBO(), epochs=1)
+
+
+class _NonFiniteGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * math.nan
+
+
+def test_a_gradient_that_is_not_finite_is_noticed():
+    model, guide = make_pair()
+    guide.encoder.register_forward_hook(lambda module, inputs, output: _NonFiniteGradient.apply(output))
+    with pytest.raises(pv.NonFiniteLossError, match="a parameter"):
+        pv.fit(model, guide, data(32), pv.AnalyticELBO(), epochs=1)
+    model, guide = make_pair()
+    guide.encoder.register_forward_hook(lambda module, inputs, output: _NonFiniteGradient.apply(output))
+    with pytest.raises(pv.NonFiniteLossError, match=r"at step 2 .*: not finite is a parameter already"):
+        pv.fit(model, guide, data(64), pv.AnalyticELBO(), epochs=1)
+
+
+def test_the_learning_rate_may_be_a_schedule():
+    model, guide = make_pair()
+    history = pv.fit(
+        model, guide, data(64), pv.AnalyticELBO(), epochs=2, learning_rate=lambda p: 0.1 * (1 - p), schedule="constant"
+    )
+    np.testing.assert_allclose(history.to_frame()["learning_rate"], [0.075, 0.025])
+
+
+def test_evaluation_does_not_touch_the_modules():
+    model, guide = make_pair()
+    guide.encoder = nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16)).double()
+    pv.fit(model, guide, data(), pv.AnalyticELBO(), epochs=1, validation=data(seed=1))
+    before = {k: v.clone() for k, v in guide.state_dict().items()}
+    whole = pv.elbo_terms(model, guide, data(seed=2)).kl
+    halves = pv.elbo_terms(model, guide, data(seed=2), chunk_size=50).kl
+    torch.testing.assert_close(whole, halves)
+    assert all(torch.equal(v, before[k]) for k, v in guide.state_dict().items())
+    assert guide.training

@@ -34,7 +34,10 @@ def test_round_trip(tmp_path, family, likelihood, settings):
 def test_float64_stays_float64(tmp_path):
     model, guide = make_pair()
     pv.save(tmp_path / "vae.safetensors", model.double(), guide.double())
-    assert next(pv.load(tmp_path / "vae.safetensors")[1].parameters()).dtype == torch.float64
+    for ours, loaded in zip((model, guide), pv.load(tmp_path / "vae.safetensors"), strict=True):
+        for a, b in zip(ours.parameters(), loaded.parameters(), strict=True):
+            assert b.dtype == torch.float64
+            assert torch.equal(a, b)
 
 
 class _Encoder(ConfigurableModule):

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 MUTATIONS = {
     "flipped sign of the KL": (
         "elbo/analytic.py",
-        "elbo = elbo - self._site_kl(",
-        "elbo = elbo + self._site_kl(",
+        "bound = bound - self._site_kl(",
+        "bound = bound + self._site_kl(",
         "tests/test_contract.py",
     ),
     "flipped sign of the sampled KL": (
@@ -25,8 +25,8 @@ MUTATIONS = {
     ),
     "a sum over the batch where each datum's own term belongs": (
         "elbo/analytic.py",
-        "kl = kl.expand(q.batch_shape)",
-        "kl = kl.sum().expand(q.batch_shape)",
+        "scale_and_mask(kl.expand(q.batch_shape),",
+        "scale_and_mask(kl.sum().expand(q.batch_shape),",
         "tests/test_contract.py",
     ),
     "a sum over the data where the mean belongs": (
@@ -40,6 +40,18 @@ MUTATIONS = {
         "torch.addcmul(self.loc, self.scale, ",
         "torch.addcmul(self.loc, 1 / self.scale, ",
         "tests/test_contract.py",
+    ),
+    "the score left in where sticking the landing takes it out": (
+        "elbo/sticking_the_landing.py",
+        "site_log_prob(site) - (score - score.detach())",
+        "site_log_prob(site) + (score - score.detach())",
+        "tests/test_elbo_gradients.py",
+    ),
+    "the gap to the truth the wrong way round": (
+        "comparison.py",
+        "gap = truth.log_density(test) - terms.elbo",
+        "gap = terms.elbo - truth.log_density(test)",
+        "tests/test_comparison.py",
     ),
     "β ignored": (
         "elbo/base.py",

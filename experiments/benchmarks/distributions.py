@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from experiments import page
 from pyrovae import cli, plotting
 from pyrovae.distributions import AR1Normal
+from pyrovae.io import make_folder
 from pyrovae.report import markdown_table, write_figure, write_table
 
 BATCH = 128
@@ -48,7 +49,7 @@ class Settings:
     """Also write the study's page, experiments/results/benchmarks-distributions.md."""
 
 
-def families(d: int, device: str) -> dict[str, tuple[list[Tensor], Callable[..., TorchDistribution]]]:
+def families(d: int, device: str, max_dense: int) -> dict[str, tuple[list[Tensor], Callable[..., TorchDistribution]]]:
     """Leaf tensors and the distribution made of them, by name."""
 
     def leaf(*shape: int) -> Tensor:
@@ -60,13 +61,15 @@ def families(d: int, device: str) -> dict[str, tuple[list[Tensor], Callable[...,
     def low_rank(loc: Tensor, log_scale: Tensor, factor: Tensor) -> TorchDistribution:
         return LowRankMultivariateNormal(loc, factor, log_scale.exp())
 
-    return {
+    made: dict[str, tuple[list[Tensor], Callable[..., TorchDistribution]]] = {
         "diagonal": ([leaf(d), leaf(d)], lambda loc, s: Normal(loc, s.exp()).to_event(1)),
         "ar1": ([leaf(d), leaf(1), leaf(1)], lambda loc, s, z: AR1Normal(loc, s.exp(), fisher_z=z)),
         "ar1-per-step": ([leaf(d), leaf(d), leaf(d - 1)], lambda loc, s, z: AR1Normal(loc, s.exp(), fisher_z=z)),
         "low-rank": ([leaf(d), leaf(d), leaf(d, RANK)], low_rank),
-        "full-covariance": ([leaf(d), leaf(d), leaf(d, d)] if d <= 2048 else [], full),
     }
+    if d <= max_dense:
+        made["full-covariance"] = ([leaf(d), leaf(d), leaf(d, d)], full)
+    return made
 
 
 def step(leaves: list[Tensor], make: Callable[..., TorchDistribution], standard: TorchDistribution) -> None:
@@ -108,9 +111,7 @@ def measure(settings: Settings) -> pd.DataFrame:
     rows = []
     for d in tqdm(settings.dims, unit="dimension", disable=None):
         standard = Normal(torch.zeros(d, device=settings.device), torch.ones(d, device=settings.device)).to_event(1)
-        candidates = families(d, settings.device)
-        if d > settings.max_dense:
-            del candidates["full-covariance"]
+        candidates = families(d, settings.device, settings.max_dense)
         times: dict[str, list[float]] = {name: [] for name in candidates}
         for repeat in range(settings.repeats + 2):
             for name, (leaves, make) in candidates.items():
@@ -156,7 +157,7 @@ def closed_forms(settings: Settings) -> pd.DataFrame:
     """KL to N(0, I), forward and backward: the library's closed forms against torch's dense ones."""
     rows = []
     for family, d in (("full-covariance", 64), ("low-rank", 256)):
-        leaves, make = families(d, settings.device)[family]
+        leaves, make = families(d, settings.device, d)[family]
         if family == "full-covariance":  # the divergence alone, from the factor
             leaves = [leaves[0], (leaves[2].tril(-1) + torch.eye(d, device=settings.device)).detach().requires_grad_()]
             make = _with_factor
@@ -182,10 +183,12 @@ def main(settings: Settings) -> None:
     """Measure, print, and write the table and the picture."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: there is no GPU here")
-    if any(d < 2 for d in settings.dims) or settings.repeats < 1:
-        raise ValueError("--dims must be at least 2 and --repeats at least 1")
+    if settings.device not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, not {settings.device}")
+    if not settings.dims or any(d < 2 for d in settings.dims) or settings.repeats < 3:
+        raise ValueError("--dims needs values of at least 2, --repeats at least 3")
     torch.set_num_threads(1)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out)
     with pyro.validation_enabled(False):
         table = measure(settings)
         closed = closed_forms(settings)

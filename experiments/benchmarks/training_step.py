@@ -21,6 +21,7 @@ from experiments import page
 from pyrovae import cli
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.io import make_folder
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_table
 
@@ -149,7 +150,7 @@ def main(settings: Settings) -> None:
         raise ValueError("--posteriors must hold diagonal, which the ratios are to")
     cli.pick("--posteriors", settings.posteriors, POSTERIORS)
     torch.set_num_threads(1)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out)
     table = measure(settings)
     write_table(settings.out / "training_step.csv", table)
     blocks = f"{settings.repeats} interleaved blocks of {settings.steps} steps"

@@ -1,6 +1,5 @@
 """The ELBO and its two parts, datum by datum."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.registration import unregistered
-
-Program = Callable[..., Any]
+from pyrovae.training.programs import Program, mode
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def elbo_terms(
     Args:
         model: Pyro program of the joint density, with the data along its innermost plate.
         guide: Pyro program of q(z|x).
-        x: data (num, …).
+        x: data (num, …), of the programs' dtype and device.
         num_samples: draws of z per datum.
         seed: of the draws; the caller's random state is left as it was.
         chunk_size: data evaluated at once, which bounds the memory.
@@ -54,6 +52,7 @@ def elbo_terms(
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
         pyro.validation_enabled(False),
         unregistered(),
+        mode(model, guide, training=False),
     ):
         torch.manual_seed(seed)
         for chunk in x.split(chunk_size):
@@ -66,12 +65,17 @@ def elbo_terms(
 def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tensor, Tensor]:
     guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(x))
     model_trace = prune_subsample_sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x))
+    if set(model_trace.stochastic_nodes) != set(guide_trace.stochastic_nodes):
+        raise ValueError(
+            f"the model's latent sites {sorted(model_trace.stochastic_nodes)} are not the guide's "
+            f"{sorted(guide_trace.stochastic_nodes)}"
+        )
     reconstruction = kl = torch.zeros(len(x), dtype=torch.float64)
     for name, site in model_trace.nodes.items():
         if site["type"] != "sample":
             continue
         if site["is_observed"]:
-            reconstruction = reconstruction + _per_datum(_log_prob(site), len(x))
+            reconstruction = reconstruction + _per_datum(name, site, _log_prob(site), len(x))
         else:
             q = guide_trace.nodes[name]
             try:
@@ -79,7 +83,7 @@ def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tenso
                 divergence = scale_and_mask(divergence, q["scale"], q["mask"])
             except NotImplementedError:
                 divergence = _log_prob(q) - _log_prob(site)
-            kl = kl + _per_datum(divergence, len(x))
+            kl = kl + _per_datum(name, site, divergence, len(x))
     return reconstruction, kl
 
 
@@ -87,6 +91,10 @@ def _log_prob(site: dict[str, Any]) -> Tensor:
     return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
 
 
-def _per_datum(values: Tensor, num: int) -> Tensor:
-    """Sum over all plates but the innermost, the data's."""
-    return values.double().cpu().reshape(-1, num).sum(0)
+def _per_datum(name: str, site: dict[str, Any], values: Tensor, num: int) -> Tensor:
+    """Sum over all plates but the data's, the outermost one of that size."""
+    dims = [frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == num]
+    if not dims:
+        raise ValueError(f"site {name!r} is in no plate of the data's size, {num}, so it has no value per datum")
+    values = values.double().cpu().movedim(min(dims), 0)
+    return values.reshape(num, -1).sum(1)

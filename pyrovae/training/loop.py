@@ -4,10 +4,12 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pyro
+import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
@@ -17,7 +19,8 @@ from pyrovae.registration import unregistered
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.programs import (
     Program,
-    find_nonfinite_site,
+    announced_parameters,
+    find_nonfinite,
     mode,
     own_parameter_store,
     state_tensors,
@@ -27,7 +30,7 @@ from pyrovae.training.schedules import Schedule, as_schedule
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; the parameters are those before the failing step."""
+    """The loss, or a parameter after an epoch, became NaN or infinite."""
 
 
 def fit(
@@ -38,7 +41,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int = 32,
-    learning_rate: float = 1e-3,
+    learning_rate: float | Schedule = 1e-3,
     schedule: str | Schedule = "cosine",
     beta: float | Schedule | None = None,
     seed: int = 0,
@@ -62,7 +65,7 @@ def fit(
         elbo: the estimator, such as ``MonteCarloELBO()`` or ``AnalyticELBO()``.
         epochs: number of passes over the data.
         batch_size: data per step; the last batch of an epoch may be smaller.
-        learning_rate: Adam's rate at the schedule's value 1.
+        learning_rate: Adam's rate at the schedule's value 1, or itself a function of the progress.
         schedule: ``"cosine"`` (to zero), ``"constant"``, or a function of the progress in [0, 1).
         beta: weight of the KL part, a number or a function of the progress; overrides the estimator's.
         seed: of the batches and of the noise; the caller's random state is left as it was.
@@ -77,14 +80,16 @@ def fit(
 
     Raises:
         ValueError: data or settings that cannot be trained on.
-        NonFiniteLossError: the loss became NaN or infinite; names the step and the site.
+        NonFiniteLossError: the loss became NaN or infinite, and the parameters are those of the step
+            before; names the step and the site. Or a parameter did in an epoch's last step.
     """
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, not {value!r}")
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a positive number, not {learning_rate!r}")
-    rate_of = as_schedule(schedule)
+    check_learning_rate(learning_rate)
+    if beta is not None and not callable(beta) and not 0 <= beta < math.inf:
+        raise ValueError(f"beta must be a finite number ≥ 0 or a schedule, not {beta!r}")
+    shape_of_rate = as_schedule(schedule)
     elbo = copy.copy(elbo)  # its beta may change from step to step
     if beta is not None and not hasattr(elbo, "beta"):
         raise ValueError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")
@@ -104,27 +109,38 @@ def fit(
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
         own_parameter_store(),
-        unregistered(),
         tqdm(total=total_steps, unit="step", disable=None if progress else True) as bar,
     ):
         torch.manual_seed(seed)
-        parameters = _check_programs(model, guide, x, elbo)
-        optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
-        state = state_tensors(model, guide, parameters)
-        with pyro.validation_enabled(False), mode(model, guide, training=True):
+        parameters = _check_programs(model, guide, x, x_validation, batch_size, elbo)
+        known = {id(parameter) for parameter in parameters}
+        optimizer = torch.optim.Adam(parameters, fused=True)
+        # Modules hold their parameters; functions, as under SVI, may announce new ones at any step.
+        modules_only = isinstance(model, nn.Module) and isinstance(guide, nn.Module)
+        registration = unregistered() if modules_only else nullcontext()
+        with registration, pyro.validation_enabled(False), mode(model, guide, training=True):
             for epoch in range(1, epochs + 1):
                 for index in torch.randperm(len(x), generator=batches).to(x.device).split(batch_size):
                     done = history.steps / total_steps
-                    optimizer.param_groups[0]["lr"] = learning_rate * rate_of(done)
+                    rate = shape_of_rate(done) * (learning_rate(done) if callable(learning_rate) else learning_rate)
                     if beta is not None:
                         elbo.beta = float(beta(done)) if callable(beta) else float(beta)
                     batch = x[index]
                     random_state = torch.get_rng_state()
-                    loss = elbo.differentiable_loss(model, guide, batch)
+                    with nullcontext() if modules_only else poutine.trace(param_only=True) as capture:
+                        loss = elbo.differentiable_loss(model, guide, batch)
+                    if capture is not None:
+                        for parameter in announced_parameters(capture.trace):
+                            if id(parameter) not in known and parameter.requires_grad:
+                                known.add(id(parameter))
+                                parameters.append(parameter)
+                                optimizer.add_param_group({"params": [parameter]})
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
                     value = loss.item() / len(index)
                     if not math.isfinite(value):
                         torch.set_rng_state(random_state)
-                        site = find_nonfinite_site(model, guide, batch)
+                        site = find_nonfinite(model, guide, batch, parameters)
                         raise NonFiniteLossError(
                             f"the loss is {value} at step {history.steps + 1} (epoch {epoch}): not finite is {site}; "
                             "lower the learning rate or look at the data's scale"
@@ -134,13 +150,18 @@ def fit(
                     optimizer.zero_grad()
                     history.batch_loss.append(value)
                     bar.update()
+                if not all(parameter.isfinite().all() for parameter in parameters):
+                    raise NonFiniteLossError(
+                        f"a parameter is not finite after step {history.steps} (epoch {epoch}), though the loss was: "
+                        "a gradient was not; lower the learning rate or look at the data's scale"
+                    )
                 record = EpochRecord(
                     epoch=epoch,
                     loss=_mean_loss(history.batch_loss[-steps_per_epoch:], len(x), batch_size),
                     validation_loss=math.nan
                     if x_validation is None
                     else evaluate_loss(model, guide, x_validation, _at_final_beta(elbo, beta), seed),
-                    learning_rate=optimizer.param_groups[0]["lr"],
+                    learning_rate=rate,
                     beta=float(getattr(elbo, "beta", 1.0)),
                     seconds=time.perf_counter() - start,
                 )
@@ -148,12 +169,12 @@ def fit(
                 bar.set_postfix_str(f"epoch {epoch}/{epochs}, loss {record.loss:.4f} nats/datum")
                 if record.validation_loss < best_loss:
                     best_loss, history.best_epoch = record.validation_loss, epoch
-                    best_state = [tensor.detach().clone() for tensor in state]
+                    best_state = [(t, t.detach().clone()) for t in state_tensors(model, guide, parameters)]
                 if on_epoch is not None:
                     on_epoch(record)
         if best_state is not None:
             with torch.no_grad():
-                for tensor, best in zip(state, best_state, strict=True):
+                for tensor, best in best_state:
                     tensor.copy_(best)
     return history
 
@@ -193,21 +214,37 @@ def _as_data(
     return x
 
 
-def _check_programs(model: Program, guide: Program, x: Tensor, elbo: ELBO) -> list[Tensor]:
-    """Run the programs once with Pyro's validation on, before anything is trained; return the parameters."""
+def check_learning_rate(learning_rate: float | Schedule) -> None:
+    """Raise a ValueError unless it is a positive number or a schedule."""
+    if not callable(learning_rate) and not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a positive number or a schedule, not {learning_rate!r}")
 
-    def probe() -> Any:
+
+def _check_programs(
+    model: Program, guide: Program, x: Tensor, x_validation: Tensor | None, batch_size: int, elbo: ELBO
+) -> list[Tensor]:
+    """Run the programs with Pyro's validation on, before anything is trained; return the parameters."""
+
+    def run(batch: Tensor) -> Any:
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            return elbo.differentiable_loss(model, guide, x[:2])
+            return elbo.differentiable_loss(model, guide, batch)
 
+    batch = x[:batch_size]
     try:
         with pyro.validation_enabled(True), mode(model, guide, training=False):
-            return trainable_parameters(model, guide, probe)
-    except RuntimeError as error:
-        if isinstance(error, NotImplementedError):
-            raise  # an estimator's own refusal
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}") from error
+            parameters = trainable_parameters(model, guide, lambda: run(batch))
+            if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
+                for data in (x, x_validation) if x_validation is not None else (x,):
+                    for batch in data.split(4096):  # every datum must lie in the likelihood's support
+                        run(batch)
+    except NotImplementedError:
+        raise  # an estimator's own refusal
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
+        raise ValueError(
+            f"the model and the guide cannot run on data of shape {tuple(batch.shape)}: {reason}"
+        ) from error
+    return parameters
 
 
 def _at_final_beta(elbo: ELBO, beta: float | Schedule | None) -> ELBO:

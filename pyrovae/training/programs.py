@@ -18,7 +18,7 @@ _MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
 def own_parameter_store() -> Iterator[None]:
     """Give Pyro programs a store that knows the ``pyro.param``s of functions but no other module's.
 
-    On the way out, what the programs registered is written to the outer store.
+    On the way out, functions' parameters are written to the outer store.
     """
     store = pyro.get_param_store()
     outer = store.get_state()
@@ -30,13 +30,15 @@ def own_parameter_store() -> Iterator[None]:
     finally:
         inner = store.get_state()
         for part in outer:
-            outer[part].update(inner[part])
+            # a module holds its parameters itself: its names go back only where the outer store has them too
+            kept = {k: v for k, v in inner[part].items() if _MODULE_DIVIDER not in k or k in outer[part]}
+            outer[part].update(kept)
         store.clear()
         store.set_state(outer)
 
 
 def trainable_parameters(model: Program, guide: Program, probe: Callable[[], Any]) -> list[Tensor]:
-    """Leaf tensors to train: those of module programs, and every ``pyro.param`` met while ``probe`` runs.
+    """Leaf tensors to train: those of module programs, and every parameter announced while ``probe`` runs.
 
     Raises:
         ValueError: there are none, or Pyro would tie a ``PyroParam`` of the model to one of the guide.
@@ -50,14 +52,17 @@ def trainable_parameters(model: Program, guide: Program, probe: Callable[[], Any
             )
     with poutine.trace(param_only=True) as capture:
         probe()
-    candidates: list[Tensor] = [
-        p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()
-    ]
-    candidates += [site["value"].unconstrained() for site in capture.trace.nodes.values()]
+    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
+    candidates = [p for module in modules for p in module.parameters()] + announced_parameters(capture.trace)
     parameters = list({id(p): p for p in candidates if p.requires_grad}.values())
     if not parameters:
         raise ValueError("neither the model nor the guide has parameters to train")
     return parameters
+
+
+def announced_parameters(trace: poutine.Trace) -> list[Tensor]:
+    """Leaf tensors behind the ``pyro.param`` sites of a trace."""
+    return [site["value"].unconstrained() for site in trace.nodes.values() if site["type"] == "param"]
 
 
 def _pyro_param_names(program: PyroModule) -> set[str]:
@@ -90,8 +95,10 @@ def mode(model: Program, guide: Program, training: bool) -> Iterator[None]:
 
 
 @torch.no_grad()
-def find_nonfinite_site(model: Program, guide: Program, x: Tensor) -> str:
-    """Say which sample site holds the first value or log-density that is not finite."""
+def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]) -> str:
+    """Say what holds the first value that is not finite: a parameter, or a sample site's value or log-density."""
+    if not all(parameter.isfinite().all() for parameter in parameters):
+        return "a parameter already, after a gradient of the step before that was not"
     guide_trace = poutine.trace(guide).get_trace(x)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
     for where, trace in (("guide", guide_trace), ("model", model_trace)):

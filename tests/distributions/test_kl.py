@@ -87,3 +87,44 @@ def test_a_diagonal_at_its_floor_does_not_fail():
     assert kl_divergence(q, p).isfinite().all()
     assert q.rsample().isfinite().all()
     torch.testing.assert_close(kl_divergence(q, p).double(), dense_kl(q, p), rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize("other", ["ar1", "dense", "low-rank", "independent"])
+@pytest.mark.parametrize("which", ["loc", "scale", "fisher_z"])
+def test_one_batched_parameter_of_three(other, which):
+    sizes = {name: (4,) if name == which else () for name in ("loc", "scale", "fisher_z")}
+    q = AR1Normal(double(*sizes["loc"], D), positive(*sizes["scale"], 1), fisher_z=double(*sizes["fisher_z"], 1))
+    p = GAUSSIANS[other](())
+    for left, right in ((q, p), (p, q)):
+        kl = kl_divergence(left, right)
+        assert kl.shape == (4,)
+        torch.testing.assert_close(kl, dense_kl(left, right))
+
+
+@pytest.mark.parametrize(("z", "other"), [(20.0, -25.0), (25.0, -20.0), (40.0, -40.0), (-40.0, 39.0), (0.0, 40.0)])
+def test_far_apart_correlations_have_finite_values_and_gradients_in_float32(z, other):
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        fisher_z = torch.full((1,), z, dtype=dtype, requires_grad=True)
+        q = AR1Normal(torch.zeros(4, dtype=dtype), 1.0, fisher_z=fisher_z)
+        p = AR1Normal(torch.zeros(4, dtype=dtype), 1.0, fisher_z=torch.full((1,), other, dtype=dtype))
+        kl = kl_divergence(q, p)
+        results.append((kl.detach().double(), torch.autograd.grad(kl, fisher_z)[0].double()))
+    (value, gradient), (exact, exact_gradient) = results
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(value, exact, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient, exact_gradient, rtol=1e-3, atol=1e-3 * float(1 + exact))
+
+
+@pytest.mark.parametrize("z", [5.0, 6.0, 8.0])
+def test_a_dense_gaussian_against_the_same_ar1_keeps_its_digits_in_float32(z):
+    p = AR1Normal(torch.zeros(8), 1.0, fisher_z=torch.tensor([z]))
+    exact = AR1Normal(torch.zeros(8).double(), 1.0, fisher_z=torch.tensor([z]).double())
+    q = dist.MultivariateNormal(torch.zeros(8), scale_tril=p.scale_tril)
+    truth = kl_divergence(dist.MultivariateNormal(torch.zeros(8).double(), scale_tril=q.scale_tril.double()), exact)
+    assert abs(kl_divergence(q, p).item() - truth.item()) < 0.01
+
+
+def test_event_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"event shapes \(3,\) and \(1,\)"):
+        kl_divergence(AR1Normal(torch.zeros(3), 1.0, 0.1), dist.Normal(torch.zeros(1), 1.0).to_event(1))
