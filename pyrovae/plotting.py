@@ -37,7 +37,9 @@ def losses(epoch_loss: Sequence[float], batch_loss: Sequence[float], floor: floa
     smooth = np.convolve(batch, np.ones(window) / window, mode="valid")
     by_batch.plot(np.arange(window, len(batch) + 1), smooth, color=COLORS[0], label=f"mean of {window}")
     low, high = np.percentile(batch, [0.5, 99.5])
-    by_batch.set(xlabel="step", title="loss by batch", ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
+    by_batch.set(xlabel="step", title="loss by batch")
+    if high > low:
+        by_batch.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     if floor is not None:
         for ax in axes[0]:
             ax.axhline(floor, color=COLORS[1], linestyle="--", label="entropy of the data")
