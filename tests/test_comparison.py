@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.comparison import evaluate
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.runs import evaluate
 
 SMALL = {
     "posteriors": {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior},

@@ -48,7 +48,7 @@ MUTATIONS = {
         "tests/test_elbo_gradients.py",
     ),
     "the gap to the truth the wrong way round": (
-        "comparison.py",
+        "runs.py",
         "gap = truth.log_density(test) - terms.elbo",
         "gap = terms.elbo - truth.log_density(test)",
         "tests/test_comparison.py",

@@ -1,7 +1,6 @@
 """The Gaussian whose covariance is that of a first-order autoregressive process, AR(1)."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,70 +8,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions.utils import lazy_property
 
-
-def _scan(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
-    """The recurrence by doubling: after the pass with offset k, y holds the terms of the last 2k innovations."""
-    d = innovation.shape[-1]
-    y = innovation.expand(torch.broadcast_shapes(innovation.shape, (*coefficient.shape[:-1], d))).clone()
-    c, k = coefficient, 1
-    while k < d:
-        source, target = (y[..., k:], y[..., :-k]) if reverse else (y[..., :-k], y[..., k:])
-        target += c * source
-        # c[..., i] carries over k steps what starts (in reverse: ends) at step i
-        c = c * c if c.shape[-1] == 1 else c[..., k:] * c[..., :-k]
-        k *= 2
-    return y
-
-
-class _LinearRecurrence(torch.autograd.Function):
-    """Forwards y_j = c_{j−1} y_{j−1} + x_j, in reverse y_j = c_j y_{j+1} + x_j: each other's derivative."""
-
-    @staticmethod
-    def forward(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
-        return _scan(coefficient, innovation, reverse)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
-        coefficient, innovation, ctx.reverse = inputs
-        ctx.innovation_shape = innovation.shape
-        ctx.save_for_backward(coefficient, output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        coefficient, y = ctx.saved_tensors
-        h = _LinearRecurrence.apply(coefficient, grad, not ctx.reverse)
-        grad_coefficient = None
-        if ctx.needs_input_grad[0]:
-            products = h[..., :-1] * y[..., 1:] if ctx.reverse else h[..., 1:] * y[..., :-1]
-            grad_coefficient = products.sum_to_size(coefficient.shape)
-        return grad_coefficient, h.sum_to_size(ctx.innovation_shape), None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, int | None, None], coefficient: Tensor, innovation: Tensor, reverse: bool
-    ) -> tuple[Tensor, int]:
-        batched = [
-            tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip((coefficient, innovation), in_dims[:2], strict=True)
-        ]
-        width = max(tensor.dim() for tensor in batched)
-        batched = [t.reshape(t.shape[:1] + (1,) * (width - t.dim()) + t.shape[1:]) for t in batched]
-        return _LinearRecurrence.apply(*batched, reverse), 0
-
-
-def linear_recurrence(coefficient: Tensor, innovation: Tensor) -> Tensor:
-    """Solve y_0 = x_0, y_j = c_{j−1} y_{j−1} + x_j along the last axis in ⌈log₂ d⌉ vectorised steps.
-
-    Memory is O(d), under differentiation too, and derivatives of every order exist: that of the
-    recurrence is the same recurrence run backwards.
-
-    Args:
-        coefficient: c, shape (*batch, 1), one for all steps, or (*batch, d−1), broadcastable against x.
-        innovation: x, shape (*batch, d).
-    """
-    if innovation.shape[-1] == 1:
-        return innovation
-    return _LinearRecurrence.apply(coefficient, innovation, False)
+from pyrovae.distributions.recurrence import linear_recurrence
 
 
 def log_sech(x: Tensor) -> Tensor:
@@ -282,9 +218,7 @@ class AR1Normal(TorchDistribution):
 def ar1_factor_transpose(q: AR1Normal, rows: Tensor) -> Tensor:
     """Rows v of shape (*batch, r, d) to Lᵀv, with L the Cholesky factor of q's covariance, in O(r d)."""
     scaled = rows * q.scale.unsqueeze(-2)
-    if scaled.shape[-1] == 1:
-        return scaled
-    summed = _LinearRecurrence.apply(q.correlation.unsqueeze(-2), scaled, True)
+    summed = linear_recurrence(q.correlation.unsqueeze(-2), scaled, reverse=True)
     return torch.cat([summed[..., :1], q._innovation_scale.unsqueeze(-2) * summed[..., 1:]], dim=-1)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from pyrovae import AR1Normal
-from pyrovae.distributions.ar1 import linear_recurrence
+from pyrovae.distributions.recurrence import linear_recurrence
 from pyrovae.testing import dense_kl
 
 
