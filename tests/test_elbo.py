@@ -303,3 +303,15 @@ def test_a_latent_of_the_model_alone_raises():
         pytest.raises(pv.NoClosedFormError, match="'extra' of the model is missing in the guide"),
     ):
         pv.AnalyticELBO().differentiable_loss(more, guide, torch.randn(4, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("elbo_class", [pv.MonteCarloELBO, pv.StickingTheLandingELBO])
+def test_derivative_in_beta_of_a_flow_is_its_kl_in_mean(elbo_class):
+    model, guide = make_pair(pv.FlowPosterior)
+    x = torch.randn(3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        z = guide.posterior(x).sample(torch.Size([20_000]))
+        log_ratio = (guide.posterior(x).log_prob(z) - model.prior_distribution().log_prob(z)).sum(-1)
+    slope = loss_at(elbo_class, 1.0, model, guide, x, 20_000) - loss_at(elbo_class, 0.0, model, guide, x, 20_000)
+    stderr = log_ratio.std().item() / math.sqrt(20_000)
+    assert slope == pytest.approx(log_ratio.mean().item(), abs=5 * math.sqrt(2) * stderr)

@@ -15,8 +15,6 @@ import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.posteriors import POSTERIORS
 
-GAUSSIAN = {name: family for name, family in POSTERIORS.items() if name != "flow"}
-
 
 def make_pair(family=pv.DiagonalPosterior, n=2, dtype=torch.float64):
     torch.manual_seed(1)
@@ -29,9 +27,12 @@ def data(num=100, seed=0):
     return pv.datasets.SYNTHETIC["rotated-gaussian"].sample(num, torch.Generator().manual_seed(seed)).double()
 
 
-@pytest.mark.parametrize("family", GAUSSIAN.values(), ids=GAUSSIAN)
-@pytest.mark.parametrize("elbo_class", ESTIMATORS.values(), ids=ESTIMATORS)
+@pytest.mark.parametrize(
+    ("family", "elbo_class"),
+    [(f, e) for f in POSTERIORS for e in ESTIMATORS if f != "flow" or e in ("monte-carlo", "sticking-the-landing")],
+)
 def test_fit_is_svi(family, elbo_class):
+    family, elbo_class = POSTERIORS[family], ESTIMATORS[elbo_class]
     x = data(90)  # the last batch is smaller
     model, guide = make_pair(family)
     history = pv.fit(model, guide, x, elbo_class(), epochs=8, schedule="constant", seed=7)
