@@ -29,7 +29,7 @@ def publish(study: str, section: str, text: str, pictures: Mapping[str, Path]) -
         pictures: files by caption.
     """
     RESULTS.mkdir(exist_ok=True)
-    stem = study.replace(".", "-")
+    stem = study.replace(".", "-").replace("_", "-")
     page = RESULTS / f"{stem}.md"
     lines = [f"## {section}", "", f"`{command(study)}`", "", text.strip(), ""]
     for caption, source in pictures.items():
