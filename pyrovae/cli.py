@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -36,6 +37,7 @@ def _parse(settings: type[T], arguments: Sequence[str]) -> T:
             raise
         # tyro draws a box of several lines; its words fit into one
         words = " ".join(message.getvalue().translate(dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")).split())
+        words = " ".join(re.sub(r"-{4,}", " ", words).split())
         fail(words.removeprefix("Parsing error").strip() or "the arguments cannot be read; try --help")
         raise
 

@@ -92,6 +92,12 @@ def compare(
     for name, value in {"epochs": epochs, "batch_size": batch_size, "workers": workers}.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, not {value!r}")
+    for kind, values in {"seeds": seeds, "latent_dims": latent_dims}.items():
+        if isinstance(values, int):
+            raise TypeError(f"{kind} must be a sequence such as ({values},), not the number {values}")
+    for estimator in named_estimators.values():
+        if not isinstance(estimator, ELBO):
+            raise TypeError(f"an estimator must be an instance such as AnalyticELBO(), not {estimator!r}")
     for kind, values in {"seed": seeds, "latent dimension": latent_dims, "hidden width": hidden}.items():
         if not values:
             raise ValueError(f"give at least one {kind}")
@@ -128,15 +134,16 @@ def compare(
     bar = Progress(total=epochs * len(cells), show=progress)
     runs = run_here if workers == 1 else run_in_processes
     with bar.bar:
-        metrics = dict(runs(plan, cells, workers, bar))
-    table = pd.DataFrame([metrics[cell] for cell in cells])
+        outcomes = dict(runs(plan, cells, workers, bar))
+    table = pd.DataFrame([outcomes[cell][0] for cell in cells])
     if plan.out is not None:
-        models = {
-            f"{cell.posterior}, {cell.estimator}": plan.out / cell.folder / "model.safetensors"
-            for cell in cells
-            if cell.seed == seeds[0] and cell.latent_dim == latent_dims[0] and cell.likelihood == cells[0].likelihood
-        }
-        write_comparison(plan.out, table, summarize(table), plan.data.test, models)
+        samples = {}
+        for cell in cells:
+            drawn = outcomes[cell][1]
+            if drawn is not None and cell.seed == seeds[0] and cell.likelihood == cells[0].likelihood:
+                dimension = f", d = {cell.latent_dim}" if len(latent_dims) > 1 else ""
+                samples[f"{cell.posterior}, {cell.estimator}{dimension}"] = drawn
+        write_comparison(plan.out, table, summarize(table), {"test data": plan.data.test[:3000]} | samples)
     return table
 
 
@@ -161,6 +168,8 @@ def _prepare(data: SyntheticDataset | Tensor | np.ndarray, num_train: int | None
 
 def _named(kind: str, parts: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     """Parts by name; those given alone are named after their class."""
+    if isinstance(parts, str) or (not isinstance(parts, Mapping) and any(isinstance(part, str) for part in parts)):
+        raise TypeError(f"the {kind} must be classes or instances, not the names {parts!r}")
     if not isinstance(parts, Mapping):
         names = [getattr(part, "__name__", type(part).__name__) for part in parts]
         if len(set(names)) < len(names):

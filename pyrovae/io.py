@@ -98,6 +98,11 @@ def save(path: str | Path, model: GenerativeModel, guide: AmortizedGuide) -> Non
         ValueError: the path does not end in ``.safetensors``.
     """
     path = _checked_path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}")
+    for name, program, cls in (("model", model, GenerativeModel), ("guide", guide, AmortizedGuide)):
+        if not isinstance(program, cls):
+            raise TypeError(f"the {name} must be of class {cls.__name__}, not {type(program).__name__}")
     programs = {"model": model, "guide": guide}
     description = {"format": FORMAT} | {name: describe(program, name) for name, program in programs.items()}
     tensors = {

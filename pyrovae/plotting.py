@@ -31,6 +31,7 @@ def losses(epoch_loss: Sequence[float], batch_loss: Sequence[float], floor: floa
     by_epoch, by_batch = axes[0]
     by_epoch.plot(np.arange(1, len(epoch_loss) + 1), epoch_loss, color=COLORS[0], marker=".", markersize=4)
     by_epoch.set(xlabel="epoch", ylabel="−ELBO, nats per datum", title="loss by epoch")
+    by_epoch.xaxis.get_major_locator().set_params(integer=True)
     batch = np.asarray(batch_loss)
     by_batch.plot(np.arange(1, len(batch) + 1), batch, color=COLORS[5], linewidth=0.3, rasterized=True)
     window = max(1, len(batch) // 200)

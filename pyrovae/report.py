@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyrovae import plotting
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.io import load, make_folder, save, write_atomically, write_json, write_text
+from pyrovae.io import make_folder, save, write_atomically, write_json, write_text
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -73,8 +73,8 @@ def to_markdown(summary: pd.DataFrame) -> str:
     table["± seeds"] = summary.get(f"{measure}_stderr_seeds")
     if "active_directions" in summary:
         table["active latents"] = summary["active_directions"]
-    table["seconds"] = summary["seconds"].round() if "seconds" in summary else np.nan
-    table["note"] = summary["note"]
+    table["seconds"] = summary["seconds"].round(1)
+    table["note"] = [note if len(note) < 100 else f"{note[:97]}…" for note in summary["note"]]
     return markdown_table(table)
 
 
@@ -149,24 +149,21 @@ def _run_figures(
     return figures
 
 
-def write_comparison(
-    folder: Path, table: pd.DataFrame, summary: pd.DataFrame, test: Tensor, models: Mapping[str, Path]
-) -> None:
+def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, samples: Mapping[str, Tensor]) -> None:
     """Write ``runs.csv`` (a row a run), ``comparison.csv`` and ``comparison.md`` (a row a cell), and pictures.
 
     Args:
         folder: where to write.
         table: one row a run.
         summary: one row a cell.
-        test: test data (num, n).
-        models: saved models by caption, whose samples to show beside the data.
+        samples: points (num, n) to show side by side, the test data first, by caption.
     """
     write_table(folder / "runs.csv", table)
     write_table(folder / "comparison.csv", summary)
     text = to_markdown(summary) + "\n"
     write_text(folder / "comparison.md", text)
     measure = "nats_above_truth" if "nats_above_truth" in summary else "test_neg_elbo"
-    if measure in summary:
+    if summary[measure].notna().any():
         labels = [
             f"{row.posterior}, {row.estimator}" + (f", d = {row.latent_dim}" if table.latent_dim.nunique() > 1 else "")
             for row in summary.itertuples()
@@ -177,11 +174,7 @@ def write_comparison(
             meaning, reference = "nats above the truth", 0.0
         figure = plotting.intervals(labels, list(summary[measure]), list(stderr), meaning, reference)
         write_figure(folder / "comparison.png", figure)
-    panels = {"test data": test[:3000]}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        panels |= {caption: load(path)[0].sample(3000) for caption, path in models.items()}
-    write_figure(folder / "samples.png", plotting.scatter_panels(panels, columns=min(5, len(panels))))
+    write_figure(folder / "samples.png", plotting.scatter_panels(samples, columns=min(5, len(samples))))
 
 
 def versions() -> dict[str, str]:

@@ -3,9 +3,14 @@
 import math
 import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,16 @@ PosteriorFactory = Callable[[int, int], Posterior]
 LikelihoodFactory = Callable[[int, int], Likelihood]
 
 _ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")
+_MEASURES = (
+    "steps",
+    "seconds",
+    "steps_per_second",
+    "test_neg_elbo",
+    "test_neg_elbo_stderr",
+    "test_reconstruction",
+    "test_kl",
+    "active_directions",
+)
 
 
 @dataclass(frozen=True)
@@ -95,8 +110,10 @@ class Progress:
         self.bar.update()
 
 
-def run_cell(plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | None = None) -> dict[str, Any]:
-    """Train and evaluate one run, and write its folder if the plan has one."""
+def run_cell(
+    plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | None = None
+) -> tuple[dict[str, Any], Tensor | None]:
+    """Train and evaluate one run, and write its folder if the plan has one; return metrics and drawn data."""
     train, test, truth = plan.data.train, plan.data.test, plan.data.truth
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
@@ -112,8 +129,9 @@ def run_cell(plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | N
     described["estimator_settings"] = {
         k: v for k, v in vars(plan.estimators[cell.estimator]).items() if k in _ESTIMATOR_SETTINGS
     }
-    metrics: dict[str, Any] = {**settings, "engine": "eager", "note": ""}
-    history = History()
+    measures = _MEASURES if truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
+    metrics: dict[str, Any] = {**settings, "engine": "eager", "note": "", **dict.fromkeys(measures, math.nan)}
+    history, samples = History(), None
     try:
         history = fit(
             model,
@@ -137,9 +155,12 @@ def run_cell(plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | N
             "steps_per_second": history.steps / history.seconds,
         }
         metrics |= evaluate(model, guide, test, truth)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cell.seed)
+            samples = model.sample(3000)
     if plan.out is not None:
         write_run(plan.out / cell.folder, settings | described, metrics, history, model, guide, test, truth)
-    return metrics
+    return metrics, samples
 
 
 def evaluate(model: GenerativeModel, guide: AmortizedGuide, test: Tensor, truth: SyntheticDataset | None) -> dict:
@@ -170,35 +191,52 @@ def _stderr(values: Tensor) -> float:
     return (values.std() / math.sqrt(len(values))).item()
 
 
-def run_here(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[tuple[Cell, dict]]:
+Outcome = tuple[Cell, tuple[dict[str, Any], Tensor | None]]
+
+
+def run_here(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
     """Run cells one after the other in this process."""
     for cell in cells:
-        yield cell, run_cell(plan, cell, lambda record, cell=cell: bar.update(cell.folder, record))  # type: ignore[misc]
+        yield cell, run_cell(plan, cell, partial(bar.update, cell.folder))
 
 
-def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[tuple[Cell, dict]]:
-    """Run cells in fresh processes of one thread each, as they come."""
+def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
+    """Run cells in fresh processes of one thread each, as they come; an interrupt ends them at once."""
     context = multiprocessing.get_context("spawn")
-    records = context.SimpleQueue()
-    pending: dict[Future, Cell] = {}
+    # One pipe for all: a record is far shorter than what the system writes in one piece.
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        min(workers, len(cells)), mp_context=context, initializer=_start_worker, initargs=(plan, writer)
+    )
+    try:
+        with _as_children_should_start():
+            pending = {pool.submit(_run_in_worker, cell): cell for cell in cells}
+        while pending:
+            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            while reader.poll():
+                bar.update(*reader.recv())
+            for future in done:
+                yield pending.pop(future), future.result()
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _as_children_should_start() -> Iterator[None]:
+    """Start processes with one thread each that leave Ctrl-C, sent to all of a terminal's processes, to this one."""
     threads_before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the children's libraries as they start
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
     try:
-        with ProcessPoolExecutor(
-            min(workers, len(cells)), mp_context=context, initializer=_start_worker, initargs=(plan, records)
-        ) as pool:
-            pending = {pool.submit(_run_in_worker, cell): cell for cell in cells}
-            try:
-                while pending:
-                    done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                    while not records.empty():
-                        bar.update(*records.get())
-                    for future in done:
-                        yield pending.pop(future), future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        yield
     finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
         if threads_before is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
@@ -208,10 +246,20 @@ def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress)
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(plan: Plan, records: Any) -> None:
+def _start_worker(plan: Plan, writer: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop_worker)
     torch.set_num_threads(1)
-    _worker.update(plan=plan, records=records)
+    _worker.update(plan=plan, writer=writer)
 
 
-def _run_in_worker(cell: Cell) -> dict[str, Any]:
-    return run_cell(_worker["plan"], cell, lambda record: _worker["records"].put((cell.folder, record)))
+def _run_in_worker(cell: Cell) -> tuple[dict[str, Any], Tensor | None]:
+    if _worker.get("stopped"):
+        sys.exit(1)
+    return run_cell(_worker["plan"], cell, lambda record: _worker["writer"].send((cell.folder, record)))
+
+
+def _stop_worker(*_: object) -> None:
+    """End the current run, temporary files removed, and those that the pool still hands out."""
+    _worker["stopped"] = True
+    sys.exit(1)

@@ -114,6 +114,38 @@ def test_a_tensor_of_ones_own():
     assert "nats_above_truth" not in table
 
 
+class _OwnPosterior(pv.DiagonalPosterior):
+    """A family of one's own."""
+
+
+def test_a_family_of_ones_own_is_compared_and_drawn(tmp_path):
+    settings = SMALL | {"posteriors": [_OwnPosterior], "seeds": (0,)}
+    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings, out=tmp_path / "out")
+    assert np.isfinite(table["nats_above_truth"]).all()
+    assert (tmp_path / "out" / "samples.png").exists()
+
+
+def test_nothing_but_failures(tmp_path):
+    settings = SMALL | {"posteriors": [pv.FlowPosterior], "seeds": (0,)}
+    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings, out=tmp_path / "out")
+    assert table["note"][0].startswith("failed: no closed form for KL(FlowDistribution")
+    assert np.isnan(table["test_neg_elbo"][0])
+    assert (tmp_path / "out" / "comparison.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"posteriors": ["diagonal"]}, "the posteriors must be classes or instances"),
+        ({"estimators": [pv.AnalyticELBO]}, r"must be an instance such as AnalyticELBO\(\)"),
+        ({"seeds": 2}, "seeds must be a sequence"),
+    ],
+)
+def test_misuse_is_named(settings, message):
+    with pytest.raises(TypeError, match=message):
+        pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL | settings)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

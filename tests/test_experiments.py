@@ -1,8 +1,11 @@
 """Every experiment runs for one epoch, and its command line answers bad input in one line."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,25 @@ def test_bad_input_of_a_benchmark(arguments, message):
     result = run("experiments.benchmarks.distributions", *arguments)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert message in result.stderr
+
+
+def test_every_run_failing_is_an_error(tmp_path):
+    result = run(
+        "experiments.synthetic", *TINY, "--posteriors", "flow", "--estimators", "analytic", "--out", tmp_path / "out"
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: every run failed; the first: failed: no closed form")
+
+
+def test_an_interrupt_ends_all_processes_quietly(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.synthetic", "--epochs", "500", "--workers", "2", "--out", tmp_path / "out"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(15)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert errors.startswith("interrupted")
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "out").rglob(".*-*"))

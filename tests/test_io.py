@@ -93,6 +93,14 @@ def test_damaged_files_are_refused(tmp_path, how):
         pv.load(tmp_path / "vae.safetensors")
 
 
+def test_swapped_programs_and_missing_folders(tmp_path):
+    model, guide = make_pair()
+    with pytest.raises(TypeError, match="the model must be of class GenerativeModel, not AmortizedGuide"):
+        pv.save(tmp_path / "vae.safetensors", guide, model)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        pv.save(tmp_path / "nowhere" / "vae.safetensors", model, guide)
+
+
 def test_missing_and_misnamed_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         pv.load(tmp_path / "vae.safetensors")

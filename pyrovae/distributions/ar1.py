@@ -30,7 +30,7 @@ class AR1Normal(TorchDistribution):
     Args:
         loc: mean μ, shape (*batch, d).
         scale: standard deviations σ > 0, shape (*batch, 1), shared by all dimensions, or (*batch, d).
-            A number stands for one shared by all.
+            A number or a tensor of no axes stands for one shared by all.
         correlation: ρ between neighbours, in (−1, 1), shape (*batch, 1) or (*batch, d−1), or a number.
         fisher_z: arctanh ρ, instead of ``correlation``: any real number, stable where ρ rounds to ±1.
         validate_args: whether to check the values too (shapes and types always are).
@@ -242,9 +242,12 @@ def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) 
         raise TypeError(f"{name} is of {value.dtype}, loc of {loc.dtype}; convert one of them")
     if value.device != loc.device:
         raise ValueError(f"{name} is on {value.device}, loc on {loc.device}; move one of them")
-    if value.dim() < 1 or value.shape[-1] not in (1, size):
+    if value.dim() == 0:
+        return value.unsqueeze(0)
+    if value.shape[-1] not in (1, size):
         raise ValueError(
-            f"the last axis of {name} must be 1 (shared) or {size} for loc of shape {tuple(loc.shape)}, "
+            f"the last axis of {name} must be 1 (shared){f' or {size}' if size > 1 else ''} "
+            f"for loc of shape {tuple(loc.shape)}, "
             f"but {name} has shape {tuple(value.shape)}"
         )
     return value

@@ -86,6 +86,8 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, not {value!r}")
+    if not isinstance(elbo, ELBO):
+        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
     check_learning_rate(learning_rate)
     if beta is not None and not callable(beta) and not 0 <= beta < math.inf:
         raise ValueError(f"beta must be a finite number ≥ 0 or a schedule, not {beta!r}")

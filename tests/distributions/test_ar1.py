@@ -106,3 +106,9 @@ def test_two_dimensions_with_a_scale_each_are_any_gaussian():
 def test_bad_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         AR1Normal(**{"loc": torch.zeros(3), "scale": torch.ones(1), "correlation": torch.zeros(1)} | arguments)
+
+
+def test_tensors_without_axes_are_shared_by_all():
+    q = AR1Normal(torch.zeros(2, 3), torch.tensor(2.0), torch.tensor(0.5))
+    torch.testing.assert_close(q.covariance_matrix, AR1Normal(torch.zeros(2, 3), 2.0, 0.5).covariance_matrix)
+    assert q.batch_shape == (2,)
