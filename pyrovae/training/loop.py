@@ -107,7 +107,6 @@ def fit(
     total_steps = epochs * steps_per_epoch
     batches = torch.Generator().manual_seed(seed)
     best_loss, best_state = math.inf, None
-    start = time.perf_counter()
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
         own_parameter_store(),
@@ -120,6 +119,7 @@ def fit(
         # Modules hold their parameters; functions, as under SVI, may announce new ones at any step.
         modules_only = isinstance(model, nn.Module) and isinstance(guide, nn.Module)
         registration = unregistered() if modules_only else nullcontext()
+        start = time.perf_counter()
         with registration, pyro.validation_enabled(False), mode(model, guide, training=True):
             for epoch in range(1, epochs + 1):
                 for index in torch.randperm(len(x), generator=batches).to(x.device).split(batch_size):
