@@ -5,6 +5,7 @@ from pyrovae import (
     distributions,
     elbo,
     evaluation,
+    exact,
     likelihoods,
     nn,
     plotting,
@@ -17,11 +18,14 @@ from pyrovae.distributions import AR1Normal
 from pyrovae.elbo import (
     AnalyticELBO,
     ClosedFormEntropyELBO,
+    DoublyReparameterizedELBO,
+    ImportanceWeightedELBO,
     MonteCarloELBO,
     NoClosedFormError,
     StickingTheLandingELBO,
+    audit,
 )
-from pyrovae.evaluation import active_directions, elbo_terms
+from pyrovae.evaluation import active_directions, elbo_terms, gradient_statistics, log_marginal
 from pyrovae.io import load, save
 from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 from pyrovae.posteriors import (
@@ -47,11 +51,13 @@ __all__ = [
     "BernoulliLikelihood",
     "ClosedFormEntropyELBO",
     "DiagonalPosterior",
+    "DoublyReparameterizedELBO",
     "FlowPosterior",
     "FullCovariancePosterior",
     "GaussianLikelihood",
     "GenerativeModel",
     "History",
+    "ImportanceWeightedELBO",
     "IsotropicPosterior",
     "Likelihood",
     "LowRankPosterior",
@@ -61,16 +67,20 @@ __all__ = [
     "Posterior",
     "StickingTheLandingELBO",
     "active_directions",
+    "audit",
     "compare",
     "datasets",
     "distributions",
     "elbo",
     "elbo_terms",
     "evaluation",
+    "exact",
     "fit",
+    "gradient_statistics",
     "likelihoods",
     "linear_warmup",
     "load",
+    "log_marginal",
     "nn",
     "plotting",
     "posteriors",

@@ -5,12 +5,13 @@ parameter names would train nothing, without a word. So every program carries a 
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import pyro
+from torch import nn
 
 from pyrovae.nn import ConfigurableModule
 
@@ -51,3 +52,17 @@ def unregistered() -> Iterator[None]:
         yield
     finally:
         _active.reset(token)
+
+
+@contextmanager
+def mode(*programs: Callable[..., Any], training: bool) -> Iterator[None]:
+    """Put module programs into training or evaluation mode, and back afterwards."""
+    modules = [m for program in programs if isinstance(program, nn.Module) for m in program.modules()]
+    before = [m.training for m in modules]
+    for module in modules:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, before, strict=True):
+            module.training = was_training

@@ -150,7 +150,7 @@ def test_trap_1_missing_closed_form_raises_and_names_everything():
             pyro.sample("z", dist.StudentT(5.0, torch.zeros(len(x), 2).double(), 1.0).to_event(1))
 
     with pytest.raises(
-        pv.NoClosedFormError, match=r"KL\(Independent\(StudentT\) ‖ Independent\(Normal\)\) at site 'z'"
+        pv.NoClosedFormError, match=r"KL\(StudentT ‖ Normal\) at site 'z'"
     ):
         pv.AnalyticELBO().differentiable_loss(model, guide, torch.randn(4, 3, dtype=torch.float64))
 
@@ -241,7 +241,7 @@ def test_data_of_the_wrong_width_are_refused():
 def test_a_flow_has_no_closed_form_and_says_so():
     model, guide = make_pair(pv.FlowPosterior)
     x = torch.randn(4, 3, dtype=torch.float64)
-    with pytest.raises(pv.NoClosedFormError, match=r"KL\(FlowDistribution ‖ Independent\(Normal\)\) at site"):
+    with pytest.raises(pv.NoClosedFormError, match=r"KL\(FlowPosterior ‖ Normal\) at site"):
         pv.AnalyticELBO().differentiable_loss(model, guide, x)
     pv.MonteCarloELBO().loss_and_grads(model, guide, x)
     assert all(p.grad is not None for p in guide.parameters())

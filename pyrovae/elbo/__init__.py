@@ -1,8 +1,11 @@
 """ELBO estimators, one a file; each is a :class:`pyro.infer.ELBO` whose value is −ELBO in nats."""
 
 from pyrovae.elbo.analytic import AnalyticELBO
+from pyrovae.elbo.auditing import Audit, SiteAudit, audit
 from pyrovae.elbo.base import BetaELBO, NoClosedFormError
 from pyrovae.elbo.closed_form_entropy import ClosedFormEntropyELBO
+from pyrovae.elbo.doubly_reparameterized import DoublyReparameterizedELBO
+from pyrovae.elbo.importance_weighted import ImportanceWeightedELBO
 from pyrovae.elbo.monte_carlo import MonteCarloELBO
 from pyrovae.elbo.sticking_the_landing import StickingTheLandingELBO
 
@@ -11,15 +14,22 @@ ESTIMATORS: dict[str, type[BetaELBO]] = {
     "analytic": AnalyticELBO,
     "closed-form-entropy": ClosedFormEntropyELBO,
     "sticking-the-landing": StickingTheLandingELBO,
+    "importance-weighted": ImportanceWeightedELBO,
+    "doubly-reparameterized": DoublyReparameterizedELBO,
 }
 """The estimators by their names on command lines and in files."""
 
 __all__ = [
     "ESTIMATORS",
     "AnalyticELBO",
+    "Audit",
     "BetaELBO",
     "ClosedFormEntropyELBO",
+    "DoublyReparameterizedELBO",
+    "ImportanceWeightedELBO",
     "MonteCarloELBO",
     "NoClosedFormError",
+    "SiteAudit",
     "StickingTheLandingELBO",
+    "audit",
 ]

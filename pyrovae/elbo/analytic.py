@@ -2,18 +2,16 @@
 
 from typing import Any
 
-import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
-from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.elbo.base import NoClosedFormError, ReparameterizedELBO, describe
+from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, describe, same_scale
 
 
-class AnalyticELBO(ReparameterizedELBO, TraceMeanField_ELBO):
+class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
     """−ELBO with the KL in closed form: E_q[log p(x|z)] sampled, β KL(q(z|x) ‖ p(z)) exact.
 
     Pyro's ``TraceMeanField_ELBO`` made strict: where a pair of distributions has no registered KL the
@@ -31,9 +29,11 @@ class AnalyticELBO(ReparameterizedELBO, TraceMeanField_ELBO):
         for name, site in model_trace.nodes.items():
             if site["type"] == "sample":
                 if site["is_observed"]:
-                    bound = bound + site["log_prob_sum"]
+                    bound = bound + self._term(name, "sampled", site["log_prob_sum"], site)
                 else:
-                    bound = bound - self._site_kl(name, guide_trace.nodes[name], site).sum()
+                    guide_site = guide_trace.nodes[name]
+                    kl = self._site_kl(name, guide_site, site).sum()
+                    bound = bound + self._term(name, "closed form", -kl, site, guide_site)
         return bound
 
     @staticmethod
@@ -41,7 +41,7 @@ class AnalyticELBO(ReparameterizedELBO, TraceMeanField_ELBO):
         """β KL(q ‖ p) of a latent site, shape (*batch), with the guide's scale and mask."""
         q, p = guide_site["fn"], model_site["fn"]
         for what in ("scale", "mask"):
-            if not _same(guide_site[what], model_site[what]):
+            if not same_scale(guide_site[what], model_site[what]):
                 raise ValueError(
                     f"site {name!r} has another {what} in the guide than in the model, so its terms do not make up "
                     f"a multiple of KL(q ‖ p); set the {what} on both sides, or use MonteCarloELBO"
@@ -54,13 +54,3 @@ class AnalyticELBO(ReparameterizedELBO, TraceMeanField_ELBO):
                 "use MonteCarloELBO, or register one with torch.distributions.register_kl"
             ) from None
         return scale_and_mask(kl.expand(q.batch_shape), guide_site["scale"], guide_site["mask"])
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Whether two scales or masks, numbers, tensors or None, are equal."""
-    if left is right:
-        return True
-    if isinstance(left, Tensor) and isinstance(right, Tensor):
-        # a comparison of values waits for the device: only where Pyro validates
-        return not is_validation_enabled() or torch.equal(left, right)
-    return not isinstance(left, Tensor) and not isinstance(right, Tensor) and left == right

@@ -3,10 +3,11 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.poutine as poutine
-from pyro.distributions.util import scale_and_mask
+import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
@@ -14,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
+from torch.distributions import Independent
 
 Program = Callable[..., Any]
 
@@ -28,6 +30,17 @@ class LatentScaleMessenger(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if not msg["is_observed"]:
             msg["scale"] = self.beta * msg["scale"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What an estimator's own code added to the bound for a sample site, and how it came by it."""
+
+    site: str
+    how: str
+    nats: Tensor
+    model_site: dict[str, Any]
+    guide_site: dict[str, Any] | None
 
 
 class BetaELBO(Trace_ELBO):
@@ -45,8 +58,8 @@ class BetaELBO(Trace_ELBO):
 
     def __init__(
         self,
-        beta: float = 1.0,
         *,
+        beta: float = 1.0,
         num_particles: int = 1,
         vectorize_particles: bool = False,
         max_plate_nesting: int = 1,
@@ -61,6 +74,20 @@ class BetaELBO(Trace_ELBO):
             max_plate_nesting=max_plate_nesting,
         )
         self.beta: float | Tensor = float(beta)
+        self._notes: list[Note] | None = None  # filled where an audit listens
+
+    def _term(
+        self,
+        name: str,
+        how: str,
+        value: Tensor,
+        model_site: dict[str, Any],
+        guide_site: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """A site's contribution to the bound, noted where an audit listens."""
+        if self._notes is not None:
+            self._notes.append(Note(name, how, value.detach(), model_site, guide_site))
+        return value
 
     def _weigh(self, program: Program) -> Program:
         plain = isinstance(self.beta, float) and self.beta == 1
@@ -77,19 +104,30 @@ class NoClosedFormError(NotImplementedError):
 class ReparameterizedELBO(BetaELBO):
     """Base of estimators that differentiate through draws and score only what they need.
 
-    A subclass gives the bound at one draw; its gradient by automatic differentiation is the estimator's.
+    The gradient of their loss by automatic differentiation is the estimator's.
     """
 
     @abstractmethod
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        """The bound at one draw, summed over the plate, in nats."""
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """−bound, summed over the plate, in nats."""
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """−bound, summed over the plate, in nats; not differentiable."""
+        return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """−bound, with gradients added to the parameters'."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return loss.item()
 
     def _scored(self, name: str, site: dict[str, Any]) -> bool:
         """Whether the model's log-density at a site is needed."""
         return True
 
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
-        guide_trace = poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
+        guide_trace = self._trace_guide(guide, args, kwargs)
         model_trace = poutine.trace(poutine.replay(self._weigh(model), trace=guide_trace)).get_trace(*args, **kwargs)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
@@ -101,6 +139,10 @@ class ReparameterizedELBO(BetaELBO):
                 if site["type"] == "sample" and self._scored(name, site):
                     check_site_shape(site, self.max_plate_nesting)
         return model_trace, guide_trace
+
+    def _trace_guide(self, guide: Program, args: tuple, kwargs: dict) -> Trace:
+        """The guide's draws, as the model is to see them."""
+        return poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
 
     def _check_latents(self, model_trace: Trace, guide_trace: Trace) -> None:
         alternative = f"{type(self).__name__} cannot be used; use MonteCarloELBO"
@@ -117,13 +159,13 @@ class ReparameterizedELBO(BetaELBO):
             if name not in guide_trace:
                 raise NoClosedFormError(f"latent site {name!r} of the model is missing in the guide")
 
-    def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
-        loss = -self._bound(model_trace, guide_trace)
-        return loss.detach(), loss
 
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """−bound, summed over the plate, in nats; not differentiable."""
-        return self.differentiable_loss(model, guide, *args, **kwargs).item()
+class SampleMeanELBO(ReparameterizedELBO):
+    """Base of estimators that are a mean over draws; a subclass gives the bound at one draw."""
+
+    @abstractmethod
+    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        """The bound at one draw, summed over the plate, in nats."""
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """−bound, summed over the plate, in nats."""
@@ -133,14 +175,29 @@ class ReparameterizedELBO(BetaELBO):
         return total / self.num_particles
 
 
-def site_log_prob(site: dict[str, Any], value: Tensor | None = None) -> Tensor:
-    """A site's log-density with its scale and mask, shape (*plates), at its own value or another."""
-    value = site["value"] if value is None else value
-    return scale_and_mask(site["fn"].log_prob(value), site["scale"], site["mask"])
+def latent_sites(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The latent sample sites of a trace by name, choices of subsamples left out."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site["is_observed"] and type(site["fn"]).__name__ != "_Subsample"
+    }
+
+
+def same_scale(left: Any, right: Any) -> bool:
+    """Whether two scales or masks, numbers, tensors or None, are equal."""
+    if left is right:
+        return True
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        # a comparison of values waits for the device: only where Pyro validates
+        return not is_validation_enabled() or torch.equal(left, right)
+    return not isinstance(left, Tensor) and not isinstance(right, Tensor) and left == right
 
 
 def describe(distribution: Any) -> str:
-    """Class name, with what an Independent or a transformed distribution wraps."""
+    """A distribution's name: its class, an Independent by what it wraps."""
     base = getattr(distribution, "base_dist", None)
-    name = type(distribution).__name__
+    name = getattr(distribution, "name", type(distribution).__name__)
+    if isinstance(distribution, Independent):
+        return describe(base)
     return name if base is None else f"{name}({describe(base)})"

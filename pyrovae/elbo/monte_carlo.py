@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.elbo.base import BetaELBO
+from pyrovae.elbo.base import BetaELBO, latent_sites
 
 
 class MonteCarloELBO(BetaELBO):
@@ -21,7 +22,26 @@ class MonteCarloELBO(BetaELBO):
         total: Any = 0.0
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             if guide_trace.nonreparam_stochastic_nodes:
+                if self._notes is not None:
+                    self._bound(model_trace, guide_trace)
                 return super().differentiable_loss(model, guide, *args, **kwargs)
             # both programs' scores at one draw: nothing leaves the device
-            total = total + guide_trace.log_prob_sum() - model_trace.log_prob_sum()
+            total = total - self._bound(model_trace, guide_trace)
         return total / self.num_particles
+
+    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        model_trace.compute_log_prob()
+        guide_trace.compute_log_prob()
+        latents = latent_sites(guide_trace)
+        bound: Any = 0.0
+        for name, site in model_trace.nodes.items():
+            if site["type"] == "sample" and name not in latents:
+                bound = bound + self._term(name, "sampled", site["log_prob_sum"], site)
+        for name, site in latents.items():
+            on_model_side = model_trace.nodes.get(name)  # an auxiliary site is in the guide alone
+            value = -site["log_prob_sum"]
+            if on_model_side is not None:
+                value = value + on_model_side["log_prob_sum"]
+            how = "sampled" if site["fn"].has_rsample else "sampled, score-function gradient"
+            bound = bound + self._term(name, how, value, on_model_side, site)
+        return bound

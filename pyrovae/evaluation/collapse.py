@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.distributions import mean_of
-from pyrovae.training.programs import mode
+from pyrovae.registration import mode
 from pyrovae.vae import AmortizedGuide
 
 

@@ -11,8 +11,8 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.registration import unregistered
-from pyrovae.training.programs import Program, mode
+from pyrovae.registration import mode, unregistered
+from pyrovae.training.programs import Program
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from pyrovae.posteriors.base import Posterior
 class FlowDistribution(ZukoToPyro):
     """A zuko flow as a reparameterised Pyro distribution whose log-density is always computed, never cached."""
 
+    name = "FlowPosterior"
+    """What messages call it: the distribution has no parameters to tell it by."""
+
     def __call__(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
         """Draw z, differentiable in the parameters."""
         return self.dist.rsample(torch.Size(sample_shape))

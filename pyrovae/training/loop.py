@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,13 +16,13 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyrovae.registration import unregistered
+from pyrovae.elbo.auditing import audit
+from pyrovae.registration import mode, unregistered
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.programs import (
     Program,
     announced_parameters,
     find_nonfinite,
-    mode,
     own_parameter_store,
     state_tensors,
     trainable_parameters,
@@ -47,6 +48,7 @@ def fit(
     seed: int = 0,
     validation: Tensor | np.ndarray | None = None,
     device: str | torch.device | None = None,
+    strict: bool = False,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> History:
@@ -72,7 +74,9 @@ def fit(
         validation: data (num, …) on which the loss is evaluated after each epoch, with the same noise
             each time; the best state is then kept.
         device: where to train; by default where the parameters are.
-        progress: whether to show a progress bar (on a terminal).
+        strict: refuse an estimator that would fall back to sampling, see :func:`~pyrovae.audit`.
+        progress: whether to say in one line what the estimator computes, and to show a progress bar (on a
+            terminal).
         on_epoch: called with each epoch's record.
 
     Returns:
@@ -115,6 +119,15 @@ def fit(
         torch.manual_seed(seed)
         parameters = _check_programs(model, guide, x, x_validation, batch_size, elbo)
         known = {id(parameter) for parameter in parameters}
+        if strict or progress:
+            try:
+                audited = audit(model, guide, _at_final_beta(elbo, beta), x[:batch_size], strict=strict)
+            except TypeError:  # another package's estimator
+                if strict:
+                    raise
+            else:
+                if progress:
+                    tqdm.write(audited.line, file=sys.stderr)
         optimizer = torch.optim.Adam(parameters, fused=True)
         # Modules hold their parameters; functions, as under SVI, may announce new ones at any step.
         modules_only = isinstance(model, nn.Module) and isinstance(guide, nn.Module)
@@ -250,11 +263,11 @@ def _check_programs(
 
 
 def _at_final_beta(elbo: ELBO, beta: float | Schedule | None) -> ELBO:
-    """The estimator with the β that a schedule ends at, so that epochs compare."""
-    if not callable(beta):
+    """The estimator with the β that the training ends at, so that epochs compare."""
+    if beta is None:
         return elbo
     elbo = copy.copy(elbo)
-    elbo.beta = float(beta(1.0))
+    elbo.beta = float(beta(1.0)) if callable(beta) else float(beta)
     return elbo
 
 

@@ -9,6 +9,7 @@ import pyro.poutine as poutine
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 Program = Callable[..., Any]
 _MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
@@ -80,20 +81,6 @@ def state_tensors(model: Program, guide: Program, parameters: list[Tensor]) -> l
     return [*parameters, *buffers]
 
 
-@contextmanager
-def mode(model: Program, guide: Program, training: bool) -> Iterator[None]:
-    """Put module programs into training or evaluation mode, and back afterwards."""
-    modules = [m for program in (model, guide) if isinstance(program, nn.Module) for m in program.modules()]
-    before = [m.training for m in modules]
-    for module in modules:
-        module.training = training
-    try:
-        yield
-    finally:
-        for module, was_training in zip(modules, before, strict=True):
-            module.training = was_training
-
-
 @torch.no_grad()
 def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]) -> str:
     """Say what holds the first value that is not finite: a parameter, or a sample site's value or log-density."""
@@ -110,3 +97,15 @@ def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[T
             if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                 return f"the {where}'s log-density at site {name!r} ({type(site['fn']).__name__})"
     return "no single site's value or log-density (a divergence between sites, then)"
+
+
+class FunctionalNoise(TorchFunctionMode):
+    """Draw standard normal noise as a value, where ``torch.distributions`` fills a tensor in place.
+
+    ``torch.vmap`` refuses the latter, since one tensor cannot hold a different draw for each of its entries.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.normal_ and len(args) == 1 and not kwargs:
+            return torch.randn(args[0].shape, dtype=args[0].dtype, device=args[0].device)
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,296 @@
+"""How noisy an estimator's gradient is, part by part of the networks."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+
+from pyrovae.registration import mode, unregistered
+from pyrovae.training.programs import (
+    FunctionalNoise,
+    Program,
+    announced_parameters,
+    own_parameter_store,
+    trainable_parameters,
+)
+from pyrovae.vae import AmortizedGuide
+
+_GROUPS = 32
+"""Groups of repeats that the jackknife leaves out one by one."""
+
+
+@dataclass(frozen=True)
+class PartStatistics:
+    """Statistics of the gradient of one part, of the loss in nats per datum; ± by the jackknife.
+
+    Attributes:
+        part: name of the part.
+        num_parameters: its size.
+        mean_norm: ‖E g‖, estimated without the noise's share; 0 where the noise hides it.
+        variance: tr Cov(g), summed over the part's parameters.
+        variance_stderr: its standard error.
+        snr: signal-to-noise ratio ‖E g‖ / √(tr Cov(g)).
+        snr_stderr: its standard error.
+        variance_seconds: variance × seconds of one gradient, the smaller the better: n times cheaper is worth n
+            times the variance.
+    """
+
+    part: str
+    num_parameters: int
+    mean_norm: float
+    variance: float
+    variance_stderr: float
+    snr: float
+    snr_stderr: float
+    variance_seconds: float
+
+
+@dataclass(frozen=True)
+class GradientStatistics:
+    """What :func:`gradient_statistics` found.
+
+    Attributes:
+        parts: one entry a part.
+        loss: mean of the loss, nats per datum.
+        loss_stderr: its standard error.
+        loss_variance: variance of one loss.
+        loss_variance_stderr: its standard error.
+        seconds: of one loss and gradient, the median of some evaluated one by one.
+        num_repeats: number of gradients.
+        vectorized: whether the repeats ran in one pass under ``torch.vmap``.
+        mean: E g by part, each a flat tensor in float64 on the CPU.
+    """
+
+    parts: tuple[PartStatistics, ...]
+    loss: float
+    loss_stderr: float
+    loss_variance: float
+    loss_variance_stderr: float
+    seconds: float
+    num_repeats: int
+    vectorized: bool
+    mean: dict[str, Tensor]
+
+    def __getitem__(self, part: str) -> PartStatistics:
+        """The entry of that name."""
+        return {entry.part: entry for entry in self.parts}[part]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a part."""
+        return pd.DataFrame([asdict(entry) for entry in self.parts])
+
+
+def gradient_statistics(
+    model: Program, guide: Program, elbo: ELBO, x: Tensor, num_repeats: int = 200, *, seed: int = 0
+) -> GradientStatistics:
+    """Mean, variance and signal-to-noise ratio of an estimator's gradient at the programs' present parameters.
+
+    The gradient is that of the loss in nats per datum over the whole of ``x`` as one batch; only the draws of z
+    vary. The parts are ``"encoder location head"``, ``"encoder covariance head"``, ``"encoder body"`` and
+    ``"decoder"`` for an :class:`~pyrovae.AmortizedGuide` (``"guide"`` otherwise), and ``"encoder"`` for all of
+    the guide's together. Repeats run under ``torch.vmap`` where both programs are modules and can be.
+
+    Args:
+        model: Pyro program of the joint density.
+        guide: Pyro program of q(z|x).
+        elbo: the estimator.
+        x: a batch of data (num, …), of the programs' dtype and device.
+        num_repeats: number of gradients, at least 2.
+        seed: of the draws; the caller's random state is left as it was.
+
+    Raises:
+        ValueError: too few repeats, or nothing to train.
+    """
+    if not isinstance(num_repeats, int) or num_repeats < 2:
+        raise ValueError(f"num_repeats must be an integer of at least 2, not {num_repeats!r}")
+    devices = [x.device] if x.is_cuda else []
+    with (
+        own_parameter_store(),
+        torch.random.fork_rng(devices=devices),
+        pyro.validation_enabled(False),
+        mode(model, guide, training=False),
+    ):
+        torch.manual_seed(seed)
+        parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
+        parts = _parts(model, guide, parameters, x)
+
+        def one_gradient() -> Tensor:
+            loss = elbo.differentiable_loss(model, guide, x) / len(x)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            flat = [
+                torch.zeros_like(p).flatten() if g is None else g.flatten()
+                for p, g in zip(parameters, gradients, strict=True)
+            ]
+            return torch.cat([loss.detach().reshape(1), *flat])
+
+        seconds = _seconds(one_gradient, min(num_repeats, 20))
+        vectorized = False
+        if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
+            try:
+                sums = _Sums(parts, _in_one_pass(model, guide, elbo, x, parameters, num_repeats), num_repeats)
+                vectorized = True
+            except RuntimeError:  # programs that cannot be mapped: values that decide on control flow, for instance
+                torch.manual_seed(seed)
+        if not vectorized:
+            sums = _Sums(parts, (one_gradient().unsqueeze(0) for _ in range(num_repeats)), num_repeats)
+    return sums.statistics(seconds, vectorized)
+
+
+def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) -> dict[str, Tensor]:
+    """Positions of each part's entries in the parameters laid end to end."""
+    owner: dict[int, str] = {}
+    if isinstance(guide, nn.Module):
+        for name, parameter in guide.named_parameters():
+            part = "guide"
+            if isinstance(guide, AmortizedGuide):
+                head, _, rest = name.partition(".")
+                part = "encoder body"
+                if head == "posterior_head":
+                    part = "encoder location head" if rest.startswith("loc_head.") else "encoder covariance head"
+            owner[id(parameter)] = part
+    else:
+        with poutine.trace(param_only=True) as capture, torch.no_grad():
+            guide(x)
+        owner |= {id(parameter): "guide" for parameter in announced_parameters(capture.trace)}
+    positions: dict[str, list[Tensor]] = {}
+    start = 0
+    for tensor in parameters:
+        entries = torch.arange(start, start + tensor.numel())
+        start += tensor.numel()
+        part = owner.get(id(tensor), "decoder")
+        positions.setdefault(part, []).append(entries)
+        if part.startswith("encoder"):
+            positions.setdefault("encoder", []).append(entries)
+    order = ("encoder location head", "encoder covariance head", "encoder body", "encoder", "guide", "decoder")
+    return {part: torch.cat(positions[part]) for part in order if part in positions}
+
+
+def _seconds(function: Callable[[], object], repeats: int) -> float:
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+class _Pair(nn.Module):
+    """Two programs and an estimator as one module, whose parameters can be put in from outside."""
+
+    def __init__(self, model: nn.Module, guide: nn.Module, elbo: ELBO) -> None:
+        super().__init__()
+        self.model, self.guide, self.elbo = model, guide, elbo
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.elbo.differentiable_loss(self.model, self.guide, x) / len(x)
+
+
+def _in_one_pass(
+    model: nn.Module, guide: nn.Module, elbo: ELBO, x: Tensor, parameters: list[Tensor], num_repeats: int
+) -> Iterator[Tensor]:
+    """Losses and gradients of many draws at once, in chunks (num, 1 + parameters)."""
+    pair = _Pair(model, guide, elbo)
+    names = {id(tensor): name for name, tensor in pair.named_parameters()}
+    values = {names[id(tensor)]: tensor.detach() for tensor in parameters}
+    gradient_and_loss = torch.func.grad_and_value(lambda v: torch.func.functional_call(pair, v, (x,)))
+    rows = len(x) * elbo.num_particles
+    size = max(1, min(64, 2**14 // rows, 2**24 // sum(p.numel() for p in parameters)))
+    for chunk in torch.empty(num_repeats).split(size):
+        with unregistered(), FunctionalNoise():
+            gradients, losses = torch.vmap(
+                lambda _: gradient_and_loss(values), randomness="different", in_dims=0, chunk_size=None
+            )(torch.zeros(len(chunk), device=x.device))
+        flat = [gradients[name].reshape(len(chunk), -1) for name in values]
+        yield torch.cat([losses.reshape(-1, 1), *flat], dim=1)
+
+
+class _Sums:
+    """Sums of gradients by group of repeats, relative to the first gradient so that no digits are lost."""
+
+    def __init__(self, parts: dict[str, Tensor], chunks: Iterator[Tensor], num_repeats: int) -> None:
+        self.parts = parts
+        self.groups = min(_GROUPS, num_repeats)
+        self.losses: list[Tensor] = []
+        self.counts = torch.zeros(self.groups, dtype=torch.float64)
+        row = 0
+        for chunk in chunks:
+            rows = chunk.detach().double().cpu()
+            self.losses.append(rows[:, 0])
+            gradients = rows[:, 1:]
+            if row == 0:
+                self.origin = gradients[0].clone()
+                self.sums = torch.zeros(self.groups, gradients.shape[1], dtype=torch.float64)
+                self.squares = {part: torch.zeros(self.groups, dtype=torch.float64) for part in parts}
+            shifted = gradients - self.origin
+            group = (torch.arange(row, row + len(rows)) * self.groups) // num_repeats
+            self.sums.index_add_(0, group, shifted)
+            self.counts.index_add_(0, group, torch.ones(len(rows), dtype=torch.float64))
+            for part, entries in parts.items():
+                self.squares[part].index_add_(0, group, shifted[:, entries].square().sum(1))
+            row += len(rows)
+
+    def statistics(self, seconds: float, vectorized: bool) -> GradientStatistics:
+        losses = torch.cat(self.losses)
+        num, total = len(losses), self.sums.sum(0)
+        entries_of_all = []
+        for part, entries in self.parts.items():
+            squares = self.squares[part]
+            signal, variance, snr = self._moments(
+                total[entries], squares.sum(), torch.tensor(num, dtype=torch.float64), entries
+            )
+            if self.groups > 2:
+                _, variances, snrs = self._moments(
+                    (total - self.sums)[:, entries], squares.sum() - squares, num - self.counts, entries
+                )
+                variance_stderr, snr_stderr = _jackknife(variances), _jackknife(snrs)
+            else:
+                variance_stderr = snr_stderr = math.nan
+            entries_of_all.append(
+                PartStatistics(
+                    part=part,
+                    num_parameters=len(entries),
+                    mean_norm=signal.clamp_min(0).sqrt().item(),
+                    variance=variance.item(),
+                    variance_stderr=variance_stderr,
+                    snr=snr.item(),
+                    snr_stderr=snr_stderr,
+                    variance_seconds=variance.item() * seconds,
+                )
+            )
+        mean = self.origin + total / num
+        fourth = (losses - losses.mean()).square()
+        return GradientStatistics(
+            parts=tuple(entries_of_all),
+            loss=losses.mean().item(),
+            loss_stderr=(losses.std() / math.sqrt(num)).item(),
+            loss_variance=losses.var().item(),
+            loss_variance_stderr=(fourth.std() / math.sqrt(num)).item(),
+            seconds=seconds,
+            num_repeats=num,
+            vectorized=vectorized,
+            mean={part: mean[entries] for part, entries in self.parts.items()},
+        )
+
+    def _moments(self, sums: Tensor, squares: Tensor, num: Tensor, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """‖E g‖² without the noise's share, tr Cov(g) and the signal-to-noise ratio, of one or many sets of repeats."""
+        variance = ((squares - sums.square().sum(-1) / num) / (num - 1)).clamp_min(0)
+        mean = self.origin[entries] + sums / num.unsqueeze(-1)
+        signal = mean.square().sum(-1) - variance / num
+        return signal, variance, (signal.clamp_min(0) / variance).sqrt()
+
+
+def _jackknife(values: Tensor) -> float:
+    """Standard error from the values with one group left out each."""
+    groups = len(values)
+    return ((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt().item()

@@ -1,0 +1,116 @@
+"""Log p(x) of a trained model, by sampling."""
+
+import math
+from dataclasses import dataclass
+
+import pyro
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae.elbo import ImportanceWeightedELBO
+from pyrovae.registration import mode, unregistered
+from pyrovae.training.programs import Program
+
+_ROWS_AT_ONCE = 2**15
+"""Draws × data evaluated in one pass, which bounds the memory."""
+
+
+@dataclass(frozen=True)
+class LogMarginal:
+    """Estimates of log p(x) in nats per datum.
+
+    Attributes:
+        per_datum: shape (num,), in float64 on the CPU.
+        stderr_per_datum: Monte Carlo standard error of each, shape (num,).
+        effective_sample_size: (Σ w)² / Σ w² of each datum's weights, shape (num,).
+    """
+
+    per_datum: Tensor
+    stderr_per_datum: Tensor
+    effective_sample_size: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Mean over the data."""
+        return self.per_datum.mean().item()
+
+    @property
+    def stderr_data(self) -> float:
+        """Standard error of the mean due to which data were drawn."""
+        return (self.per_datum.std() / math.sqrt(len(self.per_datum))).item()
+
+    @property
+    def stderr_monte_carlo(self) -> float:
+        """Standard error of the mean due to how well each datum's value was estimated."""
+        return (self.stderr_per_datum.square().sum().sqrt() / len(self.per_datum)).item()
+
+
+@torch.no_grad()
+def log_marginal(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    method: str = "importance",
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> LogMarginal:
+    """Estimate log p(x) for each datum: log-mean-exp of importance weights p(x, z)/q(z|x) at draws from the guide.
+
+    A lower bound in expectation, whose error falls with ``num_samples``; memory does not grow with the data or
+    with ``num_samples``.
+
+    Args:
+        model: Pyro program of the joint density, with the data along a plate.
+        guide: Pyro program of q(z|x), reparameterised.
+        x: data (num, …), of the programs' dtype and device.
+        method: ``"importance"``.
+        num_samples: draws of z per datum.
+        seed: of the draws; the caller's random state is left as it was.
+        progress: whether to show a progress bar (on a terminal).
+
+    Raises:
+        ValueError: an unknown method or no samples.
+        NoClosedFormError: a latent site outside the data plate, or one that is not reparameterised.
+    """
+    if method != "importance":
+        raise ValueError(f"unknown method {method!r}; choose 'importance'")
+    if not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
+    if x.dim() < 1 or len(x) == 0:
+        raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
+    data_at_once = min(len(x), 1024)
+    draws_at_once = max(1, min(num_samples, _ROWS_AT_ONCE // data_at_once))
+    sizes = [len(part) for part in torch.empty(num_samples).split(draws_at_once)]
+    moments = []
+    with (
+        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        pyro.validation_enabled(False),
+        unregistered(),
+        mode(model, guide, training=False),
+        tqdm(total=len(x), unit="datum", disable=None if progress else True) as bar,
+    ):
+        torch.manual_seed(seed)
+        for chunk in x.split(data_at_once):
+            log_sum = torch.full((2, len(chunk)), -math.inf, dtype=torch.float64)
+            for size in sizes:
+                log_w = _log_weights(model, guide, chunk, size)
+                log_sum = torch.logaddexp(log_sum, torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)]))
+            moments.append(log_sum)
+            bar.update(len(chunk))
+    first, second = torch.cat(moments, dim=1)
+    effective = (2 * first - second).exp()
+    relative_variance = (1 / effective - 1 / num_samples).clamp_min(0) * num_samples / max(1, num_samples - 1)
+    stderr = relative_variance.sqrt() if num_samples > 1 else torch.full_like(first, math.nan)
+    return LogMarginal(first - math.log(num_samples), stderr, effective)
+
+
+def _log_weights(model: Program, guide: Program, x: Tensor, num: int) -> Tensor:
+    """Log weights of ``num`` draws for each datum, shape (num, len(x)), in float64 on the CPU."""
+    log_w = ImportanceWeightedELBO(num_particles=num).log_weights(model, guide, x).double().cpu()
+    sizes = [size for size in log_w.shape[1:] if size > 1] or [1]
+    if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
+        raise ValueError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
+    return log_w.reshape(num, len(x))
