@@ -159,9 +159,10 @@ class LinearGaussianVAE:
         def objective(values: object) -> tuple[float, object]:
             with torch.no_grad():
                 bias.copy_(torch.as_tensor(values))
-            q = head(nothing)
-            kl = 0.5 * (self.precision * covariance_of(q)).sum() - q.entropy()
-            (gradient,) = torch.autograd.grad(kl, bias)
+            with torch.enable_grad():
+                q = head(nothing)
+                kl = 0.5 * (self.precision * covariance_of(q)).sum() - q.entropy()
+                (gradient,) = torch.autograd.grad(kl, bias)
             return kl.item(), gradient.numpy()
 
         with torch.random.fork_rng(devices=[]):

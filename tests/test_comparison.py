@@ -128,7 +128,7 @@ def test_a_family_of_ones_own_is_compared_and_drawn(tmp_path):
 def test_nothing_but_failures(tmp_path):
     settings = SMALL | {"posteriors": [pv.FlowPosterior], "seeds": (0,)}
     table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings, out=tmp_path / "out")
-    assert table["note"][0].startswith("failed: no closed form for KL(FlowDistribution")
+    assert table["note"][0].startswith("failed: no closed form for KL(FlowPosterior")
     assert np.isnan(table["test_neg_elbo"][0])
     assert (tmp_path / "out" / "comparison.md").exists()
 

@@ -6,28 +6,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.exact import LinearGaussianVAE
 
 
 def linear_gaussian(d=2, n=3, sigma=0.7):
-    """x = Az + b + noise, with a guide of full covariance set to the exact posterior, in float64."""
-    model = pv.GenerativeModel(nn.Identity(), pv.GaussianLikelihood(d, n, scale=sigma), d).double()
-    guide = pv.AmortizedGuide(nn.Identity(), pv.FullCovariancePosterior(n, d)).double()
-    with torch.no_grad():
-        head, loadings, offset = guide.posterior_head, *model.likelihood.loc_head.parameters()
-        covariance = torch.linalg.inv(torch.eye(d).double() + loadings.T @ loadings / sigma**2)
-        gain = covariance @ loadings.T / sigma**2
-        head.loc_head.weight.copy_(gain)
-        head.loc_head.bias.copy_(-gain @ offset)
-        factor = torch.linalg.cholesky(covariance)
-        head.covariance_head.weight.zero_()
-        head.covariance_head.bias[:d] = torch.log(torch.expm1(factor.diagonal() - 1e-6))
-        head.covariance_head.bias[d:] = factor[torch.tril_indices(d, d, -1).unbind()]
-    p_x = dist.MultivariateNormal(offset.detach(), loadings @ loadings.T + sigma**2 * torch.eye(n).double())
-    return model, guide, p_x
+    """A linear-Gaussian VAE as programs, its guide at the exact posterior, and p(x)."""
+    truth = LinearGaussianVAE(torch.randn(n, d), sigma, torch.randn(n))
+    return truth.to_model(), truth.to_guide(), truth.marginal
 
 
 def gradients(elbo, model, guide, x, repeats, seed=0):
@@ -62,6 +50,34 @@ def test_sticking_the_landing_sticks():
     assert variance["sticking-the-landing"][0] < 1e-10 * variance["monte-carlo"][0]
     assert variance["sticking-the-landing"][1] == pytest.approx(variance["monte-carlo"][1], rel=1e-6)
     assert variance["analytic"][0] > 0.1 * variance["monte-carlo"][0]
+    for k in (1, 5):
+        of_guide, of_model = gradients(pv.DoublyReparameterizedELBO(k), model, guide, x, 50)
+        assert of_guide.var(0).sum().item() < 1e-10 * variance["monte-carlo"][0]
+        assert of_model.var(0).sum().item() > 0.01 * variance["monte-carlo"][1]
+
+
+def test_the_order_of_the_gradient_variances():
+    """THEORY.md, section 4: on a linear-Gaussian model with a full-rank q, at three of its values."""
+    torch.manual_seed(1)
+    truth = LinearGaussianVAE(torch.randn(6, 4), 0.5, torch.randn(6))
+    model, x = truth.to_model(), truth.sample(32)
+    at = {
+        "prior": truth.gaussian_guide(torch.zeros(4, 6).double(), torch.eye(4).double()),
+        "mean-field": truth.gaussian_guide(truth.gain, truth.best_covariance("diagonal")),
+        "exact": truth.to_guide(),
+    }
+    names = ("monte-carlo", "analytic", "sticking-the-landing")
+    variance = {
+        where: [pv.gradient_statistics(model, guide, ESTIMATORS[name](), x, 400)["encoder"].variance for name in names]
+        for where, guide in at.items()
+    }
+    sampled, analytic, path = variance["exact"]
+    assert sampled > analytic > 1e10 * path
+    sampled, analytic, path = variance["mean-field"]
+    assert sampled > analytic > 2 * path
+    sampled, analytic, path = variance["prior"]
+    assert sampled > analytic
+    assert path == pytest.approx(analytic, rel=1e-6)  # there they are the same, draw by draw
 
 
 def test_monte_carlos_value_is_log_p_at_the_exact_posterior():

@@ -1,5 +1,6 @@
 """The importance-weighted pair: the bound it claims, its gradients, and what it refuses."""
 
+import itertools
 import math
 
 import pyro
@@ -17,7 +18,7 @@ PAIR = (pv.ImportanceWeightedELBO, pv.DoublyReparameterizedELBO)
 both = pytest.mark.parametrize("elbo_class", PAIR)
 
 
-@pytest.fixture()
+@pytest.fixture
 def linear():
     return LinearGaussianVAE(torch.tensor([[1.0, 0.3], [-0.4, 0.8], [0.5, 0.5]]), 0.7, torch.tensor([0.2, 0.0, -1.0]))
 
@@ -60,15 +61,14 @@ def test_the_bound_rises_with_k_to_log_p(elbo_class, linear):
     log_p = linear.log_prob(x).sum().item()
     elbo = log_p - dense_kl(guide.posterior(x), linear.posterior(x)).sum().item()
     means, stderrs = [], []
-    for k in (1, 5, 50, 500):
-        values = torch.tensor([-elbo_class(k).loss(model, guide, x) for _ in range(60)])
+    for k in (1, 5, 50):
+        values = torch.tensor([-elbo_class(k).loss(model, guide, x) for _ in range(400)], dtype=torch.float64)
         means.append(values.mean().item())
-        stderrs.append(values.std().item() / math.sqrt(60))
+        stderrs.append(values.std().item() / math.sqrt(400))
     assert means[0] == pytest.approx(elbo, abs=5 * stderrs[0])
-    for i in range(3):
+    for i in range(2):
         assert means[i + 1] > means[i] + 3 * math.hypot(stderrs[i], stderrs[i + 1])
-    assert means[-1] == pytest.approx(log_p, abs=0.05 + 5 * stderrs[-1])
-    assert log_p - means[1] > 1
+    assert 0 < log_p - means[-1] < 0.03 * (log_p - means[0])
 
 
 @both
@@ -205,7 +205,7 @@ def test_signal_to_noise_of_the_encoder(linear):
         for elbo_class in PAIR
     }
     plain, doubly = ([(s.snr, s.snr_stderr) for s in snr[elbo_class]] for elbo_class in PAIR)
-    for (low, low_error), (high, high_error) in zip(doubly, doubly[1:], strict=False):
+    for (low, low_error), (high, high_error) in itertools.pairwise(doubly):
         assert high > low + 3 * math.hypot(low_error, high_error)
     assert plain[2][0] + 3 * plain[2][1] < plain[0][0] - 3 * plain[0][1]
 

@@ -103,10 +103,8 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
         >>> import pyrovae as pv
         >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
         >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
-        >>> audit(model, guide, pv.AnalyticELBO(), torch.zeros(4, 3)).to_frame()[["site", "how"]]
-          site                        how
-        0    x  sampled: at draws of z
-        1    z                closed form
+        >>> [(row.site, row.how) for row in audit(model, guide, pv.AnalyticELBO(), torch.zeros(4, 3)).sites]
+        [('x', 'sampled: at draws of z'), ('z', 'closed form')]
     """
     if not isinstance(elbo, BetaELBO) and type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
         raise TypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {elbo!r}")

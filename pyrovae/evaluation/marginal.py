@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.registration import mode, unregistered
-from pyrovae.training.programs import Program
+from pyrovae.training.programs import Program, cannot_run
 
 _ROWS_AT_ONCE = 2**15
 """Draws × data evaluated in one pass, which bounds the memory."""
@@ -72,7 +72,7 @@ def log_marginal(
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
-        ValueError: an unknown method or no samples.
+        ValueError: an unknown method, no samples, or data that the programs cannot take.
         NoClosedFormError: a latent site outside the data plate, or one that is not reparameterised.
     """
     if method != "importance":
@@ -96,7 +96,12 @@ def log_marginal(
         for chunk in x.split(data_at_once):
             log_sum = torch.full((2, len(chunk)), -math.inf, dtype=torch.float64)
             for size in sizes:
-                log_w = _log_weights(model, guide, chunk, size)
+                try:
+                    log_w = _log_weights(model, guide, chunk, size)
+                except NotImplementedError:
+                    raise  # an estimator's own refusal
+                except RuntimeError as error:
+                    raise cannot_run(chunk, error) from error
                 log_sum = torch.logaddexp(log_sum, torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)]))
             moments.append(log_sum)
             bar.update(len(chunk))

@@ -22,6 +22,7 @@ from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.programs import (
     Program,
     announced_parameters,
+    cannot_run,
     find_nonfinite,
     own_parameter_store,
     state_tensors,
@@ -255,10 +256,7 @@ def _check_programs(
     except NotImplementedError:
         raise  # an estimator's own refusal
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
-        raise ValueError(
-            f"the model and the guide cannot run on data of shape {tuple(batch.shape)}: {reason}"
-        ) from error
+        raise cannot_run(batch, error) from error
     return parameters
 
 

@@ -1,0 +1,166 @@
+"""The audit tells what was computed: sums up to the loss, names what was sampled and why."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+
+import pyrovae as pv
+from pyrovae.elbo import ESTIMATORS
+from pyrovae.posteriors import POSTERIORS
+from pyrovae.testing import dense_kl
+
+GAUSSIAN = {name: family for name, family in POSTERIORS.items() if name != "flow"}
+
+
+def make_pair(family=pv.DiagonalPosterior, n=3, d=2):
+    model = pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, n), d).double()
+    return model, pv.AmortizedGuide(pv.nn.MLP(n, 8), family(8, d)).double()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(5, 3, dtype=torch.float64)
+
+
+def row(audited, site):
+    return next(entry for entry in audited.sites if entry.site == site)
+
+
+@pytest.mark.parametrize("family", GAUSSIAN.values(), ids=GAUSSIAN)
+@pytest.mark.parametrize("elbo_class", [pv.AnalyticELBO, TraceMeanField_ELBO])
+def test_nothing_is_sampled_for_the_gaussian_families(family, elbo_class, x):
+    model, guide = make_pair(family)
+    audited = pv.audit(model, guide, elbo_class(), x, strict=True)
+    z = row(audited, "z")
+    assert z.how == "closed form"
+    with torch.no_grad():
+        kl = dense_kl(guide.posterior(x), model.prior_distribution()).mean().item()
+    assert z.nats_per_datum == pytest.approx(-kl, rel=1e-9)
+    assert (z.reparameterized, z.event_dim, z.batch_shape) == (True, 1, (5,))
+
+
+@pytest.mark.parametrize("elbo_class", [pv.MonteCarloELBO, pv.StickingTheLandingELBO, Trace_ELBO, TraceMeanField_ELBO])
+def test_the_flow_is_sampled_and_the_audit_says_why(elbo_class, x):
+    model, guide = make_pair(pv.FlowPosterior)
+    audited = pv.audit(model, guide, elbo_class(), x)
+    assert row(audited, "z").how.startswith("sampled")
+    assert row(audited, "z").how.endswith(": no closed form for FlowPosterior ‖ Normal")
+    if elbo_class in (pv.MonteCarloELBO, Trace_ELBO, TraceMeanField_ELBO):
+        assert "sampled: no closed form for FlowPosterior ‖ Normal" in str(audited)
+        assert "sampled: no closed form for FlowPosterior ‖ Normal" in audited.line
+
+
+def test_strict_turns_a_fallback_into_an_error(x):
+    model, guide = make_pair(pv.FlowPosterior)
+    with pytest.raises(pv.NoClosedFormError, match="TraceMeanField_ELBO falls back at site 'z': sampled: no closed"):
+        pv.audit(model, guide, TraceMeanField_ELBO(), x, strict=True)
+    with pytest.raises(pv.NoClosedFormError, match=r"no closed form for KL\(FlowPosterior ‖ Normal\)"):
+        pv.audit(model, guide, pv.AnalyticELBO(), x)
+    pv.audit(model, guide, pv.MonteCarloELBO(), x, strict=True)  # samples by choice
+    with pytest.raises(pv.NoClosedFormError, match="falls back at site 'z'"):
+        pv.fit(model, guide, x, TraceMeanField_ELBO(), epochs=1, strict=True, progress=False)
+    assert pyro.infer.trace_mean_field_elbo.kl_divergence is torch.distributions.kl_divergence
+
+
+def test_score_function_gradients_are_a_fallback():
+    x = torch.tensor([2.0, -1.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(torch.tensor(0.3)))
+            pyro.sample("x", dist.Normal(k, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(len(x)))))
+
+    for elbo in (pv.MonteCarloELBO(), Trace_ELBO()):
+        entry = row(pv.audit(model, guide, elbo, x), "k")
+        assert entry.how.startswith("sampled, score-function gradient")
+        assert entry.reparameterized is False
+        with pytest.raises(pv.NoClosedFormError, match="falls back at site 'k': sampled, score-function"):
+            pv.audit(model, guide, elbo, x, strict=True)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_contributions_add_up_to_the_bound(name, vectorize, x):
+    model, guide = make_pair(pv.FullCovariancePosterior)
+    elbo = ESTIMATORS[name](num_particles=3, vectorize_particles=vectorize, beta=0.5)
+    torch.manual_seed(4)
+    audited = pv.audit(model, guide, elbo, x)
+    torch.manual_seed(4)
+    assert audited.loss == pytest.approx(elbo.loss(model, guide, x) / 5, rel=1e-9)
+    total = sum(entry.nats_per_datum for entry in audited.sites)
+    if isinstance(elbo, pv.ImportanceWeightedELBO):
+        torch.manual_seed(4)
+        with torch.no_grad():
+            w = elbo.log_weights(model, guide, x).softmax(0)
+        spread = -(w * (3 * w).log()).sum(0).mean().item()  # how far the weights are from even: never positive
+        assert spread < 0
+        total += spread
+    assert -audited.loss == pytest.approx(total, rel=1e-9)
+    z = row(audited, "z")
+    assert (z.guide_scale, z.model_scale) == (0.5, 0.5)
+    assert row(audited, "x").model_scale == 1
+    assert z.batch_shape == ((3, 5) if vectorize else (5,))
+
+
+@pytest.mark.parametrize("ours_and_stock", [(pv.MonteCarloELBO, Trace_ELBO), (pv.AnalyticELBO, TraceMeanField_ELBO)])
+def test_a_stock_estimators_audit_is_ours(ours_and_stock, x):
+    model, guide = make_pair(pv.AR1Posterior)
+    frames = []
+    for elbo_class in ours_and_stock:
+        torch.manual_seed(5)
+        frames.append(pv.audit(model, guide, elbo_class(), x).to_frame())
+    assert frames[0].drop(columns="nats_per_datum").equals(frames[1].drop(columns="nats_per_datum"))
+    assert frames[0]["nats_per_datum"].tolist() == pytest.approx(frames[1]["nats_per_datum"].tolist())
+
+
+def test_several_sites_and_scales(x):
+    def model(x):
+        with pyro.plate("rows", len(x)), pyro.poutine.scale(scale=2.0):
+            a = pyro.sample("a", dist.Normal(torch.zeros(5).double(), 1.0))
+            b = pyro.sample("b", dist.Normal(a, 1.0))
+            pyro.sample("obs", dist.Normal(a + b, 0.5), obs=x[:, 0])
+
+    def guide(x):
+        with pyro.plate("rows", len(x)), pyro.poutine.scale(scale=2.0):
+            pyro.sample("a", dist.Normal(0.1 * x[:, 0], 1.0))
+            pyro.sample("b", dist.StudentT(5.0, 0.1 * x[:, 1], 1.0))
+
+    audited = pv.audit(model, guide, TraceMeanField_ELBO(), x)
+    assert [(e.site, e.how.split(":")[0]) for e in audited.sites] == [
+        ("obs", "sampled"), ("a", "closed form"), ("b", "sampled")
+    ]  # fmt: skip
+    assert row(audited, "b").how == "sampled: no closed form for StudentT ‖ Normal"
+    assert {e.guide_scale for e in audited.sites} == {None, 2.0}
+    assert -audited.loss == pytest.approx(sum(e.nats_per_datum for e in audited.sites), rel=1e-6)
+
+
+def test_fit_prints_one_line_before_training(capsys, x):
+    model, guide = make_pair(pv.FlowPosterior)
+    pv.fit(model, guide, x, pv.MonteCarloELBO(), epochs=1, beta=0.3)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "ELBO" in line]
+    assert len(lines) == 1
+    assert "sampled: no closed form for FlowPosterior ‖ Normal" in lines[0]
+    pv.fit(model, guide, x, pv.MonteCarloELBO(), epochs=1, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_audit_changes_nothing(x):
+    model, guide = make_pair()
+    state, training = torch.get_rng_state(), model.training
+    elbo = pv.MonteCarloELBO()
+    pv.audit(model, guide, elbo, x)
+    assert (torch.get_rng_state() == state).all()
+    assert model.training == training
+    assert elbo._notes is None
+    assert not list(pyro.get_param_store().keys())
+
+
+def test_another_estimator_is_refused(x):
+    with pytest.raises(TypeError, match="audit reads estimators of pyrovae"):
+        pv.audit(*make_pair(), RenyiELBO(), x)
