@@ -3,9 +3,9 @@
 import math
 
 import torch
-from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
+from pyrovae.distributions import IsotropicNormal
 from pyrovae.likelihoods.base import Likelihood
 from pyrovae.nn import positive
 
@@ -46,9 +46,9 @@ class GaussianLikelihood(Likelihood):
             return positive(self.raw_scale)
         return self.loc_head.weight.new_tensor(self.scale)
 
-    def forward(self, features: Tensor) -> Independent:
+    def forward(self, features: Tensor) -> IsotropicNormal:
         """p(x|z) for features (*batch, in_features)."""
-        return Normal(self.loc_head(features), self.noise_scale).to_event(1)
+        return IsotropicNormal(self.loc_head(features), self.noise_scale)
 
 
 def _is_positive(value: object) -> bool:
