@@ -38,13 +38,14 @@ def compare(
     likelihoods: Mapping[str, LikelihoodFactory] | Sequence[LikelihoodFactory] | None = None,
     latent_dims: Sequence[int] = (2,),
     seeds: Sequence[int] = (0,),
-    epochs: int | None = None,
+    epochs: int | Mapping[str, int] | None = None,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     schedule: str = "cosine",
     hidden: Sequence[int] = (128, 128),
     num_train: int | None = None,
     num_test: int | None = None,
+    log_marginal_samples: int = 100,
     out: str | Path | None = None,
     workers: int = 1,
     progress: bool = True,
@@ -64,13 +65,14 @@ def compare(
             deviation.
         latent_dims: dimensions of z.
         seeds: one run of every cell for each.
-        epochs: passes over the training data; by default the synthetic set's own.
+        epochs: passes over the training data, for all or by estimator's name; by default the synthetic set's own.
         batch_size: data per step.
         learning_rate: Adam's rate at the start.
         schedule: of the learning rate, ``"cosine"`` or ``"constant"``.
         hidden: widths of the encoder's hidden layers, and in reverse of the decoder's.
         num_train: size of a synthetic training set, instead of its own.
         num_test: size of a synthetic test set, instead of its own.
+        log_marginal_samples: draws of z per datum for the test log p(x).
         out: folder for the runs and the comparison; nothing is written without it.
         workers: processes, each with one thread. With more than one, call from under
             ``if __name__ == "__main__":``, and give factories that can be pickled.
@@ -78,8 +80,9 @@ def compare(
 
     Returns:
         One row a run, losses in nats per datum: ``test_neg_elbo`` and its parts ``test_reconstruction``
-        and ``test_kl``; ``nats_above_truth``, the mean over the test data of log p(x) − ELBO(x), with
-        the standard error of that mean, where p is known; ``note`` says what went wrong, if anything did.
+        and ``test_kl``; ``test_log_marginal``, log p(x) by importance sampling; ``nats_above_truth``, the
+        mean over the test data of log p(x) − ELBO(x), with the standard error of that mean, where p is
+        known; ``note`` says what went wrong, if anything did.
 
     Raises:
         ValueError: settings or data that cannot be run.
@@ -89,7 +92,13 @@ def compare(
     epochs = epochs if epochs is not None else getattr(data, "epochs", None)
     if epochs is None:
         raise ValueError("epochs must be given for data that are not a synthetic set")
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "workers": workers}.items():
+    by_estimator = dict(epochs) if isinstance(epochs, Mapping) else dict.fromkeys(named_estimators, epochs)
+    if set(by_estimator) != set(named_estimators):
+        raise ValueError(
+            f"epochs must name the estimators {', '.join(named_estimators)}, not {', '.join(by_estimator)}"
+        )
+    positive = {"batch_size": batch_size, "workers": workers, "log_marginal_samples": log_marginal_samples}
+    for name, value in [*(("epochs", value) for value in by_estimator.values()), *positive.items()]:
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, not {value!r}")
     for kind, values in {"seeds": seeds, "latent_dims": latent_dims}.items():
@@ -120,7 +129,8 @@ def compare(
         posteriors=named_posteriors,
         estimators=named_estimators,
         likelihoods=named_likelihoods,
-        epochs=epochs,
+        epochs=by_estimator,
+        log_marginal_samples=log_marginal_samples,
         batch_size=batch_size,
         learning_rate=learning_rate,
         schedule=schedule,
@@ -131,7 +141,7 @@ def compare(
         Cell(*parts)
         for parts in itertools.product(named_posteriors, named_estimators, named_likelihoods, latent_dims, seeds)
     ]
-    bar = Progress(total=epochs * len(cells), show=progress)
+    bar = Progress(total=sum(by_estimator[cell.estimator] for cell in cells), show=progress)
     runs = run_here if workers == 1 else run_in_processes
     with bar.bar:
         outcomes = dict(runs(plan, cells, workers, bar))

@@ -182,6 +182,47 @@ def intervals(
     return fig
 
 
+def grouped_intervals(
+    labels: Sequence[str],
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    xlabel: str,
+    log: bool = False,
+) -> Figure:
+    """Means with ±2 standard errors: one panel beside the other, one row a label, one colour a series.
+
+    Args:
+        labels: of the rows.
+        panels: by title, series by name: means and standard errors, one a label; NaN is left out.
+        xlabel: meaning of the values.
+        log: whether the axis is logarithmic.
+    """
+    height = 1.3 + 0.34 * len(labels)
+    fig = Figure(figsize=(2.0 + 3.1 * len(panels), height), layout="constrained", dpi=110)
+    FigureCanvasAgg(fig)
+    axes = fig.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    rows = np.arange(len(labels))[::-1]
+    for ax, (title, series) in zip(axes, panels.items(), strict=True):
+        for k, ((name, (means, stderrs)), color) in enumerate(zip(series.items(), COLORS, strict=False)):
+            offset = 0.22 * ((len(series) - 1) / 2 - k)
+            spread = 2 * np.asarray(stderrs, dtype=float)
+            if log:  # the lower end stays on the axis
+                lower = np.minimum(spread, 0.999 * np.abs(np.asarray(means, dtype=float)))
+                spread = np.stack([lower, spread])
+            ax.errorbar(
+                means, rows + offset, xerr=spread, fmt="osD^v"[k % 5], color=color, markersize=4, capsize=2, label=name
+            )
+        if log:
+            ax.set_xscale("log")
+        ax.set_title(title, fontsize=9)
+        ax.set_yticks(rows, labels)
+        ax.grid(True, axis="x", alpha=0.3)
+    axes[0].legend(fontsize=7) if len(panels) == 1 else fig.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+    )
+    fig.supxlabel(f"{xlabel} (± 2 standard errors)", fontsize=9)
+    return fig
+
+
 def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str) -> Figure:
     """Curves on logarithmic axes."""
     fig, axes = figure(1, size=5.0)

@@ -24,6 +24,7 @@ MEASURES = [
     "test_neg_elbo",
     "test_reconstruction",
     "test_kl",
+    "test_log_marginal",
     "nats_above_truth",
     "active_directions",
     "seconds",
@@ -44,7 +45,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         for measure in (m for m in MEASURES if m in group):
             row[measure] = group[measure].mean()
             row[f"{measure}_stderr_seeds"] = group[measure].std() / np.sqrt(group[measure].count())
-        for name in ("test_neg_elbo_stderr", "nats_above_truth_stderr"):
+        for name in ("test_neg_elbo_stderr", "test_log_marginal_stderr", "nats_above_truth_stderr"):
             if name in group:
                 row[name] = group[name].mean()
         notes = [f"seed {seed}: {note}" for seed, note in zip(group["seed"], group["note"], strict=True) if note]
@@ -61,6 +62,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
         ("test −ELBO", "test_neg_elbo"),
         ("reconstruction", "test_reconstruction"),
         ("KL", "test_kl"),
+        ("log p(x)", "test_log_marginal"),
     ):
         table[heading] = summary.get(measure)
     measure = "test_neg_elbo"

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.evaluation import active_directions, elbo_terms
+from pyrovae.evaluation import active_directions, elbo_terms, log_marginal
 from pyrovae.io import describe
 from pyrovae.likelihoods import Likelihood
 from pyrovae.nn import MLP
@@ -41,6 +41,8 @@ _MEASURES = (
     "test_neg_elbo_stderr",
     "test_reconstruction",
     "test_kl",
+    "test_log_marginal",
+    "test_log_marginal_stderr",
     "active_directions",
 )
 
@@ -79,16 +81,18 @@ class Plan:
     posteriors: Mapping[str, PosteriorFactory]
     estimators: Mapping[str, ELBO]
     likelihoods: Mapping[str, LikelihoodFactory]
-    epochs: int
+    epochs: Mapping[str, int]
     batch_size: int
     learning_rate: float
     schedule: str
     hidden: tuple[int, ...]
+    log_marginal_samples: int
     out: Path | None
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """What a run depends on, as plain values."""
-        shared = {k: getattr(self, k) for k in ("epochs", "batch_size", "learning_rate", "schedule", "hidden")}
+        shared = {k: getattr(self, k) for k in ("batch_size", "learning_rate", "schedule", "hidden")}
+        shared["epochs"] = self.epochs[cell.estimator]
         sizes = {"num_train": len(self.data.train), "num_test": len(self.data.test)}
         return {"dataset": self.data.name, **asdict(cell), **shared, **sizes}
 
@@ -138,7 +142,7 @@ def run_cell(
             guide,
             train,
             plan.estimators[cell.estimator],
-            epochs=plan.epochs,
+            epochs=plan.epochs[cell.estimator],
             batch_size=plan.batch_size,
             learning_rate=plan.learning_rate,
             schedule=plan.schedule,
@@ -154,7 +158,7 @@ def run_cell(
             "seconds": history.seconds,
             "steps_per_second": history.steps / history.seconds,
         }
-        metrics |= evaluate(model, guide, test, truth)
+        metrics |= evaluate(model, guide, test, truth, plan.log_marginal_samples)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
             samples = model.sample(3000)
@@ -163,14 +167,23 @@ def run_cell(
     return metrics, samples
 
 
-def evaluate(model: GenerativeModel, guide: AmortizedGuide, test: Tensor, truth: SyntheticDataset | None) -> dict:
+def evaluate(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+    log_marginal_samples: int = 100,
+) -> dict[str, Any]:
     """Metrics of a trained pair on the test data, nats per datum."""
     terms = elbo_terms(model, guide, test)
+    marginal = log_marginal(model, guide, test, num_samples=log_marginal_samples)
     metrics: dict[str, Any] = {
         "test_neg_elbo": -terms.elbo.mean().item(),
         "test_neg_elbo_stderr": _stderr(terms.elbo),
         "test_reconstruction": terms.reconstruction.mean().item(),
         "test_kl": terms.kl.mean().item(),
+        "test_log_marginal": marginal.mean,
+        "test_log_marginal_stderr": marginal.stderr_data,
         "active_directions": active_directions(guide, test),
     }
     notes = ["posterior collapsed"] if metrics["active_directions"] == 0 else []

@@ -124,9 +124,7 @@ def measure(settings: Settings) -> pd.DataFrame:
                     "step": f"{name}, K = {k}" if many else name,
                     "milliseconds": 1e3 * statistics.median(values),
                     "ratio to monte-carlo": _ratio(values, times["monte-carlo"]),
-                    "ratio to the bare decoder": _ratio(values, times["bare decoder, K × batch rows"])
-                    if many
-                    else None,
+                    "ratio to the bare decoder": _ratio(values, bare) if many else None,
                 }
             )
     return pd.DataFrame(rows)
