@@ -185,7 +185,8 @@ def noise_tables(table: pd.DataFrame, loss: str) -> dict[str, pd.DataFrame]:
             for part in [p for p in PARTS if (case["part"] == p).any()]:
                 ratio = _of(case, name, part)["variance"] / _of(case, "monte-carlo", part)["variance"]
                 row[f"{part}, variance ×"] = _ratio(ratio)
-            row["encoder signal-to-noise"] = _pm(of_encoder["snr"], ".2f")
+            rounding = _is_rounding(case, name, "encoder").all()
+            row["encoder signal-to-noise"] = "(rounding)" if rounding else _pm(of_encoder["snr"], ".2f")
             row["ms"] = f"{of_encoder['milliseconds'].median():.2f}"
             row["encoder variance × seconds, ×"] = _ratio(
                 of_encoder["variance_seconds"] / _of(case, "monte-carlo", "encoder")["variance_seconds"]
@@ -202,8 +203,9 @@ def _of(case: pd.DataFrame, estimator: str, part: str) -> pd.DataFrame:
 def _pm(values: pd.Series, form: str) -> str:
     """Mean ± standard error over seeds."""
     if len(values) == 1:
-        return f"{values.iloc[0]:{form}}"
-    return f"{values.mean():{form}} ± {values.std() / math.sqrt(len(values)):{form}}"
+        return f"{values.iloc[0]:{form}}".replace("-0.000", "0.000")
+    mean = f"{values.mean():{form}}".replace("-0.000", "0.000")
+    return f"{mean} ± {values.std() / math.sqrt(len(values)):{form}}"
 
 
 def _ratio(ratios: pd.Series) -> str:
@@ -216,28 +218,46 @@ def _ratio(ratios: pd.Series) -> str:
 
 
 def noise_pictures(table: pd.DataFrame) -> dict[str, Figure]:
-    """Gradient variance by part, and signal-to-noise ratio, of each estimator."""
+    """Gradient variance by part against Monte Carlo's, and signal-to-noise ratio, of each estimator."""
     names = list(table["estimator"].unique())
     parts = [part for part in PARTS if (table["part"] == part).any()]
-
-    def panels(measure: str, of: Sequence[str]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-        found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-        for where, case in table.groupby("where", sort=False):
-            found[str(where)] = {}
-            for part in of:
-                values = [_of(case, name, part)[measure] for name in names]
-                # a variance of rounding errors would stretch the axis beyond use
-                means = [v.mean() if v.mean() > 1e-12 or measure != "variance" else math.nan for v in values]
-                stderrs = [0.0 if len(v) == 1 else v.std() / math.sqrt(len(v)) for v in values]
-                found[str(where)][part] = means, stderrs
-        return found
-
+    variances: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    ratios: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for where, case in table.groupby("where", sort=False):
+        variances[str(where)] = {
+            part: _means([np.log(_relative(case, name, part, "variance")) for name in names], exponentiate=True)
+            for part in parts
+        }
+        ratios[str(where)] = {
+            part: _means([_of(case, name, part)["snr"].where(~_is_rounding(case, name, part)) for name in names])
+            for part in ("encoder", "decoder")
+        }
     return {
-        "variance": plotting.grouped_intervals(names, panels("variance", parts), "tr Cov of the gradient", log=True),
-        "snr": plotting.grouped_intervals(
-            names, panels("snr", ("encoder", "decoder")), "signal-to-noise ratio of the gradient"
+        "variance": plotting.grouped_intervals(
+            names, variances, "variance of the gradient, relative to monte-carlo's", log=True
         ),
+        "snr": plotting.grouped_intervals(names, ratios, "signal-to-noise ratio of the gradient"),
     }
+
+
+def _relative(case: pd.DataFrame, name: str, part: str, measure: str) -> pd.Series:
+    """An estimator's measure over Monte Carlo's, by seed; NaN where it is rounding errors."""
+    ratio = _of(case, name, part)[measure] / _of(case, "monte-carlo", part)[measure]
+    return ratio.where(~_is_rounding(case, name, part))
+
+
+def _is_rounding(case: pd.DataFrame, name: str, part: str) -> pd.Series:
+    return _of(case, name, part)["variance"] < 1e-12 * _of(case, "monte-carlo", part)["variance"]
+
+
+def _means(groups: list[pd.Series], exponentiate: bool = False) -> tuple[list[float], list[float]]:
+    """Means over seeds and their standard errors, of logarithms if asked for."""
+    means = [group.mean() for group in groups]
+    stderrs = [group.std() / math.sqrt(len(group)) if len(group) > 1 else 0.0 for group in groups]
+    if exponentiate:
+        means = [math.exp(mean) for mean in means]
+        stderrs = [mean * stderr for mean, stderr in zip(means, stderrs, strict=True)]
+    return means, stderrs
 
 
 def trainings(name: str, settings: Settings, out: Path) -> pd.DataFrame:
@@ -295,8 +315,7 @@ def training_picture(runs: pd.DataFrame) -> Figure:
     panels = {}
     for budget, case in runs.groupby("budget", sort=False):
         groups = [case.loc[case["estimator"] == name, "test_log_marginal"] for name in names]
-        stderrs = [0.0 if len(g) == 1 else g.std() / math.sqrt(len(g)) for g in groups]
-        panels[str(budget)] = {"full covariance": ([g.mean() for g in groups], stderrs)}
+        panels[str(budget)] = {"full covariance": _means(groups)}
     return plotting.grouped_intervals(names, panels, "test log p(x), nats per datum")
 
 

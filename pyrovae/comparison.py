@@ -124,6 +124,12 @@ def compare(
     for latent_dim in latent_dims:  # a head that cannot be made is found before anything is written
         _ = [make(1, latent_dim) for make in named_posteriors.values()]
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
+    cells = [
+        Cell(*parts)
+        for parts in itertools.product(named_posteriors, named_estimators, named_likelihoods, latent_dims, seeds)
+    ]
+    if len({cell.folder for cell in cells}) < len(cells):
+        raise ValueError("two parts have names that differ only in signs; their runs would share a folder")
     plan = Plan(
         data=prepared,
         posteriors=named_posteriors,
@@ -137,10 +143,6 @@ def compare(
         hidden=tuple(hidden),
         out=None if out is None else make_folder(Path(out)),
     )
-    cells = [
-        Cell(*parts)
-        for parts in itertools.product(named_posteriors, named_estimators, named_likelihoods, latent_dims, seeds)
-    ]
     bar = Progress(total=sum(by_estimator[cell.estimator] for cell in cells), show=progress)
     runs = run_here if workers == 1 else run_in_processes
     with bar.bar:

@@ -64,6 +64,26 @@ def scatter_panels(panels: Mapping[str, Tensor], columns: int | None = None, max
     return fig
 
 
+def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, int]) -> Figure:
+    """Images side by side, one row of them a caption, in grey from 0 (black) to 1 (white).
+
+    Args:
+        rows: images (num, height × width) by caption.
+        shape: height and width.
+    """
+    columns = max(len(images) for images in rows.values())
+    fig = Figure(figsize=(0.62 * columns, 0.95 * len(rows)), layout="constrained", dpi=110)
+    FigureCanvasAgg(fig)
+    axes = fig.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for ax, (caption, images) in zip(axes, rows.items(), strict=True):
+        tiles = images.detach().cpu().numpy().reshape(-1, *shape)
+        padded = np.pad(tiles, ((0, 0), (1, 1), (1, 1)), constant_values=1.0)
+        ax.imshow(np.concatenate(list(padded), axis=1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(caption, fontsize=8, loc="left")
+        ax.set_axis_off()
+    return fig
+
+
 def reconstructions(x: Tensor, x_hat: Tensor, num_lines: int = 150) -> Figure:
     """Test data beside their reconstructions, and which goes where."""
     fig, axes = figure(3)
@@ -205,9 +225,9 @@ def grouped_intervals(
         for k, ((name, (means, stderrs)), color) in enumerate(zip(series.items(), COLORS, strict=False)):
             offset = 0.22 * ((len(series) - 1) / 2 - k)
             spread = 2 * np.asarray(stderrs, dtype=float)
-            if log:  # the lower end stays on the axis
-                lower = np.minimum(spread, 0.999 * np.abs(np.asarray(means, dtype=float)))
-                spread = np.stack([lower, spread])
+            if log:  # as far down as up, on the logarithmic axis
+                centre = np.asarray(means, dtype=float)
+                spread = np.stack([centre - centre / (1 + spread / centre), spread])
             ax.errorbar(
                 means, rows + offset, xerr=spread, fmt="osD^v"[k % 5], color=color, markersize=4, capsize=2, label=name
             )
@@ -217,7 +237,7 @@ def grouped_intervals(
         ax.set_yticks(rows, labels)
         ax.grid(True, axis="x", alpha=0.3)
     axes[0].legend(fontsize=7) if len(panels) == 1 else fig.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8
     )
     fig.supxlabel(f"{xlabel} (± 2 standard errors)", fontsize=9)
     return fig

@@ -83,7 +83,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
 def markdown_table(table: pd.DataFrame) -> str:
     """A data frame as an aligned Markdown table, numbers with four significant digits or decimals."""
     header = [str(column) for column in table.columns]
-    rows = [[_text(value) for value in row] for row in table.itertuples(index=False)]
+    rows = [[_text(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)

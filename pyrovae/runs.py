@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -70,7 +71,9 @@ class Cell:
     @property
     def folder(self) -> str:
         """Name of the run's folder."""
-        return f"{self.posterior}-{self.estimator}-{self.likelihood}-d{self.latent_dim}-seed{self.seed}"
+        names = (self.posterior, self.estimator, self.likelihood)
+        plain = "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-") for name in names)
+        return f"{plain}-d{self.latent_dim}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

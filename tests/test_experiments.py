@@ -73,11 +73,65 @@ def test_benchmarks(tmp_path):
     assert (tmp_path / "distributions" / "cost.png").exists()
     assert result.stdout.count("| full-covariance ") == 3
     result = run(
+        "experiments.benchmarks.estimators", "--repeats", 2, "--batch-sizes", 4, "--particles", 3, "--posteriors",
+        "diagonal", "--out", tmp_path / "estimators",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "doubly-reparameterized, K = 3" in result.stdout
+    result = run(
         "experiments.benchmarks.training_step", "--dims", 2, "--steps", 2, "--repeats", 1, "--posteriors", "diagonal",
         "--out", tmp_path / "training",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "training" / "training_step.csv").exists()
+
+
+def test_estimators(tmp_path):
+    result = run(
+        "experiments.estimators", "--seeds", 2, "--steps", 20, "--repeats", 8, "--particles", 1, 3, "--workers", 1,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "## linear-Gaussian, gradient noise" in result.stdout
+    assert "doubly-reparameterized, K = 3" in result.stdout
+    assert result.stdout.count("the largest test log p(x) is") == 8  # two sets, two budgets, told twice
+    for picture in ("linear-Gaussian-variance", "digits-snr", "figure-eight-trainings"):
+        assert (tmp_path / "out" / f"{picture}.png").stat().st_size > 5000
+
+
+def test_loss_terms(tmp_path):
+    result = run(
+        "experiments.loss_terms", "--seeds", 1, "--steps", 20, "--betas", 3, "--workers", 1, "--out", tmp_path / "out"
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"^\| (?:reconstruction alone|both|β = 3|KL alone) ", result.stdout, re.M)) == 8
+    assert (tmp_path / "out" / "rate-distortion.png").stat().st_size > 5000
+
+
+def test_the_sources_losses_against_the_elbo():
+    from experiments.loss_terms import convention_table
+
+    table = convention_table()
+    proportional = table["verdict"].str.startswith("equal")
+    assert (table.loc[proportional, "rest"].astype(float) < 1e-12).all()
+    assert (table.loc[~proportional, "rest"].astype(float) > 0.1).all()
+    assert proportional.sum() == 7
+    assert table["decoder alone"].tolist()[0] == "-1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiments.estimators", "--particles", "0"], "num_particles must be a positive integer, not 0"),
+        (["experiments.estimators", "--repeats", "1"], "--repeats at least 4"),
+        (["experiments.loss_terms", "--betas", "-1"], "beta must be a finite number ≥ 0"),
+        (["experiments.loss_terms", "--out", "README.md"], "--out README.md already holds files"),
+    ],
+)
+def test_bad_input_of_the_studies(arguments, message):
+    result = run(*arguments)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert message in result.stderr
 
 
 @pytest.mark.parametrize(
