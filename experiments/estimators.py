@@ -6,6 +6,7 @@ python -m experiments.estimators
 import copy
 import math
 import os
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
+from experiments.benchmarks.estimators import interleaved, training_step
 from pyrovae import cli, plotting
 from pyrovae.datasets import SYNTHETIC, SyntheticDataset, digits
 from pyrovae.elbo import BetaELBO
@@ -52,7 +54,7 @@ class Settings:
     """Draws K of the importance-weighted pair."""
     repeats: int = 200
     """Gradients for each statistic on the linear-Gaussian model; half as many on the networks."""
-    steps: int = 1200
+    steps: int = 1000
     """Steps of a training; at equal time, those of monte-carlo."""
     batch_size: int = 32
     """Data per step."""
@@ -261,7 +263,7 @@ def _means(groups: list[pd.Series], exponentiate: bool = False) -> tuple[list[fl
 
 
 def trainings(name: str, settings: Settings, out: Path) -> pd.DataFrame:
-    """Train with every estimator for the same number of steps, then for the time that Monte Carlo took."""
+    """Train with every estimator for the same number of steps, then for the time that those take Monte Carlo."""
     x, d = training_data(name)
     data: SyntheticDataset | Tensor = x if name == "digits" else SYNTHETIC[name]
     chosen = {n: e for n, e in estimators(settings.particles).items() if not n.endswith("K = 1")}
@@ -275,16 +277,24 @@ def trainings(name: str, settings: Settings, out: Path) -> pd.DataFrame:
         latent_dims=(d,),
         seeds=range(settings.seeds),
         batch_size=settings.batch_size,
+        learning_rate=3e-3 if name == "digits" else 1e-3,
         num_train=None if name == "digits" else 2000,
         num_test=None if name == "digits" else 2000,
         log_marginal_samples=250,
         workers=settings.workers,
     )
     equal_steps = compare(epochs=epochs, out=out / f"{name}-equal-steps")
-    speed = equal_steps.groupby("estimator")["steps_per_second"].median()
-    share = speed / speed["monte-carlo"]
-    by_time = {estimator: max(1, round(epochs * share[estimator])) for estimator in chosen}
+    batch = x[: settings.batch_size]
+    times = interleaved(
+        {e: training_step("full-covariance", elbo, (128, 128), d, batch) for e, elbo in chosen.items()},
+        100,
+        f"{name}, seconds a step",
+    )
+    seconds = {estimator: statistics.median(values) for estimator, values in times.items()}
+    by_time = {e: max(1, round(epochs * seconds["monte-carlo"] / seconds[e])) for e in chosen}
     equal_time = compare(epochs=by_time, out=out / f"{name}-equal-time")
+    for table in (equal_steps, equal_time):
+        table["milliseconds_a_step"] = 1e3 * table["estimator"].map(seconds)
     return pd.concat([equal_steps.assign(budget="equal steps"), equal_time.assign(budget="equal time")])
 
 
@@ -300,7 +310,8 @@ def training_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "budget": budget,
                 "estimator": name,
                 "steps": int(group["steps"].median()),
-                "seconds": f"{group['seconds'].median():.1f}",
+                "ms a step": f"{group['milliseconds_a_step'].iloc[0]:.2f}",
+                "seconds": f"{1e-3 * group['milliseconds_a_step'].iloc[0] * group['steps'].median():.1f}",
                 "test log p(x)": _pm(group["test_log_marginal"], ".3f"),
                 "more than monte-carlo": "" if name == "monte-carlo" else _pm(difference, "+.3f").replace("± +", "± "),
                 "test ELBO": _pm(-group["test_neg_elbo"], ".3f"),

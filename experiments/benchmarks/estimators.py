@@ -7,7 +7,7 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,9 +53,9 @@ NETWORKS = {"2-128-128": (2, (128, 128)), "784-400": (784, (400,))}
 """Width of x and of the hidden layers, of the synthetic sets and of the ρ-VAE paper's images."""
 
 
-def training_step(family: str, elbo: ELBO, network: str, d: int, x: Tensor) -> Step:
+def training_step(family: str, elbo: ELBO, hidden: Sequence[int], d: int, x: Tensor) -> Step:
     """One step as ``fit`` takes it: loss, gradients, Adam."""
-    n, hidden = NETWORKS[network]
+    n = x.shape[-1]
     model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(hidden)), pv.GaussianLikelihood(hidden[0], n), d)
     guide = pv.AmortizedGuide(pv.nn.MLP(n, *hidden), POSTERIORS[family](hidden[-1], d))
     parameters = [*model.parameters(), *guide.parameters()]
@@ -85,7 +85,7 @@ def bare_decoder(network: str, d: int, rows: int) -> Step:
     return step
 
 
-def interleaved(steps: dict[str, Step], repeats: int, label: str) -> dict[str, list[float]]:
+def interleaved(steps: Mapping[str, Step], repeats: int, label: str) -> dict[str, list[float]]:
     """Seconds of each step, taken in turn and in ever another order."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -103,14 +103,14 @@ def measure(settings: Settings) -> pd.DataFrame:
     """One row an estimator, family, batch size and network."""
     rows = []
     k = settings.particles
-    for (network, (n, _)), batch_size, family in itertools.product(
+    for (network, (n, hidden)), batch_size, family in itertools.product(
         NETWORKS.items(), settings.batch_sizes, settings.posteriors
     ):
         x = torch.randn(batch_size, n)
         steps = {"bare decoder, K × batch rows": bare_decoder(network, settings.latent_dim, k * batch_size)}
         for name, elbo_class in ESTIMATORS.items():
             elbo = elbo_class(num_particles=k) if issubclass(elbo_class, pv.ImportanceWeightedELBO) else elbo_class()
-            steps[name] = training_step(family, elbo, network, settings.latent_dim, x)
+            steps[name] = training_step(family, elbo, hidden, settings.latent_dim, x)
         repeats = settings.repeats if n < 100 else max(3, settings.repeats // 10)
         times = interleaved(steps, repeats, f"{network}, {batch_size}, {family}")
         bare = times["bare decoder, K × batch rows"]
