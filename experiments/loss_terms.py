@@ -136,9 +136,11 @@ def pictures(name: str, settings: Settings, out: Path) -> Figure:
         torch.manual_seed(0)
         panels = {"test data": x}
         for loss, (model, guide) in cells.items():
-            panels[f"{loss}: reconstructions"] = model.conditional(guide.posterior(x).sample()).mean
+            panels[f"{loss.partition(' (')[0]}: reconstructions"] = model.conditional(guide.posterior(x).sample()).mean
+        panels["test data again"] = x
+        for loss, (model, _) in cells.items():
             prior = model.prior_distribution().sample(torch.Size([len(x)]))
-            panels[f"{loss}: decoded draws from the prior"] = model.conditional(prior).mean
+            panels[f"{loss.partition(' (')[0]}: from the prior"] = model.conditional(prior).mean
     if name == "digits":
         return plotting.image_rows(panels, (8, 8))
     return plotting.scatter_panels(panels, columns=4)

@@ -315,3 +315,15 @@ def test_derivative_in_beta_of_a_flow_is_its_kl_in_mean(elbo_class):
     slope = loss_at(elbo_class, 1.0, model, guide, x, 20_000) - loss_at(elbo_class, 0.0, model, guide, x, 20_000)
     stderr = log_ratio.std().item() / math.sqrt(20_000)
     assert slope == pytest.approx(log_ratio.mean().item(), abs=5 * math.sqrt(2) * stderr)
+
+
+@pytest.mark.parametrize("elbo_class", ESTIMATORS.values(), ids=ESTIMATORS)
+@pytest.mark.parametrize("likelihood", [pv.GaussianLikelihood, pv.BernoulliLikelihood])
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_every_estimator_with_every_likelihood(elbo_class, likelihood, vectorize):
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), likelihood(8, 3), 2)
+    guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.AR1Posterior(8, 2))
+    x = torch.rand(6, 3).round()
+    elbo = elbo_class(num_particles=3, vectorize_particles=vectorize)
+    assert math.isfinite(elbo.loss_and_grads(model, guide, x))
+    assert all(p.grad.isfinite().all() for program in (model, guide) for p in program.parameters())

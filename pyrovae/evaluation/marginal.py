@@ -1,11 +1,12 @@
 """Log p(x) of a trained model, by sampling."""
 
+import copy
 import math
 from dataclasses import dataclass
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
@@ -60,12 +61,13 @@ def log_marginal(
     """Estimate log p(x) for each datum: log-mean-exp of importance weights p(x, z)/q(z|x) at draws from the guide.
 
     A lower bound in expectation, whose error falls with ``num_samples``; memory does not grow with the data or
-    with ``num_samples``.
+    with ``num_samples``. Modules are evaluated as copies in float64: in float32 a nearly singular q cannot tell
+    where its own draws lie, and the estimate may come out above the truth by any amount.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
         guide: Pyro program of q(z|x), reparameterised.
-        x: data (num, …), of the programs' dtype and device.
+        x: data (num, …), on the programs' device.
         method: ``"importance"``.
         num_samples: draws of z per datum.
         seed: of the draws; the caller's random state is left as it was.
@@ -81,6 +83,8 @@ def log_marginal(
         raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
     if x.dim() < 1 or len(x) == 0:
         raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
+    if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
+        model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
     data_at_once = min(len(x), 1024)
     draws_at_once = max(1, min(num_samples, _ROWS_AT_ONCE // data_at_once))
     sizes = [len(part) for part in torch.empty(num_samples).split(draws_at_once)]
