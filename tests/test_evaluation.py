@@ -53,7 +53,7 @@ def test_log_marginal_in_chunks_is_log_mean_exp(linear):
 
 
 def test_log_marginal_of_a_nearly_singular_posterior():
-    """In float32 the density of such a q at its own draws is wrong by any amount, and log p(x) came out at 1e19."""
+    """Solved for, the density of such a q at its own draws is wrong by any amount: log p(x) came out at 1e38."""
     model, guide = make_pair(pv.FullCovariancePosterior, d=6)
     model, guide = model.float(), guide.float()
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_log_marginal_of_a_nearly_singular_posterior():
         guide.posterior_head.covariance_head.bias[6:] = 1.0
     x = torch.randn(10, 3)
     found = pv.log_marginal(model, guide, x, num_samples=50)
-    bound = pv.log_marginal(model, pv.AmortizedGuide(*_prior_guide()), x, num_samples=200_000)
+    bound = pv.log_marginal(model, pv.AmortizedGuide(*_prior_guide()), x, num_samples=50_000)
     assert (found.per_datum < bound.per_datum + 0.1).all()
     assert next(model.parameters()).dtype == torch.float32
 

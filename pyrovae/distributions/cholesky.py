@@ -35,11 +35,13 @@ class CholeskyNormal(MultivariateNormal):
     ) -> None:
         super().__init__(loc, scale_tril=scale_tril, validate_args=validate_args)
         self._diagonal = scale_tril.diagonal(dim1=-2, dim2=-1) if diagonal is None else diagonal
+        self._drawn: tuple[Tensor, Tensor] | None = None
 
     def expand(self, batch_shape: torch.Size, _instance: "CholeskyNormal | None" = None) -> "CholeskyNormal":
         """The same distribution with its batch shape broadcast to ``batch_shape``."""
         new = super().expand(batch_shape, _instance=self._get_checked_instance(CholeskyNormal, _instance))
         new._diagonal = self._diagonal
+        new._drawn = None
         return new
 
     @lazy_property
@@ -57,11 +59,21 @@ class CholeskyNormal(MultivariateNormal):
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         factor = self._unbroadcasted_scale_tril
         if shape[-1] <= _LARGEST_ELEMENTWISE:
-            return self.loc + (factor * noise.unsqueeze(-2)).sum(-1)
-        return self.loc + (factor @ noise.unsqueeze(-1)).squeeze(-1)
+            draw = self.loc + (factor * noise.unsqueeze(-2)).sum(-1)
+        else:
+            draw = self.loc + (factor @ noise.unsqueeze(-1)).squeeze(-1)
+        self._drawn = draw, noise
+        return draw
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """−½‖L⁻¹(z − μ)‖² − Σ log L_ii − ½ d log 2π in nats, shape (*sample, *batch)."""
+        """−½‖L⁻¹(z − μ)‖² − Σ log L_ii − ½ d log 2π in nats, shape (*sample, *batch).
+
+        Where nothing is differentiated, a draw of this very object is scored by its ε, exact however nearly
+        singular L is; L⁻¹(z − μ) may then be wrong by any amount.
+        """
+        if self._drawn is not None and value is self._drawn[0] and not torch.is_grad_enabled():
+            squares = self._drawn[1].square().sum(-1)
+            return -0.5 * (squares + value.shape[-1] * math.log(2 * math.pi)) - self._half_log_det
         factor = self._unbroadcasted_scale_tril
         if value.shape[:-1] != factor.shape[:-2]:
             return super().log_prob(value)  # does not repeat a factor that several values share

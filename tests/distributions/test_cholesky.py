@@ -48,3 +48,21 @@ def test_vmap():
         randomness="different",
     )(factors)
     assert draws.shape == (6, 3)
+
+
+def test_a_draw_is_scored_by_its_noise_where_nothing_is_differentiated():
+    factor = torch.randn(5, 3, 3, dtype=torch.float64).tril(-1) + torch.eye(3, dtype=torch.float64)
+    q = CholeskyNormal(torch.randn(5, 3, dtype=torch.float64), scale_tril=factor).expand([4, 5])
+    with torch.no_grad():
+        z = q.rsample()
+        torch.testing.assert_close(q.log_prob(z), q.log_prob(z.clone()))
+        again = q.rsample()
+        torch.testing.assert_close(q.log_prob(z), q.log_prob(z.clone()))
+        torch.testing.assert_close(q.log_prob(again), q.log_prob(again.clone()))
+        singular = CholeskyNormal(torch.ones(8), scale_tril=torch.ones(8, 8).tril(-1) + 1e-6 * torch.eye(8))
+        z = singular.rsample(torch.Size([1000]))
+        spread = singular.log_prob(z) + singular.entropy()  # ½ (d − ‖ε‖²)
+        assert spread.mean().abs() < 5 * 2 / 1000**0.5
+    z = q.rsample().requires_grad_()
+    (slope,) = torch.autograd.grad(q.log_prob(z).sum(), z)
+    assert slope.abs().min() > 0
