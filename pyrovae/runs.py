@@ -266,7 +266,16 @@ def _start_worker(plan: Plan, writer: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_worker)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker.update(plan=plan, writer=writer)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed could not stop its workers, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_in_worker(cell: Cell) -> tuple[dict[str, Any], Tensor | None]:

@@ -88,7 +88,7 @@ def test_benchmarks(tmp_path):
 
 def test_estimators(tmp_path):
     result = run(
-        "experiments.estimators", "--seeds", 2, "--steps", 20, "--repeats", 8, "--particles", 1, 3, "--workers", 1,
+        "experiments.estimators", "--seeds", 1, "--steps", 20, "--repeats", 8, "--particles", 3, "--workers", 1,
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -150,6 +150,29 @@ def test_every_run_failing_is_an_error(tmp_path):
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error: every run failed; the first: failed: no closed form")
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.synthetic", "--epochs", "500", "--workers", "2", "--out", tmp_path / "out"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("this system does not list a process's children")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out").exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(8)
+    workers = [int(pid) for pid in children.read_text().split()]
+    process.kill()
+    process.wait()
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 def test_an_interrupt_ends_all_processes_quietly(tmp_path):
