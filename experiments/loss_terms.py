@@ -23,6 +23,7 @@ from experiments import page
 from pyrovae import cli, plotting
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
+from pyrovae.elbo.base import latent_sites
 from pyrovae.io import make_folder
 from pyrovae.report import markdown_table, write_figure, write_table
 from pyrovae.runs import Cell
@@ -54,9 +55,11 @@ class KLAlone(pv.AnalyticELBO):
     """The notes' second loss: KL(q ‖ p) without a reconstruction term."""
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        latents = {name: site for name, site in model_trace.nodes.items() if name in guide_trace.stochastic_nodes}
-        kl = [self._site_kl(name, guide_trace.nodes[name], site).sum() for name, site in latents.items()]
-        return -torch.stack(kl).sum()
+        bound: Any = 0.0
+        for name, site in latent_sites(guide_trace).items():
+            kl = self._site_kl(name, site, model_trace.nodes[name]).sum()
+            bound = bound + self._term(name, "closed form", -kl, model_trace.nodes[name], site)
+        return bound
 
 
 def losses(settings: Settings) -> dict[str, BetaELBO]:

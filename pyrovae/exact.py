@@ -88,7 +88,7 @@ class LinearGaussianVAE:
         """Nats between log p(x) and the family's best ELBO, min KL(q ‖ p(z|x)), the same for every x.
 
         ½(Σ log P_ii − log det P) for the diagonal family, ½(−log det P − d log(d/tr P)) for the isotropic one,
-        0 for full covariance; the others by numerical minimisation.
+        0 for full covariance; other Gaussian families by numerical minimisation.
         """
         covariance = self.best_covariance(family)
         trace = (self.precision * covariance).sum().item() - self.latent_dim

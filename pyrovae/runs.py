@@ -44,6 +44,8 @@ _MEASURES = (
     "test_kl",
     "test_log_marginal",
     "test_log_marginal_stderr",
+    "test_log_marginal_gain_of_doubling",
+    "test_effective_sample_size",
     "active_directions",
 )
 
@@ -187,6 +189,8 @@ def evaluate(
         "test_kl": terms.kl.mean().item(),
         "test_log_marginal": marginal.mean,
         "test_log_marginal_stderr": marginal.stderr_data,
+        "test_log_marginal_gain_of_doubling": marginal.gain_of_doubling.mean().item(),
+        "test_effective_sample_size": marginal.effective_sample_size.median().item(),
         "active_directions": active_directions(guide, test),
     }
     notes = ["posterior collapsed"] if metrics["active_directions"] == 0 else []

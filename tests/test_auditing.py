@@ -76,6 +76,9 @@ def test_score_function_gradients_are_a_fallback():
         with pyro.plate("data", len(x)):
             pyro.sample("k", dist.Bernoulli(logits=pyro.param("logits", torch.zeros(len(x)))))
 
+    for vectorize in (False, True):
+        audited = pv.audit(model, guide, pv.MonteCarloELBO(num_particles=4, vectorize_particles=vectorize), x)
+        assert -audited.loss == pytest.approx(sum(e.nats_per_datum for e in audited.sites), rel=1e-6)
     for elbo in (pv.MonteCarloELBO(), Trace_ELBO()):
         entry = row(pv.audit(model, guide, elbo, x), "k")
         assert entry.how.startswith("sampled, score-function gradient")

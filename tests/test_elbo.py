@@ -327,3 +327,22 @@ def test_every_estimator_with_every_likelihood(elbo_class, likelihood, vectorize
     elbo = elbo_class(num_particles=3, vectorize_particles=vectorize)
     assert math.isfinite(elbo.loss_and_grads(model, guide, x))
     assert all(p.grad.isfinite().all() for program in (model, guide) for p in program.parameters())
+
+
+def test_analytic_refuses_a_guide_that_draws_in_another_order():
+    """Σ KL by site is not the KL where the model's b → a meets the guide's a → b."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            b = pyro.sample("b", dist.Normal(torch.zeros(len(x)), 1.0))
+            a = pyro.sample("a", dist.Normal(b, 1.0))
+            pyro.sample("x", dist.Normal(a, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x, 0.5))
+            pyro.sample("b", dist.Normal(0.5 * a, 0.5))
+
+    with pytest.raises(pv.NoClosedFormError, match="in the order a, b, the model in the order b, a"):
+        pv.AnalyticELBO().loss(model, guide, torch.randn(3))
+    assert math.isfinite(pv.StickingTheLandingELBO().loss(model, guide, torch.randn(3)))

@@ -167,3 +167,64 @@ def test_gradient_statistics_needs_two():
     model, guide = make_pair(pv.DiagonalPosterior)
     with pytest.raises(ValueError, match="num_repeats must be an integer of at least 2, not 1"):
         pv.gradient_statistics(model, guide, pv.AnalyticELBO(), torch.zeros(2, 3).double(), 1)
+
+
+def test_gradient_statistics_of_a_shared_submodule_leaves_it_as_it_was():
+    body = pv.nn.MLP(2, 2).double()
+    model = pv.GenerativeModel(body, pv.GaussianLikelihood(2, 2), 2).double()
+    guide = pv.AmortizedGuide(body, pv.DiagonalPosterior(2, 2)).double()
+    before = list(model.parameters()) + list(guide.parameters())
+    x = torch.randn(4, 2, dtype=torch.float64)
+    found = pv.gradient_statistics(model, guide, pv.AnalyticELBO(), x, 20)
+    after = list(model.parameters()) + list(guide.parameters())
+    assert all(a is b for a, b in zip(before, after, strict=True))
+    assert found["encoder body"].variance > 0
+
+
+def test_gradient_statistics_of_parameters_in_pyros_store():
+    """A PyroParam, and a pyro.param inside a module, go through the store, where vmap would not see them."""
+
+    class Model(pyro.nn.PyroModule):
+        def __init__(self):
+            super().__init__(name="model")
+            self.sigma = pyro.nn.PyroParam(torch.tensor(0.7).double(), constraint=dist.constraints.positive)
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x)).double(), 1.0))
+                pyro.sample("x", dist.Normal(z, self.sigma), obs=x)
+
+    class Guide(torch.nn.Module):
+        def forward(self, x):
+            slope = pyro.param("slope", torch.tensor(0.3).double())
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(slope * x, 0.8))
+
+    x = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    found = pv.gradient_statistics(Model(), Guide(), pv.MonteCarloELBO(), x, 200)
+    assert not found.vectorized
+    assert [(part.part, part.num_parameters) for part in found.parts] == [("guide", 1), ("decoder", 1)]
+    assert all(part.variance > 0 for part in found.parts)
+
+
+def test_log_marginal_of_nested_plates_and_its_gain_of_doubling():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            a = pyro.sample("a", dist.Normal(torch.zeros(()).double(), 1.0))
+            with pyro.plate("channels", 3, dim=-1):
+                pyro.sample("x", dist.Normal(a, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("a", dist.Normal(0.8 * x.mean(1, keepdim=True), 0.4))
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    covariance = torch.ones(3, 3).double() + 0.25 * torch.eye(3).double()
+    truth = dist.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x)
+    found = pv.log_marginal(model, guide, x, num_samples=4000, max_plate_nesting=2)
+    torch.testing.assert_close(found.per_datum, truth, atol=0.1, rtol=0)
+    few = pv.log_marginal(model, guide, x, num_samples=4, max_plate_nesting=2)
+    assert (few.gain_of_doubling >= 0).all()
+    assert few.gain_of_doubling.mean() > 10 * found.gain_of_doubling.mean()
+    with pytest.raises(ValueError, match="max_plate_nesting"):
+        pv.log_marginal(model, guide, x, num_samples=4)

@@ -324,3 +324,125 @@ def test_masked_data_have_the_weights_of_what_is_left(elbo_class, linear):
 def test_bad_settings(elbo_class, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         elbo_class(**arguments)
+
+
+@both
+def test_masks_that_differ_are_refused(elbo_class):
+    model, guide = make_pair(pv.DiagonalPosterior)
+    masked = pyro.poutine.mask(guide, mask=torch.tensor([True, False, True, True]))
+    with pytest.raises(ValueError, match="site 'z' has another mask in the guide"):
+        elbo_class(2).loss(model, masked, torch.randn(4, 3, dtype=torch.float64))
+
+
+def masked_latent_pair(mask):
+    """The latent of some data is masked in both programs, their observation is not."""
+    shift = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(-0.2, dtype=torch.float64, requires_grad=True)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.mask(mask=mask):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x)).double(), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=mask):
+            pyro.sample("z", dist.Normal(shift * x, scale.exp()))
+
+    return model, guide, (shift, scale)
+
+
+def test_doubly_reparameterized_with_a_masked_latent_is_unbiased():
+    mask = torch.tensor([True, False]).repeat(2000)
+    x = torch.tensor([0.7, -1.1], dtype=torch.float64).repeat(2000)
+    means = {}
+    for elbo_class in PAIR:
+        model, guide, parameters = masked_latent_pair(mask)
+        rows = []
+        for _ in range(60):
+            loss = elbo_class(3).differentiable_loss(model, guide, x) / len(x)
+            rows.append(torch.stack(torch.autograd.grad(loss, parameters)))
+        rows = torch.stack(rows)
+        means[elbo_class] = rows.mean(0), rows.var(0) / len(rows)
+    (plain, plain_noise), (doubly, doubly_noise) = means.values()
+    assert ((plain - doubly).abs() <= 5 * (plain_noise + doubly_noise).sqrt()).all()
+
+
+def test_what_doubly_reparameterized_cannot_do_is_refused():
+    x = torch.randn(4, dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", 4):
+            z = pyro.sample("z", dist.Normal(torch.zeros(4).double(), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def point(x):
+        with pyro.plate("data", 4):
+            pyro.sample("z", dist.Delta(0.3 * x.clone().requires_grad_()))
+
+    with pytest.raises(pv.NoClosedFormError, match="site 'z' is a Delta"):
+        pv.DoublyReparameterizedELBO(2).loss(model, point, x)
+
+    def two(mask):
+        def program(x, obs=None):
+            with pyro.plate("data", 4):
+                with pyro.poutine.mask(mask=mask):
+                    a = pyro.sample("a", dist.Normal(torch.zeros(4).double(), 1.0))
+                b = pyro.sample("b", dist.Normal(a, 1.0))
+                if obs is not None:
+                    pyro.sample("x", dist.Normal(b, 0.5), obs=obs)
+
+        return program
+
+    program = two(torch.tensor([True, False, True, True]))
+    with pytest.raises(ValueError, match="the latent sites a, b do not share one mask"):
+        pv.DoublyReparameterizedELBO(2).loss(lambda x: program(x, x), program, x)
+
+
+@pytest.mark.parametrize("elbo_class", [pv.StickingTheLandingELBO, pv.DoublyReparameterizedELBO])
+def test_other_randomness_of_the_guide_is_the_same_in_its_replay(elbo_class):
+    """Dropout in a guide of two sites: the replayed guide must drop the same units, or log q is another q's."""
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    dropout = torch.nn.Dropout(0.5)
+    slope = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+
+    def model(x):
+        with pyro.plate("data", 6):
+            a = pyro.sample("a", dist.Normal(torch.zeros(6).double(), 1.0))
+            b = pyro.sample("b", dist.Normal(a, 1.0))
+            pyro.sample("x", dist.Normal(a + b, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 6):
+            a = pyro.sample("a", dist.Normal(dropout(slope * x), 0.1))
+            pyro.sample("b", dist.Normal(dropout(a + slope), 0.1))
+
+    values, states = [], []
+    for elbo in (pv.MonteCarloELBO(), elbo_class(num_particles=1)):
+        torch.manual_seed(7)
+        values.append(elbo.differentiable_loss(model, guide, x).item())
+        states.append(torch.get_rng_state())
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+    assert (states[0] == states[1]).all()
+
+
+@both
+def test_plates_deeper_than_said_and_deterministic_sites(elbo_class):
+    x = torch.randn(4, 3, dtype=torch.float64)
+
+    def model(x):
+        pyro.deterministic("outside", torch.tensor(1.0))
+        with pyro.plate("data", 4, dim=-2):
+            a = pyro.sample("a", dist.Normal(torch.zeros(()).double(), 1.0))
+            with pyro.plate("channels", 3, dim=-1):
+                pyro.sample("x", dist.Normal(a, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 4, dim=-2):
+            a = pyro.sample("a", dist.Normal(0.3 * x.mean(1, keepdim=True), 1.0))
+            pyro.deterministic("twice", 2 * a)
+
+    assert math.isfinite(elbo_class(3, max_plate_nesting=2).loss(model, guide, x))
+    assert [row.site for row in pv.audit(model, guide, elbo_class(3, max_plate_nesting=2), x).sites] == ["x", "a"]
+    with pyro.validation_enabled(False), pytest.raises((ValueError, RuntimeError)):
+        elbo_class(3).loss(model, guide, x)

@@ -97,13 +97,22 @@ def run_tests(package: Path, tests: str) -> subprocess.CompletedProcess:
     )
 
 
+def copied(to: Path) -> Path:
+    for part in ("pyrovae", "tests"):
+        shutil.copytree(ROOT / part, to / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", to)
+    return to
+
+
+def test_an_unchanged_copy_stays_green(tmp_path):
+    result = run_tests(copied(tmp_path), "tests/test_elbo_gradients.py")
+    assert result.returncode == 0, f"{result.stdout[-2000:]}{result.stderr[-2000:]}"
+
+
 @pytest.mark.parametrize("slip", MUTATIONS)
 def test_the_suite_turns_red(tmp_path, slip):
     file, right, wrong, tests = MUTATIONS[slip]
-    for part in ("pyrovae", "tests"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    source = tmp_path / "pyrovae" / file
+    source = copied(tmp_path) / "pyrovae" / file
     text = source.read_text(encoding="utf-8")
     assert text.count(right) == 1, "the mutation no longer fits the code"
     source.write_text(text.replace(right, wrong), encoding="utf-8")

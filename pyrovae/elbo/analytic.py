@@ -8,23 +8,34 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, describe, same_scale
+from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, describe, latent_sites, same_scale
 
 
 class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
     """−ELBO with the KL in closed form: E_q[log p(x|z)] sampled, β KL(q(z|x) ‖ p(z)) exact.
 
     Pyro's ``TraceMeanField_ELBO`` made strict: where a pair of distributions has no registered KL the
-    stock one samples without a word, this one raises, and it never evaluates log q.
+    stock one samples without a word, this one raises, and it never evaluates log q. With several latent sites
+    the guide must draw them in the model's order: a sum of the sites' KLs is the KL only where a site's model
+    distribution does not depend on a draw that the guide makes later.
 
     Raises:
-        NoClosedFormError: a site's KL is registered nowhere; names the site and both distributions.
+        NoClosedFormError: a site's KL is registered nowhere; names the site and both distributions. Or the
+            guide's sites come in another order than the model's.
     """
 
     def _scored(self, name: str, site: dict[str, Any]) -> bool:
         return site["is_observed"]
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        in_guide = list(latent_sites(guide_trace))
+        in_model = [name for name in model_trace.nodes if name in in_guide]
+        if in_guide != in_model:
+            raise NoClosedFormError(
+                f"the guide draws its sites in the order {', '.join(in_guide)}, the model in the order "
+                f"{', '.join(in_model)}, so the sites' KLs need not add up to the KL; order them alike, or use "
+                "MonteCarloELBO"
+            )
         bound: Any = 0.0
         for name, site in model_trace.nodes.items():
             if site["type"] == "sample":

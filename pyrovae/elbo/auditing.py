@@ -119,6 +119,9 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
                 loss = elbo.loss(model, guide, x)
     sites: dict[str, list[Note]] = {}
     for note in notes:
+        recorded_site = note.model_site or note.guide_site or {}
+        if (recorded_site.get("infer") or {}).get("_deterministic"):
+            continue
         sites.setdefault(note.site, []).append(note)
     latents = {name for name, recorded in sites.items() if recorded[0].guide_site is not None}
     order = sorted(sites, key=lambda name: name in latents)

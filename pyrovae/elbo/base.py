@@ -129,6 +129,7 @@ class ReparameterizedELBO(BetaELBO):
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
         guide_trace = self._trace_guide(guide, args, kwargs)
         model_trace = poutine.trace(poutine.replay(self._weigh(model), trace=guide_trace)).get_trace(*args, **kwargs)
+        guide_trace, model_trace = _without_deterministic(guide_trace), _without_deterministic(model_trace)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
@@ -146,9 +147,7 @@ class ReparameterizedELBO(BetaELBO):
 
     def _check_latents(self, model_trace: Trace, guide_trace: Trace) -> None:
         alternative = f"{type(self).__name__} cannot be used; use MonteCarloELBO"
-        for name, site in guide_trace.nodes.items():
-            if site["type"] != "sample":
-                continue
+        for name, site in latent_sites(guide_trace).items():
             if name not in model_trace:
                 raise NoClosedFormError(f"site {name!r} is in the guide alone: {alternative}")
             if not site["fn"].has_rsample:
@@ -173,6 +172,15 @@ class SampleMeanELBO(ReparameterizedELBO):
         for traces in self._get_traces(model, guide, args, kwargs):
             total = total - self._bound(*traces)
         return total / self.num_particles
+
+
+def _without_deterministic(trace: Trace) -> Trace:
+    """The trace without the sites that ``pyro.deterministic`` made, which have no density."""
+    trace = trace.copy()
+    for name, site in list(trace.nodes.items()):
+        if site["type"] == "sample" and site["infer"] and site["infer"].get("_deterministic"):
+            trace.remove_node(name)
+    return trace
 
 
 def latent_sites(trace: Trace) -> dict[str, dict[str, Any]]:

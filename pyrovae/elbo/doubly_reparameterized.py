@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from pyro.distributions import Delta
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.elbo.base import latent_sites
+from pyrovae.elbo.base import NoClosedFormError, latent_sites, same_scale
 from pyrovae.elbo.importance_weighted import ImportanceWeightedELBO
 from pyrovae.elbo.path_derivative import PathDerivativeELBO
 
@@ -16,7 +18,12 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
 
     The value and the model's gradient are ``ImportanceWeightedELBO``'s. The guide's is unbiased too:
     Σ_k ((1 − β) w̃_k + β w̃_k²) ∂log w_k/∂z_k · ∂z_k/∂φ, with w̃ the normalised weights and φ held fixed inside
-    log q; its signal-to-noise ratio grows with K.
+    log q; its signal-to-noise ratio grows with K. Data whose latents are masked have no log q in their weights:
+    there the factor is w̃_k.
+
+    Raises:
+        NoClosedFormError: a latent is a ``Delta``, which has no density.
+        ValueError: some of the latents are masked and others are not.
     """
 
     def _as_seen_by_the_model(self, at: Callable[[Callable[[dict[str, Any]], Tensor]], Trace]) -> Trace:
@@ -36,7 +43,18 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
     def _set_weights(self, guide_trace: Trace, weights: Tensor) -> None:
         # the backward pass brings w̃ ∂log w/∂z to a draw; the guide is to see (1 − β) + β w̃ times that
         factor = 1 - self.beta + self.beta * weights
-        for name, site in latent_sites(guide_trace).items():
+        latents = latent_sites(guide_trace)
+        masks = [site["mask"] for site in latents.values()]
+        if not all(same_scale(mask, masks[0]) for mask in masks[1:]):
+            raise ValueError(
+                f"the latent sites {', '.join(latents)} do not share one mask, so there is no one factor for the "
+                "guide's gradient; mask them alike, or use ImportanceWeightedELBO"
+            )
+        if masks[0] is not None:
+            factor = torch.where(torch.as_tensor(masks[0], device=factor.device), factor, 1.0)
+        for name, site in latents.items():
+            if isinstance(site["fn"], Delta) or isinstance(getattr(site["fn"], "base_dist", None), Delta):
+                raise NoClosedFormError(f"site {name!r} is a Delta, which has no density; use MonteCarloELBO")
             site["gradient_factors"][name] = factor.reshape(factor.shape + (1,) * site["fn"].event_dim)
 
     def _log_q(self, site: dict[str, Any]) -> Tensor:

@@ -65,7 +65,13 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
 
     def _stack(self, terms: list[dict[str, Tensor]]) -> Tensor:
         log_weights: list[Any] = [sum(by_site.values()) for by_site in terms]
-        return log_weights[0] if self._in_one_pass else torch.stack(log_weights)
+        if not self._in_one_pass:
+            return torch.stack(log_weights)
+        if log_weights[0].dim() != self.max_plate_nesting:
+            raise ValueError(
+                f"the programs' plates nest deeper than max_plate_nesting={self.max_plate_nesting - 1}; give the depth"
+            )
+        return log_weights[0]
 
     @property
     def _in_one_pass(self) -> bool:
@@ -96,6 +102,11 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
             term = scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
             if not site["is_observed"]:
                 guide_site = guide_trace.nodes[name]
+                if not same_scale(guide_site["mask"], site["mask"]):
+                    raise ValueError(
+                        f"site {name!r} has another mask in the guide than in the model, so log p − log q is not that "
+                        "of one set of data; set the mask on both sides"
+                    )
                 term = self.beta * (term - scale_and_mask(self._log_q(guide_site), 1.0, guide_site["mask"]))
             inner = [dim for dim in range(-term.dim(), 0) if dim not in shared]
             terms[name] = term.sum(inner, keepdim=True) if inner else term
@@ -112,7 +123,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
             raise NoClosedFormError(
                 f"{kind} site {outside!r} ({describe(sites[outside]['fn'])}) is outside the data plate, so there is no "
                 "importance weight for each datum, and a log-mean-exp over the batch would be another bound; put it "
-                "inside a pyro.plate over the data, or use MonteCarloELBO"
+                "inside a vectorised `with pyro.plate` over the data, or use MonteCarloELBO"
             )
         dims = {frame.dim: frame.size for frame in shared}
         for name, site in latent_sites(guide_trace).items():

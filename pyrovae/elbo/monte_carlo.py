@@ -21,12 +21,12 @@ class MonteCarloELBO(BetaELBO):
         """−ELBO, summed over the plate, in nats; a surrogate with score terms where z has no rsample."""
         total: Any = 0.0
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            if guide_trace.nonreparam_stochastic_nodes:
-                if self._notes is not None:
-                    self._bound(model_trace, guide_trace)
-                return super().differentiable_loss(model, guide, *args, **kwargs)
             # both programs' scores at one draw: nothing leaves the device
-            total = total - self._bound(model_trace, guide_trace)
+            loss = -self._bound(model_trace, guide_trace)
+            if guide_trace.nonreparam_stochastic_nodes:
+                _, surrogate = self._differentiable_loss_particle(model_trace, guide_trace)
+                loss = loss.detach() + (surrogate - surrogate.detach())
+            total = total + loss
         return total / self.num_particles
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:

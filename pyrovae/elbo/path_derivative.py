@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro.poutine as poutine
+import torch
 from pyro.poutine import Trace
+from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
-from pyrovae.elbo.base import Program, ReparameterizedELBO, latent_sites
+from pyrovae.elbo.base import NoClosedFormError, Program, ReparameterizedELBO, describe, latent_sites
 
 
 class PathDerivativeELBO(ReparameterizedELBO):
@@ -15,30 +17,67 @@ class PathDerivativeELBO(ReparameterizedELBO):
 
     The derivative of log q(z; φ) with respect to φ at fixed z is subtracted again. With one latent site the
     draws are moved at the same distribution, with several by replaying the guide, since there a site's
-    distribution depends on the draws of others. Each latent site of the guide's trace then holds ``"log_q"``.
+    distribution depends on the draws of others; whatever else the guide draws, such as dropout's masks, is drawn
+    alike. Each latent site of the guide's trace then holds ``"log_q"``.
     """
 
     def _trace_guide(self, guide: Program, args: tuple, kwargs: dict) -> Trace:
+        random_state = _random_state()
         trace = super()._trace_guide(guide, args, kwargs)
-        if any(not site["fn"].has_rsample for site in latent_sites(trace).values()):
+        latents = latent_sites(trace)
+        if any(not site["fn"].has_rsample for site in latents.values()):
             return trace  # refused by the base, by name
 
         def at(draw: Callable[[dict[str, Any]], Tensor]) -> Trace:
             moved = trace.copy()
-            latents = latent_sites(trace)
             for name, site in latents.items():
                 moved.nodes[name] = {**site, "value": draw(site)}
             if len(latents) == 1:
                 return moved
-            return poutine.trace(poutine.replay(self._weigh(guide), trace=moved)).get_trace(*args, **kwargs)
+            after = _random_state()
+            _set_random_state(random_state)
+            with _Redrawn(moved):
+                replayed = poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
+            _set_random_state(after)
+            return replayed
 
         at_fixed_draws = at(lambda site: site["value"].detach())
         seen = self._as_seen_by_the_model(at) or trace
         for name, site in latent_sites(seen).items():
-            score = at_fixed_draws.nodes[name]["fn"].log_prob(at_fixed_draws.nodes[name]["value"])
-            site["log_q"] = site["fn"].log_prob(site["value"]) - (score - score.detach())
+            fixed = at_fixed_draws.nodes[name]
+            try:
+                score = fixed["fn"].log_prob(fixed["value"])
+                site["log_q"] = site["fn"].log_prob(site["value"]) - (score - score.detach())
+            except KeyError:  # a transform that only finds the inverse of what it has just made
+                raise NoClosedFormError(
+                    f"the guide's {describe(site['fn'])} at site {name!r} has no density at a given value: "
+                    f"{type(self).__name__} cannot be used; use MonteCarloELBO"
+                ) from None
         return seen
 
     def _as_seen_by_the_model(self, at: Callable[[Callable[[dict[str, Any]], Tensor]], Trace]) -> Trace | None:
         """The guide's trace at other tensors for its draws, where the model is to see other ones."""
         return None
+
+
+class _Redrawn(ReplayMessenger):
+    """Replay a trace, but draw at each site first, so that the random state moves on as it did."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not msg["is_observed"] and msg["name"] in self.trace:
+            with torch.no_grad():
+                msg["fn"](*msg["args"], **msg["kwargs"])
+        super()._pyro_sample(msg)
+
+
+def _random_state() -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def _set_random_state(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1])

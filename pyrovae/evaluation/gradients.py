@@ -11,6 +11,7 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.registration import mode, unregistered
@@ -37,7 +38,7 @@ class PartStatistics:
         mean_norm: ‖E g‖, estimated without the noise's share; 0 where the noise hides it.
         variance: tr Cov(g), summed over the part's parameters.
         variance_stderr: its standard error.
-        snr: signal-to-noise ratio ‖E g‖ / √(tr Cov(g)).
+        snr: signal-to-noise ratio ‖E g‖ / √(tr Cov(g)); infinite without noise, NaN where the gradient is 0.
         snr_stderr: its standard error.
         variance_seconds: variance × seconds of one gradient, the smaller the better: n times cheaper is worth n
             times the variance.
@@ -112,14 +113,18 @@ def gradient_statistics(
     if not isinstance(num_repeats, int) or num_repeats < 2:
         raise ValueError(f"num_repeats must be an integer of at least 2, not {num_repeats!r}")
     devices = [x.device] if x.is_cuda else []
-    with (
-        own_parameter_store(),
-        torch.random.fork_rng(devices=devices),
-        pyro.validation_enabled(False),
-        mode(model, guide, training=False),
-    ):
-        torch.manual_seed(seed)
-        parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
+    with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
+        with pyro.validation_enabled(True):
+            parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
+        sums, seconds, vectorized = _measure(model, guide, elbo, x, parameters, num_repeats, seed)
+    return sums.statistics(seconds, vectorized)
+
+
+def _measure(
+    model: Program, guide: Program, elbo: ELBO, x: Tensor, parameters: list[Tensor], num_repeats: int, seed: int
+) -> tuple["_Sums", float, bool]:
+    """Sums over repeats, seconds of one gradient, and whether the repeats were mapped."""
+    with pyro.validation_enabled(False):
         parts = _parts(model, guide, parameters, x)
 
         def one_gradient() -> Tensor:
@@ -132,16 +137,15 @@ def gradient_statistics(
             return torch.cat([loss.detach().reshape(1), *flat])
 
         seconds = _seconds(one_gradient, min(num_repeats, 20))
-        vectorized = False
+        torch.manual_seed(seed)
         if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
-            try:
-                sums = _Sums(parts, _in_one_pass(model, guide, elbo, x, parameters, num_repeats), num_repeats)
-                vectorized = True
-            except RuntimeError:  # programs that cannot be mapped: values that decide on control flow, for instance
-                torch.manual_seed(seed)
-        if not vectorized:
-            sums = _Sums(parts, (one_gradient().unsqueeze(0) for _ in range(num_repeats)), num_repeats)
-    return sums.statistics(seconds, vectorized)
+            pair = _Pair(model, guide, elbo)
+            if pair.can_be_given(parameters):
+                try:
+                    return _Sums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
+                except RuntimeError:  # values that decide on control flow, for instance
+                    torch.manual_seed(seed)
+        return _Sums(parts, (one_gradient().unsqueeze(0) for _ in range(num_repeats)), num_repeats), seconds, False
 
 
 def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) -> dict[str, Tensor]:
@@ -156,10 +160,10 @@ def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) 
                 if head == "posterior_head":
                     part = "encoder location head" if rest.startswith("loc_head.") else "encoder covariance head"
             owner[id(parameter)] = part
-    else:
-        with poutine.trace(param_only=True) as capture, torch.no_grad():
-            guide(x)
-        owner |= {id(parameter): "guide" for parameter in announced_parameters(capture.trace)}
+    with poutine.trace(param_only=True) as capture, torch.no_grad():
+        guide(x)
+    for announced in announced_parameters(capture.trace):
+        owner.setdefault(id(announced), "guide")
     positions: dict[str, list[Tensor]] = {}
     start = 0
     for tensor in parameters:
@@ -195,16 +199,20 @@ class _Pair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.elbo.differentiable_loss(self.model, self.guide, x) / len(x)
 
+    def can_be_given(self, parameters: list[Tensor]) -> bool:
+        """Whether all the parameters are the modules' own, each in one place, and none goes through Pyro's store."""
+        every = [parameter for _, parameter in self.named_parameters(remove_duplicate=False)]
+        own = {id(parameter) for parameter in every}
+        by_pyro = any(isinstance(module, PyroModule) and module._pyro_params for module in self.modules())
+        return not by_pyro and len(own) == len(every) and all(id(parameter) in own for parameter in parameters)
 
-def _in_one_pass(
-    model: nn.Module, guide: nn.Module, elbo: ELBO, x: Tensor, parameters: list[Tensor], num_repeats: int
-) -> Iterator[Tensor]:
+
+def _in_one_pass(pair: _Pair, x: Tensor, parameters: list[Tensor], num_repeats: int) -> Iterator[Tensor]:
     """Losses and gradients of many draws at once, in chunks (num, 1 + parameters)."""
-    pair = _Pair(model, guide, elbo)
     names = {id(tensor): name for name, tensor in pair.named_parameters()}
     values = {names[id(tensor)]: tensor.detach() for tensor in parameters}
     gradient_and_loss = torch.func.grad_and_value(lambda v: torch.func.functional_call(pair, v, (x,)))
-    rows = len(x) * elbo.num_particles
+    rows = len(x) * pair.elbo.num_particles
     size = max(1, min(64, 2**14 // rows, 2**24 // sum(p.numel() for p in parameters)))
     for chunk in torch.empty(num_repeats).split(size):
         with unregistered(), FunctionalNoise():

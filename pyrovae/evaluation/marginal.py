@@ -23,13 +23,17 @@ class LogMarginal:
 
     Attributes:
         per_datum: shape (num,), in float64 on the CPU.
-        stderr_per_datum: Monte Carlo standard error of each, shape (num,).
+        stderr_per_datum: Monte Carlo standard error of each, shape (num,); too small where the effective sample
+            size is.
         effective_sample_size: (Σ w)² / Σ w² of each datum's weights, shape (num,).
+        gain_of_doubling: what the second half of the draws added to each estimate, shape (num,). What more draws
+            could add is about as much again if the bias falls as 1/num_samples, and more if slower.
     """
 
     per_datum: Tensor
     stderr_per_datum: Tensor
     effective_sample_size: Tensor
+    gain_of_doubling: Tensor
 
     @property
     def mean(self) -> float:
@@ -56,6 +60,7 @@ def log_marginal(
     *,
     num_samples: int = 1000,
     seed: int = 0,
+    max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> LogMarginal:
     """Estimate log p(x) for each datum: log-mean-exp of importance weights p(x, z)/q(z|x) at draws from the guide.
@@ -71,6 +76,7 @@ def log_marginal(
         method: ``"importance"``.
         num_samples: draws of z per datum.
         seed: of the draws; the caller's random state is left as it was.
+        max_plate_nesting: depth of the programs' own plates.
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
@@ -87,7 +93,14 @@ def log_marginal(
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
     data_at_once = min(len(x), 1024)
     draws_at_once = max(1, min(num_samples, _ROWS_AT_ONCE // data_at_once))
-    sizes = [len(part) for part in torch.empty(num_samples).split(draws_at_once)]
+    # two halves, each in passes of at most so many draws
+    first_half = (num_samples + 1) // 2
+    passes = [
+        (half, len(part))
+        for half, draws in enumerate((first_half, num_samples - first_half))
+        for part in torch.empty(draws).split(draws_at_once)
+        if len(part) > 0
+    ]
     moments = []
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
@@ -98,27 +111,36 @@ def log_marginal(
     ):
         torch.manual_seed(seed)
         for chunk in x.split(data_at_once):
-            log_sum = torch.full((2, len(chunk)), -math.inf, dtype=torch.float64)
-            for size in sizes:
+            # log Σ w and log Σ w² of each half
+            log_sum = torch.full((2, 2, len(chunk)), -math.inf, dtype=torch.float64)
+            for half, size in passes:
                 try:
-                    log_w = _log_weights(model, guide, chunk, size)
+                    log_w = _log_weights(model, guide, chunk, size, max_plate_nesting)
                 except NotImplementedError:
                     raise  # an estimator's own refusal
-                except RuntimeError as error:
+                except (RuntimeError, ValueError) as error:
                     raise cannot_run(chunk, error) from error
-                log_sum = torch.logaddexp(log_sum, torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)]))
+                added = torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)])
+                log_sum[half] = torch.logaddexp(log_sum[half], added)
             moments.append(log_sum)
             bar.update(len(chunk))
-    first, second = torch.cat(moments, dim=1)
+    halves = torch.cat(moments, dim=-1)
+    first, second = halves.logsumexp(0)
+    per_datum = first - math.log(num_samples)
     effective = (2 * first - second).exp()
-    relative_variance = (1 / effective - 1 / num_samples).clamp_min(0) * num_samples / max(1, num_samples - 1)
-    stderr = relative_variance.sqrt() if num_samples > 1 else torch.full_like(first, math.nan)
-    return LogMarginal(first - math.log(num_samples), stderr, effective)
+    if num_samples == 1:
+        unknown = torch.full_like(first, math.nan)
+        return LogMarginal(per_datum, unknown, effective, unknown)
+    relative_variance = (1 / effective - 1 / num_samples).clamp_min(0) * num_samples / (num_samples - 1)
+    counts = torch.tensor([first_half, num_samples - first_half], dtype=torch.float64).unsqueeze(-1)
+    gain = per_datum - (halves[:, 0] - counts.log()).mean(0)
+    return LogMarginal(per_datum, relative_variance.sqrt(), effective, gain)
 
 
-def _log_weights(model: Program, guide: Program, x: Tensor, num: int) -> Tensor:
+def _log_weights(model: Program, guide: Program, x: Tensor, num: int, max_plate_nesting: int) -> Tensor:
     """Log weights of ``num`` draws for each datum, shape (num, len(x)), in float64 on the CPU."""
-    log_w = ImportanceWeightedELBO(num_particles=num).log_weights(model, guide, x).double().cpu()
+    elbo = ImportanceWeightedELBO(num, max_plate_nesting=max_plate_nesting)
+    log_w = elbo.log_weights(model, guide, x).double().cpu()
     sizes = [size for size in log_w.shape[1:] if size > 1] or [1]
     if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
         raise ValueError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
