@@ -291,8 +291,8 @@ def _factor(written: Tensor, ours: Tensor, module: nn.Module) -> tuple[float, fl
 
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
-    if settings.seeds < 1 or settings.steps < 1:
-        raise ValueError("--seeds and --steps must be at least 1")
+    if settings.seeds < 1 or settings.steps < 1 or settings.workers < 1:
+        raise ValueError("--seeds, --steps and --workers must be at least 1")
     losses(settings)
     out = settings.out or Path("runs") / f"loss-terms-{time.strftime('%Y%m%d-%H%M%S')}"
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
@@ -310,7 +310,12 @@ def main(settings: Settings) -> None:
         text = f"σ fixed at {NOISE[name]:.4g}.\n\n{markdown_table(rate_distortion_table(runs[name]))}"
         _tell(settings, name, text, {f"{name} under the three losses": out / f"{name}-three-losses.png"})
     write_figure(out / "rate-distortion.png", rate_distortion_picture(runs))
-    _tell(settings, "Rate and distortion", "", {"distortion against rate": out / "rate-distortion.png"})
+    _tell(
+        settings,
+        "Rate and distortion",
+        "A point a training; the line joins the means along β.",
+        {"distortion against rate": out / "rate-distortion.png"},
+    )
     print(f"results: {out}")
 
 

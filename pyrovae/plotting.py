@@ -236,9 +236,9 @@ def grouped_intervals(
         ax.set_title(title, fontsize=9)
         ax.set_yticks(rows, labels)
         ax.grid(True, axis="x", alpha=0.3)
-    axes[0].legend(fontsize=7) if len(panels) == 1 else fig.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8
-    )
+    if len(next(iter(panels.values()))) > 1:
+        handles = axes[0].get_legend_handles_labels()
+        fig.legend(*handles, loc="outside upper center", ncols=5, fontsize=8)
     fig.supxlabel(f"{xlabel} (± 2 standard errors)", fontsize=9)
     return fig
 

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pyro
-from torch import nn
+from torch import Tensor, nn
 
 from pyrovae.nn import ConfigurableModule
 
@@ -66,3 +66,21 @@ def mode(*programs: Callable[..., Any], training: bool) -> Iterator[None]:
     finally:
         for module, was_training in zip(modules, before, strict=True):
             module.training = was_training
+
+
+def cannot_run(x: Tensor, error: Exception) -> ValueError:
+    """What to raise where programs fail on data, in one line."""
+    reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
+    if "collide at dim" in reason:
+        reason += " (or the programs' plates nest deeper than max_plate_nesting)"
+    return ValueError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}")
+
+
+def check_data(x: Any) -> None:
+    """Raise unless x is a tensor (num, …) of at least one datum, all of it finite."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor of the programs' dtype and device, not {type(x).__name__}")
+    if x.dim() < 1 or len(x) == 0:
+        raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
+    if not x.isfinite().all():
+        raise ValueError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")

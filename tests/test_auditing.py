@@ -167,3 +167,89 @@ def test_the_audit_changes_nothing(x):
 def test_another_estimator_is_refused(x):
     with pytest.raises(TypeError, match="audit reads estimators of pyrovae"):
         pv.audit(*make_pair(), RenyiELBO(), x)
+
+
+@pytest.mark.filterwarnings("ignore:Found")
+def test_swapped_programs_are_noticed(x):
+    model, guide = make_pair()
+    for elbo in (pv.AnalyticELBO(), pv.MonteCarloELBO(), pv.DoublyReparameterizedELBO(2)):
+        with pytest.raises(ValueError, match="the guide observes site 'x': are the model and the guide swapped"):
+            pv.audit(guide, model, elbo, x)
+    with pytest.raises(ValueError, match="swapped"):
+        pv.fit(guide, model, x, pv.AnalyticELBO(), epochs=1, progress=False)
+    with pytest.raises(ValueError, match="swapped"):
+        pv.gradient_statistics(guide, model, pv.AnalyticELBO(), x, 4)
+    with pytest.raises(ValueError, match="swapped"):
+        pv.log_marginal(guide, model, x)
+
+
+@pytest.mark.filterwarnings("ignore:Found")
+def test_a_latent_that_the_guide_lacks_is_a_fallback():
+    x = torch.randn(4)
+
+    def model(x):
+        with pyro.plate("data", 4):
+            a = pyro.sample("a", dist.Normal(torch.zeros(4), 1.0))
+            k = pyro.sample("k", dist.Normal(torch.zeros(4), 1.0))
+            pyro.sample("x", dist.Normal(a + k, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 4):
+            pyro.sample("a", dist.Normal(0.5 * x, 0.5))
+
+    for elbo in (pv.MonteCarloELBO(), Trace_ELBO()):
+        audited = pv.audit(model, guide, elbo, x)
+        assert row(audited, "k").how == "sampled: from the model itself, the guide has no such site"
+        assert -audited.loss == pytest.approx(sum(e.nats_per_datum for e in audited.sites), rel=1e-5)
+        with pytest.raises(pv.NoClosedFormError, match="falls back at site 'k'"):
+            pv.audit(model, guide, elbo, x, strict=True)
+    with pytest.raises(pv.NoClosedFormError, match="latent site 'k' of the model is missing in the guide"):
+        pv.audit(model, guide, TraceMeanField_ELBO(), x)
+
+
+@pytest.mark.filterwarnings("ignore:Failed to verify mean field")
+def test_stock_closed_forms_in_another_order_are_no_kl():
+    x = torch.randn(4)
+
+    def model(x):
+        with pyro.plate("data", 4):
+            b = pyro.sample("b", dist.Normal(torch.zeros(4), 1.0))
+            a = pyro.sample("a", dist.Normal(b, 1.0))
+            pyro.sample("x", dist.Normal(a, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 4):
+            a = pyro.sample("a", dist.Normal(x, 0.5))
+            pyro.sample("b", dist.Normal(0.5 * a, 0.5))
+
+    audited = pv.audit(model, guide, TraceMeanField_ELBO(), x)
+    assert row(audited, "a").how == "closed form, but the guide draws in another order: no KL"
+    with pytest.raises(pv.NoClosedFormError, match="another order"):
+        pv.audit(model, guide, TraceMeanField_ELBO(), x, strict=True)
+
+
+def test_what_is_printed_of_importance_weights_adds_up(x):
+    model, guide = make_pair()
+    audited = pv.audit(model, guide, pv.DoublyReparameterizedELBO(5, beta=0.7), x)
+    assert audited.rest < 0
+    assert row(audited, "z").how == "sampled, doubly reparameterised weights of 5"
+    assert "how far the weights are from even" in str(audited)
+    assert audited.line.startswith("DoublyReparameterizedELBO, β = 0.7: ")
+    assert pv.audit(model, guide, pv.MonteCarloELBO(), x).rest == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("call", [pv.audit, lambda m, g, e, x: pv.gradient_statistics(m, g, e, x, 4)])
+def test_bad_input_is_one_clear_message(call, x):
+    model, guide = make_pair()
+    for data, error, message in (
+        (x[:, :2], ValueError, r"cannot run on data of shape \(5, 2\)"),
+        (x[:0], ValueError, "x is empty"),
+        (x.numpy(), TypeError, "x must be a tensor of the programs' dtype and device, not ndarray"),
+        (x * float("nan"), ValueError, "x holds 15 NaN or infinite values"),
+        (x.float(), ValueError, "cannot run on data"),
+    ):
+        with pytest.raises(error, match=message) as caught:
+            call(model, guide, pv.AnalyticELBO(), data)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match="AnalyticELBO"):
+        call(model, guide, pv.AnalyticELBO, x)

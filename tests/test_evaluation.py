@@ -228,3 +228,14 @@ def test_log_marginal_of_nested_plates_and_its_gain_of_doubling():
     assert few.gain_of_doubling.mean() > 10 * found.gain_of_doubling.mean()
     with pytest.raises(ValueError, match="max_plate_nesting"):
         pv.log_marginal(model, guide, x, num_samples=4)
+
+
+def test_what_is_printed(linear):
+    model, guide, x = linear.to_model(), linear.to_guide(), linear.sample(5)
+    found = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 20)
+    assert "encoder covariance head" in str(found)
+    assert "variance_seconds" in str(found)
+    with pytest.raises(KeyError, match="no part 'encodr'; there are encoder location head"):
+        found["encodr"]
+    assert str(pv.log_marginal(model, guide, x, num_samples=20)).startswith("log p(x) = ")
+    assert "(grid)" in str(pv.log_marginal(model, guide, x, "quadrature", num_points=20))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.elbo.base import BetaELBO, NoClosedFormError, Note, Program, describe, latent_sites
-from pyrovae.registration import mode, unregistered
+from pyrovae.registration import cannot_run, check_data, mode, unregistered
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,22 @@ class Audit:
     Attributes:
         estimator: class name.
         sites: one entry a sample site.
-        loss: the loss in nats per datum; with importance weights more than minus the sites' sum, since a
-            log-mean-exp also counts how evenly the weights are spread.
+        beta: weight of the latent sites' terms.
+        loss: the loss in nats per datum.
     """
 
     estimator: str
     sites: tuple[SiteAudit, ...]
+    beta: float
     loss: float
+
+    @property
+    def rest(self) -> float:
+        """−loss without the sites' contributions: 0 but for importance weights, and there never above 0.
+
+        A log-mean-exp is the weighted mean of log w less KL(weights ‖ uniform), and no site owns the latter.
+        """
+        return -self.loss - sum(site.nats_per_datum for site in self.sites)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a sample site."""
@@ -74,11 +83,16 @@ class Audit:
         for site in self.sites:
             pair = f"{site.guide} ‖ {site.model}" if site.guide else site.model
             parts.append(f"{site.site} {pair} {site.how}" if site.guide else f"{site.site} {pair}")
-        return f"{self.estimator}: {'; '.join(parts)}; loss {self.loss:.4g} nats/datum"
+        beta = "" if self.beta == 1 else f", β = {self.beta:g}"
+        return f"{self.estimator}{beta}: {'; '.join(parts)}; loss {self.loss:.4g} nats/datum before training"
 
     def __str__(self) -> str:
         frame = self.to_frame().drop(columns="fallback")
-        return f"{self.estimator}, loss {self.loss:.6g} nats per datum\n{frame.to_string(index=False, na_rep='')}"
+        text = f"{self.estimator}, β = {self.beta:g}, loss {self.loss:.6g} nats per datum\n"
+        text += frame.to_string(index=False, na_rep="")
+        if any("weights" in site.how for site in self.sites):
+            text += f"\nand {self.rest:.6g}: how far the weights are from even, −KL(weights ‖ uniform)"
+        return text
 
 
 def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool = False) -> Audit:
@@ -106,17 +120,28 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
         >>> [(row.site, row.how) for row in audit(model, guide, pv.AnalyticELBO(), torch.zeros(4, 3)).sites]
         [('x', 'sampled: at draws of z'), ('z', 'closed form')]
     """
+    if isinstance(elbo, type):
+        raise TypeError(f"audit takes an estimator, {elbo.__name__}(), not its class")
     if not isinstance(elbo, BetaELBO) and type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
-        raise TypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {elbo!r}")
+        name = type(elbo).__name__
+        raise TypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
+    check_data(x)
     elbo = copy.copy(elbo)
     devices = [x.device] if x.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), unregistered(), mode(model, guide, training=False):
-        if isinstance(elbo, BetaELBO):
-            elbo._notes = notes = []
-            loss = elbo.differentiable_loss(model, guide, x).item()
-        else:
-            with _listening(elbo) as notes:
-                loss = elbo.loss(model, guide, x)
+        try:
+            if isinstance(elbo, BetaELBO):
+                elbo._notes = notes = []
+                loss = elbo.differentiable_loss(model, guide, x).item()
+            else:
+                with _listening(elbo) as notes:
+                    loss = elbo.loss(model, guide, x)
+        except NotImplementedError:
+            raise  # the estimator's own refusal
+        except KeyError as error:  # stock Pyro's, of a latent that the guide lacks
+            raise NoClosedFormError(f"latent site {error} of the model is missing in the guide") from None
+        except RuntimeError as error:
+            raise cannot_run(x, error) from error
     sites: dict[str, list[Note]] = {}
     for note in notes:
         recorded_site = note.model_site or note.guide_site or {}
@@ -130,7 +155,7 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
         for row in rows:
             if row.fallback:
                 raise NoClosedFormError(f"{type(elbo).__name__} falls back at site {row.site!r}: {row.how}")
-    return Audit(type(elbo).__name__, rows, loss / len(x))
+    return Audit(type(elbo).__name__, rows, float(getattr(elbo, "beta", 1.0)), loss / len(x))
 
 
 def _row(notes: list[Note], elbo: ELBO, num: int, latents: list[str]) -> SiteAudit:
@@ -141,8 +166,14 @@ def _row(notes: list[Note], elbo: ELBO, num: int, latents: list[str]) -> SiteAud
     assert site is not None
     sampled_by_choice = not isinstance(elbo, TraceMeanField_ELBO)
     how, fallback = note.how, False
-    if guide_site is None:
+    if guide_site is None and model_site is not None and not model_site["is_observed"]:
+        how, fallback = "sampled: from the model itself, the guide has no such site", True
+    elif guide_site is None:
         how = f"{how}: at draws of {', '.join(latents)}" if latents else how
+    elif "weights" in how:
+        pass  # of a log-mean-exp there is no closed form, whatever the pair
+    elif how.startswith("closed form,"):
+        fallback = True
     elif how.startswith("sampled"):
         p = None if model_site is None else model_site["fn"]
         if p is None:
@@ -210,7 +241,7 @@ def _listening(elbo: ELBO) -> Iterator[list[Note]]:
         model_trace.compute_log_prob()
         guide_trace.compute_log_prob()
         for name, site in model_trace.nodes.items():
-            if site["type"] == "sample" and site["is_observed"]:
+            if site["type"] == "sample" and name not in latent_sites(guide_trace):
                 notes.append(Note(name, "sampled", site["log_prob_sum"], site, None))
         # a stock mean-field estimator asks for its KLs in the order of the model's sites
         closed = {
@@ -218,10 +249,12 @@ def _listening(elbo: ELBO) -> Iterator[list[Note]]:
             for name, site in model_trace.nodes.items()
             if isinstance(elbo, TraceMeanField_ELBO) and site["type"] == "sample" and not site["is_observed"]
         }
+        in_order = [name for name in model_trace.nodes if name in closed] == list(latent_sites(guide_trace))
+        closed_form = "closed form" if in_order else "closed form, but the guide draws in another order: no KL"
         for name, q in latent_sites(guide_trace).items():
             p, kl = model_trace.nodes.get(name), closed.get(name)
             if kl is not None:
-                notes.append(Note(name, "closed form", -scale_and_mask(kl, q["scale"], q["mask"]).sum(), p, q))
+                notes.append(Note(name, closed_form, -scale_and_mask(kl, q["scale"], q["mask"]).sum(), p, q))
             else:
                 value = -q["log_prob_sum"] + (0 if p is None else p["log_prob_sum"])
                 how = "sampled" if q["fn"].has_rsample else "sampled, score-function gradient"

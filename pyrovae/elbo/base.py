@@ -8,6 +8,7 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
+from pyro.distributions import Unit
 from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
@@ -146,6 +147,7 @@ class ReparameterizedELBO(BetaELBO):
         return poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
 
     def _check_latents(self, model_trace: Trace, guide_trace: Trace) -> None:
+        check_guide(guide_trace)
         alternative = f"{type(self).__name__} cannot be used; use MonteCarloELBO"
         for name, site in latent_sites(guide_trace).items():
             if name not in model_trace:
@@ -181,6 +183,15 @@ def _without_deterministic(trace: Trace) -> Trace:
         if site["type"] == "sample" and site["infer"] and site["infer"].get("_deterministic"):
             trace.remove_node(name)
     return trace
+
+
+def check_guide(guide_trace: Trace) -> None:
+    """Raise where the guide conditions on data, as a model put in its place does."""
+    for name, site in guide_trace.nodes.items():
+        if site["type"] == "sample" and site["is_observed"]:
+            if isinstance(site["fn"], Unit) or (site["infer"] or {}).get("_deterministic"):
+                continue  # pyro.factor and pyro.deterministic
+            raise ValueError(f"the guide observes site {name!r}: are the model and the guide swapped?")
 
 
 def latent_sites(trace: Trace) -> dict[str, dict[str, Any]]:

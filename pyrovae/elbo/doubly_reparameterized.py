@@ -26,6 +26,8 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
         ValueError: some of the latents are masked and others are not.
     """
 
+    _kind = "doubly reparameterised weights"
+
     def _as_seen_by_the_model(self, at: Callable[[Callable[[dict[str, Any]], Tensor]], Trace]) -> Trace:
         factors: dict[str, Tensor] = {}  # known only once the model has been scored
 

@@ -42,6 +42,8 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
             max_plate_nesting=max_plate_nesting,
         )
 
+    _kind = "weights"
+
     def _weigh(self, program: Program) -> Program:
         return program  # β is inside the weights
 
@@ -86,7 +88,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         for name, term in terms.items():
             site = model_trace.nodes[name]
             guide_site = None if site["is_observed"] else guide_trace.nodes[name]
-            how = f"sampled, weights of {self.num_particles}"
+            how = f"sampled, {self._kind} of {self.num_particles}"
             self._term(name, how, self.num_particles * term, site, guide_site)
 
     def _log_q(self, site: dict[str, Any]) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.elbo.base import BetaELBO, latent_sites
+from pyrovae.elbo.base import BetaELBO, check_guide, latent_sites
 
 
 class MonteCarloELBO(BetaELBO):
@@ -30,6 +30,7 @@ class MonteCarloELBO(BetaELBO):
         return total / self.num_particles
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+        check_guide(guide_trace)
         model_trace.compute_log_prob()
         guide_trace.compute_log_prob()
         latents = latent_sites(guide_trace)

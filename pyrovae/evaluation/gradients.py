@@ -14,7 +14,7 @@ from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.registration import mode, unregistered
+from pyrovae.registration import cannot_run, check_data, mode, unregistered
 from pyrovae.training.programs import (
     FunctionalNoise,
     Program,
@@ -38,7 +38,8 @@ class PartStatistics:
         mean_norm: ‖E g‖, estimated without the noise's share; 0 where the noise hides it.
         variance: tr Cov(g), summed over the part's parameters.
         variance_stderr: its standard error.
-        snr: signal-to-noise ratio ‖E g‖ / √(tr Cov(g)); infinite without noise, NaN where the gradient is 0.
+        snr: signal-to-noise ratio ‖E g‖ / √(tr Cov(g)); 0 where the noise hides the mean (its standard
+            error may then be 0 as well), infinite without noise, NaN where the gradient is 0.
         snr_stderr: its standard error.
         variance_seconds: variance × seconds of one gradient, the smaller the better: n times cheaper is worth n
             times the variance.
@@ -82,7 +83,17 @@ class GradientStatistics:
 
     def __getitem__(self, part: str) -> PartStatistics:
         """The entry of that name."""
-        return {entry.part: entry for entry in self.parts}[part]
+        found = {entry.part: entry for entry in self.parts}
+        if part not in found:
+            raise KeyError(f"no part {part!r}; there are {', '.join(found)}")
+        return found[part]
+
+    def __str__(self) -> str:
+        head = (
+            f"loss {self.loss:.6g} ± {self.loss_stderr:.2g} nats per datum, variance {self.loss_variance:.3g}; "
+            f"{1e3 * self.seconds:.2f} ms a gradient, {self.num_repeats} of them"
+        )
+        return f"{head}\n{self.to_frame().to_string(index=False, float_format='{:.3g}'.format)}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a part."""
@@ -96,8 +107,9 @@ def gradient_statistics(
 
     The gradient is that of the loss in nats per datum over the whole of ``x`` as one batch; only the draws of z
     vary. The parts are ``"encoder location head"``, ``"encoder covariance head"``, ``"encoder body"`` and
-    ``"decoder"`` for an :class:`~pyrovae.AmortizedGuide` (``"guide"`` otherwise), and ``"encoder"`` for all of
-    the guide's together. Repeats run under ``torch.vmap`` where both programs are modules and can be.
+    ``"decoder"`` for an :class:`~pyrovae.AmortizedGuide` (a flow has no location head), ``"guide"`` and
+    ``"decoder"`` otherwise, and ``"encoder"`` for all of the guide's together. Repeats run under ``torch.vmap``
+    where both programs are modules and can be.
 
     Args:
         model: Pyro program of the joint density.
@@ -108,14 +120,23 @@ def gradient_statistics(
         seed: of the draws; the caller's random state is left as it was.
 
     Raises:
-        ValueError: too few repeats, or nothing to train.
+        ValueError: too few repeats, nothing to train, or data that the programs cannot take.
+        TypeError: not an estimator, or not a tensor.
     """
     if not isinstance(num_repeats, int) or num_repeats < 2:
         raise ValueError(f"num_repeats must be an integer of at least 2, not {num_repeats!r}")
+    if not isinstance(elbo, ELBO) or not hasattr(elbo, "differentiable_loss"):
+        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
+    check_data(x)
     devices = [x.device] if x.is_cuda else []
     with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
-        with pyro.validation_enabled(True):
-            parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
+        try:
+            with pyro.validation_enabled(True):
+                parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
+        except NotImplementedError:
+            raise  # the estimator's own refusal
+        except (RuntimeError, ValueError) as error:
+            raise cannot_run(x, error) from error
         sums, seconds, vectorized = _measure(model, guide, elbo, x, parameters, num_repeats, seed)
     return sums.statistics(seconds, vectorized)
 

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.evaluation.quadrature import MAX_LATENT_DIM, log_integral_around_guide, log_integral_around_prior
-from pyrovae.registration import mode, unregistered
-from pyrovae.training.programs import Program, cannot_run
+from pyrovae.registration import cannot_run, check_data, mode, unregistered
+from pyrovae.training.programs import Program
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _ROWS_AT_ONCE = 2**15
@@ -39,6 +39,12 @@ class LogMarginal:
     effective_sample_size: Tensor
     gain_of_doubling: Tensor
     quadrature_error: Tensor | None = None
+
+    def __str__(self) -> str:
+        errors = f"± {self.stderr_data:.2g} (which data), ± {self.stderr_monte_carlo:.2g} (Monte Carlo)"
+        if self.quadrature_error is not None:
+            errors = f"± {self.stderr_data:.2g} (which data), ± {self.quadrature_error.mean().item():.2g} (grid)"
+        return f"log p(x) = {self.mean:.6g} {errors} nats per datum, {len(self.per_datum)} data"
 
     @property
     def mean(self) -> float:
@@ -103,8 +109,7 @@ def log_marginal(
         raise ValueError(f"unknown method {method!r}; choose 'importance' or 'quadrature'")
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
-    if x.dim() < 1 or len(x) == 0:
-        raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
+    check_data(x)
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
     if method == "quadrature":

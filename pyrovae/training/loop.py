@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo.auditing import audit
-from pyrovae.registration import mode, unregistered
+from pyrovae.registration import cannot_run, mode, unregistered
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.programs import (
     Program,
     announced_parameters,
-    cannot_run,
     find_nonfinite,
     own_parameter_store,
     state_tensors,
@@ -92,7 +91,9 @@ def fit(
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, not {value!r}")
     if not isinstance(elbo, ELBO):
-        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
+        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
+    if not hasattr(elbo, "differentiable_loss"):
+        raise TypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
     check_learning_rate(learning_rate)
     if beta is not None and not callable(beta) and not 0 <= beta < math.inf:
         raise ValueError(f"beta must be a finite number ≥ 0 or a schedule, not {beta!r}")

@@ -81,14 +81,6 @@ def state_tensors(model: Program, guide: Program, parameters: list[Tensor]) -> l
     return [*parameters, *buffers]
 
 
-def cannot_run(x: Tensor, error: Exception) -> ValueError:
-    """What to raise where programs fail on data, in one line."""
-    reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
-    if "collide at dim" in reason:
-        reason += " (or the programs' plates nest deeper than max_plate_nesting)"
-    return ValueError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}")
-
-
 @torch.no_grad()
 def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]) -> str:
     """Say what holds the first value that is not finite: a parameter, or a sample site's value or log-density."""
