@@ -397,7 +397,7 @@ def main(settings: Settings) -> None:
         conclusions.append(which_one(name, runs))
         text = f"{markdown_table(training_table(runs))}\n\n{conclusions[-1]}"
         _tell(settings, f"{name}, trainings", text, {f"{name}: test log p(x)": out / f"{name}-trainings.png"})
-    criterion = "Told apart: beyond a 95 % interval of Student's t, paired by seed, and what more draws may add to log p(x)."
+    criterion = "Told apart: beyond a 95 % interval of Student's t, paired by seed, and what more draws may add."
     _tell(settings, "Which one to use", "\n".join([*conclusions, "", criterion]), {})
     print(f"results: {out}")
 

@@ -123,7 +123,8 @@ def test_the_sources_losses_against_the_elbo():
     ("arguments", "message"),
     [
         (["experiments.estimators", "--particles", "0"], "num_particles must be a positive integer, not 0"),
-        (["experiments.estimators", "--repeats", "1"], "--repeats at least 4"),
+        (["experiments.estimators", "--repeats", "1"], "--repeats must be at least 4"),
+        (["experiments.estimators", "--workers", "0"], "--workers must be at least 1, not 0"),
         (["experiments.loss_terms", "--betas", "-1"], "beta must be a finite number ≥ 0"),
         (["experiments.loss_terms", "--out", "README.md"], "--out README.md already holds files"),
     ],
