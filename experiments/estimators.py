@@ -7,7 +7,6 @@ import copy
 import math
 import os
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -358,6 +357,9 @@ def which_one(name: str, runs: pd.DataFrame) -> str:
     return "\n".join(sentences)
 
 
+tell = partial(page.tell, "estimators")
+
+
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
     for option, value in (("seeds", settings.seeds), ("steps", settings.steps), ("batch-size", settings.batch_size)):
@@ -367,9 +369,7 @@ def main(settings: Settings) -> None:
         raise ValueError(f"--workers must be at least 1, not {settings.workers}")
     if settings.repeats < 4 or not settings.particles:
         raise ValueError("--repeats must be at least 4, and --particles needs at least one number")
-    out = settings.out or Path("runs") / f"estimators-{time.strftime('%Y%m%d-%H%M%S')}"
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise ValueError(f"--out {out} already holds files; give a new or an empty folder")
+    out = page.new_folder(settings.out, "estimators")
     estimators(settings.particles)
     make_folder(out)
     torch.set_num_threads(1)
@@ -388,7 +388,7 @@ def main(settings: Settings) -> None:
             write_figure(out / f"{name}-{kind}.png", picture)
         loss = "loss + log p(x)" if name == "linear-Gaussian" else "loss"
         text = "\n\n".join(f"**{where}**\n\n{markdown_table(t)}" for where, t in noise_tables(noise, loss).items())
-        _tell(settings, f"{name}, gradient noise", text, pictures)
+        tell(f"{name}, gradient noise", text, pictures, settings.publish)
         if name == "linear-Gaussian":
             continue
         runs = trainings(name, settings)
@@ -396,16 +396,10 @@ def main(settings: Settings) -> None:
         write_figure(out / f"{name}-trainings.png", training_picture(runs))
         conclusions.append(which_one(name, runs))
         text = f"{markdown_table(training_table(runs))}\n\n{conclusions[-1]}"
-        _tell(settings, f"{name}, trainings", text, {f"{name}: test log p(x)": out / f"{name}-trainings.png"})
+        tell(f"{name}, trainings", text, {f"{name}: test log p(x)": out / f"{name}-trainings.png"}, settings.publish)
     criterion = "Told apart: beyond a 95 % interval of Student's t, paired by seed, and what more draws may add."
-    _tell(settings, "Which one to use", "\n".join([*conclusions, "", criterion]), {})
+    tell("Which one to use", "\n".join([*conclusions, "", criterion]), {}, settings.publish)
     print(f"results: {out}")
-
-
-def _tell(settings: Settings, section: str, text: str, pictures: dict[str, Path]) -> None:
-    print(f"## {section}\n\n{text}\n")
-    if settings.publish:
-        page.publish("estimators", section, text, pictures)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m experiments.loss_terms
 
 import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -289,40 +288,35 @@ def _factor(written: Tensor, ours: Tensor, module: nn.Module) -> tuple[float, fl
     return factor.item(), ((a - factor * b).norm() / a.norm()).item()
 
 
+tell = partial(page.tell, "loss_terms")
+
+
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
     if settings.seeds < 1 or settings.steps < 1 or settings.workers < 1:
         raise ValueError("--seeds, --steps and --workers must be at least 1")
     losses(settings)
-    out = settings.out or Path("runs") / f"loss-terms-{time.strftime('%Y%m%d-%H%M%S')}"
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise ValueError(f"--out {out} already holds files; give a new or an empty folder")
+    out = page.new_folder(settings.out, "loss-terms")
     make_folder(out)
     torch.set_num_threads(1)
     table = convention_table()
     write_table(out / "conventions.csv", table)
-    _tell(settings, "The sources' losses as written", markdown_table(table), {})
+    tell("The sources' losses as written", markdown_table(table), {}, settings.publish)
     runs = {}
     for name in NOISE:
         runs[name] = rate_distortion(name, settings, out)
         write_table(out / f"{name}-rate-distortion.csv", runs[name])
         write_figure(out / f"{name}-three-losses.png", pictures(name, settings, out))
         text = f"σ fixed at {NOISE[name]:.4g}.\n\n{markdown_table(rate_distortion_table(runs[name]))}"
-        _tell(settings, name, text, {f"{name} under the three losses": out / f"{name}-three-losses.png"})
+        tell(name, text, {f"{name} under the three losses": out / f"{name}-three-losses.png"}, settings.publish)
     write_figure(out / "rate-distortion.png", rate_distortion_picture(runs))
-    _tell(
-        settings,
+    tell(
         "Rate and distortion",
         "A point a training; the line joins the means along β.",
         {"distortion against rate": out / "rate-distortion.png"},
+        settings.publish,
     )
     print(f"results: {out}")
-
-
-def _tell(settings: Settings, section: str, text: str, images: dict[str, Path]) -> None:
-    print(f"## {section}\n\n{text}\n")
-    if settings.publish:
-        page.publish("loss_terms", section, text, images)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def publish(study: str, section: str, text: str, pictures: Mapping[str, Path]) -
     replaced = [body if s.startswith(f"## {section}\n") else s for s in sections]
     page.write_text("".join(replaced if body in replaced else [*sections, body]), encoding="utf-8")
     return page
+
+
+def tell(study: str, section: str, text: str, pictures: Mapping[str, Path], to_page: bool) -> None:
+    """Print a section, and publish it if asked to."""
+    print(f"## {section}\n\n{text}\n")
+    if to_page:
+        publish(study, section, text, pictures)
+
+
+def new_folder(out: Path | None, study: str) -> Path:
+    """The folder for a run's results: the one asked for, which must be new or empty, or a new one under runs/."""
+    out = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise ValueError(f"--out {out} already holds files; give a new or an empty folder")
+    return out
 
 
 def _slug(text: str) -> str:

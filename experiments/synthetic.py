@@ -4,7 +4,6 @@ python -m experiments.synthetic --dataset rotated-gaussian
 """
 
 import os
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,9 +56,7 @@ class Settings:
 def main(settings: Settings) -> None:
     """Run the study and print its table."""
     (dataset,) = cli.pick("--dataset", [settings.dataset], SYNTHETIC).values()
-    out = settings.out or Path("runs") / f"synthetic-{dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise ValueError(f"--out {out} already holds files; give a new or an empty folder")
+    out = page.new_folder(settings.out, f"synthetic-{dataset.name}")
     if settings.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
     fixed = None if settings.noise is None else {"gaussian": partial(pv.GaussianLikelihood, scale=settings.noise)}

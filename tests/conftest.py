@@ -7,6 +7,8 @@ import pyro
 import pytest
 import torch
 
+from pyrovae.exact import LinearGaussianVAE
+
 
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
@@ -16,3 +18,9 @@ def _clean_slate() -> Iterator[None]:
     pyro.set_rng_seed(0)
     with pyro.validation_enabled(True):
         yield
+
+
+@pytest.fixture
+def linear() -> LinearGaussianVAE:
+    """A linear-Gaussian VAE of two latent and three observed dimensions."""
+    return LinearGaussianVAE(torch.tensor([[1.0, 0.3], [-0.4, 0.8], [0.5, 0.5]]), 0.7, torch.tensor([0.2, 0.0, -1.0]))

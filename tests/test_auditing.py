@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pairs import make_pair
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
 import pyrovae as pv
@@ -12,11 +13,6 @@ from pyrovae.posteriors import POSTERIORS
 from pyrovae.testing import dense_kl
 
 GAUSSIAN = {name: family for name, family in POSTERIORS.items() if name != "flow"}
-
-
-def make_pair(family=pv.DiagonalPosterior, n=3, d=2):
-    model = pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, n), d).double()
-    return model, pv.AmortizedGuide(pv.nn.MLP(n, 8), family(8, d)).double()
 
 
 @pytest.fixture

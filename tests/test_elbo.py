@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pairs import make_pair
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
@@ -15,12 +16,6 @@ from pyrovae.posteriors import POSTERIORS
 from pyrovae.testing import dense_kl
 
 GAUSSIAN = {name: family for name, family in POSTERIORS.items() if name != "flow"}
-
-
-def make_pair(family=pv.DiagonalPosterior, n=3, d=2):
-    model = pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, n), d).double()
-    guide = pv.AmortizedGuide(pv.nn.MLP(n, 8), family(8, d)).double()
-    return model, guide
 
 
 def handwritten_pair(x):

@@ -2,10 +2,9 @@
 
 import math
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
+from pairs import dependent_pair
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
@@ -87,27 +86,9 @@ def test_monte_carlos_value_is_log_p_at_the_exact_posterior():
         assert -ESTIMATORS[name]().loss(model, guide, x) == pytest.approx(p_x.log_prob(x).sum().item(), rel=1e-9)
 
 
-def dependent_pair(x):
-    """A guide of two sites, the second centred on the first."""
-    w = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, -0.2, 0.5)]
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            a = pyro.sample("a", dist.Normal(torch.zeros(len(x)).double(), 1.0))
-            b = pyro.sample("b", dist.Normal(a, 1.0))
-            pyro.sample("x", dist.Normal(a + b, 0.5), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            a = pyro.sample("a", dist.Normal(w[0] * x, w[2].exp()))
-            pyro.sample("b", dist.Normal(w[1] * a + 0.1 * x, w[2].exp()))
-
-    return model, guide, w
-
-
 def test_sticking_the_landing_is_unbiased_with_dependent_sites():
     x = torch.tensor([0.7, -1.2], dtype=torch.float64)
-    model, guide, w = dependent_pair(x)
+    model, guide, w = dependent_pair((0.3, -0.2, 0.5, 0.5))
     means, stderrs = {}, {}
     for name in ("monte-carlo", "sticking-the-landing"):
         torch.manual_seed(1)

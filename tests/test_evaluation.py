@@ -6,21 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pairs import make_pair
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.exact import LinearGaussianVAE
 from pyrovae.posteriors import POSTERIORS
-
-
-@pytest.fixture
-def linear():
-    return LinearGaussianVAE(torch.tensor([[1.0, 0.3], [-0.4, 0.8], [0.5, 0.5]]), 0.7, torch.tensor([0.2, 0.0, -1.0]))
-
-
-def make_pair(family, n=3, d=2):
-    model = pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, n), d).double()
-    return model, pv.AmortizedGuide(pv.nn.MLP(n, 8), family(8, d)).double()
 
 
 def test_log_marginal_is_exact_at_the_exact_posterior(linear):

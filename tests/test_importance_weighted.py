@@ -7,25 +7,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pairs import dependent_pair, make_pair
 from pyro.infer import SVI
 
 import pyrovae as pv
-from pyrovae.exact import LinearGaussianVAE
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.testing import dense_kl
 
 PAIR = (pv.ImportanceWeightedELBO, pv.DoublyReparameterizedELBO)
 both = pytest.mark.parametrize("elbo_class", PAIR)
-
-
-@pytest.fixture
-def linear():
-    return LinearGaussianVAE(torch.tensor([[1.0, 0.3], [-0.4, 0.8], [0.5, 0.5]]), 0.7, torch.tensor([0.2, 0.0, -1.0]))
-
-
-def make_pair(family, n=3, d=2):
-    model = pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, n), d).double()
-    return model, pv.AmortizedGuide(pv.nn.MLP(n, 8), family(8, d)).double()
 
 
 def gradients_of(loss, *programs):
@@ -129,24 +119,6 @@ def test_the_models_gradient_is_the_same_and_the_guides_is_the_formula(linear):
     torch.testing.assert_close(gradients_of(-(((1 - beta) * w + beta * w**2) * log_w).sum(), guide), grads[1][1])
 
 
-def dependent_pair():
-    """Two latent sites, the second centred on the first, in both programs."""
-    w = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, 0.9, 0.1, -1.0)]
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            a = pyro.sample("a", dist.Normal(torch.zeros(len(x)).double(), 1.0))
-            b = pyro.sample("b", dist.Normal(a, 1.0))
-            pyro.sample("x", dist.Normal(a + b, 0.5), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            a = pyro.sample("a", dist.Normal(w[0] * x, w[2].exp()))
-            pyro.sample("b", dist.Normal(w[1] * a + 0.1 * x, w[3].exp()))
-
-    return model, guide, w
-
-
 def detached_arguments(name):
     """The wrong way: log q at detached arguments of each site, not at detached parameters of the guide."""
 
@@ -161,7 +133,7 @@ def detached_arguments(name):
 
 def mean_gradient(elbo, num, seed):
     """Mean and standard error of the gradient for one datum, from ``num`` draws of K particles."""
-    model, guide, w = dependent_pair()
+    model, guide, w = dependent_pair((0.3, 0.9, 0.1, -1.0))
     torch.manual_seed(seed)
     rows = []
     for _ in range(100):
