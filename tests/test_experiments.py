@@ -153,23 +153,35 @@ def test_every_run_failing_is_an_error(tmp_path):
     assert result.stderr.startswith("error: every run failed; the first: failed: no closed form")
 
 
+def running_workers(process):
+    """The identities of a study's two workers, once they have started to train."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("this system does not list a process's children")
+    deadline = time.monotonic() + 120
+    busy = []
+    while len(busy) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        # a resource tracker is a child too, but does no work
+        busy = [int(pid) for pid in children.read_text().split() if processor_seconds(pid) > 6]
+    assert len(busy) == 2, process.poll()
+    return busy
+
+
+def processor_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.synthetic", "--epochs", "500", "--workers", "2", "--out", tmp_path / "out"],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        process.kill()
-        pytest.skip("this system does not list a process's children")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "out").exists() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(8)
-    workers = [int(pid) for pid in children.read_text().split()]
+    workers = running_workers(process)
     process.kill()
     process.wait()
-    assert len(workers) >= 2
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -181,7 +193,7 @@ def test_an_interrupt_ends_all_processes_quietly(tmp_path):
         [sys.executable, "-m", "experiments.synthetic", "--epochs", "500", "--workers", "2", "--out", tmp_path / "out"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    time.sleep(15)
+    running_workers(process)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
