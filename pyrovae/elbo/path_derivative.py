@@ -10,6 +10,7 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
 from pyrovae.elbo.base import NoClosedFormError, Program, ReparameterizedELBO, describe, latent_sites
+from pyrovae.randomness import random_state, set_random_state
 
 
 class PathDerivativeELBO(ReparameterizedELBO):
@@ -22,7 +23,7 @@ class PathDerivativeELBO(ReparameterizedELBO):
     """
 
     def _trace_guide(self, guide: Program, args: tuple, kwargs: dict) -> Trace:
-        random_state = _random_state()
+        before = random_state()
         trace = super()._trace_guide(guide, args, kwargs)
         latents = latent_sites(trace)
         if any(not site["fn"].has_rsample for site in latents.values()):
@@ -34,11 +35,11 @@ class PathDerivativeELBO(ReparameterizedELBO):
                 moved.nodes[name] = {**site, "value": draw(site)}
             if len(latents) == 1:
                 return moved
-            after = _random_state()
-            _set_random_state(random_state)
+            after = random_state()
+            set_random_state(before)
             with _Redrawn(moved):
                 replayed = poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
-            _set_random_state(after)
+            set_random_state(after)
             return replayed
 
         at_fixed_draws = at(lambda site: site["value"].detach())
@@ -68,16 +69,3 @@ class _Redrawn(ReplayMessenger):
             with torch.no_grad():
                 msg["fn"](*msg["args"], **msg["kwargs"])
         super()._pyro_sample(msg)
-
-
-def _random_state() -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_initialized():
-        states.append(torch.cuda.get_rng_state())
-    return states
-
-
-def _set_random_state(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state(states[1])

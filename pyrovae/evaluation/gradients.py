@@ -14,9 +14,9 @@ from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyrovae.randomness import FunctionalNoise
 from pyrovae.registration import cannot_run, check_data, mode, unregistered
 from pyrovae.training.programs import (
-    FunctionalNoise,
     Program,
     announced_parameters,
     own_parameter_store,

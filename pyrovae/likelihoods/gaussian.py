@@ -37,7 +37,13 @@ class GaussianLikelihood(Likelihood):
         self.initial_scale = initial_scale
         self.loc_head = nn.Linear(in_features, n)
         if scale == "shared":
-            self.raw_scale = nn.Parameter(torch.tensor(math.log(math.expm1(initial_scale))))
+            self.raw_scale = nn.Parameter(torch.empty(()))
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Put a learned σ back to where it starts."""
+        if self.scale == "shared":
+            nn.init.constant_(self.raw_scale, math.log(math.expm1(self.initial_scale)))
 
     @property
     def noise_scale(self) -> Tensor:

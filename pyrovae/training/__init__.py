@@ -1,16 +1,28 @@
-"""Training."""
+"""Training: one loop, two engines that make its steps."""
 
+from pyrovae.training.ahead_of_time import CannotCompileError
+from pyrovae.training.engines import ENGINES
 from pyrovae.training.history import EpochRecord, History
-from pyrovae.training.loop import NonFiniteLossError, check_learning_rate, fit
+from pyrovae.training.loop import NonFiniteLossError, Trainer, fit
+from pyrovae.training.replicas import Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
+from pyrovae.training.settings import Settings, check_learning_rate
+from pyrovae.training.tracing import CannotTraceError
 
 __all__ = [
+    "ENGINES",
     "SCHEDULES",
+    "CannotCompileError",
+    "CannotTraceError",
     "EpochRecord",
     "History",
     "NonFiniteLossError",
+    "Replica",
+    "Settings",
+    "Trainer",
     "as_schedule",
     "check_learning_rate",
     "fit",
     "linear_warmup",
+    "reinitialize",
 ]

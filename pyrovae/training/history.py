@@ -7,7 +7,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: losses are −ELBO estimates in nats per datum."""
+    """One epoch of the run of a seed: losses are −ELBO estimates in nats per datum."""
 
     epoch: int
     loss: float
@@ -15,6 +15,7 @@ class EpochRecord:
     learning_rate: float
     beta: float
     seconds: float
+    seed: int = 0
 
 
 @dataclass
@@ -25,11 +26,14 @@ class History:
         epochs: one record an epoch.
         batch_loss: one loss a step.
         best_epoch: the epoch whose state was kept, where there was a validation set.
+        engine: what made the steps: ``"eager"``, ``"compiled"``, or ``"graph"`` for replicas in one program that
+            was not compiled.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
     batch_loss: list[float] = field(default_factory=list)
     best_epoch: int | None = None
+    engine: str = ""
 
     @property
     def steps(self) -> int:

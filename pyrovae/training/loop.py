@@ -1,40 +1,264 @@
-"""The training loop: mini-batch stochastic variational inference, read top to bottom."""
+"""Training: mini-batch stochastic variational inference, read top to bottom."""
 
 import copy
+import dataclasses
+import itertools
 import math
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, overload
 
 import numpy as np
 import pyro
-import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo.auditing import audit
-from pyrovae.registration import cannot_run, mode, unregistered
+from pyrovae.registration import mode
+from pyrovae.training.checks import as_data, check_estimator, check_programs
+from pyrovae.training.engines import ENGINES, choose_engine
 from pyrovae.training.history import EpochRecord, History
-from pyrovae.training.programs import (
-    Program,
-    announced_parameters,
-    find_nonfinite,
-    own_parameter_store,
-    state_tensors,
-    trainable_parameters,
-)
-from pyrovae.training.schedules import Schedule, as_schedule
+from pyrovae.training.programs import Pair, Program, module_buffers, own_parameter_store
+from pyrovae.training.replicas import Replica, make_replicas
+from pyrovae.training.schedules import Schedule
+from pyrovae.training.settings import Settings
+
+_ADVICE = "lower the learning rate or look at the data's scale"
 
 
 class NonFiniteLossError(FloatingPointError):
     """The loss, or a parameter after an epoch, became NaN or infinite."""
 
 
+class CannotVectorizeError(RuntimeError):
+    """Several pairs of programs cannot run as one; says why."""
+
+
+class Trainer:
+    """A training run that can stop after any step, be saved, and go on; :func:`fit` runs one to its end.
+
+    Args:
+        pairs: (model, guide) of each replica, alike but for their parameters.
+        data: (num, …).
+        elbo: the estimator.
+        settings: how to train.
+        validation: data (num, …) on which the loss is evaluated after each epoch.
+        engine: ``"auto"``, ``"eager"`` or ``"compiled"``.
+        device: where to train; by default where the parameters are.
+        strict: refuse an estimator that would fall back to sampling.
+        progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
+        on_epoch: called with each epoch's record.
+
+    Raises:
+        CannotVectorizeError: several pairs cannot run as one program; train them one after the other.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        data: Tensor | np.ndarray,
+        elbo: ELBO,
+        settings: Settings,
+        *,
+        validation: Tensor | np.ndarray | None = None,
+        engine: str = "auto",
+        device: str | torch.device | None = None,
+        strict: bool = False,
+        progress: bool = True,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+    ) -> None:
+        check_estimator(elbo, settings)
+        if engine not in ENGINES:
+            raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        for program in itertools.chain(*pairs):
+            if device is not None and isinstance(program, nn.Module):
+                program.to(device)
+        self.pairs, self.settings, self.progress, self.on_epoch = list(pairs), settings, progress, on_epoch
+        self.x = as_data("data", data, *pairs[0], device)
+        self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
+        self.elbo = copy.copy(elbo)
+        if settings.beta is not None:
+            self.elbo.beta = settings.final_beta  # where it is evaluated, so that epochs compare
+        self.steps_per_epoch = math.ceil(len(self.x) / settings.batch_size)
+        self.total_steps = settings.epochs * self.steps_per_epoch
+        self.histories = [History() for _ in pairs]
+        self.errors: dict[int, NonFiniteLossError] = {}
+        self._orders = [torch.Generator().manual_seed(settings.seed + r) for r in range(len(pairs))]
+        self._epoch_start = [generator.get_state() for generator in self._orders]
+        self._best: dict[int, tuple[float, list[Tensor]]] = {}
+        self._seconds = 0.0
+        with self._scope():
+            batch_size = settings.batch_size
+            parameters = [check_programs(*pair, self.x, self.x_validation, batch_size, self.elbo) for pair in pairs]
+            self._tell(lambda: audit(*pairs[0], self.elbo, self.x[:batch_size], strict=strict).line, strict)
+            with pyro.validation_enabled(False):
+                chosen, why = choose_engine(engine, pairs, elbo, parameters, settings, self.x, self.total_steps)
+            if chosen is None:
+                raise CannotVectorizeError(why)
+            self.engine = chosen
+            for history in self.histories:
+                history.engine = chosen.name
+            self._tell(lambda: f"{self.engine.name} engine: {why}")
+
+    def _tell(self, line: Callable[[], str], needed: bool = False) -> None:
+        if not self.progress and not needed:
+            return
+        try:
+            text = line()
+        except TypeError:  # another package's estimator
+            if needed:
+                raise
+            return
+        if self.progress:
+            tqdm.write(text, file=sys.stderr)
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        """The caller's random state and parameter store left alone, the programs in training mode."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []))
+            stack.enter_context(own_parameter_store())
+            for pair in self.pairs:
+                stack.enter_context(mode(*pair, training=True))
+            yield
+
+    @property
+    def steps(self) -> int:
+        """Number of steps made."""
+        return self.engine.steps
+
+    def run(self, max_steps: int | None = None) -> None:
+        """Train to the end, or for ``max_steps`` steps.
+
+        Raises:
+            NonFiniteLossError: the loss, or a parameter, became NaN or infinite: in every replica.
+        """
+        last = self.total_steps if max_steps is None else min(self.total_steps, self.steps + max_steps)
+        start = time.perf_counter() - self._seconds
+        bar = tqdm(total=self.total_steps, initial=self.steps, unit="step", disable=None if self.progress else True)
+        with self._scope(), pyro.validation_enabled(False), bar:
+            while self.steps < last:
+                epoch, done = divmod(self.steps, self.steps_per_epoch)
+                batches = self._batches(done)[: last - self.steps]
+                first, stop = self.steps, self.steps + len(batches)
+                rates = self.settings.rates(first, stop, self.total_steps)
+                betas = self.settings.betas(first, stop, self.total_steps)
+                for losses in self.engine.run(self.x, batches, rates, betas):
+                    self._record(losses)
+                    bar.update(len(losses))
+                self._seconds = time.perf_counter() - start
+                self._raise_if_all_failed(epoch + 1)
+                if self.steps % self.steps_per_epoch == 0:
+                    self._end_epoch(epoch + 1, rates[-1], betas)
+                    self._epoch_start = [generator.get_state() for generator in self._orders]
+                    bar.set_postfix_str(self._summary())
+            if self.steps == self.total_steps:
+                self._keep_best()
+
+    def _batches(self, done: int) -> list[Tensor]:
+        """Indices (R, size) of the batches left in the epoch that has begun, each replica in its own order."""
+        for generator, state in zip(self._orders, self._epoch_start, strict=True):
+            generator.set_state(state)
+        order = torch.stack([torch.randperm(len(self.x), generator=generator) for generator in self._orders])
+        return list(order.to(self.x.device).split(self.settings.batch_size, dim=1))[done:]
+
+    def _record(self, losses: np.ndarray) -> None:
+        for r, history in enumerate(self.histories):
+            if r not in self.errors:
+                values = losses[:, r]
+                finite = np.isfinite(values)
+                history.batch_loss += values[: len(values) if finite.all() else int(np.argmin(finite))].tolist()
+
+    def _raise_if_all_failed(self, epoch: int) -> None:
+        for r, error in self.engine.errors.items():
+            where = f"the loss is {error.value} at step {error.step} (epoch {epoch})"
+            self.errors.setdefault(r, NonFiniteLossError(f"{where}: not finite is {error.site}; {_ADVICE}"))
+        if len(self.errors) == len(self.pairs):
+            raise self.errors[0]
+
+    def _end_epoch(self, epoch: int, rate: float, betas: np.ndarray | None) -> None:
+        for r, (pair, history) in enumerate(zip(self.pairs, self.histories, strict=True)):
+            if r in self.errors:
+                continue
+            if not all(parameter.isfinite().all() for parameter in self.engine.parameters[r]):
+                self.errors[r] = NonFiniteLossError(
+                    f"a parameter is not finite after step {self.steps} (epoch {epoch}), though the loss was: "
+                    f"a gradient was not; {_ADVICE}"
+                )
+                continue
+            batch_losses = history.batch_loss[-self.steps_per_epoch :]
+            validation_loss = math.nan
+            if self.x_validation is not None:
+                validation_loss = evaluate_loss(*pair, self.x_validation, self.elbo, self.settings.seed + r)
+                if validation_loss < self._best.get(r, (math.inf, []))[0]:
+                    history.best_epoch = epoch
+                    self._best[r] = (validation_loss, [t.detach().clone() for t in self._tensors(r)])
+            history.epochs.append(
+                EpochRecord(
+                    epoch=epoch,
+                    loss=_mean_loss(batch_losses, len(self.x), self.settings.batch_size),
+                    validation_loss=validation_loss,
+                    learning_rate=float(rate),
+                    beta=float(getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]),
+                    seconds=self._seconds,
+                    seed=self.settings.seed + r,
+                )
+            )
+            if self.on_epoch is not None:
+                self.on_epoch(history.epochs[-1])
+        self._raise_if_all_failed(epoch)
+
+    def _tensors(self, r: int) -> list[Tensor]:
+        """Everything that training changes in a replica."""
+        return [*self.engine.parameters[r], *module_buffers(*self.pairs[r])]
+
+    @torch.no_grad()
+    def _keep_best(self) -> None:
+        for r, (_, best) in self._best.items():
+            for tensor, value in zip(self._tensors(r), best, strict=True):
+                tensor.copy_(value)
+
+    def _summary(self) -> str:
+        last = [history.epochs[-1].loss for r, history in enumerate(self.histories) if r not in self.errors]
+        epoch = self.steps // self.steps_per_epoch
+        return f"epoch {epoch}/{self.settings.epochs}, loss {np.mean(last):.4f} nats/datum"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, copied: tensors, numbers, and lists and dicts of these."""
+        return {
+            "engine": self.engine.state_dict(),
+            "epoch_start": [state.clone() for state in self._epoch_start],
+            "histories": copy.deepcopy(self.histories),
+            "best": {r: (loss, [t.clone() for t in best]) for r, (loss, best) in self._best.items()},
+            "seconds": self._seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state of a run of these programs, data and settings, whichever engine made it."""
+        self.engine.load_state_dict(state["engine"])
+        self._epoch_start = [saved.clone() for saved in state["epoch_start"]]
+        self.histories = copy.deepcopy(state["histories"])
+        self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
+        self._seconds = state["seconds"]
+
+
+@overload
 def fit(
+    model: Program, guide: Program, data: Tensor | np.ndarray, elbo: ELBO, *, num_replicas: None = None, **settings: Any
+) -> History: ...
+
+
+@overload
+def fit(
+    model: Program, guide: Program, data: Tensor | np.ndarray, elbo: ELBO, *, num_replicas: int, **settings: Any
+) -> list[Replica]: ...
+
+
+def fit(  # type: ignore[misc]  # the two signatures above leave the settings to this one
     model: Program,
     guide: Program,
     data: Tensor | np.ndarray,
@@ -44,14 +268,18 @@ def fit(
     batch_size: int = 32,
     learning_rate: float | Schedule = 1e-3,
     schedule: str | Schedule = "cosine",
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
     beta: float | Schedule | None = None,
     seed: int = 0,
     validation: Tensor | np.ndarray | None = None,
     device: str | torch.device | None = None,
+    engine: str = "auto",
+    num_replicas: int | None = None,
     strict: bool = False,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> History:
+) -> History | list[Replica]:
     """Maximise the ELBO over the parameters of a model and a guide with Adam.
 
     The programs may be :class:`~pyrovae.GenerativeModel` and :class:`~pyrovae.AmortizedGuide`, other
@@ -69,131 +297,84 @@ def fit(
         batch_size: data per step; the last batch of an epoch may be smaller.
         learning_rate: Adam's rate at the schedule's value 1, or itself a function of the progress.
         schedule: ``"cosine"`` (to zero), ``"constant"``, or a function of the progress in [0, 1).
+        weight_decay: AdamW's decoupled decay of the parameters, a share of the rate.
+        clip_norm: the Euclidean norm that a gradient (of the loss summed over the batch) is clipped to.
         beta: weight of the KL part, a number or a function of the progress; overrides the estimator's.
         seed: of the batches and of the noise; the caller's random state is left as it was.
         validation: data (num, …) on which the loss is evaluated after each epoch, with the same noise
             each time; the best state is then kept.
         device: where to train; by default where the parameters are.
+        engine: ``"eager"`` runs the programs at each step. ``"compiled"`` runs them once and makes native code
+            of what they compute, which must not depend on the data's values or on the step; that takes some
+            15 seconds, once: the code is kept in the folder ``PYROVAE_CACHE``. ``"auto"`` compiles where it
+            pays and can be done. The two draw the same noise and differ by rounding alone.
+        num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
+            every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are.
         strict: refuse an estimator that would fall back to sampling, see :func:`~pyrovae.audit`.
-        progress: whether to say in one line what the estimator computes, and to show a progress bar (on a
-            terminal).
-        on_epoch: called with each epoch's record.
+        progress: whether to say in one line each what the estimator computes and which engine runs, and to
+            show a progress bar (on a terminal).
+        on_epoch: called with each epoch's record, replica by replica.
 
     Returns:
-        The losses by epoch and by batch.
+        The losses by epoch and by batch; with ``num_replicas``, the replicas.
 
     Raises:
         ValueError: data or settings that cannot be trained on.
+        CannotTraceError: programs that the compiled engine cannot take, where it was asked for.
         NonFiniteLossError: the loss became NaN or infinite, and the parameters are those of the step
-            before; names the step and the site. Or a parameter did in an epoch's last step.
-    """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, not {value!r}")
-    if not isinstance(elbo, ELBO):
-        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
-    if not hasattr(elbo, "differentiable_loss"):
-        raise TypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
-    check_learning_rate(learning_rate)
-    if beta is not None and not callable(beta) and not 0 <= beta < math.inf:
-        raise ValueError(f"beta must be a finite number ≥ 0 or a schedule, not {beta!r}")
-    shape_of_rate = as_schedule(schedule)
-    elbo = copy.copy(elbo)  # its beta may change from step to step
-    if beta is not None and not hasattr(elbo, "beta"):
-        raise ValueError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")
-    if device is not None:
-        for program in (model, guide):
-            if isinstance(program, nn.Module):
-                program.to(device)
-    x = _as_data("data", data, model, guide, device)
-    x_validation = None if validation is None else _as_data("validation", validation, model, guide, device)
+            before; names the step and the site. Or a parameter did in an epoch's last step. A replica to which
+            that happens holds the error; it is raised if none is left.
 
-    history = History()
-    steps_per_epoch = math.ceil(len(x) / batch_size)
-    total_steps = epochs * steps_per_epoch
-    batches = torch.Generator().manual_seed(seed)
-    best_loss, best_state = math.inf, None
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        own_parameter_store(),
-        tqdm(total=total_steps, unit="step", disable=None if progress else True) as bar,
-    ):
-        torch.manual_seed(seed)
-        parameters = _check_programs(model, guide, x, x_validation, batch_size, elbo)
-        known = {id(parameter) for parameter in parameters}
-        if strict or progress:
-            try:
-                audited = audit(model, guide, _at_final_beta(elbo, beta), x[:batch_size], strict=strict)
-            except TypeError:  # another package's estimator
-                if strict:
-                    raise
-            else:
-                if progress:
-                    tqdm.write(audited.line, file=sys.stderr)
-        optimizer = torch.optim.Adam(parameters, fused=True)
-        # Modules hold their parameters; functions, as under SVI, may announce new ones at any step.
-        modules_only = isinstance(model, nn.Module) and isinstance(guide, nn.Module)
-        registration = unregistered() if modules_only else nullcontext()
-        start = time.perf_counter()
-        with registration, pyro.validation_enabled(False), mode(model, guide, training=True):
-            for epoch in range(1, epochs + 1):
-                for index in torch.randperm(len(x), generator=batches).to(x.device).split(batch_size):
-                    done = history.steps / total_steps
-                    rate = shape_of_rate(done) * (learning_rate(done) if callable(learning_rate) else learning_rate)
-                    if beta is not None:
-                        elbo.beta = float(beta(done)) if callable(beta) else float(beta)
-                    batch = x[index]
-                    random_state = torch.get_rng_state()
-                    with nullcontext() if modules_only else poutine.trace(param_only=True) as capture:
-                        loss = elbo.differentiable_loss(model, guide, batch)
-                    if capture is not None:
-                        for parameter in announced_parameters(capture.trace):
-                            if id(parameter) not in known and parameter.requires_grad:
-                                known.add(id(parameter))
-                                parameters.append(parameter)
-                                optimizer.add_param_group({"params": [parameter]})
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
-                    value = loss.item() / len(index)
-                    if not math.isfinite(value):
-                        torch.set_rng_state(random_state)
-                        site = find_nonfinite(model, guide, batch, parameters)
-                        raise NonFiniteLossError(
-                            f"the loss is {value} at step {history.steps + 1} (epoch {epoch}): not finite is {site}; "
-                            "lower the learning rate or look at the data's scale"
-                        )
-                    loss.backward()
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    history.batch_loss.append(value)
-                    bar.update()
-                if not all(parameter.isfinite().all() for parameter in parameters):
-                    raise NonFiniteLossError(
-                        f"a parameter is not finite after step {history.steps} (epoch {epoch}), though the loss was: "
-                        "a gradient was not; lower the learning rate or look at the data's scale"
-                    )
-                record = EpochRecord(
-                    epoch=epoch,
-                    loss=_mean_loss(history.batch_loss[-steps_per_epoch:], len(x), batch_size),
-                    validation_loss=math.nan
-                    if x_validation is None
-                    else evaluate_loss(model, guide, x_validation, _at_final_beta(elbo, beta), seed),
-                    learning_rate=rate,
-                    beta=float(getattr(elbo, "beta", 1.0)),
-                    seconds=time.perf_counter() - start,
-                )
-                history.epochs.append(record)
-                bar.set_postfix_str(f"epoch {epoch}/{epochs}, loss {record.loss:.4f} nats/datum")
-                if record.validation_loss < best_loss:
-                    best_loss, history.best_epoch = record.validation_loss, epoch
-                    best_state = [(t, t.detach().clone()) for t in state_tensors(model, guide, parameters)]
-                if on_epoch is not None:
-                    on_epoch(record)
-        if best_state is not None:
-            with torch.no_grad():
-                for tensor, best in best_state:
-                    tensor.copy_(best)
-    return history
+    Example:
+        >>> import pyrovae as pv
+        >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
+        >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
+        >>> history = fit(model, guide, torch.randn(64, 3), pv.AnalyticELBO(), epochs=2, progress=False)
+        >>> history.steps
+        4
+    """
+    settings = Settings(epochs, batch_size, learning_rate, schedule, weight_decay, clip_norm, beta, seed)
+    options: dict[str, Any] = {"validation": validation, "device": device, "strict": strict, "on_epoch": on_epoch}
+    if num_replicas is None:
+        trainer = Trainer([(model, guide)], data, elbo, settings, engine=engine, progress=progress, **options)
+        trainer.run()
+        return trainer.histories[0]
+    if not isinstance(num_replicas, int) or num_replicas < 1:
+        raise ValueError(f"num_replicas must be a positive integer or None, not {num_replicas!r}")
+    replicas = make_replicas(model, guide, seed, num_replicas)
+    try:
+        trainer = Trainer(
+            [(r.model, r.guide) for r in replicas], data, elbo, settings, engine=engine, progress=progress, **options
+        )
+    except CannotVectorizeError:
+        _train_one_by_one(replicas, data, elbo, settings, progress, options)
+        return replicas
+    trainer.run()
+    for r, replica in enumerate(replicas):
+        replica.history, replica.error = trainer.histories[r], trainer.errors.get(r)
+    return replicas
+
+
+def _train_one_by_one(
+    replicas: list[Replica],
+    data: Tensor | np.ndarray,
+    elbo: ELBO,
+    settings: Settings,
+    progress: bool,
+    options: dict[str, Any],
+) -> None:
+    for replica in replicas:
+        own = dataclasses.replace(settings, seed=replica.seed)
+        trainer = Trainer(
+            [(replica.model, replica.guide)], data, elbo, own, engine="eager", progress=progress, **options
+        )
+        try:
+            trainer.run()
+        except NonFiniteLossError as error:
+            replica.error = error
+        replica.history = trainer.histories[0]
+    if all(replica.error is not None for replica in replicas):
+        raise replicas[0].error or AssertionError
 
 
 @torch.no_grad()
@@ -204,70 +385,6 @@ def evaluate_loss(
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
         torch.manual_seed(seed)
         return sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size)) / len(x)
-
-
-def _as_data(
-    name: str, data: Tensor | np.ndarray, model: Program, guide: Program, device: str | torch.device | None
-) -> Tensor:
-    """The data as one tensor of the parameters' dtype and device, checked."""
-    x = torch.as_tensor(data)
-    if x.dim() < 1 or len(x) == 0:
-        raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
-    if x.is_complex():
-        raise ValueError(f"{name} is complex; give real numbers")
-    parameters = [p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()]
-    like = next((p for p in parameters if p.is_floating_point()), None)
-    x = x.to(
-        device=device if device is not None or like is None else like.device,
-        dtype=like.dtype if like is not None else None if x.is_floating_point() else torch.get_default_dtype(),
-    )
-    finite = torch.isfinite(x.flatten(1) if x.dim() > 1 else x.unsqueeze(-1))
-    if not finite.all():
-        row, column = (~finite).nonzero()[0].tolist()
-        raise ValueError(
-            f"{name} holds {int((~finite).sum())} NaN or infinite values, the first at row {row}, column {column} "
-            "(counted from 0); remove or impute them"
-        )
-    return x
-
-
-def check_learning_rate(learning_rate: float | Schedule) -> None:
-    """Raise a ValueError unless it is a positive number or a schedule."""
-    if not callable(learning_rate) and not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a positive number or a schedule, not {learning_rate!r}")
-
-
-def _check_programs(
-    model: Program, guide: Program, x: Tensor, x_validation: Tensor | None, batch_size: int, elbo: ELBO
-) -> list[Tensor]:
-    """Run the programs with Pyro's validation on, before anything is trained; return the parameters."""
-
-    def run(batch: Tensor) -> Any:
-        with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            return elbo.differentiable_loss(model, guide, batch)
-
-    batch = x[:batch_size]
-    try:
-        with pyro.validation_enabled(True), mode(model, guide, training=False):
-            parameters = trainable_parameters(model, guide, lambda: run(batch))
-            if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
-                for data in (x, x_validation) if x_validation is not None else (x,):
-                    for batch in data.split(4096):  # every datum must lie in the likelihood's support
-                        run(batch)
-    except NotImplementedError:
-        raise  # an estimator's own refusal
-    except (RuntimeError, ValueError) as error:
-        raise cannot_run(batch, error) from error
-    return parameters
-
-
-def _at_final_beta(elbo: ELBO, beta: float | Schedule | None) -> ELBO:
-    """The estimator with the β that the training ends at, so that epochs compare."""
-    if beta is None:
-        return elbo
-    elbo = copy.copy(elbo)
-    elbo.beta = float(beta(1.0)) if callable(beta) else float(beta)
-    return elbo
 
 
 def _mean_loss(batch_losses: list[float], num: int, batch_size: int) -> float:

@@ -9,9 +9,11 @@ import pyro.poutine as poutine
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 Program = Callable[..., Any]
+Pair = tuple[Program, Program]
+"""A model and its guide."""
+
 _MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
 
 
@@ -75,10 +77,17 @@ def _pyro_param_names(program: PyroModule) -> set[str]:
     }
 
 
-def state_tensors(model: Program, guide: Program, parameters: list[Tensor]) -> list[Tensor]:
-    """Everything that training changes: the parameters and the modules' buffers."""
-    buffers = [b for program in (model, guide) if isinstance(program, nn.Module) for b in program.buffers()]
-    return [*parameters, *buffers]
+def module_buffers(model: Program, guide: Program) -> list[Tensor]:
+    """The buffers of module programs."""
+    return [b for program in (model, guide) if isinstance(program, nn.Module) for b in program.buffers()]
+
+
+class NonFiniteStepError(FloatingPointError):
+    """The loss of a step, counted from 1, is not finite; says which site is to blame."""
+
+    def __init__(self, value: float, site: str, step: int) -> None:
+        super().__init__(f"the loss is {value} at step {step}: not finite is {site}")
+        self.value, self.site, self.step = value, site, step
 
 
 @torch.no_grad()
@@ -97,15 +106,3 @@ def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[T
             if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                 return f"the {where}'s log-density at site {name!r} ({type(site['fn']).__name__})"
     return "no single site's value or log-density (a divergence between sites, then)"
-
-
-class FunctionalNoise(TorchFunctionMode):
-    """Draw standard normal noise as a value, where ``torch.distributions`` fills a tensor in place.
-
-    ``torch.vmap`` refuses the latter, since one tensor cannot hold a different draw for each of its entries.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.normal_ and len(args) == 1 and not kwargs:
-            return torch.randn(args[0].shape, dtype=args[0].dtype, device=args[0].device)
-        return func(*args, **(kwargs or {}))

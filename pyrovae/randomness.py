@@ -1,0 +1,34 @@
+"""The state of the global random generators, and noise that ``torch.vmap`` can draw."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+def random_state() -> list[Tensor]:
+    """State of the CPU's generator and, once CUDA is in use, of its current device's."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def set_random_state(states: list[Tensor]) -> None:
+    """Put the generators back into a state."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1])
+
+
+class FunctionalNoise(TorchFunctionMode):
+    """Draw standard normal noise as a value, where ``torch.distributions`` fills a tensor in place.
+
+    ``torch.vmap`` refuses the latter, since one tensor cannot hold a different draw for each of its entries.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.normal_ and len(args) == 1 and not kwargs:
+            return torch.randn(args[0].shape, dtype=args[0].dtype, device=args[0].device)
+        return func(*args, **(kwargs or {}))

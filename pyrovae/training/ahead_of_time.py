@@ -1,0 +1,199 @@
+"""A loop over steps compiled to native code ahead of time, and kept between processes."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+_KEPT_BYTES = 512 * 2**20
+"""Size of the folder of compiled loops, past which those used longest ago are deleted."""
+
+
+class CannotCompileError(RuntimeError):
+    """No native code can be made here; says why."""
+
+
+def cache_folder() -> Path:
+    """Where compiled loops are kept: ``PYROVAE_CACHE``, or ``pyrovae`` in the user's cache folder."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("PYROVAE_CACHE") or user_cache / "pyrovae")
+
+
+def missing_compiler() -> str | None:
+    """Why there is no C++ compiler to use, or None where there is one."""
+    compiler = os.environ.get("CXX", "g++")
+    return None if shutil.which(compiler) else f"there is no C++ compiler {compiler}"
+
+
+class NativeLoop:
+    """``for i in range(count): state, losses[i] = graph(state, x[i], noise[:, i], rows[i], fixed)`` in native code.
+
+    The tensors given at first are examples of the shapes that the code is made for.
+    """
+
+    def __init__(
+        self,
+        graph: GraphModule,
+        state: tuple[Tensor, ...],
+        x: Tensor,
+        noise: list[Tensor],
+        rows: Tensor,
+        fixed: list[Tensor],
+    ) -> None:
+        self._arguments = (torch.tensor(len(rows)), state, x, noise, rows, fixed)
+        self._loop = _Loop(graph, len(state[0]))
+        self._run: Callable[..., Any] | None = None
+
+    @cached_property
+    def path(self) -> Path:
+        """Where the native code is kept."""
+        return cache_folder() / f"{_key(self._loop.graph, self._arguments)}.pt2"
+
+    def load(self) -> None:
+        """Load the native code, made first where it is not there yet.
+
+        Raises:
+            CannotCompileError: there is no compiler, or it failed.
+        """
+        if self._run is not None:
+            return
+        if not self.path.exists():
+            _compile(self._loop, self._arguments, self.path)
+        try:
+            self._run = torch._inductor.aoti_load_package(str(self.path))
+        except Exception as error:
+            self.path.unlink(missing_ok=True)
+            raise CannotCompileError(f"the compiled loop cannot be loaded ({_in_one_line(error)})") from error
+        self.path.touch()  # used just now
+
+    def __call__(
+        self,
+        count: int,
+        state: tuple[Tensor, ...],
+        x: Tensor,
+        noise: list[Tensor],
+        rows: Tensor,
+        fixed: list[Tensor],
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The state after ``count`` steps, and the losses (steps, R), of which the first ``count`` are set."""
+        self.load()
+        assert self._run is not None
+        *after, losses = self._run(torch.tensor(count), state, x, noise, rows, fixed)
+        return tuple(after), losses
+
+
+class _Loop(nn.Module):
+    def __init__(self, graph: GraphModule, replicas: int) -> None:
+        super().__init__()
+        self.graph = graph
+        self.replicas = replicas
+
+    def forward(
+        self,
+        count: Tensor,
+        state: tuple[Tensor, ...],
+        x: Tensor,
+        noise: list[Tensor],
+        rows: Tensor,
+        fixed: list[Tensor],
+    ) -> tuple[Tensor, ...]:
+        from torch._higher_order_ops.while_loop import while_loop
+
+        def more(i: Tensor, losses: Tensor, *state: Tensor) -> Tensor:
+            return i < count
+
+        def step(i: Tensor, losses: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+            at = i.view(1)
+            after, loss = self.graph(
+                state,
+                x.index_select(0, at).squeeze(0),
+                [each.index_select(1, at).squeeze(1) for each in noise],
+                rows.index_select(0, at).squeeze(0),
+                fixed,
+            )
+            return i + 1, losses.index_put((i,), loss), *after
+
+        start = torch.zeros((), dtype=torch.int64, device=rows.device)
+        losses = torch.zeros(len(rows), self.replicas, dtype=rows.dtype, device=rows.device)
+        _, losses, *after = while_loop(more, step, (start, losses, *state))
+        return *after, losses
+
+
+def _key(graph: GraphModule, arguments: Any) -> str:
+    """Name of the native code: everything that it depends on."""
+    digest = hashlib.sha256()
+    tensors = [t for t in torch.utils._pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
+    parts: list[Any] = [
+        torch.__version__,
+        torch.backends.cpu.get_cpu_capability(),
+        torch.get_num_threads(),
+        os.environ.get("CXX", "g++"),
+        Path(__file__).read_text(),
+        graph.code,
+        [(tuple(t.shape), t.stride(), t.dtype, t.device.type) for t in tensors],
+    ]
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and isinstance(constant := getattr(graph, node.target), Tensor):
+            parts += [node.target, constant.dtype, constant.tolist()]
+    digest.update(repr(parts).encode())
+    return digest.hexdigest()[:32]
+
+
+def _compile(loop: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
+    if missing := missing_compiler():
+        raise CannotCompileError(missing)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")), _quietly():
+            if path.exists():  # another process has made it meanwhile
+                return
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as folder:
+                made = str(Path(folder) / path.name)
+                program = torch.export.export(loop, arguments, strict=False)
+                torch._inductor.aoti_compile_and_package(program, package_path=made)
+                os.replace(made, path)
+    except Exception as error:
+        raise CannotCompileError(f"compiling failed ({_in_one_line(error)})") from error
+    _delete_oldest(path.parent)
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _delete_oldest(folder: Path) -> None:
+    """Keep the folder of compiled loops below its size."""
+    kept = 0
+    for path in sorted(folder.glob("*.pt2"), key=lambda p: -p.stat().st_mtime):
+        kept += path.stat().st_size
+        if kept > _KEPT_BYTES:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the compiler's warnings and log lines, which speak of PyTorch's own code."""
+    loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch._dynamo", "torch._export")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
