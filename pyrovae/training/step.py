@@ -49,9 +49,7 @@ class StepProgram:
             flat.new_ones(4),
             gradient.fixed,
         )
-        self.graph: GraphModule = make_fx(lambda *arguments: torch.func.functionalize(self._all_replicas)(*arguments))(
-            *example
-        )
+        self.graph: GraphModule = make_fx(lambda *arguments: self._all_replicas(*arguments))(*example)
         tidy(self.graph)
         batches = x.new_zeros(self.capacity, replicas, *x.shape)
         filled, _ = self.draw(0, self.capacity, [random_state()] * replicas)
@@ -62,9 +60,11 @@ class StepProgram:
     def _all_replicas(
         self, state: State, x: Tensor, noise: list[Tensor], row: Tensor, fixed: list[Tensor]
     ) -> tuple[State, Tensor]:
+        # a draw fills a tensor that all replicas share; as a function it gives each its own
+        step = torch.func.functionalize(self._step)
         if self.replicas > 1:
-            return torch.vmap(self._step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
-        (flat, first, second, *buffers), loss = self._step(
+            return torch.vmap(step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
+        (flat, first, second, *buffers), loss = step(
             (*(s[0] for s in state[:3]), *state[3:]), x[0], [each[0] for each in noise], row, fixed
         )
         return (flat[None], first[None], second[None], *buffers), loss[None]
