@@ -79,7 +79,7 @@ class StepProgram:
             part.view(p.shape) for part, p in zip(flat.split(self.sizes), self.gradient.parameters, strict=True)
         ]
         buffers = [b.clone() for b in buffers]
-        loss, derivatives, buffers = self.gradient.graph(parameters, buffers, fixed, x, beta, noise)
+        loss, derivatives, buffers = self.gradient(parameters, buffers, fixed, x, beta, self._by_draw(noise))
         slope = torch.cat([d.reshape(-1) for d in derivatives])
         if self.settings.clip_norm is not None:
             slope = slope * (self.settings.clip_norm / (slope.norm() + 1e-6)).clamp(max=1.0)
@@ -92,36 +92,46 @@ class StepProgram:
 
     def loop(self, count: int, state: State, x: Tensor, noise: list[Tensor], rows: Tensor) -> tuple[State, Tensor]:
         """Run ``count`` steps; x (steps, R, size, …), noise (R, steps, …), rows (steps, 4) -> losses (steps, R)."""
-        losses = []
+        losses = rows.new_zeros(len(rows), self.replicas)
         for i in range(count):
-            state, loss = self.graph(state, x[i], [each[:, i] for each in noise], rows[i], self.gradient.fixed)
-            losses.append(loss)
-        return state, torch.stack(losses)
+            state, losses[i] = self.graph(state, x[i], [each[:, i] for each in noise], rows[i], self.gradient.fixed)
+        return state, losses
 
     def draw(
         self, count: int, capacity: int, states: Sequence[list[Tensor]]
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Noise of ``count`` steps, each replica's from its generator's state: tensors (R, capacity, …), new states."""
+        """Noise of ``count`` steps, each replica's from its generator's state: tensors (R, capacity, …), new states.
+
+        There is one tensor a draw, or one for all where one call can fill it.
+        """
         draws, after = self.gradient.draws, []
-        device = self.gradient.parameters[0].device
+        like = self.gradient.parameters[0]
         if self._in_one_call:
-            sizes = [draw.shape.numel() for draw in draws]
-            whole = torch.empty(self.replicas, capacity, sum(sizes), dtype=draws[0].dtype, device=device)
-            noise = [part.unflatten(-1, draw.shape) for part, draw in zip(whole.split(sizes, -1), draws, strict=True)]
+            shapes = [torch.Size([sum(draw.shape.numel() for draw in draws)])]
         else:
-            noise = [
-                torch.empty(self.replicas, capacity, *draw.shape, dtype=draw.dtype, device=device) for draw in draws
-            ]
+            shapes = [draw.shape for draw in draws]
+        noise = [
+            torch.empty(self.replicas, capacity, *shape, dtype=draw.dtype, device=like.device)
+            for shape, draw in zip(shapes, draws, strict=False)
+        ]
         for r, state in enumerate(states):
             set_random_state(state)
             if self._in_one_call:
-                whole[r, :count].normal_()
+                noise[0][r, :count].normal_()
             else:
                 for i in range(count):
                     for draw, out in zip(draws, noise, strict=True):
                         draw.fill(out[r, i])
             after.append(random_state())
         return noise, after
+
+    def _by_draw(self, noise: list[Tensor]) -> list[Tensor]:
+        """One step's noise of one replica, a tensor for each draw."""
+        if not self._in_one_call:
+            return noise
+        draws = self.gradient.draws
+        parts = noise[0].split([draw.shape.numel() for draw in draws])
+        return [part.view(draw.shape) for part, draw in zip(parts, draws, strict=True)]
 
     def _can_draw_in_one_call(self, x: Tensor) -> bool:
         """Whether one call for many steps draws what a call a step does, bit for bit."""

@@ -112,15 +112,19 @@ class _Recorder(TorchDispatchMode):
 
 
 class _Replayer(TorchDispatchMode):
-    """Put given tensors in the place of the draws."""
+    """Put given tensors in the place of the draws, and note failed factorisations where PyTorch would raise."""
 
     def __init__(self, draws: list[Draw], calls: list[int], noise: list[Tensor]) -> None:
         super().__init__()
         self.draws, self.noise = draws, noise
         self.calls = iter(calls)
+        self.failures: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.aten._linalg_check_errors.default:
+            self.failures.append((args[0] != 0).any())
+            return None
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         call = next(self.calls, None)
@@ -134,14 +138,11 @@ class _Replayer(TorchDispatchMode):
 class GradientGraph:
     """Loss, gradient and updated buffers of a step as a function of tensors alone.
 
-    ``graph(parameters, buffers, fixed, x, beta, noise)`` gives the loss in nats, the list of its derivatives and
-    the list of buffers after the step; it changes ``buffers`` in place.
-
     Attributes:
-        graph: the function.
+        graph: the function, as traced.
         parameters: leaf tensors that the loss depends on.
         buffers: the programs' tensors that a step changes, such as running means.
-        fixed: the programs' other tensors.
+        fixed: the programs' other tensors, and those that they make from numbers.
         draws: what each tensor of ``noise`` is filled with, in order.
     """
 
@@ -150,6 +151,27 @@ class GradientGraph:
     buffers: list[Tensor]
     fixed: list[Tensor]
     draws: list[Draw]
+
+    def __call__(
+        self,
+        parameters: list[Tensor],
+        buffers: list[Tensor],
+        fixed: list[Tensor],
+        x: Tensor,
+        beta: Tensor,
+        noise: list[Tensor],
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The loss in nats, its derivatives, and the buffers after the step; ``buffers`` change in place."""
+        names = _constants(self.graph)
+        own = len(fixed) - len(names)
+        before = [getattr(self.graph, name) for name in names]
+        try:
+            for name, tensor in zip(names, fixed[own:], strict=True):
+                setattr(self.graph, name, tensor)
+            return self.graph(parameters, buffers, fixed[:own], x, beta, noise)
+        finally:
+            for name, tensor in zip(names, before, strict=True):
+                setattr(self.graph, name, tensor)
 
     def draw(self) -> list[Tensor]:
         """One step's noise from the global generator."""
@@ -196,8 +218,10 @@ def trace_gradient(
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
         if beta_is_input:
             elbo.beta = beta
-        with _Replayer(recorder.draws, recorder.calls, noise):
+        with _Replayer(recorder.draws, recorder.calls, noise) as replayer:
             loss, derivatives = gradient(x)
+        for failed in replayer.failures:
+            loss = torch.where(failed, torch.nan, loss)  # the run stops there, and the programs say why
         return loss, derivatives, [buffer.clone() for buffer in buffers]
 
     beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
@@ -214,7 +238,8 @@ def trace_gradient(
     except Exception as error:
         raise CannotTraceError(_reason(error)) from error
     tidy(graph)
-    result = GradientGraph(graph, parameters, buffers, fixed, recorder.draws)
+    constants = [getattr(graph, name) for name in _constants(graph)]
+    result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
     elbo.beta = 0.7 if beta_is_input else getattr(elbo, "beta", 1.0)
     _try(result, gradient, x, elbo.beta)
     return result
@@ -239,7 +264,7 @@ def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, be
             noise = result.draw()
             same_end = all(torch.equal(a, b) for a, b in zip(end, random_state(), strict=True))
         arguments = ([p.detach() for p in parameters], [b.clone() for b in result.buffers], result.fixed, other)
-        traced = result.graph(*arguments, torch.tensor(beta, dtype=parameters[0].dtype, device=x.device), noise)
+        traced = result(*arguments, torch.tensor(beta, dtype=parameters[0].dtype, device=x.device), noise)
     finally:
         with torch.no_grad():
             for p, value in zip(parameters, before, strict=True):
@@ -247,14 +272,21 @@ def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, be
     relative = 1e-9 if parameters[0].dtype == torch.float64 else 1e-4
     used = [d for d in derivatives if d is not None]
     pairs = [(loss, traced[0]), *zip(used, traced[1], strict=True), *zip(buffers, traced[2], strict=True)]
-    close = (
-        torch.allclose(b, a, rtol=relative, atol=relative * float(a.abs().max()), equal_nan=True) for a, b in pairs
-    )
-    if not same_end or not all(close):
+    if not same_end or not all(_close(a, b, relative) for a, b in pairs):
         raise CannotTraceError(
             "their graph gives other numbers than they do on other data: part of them is computed outside PyTorch, or "
             "changes from call to call"
         )
+
+
+def _close(left: Tensor, right: Tensor, relative: float) -> bool:
+    largest = float(left.abs().nan_to_num(0.0, 0.0).max())
+    return torch.allclose(right, left, rtol=relative, atol=relative * largest, equal_nan=True)
+
+
+def _constants(graph: GraphModule) -> list[str]:
+    """Names of the tensors that a graph holds itself."""
+    return sorted({node.target for node in graph.graph.nodes if node.op == "get_attr"})
 
 
 def tidy(graph: GraphModule) -> None:
