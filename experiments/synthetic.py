@@ -45,6 +45,8 @@ class Settings:
     """Size of the training set; the slides' own by default."""
     num_test: int | None = None
     """Size of the test set; the slides' own by default."""
+    engine: str = "auto"
+    """auto, eager or compiled (native code, made once in about 15 s and kept)."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
     publish: bool = False
@@ -73,6 +75,7 @@ def main(settings: Settings) -> None:
         schedule=settings.schedule,
         num_train=settings.num_train,
         num_test=settings.num_test,
+        engine=settings.engine,
         out=out,
         workers=settings.workers,
     )

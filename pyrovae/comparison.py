@@ -24,10 +24,11 @@ from pyrovae.runs import (
     Plan,
     PosteriorFactory,
     Progress,
+    finished,
     run_here,
     run_in_processes,
 )
-from pyrovae.training import as_schedule, check_learning_rate
+from pyrovae.training import ENGINES, as_schedule, check_learning_rate
 
 
 def compare(
@@ -46,13 +47,16 @@ def compare(
     num_train: int | None = None,
     num_test: int | None = None,
     log_marginal_samples: int = 100,
+    engine: str = "auto",
     out: str | Path | None = None,
+    resume: bool = False,
     workers: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train every posterior × estimator × likelihood × latent dimension × seed and tabulate them.
 
-    All runs see the same training and test data; a seed sets a run's initialisation, batches and noise.
+    All runs see the same training and test data; a seed sets a run's initialisation, batches and noise. Runs that
+    differ in their seed alone are trained together, in one program.
 
     Args:
         data: a synthetic set, drawn at its own sizes, or data (num, n), of which the last fifth of a
@@ -73,7 +77,9 @@ def compare(
         num_train: size of a synthetic training set, instead of its own.
         num_test: size of a synthetic test set, instead of its own.
         log_marginal_samples: draws of z per datum for the test log p(x).
+        engine: ``"auto"``, ``"eager"`` or ``"compiled"``, see :func:`~pyrovae.fit`.
         out: folder for the runs and the comparison; nothing is written without it.
+        resume: take over the runs in ``out`` that came to their end with the same settings.
         workers: processes, each with one thread. With more than one, call from under
             ``if __name__ == "__main__":``, and give factories that can be pickled.
         progress: whether to show a progress bar (on a terminal).
@@ -113,6 +119,8 @@ def compare(
     for kind, values in {"seeds": seeds, "latent dimensions": latent_dims}.items():
         if len(set(values)) < len(values):
             raise ValueError(f"the {kind} {tuple(values)} hold one twice")
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     check_learning_rate(learning_rate)
     MLP(1, *hidden)  # widths that cannot be made are found before anything is written
     as_schedule(schedule)
@@ -137,16 +145,20 @@ def compare(
         likelihoods=named_likelihoods,
         epochs=by_estimator,
         log_marginal_samples=log_marginal_samples,
+        engine=engine,
         batch_size=batch_size,
         learning_rate=learning_rate,
         schedule=schedule,
         hidden=tuple(hidden),
         out=None if out is None else make_folder(Path(out)),
     )
-    bar = Progress(total=sum(by_estimator[cell.estimator] for cell in cells), show=progress)
+    outcomes = dict(filter(None, (finished(plan, cell) for cell in cells))) if resume else {}
+    left = [cell for cell in cells if cell not in outcomes]
+    bar = Progress(total=sum(by_estimator[cell.estimator] for cell in left), show=progress)
     runs = run_here if workers == 1 else run_in_processes
     with bar.bar:
-        outcomes = dict(runs(plan, cells, workers, bar))
+        if left:
+            outcomes |= dict(runs(plan, left, workers, bar))
     table = pd.DataFrame([outcomes[cell][0] for cell in cells])
     if plan.out is not None:
         samples = {}

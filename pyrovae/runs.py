@@ -1,5 +1,6 @@
 """The runs of a comparison: one cell trained and evaluated, here or in processes of their own."""
 
+import json
 import math
 import multiprocessing
 import os
@@ -7,11 +8,10 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from tqdm.auto import tqdm
 
 from pyrovae.datasets import SyntheticDataset
 from pyrovae.evaluation import active_directions, elbo_terms, log_marginal
-from pyrovae.io import describe
+from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import Posterior
 from pyrovae.report import write_run
-from pyrovae.training import EpochRecord, History, fit
+from pyrovae.training import CannotReplicateError, EpochRecord, Replica, fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 PosteriorFactory = Callable[[int, int], Posterior]
@@ -92,6 +92,7 @@ class Plan:
     schedule: str
     hidden: tuple[int, ...]
     log_marginal_samples: int
+    engine: str
     out: Path | None
 
     def settings(self, cell: Cell) -> dict[str, Any]:
@@ -119,56 +120,138 @@ class Progress:
         self.bar.update()
 
 
-def run_cell(
-    plan: Plan, cell: Cell, on_epoch: Callable[[EpochRecord], None] | None = None
-) -> tuple[dict[str, Any], Tensor | None]:
-    """Train and evaluate one run, and write its folder if the plan has one; return metrics and drawn data."""
-    train, test, truth = plan.data.train, plan.data.test, plan.data.truth
+def groups(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
+    """Runs to train in one program: those that differ in their seed alone, in seeds that follow one another.
+
+    There are at least as many groups as workers, where there are as many runs.
+    """
+    alike: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(replace(cell, seed=0), []).append(cell)
+    pieces = -(-workers // len(alike))
+    found = []
+    for members in alike.values():
+        size = -(-len(members) // pieces)
+        group: list[Cell] = []
+        for cell in sorted(members, key=lambda cell: cell.seed):
+            if group and (cell.seed != group[-1].seed + 1 or len(group) == size):
+                found.append(group)
+                group = []
+            group.append(cell)
+        found.append(group)
+    return found
+
+
+Outcome = tuple[Cell, tuple[dict[str, Any], Tensor | None]]
+OnEpoch = Callable[[str, EpochRecord], None]
+"""Told the run's folder and the epoch's record."""
+
+
+def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
+    """Train and evaluate runs that differ in their seeds alone, and write their folders if the plan has one."""
+    folders = {cell.seed: cell.folder for cell in cells}
+    settings: dict[str, Any] = {
+        "epochs": plan.epochs[cells[0].estimator],
+        "batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate,
+        "schedule": plan.schedule,
+        "seed": cells[0].seed,
+        "engine": plan.engine,
+        "progress": False,
+        "on_epoch": lambda record: on_epoch(folders[record.seed], record),
+    }
+    elbo = plan.estimators[cells[0].estimator]
+    failure = None
+    replicas = [Replica(*make_pair(plan, cell), cell.seed) for cell in cells]
+    model, guide = replicas[0].model, replicas[0].guide
+    try:
+        if len(cells) == 1:
+            replicas[0].history = fit(model, guide, plan.data.train, elbo, **settings)
+        else:
+            replicas = fit(model, guide, plan.data.train, elbo, num_replicas=len(cells), **settings)
+    except CannotReplicateError:
+        return [outcome for cell in cells for outcome in run_group(plan, [cell], on_epoch)]
+    except (ArithmeticError, RuntimeError, MemoryError) as error:  # a part that fails must not take the others along
+        failure = error
+    return [
+        (cell, finish(plan, cell, replica, failure or replica.error, len(cells)))
+        for cell, replica in zip(cells, replicas, strict=True)
+    ]
+
+
+def finished(plan: Plan, cell: Cell) -> Outcome | None:
+    """What a run of the same settings left in its folder, if one came to its end."""
+    if plan.out is None:
+        return None
+    folder = plan.out / cell.folder
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        model, _ = load(folder / "model.safetensors")
+    except (OSError, ValueError):
+        return None
+    wanted = json.loads(json.dumps(description(plan, cell, *make_pair(plan, cell))))
+    if {key: config.get(key) for key in wanted} != wanted:
+        return None
+    return cell, ({k: math.nan if v is None else v for k, v in metrics.items()}, draw_samples(model, cell))
+
+
+def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, Any]:
+    """What a run depends on and is made of, as plain values."""
+    own = vars(plan.estimators[cell.estimator])
+    return {
+        **plan.settings(cell),
+        "model": describe(model, "model"),
+        "guide": describe(guide, "guide"),
+        "estimator_settings": {k: v for k, v in own.items() if k in _ESTIMATOR_SETTINGS},
+    }
+
+
+def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
+    """Data drawn from a trained model, for pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
-        n = train.shape[-1]
+        return model.sample(3000)
+
+
+def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
+    """A fresh model and guide, initialised under the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        n = plan.data.train.shape[-1]
         model = GenerativeModel(
             MLP(cell.latent_dim, *reversed(plan.hidden)),
             plan.likelihoods[cell.likelihood](plan.hidden[0], n),
             cell.latent_dim,
         )
-        guide = AmortizedGuide(MLP(n, *plan.hidden), plan.posteriors[cell.posterior](plan.hidden[-1], cell.latent_dim))
-    settings = plan.settings(cell)
-    described = {"model": describe(model, "model"), "guide": describe(guide, "guide")}
-    described["estimator_settings"] = {
-        k: v for k, v in vars(plan.estimators[cell.estimator]).items() if k in _ESTIMATOR_SETTINGS
-    }
+        posterior = plan.posteriors[cell.posterior](plan.hidden[-1], cell.latent_dim)
+        return model, AmortizedGuide(MLP(n, *plan.hidden), posterior)
+
+
+def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None) -> tuple[dict[str, Any], Tensor | None]:
+    """Evaluate a trained run, and write its folder if the plan has one; return metrics and drawn data."""
+    test, truth = plan.data.test, plan.data.truth
+    model, guide, history = replica.model, replica.guide, replica.history
+    assert isinstance(model, GenerativeModel)
+    assert isinstance(guide, AmortizedGuide)
     measures = _MEASURES if truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
-    metrics: dict[str, Any] = {**settings, "engine": "eager", "note": "", **dict.fromkeys(measures, math.nan)}
-    history, samples = History(), None
-    try:
-        history = fit(
-            model,
-            guide,
-            train,
-            plan.estimators[cell.estimator],
-            epochs=plan.epochs[cell.estimator],
-            batch_size=plan.batch_size,
-            learning_rate=plan.learning_rate,
-            schedule=plan.schedule,
-            seed=cell.seed,
-            progress=False,
-            on_epoch=on_epoch,
-        )
-    except (ArithmeticError, RuntimeError, MemoryError) as error:  # a part that fails must not take the others along
-        metrics["note"] = f"failed: {' '.join(str(error).split())}"
+    metrics: dict[str, Any] = {
+        **plan.settings(cell),
+        "engine": history.engine,
+        "note": "",
+        **dict.fromkeys(measures, math.nan),
+    }
+    samples = None
+    if failure is not None:
+        metrics["note"] = f"failed: {' '.join(str(failure).split())}"
     else:
-        metrics |= {
-            "steps": history.steps,
-            "seconds": history.seconds,
-            "steps_per_second": history.steps / history.seconds,
-        }
+        seconds = history.seconds / (1 if history.engine == "eager" else together)
+        metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
         metrics |= evaluate(model, guide, test, truth, plan.log_marginal_samples)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(cell.seed)
-            samples = model.sample(3000)
+        samples = draw_samples(model, cell)
     if plan.out is not None:
-        write_run(plan.out / cell.folder, settings | described, metrics, history, model, guide, test, truth)
+        config = description(plan, cell, model, guide)
+        write_run(plan.out / cell.folder, config, metrics, history, model, guide, test, truth)
     return metrics, samples
 
 
@@ -211,32 +294,31 @@ def _stderr(values: Tensor) -> float:
     return (values.std() / math.sqrt(len(values))).item()
 
 
-Outcome = tuple[Cell, tuple[dict[str, Any], Tensor | None]]
-
-
 def run_here(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
     """Run cells one after the other in this process."""
-    for cell in cells:
-        yield cell, run_cell(plan, cell, partial(bar.update, cell.folder))
+    for group in groups(cells, workers):
+        yield from run_group(plan, group, bar.update)
 
 
 def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
     """Run cells in fresh processes of one thread each, as they come; an interrupt ends them at once."""
+    pieces = groups(cells, workers)
     context = multiprocessing.get_context("spawn")
     # One pipe for all: a record is far shorter than what the system writes in one piece.
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        min(workers, len(cells)), mp_context=context, initializer=_start_worker, initargs=(plan, writer)
+        min(workers, len(pieces)), mp_context=context, initializer=_start_worker, initargs=(plan, writer)
     )
     try:
         with _as_children_should_start():
-            pending = {pool.submit(_run_in_worker, cell): cell for cell in cells}
+            pending = {pool.submit(_run_in_worker, group) for group in pieces}
         while pending:
             done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             while reader.poll():
                 bar.update(*reader.recv())
             for future in done:
-                yield pending.pop(future), future.result()
+                pending.remove(future)
+                yield from future.result()
     except BaseException:
         for child in multiprocessing.active_children():
             child.terminate()
@@ -245,11 +327,19 @@ def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress)
         pool.shutdown(cancel_futures=True)
 
 
+_CHILDREN_START_WITH = {
+    "OMP_NUM_THREADS": "1",
+    # memory that a step frees is kept for the next: a page given back costs a fault when it is needed again
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
+
+
 @contextmanager
 def _as_children_should_start() -> Iterator[None]:
     """Start processes with one thread each that leave Ctrl-C, sent to all of a terminal's processes, to this one."""
-    threads_before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the children's libraries as they start
+    before = {name: os.environ.get(name) for name in _CHILDREN_START_WITH}
+    os.environ.update(_CHILDREN_START_WITH)  # read by the children's libraries as they start
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
     try:
@@ -257,10 +347,11 @@ def _as_children_should_start() -> Iterator[None]:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
-        if threads_before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads_before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 _worker: dict[str, Any] = {}
@@ -282,10 +373,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_in_worker(cell: Cell) -> tuple[dict[str, Any], Tensor | None]:
+def _run_in_worker(group: list[Cell]) -> list[Outcome]:
     if _worker.get("stopped"):
         sys.exit(1)
-    return run_cell(_worker["plan"], cell, lambda record: _worker["writer"].send((cell.folder, record)))
+    return run_group(_worker["plan"], group, lambda folder, record: _worker["writer"].send((folder, record)))
 
 
 def _stop_worker(*_: object) -> None:

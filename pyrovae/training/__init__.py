@@ -4,7 +4,7 @@ from pyrovae.training.ahead_of_time import CannotCompileError
 from pyrovae.training.engines import ENGINES
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.loop import NonFiniteLossError, Trainer, fit
-from pyrovae.training.replicas import Replica, reinitialize
+from pyrovae.training.replicas import CannotReplicateError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
 from pyrovae.training.settings import Settings, check_learning_rate
 from pyrovae.training.tracing import CannotTraceError
@@ -13,6 +13,7 @@ __all__ = [
     "ENGINES",
     "SCHEDULES",
     "CannotCompileError",
+    "CannotReplicateError",
     "CannotTraceError",
     "EpochRecord",
     "History",

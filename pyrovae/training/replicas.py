@@ -9,6 +9,10 @@ from torch import nn
 from pyrovae.training.history import History
 
 
+class CannotReplicateError(ValueError):
+    """Programs of which there can be no replicas; says why."""
+
+
 @dataclass
 class Replica:
     """One of several copies trained together: what a single run of its seed gives.
@@ -31,7 +35,9 @@ class Replica:
 def make_replicas(model: object, guide: object, seed: int, num: int) -> list[Replica]:
     """Copies of two modules, replica r initialised anew under seed + r."""
     if not isinstance(model, nn.Module) or not isinstance(guide, nn.Module):
-        raise ValueError("num_replicas needs a model and a guide that are modules, since functions cannot be copied")
+        raise CannotReplicateError(
+            "num_replicas needs a model and a guide that are modules, since functions cannot be copied"
+        )
     replicas = []
     for r in range(num):
         own_model, own_guide = copy.deepcopy((model, guide))
@@ -46,7 +52,7 @@ def reinitialize(*modules: nn.Module, seed: int) -> None:
     Modules without parameters to train keep what they have.
 
     Raises:
-        ValueError: a module has parameters to train and no ``reset_parameters``; names it.
+        CannotReplicateError: a module has parameters to train and no ``reset_parameters``; names it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -59,7 +65,7 @@ def reinitialize(*modules: nn.Module, seed: int) -> None:
                 reset = getattr(module, "reset_parameters", None)
                 if reset is None:
                     where = f"{type(root).__name__}.{name}" if name else "the program itself"
-                    raise ValueError(
+                    raise CannotReplicateError(
                         f"{where}, a {type(module).__name__}, has parameters but no reset_parameters(), so replicas "
                         "of it cannot start apart; give it one"
                     )

@@ -1,0 +1,136 @@
+"""All five synthetic sets at the slides' sizes: posterior families × ELBO estimators × seeds, and one report.
+
+python -m experiments.suite
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+import pyrovae as pv
+from experiments import page
+from pyrovae import cli, plotting
+from pyrovae.datasets import SYNTHETIC
+from pyrovae.elbo import ESTIMATORS
+from pyrovae.io import make_folder, write_text
+from pyrovae.posteriors import POSTERIORS
+from pyrovae.report import markdown_table, write_figure, write_table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train posterior families × ELBO estimators on all synthetic sets; a run that was cut off goes on with --out."""
+
+    datasets: tuple[str, ...] = tuple(SYNTHETIC)
+    """isotropic-gaussian, rotated-gaussian, figure-eight, three-blobs and mixture."""
+    posteriors: tuple[str, ...] = ("diagonal", "ar1", "full-covariance")
+    """Families of q(z|x)."""
+    estimators: tuple[str, ...] = ("analytic", "monte-carlo")
+    """ELBO estimators."""
+    seeds: int = 1
+    """Number of runs of every cell, with seeds 0, 1, …"""
+    epochs: int | None = None
+    """Passes over the data; the slides' own by default."""
+    schedule: str = "cosine"
+    """Learning rate: cosine (to zero) or constant (the slides')."""
+    engine: str = "auto"
+    """auto, eager or compiled (native code, made once in about 15 s and kept)."""
+    num_train: int | None = None
+    """Size of the training sets; the slides' own by default."""
+    num_test: int | None = None
+    """Size of the test sets; the slides' own by default."""
+    out: Path | None = None
+    """Folder for the results, new or of a run to go on with; by default a new one under runs/."""
+    publish: bool = False
+    """Also write the study's page, experiments/results/suite.md."""
+    workers: int = min(os.cpu_count() or 1, 8)
+    """Processes, one thread each."""
+
+
+def spread(summary: pd.DataFrame) -> pd.Series:
+    """Standard error of the nats above the truth: the test data's, with the seeds' where there are several."""
+    seeds = summary["nats_above_truth_stderr_seeds"].fillna(0)
+    return pd.Series(np.hypot(summary["nats_above_truth_stderr"], seeds), index=summary.index)
+
+
+def report(summary: pd.DataFrame) -> str:
+    """Nats above the truth, one row a set and one column a cell."""
+    summary = summary.assign(
+        cell=summary["posterior"] + ", " + summary["estimator"],
+        text=[
+            f"{mean:.4f} ± {stderr:.4f}" + ("\\*" if note else "")
+            for mean, stderr, note in zip(summary["nats_above_truth"], spread(summary), summary["note"], strict=True)
+        ],
+    )
+    table = summary.pivot(index="dataset", columns="cell", values="text")
+    table = table.loc[summary["dataset"].unique(), summary["cell"].unique()]
+    table.insert(0, "steps", summary.groupby("dataset")["steps"].max().astype(int).map("{:,}".format))
+    return markdown_table(table.reset_index())
+
+
+def picture(summary: pd.DataFrame, path: Path) -> None:
+    """Nats above the truth with intervals, a panel a set."""
+    summary = summary.assign(spread=spread(summary))
+    panels = {
+        str(dataset): {
+            str(name): (list(cells["nats_above_truth"]), list(cells["spread"]))
+            for name, cells in group.groupby("estimator", sort=False)
+        }
+        for dataset, group in summary.groupby("dataset", sort=False)
+    }
+    write_figure(path, plotting.grouped_intervals(list(summary["posterior"].unique()), panels, "nats above the truth"))
+
+
+def main(settings: Settings) -> None:
+    """Run what is not there yet, then write the report."""
+    datasets = cli.pick("--datasets", settings.datasets, SYNTHETIC)
+    posteriors = cli.pick("--posteriors", settings.posteriors, POSTERIORS)
+    estimators = {name: cls() for name, cls in cli.pick("--estimators", settings.estimators, ESTIMATORS).items()}
+    if settings.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
+    out = make_folder(settings.out or Path("runs") / f"suite-{time.strftime('%Y%m%d-%H%M%S')}")
+    start = time.perf_counter()
+    tables = []
+    for name, dataset in tqdm(datasets.items(), desc="sets", disable=None):
+        table = pv.compare(
+            dataset,
+            posteriors=posteriors,
+            estimators=estimators,
+            seeds=range(settings.seeds),
+            epochs=settings.epochs,
+            schedule=settings.schedule,
+            engine=settings.engine,
+            num_train=settings.num_train,
+            num_test=settings.num_test,
+            out=out / name,
+            resume=True,
+            workers=settings.workers,
+        )
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    summary = pv.summarize(table).merge(table.groupby("dataset", sort=False)["steps"].max(), on="dataset")
+    write_table(out / "runs.csv", table)
+    write_table(out / "suite.csv", summary)
+    text = f"Nats above the truth on the test data, mean over {settings.seeds} seed(s) ± one standard error"
+    text += " (paired: of log p(x) − ELBO(x), with the seeds' where there are several).\n\n" + report(summary)
+    for _, row in summary[summary["note"] != ""].iterrows():
+        text += f"\n\n\\* {row['dataset']}, {row['posterior']}, {row['estimator']}: {row['note']}"
+    minutes = (time.perf_counter() - start) / 60
+    trained = table["seconds"].sum() / 60
+    text += f"\n\nTraining took {trained:.1f} minutes in all, on {settings.workers} worker(s) of one thread each"
+    text += f"; this command took {minutes:.1f} minutes, with compiling, evaluation and pictures.\n"
+    write_text(out / "suite.md", text)
+    picture(summary, out / "suite.png")
+    print(text)
+    if settings.publish:
+        page.publish("suite", f"{settings.schedule} rate", text, {"nats above the truth": out / "suite.png"})
+    print(f"results: {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Settings)
