@@ -228,8 +228,13 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
         return model, AmortizedGuide(MLP(n, *plan.hidden), posterior)
 
 
-def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None) -> tuple[dict[str, Any], Tensor | None]:
-    """Evaluate a trained run, and write its folder if the plan has one; return metrics and drawn data."""
+def finish(
+    plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, together: int
+) -> tuple[dict[str, Any], Tensor | None]:
+    """Evaluate a trained run, and write its folder if the plan has one; return metrics and drawn data.
+
+    Of the seconds of runs trained ``together`` in one program, each has its share.
+    """
     test, truth = plan.data.test, plan.data.truth
     model, guide, history = replica.model, replica.guide, replica.history
     assert isinstance(model, GenerativeModel)
