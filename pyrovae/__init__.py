@@ -38,7 +38,15 @@ from pyrovae.posteriors import (
     Posterior,
 )
 from pyrovae.report import summarize, to_markdown
-from pyrovae.training import History, NonFiniteLossError, fit, linear_warmup
+from pyrovae.training import (
+    CannotCompileError,
+    CannotTraceError,
+    History,
+    NonFiniteLossError,
+    Replica,
+    fit,
+    linear_warmup,
+)
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 __version__ = "0.1.0"
@@ -49,6 +57,8 @@ __all__ = [
     "AmortizedGuide",
     "AnalyticELBO",
     "BernoulliLikelihood",
+    "CannotCompileError",
+    "CannotTraceError",
     "ClosedFormEntropyELBO",
     "DiagonalPosterior",
     "DoublyReparameterizedELBO",
@@ -65,6 +75,7 @@ __all__ = [
     "NoClosedFormError",
     "NonFiniteLossError",
     "Posterior",
+    "Replica",
     "StickingTheLandingELBO",
     "active_directions",
     "audit",

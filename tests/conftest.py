@@ -1,7 +1,10 @@
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# native code is kept from one run of the tests to the next, apart from the user's own
+os.environ.setdefault("PYROVAE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "native-code"))
 
 import pyro
 import pytest

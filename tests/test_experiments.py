@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -79,11 +80,34 @@ def test_benchmarks(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "doubly-reparameterized, K = 3" in result.stdout
     result = run(
-        "experiments.benchmarks.training_step", "--dims", 2, "--steps", 2, "--repeats", 1, "--posteriors", "diagonal",
-        "--out", tmp_path / "training",
+        "experiments.benchmarks.training_step", "--repeats", 1, "--seconds", 0.01, "--no-images", "--no-growth",
+        "--no-memory", "--no-compiled", "--out", tmp_path / "training",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "training" / "training_step.csv").exists()
+    table = pd.read_csv(tmp_path / "training" / "training_step.csv")
+    assert len(table) >= 4 * 3
+    assert set(table["implementation"]) >= {"PyTorch by hand", "pyrovae eager", "stock Pyro SVI.step"}
+    assert (table["seconds"] > 0).all()
+
+
+def test_suite_goes_on_where_it_stopped(tmp_path):
+    small = [
+        "--datasets", "rotated-gaussian", "figure-eight", "--posteriors", "diagonal", "--num-train", 64,
+        "--num-test", 50, "--epochs", 1, "--seeds", 2, "--workers", 1, "--out", tmp_path / "out",
+    ]  # fmt: skip
+    first = run("experiments.suite", *small)
+    assert first.returncode == 0, first.stderr
+    assert "rotated-gaussian" in first.stdout
+    folders = sorted((tmp_path / "out" / "figure-eight").glob("diagonal-*"))
+    assert len(folders) == 4
+    kept = {folder: (folder / "metrics.json").stat().st_mtime_ns for folder in folders}
+    (folders[1] / "metrics.json").unlink()
+    second = run("experiments.suite", *small)
+    assert second.returncode == 0, second.stderr
+    now = {folder: (folder / "metrics.json").stat().st_mtime_ns for folder in folders}
+    assert [folder for folder in folders if now[folder] != kept[folder]] == [folders[1]]
+    before, after = (result.stdout.split("Training took")[0] for result in (first, second))
+    assert before == after
 
 
 def test_estimators(tmp_path):

@@ -1,165 +1,262 @@
-"""What a training step costs: pyrovae's loop against stock Pyro and a hand-written PyTorch loop, interleaved.
+"""What a training step costs, here and elsewhere, in one interleaved run.
 
 python -m experiments.benchmarks.training_step
 """
 
+import multiprocessing
+import os
+import platform
+import resource
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import pandas as pd
 import pyro
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
-from pyrovae import cli
-from pyrovae.datasets import SYNTHETIC
+from experiments.benchmarks.peers import Loop, Work, by_hand, numpyro_loops
+from pyrovae import cli, plotting
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.io import make_folder
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import markdown_table, write_table
+from pyrovae.report import markdown_table, write_figure, write_table
+from pyrovae.training import Settings as TrainingSettings
+from pyrovae.training import Trainer
+from pyrovae.training.replicas import make_replicas
 
-BATCH = 32
-WIDTH = 128
+SMALL = Work("2-128-128-d", 2, (128, 128), 2, 32, "diagonal", "analytic")
+IMAGES = Work("784-400-d", 784, (400,), 10, 128, "diagonal", "analytic")
+REPLICAS = 10
+HAND = "PyTorch by hand"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Time a step (batch 32, 2-128-128-d-128-128-2, one thread) of each family, estimator and loop."""
+    """Time a training step of every implementation, one thread each, interleaved."""
 
-    dims: tuple[int, ...] = (2, 32)
-    """Latent dimensions."""
-    posteriors: tuple[str, ...] = ("isotropic", "diagonal", "ar1", "low-rank", "full-covariance")
-    """Families of q(z|x)."""
-    steps: int = 100
-    """Steps in a block; the blocks of all loops are interleaved."""
-    repeats: int = 15
-    """Blocks; the median is reported, and the median of ratios within a block."""
+    repeats: int = 9
+    """Blocks of steps; the median is reported, and the median of ratios within a block."""
+    seconds: float = 0.5
+    """About how long a block of the hand-written loop takes; it sets the number of steps."""
+    images: bool = True
+    """Whether to time the image network too."""
+    growth: bool = True
+    """Whether to measure the growth with latent dimension, width and batch."""
+    compiled: bool = True
+    """Whether to time what is compiled first, here and elsewhere."""
+    memory: bool = True
+    """Whether to measure the peak memory, in a process for each implementation."""
+    device: str = "cpu"
+    """cpu or cuda."""
     out: Path = Path("runs/benchmark-training-step")
-    """Folder for the table."""
+    """Folder for the tables."""
     publish: bool = False
     """Also write the study's page, experiments/results/benchmarks-training-step.md."""
 
 
-def programs(family: str, d: int) -> tuple[pv.GenerativeModel, pv.AmortizedGuide]:
+def programs(work: Work) -> tuple[pv.GenerativeModel, pv.AmortizedGuide]:
     """A fresh model and guide."""
-    model = pv.GenerativeModel(pv.nn.MLP(d, WIDTH, WIDTH), pv.GaussianLikelihood(WIDTH, 2), d)
-    return model, pv.AmortizedGuide(pv.nn.MLP(2, WIDTH, WIDTH), POSTERIORS[family](WIDTH, d))
+    likelihood = pv.BernoulliLikelihood if work.binary else pv.GaussianLikelihood
+    decoder = pv.nn.MLP(work.d, *reversed(work.hidden))
+    model = pv.GenerativeModel(decoder, likelihood(work.hidden[0], work.n), work.d)
+    head = POSTERIORS[work.posterior](work.hidden[-1], work.d)
+    return model, pv.AmortizedGuide(pv.nn.MLP(work.n, *work.hidden), head)
 
 
-def with_fit(family: str, estimator: str, d: int, x: Tensor) -> Callable[[], float]:
-    """Seconds of pv.fit over x, its own set-up not counted."""
-    model, guide = programs(family, d)
-    elbo = ESTIMATORS[estimator]()
-    return lambda: pv.fit(model, guide, x, elbo, epochs=1, batch_size=BATCH, progress=False).seconds
+def with_fit(work: Work, x: Tensor, engine: str, replicas: int = 1) -> Loop:
+    """``pv.fit``'s own loop, a long training taken in pieces."""
+    pair = programs(work)
+    pairs = [(r.model, r.guide) for r in make_replicas(*pair, 0, replicas)] if replicas > 1 else [pair]
+    settings = TrainingSettings(epochs=10**6, batch_size=work.batch, schedule="constant")
+    trainer = Trainer(pairs, x, ESTIMATORS[work.estimator](), settings, engine=engine, progress=False, device=x.device)
+
+    def loop(steps: int) -> float:
+        start = time.perf_counter()
+        trainer.run(max_steps=steps)
+        return (time.perf_counter() - start) / replicas
+
+    return loop
 
 
-def with_svi(family: str, estimator: str, d: int, x: Tensor) -> Callable[[], float]:
-    """Seconds of stock Pyro over x: its own SVI, estimators and Adam, validation on as by default."""
-    model, guide = programs(family, d)
-    elbo = TraceMeanField_ELBO() if estimator == "analytic" else Trace_ELBO()
+def with_svi(work: Work, x: Tensor) -> Loop:
+    """Stock Pyro: its own SVI, estimators and Adam, validation on as by default."""
+    model, guide = (program.to(x.device) for program in programs(work))
+    elbo = TraceMeanField_ELBO() if work.estimator == "analytic" else Trace_ELBO()
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=elbo)
-    return lambda: _seconds(lambda: [svi.step(batch) for batch in x.split(BATCH)])
+    batches = x.split(work.batch)
+
+    def loop(steps: int) -> float:
+        start = time.perf_counter()
+        for step in range(steps):
+            svi.step(batches[step % len(batches)])
+        return time.perf_counter() - start
+
+    return loop
 
 
-def by_hand(estimator: str, d: int, x: Tensor) -> Callable[[], float]:
-    """Seconds of a plain PyTorch loop over x: diagonal posterior, fused Adam, the loss read at every step."""
-
-    def mlp(n: int) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(n, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU())
-
-    encoder, mean_head, scale_head, decoder, out = (
-        mlp(2),
-        nn.Linear(WIDTH, d),
-        nn.Linear(WIDTH, d),
-        mlp(d),
-        nn.Linear(WIDTH, 2),
-    )
-    log_sigma = nn.Parameter(torch.zeros(()))
-    modules = nn.ModuleList([encoder, mean_head, scale_head, decoder, out])
-    optimizer = torch.optim.Adam([*modules.parameters(), log_sigma], lr=1e-3, fused=True)
-
-    def loop() -> None:
-        for batch in x.split(BATCH):
-            features = encoder(batch)
-            mu, log_scale = mean_head(features), scale_head(features)
-            noise = torch.randn_like(mu)
-            z = mu + log_scale.exp() * noise
-            reconstruction = (0.5 * ((batch - out(decoder(z))) / log_sigma.exp()).square() + log_sigma).sum()
-            if estimator == "analytic":
-                kl = 0.5 * (mu.square() + (2 * log_scale).exp() - 2 * log_scale - 1).sum()
-            else:
-                kl = 0.5 * (z.square() - noise.square() - 2 * log_scale).sum()
-            loss = reconstruction + kl
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            loss.item()
-
-    return lambda: _seconds(loop)
+def implementations(work: Work, x: Tensor, peers: bool = True, compiled: bool = True) -> dict[str, Callable[[], Loop]]:
+    """What makes each loop, by name."""
+    loops: dict[str, Callable[[], Loop]] = {
+        HAND: lambda: by_hand(work, x),
+        "pyrovae eager": lambda: with_fit(work, x, "eager"),
+    }
+    if peers:
+        loops["stock Pyro SVI.step"] = lambda: with_svi(work, x)
+    if not compiled:
+        return loops
+    loops["pyrovae compiled"] = lambda: with_fit(work, x, "compiled")
+    if not peers:
+        return loops
+    loops["PyTorch by hand, torch.compile"] = lambda: by_hand(work, x, compiled=True)
+    if not work.binary:
+        loops[f"pyrovae compiled, {REPLICAS} replicas"] = lambda: with_fit(work, x, "compiled", REPLICAS)
+    if find_spec("numpyro") is not None and not x.is_cuda:
+        loops |= {name: partial(_numpyro, work, x, name) for name in ("NumPyro step", "NumPyro scan")}
+    return loops
 
 
-def _seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def _numpyro(work: Work, x: Tensor, name: str) -> Loop:
+    return numpyro_loops(work, x)[name]
 
 
-def measure(settings: Settings) -> pd.DataFrame:
-    """One row a latent dimension, estimator, loop and family."""
-    x = SYNTHETIC["rotated-gaussian"].sample(BATCH * settings.steps, torch.Generator().manual_seed(0))
-    rows = []
-    for d in settings.dims:
-        for estimator in ("analytic", "monte-carlo"):
-            loops = {("PyTorch by hand", "diagonal"): by_hand(estimator, d, x)}
-            loops |= {("pyrovae fit", family): with_fit(family, estimator, d, x) for family in settings.posteriors}
-            loops |= {("stock SVI.step", f): with_svi(f, estimator, d, x) for f in ("diagonal", "full-covariance")}
-            times: dict[tuple[str, str], list[float]] = {key: [] for key in loops}
-            for repeat in tqdm(range(settings.repeats + 1), desc=f"d = {d}, {estimator}", disable=None):
-                for key, loop in loops.items():
-                    elapsed = loop()
-                    if repeat > 0:
-                        times[key].append(elapsed / settings.steps)
-            for (name, family), values in times.items():
-                hand, diagonal = times["PyTorch by hand", "diagonal"], times["pyrovae fit", "diagonal"]
-                rows.append(
-                    {
-                        "d": d,
-                        "estimator": estimator,
-                        "loop": name,
-                        "posterior": family,
-                        "milliseconds": 1e3 * statistics.median(values),
-                        "ratio to by hand": statistics.median(a / b for a, b in zip(values, hand, strict=True)),
-                        "ratio to fit's diagonal": statistics.median(
-                            a / b for a, b in zip(values, diagonal, strict=True)
-                        ),
-                    }
-                )
-    return pd.DataFrame(rows)
+def measure(work: Work, settings: Settings, peers: bool = True) -> list[dict[str, object]]:
+    """One row an implementation."""
+    x = work.data((100 if work.binary else 500) * work.batch).to(settings.device)
+    loops, setup = {}, {}
+    for name, make in implementations(work, x, peers, settings.compiled).items():
+        start = time.perf_counter()
+        loops[name] = make()
+        loops[name](2)
+        setup[name] = time.perf_counter() - start
+    steps = max(2, min(500, round(settings.seconds / (loops[HAND](20) / 20))))
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for repeat in range(settings.repeats + 1):
+        for name, loop in loops.items():
+            elapsed = loop(steps)
+            if repeat > 0:
+                times[name].append(elapsed / steps)
+    return [
+        {
+            **{k: v for k, v in vars(work).items() if k not in ("n", "hidden")},
+            "width": work.hidden[0],
+            "implementation": name,
+            "seconds": statistics.median(values),
+            "ratio": statistics.median(a / b for a, b in zip(values, times[HAND], strict=True)),
+            "setup_seconds": setup[name],
+        }
+        for name, values in times.items()
+    ]
+
+
+def peak_memory(work: Work, name: str, steps: int = 50) -> float:
+    """Largest resident memory in MiB of a process that does nothing else, libraries included."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_run_alone, (work, name, steps))
+
+
+def _run_alone(work: Work, name: str, steps: int) -> float:
+    torch.set_num_threads(1)
+    implementations(work, work.data(100 * work.batch))[name]()(steps)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def pivot(table: pd.DataFrame) -> pd.DataFrame:
+    """Ratios to the hand-written loop, a row a work and a column an implementation."""
+    works = ["net", "d", "batch", "posterior", "estimator"]
+    wide = table.pivot(index=works, columns="implementation", values="ratio")
+    wide = wide.loc[list(dict.fromkeys(map(tuple, table[works].to_numpy()))), list(table["implementation"].unique())]
+    milliseconds = 1e3 * table[table["implementation"] == HAND].set_index(works)["seconds"]
+    wide.insert(0, "by hand, ms", milliseconds)
+    return wide.drop(columns=HAND).reset_index()
+
+
+def growth_works() -> dict[str, list[Work]]:
+    """Works along one axis each, by what grows."""
+    return {
+        "d": [replace(SMALL, d=d, posterior="full-covariance") for d in (2, 8, 32)],
+        "width": [replace(SMALL, hidden=(width, width)) for width in (64, 128, 256, 512)],
+        "batch": [replace(SMALL, batch=batch) for batch in (32, 128, 512)],
+    }
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Milliseconds a step against the hand-written loop's, a curve an implementation."""
+    hand = table[table["implementation"] == HAND].set_index(["net", "d", "batch", "width", "posterior", "estimator"])
+    curves = {}
+    for name, rows in table.groupby("implementation", sort=False):
+        cost = [hand.loc[tuple(key), "seconds"] for key in rows[list(hand.index.names)].to_numpy()]
+        pairs = sorted(zip(cost, rows["seconds"], strict=True))
+        curves[str(name)] = ([1e3 * c for c, _ in pairs], [1e3 * s for _, s in pairs])
+    write_figure(path, plotting.log_log(curves, "a step written by hand, ms", "a step, ms"))
 
 
 def main(settings: Settings) -> None:
-    """Measure, print and write the table."""
-    if "diagonal" not in settings.posteriors:
-        raise ValueError("--posteriors must hold diagonal, which the ratios are to")
-    cli.pick("--posteriors", settings.posteriors, POSTERIORS)
+    """Measure, print and write the tables."""
+    if settings.device not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, not {settings.device}")
+    if settings.repeats < 1 or not settings.seconds > 0:
+        raise ValueError("--repeats must be at least 1 and --seconds positive")
     torch.set_num_threads(1)
-    make_folder(settings.out)
-    table = measure(settings)
-    write_table(settings.out / "training_step.csv", table)
-    blocks = f"{settings.repeats} interleaved blocks of {settings.steps} steps"
-    text = f"One thread, float32, batch {BATCH}; medians of {blocks}.\n\n"
-    text += markdown_table(table)
-    print(text)
-    print(f"\nresults: {settings.out}")
-    if settings.publish:
-        page.publish("benchmarks.training_step", "A training step", text, {})
+    out = make_folder(settings.out)
+    parts = [(p, e) for p in ("diagonal", "full-covariance") for e in ("analytic", "monte-carlo")]
+    works = [replace(SMALL, posterior=p, estimator=e) for p, e in parts]
+    if settings.images:
+        works += [replace(IMAGES, d=d, posterior=p, estimator=e) for d in (10, 50) for p, e in parts]
+    rows = [row for work in _shown(works, "implementations") for row in measure(work, settings)]
+    table = pd.DataFrame(rows)
+    write_table(out / "training_step.csv", table)
+    machine = f"{platform.machine()}, torch {torch.__version__}, one thread, float32, {settings.device}"
+    sections = {
+        "Ratios": f"A step's time over the hand-written loop's: medians over {settings.repeats} interleaved blocks. "
+        f"{machine}.\n\n{markdown_table(pivot(table))}",
+    }
+    setups = table.groupby("implementation", sort=False)["setup_seconds"].agg(["median", "max"]).reset_index()
+    sections["Set-up"] = (
+        "Seconds from nothing to the second step, code kept from before used where there is any.\n\n"
+        + markdown_table(setups)
+    )
+    if settings.growth:
+        grown = []
+        for axis, along in growth_works().items():
+            grown += [{"grows": axis} | row for work in _shown(along, axis) for row in measure(work, settings, False)]
+        growth = pd.DataFrame(grown)
+        write_table(out / "growth.csv", growth)
+        growth["milliseconds"] = 1e3 * growth["seconds"]
+        wide = growth.pivot(
+            index=["grows", "d", "width", "batch"], columns="implementation", values="milliseconds"
+        ).reset_index()
+        sections["Growth"] = f"Milliseconds a step; d grows with a full covariance.\n\n{markdown_table(wide)}"
+    if settings.memory:
+        cases = [SMALL, replace(IMAGES, d=50)] if settings.images else [SMALL]
+        peaks = []
+        for work in _shown(cases, "memory"):
+            names = implementations(work, work.data(work.batch))
+            peaks.append({"net": work.net, "d": work.d} | {name: round(peak_memory(work, name)) for name in names})
+        sections["Memory"] = "Peak resident memory in MiB, interpreter and libraries included.\n\n" + markdown_table(
+            pd.DataFrame(peaks)
+        )
+    draw(table, out / "training_step.png")
+    for heading, text in sections.items():
+        pictures = {"cost of a step": out / "training_step.png"} if heading == "Ratios" else {}
+        page.tell("benchmarks.training_step", heading, text, pictures, settings.publish)
+    print(f"results: {out}")
+
+
+def _shown(works: list[Work], what: str) -> Iterable[Work]:
+    return tqdm(works, desc=what, disable=None)
 
 
 if __name__ == "__main__":

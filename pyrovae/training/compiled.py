@@ -15,6 +15,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.randomness import random_state, set_random_state
+from pyrovae.training.ahead_of_time import CannotCompileError
 from pyrovae.training.programs import NonFiniteStepError, Pair, find_nonfinite, module_buffers
 from pyrovae.training.settings import Settings
 from pyrovae.training.step import BETA1, BETA2, State, StepProgram
@@ -77,8 +78,10 @@ class CompiledEngine:
         """Make the native code for full batches, or load it, and use it from now on.
 
         Raises:
-            CannotCompileError: there is no compiler, or it failed.
+            CannotCompileError: there is no compiler, or it failed, or the parameters are on a GPU.
         """
+        if self.state[0].is_cuda:
+            raise CannotCompileError("native code is made for the CPU alone; on a GPU use engine='eager'")
         self._programs[self.full].native.load()
         self.native = True
 

@@ -84,7 +84,7 @@ def choose_engine(
             engine.compile()
             return engine, "as asked for"
         if x.is_cuda and replicas == 1:
-            return eager, "on a GPU only engine='compiled' compiles"
+            return eager, "native code is made for the CPU alone"
         if total_steps * replicas < _FEW_STEPS:
             return eager, f"{total_steps} steps do not pay for compiling"
         overhead = _overhead(pairs[0], elbo, parameters[0], x[: settings.batch_size])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -237,6 +237,7 @@ def trace_gradient(
         raise
     except Exception as error:
         raise CannotTraceError(_reason(error)) from error
+    _draw_as_values(graph)
     tidy(graph)
     constants = [getattr(graph, name) for name in _constants(graph)]
     result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
@@ -277,6 +278,20 @@ def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, be
             "their graph gives other numbers than they do on other data: part of them is computed outside PyTorch, or "
             "changes from call to call"
         )
+
+
+def _draw_as_values(graph: GraphModule) -> None:
+    """Where a draw fills an empty tensor, take a copy of the draw instead: an operation that replicas can share."""
+    for node in graph.graph.nodes:
+        if node.target is not torch.ops.aten.copy_.default or not isinstance(node.args[0], Node):
+            continue
+        filled, draw = node.args[:2]
+        if str(filled.target).removeprefix("aten.").startswith(("empty", "new_empty")) and len(node.args) == 2:
+            with graph.graph.inserting_before(node):
+                copied = graph.graph.call_function(torch.ops.aten.clone.default, (draw,))
+            node.replace_all_uses_with(copied)
+            filled.replace_all_uses_with(copied, delete_user_cb=lambda user, fill=node: user is not fill)
+            graph.graph.erase_node(node)
 
 
 def _close(left: Tensor, right: Tensor, relative: float) -> bool:
