@@ -274,6 +274,7 @@ def trainings(name: str, settings: Settings) -> pd.DataFrame:
     compare = partial(
         pv.compare,
         data,
+        engine="eager",  # the steps whose seconds are measured below
         posteriors={"full-covariance": pv.FullCovariancePosterior},
         estimators=chosen,
         latent_dims=(d,),

@@ -90,7 +90,7 @@ def choose_engine(
         overhead = _overhead(pairs[0], elbo, parameters[0], x[: settings.batch_size])
         saved = _SHARE_SAVED * overhead * total_steps * replicas
         estimate = f"{1e3 * overhead:.1f} ms of Python a step over {total_steps} steps"
-        if saved < _LOAD_SECONDS and replicas == 1:
+        if saved < _LOAD_SECONDS:
             return eager, f"{estimate} do not pay for compiling"
         engine = CompiledEngine(pairs, elbo, parameters, settings, x)
         why_not = missing_compiler() if not engine.cached else None
