@@ -224,8 +224,8 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
             plan.likelihoods[cell.likelihood](plan.hidden[0], n),
             cell.latent_dim,
         )
-        posterior = plan.posteriors[cell.posterior](plan.hidden[-1], cell.latent_dim)
-        return model, AmortizedGuide(MLP(n, *plan.hidden), posterior)
+        encoder = MLP(n, *plan.hidden)  # made in the order of a program's modules, in which replicas start anew
+        return model, AmortizedGuide(encoder, plan.posteriors[cell.posterior](plan.hidden[-1], cell.latent_dim))
 
 
 def finish(

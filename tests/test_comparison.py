@@ -11,7 +11,8 @@ import torch
 import pyrovae as pv
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.runs import evaluate
+from pyrovae.posteriors import POSTERIORS
+from pyrovae.runs import Cell, evaluate, groups
 
 SMALL = {
     "posteriors": {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior},
@@ -263,3 +264,35 @@ def test_names_and_seeds_must_differ():
     ):
         with pytest.raises(ValueError, match=r"called alike|hold one twice"):
             pv.compare(torch.randn(20, 2), **settings | wrong)
+
+
+@pytest.mark.parametrize("together", ["eager", "graph"])
+def test_a_seed_alone_is_that_seed_in_company(together, monkeypatch, tmp_path):
+    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path))
+    settings = SMALL | {"posteriors": dict(POSTERIORS), "estimators": {"monte-carlo": pv.MonteCarloELBO()}}
+    if together == "graph":
+        monkeypatch.setattr("pyrovae.training.engines._overhead", lambda *_: 0.05)  # too little to compile
+        settings |= {"epochs": 16, "posteriors": {k: POSTERIORS[k] for k in ("diagonal", "ar1")}}
+    company = pv.compare(SYNTHETIC["rotated-gaussian"], **settings)
+    alone = pv.compare(SYNTHETIC["rotated-gaussian"], **(settings | {"seeds": (1,), "engine": "eager"}))
+    assert set(company["engine"]) == {together}
+    second = company[company["seed"] == 1]
+    np.testing.assert_allclose(second["test_neg_elbo"], alone["test_neg_elbo"], rtol=1e-4)
+
+
+def test_groups_of_seeds():
+    def cells(*seeds):
+        return [Cell(family, "analytic", "gaussian", 2, seed) for family in ("diagonal", "ar1") for seed in seeds]
+
+    assert [[c.seed for c in group] for group in groups(cells(0, 1, 2), workers=1)] == [[0, 1, 2], [0, 1, 2]]
+    assert [[c.seed for c in group] for group in groups(cells(0, 1, 2), workers=4)] == [[0, 1], [2], [0, 1], [2]]
+    assert [[c.seed for c in group] for group in groups(cells(4, 0, 5), workers=2)] == [[0], [4, 5], [0], [4, 5]]
+
+
+def test_a_comparison_goes_on_where_it_stopped(tmp_path):
+    first = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=tmp_path)
+    changed = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)
+    assert (changed["epochs"] == 3).all()
+    again = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)
+    pd.testing.assert_frame_equal(again, changed, check_dtype=False)  # its seconds too: nothing ran
+    assert (first["test_neg_elbo"] != changed["test_neg_elbo"]).all()
