@@ -94,7 +94,12 @@ class CompiledEngine:
             )
             if len(self.pairs) > 1 and gradient.buffers:
                 raise CannotTraceError("a step changes a module's buffer, which replicas in one program would share")
-            self._programs[len(batch)] = StepProgram(gradient, self.settings, len(self.pairs), batch)
+            try:
+                self._programs[len(batch)] = StepProgram(gradient, self.settings, len(self.pairs), batch)
+            except RuntimeError as error:  # an operation that torch.vmap does not know
+                raise CannotTraceError(
+                    f"replicas of them cannot run as one ({' '.join(str(error).split())})"
+                ) from error
         return self._programs[len(batch)]
 
     def run(

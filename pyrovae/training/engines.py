@@ -106,7 +106,7 @@ def choose_engine(
                 return engine, f"it saves about {saved:.0f} s of {estimate}, for about {cost:.0f} s of compiling"
         return (engine if replicas > 1 else eager), why_not
     except CannotTraceError as error:
-        if wanted == "compiled":
+        if wanted == "compiled" and replicas == 1:
             raise CannotTraceError(
                 f"the compiled engine cannot take these programs: {error}; use engine='eager'"
             ) from error

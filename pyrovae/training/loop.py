@@ -347,7 +347,7 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
             [(r.model, r.guide) for r in replicas], data, elbo, settings, engine=engine, progress=progress, **options
         )
     except CannotVectorizeError:
-        _train_one_by_one(replicas, data, elbo, settings, progress, options)
+        _train_one_by_one(replicas, data, elbo, settings, engine, progress, options)
         return replicas
     trainer.run()
     for r, replica in enumerate(replicas):
@@ -360,13 +360,14 @@ def _train_one_by_one(
     data: Tensor | np.ndarray,
     elbo: ELBO,
     settings: Settings,
+    engine: str,
     progress: bool,
     options: dict[str, Any],
 ) -> None:
     for replica in replicas:
         own = dataclasses.replace(settings, seed=replica.seed)
         trainer = Trainer(
-            [(replica.model, replica.guide)], data, elbo, own, engine="eager", progress=progress, **options
+            [(replica.model, replica.guide)], data, elbo, own, engine=engine, progress=progress, **options
         )
         try:
             trainer.run()

@@ -35,6 +35,7 @@ class StepProgram:
 
     def __init__(self, gradient: GradientGraph, settings: Settings, replicas: int, x: Tensor) -> None:
         self.gradient, self.settings, self.replicas = gradient, settings, replicas
+        self._gradient = gradient if replicas == 1 else gradient.vectorizable(gradient.buffers, x)
         self.sizes = [p.numel() for p in gradient.parameters]
         step_bytes = replicas * x.numel() * x.element_size()
         step_bytes += replicas * sum(d.shape.numel() * d.dtype.itemsize for d in gradient.draws)
@@ -60,11 +61,9 @@ class StepProgram:
     def _all_replicas(
         self, state: State, x: Tensor, noise: list[Tensor], row: Tensor, fixed: list[Tensor]
     ) -> tuple[State, Tensor]:
-        # a draw fills a tensor that all replicas share; as a function it gives each its own
-        step = torch.func.functionalize(self._step)
         if self.replicas > 1:
-            return torch.vmap(step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
-        (flat, first, second, *buffers), loss = step(
+            return torch.vmap(self._step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
+        (flat, first, second, *buffers), loss = self._step(
             (*(s[0] for s in state[:3]), *state[3:]), x[0], [each[0] for each in noise], row, fixed
         )
         return (flat[None], first[None], second[None], *buffers), loss[None]
@@ -79,7 +78,7 @@ class StepProgram:
             part.view(p.shape) for part, p in zip(flat.split(self.sizes), self.gradient.parameters, strict=True)
         ]
         buffers = [b.clone() for b in buffers]
-        loss, derivatives, buffers = self.gradient(parameters, buffers, fixed, x, beta, self._by_draw(noise))
+        loss, derivatives, buffers = self._gradient(parameters, buffers, fixed, x, beta, self._by_draw(noise))
         slope = torch.cat([d.reshape(-1) for d in derivatives])
         if self.settings.clip_norm is not None:
             slope = slope * (self.settings.clip_norm / (slope.norm() + 1e-6)).clamp(max=1.0)

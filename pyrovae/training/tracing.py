@@ -173,6 +173,21 @@ class GradientGraph:
             for name, tensor in zip(names, before, strict=True):
                 setattr(self.graph, name, tensor)
 
+    def vectorizable(self, buffers: list[Tensor], x: Tensor) -> GraphModule:
+        """The same function without operations in place, of which ``torch.vmap`` takes few, and in terms it knows."""
+        parameters = [p.detach() for p in self.parameters]
+        beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
+        arguments = (parameters, buffers, self.fixed, x, beta, self.draw())
+        in_values = torch.func.functionalize(lambda *arguments: self(*arguments))
+        graph = make_fx(in_values, decomposition_table={torch.ops.aten.copy.default: _copy})(*arguments)
+        for node in graph.graph.nodes:
+            if node.target is torch.ops.aten.slice_scatter.default:
+                full: tuple[Any, ...] = (*node.args, *(0, None, None, 1)[len(node.args) - 2 :])
+                base, source, dim, *rest = full
+                node.args = (base, source, dim, *slice(*rest).indices(base.meta["tensor_meta"].shape[dim]))
+        tidy(graph)
+        return graph
+
     def draw(self) -> list[Tensor]:
         """One step's noise from the global generator."""
         device = self.parameters[0].device
@@ -278,6 +293,10 @@ def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, be
             "their graph gives other numbers than they do on other data: part of them is computed outside PyTorch, or "
             "changes from call to call"
         )
+
+
+def _copy(to: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(to.dtype).expand(to.shape).clone()
 
 
 def _draw_as_values(graph: GraphModule) -> None:
