@@ -1,7 +1,9 @@
 """The state of the global random generators, and noise that ``torch.vmap`` can draw."""
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -20,6 +22,11 @@ def set_random_state(states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state(states[1])
+
+
+def state_elsewhere() -> str:
+    """State of the generators of Python and NumPy."""
+    return str((random.getstate(), np.random.get_state(legacy=False)))  # noqa: NPY002
 
 
 class FunctionalNoise(TorchFunctionMode):

@@ -1,5 +1,6 @@
 """The runs of a comparison: one cell trained and evaluated, here or in processes of their own."""
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -27,7 +28,7 @@ from pyrovae.likelihoods import Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import Posterior
 from pyrovae.report import write_run
-from pyrovae.training import CannotReplicateError, EpochRecord, Replica, fit
+from pyrovae.training import EpochRecord, Replica, Settings, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 PosteriorFactory = Callable[[int, int], Posterior]
@@ -150,27 +151,26 @@ OnEpoch = Callable[[str, EpochRecord], None]
 def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
     """Train and evaluate runs that differ in their seeds alone, and write their folders if the plan has one."""
     folders = {cell.seed: cell.folder for cell in cells}
-    settings: dict[str, Any] = {
-        "epochs": plan.epochs[cells[0].estimator],
-        "batch_size": plan.batch_size,
-        "learning_rate": plan.learning_rate,
-        "schedule": plan.schedule,
-        "seed": cells[0].seed,
-        "engine": plan.engine,
-        "progress": False,
-        "on_epoch": lambda record: on_epoch(folders[record.seed], record),
-    }
+    settings = Settings(
+        epochs=plan.epochs[cells[0].estimator],
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        schedule=plan.schedule,
+        seed=cells[0].seed,
+    )
     elbo = plan.estimators[cells[0].estimator]
     failure = None
     replicas = [Replica(*make_pair(plan, cell), cell.seed) for cell in cells]
-    model, guide = replicas[0].model, replicas[0].guide
     try:
-        if len(cells) == 1:
-            replicas[0].history = fit(model, guide, plan.data.train, elbo, **settings)
-        else:
-            replicas = fit(model, guide, plan.data.train, elbo, num_replicas=len(cells), **settings)
-    except CannotReplicateError:
-        return [outcome for cell in cells for outcome in run_group(plan, [cell], on_epoch)]
+        train_replicas(
+            replicas,
+            plan.data.train,
+            elbo,
+            settings,
+            engine=plan.engine,
+            progress=False,
+            on_epoch=lambda record: on_epoch(folders[record.seed], record),
+        )
     except (ArithmeticError, RuntimeError, MemoryError) as error:  # a part that fails must not take the others along
         failure = error
     return [
@@ -191,7 +191,7 @@ def finished(plan: Plan, cell: Cell) -> Outcome | None:
     except (OSError, ValueError):
         return None
     wanted = json.loads(json.dumps(description(plan, cell, *make_pair(plan, cell))))
-    if {key: config.get(key) for key in wanted} != wanted:
+    if {key: config.get(key) for key in wanted} != wanted or metrics["note"].startswith("failed"):
         return None
     return cell, ({k: math.nan if v is None else v for k, v in metrics.items()}, draw_samples(model, cell))
 
@@ -204,6 +204,8 @@ def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortized
         "model": describe(model, "model"),
         "guide": describe(guide, "guide"),
         "estimator_settings": {k: v for k, v in own.items() if k in _ESTIMATOR_SETTINGS},
+        "log_marginal_samples": plan.log_marginal_samples,
+        "data_sha256": [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (plan.data.train, plan.data.test)],
     }
 
 

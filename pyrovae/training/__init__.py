@@ -3,7 +3,7 @@
 from pyrovae.training.ahead_of_time import CannotCompileError
 from pyrovae.training.engines import ENGINES
 from pyrovae.training.history import EpochRecord, History
-from pyrovae.training.loop import NonFiniteLossError, Trainer, fit
+from pyrovae.training.loop import NonFiniteLossError, Trainer, fit, train_replicas
 from pyrovae.training.replicas import CannotReplicateError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
 from pyrovae.training.settings import Settings, check_learning_rate
@@ -26,4 +26,5 @@ __all__ = [
     "fit",
     "linear_warmup",
     "reinitialize",
+    "train_replicas",
 ]

@@ -3,11 +3,12 @@
 import hashlib
 import logging
 import os
+import platform
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,16 @@ class NativeLoop:
         """
         if self._run is not None:
             return
-        if not self.path.exists():
+        if self.path.exists():
+            try:
+                self._run = torch._inductor.aoti_load_package(str(self.path))
+            except Exception:  # damaged, and made anew
+                self.path.unlink(missing_ok=True)
+        if self._run is None:
             _compile(self._loop, self._arguments, self.path)
-        try:
             self._run = torch._inductor.aoti_load_package(str(self.path))
-        except Exception as error:
-            self.path.unlink(missing_ok=True)
-            raise CannotCompileError(f"the compiled loop cannot be loaded ({_in_one_line(error)})") from error
-        self.path.touch()  # used just now
+        with suppress(OSError):  # of others, perhaps
+            self.path.touch()  # used just now
 
     def __call__(
         self,
@@ -138,6 +141,7 @@ def _key(graph: GraphModule, arguments: Any) -> str:
     parts: list[Any] = [
         torch.__version__,
         torch.backends.cpu.get_cpu_capability(),
+        _processor(),
         torch.get_num_threads(),
         os.environ.get("CXX", "g++"),
         Path(__file__).read_text(),
@@ -146,6 +150,15 @@ def _key(graph: GraphModule, arguments: Any) -> str:
     ]
     digest.update(repr(parts).encode())
     return digest.hexdigest()[:32]
+
+
+def _processor() -> str:
+    """What native code for this machine may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return platform.processor()
 
 
 def _compile(loop: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:

@@ -38,6 +38,7 @@ def as_data(
         device=device if device is not None or like is None else like.device,
         dtype=like.dtype if like is not None else None if x.is_floating_point() else torch.get_default_dtype(),
     )
+    x = x.contiguous()
     finite = torch.isfinite(x.flatten(1) if x.dim() > 1 else x.unsqueeze(-1))
     if not finite.all():
         row, column = (~finite).nonzero()[0].tolist()

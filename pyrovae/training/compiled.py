@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.ahead_of_time import CannotCompileError
@@ -50,6 +50,7 @@ class CompiledEngine:
         self.parameters = [list(own) for own in parameters]
         self.full = min(settings.batch_size, len(x))
         self.native = False
+        self.x = x
         self.steps = 0
         self.errors: dict[int, NonFiniteStepError] = {}
         self.noise_states = []
@@ -57,12 +58,33 @@ class CompiledEngine:
             torch.manual_seed(settings.seed + r)
             self.noise_states.append(random_state())
         self._programs: dict[int, StepProgram] = {}
+        self._check_alike()
         program = self._program(x[: self.full])
         traced = {id(p) for p in program.gradient.parameters}
         changed = {id(b) for b in program.gradient.buffers}
         self._trained = [i for i, p in enumerate(self.parameters[0]) if id(p) in traced]
         self._changing = [i for i, b in enumerate(module_buffers(*self.pairs[0])) if id(b) in changed]
-        self.state: State = (*self._gather([None] * len(self.pairs)), *[b.clone() for b in program.gradient.buffers])
+        flat = self._gather(self.parameters)
+        buffers = [b.clone() for b in program.gradient.buffers]
+        self.state: State = (flat, torch.zeros_like(flat), torch.zeros_like(flat), *buffers)
+        if len(x) % self.full:
+            left_over = self._program(x[: len(x) % self.full]).gradient
+            if {id(t) for t in (*left_over.parameters, *left_over.buffers)} != traced | changed:
+                raise CannotTraceError("a batch of another size trains other parameters")
+
+    def _check_alike(self) -> None:
+        """Replicas share what is not trained, and Pyro's names of their parameters must not make them one."""
+        if len(self.pairs) == 1:
+            return
+        trained = [{id(p) for p in own} for own in self.parameters]
+        held = []
+        for pair, own in zip(self.pairs, trained, strict=True):
+            modules = [program for program in pair if isinstance(program, nn.Module)]
+            tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+            held.append([t for t in tensors if id(t) not in own])
+        for others in held[1:]:
+            if not all(torch.equal(a, b) for a, b in zip(held[0], others, strict=True)):
+                raise CannotTraceError("replicas differ in tensors that are not trained")
 
     @property
     def name(self) -> str:
@@ -90,16 +112,16 @@ class CompiledEngine:
         if len(batch) not in self._programs:
             model, guide = self.pairs[0]
             gradient = trace_gradient(
-                model, guide, self.elbo, self.parameters[0], batch, beta_is_input=self.settings.beta is not None
+                model, guide, self.elbo, self.parameters[0], batch, self.x, beta_is_input=self.settings.beta is not None
             )
             if len(self.pairs) > 1 and gradient.buffers:
                 raise CannotTraceError("a step changes a module's buffer, which replicas in one program would share")
             try:
                 self._programs[len(batch)] = StepProgram(gradient, self.settings, len(self.pairs), batch)
-            except RuntimeError as error:  # an operation that torch.vmap does not know
-                raise CannotTraceError(
-                    f"replicas of them cannot run as one ({' '.join(str(error).split())})"
-                ) from error
+            except Exception as error:  # for one, an operation that torch.vmap does not know
+                reason = " ".join(str(error).split())[:200]
+                what = "replicas of them cannot run as one" if len(self.pairs) > 1 else "they cannot be traced"
+                raise CannotTraceError(f"{what} ({reason})") from error
         return self._programs[len(batch)]
 
     def run(
@@ -109,6 +131,12 @@ class CompiledEngine:
 
         A replica whose loss is not finite stops with the parameters before that step, and is in ``errors``.
         """
+        buffers = module_buffers(*self.pairs[0])  # a callback may have changed them, and the parameters
+        self.state = (
+            self._gather(self.parameters),
+            *self.state[1:3],
+            *[buffers[i].clone() for i in self._changing],
+        )
         try:
             start = 0
             while start < len(batches) and len(self.errors) < len(self.pairs):
@@ -129,10 +157,10 @@ class CompiledEngine:
         native = self.native and size == self.full
         capacity = program.capacity if native else count
         state, noise_states = self.state, self.noise_states
-        noise, self.noise_states = program.draw(count, capacity, noise_states)
+        noise, noise_states_after = program.draw(count, capacity, noise_states)
         batches = x[index.reshape(-1)].view(*index.shape, *x.shape[1:])
         arguments = (count, state, _padded(batches, capacity), noise, _padded(rows, capacity))
-        self.state, losses = program.native(*arguments, program.gradient.fixed) if native else program.loop(*arguments)
+        after, losses = program.native(*arguments, program.gradient.fixed) if native else program.loop(*arguments)
         values = losses[:count].double().cpu().numpy() / size
         for r in range(len(self.pairs)):
             if r not in self.errors and not np.isfinite(values[:, r]).all():
@@ -142,7 +170,7 @@ class CompiledEngine:
                 set_random_state(program.draw(k, k, noise_states)[1][r])
                 site = find_nonfinite(*self.pairs[r], batches[k, r], self.parameters[r])
                 self.errors[r] = NonFiniteStepError(float(values[k, r]), site, self.steps + k + 1)
-        self.steps += count
+        self.state, self.noise_states, self.steps = after, noise_states_after, self.steps + count
         return values
 
     def _rows(self, rates: NDArray[np.float64], betas: NDArray[np.float64] | None) -> Tensor:
@@ -177,22 +205,12 @@ class CompiledEngine:
         parts = flat.split([p.numel() for p in like])
         return [part.view_as(p).clone() for part, p in zip(parts, like, strict=True)]
 
-    def _gather(self, moments: Sequence[tuple[list[Tensor], list[Tensor]] | None]) -> tuple[Tensor, Tensor, Tensor]:
-        """Flat parameters of all replicas, and flat moments, zero where there are none yet."""
-
-        def flatten(tensors: list[Tensor]) -> Tensor:
-            return torch.cat([tensors[i].detach().reshape(-1) for i in self._trained])
-
-        flat = torch.stack([flatten(own) for own in self.parameters])
-        first, second = torch.zeros_like(flat), torch.zeros_like(flat)
-        for r, pair in enumerate(moments):
-            if pair is not None:
-                first[r], second[r] = flatten(pair[0]), flatten(pair[1])
-        return flat, first, second
+    def _gather(self, tensors: Sequence[list[Tensor]]) -> Tensor:
+        """Flat vectors (R, P) of the trained ones among each replica's tensors."""
+        return torch.stack([torch.cat([own[i].detach().reshape(-1) for i in self._trained]) for own in tensors])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, copied."""
-        self.write_back()
         moments: list[list[list[Tensor]]] = [[], []]
         for which, saved in enumerate(moments):
             for r, given in enumerate(self.parameters):
@@ -201,28 +219,32 @@ class CompiledEngine:
                 for i, value in zip(self._trained, parts, strict=True):
                     spread[i] = value
                 saved.append(spread)
+        counts = [self.steps if i in self._trained else 0 for i in range(len(self.parameters[0]))]
         return {
             "steps": self.steps,
+            "errors": {r: (e.value, e.site, e.step) for r, e in self.errors.items()},
             "noise_states": [[s.clone() for s in states] for states in self.noise_states],
             "parameters": [[p.detach().clone() for p in own] for own in self.parameters],
             "buffers": [[b.clone() for b in module_buffers(*pair)] for pair in self.pairs],
             "first_moments": moments[0],
             "second_moments": moments[1],
+            "counts": [counts for _ in self.pairs],
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of either engine."""
         self.steps = state["steps"]
+        self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}
         self.noise_states = [[s.clone() for s in states] for states in state["noise_states"]]
         for own, pair, saved, saved_buffers in zip(
             self.parameters, self.pairs, state["parameters"], state["buffers"], strict=True
         ):
             for tensor, value in zip([*own, *module_buffers(*pair)], [*saved, *saved_buffers], strict=True):
                 tensor.copy_(value)
+        first, second = self._gather(state["first_moments"]), self._gather(state["second_moments"])
         buffers = module_buffers(*self.pairs[0])
-        moments = list(zip(state["first_moments"], state["second_moments"], strict=True))
-        self.state = (*self._gather(moments), *[buffers[i].clone() for i in self._changing])
+        self.state = (self._gather(self.parameters), first, second, *[buffers[i].clone() for i in self._changing])
 
 
 def _padded(tensor: Tensor, length: int) -> Tensor:

@@ -111,28 +111,29 @@ class EagerEngine:
         states = [self.optimizer.state.get(p, {}) for p in self._own]
         return {
             "steps": self.steps,
+            "errors": {r: (e.value, e.site, e.step) for r, e in self.errors.items()},
             "noise_states": [[s.clone() for s in states] for states in self.noise_states],
             "parameters": [[p.detach().clone() for p in self._own]],
             "buffers": [[b.clone() for b in module_buffers(self.model, self.guide)]],
             "first_moments": [[_moment(s, "exp_avg", p) for s, p in zip(states, self._own, strict=True)]],
             "second_moments": [[_moment(s, "exp_avg_sq", p) for s, p in zip(states, self._own, strict=True)]],
+            "counts": [[int(s["step"]) if s else 0 for s in states]],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of either engine."""
         self.steps = state["steps"]
+        self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}
         self.noise_states = [[s.clone() for s in states] for states in state["noise_states"]]
         with torch.no_grad():
             buffers = module_buffers(self.model, self.guide)
             for own, saved in ((self._own, state["parameters"][0]), (buffers, state["buffers"][0])):
                 for tensor, value in zip(own, saved, strict=True):
                     tensor.copy_(value)
-        for p, first, second in zip(self._own, state["first_moments"][0], state["second_moments"][0], strict=True):
-            self.optimizer.state[p] = {
-                "step": torch.tensor(float(self.steps), device=p.device),
-                "exp_avg": first.clone(),
-                "exp_avg_sq": second.clone(),
-            }
+        saved = zip(state["first_moments"][0], state["second_moments"][0], state["counts"][0], strict=True)
+        for p, (first, second, count) in zip(self._own, saved, strict=True):
+            step = torch.tensor(float(count), device=p.device)
+            self.optimizer.state[p] = {"step": step, "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
 
 
 def _moment(state: dict[str, Tensor], name: str, parameter: Tensor) -> Tensor:

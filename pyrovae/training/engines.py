@@ -126,5 +126,5 @@ def _overhead(pair: Pair, elbo: ELBO, parameters: list[Tensor], batch: Tensor) -
     with left_as_they_are(module_buffers(*pair)), torch.random.fork_rng(devices=devices), unregistered():
         try:
             return min(seconds(batch[:2]) for _ in range(4))
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, IndexError):
             return min(seconds(batch) for _ in range(4))

@@ -1,6 +1,7 @@
 """What a training run leaves behind."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -44,6 +45,15 @@ class History:
     def seconds(self) -> float:
         """Wall-clock seconds of the training."""
         return self.epochs[-1].seconds if self.epochs else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its content as plain values."""
+        return {**vars(self), "epochs": [vars(record) for record in self.epochs], "batch_loss": list(self.batch_loss)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what :meth:`state_dict` gave, but for the engine."""
+        self.epochs = [EpochRecord(**record) for record in state["epochs"]]
+        self.batch_loss, self.best_epoch = list(state["batch_loss"]), state["best_epoch"]
 
     def to_frame(self) -> pd.DataFrame:
         """One row an epoch."""

@@ -14,6 +14,7 @@ import numpy as np
 import pyro
 import torch
 from pyro.infer import ELBO
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -93,6 +94,8 @@ class Trainer:
         self._seconds = 0.0
         with self._scope():
             batch_size = settings.batch_size
+            if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in _modules(pair)):
+                raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
             parameters = [check_programs(*pair, self.x, self.x_validation, batch_size, self.elbo) for pair in pairs]
             self._tell(lambda: audit(*pairs[0], self.elbo, self.x[:batch_size], strict=strict).line, strict)
             with pyro.validation_enabled(False):
@@ -153,8 +156,8 @@ class Trainer:
                 self._seconds = time.perf_counter() - start
                 self._raise_if_all_failed(epoch + 1)
                 if self.steps % self.steps_per_epoch == 0:
-                    self._end_epoch(epoch + 1, rates[-1], betas)
                     self._epoch_start = [generator.get_state() for generator in self._orders]
+                    self._end_epoch(epoch + 1, rates[-1], betas)
                     bar.set_postfix_str(self._summary())
             if self.steps == self.total_steps:
                 self._keep_best()
@@ -168,10 +171,11 @@ class Trainer:
 
     def _record(self, losses: np.ndarray) -> None:
         for r, history in enumerate(self.histories):
-            if r not in self.errors:
-                values = losses[:, r]
-                finite = np.isfinite(values)
-                history.batch_loss += values[: len(values) if finite.all() else int(np.argmin(finite))].tolist()
+            if r in self.errors:
+                continue
+            failed = self.engine.errors.get(r)
+            values = losses[:, r] if failed is None else losses[: max(0, failed.step - 1 - len(history.batch_loss)), r]
+            history.batch_loss += values.tolist()
 
     def _raise_if_all_failed(self, epoch: int) -> None:
         for r, error in self.engine.errors.items():
@@ -232,7 +236,8 @@ class Trainer:
         return {
             "engine": self.engine.state_dict(),
             "epoch_start": [state.clone() for state in self._epoch_start],
-            "histories": copy.deepcopy(self.histories),
+            "errors": {r: str(error) for r, error in self.errors.items()},
+            "histories": [history.state_dict() for history in self.histories],
             "best": {r: (loss, [t.clone() for t in best]) for r, (loss, best) in self._best.items()},
             "seconds": self._seconds,
         }
@@ -240,8 +245,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of a run of these programs, data and settings, whichever engine made it."""
         self.engine.load_state_dict(state["engine"])
-        self._epoch_start = [saved.clone() for saved in state["epoch_start"]]
-        self.histories = copy.deepcopy(state["histories"])
+        self._epoch_start = [generator_state.clone() for generator_state in state["epoch_start"]]
+        self.errors = {r: NonFiniteLossError(message) for r, message in state["errors"].items()}
+        for history, saved in zip(self.histories, state["histories"], strict=True):
+            history.load_state_dict(saved)
         self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
         self._seconds = state["seconds"]
 
@@ -342,40 +349,35 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
     if not isinstance(num_replicas, int) or num_replicas < 1:
         raise ValueError(f"num_replicas must be a positive integer or None, not {num_replicas!r}")
     replicas = make_replicas(model, guide, seed, num_replicas)
-    try:
-        trainer = Trainer(
-            [(r.model, r.guide) for r in replicas], data, elbo, settings, engine=engine, progress=progress, **options
-        )
-    except CannotVectorizeError:
-        _train_one_by_one(replicas, data, elbo, settings, engine, progress, options)
-        return replicas
-    trainer.run()
-    for r, replica in enumerate(replicas):
-        replica.history, replica.error = trainer.histories[r], trainer.errors.get(r)
+    train_replicas(replicas, data, elbo, settings, engine=engine, progress=progress, **options)
     return replicas
 
 
-def _train_one_by_one(
-    replicas: list[Replica],
-    data: Tensor | np.ndarray,
-    elbo: ELBO,
-    settings: Settings,
-    engine: str,
-    progress: bool,
-    options: dict[str, Any],
+def train_replicas(
+    replicas: list[Replica], data: Tensor | np.ndarray, elbo: ELBO, settings: Settings, **options: Any
 ) -> None:
-    for replica in replicas:
-        own = dataclasses.replace(settings, seed=replica.seed)
-        trainer = Trainer(
-            [(replica.model, replica.guide)], data, elbo, own, engine=engine, progress=progress, **options
-        )
-        try:
-            trainer.run()
-        except NonFiniteLossError as error:
-            replica.error = error
-        replica.history = trainer.histories[0]
-    if all(replica.error is not None for replica in replicas):
-        raise replicas[0].error or AssertionError
+    """Train replicas whose seeds follow one another in one program, or one by one where they cannot be one.
+
+    Raises:
+        NonFiniteLossError: every replica failed.
+    """
+    try:
+        trainer = Trainer([(r.model, r.guide) for r in replicas], data, elbo, settings, **options)
+    except CannotVectorizeError:
+        for replica in replicas:
+            own = dataclasses.replace(settings, seed=replica.seed)
+            trainer = Trainer([(replica.model, replica.guide)], data, elbo, own, **options)
+            try:
+                trainer.run()
+            except NonFiniteLossError as error:
+                replica.error = error
+            replica.history = trainer.histories[0]
+        if all(replica.error is not None for replica in replicas):
+            raise replicas[0].error or AssertionError from None
+        return
+    trainer.run()
+    for r, replica in enumerate(replicas):
+        replica.history, replica.error = trainer.histories[r], trainer.errors.get(r)
 
 
 @torch.no_grad()
@@ -386,6 +388,12 @@ def evaluate_loss(
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
         torch.manual_seed(seed)
         return sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size)) / len(x)
+
+
+def _modules(pair: Pair) -> Iterator[nn.Module]:
+    for program in pair:
+        if isinstance(program, nn.Module):
+            yield from program.modules()
 
 
 def _mean_loss(batch_losses: list[float], num: int, batch_size: int) -> float:

@@ -49,7 +49,7 @@ def make_replicas(model: object, guide: object, seed: int, num: int) -> list[Rep
 def reinitialize(*modules: nn.Module, seed: int) -> None:
     """Give modules the parameters of a fresh start under a seed: call every ``reset_parameters``, in order.
 
-    Modules without parameters to train keep what they have.
+    Parameters that are not to be trained keep what they have.
 
     Raises:
         CannotReplicateError: a module has parameters to train and no ``reset_parameters``; names it.
@@ -69,4 +69,8 @@ def reinitialize(*modules: nn.Module, seed: int) -> None:
                         f"{where}, a {type(module).__name__}, has parameters but no reset_parameters(), so replicas "
                         "of it cannot start apart; give it one"
                     )
+                frozen = [(p, p.detach().clone()) for p in module.parameters(recurse=False) if not p.requires_grad]
                 reset()
+                with torch.no_grad():
+                    for parameter, value in frozen:
+                        parameter.copy_(value)

@@ -137,7 +137,7 @@ class StepProgram:
         draws = self.gradient.draws
         if x.is_cuda or not draws or any(d.dtype != draws[0].dtype or not d.standard_normal for d in draws):
             return False
-        if any(not draw.shape for draw in draws):
+        if any(draw.shape.numel() % 16 for draw in draws):  # PyTorch makes them by sixteen; what is left, otherwise
             return False
         with torch.random.fork_rng(devices=[]):
             start = random_state()

@@ -20,9 +20,11 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.randomness import random_state, set_random_state
+from pyrovae.randomness import random_state, set_random_state, state_elsewhere
 from pyrovae.registration import unregistered
 from pyrovae.training.programs import Program
+
+_DATA_DEPENDENT = "a value that depends on parameters, data or draws decides what they do (data-dependent control flow)"
 
 
 class CannotTraceError(ValueError):
@@ -198,11 +200,19 @@ class GradientGraph:
 
 
 def trace_gradient(
-    model: Program, guide: Program, elbo: ELBO, parameters: list[Tensor], x: Tensor, *, beta_is_input: bool
+    model: Program,
+    guide: Program,
+    elbo: ELBO,
+    parameters: list[Tensor],
+    x: Tensor,
+    data: Tensor,
+    *,
+    beta_is_input: bool,
 ) -> GradientGraph:
     """Trace the programs on a batch x; the graph holds for every batch of its shape.
 
-    The graph is tried against the programs on other data, parameters and noise before it is handed out.
+    The graph is tried against the programs on others of the data, with other parameters and noise, before it is
+    handed out. What it cannot see is state of the programs' own that changes later, such as a count of calls.
 
     Raises:
         CannotTraceError: a value decides what the programs do, a draw is not reparameterised, or the graph gives
@@ -222,8 +232,11 @@ def trace_gradient(
 
     recorder = _Recorder()
     held = [t for t in tensors.values() if not any(t is p for p in parameters)]
+    elsewhere = state_elsewhere()
     with left_as_they_are(held) as changed, torch.random.fork_rng(devices=_devices(x)), recorder:
         _, derivatives = gradient(x)
+    if state_elsewhere() != elsewhere:
+        raise CannotTraceError("they draw random numbers outside PyTorch")
     buffers = [t for t in held if id(t) in changed]
     fixed = [t for t in held if id(t) not in changed]
     parameters = [p for p, derivative in zip(parameters, derivatives, strict=True) if derivative is not None]
@@ -252,12 +265,20 @@ def trace_gradient(
         raise
     except Exception as error:
         raise CannotTraceError(_reason(error)) from error
+    if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
+        raise CannotTraceError(_DATA_DEPENDENT)
     _draw_as_values(graph)
     tidy(graph)
     constants = [getattr(graph, name) for name in _constants(graph)]
     result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
     elbo.beta = 0.7 if beta_is_input else getattr(elbo, "beta", 1.0)
-    _try(result, gradient, x, elbo.beta)
+    rows = torch.randint(len(data), (len(x),), generator=torch.Generator().manual_seed(1))
+    try:
+        _try(result, gradient, data[rows.to(data.device)], elbo.beta)
+    except CannotTraceError:
+        raise
+    except Exception as error:
+        raise CannotTraceError(_reason(error)) from error
     return result
 
 
@@ -265,7 +286,6 @@ def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, be
     """Compare the graph with the programs at other parameters, data and noise than those it was traced at."""
     parameters = result.parameters
     before = [p.detach().clone() for p in parameters]
-    other = x.roll(1, 0) + 0 if not x.is_floating_point() else x.roll(1, 0) * 0.99
     try:
         with torch.no_grad():
             for p in parameters:
@@ -273,18 +293,23 @@ def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, be
         with torch.random.fork_rng(devices=_devices(x)):
             start = random_state()
             with left_as_they_are(result.buffers):
-                loss, derivatives = gradient(other)
+                loss, derivatives = gradient(x)
                 buffers = [b.clone() for b in result.buffers]
             end = random_state()
             set_random_state(start)
             noise = result.draw()
             same_end = all(torch.equal(a, b) for a, b in zip(end, random_state(), strict=True))
-        arguments = ([p.detach() for p in parameters], [b.clone() for b in result.buffers], result.fixed, other)
+        arguments = ([p.detach() for p in parameters], [b.clone() for b in result.buffers], result.fixed, x)
+        constants = [t.clone() for t in result.fixed]
         traced = result(*arguments, torch.tensor(beta, dtype=parameters[0].dtype, device=x.device), noise)
     finally:
         with torch.no_grad():
             for p, value in zip(parameters, before, strict=True):
                 p.copy_(value)
+    if not all(torch.equal(a, b) for a, b in zip(constants, result.fixed, strict=True)):
+        for tensor, value in zip(result.fixed, constants, strict=True):
+            tensor.copy_(value)
+        raise CannotTraceError("they change a tensor that is not a module program's own")
     relative = 1e-9 if parameters[0].dtype == torch.float64 else 1e-4
     used = [d for d in derivatives if d is not None]
     pairs = [(loss, traced[0]), *zip(used, traced[1], strict=True), *zip(buffers, traced[2], strict=True)]
@@ -351,5 +376,5 @@ def left_as_they_are(tensors: list[Tensor]) -> Iterator[set[int]]:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "_local_scalar_dense" in text or "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
-        return "a value that depends on parameters, data or draws decides what they do (data-dependent control flow)"
+        return _DATA_DEPENDENT
     return f"they cannot be traced ({type(error).__name__}: {text[:200]})"
