@@ -534,6 +534,7 @@ def test_replicas_of_a_pyro_module_are_several():
     scales = [dict(replica.guide.named_parameters())["scale_unconstrained"] for replica in trained]
     assert (scales[0] - scales[1]).abs().max() > 1e-3
     for r, replica in enumerate(trained):
+        pyro.clear_param_store()
         model, guide = make_pair()[0], OwnGuide()
         reinitialize(model, guide, seed=5 + r)
         alone = fit(model, guide, data(), pv.MonteCarloELBO(), "eager", epochs=20, seed=5 + r)

@@ -128,9 +128,9 @@ def numpyro_loops(work: Work, x: Tensor) -> dict[str, Loop]:
         net = numpyro.module("decoder", decoder, (batch, d))
         raw_noise = numpyro.param("raw_noise", jnp.array(0.0))
         with numpyro.plate("data", batch):
-            if work.posterior == "diagonal":
+            if work.posterior == "diagonal" or work.estimator == "monte-carlo":
                 prior = dist.Normal(jnp.zeros(d), 1.0).to_event(1)
-            else:
+            else:  # the KL in closed form is there for two dense Normals alone
                 prior = dist.MultivariateNormal(jnp.zeros(d), scale_tril=jnp.eye(d))
             x_hat = net(numpyro.sample("z", prior))
             noise = dist.Bernoulli(logits=x_hat) if work.binary else dist.Normal(x_hat, jax.nn.softplus(raw_noise))

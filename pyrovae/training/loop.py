@@ -366,11 +366,12 @@ def train_replicas(
     except CannotVectorizeError:
         for replica in replicas:
             own = dataclasses.replace(settings, seed=replica.seed)
-            trainer = Trainer([(replica.model, replica.guide)], data, elbo, own, **options)
-            try:
-                trainer.run()
-            except NonFiniteLossError as error:
-                replica.error = error
+            with pyro.get_param_store().scope():  # copies of a PyroModule go by the same names in it
+                trainer = Trainer([(replica.model, replica.guide)], data, elbo, own, **options)
+                try:
+                    trainer.run()
+                except NonFiniteLossError as error:
+                    replica.error = error
             replica.history = trainer.histories[0]
         if all(replica.error is not None for replica in replicas):
             raise replicas[0].error or AssertionError from None
