@@ -96,7 +96,7 @@ def test_the_best_state_on_the_validation_set_is_kept():
     history = pv.fit(model, guide, x, elbo, epochs=25, learning_rate=0.1, schedule="constant", validation=validation)
     losses = [record.validation_loss for record in history.epochs]
     assert history.best_epoch == int(np.argmin(losses)) + 1
-    from pyrovae.training.loop import evaluate_loss
+    from pyrovae.training.trainer import evaluate_loss
 
     assert evaluate_loss(model, guide, validation, elbo, seed=0) == pytest.approx(min(losses), rel=1e-9)
 

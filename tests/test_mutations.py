@@ -30,8 +30,8 @@ MUTATIONS = {
         "tests/test_contract.py",
     ),
     "a sum over the data where the mean belongs": (
-        "training/loop.py",
-        "value = loss.item() / len(index)",
+        "training/eager.py",
+        "value = loss.item() / len(batch)",
         "value = loss.item()",
         "tests/test_fit.py",
     ),

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.ahead_of_time import CannotCompileError
+from pyrovae.training.draws import CannotTraceError
 from pyrovae.training.programs import NonFiniteStepError, Pair, find_nonfinite, module_buffers
 from pyrovae.training.settings import Settings
 from pyrovae.training.step import BETA1, BETA2, State, StepProgram
-from pyrovae.training.tracing import CannotTraceError, trace_gradient
+from pyrovae.training.tracing import trace_gradient
 
 
 class CompiledEngine:

@@ -13,10 +13,11 @@ from torch import Tensor
 from pyrovae.registration import unregistered
 from pyrovae.training.ahead_of_time import CannotCompileError, missing_compiler
 from pyrovae.training.compiled import CompiledEngine
+from pyrovae.training.draws import CannotTraceError
 from pyrovae.training.eager import EagerEngine
 from pyrovae.training.programs import NonFiniteStepError, Pair, module_buffers
 from pyrovae.training.settings import Settings
-from pyrovae.training.tracing import CannotTraceError, left_as_they_are
+from pyrovae.training.tracing import left_as_they_are
 
 ENGINES = ("auto", "eager", "compiled")
 """The engines by name."""

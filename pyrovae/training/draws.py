@@ -1,0 +1,121 @@
+"""Random draws of a traced step: what they are, and tensors put in their place."""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyrovae.randomness import random_state
+
+
+class CannotTraceError(ValueError):
+    """Programs whose step is not one fixed graph of tensor operations; says why."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random draw of a step: how to fill a tensor with it.
+
+    Attributes:
+        operation: PyTorch's operator.
+        arguments: its arguments, without the tensor that it fills or takes the shape of.
+        options: its keyword arguments.
+        takes_tensor: whether it has such a tensor.
+        shape: of the draw.
+        dtype: of the draw.
+    """
+
+    operation: Any
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    takes_tensor: bool
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Draw":
+        """The draw that a call makes, its shape unknown as yet.
+
+        Raises:
+            CannotTraceError: it is not the same whatever the parameters and the data are.
+        """
+        schema = operation._schema
+        name = schema.name.removeprefix("aten::")
+        takes_tensor = bool(args) and isinstance(args[0], Tensor)
+        of_shape_alone = schema.is_mutable or name.endswith("_like") or operation is torch.ops.aten.bernoulli.p
+        rest = args[1:] if takes_tensor else args
+        if any(isinstance(a, torch.Generator) for a in (*rest, *kwargs.values())):
+            raise CannotTraceError(f"a draw ({name}) has a random generator of its own")
+        if (takes_tensor and not of_shape_alone) or any(isinstance(a, Tensor) for a in (*rest, *kwargs.values())):
+            raise CannotTraceError(
+                f"a draw ({name}) is not a function of parameters and of noise that is independent of them: "
+                "a discrete site, or one whose rsample is made otherwise"
+            )
+        return cls(operation, rest, kwargs, takes_tensor, torch.Size(), torch.float32)
+
+    def fill(self, out: Tensor) -> None:
+        """Fill a tensor with the draw."""
+        if self.operation._schema.is_mutable:
+            self.operation(out, *self.arguments, **self.options)
+        else:
+            like = (out,) if self.takes_tensor else ()
+            out.copy_(self.operation(*like, *self.arguments, **self.options))
+
+    @property
+    def standard_normal(self) -> bool:
+        """Whether it fills with independent N(0, 1)."""
+        name = self.operation._schema.name
+        return name in ("aten::randn", "aten::randn_like") or (name == "aten::normal_" and not self.arguments)
+
+
+class Recorder(TorchDispatchMode):
+    """Note every draw; those made again from the same state of the generator are one draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[Draw] = []
+        self.calls: list[int] = []
+        self._known: dict[bytes, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        draw = Draw.of(func, args, kwargs)
+        digest = hashlib.sha256(str(func).encode())
+        for state in random_state():
+            digest.update(state.numpy().tobytes())
+        result = func(*args, **kwargs)
+        key = digest.digest()
+        if key not in self._known:
+            self._known[key] = len(self.draws)
+            self.draws.append(dataclasses.replace(draw, shape=result.shape, dtype=result.dtype))
+        self.calls.append(self._known[key])
+        return result
+
+
+class Replayer(TorchDispatchMode):
+    """Put given tensors in the place of the draws, and note failed factorisations where PyTorch would raise."""
+
+    def __init__(self, draws: list[Draw], calls: list[int], noise: list[Tensor]) -> None:
+        super().__init__()
+        self.draws, self.noise = draws, noise
+        self.calls = iter(calls)
+        self.failures: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._linalg_check_errors.default:
+            self.failures.append((args[0] != 0).any())
+            return None
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        call = next(self.calls, None)
+        if call is None or self.draws[call].operation is not func:
+            raise CannotTraceError("the programs do not make the same draws each time they run")
+        noise = self.noise[call]
+        return args[0].copy_(noise) if func._schema.is_mutable else noise.clone()

@@ -1,0 +1,273 @@
+"""A training run: mini-batch stochastic variational inference, read top to bottom."""
+
+import copy
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro.infer import ELBO
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pyrovae.elbo.auditing import audit
+from pyrovae.registration import mode
+from pyrovae.training.checks import as_data, check_estimator, check_programs
+from pyrovae.training.engines import ENGINES, choose_engine
+from pyrovae.training.history import EpochRecord, History
+from pyrovae.training.programs import Pair, Program, module_buffers, own_parameter_store
+from pyrovae.training.settings import Settings
+
+_ADVICE = "lower the learning rate or look at the data's scale"
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss, or a parameter after an epoch, became NaN or infinite."""
+
+
+class CannotVectorizeError(RuntimeError):
+    """Several pairs of programs cannot run as one; says why."""
+
+
+class Trainer:
+    """A training run that can stop after any step, be saved, and go on; :func:`fit` runs one to its end.
+
+    Args:
+        pairs: (model, guide) of each replica, alike but for their parameters.
+        data: (num, …).
+        elbo: the estimator.
+        settings: how to train.
+        validation: data (num, …) on which the loss is evaluated after each epoch.
+        engine: ``"auto"``, ``"eager"`` or ``"compiled"``.
+        device: where to train; by default where the parameters are.
+        strict: refuse an estimator that would fall back to sampling.
+        progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
+        on_epoch: called with each epoch's record.
+
+    Raises:
+        CannotVectorizeError: several pairs cannot run as one program; train them one after the other.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        data: Tensor | np.ndarray,
+        elbo: ELBO,
+        settings: Settings,
+        *,
+        validation: Tensor | np.ndarray | None = None,
+        engine: str = "auto",
+        device: str | torch.device | None = None,
+        strict: bool = False,
+        progress: bool = True,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+    ) -> None:
+        check_estimator(elbo, settings)
+        if engine not in ENGINES:
+            raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        for program in itertools.chain(*pairs):
+            if device is not None and isinstance(program, nn.Module):
+                program.to(device)
+        self.pairs, self.settings, self.progress, self.on_epoch = list(pairs), settings, progress, on_epoch
+        self.x = as_data("data", data, *pairs[0], device)
+        self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
+        self.elbo = copy.copy(elbo)
+        if settings.beta is not None:
+            self.elbo.beta = settings.final_beta  # where it is evaluated, so that epochs compare
+        self.steps_per_epoch = math.ceil(len(self.x) / settings.batch_size)
+        self.total_steps = settings.epochs * self.steps_per_epoch
+        self.histories = [History() for _ in pairs]
+        self.errors: dict[int, NonFiniteLossError] = {}
+        self._orders = [torch.Generator().manual_seed(settings.seed + r) for r in range(len(pairs))]
+        self._epoch_start = [generator.get_state() for generator in self._orders]
+        self._best: dict[int, tuple[float, list[Tensor]]] = {}
+        self._seconds = 0.0
+        with self._scope():
+            batch_size = settings.batch_size
+            if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in _modules(pair)):
+                raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
+            parameters = [check_programs(*pair, self.x, self.x_validation, batch_size, self.elbo) for pair in pairs]
+            self._tell(lambda: audit(*pairs[0], self.elbo, self.x[:batch_size], strict=strict).line, strict)
+            with pyro.validation_enabled(False):
+                chosen, why = choose_engine(engine, pairs, elbo, parameters, settings, self.x, self.total_steps)
+            if chosen is None:
+                raise CannotVectorizeError(why)
+            self.engine = chosen
+            for history in self.histories:
+                history.engine = chosen.name
+            self._tell(lambda: f"{self.engine.name} engine: {why}")
+
+    def _tell(self, line: Callable[[], str], needed: bool = False) -> None:
+        if not self.progress and not needed:
+            return
+        try:
+            text = line()
+        except TypeError:  # another package's estimator
+            if needed:
+                raise
+            return
+        if self.progress:
+            tqdm.write(text, file=sys.stderr)
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        """The caller's random state and parameter store left alone, the programs in training mode."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []))
+            stack.enter_context(own_parameter_store())
+            for pair in self.pairs:
+                stack.enter_context(mode(*pair, training=True))
+            yield
+
+    @property
+    def steps(self) -> int:
+        """Number of steps made."""
+        return self.engine.steps
+
+    def run(self, max_steps: int | None = None) -> None:
+        """Train to the end, or for ``max_steps`` steps.
+
+        Raises:
+            NonFiniteLossError: the loss, or a parameter, became NaN or infinite: in every replica.
+        """
+        last = self.total_steps if max_steps is None else min(self.total_steps, self.steps + max_steps)
+        start = time.perf_counter() - self._seconds
+        bar = tqdm(total=self.total_steps, initial=self.steps, unit="step", disable=None if self.progress else True)
+        with self._scope(), pyro.validation_enabled(False), bar:
+            while self.steps < last:
+                epoch, done = divmod(self.steps, self.steps_per_epoch)
+                batches = self._batches(done)[: last - self.steps]
+                first, stop = self.steps, self.steps + len(batches)
+                rates = self.settings.rates(first, stop, self.total_steps)
+                betas = self.settings.betas(first, stop, self.total_steps)
+                for losses in self.engine.run(self.x, batches, rates, betas):
+                    self._record(losses)
+                    bar.update(len(losses))
+                self._seconds = time.perf_counter() - start
+                self._raise_if_all_failed(epoch + 1)
+                if self.steps % self.steps_per_epoch == 0:
+                    self._epoch_start = [generator.get_state() for generator in self._orders]
+                    self._end_epoch(epoch + 1, rates[-1], betas)
+                    bar.set_postfix_str(self._summary())
+            if self.steps == self.total_steps:
+                self._keep_best()
+
+    def _batches(self, done: int) -> list[Tensor]:
+        """Indices (R, size) of the batches left in the epoch that has begun, each replica in its own order."""
+        for generator, state in zip(self._orders, self._epoch_start, strict=True):
+            generator.set_state(state)
+        order = torch.stack([torch.randperm(len(self.x), generator=generator) for generator in self._orders])
+        return list(order.to(self.x.device).split(self.settings.batch_size, dim=1))[done:]
+
+    def _record(self, losses: np.ndarray) -> None:
+        for r, history in enumerate(self.histories):
+            if r in self.errors:
+                continue
+            failed = self.engine.errors.get(r)
+            values = losses[:, r] if failed is None else losses[: max(0, failed.step - 1 - len(history.batch_loss)), r]
+            history.batch_loss += values.tolist()
+
+    def _raise_if_all_failed(self, epoch: int) -> None:
+        for r, error in self.engine.errors.items():
+            where = f"the loss is {error.value} at step {error.step} (epoch {epoch})"
+            self.errors.setdefault(r, NonFiniteLossError(f"{where}: not finite is {error.site}; {_ADVICE}"))
+        if len(self.errors) == len(self.pairs):
+            raise self.errors[0]
+
+    def _end_epoch(self, epoch: int, rate: float, betas: np.ndarray | None) -> None:
+        for r, (pair, history) in enumerate(zip(self.pairs, self.histories, strict=True)):
+            if r in self.errors:
+                continue
+            if not all(parameter.isfinite().all() for parameter in self.engine.parameters[r]):
+                self.errors[r] = NonFiniteLossError(
+                    f"a parameter is not finite after step {self.steps} (epoch {epoch}), though the loss was: "
+                    f"a gradient was not; {_ADVICE}"
+                )
+                continue
+            batch_losses = history.batch_loss[-self.steps_per_epoch :]
+            validation_loss = math.nan
+            if self.x_validation is not None:
+                validation_loss = evaluate_loss(*pair, self.x_validation, self.elbo, self.settings.seed + r)
+                if validation_loss < self._best.get(r, (math.inf, []))[0]:
+                    history.best_epoch = epoch
+                    self._best[r] = (validation_loss, [t.detach().clone() for t in self._tensors(r)])
+            history.epochs.append(
+                EpochRecord(
+                    epoch=epoch,
+                    loss=_mean_loss(batch_losses, len(self.x), self.settings.batch_size),
+                    validation_loss=validation_loss,
+                    learning_rate=float(rate),
+                    beta=float(getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]),
+                    seconds=self._seconds,
+                    seed=self.settings.seed + r,
+                )
+            )
+            if self.on_epoch is not None:
+                self.on_epoch(history.epochs[-1])
+        self._raise_if_all_failed(epoch)
+
+    def _tensors(self, r: int) -> list[Tensor]:
+        """Everything that training changes in a replica."""
+        return [*self.engine.parameters[r], *module_buffers(*self.pairs[r])]
+
+    @torch.no_grad()
+    def _keep_best(self) -> None:
+        for r, (_, best) in self._best.items():
+            for tensor, value in zip(self._tensors(r), best, strict=True):
+                tensor.copy_(value)
+
+    def _summary(self) -> str:
+        last = [history.epochs[-1].loss for r, history in enumerate(self.histories) if r not in self.errors]
+        epoch = self.steps // self.steps_per_epoch
+        return f"epoch {epoch}/{self.settings.epochs}, loss {np.mean(last):.4f} nats/datum"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, copied: tensors, numbers, and lists and dicts of these."""
+        return {
+            "engine": self.engine.state_dict(),
+            "epoch_start": [state.clone() for state in self._epoch_start],
+            "errors": {r: str(error) for r, error in self.errors.items()},
+            "histories": [history.state_dict() for history in self.histories],
+            "best": {r: (loss, [t.clone() for t in best]) for r, (loss, best) in self._best.items()},
+            "seconds": self._seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state of a run of these programs, data and settings, whichever engine made it."""
+        self.engine.load_state_dict(state["engine"])
+        self._epoch_start = [generator_state.clone() for generator_state in state["epoch_start"]]
+        self.errors = {r: NonFiniteLossError(message) for r, message in state["errors"].items()}
+        for history, saved in zip(self.histories, state["histories"], strict=True):
+            history.load_state_dict(saved)
+        self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
+        self._seconds = state["seconds"]
+
+
+@torch.no_grad()
+def evaluate_loss(
+    model: Program, guide: Program, x: Tensor, elbo: ELBO, seed: int = 0, chunk_size: int = 4096
+) -> float:
+    """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed."""
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
+        torch.manual_seed(seed)
+        return sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size)) / len(x)
+
+
+def _modules(pair: Pair) -> Iterator[nn.Module]:
+    for program in pair:
+        if isinstance(program, nn.Module):
+            yield from program.modules()
+
+
+def _mean_loss(batch_losses: list[float], num: int, batch_size: int) -> float:
+    """Mean over the data of an epoch, whose last batch may be smaller."""
+    sizes = [batch_size] * (len(batch_losses) - 1)
+    sizes.append(num - sum(sizes))
+    return math.fsum(loss * size for loss, size in zip(batch_losses, sizes, strict=True)) / num
