@@ -84,6 +84,8 @@ class ByHand(nn.Module):
 
 def by_hand(work: Work, x: Tensor, compiled: bool = False) -> Loop:
     """A plain loop: fused Adam, the loss read at every step; the loss through ``torch.compile`` if asked for."""
+    if compiled:
+        torch._dynamo.reset()  # past eight variants of a function it gives up and runs what it was given
     module = ByHand(work).to(x.device)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     loss_of: Any = torch.compile(module) if compiled else module
