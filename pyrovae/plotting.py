@@ -1,6 +1,7 @@
 """Pictures, each a function from arrays to a matplotlib figure; no global state is touched."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 
 import matplotlib
 import numpy as np
@@ -247,7 +248,7 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
     """Curves on logarithmic axes."""
     fig, axes = figure(1, size=5.0)
     ax = axes[0, 0]
-    for (name, (x, y)), color, marker in zip(series.items(), COLORS, "os^Dvx*", strict=False):
+    for (name, (x, y)), color, marker in zip(series.items(), cycle(COLORS), cycle("os^Dvx*P"), strict=False):
         ax.loglog(x, y, color=color, marker=marker, markersize=4, label=name)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.grid(True, which="major", alpha=0.3)

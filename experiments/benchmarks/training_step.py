@@ -6,7 +6,6 @@ python -m experiments.benchmarks.training_step
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -52,6 +51,8 @@ class Settings:
     """Blocks of steps; the median is reported, and the median of ratios within a block."""
     seconds: float = 0.5
     """About how long a block of the hand-written loop takes; it sets the number of steps."""
+    steps: bool = True
+    """Whether to time a step of all implementations."""
     images: bool = True
     """Whether to time the image network too."""
     growth: bool = True
@@ -165,7 +166,10 @@ def peak_memory(work: Work, name: str, steps: int = 50) -> float:
 def _run_alone(work: Work, name: str, steps: int) -> float:
     torch.set_num_threads(1)
     implementations(work, work.data(100 * work.batch))[name]()(steps)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text(
+        encoding="utf-8"
+    )  # getrusage's peak is the parent's, if that is larger
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def setup_seconds(work: Work, name: str, cache: str) -> float:
@@ -227,14 +231,16 @@ def main(settings: Settings) -> None:
     works = [replace(SMALL, posterior=p, estimator=e) for p, e in parts]
     if settings.images:
         works += [replace(IMAGES, d=d, posterior=p, estimator=e) for d in (10, 50) for p, e in parts]
-    rows = [row for work in _shown(works, "implementations") for row in measure(work, settings)]
-    table = pd.DataFrame(rows)
-    write_table(out / "training_step.csv", table)
     machine = f"{platform.machine()}, torch {torch.__version__}, one core, float32, {settings.device}"
-    sections = {
-        "Ratios": f"A step's time over the hand-written loop's: medians over {settings.repeats} interleaved blocks. "
-        f"{machine}.\n\n{markdown_table(pivot(table))}",
-    }
+    sections = {}
+    if settings.steps:
+        table = pd.DataFrame([row for work in _shown(works, "implementations") for row in measure(work, settings)])
+        write_table(out / "training_step.csv", table)
+        draw(table, out / "training_step.png")
+        sections["Ratios"] = (
+            f"A step's time over the hand-written loop's: medians over {settings.repeats} interleaved blocks. "
+            f"{machine}.\n\n{markdown_table(pivot(table))}"
+        )
     if settings.compiled:
         setups = []
         for name in ("pyrovae compiled", f"pyrovae compiled, {REPLICAS} replicas", "PyTorch by hand, torch.compile"):
@@ -256,7 +262,7 @@ def main(settings: Settings) -> None:
             index=["grows", "d", "width", "batch"], columns="implementation", values="milliseconds"
         ).reset_index()
         sections["Growth"] = f"Milliseconds a step; d grows with a full covariance.\n\n{markdown_table(wide)}"
-    if settings.memory:
+    if settings.memory and Path("/proc/self/status").exists():
         cases = [SMALL, replace(IMAGES, d=50)] if settings.images else [SMALL]
         peaks = []
         for work in _shown(cases, "memory"):
@@ -265,7 +271,6 @@ def main(settings: Settings) -> None:
         sections["Memory"] = "Peak resident memory in MiB, interpreter and libraries included.\n\n" + markdown_table(
             pd.DataFrame(peaks)
         )
-    draw(table, out / "training_step.png")
     for heading, text in sections.items():
         pictures = {"cost of a step": out / "training_step.png"} if heading == "Ratios" else {}
         page.tell("benchmarks.training_step", heading, text, pictures, settings.publish)
