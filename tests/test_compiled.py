@@ -612,3 +612,25 @@ def test_draws_made_alike_are_one_input():
     with pyro.validation_enabled(False), mode(training=True):
         engine = CompiledEngine([(model, guide)], elbo, [parameters], settings, data())
     assert len(engine._programs[32].gradient.draws) == 2
+
+
+def test_a_state_of_another_run_is_refused():
+    run, _ = trainers("eager")
+    run.run(max_steps=3)
+    state = run.state_dict()
+    pair = make_pair("ar1")
+    other = Trainer(
+        [pair],
+        data(144),
+        pv.MonteCarloELBO(),
+        Settings(epochs=6, batch_size=16, seed=3),
+        engine="eager",
+        progress=False,
+    )
+    before = [p.detach().clone() for p in pair[1].parameters()]
+    with pytest.raises(ValueError, match="of a run with batch_size 32, not 16"):
+        other.load_state_dict(state)
+    with pytest.raises(ValueError, match="not a state that Trainer.state_dict gave"):
+        other.load_state_dict({})
+    assert other.steps == 0
+    assert all(torch.equal(p, q) for p, q in zip(pair[1].parameters(), before, strict=True))

@@ -35,7 +35,9 @@ def cache_folder() -> Path:
 def missing_compiler() -> str | None:
     """Why there is no C++ compiler to use, or None where there is one."""
     compiler = os.environ.get("CXX", "g++")
-    return None if shutil.which(compiler) else f"there is no C++ compiler {compiler}"
+    return (
+        None if shutil.which(compiler) else f"there is no C++ compiler {compiler}; install one, or use engine='eager'"
+    )
 
 
 class NativeLoop:

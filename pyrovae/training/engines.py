@@ -105,7 +105,9 @@ def choose_engine(
                 why_not = str(error)
             else:
                 return engine, f"it saves about {saved:.0f} s of {estimate}, for about {cost:.0f} s of compiling"
-        return (engine if replicas > 1 else eager), why_not
+        if replicas > 1:
+            return engine, f"{why_not}; the replicas' one graph is run step by step"
+        return eager, why_not
     except CannotTraceError as error:
         if wanted == "compiled" and replicas == 1:
             raise CannotTraceError(

@@ -19,7 +19,7 @@ class EpochRecord:
     seed: int = 0
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """Losses of a training run, −ELBO estimates in nats per datum.
 
@@ -35,6 +35,10 @@ class History:
     batch_loss: list[float] = field(default_factory=list)
     best_epoch: int | None = None
     engine: str = ""
+
+    def __repr__(self) -> str:
+        last = f", loss {self.epochs[-1].loss:.4f} nats/datum" if self.epochs else ""
+        return f"History({len(self.epochs)} epochs, {self.steps} steps{last}, engine={self.engine!r})"
 
     @property
     def steps(self) -> int:

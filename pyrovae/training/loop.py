@@ -78,10 +78,12 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         device: where to train; by default where the parameters are.
         engine: ``"eager"`` runs the programs at each step. ``"compiled"`` runs them once and makes native code
             of what they compute, which must not depend on the data's values or on the step; that takes some
-            15 seconds, once: the code is kept in the folder ``PYROVAE_CACHE``. ``"auto"`` compiles where it
-            pays and can be done. The two draw the same noise and differ by rounding alone.
+            15 seconds and a C++ compiler, once: the code is kept in the folder ``PYROVAE_CACHE``, and a later
+            run starts within a few seconds. ``"auto"`` compiles where it pays and can be done. The two draw the same noise and differ by rounding alone.
         num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
-            every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are.
+            every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are. Where
+            ``"auto"`` does not compile them, their one graph is run step by step (``history.engine`` is then
+            ``"graph"``); where they cannot be one program, they are trained one by one.
         strict: refuse an estimator that would fall back to sampling, see :func:`~pyrovae.audit`.
         progress: whether to say in one line each what the estimator computes and which engine runs, and to
             show a progress bar (on a terminal).
@@ -93,6 +95,7 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
     Raises:
         ValueError: data or settings that cannot be trained on.
         CannotTraceError: programs that the compiled engine cannot take, where it was asked for.
+        CannotCompileError: no compiler, where it was asked for.
         NonFiniteLossError: the loss became NaN or infinite, and the parameters are those of the step
             before; names the step and the site. Or a parameter did in an epoch's last step. A replica to which
             that happens holds the error; it is raised if none is left.

@@ -25,8 +25,8 @@ class Replica:
         error: why it stopped before the end, if it did.
     """
 
-    model: nn.Module
-    guide: nn.Module
+    model: nn.Module = field(repr=False)
+    guide: nn.Module = field(repr=False)
     seed: int
     history: History = field(default_factory=History)
     error: FloatingPointError | None = None

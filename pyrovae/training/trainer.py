@@ -51,6 +51,25 @@ class Trainer:
         progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
 
+    Attributes:
+        histories: the losses of each replica.
+        errors: why replicas stopped before the end.
+        total_steps: number of steps of the whole run.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> from pyrovae.training import Settings, Trainer
+        >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
+        >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
+        >>> data, settings = torch.randn(64, 3), Settings(epochs=3)
+        >>> trainer = Trainer([(model, guide)], data, pv.AnalyticELBO(), settings, progress=False)
+        >>> trainer.run(max_steps=4)
+        >>> saved = trainer.state_dict()  # for torch.save
+        >>> trainer.load_state_dict(saved)
+        >>> trainer.run()
+        >>> trainer.histories[0]  # doctest: +ELLIPSIS
+        History(3 epochs, 6 steps, loss ... nats/datum, engine='eager')
+
     Raises:
         CannotVectorizeError: several pairs cannot run as one program; train them one after the other.
     """
@@ -228,9 +247,21 @@ class Trainer:
         epoch = self.steps // self.steps_per_epoch
         return f"epoch {epoch}/{self.settings.epochs}, loss {np.mean(last):.4f} nats/datum"
 
+    def _identity(self) -> dict[str, Any]:
+        """What a state must share with the run that it is loaded into, as plain values."""
+        plain = {k: v for k, v in vars(self.settings).items() if not callable(v)}
+        shapes = [[tuple(p.shape) for p in own] for own in self.engine.parameters]
+        return {
+            **plain,
+            "data of shape": tuple(self.x.shape),
+            "estimator": type(self.elbo).__name__,
+            "parameters": shapes,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, copied: tensors, numbers, and lists and dicts of these."""
         return {
+            "of": self._identity(),
             "engine": self.engine.state_dict(),
             "epoch_start": [state.clone() for state in self._epoch_start],
             "errors": {r: str(error) for r, error in self.errors.items()},
@@ -240,7 +271,16 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state of a run of these programs, data and settings, whichever engine made it."""
+        """Go back to a state of a run of these programs, data and settings, whichever engine made it.
+
+        Raises:
+            ValueError: it is of another run; says in what. Nothing is changed then.
+        """
+        if not isinstance(state, dict) or "of" not in state:
+            raise ValueError("this is not a state that Trainer.state_dict gave")
+        for name, own in self._identity().items():
+            if state["of"].get(name) != own:
+                raise ValueError(f"this state is of a run with {name} {state['of'].get(name)}, not {own}")
         self.engine.load_state_dict(state["engine"])
         self._epoch_start = [generator_state.clone() for generator_state in state["epoch_start"]]
         self.errors = {r: NonFiniteLossError(message) for r, message in state["errors"].items()}
