@@ -79,7 +79,8 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         engine: ``"eager"`` runs the programs at each step. ``"compiled"`` runs them once and makes native code
             of what they compute, which must not depend on the data's values or on the step; that takes some
             15 seconds and a C++ compiler, once: the code is kept in the folder ``PYROVAE_CACHE``, and a later
-            run starts within a few seconds. ``"auto"`` compiles where it pays and can be done. The two draw the same noise and differ by rounding alone.
+            run starts within a few seconds. ``"auto"`` compiles where it pays and can be done. The two draw the
+            same noise and differ by rounding alone.
         num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
             every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are. Where
             ``"auto"`` does not compile them, their one graph is run step by step (``history.engine`` is then
