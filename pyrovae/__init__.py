@@ -27,7 +27,14 @@ from pyrovae.elbo import (
 )
 from pyrovae.evaluation import active_directions, elbo_terms, gradient_statistics, log_marginal
 from pyrovae.io import load, save
-from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from pyrovae.likelihoods import (
+    AR1GaussianLikelihood,
+    BernoulliLikelihood,
+    FullCovarianceGaussianLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    LowRankGaussianLikelihood,
+)
 from pyrovae.posteriors import (
     AR1Posterior,
     DiagonalPosterior,
@@ -52,6 +59,7 @@ from pyrovae.vae import AmortizedGuide, GenerativeModel
 __version__ = "0.1.0"
 
 __all__ = [
+    "AR1GaussianLikelihood",
     "AR1Normal",
     "AR1Posterior",
     "AmortizedGuide",
@@ -63,6 +71,7 @@ __all__ = [
     "DiagonalPosterior",
     "DoublyReparameterizedELBO",
     "FlowPosterior",
+    "FullCovarianceGaussianLikelihood",
     "FullCovariancePosterior",
     "GaussianLikelihood",
     "GenerativeModel",
@@ -70,6 +79,7 @@ __all__ = [
     "ImportanceWeightedELBO",
     "IsotropicPosterior",
     "Likelihood",
+    "LowRankGaussianLikelihood",
     "LowRankPosterior",
     "MonteCarloELBO",
     "NoClosedFormError",

@@ -2,8 +2,11 @@
 
 import inspect
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,6 +56,41 @@ class MLP(nn.Sequential, ConfigurableModule):
     def out_features(self) -> int:
         """Width of the features it returns."""
         return self.sizes[-1]
+
+
+class ImputeMissing(ConfigurableModule):
+    """An encoder for x with missing values: encoder(x with ``fill`` where x is NaN).
+
+    Args:
+        encoder: module from x (*batch, n) to features.
+        fill: what stands for a missing value, a number or n of them: the channels' means are a fair guess, and
+            these are 0 where the data are standardised.
+        indicate: whether the encoder also sees which values are missing: it then maps (*batch, 2n), the filled x
+            and 1 for missing or 0.
+
+    Example:
+        >>> import torch
+        >>> ImputeMissing(MLP(2, 8))(torch.tensor([[1.0, math.nan]])).isfinite().all()
+        tensor(True)
+    """
+
+    fill_values: Tensor
+
+    def __init__(self, encoder: nn.Module, fill: float | Sequence[float] = 0.0, indicate: bool = False) -> None:
+        super().__init__()
+        values = [fill] if isinstance(fill, int | float) else list(fill)
+        if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            raise ValueError(f"fill must be a finite number or a list of them, one a channel, not {fill!r}")
+        self.encoder = encoder
+        self.fill = float(fill) if isinstance(fill, int | float) else [float(value) for value in values]
+        self.indicate = indicate
+        self.register_buffer("fill_values", torch.tensor(values), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of x (*batch, n), NaN where it is missing."""
+        missing = x.isnan()
+        filled = torch.where(missing, self.fill_values.to(x.dtype), x)
+        return self.encoder(torch.cat([filled, missing.to(x.dtype)], dim=-1) if self.indicate else filled)
 
 
 def positive(raw: Tensor, floor: float = 1e-6) -> Tensor:

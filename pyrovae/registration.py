@@ -73,14 +73,40 @@ def cannot_run(x: Tensor, error: Exception) -> ValueError:
     reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
     if "collide at dim" in reason:
         reason += " (or the programs' plates nest deeper than max_plate_nesting)"
+    if x.isnan().any():
+        reason += " (x has missing values: the guide's encoder needs pv.nn.ImputeMissing around it)"
     return ValueError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}")
 
 
-def check_data(x: Any) -> None:
-    """Raise unless x is a tensor (num, …) of at least one datum, all of it finite."""
+def takes_missing(model: Callable[..., Any]) -> bool:
+    """Whether a NaN is to the model a value that was not observed."""
+    return bool(getattr(model, "missing", False))
+
+
+def check_values(name: str, x: Tensor, model: Callable[..., Any]) -> None:
+    """Raise a ValueError that names the first value of x (num, …) which is not finite or which p(x|z) cannot score.
+
+    NaN is allowed where the model takes missing values.
+    """
+    valid = x.isfinite() | x.isnan() if takes_missing(model) else x.isfinite()
+    if not valid.all():
+        row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
+        advice = "remove them" if takes_missing(model) else "remove or impute them"
+        if hasattr(model, "missing") and not takes_missing(model):
+            advice += ", or make the model with missing=True, to which NaN is a value not observed"
+        raise ValueError(
+            f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
+            f"(counted from 0); {advice}"
+        )
+    check_support = getattr(model, "check_support", None)
+    if check_support is not None and x.dim() == 2:
+        check_support(name, x)
+
+
+def check_data(x: Any, model: Callable[..., Any]) -> None:
+    """Raise unless x is a tensor (num, …) of at least one datum, all of it what the model can score."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor of the programs' dtype and device, not {type(x).__name__}")
     if x.dim() < 1 or len(x) == 0:
         raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
-    if not x.isfinite().all():
-        raise ValueError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
+    check_values("x", x, model)

@@ -3,7 +3,7 @@
 Example:
     >>> import pyrovae as pv
     >>> pv.testing.check_posterior(pv.FullCovariancePosterior)
-    >>> pv.testing.check_likelihood(pv.GaussianLikelihood)
+    >>> pv.testing.check_likelihood(pv.GaussianLikelihood, gaussian=True)
     >>> pv.testing.check_elbo(pv.AnalyticELBO)
 
 The truths are worked out another way: dense float64 algebra, closed forms, finite differences. Where
@@ -11,6 +11,7 @@ draws are compared with a moment, the seed is fixed and the bound is 5 standard 
 implementation fails with a probability below 1e-6 a comparison.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -21,10 +22,11 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyrovae.distributions import covariance_of
+from pyrovae.distributions import PartiallyObserved, covariance_of
 from pyrovae.elbo import NoClosedFormError
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.posteriors import DiagonalPosterior, FullCovariancePosterior, Posterior
+from pyrovae.training import reinitialize
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -52,12 +54,14 @@ def check_posterior(
                 _check_gaussian(head(torch.randn(3, 4, dtype=torch.float64)))
 
 
-def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3) -> None:
-    """Check a likelihood: shapes, gradients, state, and that draws are data it can score.
+def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3, gaussian: bool = False) -> None:
+    """Check a likelihood: shapes, gradients, state, a fresh start, and that draws are data it can score.
 
     Args:
         make: the class, or another callable of (in_features, n).
         n: dimension of x.
+        gaussian: whether p(x|z) is Gaussian, with ``mean`` and a covariance: then also its density and the moments
+            of its draws, and the density of what is observed for every pattern of missing values.
     """
     with torch.random.fork_rng(), pyro.validation_enabled(True):
         torch.manual_seed(n)
@@ -68,6 +72,12 @@ def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3) -> N
         x = head(torch.randn(3, 4, dtype=torch.float64)).sample()
         _check_gradients(head, lambda p: p.log_prob(x))
         _check_round_trip(head, make(4, n).double())
+        _check_fresh_start(make(4, n), make(4, n))
+        head.check_support("the likelihood's own draws", x)
+        if gaussian:
+            p = head(torch.randn(3, 4, dtype=torch.float64))
+            _check_density(p)
+            _check_missing(p)
 
 
 def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
@@ -170,16 +180,40 @@ def _check_round_trip(head: nn.Module, other: nn.Module) -> None:
     torch.testing.assert_close(other(features).log_prob(draw), head(features).log_prob(draw), rtol=0, atol=0)
 
 
-def _check_gaussian(q: TorchDistribution) -> None:
+def _check_fresh_start(head: nn.Module, other: nn.Module) -> None:
+    for module in (head, other):
+        reinitialize(module, seed=0)
+    for (name, left), right in zip(head.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(left, right), f"reset_parameters leaves {name} dependent on what it was"
+
+
+def _check_missing(p: TorchDistribution) -> None:
+    covariance, partial = covariance_of(p), PartiallyObserved(p)
+    x = p.sample()
+    for pattern in itertools.product((False, True), repeat=p.event_shape[0]):
+        observed = torch.tensor(pattern)
+        expected = torch.zeros(p.batch_shape, dtype=x.dtype)
+        if observed.any():
+            rows = covariance[..., observed, :][..., observed]
+            expected = MultivariateNormal(p.mean[..., observed], rows).log_prob(x[..., observed])
+        ours = partial.log_prob(x.masked_fill(~observed, math.nan))
+        _assert_close(f"the density of the channels observed as {pattern}", ours, expected)
+
+
+def _check_density(q: TorchDistribution) -> None:
     covariance = covariance_of(q)
     dense = MultivariateNormal(q.mean, covariance)
     draws = q.rsample(torch.Size([20_000]))
     _assert_close("log_prob", q.log_prob(draws[:50]), dense.log_prob(draws[:50]))
-    _assert_close("entropy", q.entropy(), dense.entropy())
     centred = draws - q.mean
     _assert_mean(centred, torch.zeros_like(q.mean), "the mean of the draws is not q.mean")
     products = centred.unsqueeze(-1) * centred.unsqueeze(-2)
     _assert_mean(products, covariance, "the covariance of the draws is not the declared one")
+
+
+def _check_gaussian(q: TorchDistribution) -> None:
+    _check_density(q)
+    _assert_close("entropy", q.entropy(), MultivariateNormal(q.mean, covariance_of(q)).entropy())
     d = q.event_shape[0]
     standard = Normal(torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64)).to_event(1)
     wide = Normal(torch.linspace(-1, 1, d, dtype=torch.float64), torch.linspace(0.5, 2, d, dtype=torch.float64))

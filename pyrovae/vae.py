@@ -9,6 +9,7 @@ from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyrovae.distributions import PartiallyObserved
 from pyrovae.likelihoods import Likelihood
 from pyrovae.posteriors import Posterior
 from pyrovae.registration import Program
@@ -26,9 +27,14 @@ class GenerativeModel(Program):
         prior: p(z), a distribution of batch shape () and event shape (latent_dim,), or a callable
             (a module, if it has parameters) that returns one; N(0, I) by default. A distribution's
             tensors stay on the device they were made on.
+        missing: whether a NaN in x is a value that was not observed: p(x|z) is then the density of the others,
+            see :class:`~pyrovae.distributions.PartiallyObserved`, in training and evaluation alike, and NaN
+            everywhere else remains an error. The guide's encoder needs :class:`~pyrovae.nn.ImputeMissing`. A mask
+            of what is observed becomes NaN by ``x.masked_fill(~observed, math.nan)``.
 
     Raises:
         ValueError: the prior's shape does not fit, or data have the wrong width.
+        TypeError: with ``missing``, a likelihood of which the density of a part is not known.
 
     Example:
         >>> import pyrovae as pv
@@ -43,6 +49,7 @@ class GenerativeModel(Program):
         likelihood: Likelihood,
         latent_dim: int,
         prior: TorchDistribution | Callable[[], TorchDistribution] | None = None,
+        missing: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(latent_dim, int) or latent_dim < 1:
@@ -51,6 +58,7 @@ class GenerativeModel(Program):
         self.likelihood = likelihood
         self.latent_dim = latent_dim
         self.prior = prior
+        self.missing = missing
         self.register_buffer("_standard_loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("_standard_scale", torch.ones(latent_dim), persistent=False)
         p_z = self.prior_distribution()
@@ -68,7 +76,12 @@ class GenerativeModel(Program):
 
     def conditional(self, z: Tensor) -> TorchDistribution:
         """p(x|z) for z (*batch, latent_dim)."""
-        return self.likelihood(self.decoder(z))
+        p = self.likelihood(self.decoder(z))
+        return PartiallyObserved(p) if self.missing else p
+
+    def check_support(self, name: str, x: Tensor) -> None:
+        """Raise a ValueError that names the first value of x (num, n) which the likelihood cannot score."""
+        self.likelihood.check_support(name, x)
 
     def forward(self, x: Tensor | None = None, num: int | None = None) -> Tensor:
         """The Pyro program: conditioned on x (num, n), or drawing ``num`` data."""

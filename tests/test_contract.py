@@ -7,6 +7,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.testing import check_elbo, check_likelihood, check_posterior
 
@@ -18,11 +19,16 @@ def test_posterior(name):
     check_posterior(POSTERIORS[name], gaussian=name != "flow")
 
 
-@pytest.mark.parametrize(
-    "make", [pv.GaussianLikelihood, partial(pv.GaussianLikelihood, scale=0.3), pv.BernoulliLikelihood]
-)
-def test_likelihood(make):
-    check_likelihood(make)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_likelihood(name):
+    check_likelihood(LIKELIHOODS[name], gaussian=name != "bernoulli", n=4)
+
+
+def test_likelihoods_of_one_channel_and_of_a_fixed_scale():
+    check_likelihood(partial(pv.GaussianLikelihood, scale=0.3), gaussian=True)
+    for name in LIKELIHOODS:
+        p = LIKELIHOODS[name](4, 1)(torch.zeros(3, 4))
+        assert p.log_prob(p.sample()).shape == (3,)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -1,9 +1,22 @@
 """Structured Gaussian distributions and the Kullback–Leibler divergences between them."""
 
 from pyrovae.distributions import kl as kl  # registers the divergences
-from pyrovae.distributions.ar1 import AR1Normal
-from pyrovae.distributions.cholesky import CholeskyNormal
+from pyrovae.distributions.ar1 import AR1Normal, bounded_fisher_z
+from pyrovae.distributions.cholesky import CholeskyNormal, fill_scale_tril, tril_position
 from pyrovae.distributions.isotropic import IsotropicNormal
+from pyrovae.distributions.low_rank import LowRankNormal
 from pyrovae.distributions.moments import covariance_of, mean_of
+from pyrovae.distributions.partial import PartiallyObserved
 
-__all__ = ["AR1Normal", "CholeskyNormal", "IsotropicNormal", "covariance_of", "mean_of"]
+__all__ = [
+    "AR1Normal",
+    "CholeskyNormal",
+    "IsotropicNormal",
+    "LowRankNormal",
+    "PartiallyObserved",
+    "bounded_fisher_z",
+    "covariance_of",
+    "fill_scale_tril",
+    "mean_of",
+    "tril_position",
+]

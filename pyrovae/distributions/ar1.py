@@ -10,6 +10,14 @@ from torch.distributions.utils import lazy_property
 
 from pyrovae.distributions.recurrence import linear_recurrence
 
+FISHER_Z_BOUND = 8.0
+"""Largest |arctanh ρ| that a network may give: beyond it the density loses its digits in float32."""
+
+
+def bounded_fisher_z(raw: Tensor) -> Tensor:
+    """Any number to Fisher's z = arctanh ρ inside (−8, 8), about itself where it is small."""
+    return FISHER_Z_BOUND * (raw / FISHER_Z_BOUND).tanh()
+
 
 def log_sech(x: Tensor) -> Tensor:
     """Log of 1/cosh x = √(1 − tanh² x), finite and smooth wherever x is."""
@@ -186,9 +194,15 @@ class AR1Normal(TorchDistribution):
         """Log-density in nats, shape (*sample, *batch), in O(d)."""
         if self._validate_args and _has_values(value):
             self._validate_sample(value)
-        u = (value - self.loc) / self.scale
-        w = (u[..., 1:] - self.correlation * u[..., :-1]) / self._innovation_scale
-        squares = u[..., 0].square() + w.square().sum(-1)
+        u, divisor = value - self.loc, self.scale
+        if divisor.shape[-1] > 1:
+            u, divisor = u / divisor, divisor.new_ones(1)
+        w, step = u[..., 1:] - self.correlation * u[..., :-1], self._innovation_scale
+        if step.shape[-1] > 1:
+            w, step = w / step, step.new_ones(1)
+        # what is shared divides the sum rather than its terms: fewer passes over x
+        squares = u[..., 0].square() + torch.linalg.vecdot(w, w) / step.squeeze(-1).square()
+        squares = squares / divisor.squeeze(-1).square()
         return -0.5 * (squares + self.event_shape[0] * math.log(2 * math.pi)) - self._half_log_det
 
     def entropy(self) -> Tensor:

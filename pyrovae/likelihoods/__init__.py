@@ -1,7 +1,38 @@
 """Likelihoods p(x|z), one a file; each maps the decoder's features to a distribution."""
 
-from pyrovae.likelihoods.base import Likelihood
-from pyrovae.likelihoods.bernoulli import BernoulliLikelihood
-from pyrovae.likelihoods.gaussian import GaussianLikelihood
+from collections.abc import Callable
+from functools import partial
 
-__all__ = ["BernoulliLikelihood", "GaussianLikelihood", "Likelihood"]
+from pyrovae.likelihoods.ar1 import AR1GaussianLikelihood
+from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood, Likelihood
+from pyrovae.likelihoods.bernoulli import BernoulliLikelihood
+from pyrovae.likelihoods.full_covariance import FullCovarianceGaussianLikelihood
+from pyrovae.likelihoods.gaussian import GaussianLikelihood
+from pyrovae.likelihoods.low_rank import LowRankGaussianLikelihood
+
+LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
+    "bernoulli": BernoulliLikelihood,
+    "gaussian": GaussianLikelihood,
+    "gaussian-per-dimension": partial(GaussianLikelihood, scale="per-dimension"),
+    "gaussian-per-datum": partial(GaussianLikelihood, scale="per-datum"),
+    "ar1": AR1GaussianLikelihood,
+    "ar1-per-dimension": partial(AR1GaussianLikelihood, scale="per-dimension"),
+    "ar1-per-datum": partial(AR1GaussianLikelihood, covariance="per-datum"),
+    "low-rank": LowRankGaussianLikelihood,
+    "low-rank-per-datum": partial(LowRankGaussianLikelihood, covariance="per-datum"),
+    "full-covariance": FullCovarianceGaussianLikelihood,
+    "full-covariance-per-datum": partial(FullCovarianceGaussianLikelihood, covariance="per-datum"),
+}
+"""The likelihoods by their names on command lines and in files; all but the first take ``initial_scale``."""
+
+__all__ = [
+    "LIKELIHOODS",
+    "AR1GaussianLikelihood",
+    "BernoulliLikelihood",
+    "CovarianceLikelihood",
+    "FullCovarianceGaussianLikelihood",
+    "GaussianLikelihood",
+    "GaussianNoiseLikelihood",
+    "Likelihood",
+    "LowRankGaussianLikelihood",
+]

@@ -1,11 +1,14 @@
 """What every likelihood is: a head on the decoder's features that returns p(x|z)."""
 
+import math
 from abc import ABC, abstractmethod
 
+import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyrovae.nn import ConfigurableModule
+from pyrovae.distributions import covariance_of
+from pyrovae.nn import ConfigurableModule, positive
 
 
 class Likelihood(ConfigurableModule, ABC):
@@ -27,3 +30,125 @@ class Likelihood(ConfigurableModule, ABC):
     @abstractmethod
     def forward(self, features: Tensor) -> TorchDistribution:
         """p(x|z) for features (*batch, in_features)."""
+
+    def check_support(self, name: str, x: Tensor) -> None:
+        """Raise a ValueError that names the first value of x (num, n) which p(x|z) cannot score, if there is one."""
+
+
+class GaussianNoiseLikelihood(Likelihood):
+    """Base of the Gaussian likelihoods p(x|z) = N(x̂(z), Σ): scales that start at a value and keep off zero.
+
+    A learned σ is softplus(raw) + floor · initial_scale: where x̂ fits a channel ever better, its variance
+    stops at the floor instead of running to 0 and the density to infinity.
+
+    Args:
+        in_features: width of the decoder's features.
+        n: dimension of x.
+        initial_scale: where learned scales start, in units of x.
+        floor: their smallest value, as a share of ``initial_scale``.
+    """
+
+    def __init__(self, in_features: int, n: int, initial_scale: float, floor: float) -> None:
+        super().__init__(in_features, n)
+        if not is_positive(initial_scale):
+            raise ValueError(f"initial_scale must be a positive number, not {initial_scale!r}")
+        if not is_positive(floor) or floor >= 1:
+            raise ValueError(f"floor must be a share of initial_scale between 0 and 1, not {floor!r}")
+        self.initial_scale = initial_scale
+        self.floor = floor
+
+    @property
+    @abstractmethod
+    def depends_on_z(self) -> bool:
+        """Whether the noise is another one for each datum."""
+
+    @abstractmethod
+    def _floored_scale(self, features: Tensor) -> Tensor | None:
+        """The learned scales that the floor bounds, (1 or n,) or (*batch, 1 or n); None where none is learned."""
+
+    @property
+    def smallest_scale(self) -> float:
+        """The floor of learned scales, in units of x."""
+        return self.floor * self.initial_scale
+
+    @property
+    def _raw_initial_scale(self) -> float:
+        """What :meth:`_scale` turns into ``initial_scale``."""
+        above = self.initial_scale - self.smallest_scale
+        return above + math.log(-math.expm1(-above))
+
+    def _scale(self, raw: Tensor) -> Tensor:
+        return positive(raw, self.smallest_scale)
+
+    @torch.no_grad()
+    def on_floor(self, features: Tensor | None = None) -> Tensor:
+        """Which channels' learned scale sits on the floor, below twice its smallest value: booleans of shape (n,).
+
+        Args:
+            features: (*batch, in_features), needed where the noise depends on z: a channel then counts if it sits
+                there for any of them.
+        """
+        scale = self._floored_scale(self._features(features))
+        if scale is None:
+            return torch.zeros(self.n, dtype=torch.bool)
+        low = (scale < 2 * self.smallest_scale).reshape(-1, scale.shape[-1] if scale.dim() else 1)
+        return low.any(0).expand(self.n)
+
+    @torch.no_grad()
+    def noise_covariance(self, features: Tensor | None = None) -> Tensor:
+        """Dense Σ, shape (n, n), or (*batch, n, n) for features (*batch, in_features) where it depends on z."""
+        return covariance_of(self(self._features(features)))
+
+    def _features(self, features: Tensor | None) -> Tensor:
+        if features is None:
+            if self.depends_on_z:
+                raise ValueError(f"the noise of this {type(self).__name__} depends on z; give the decoder's features")
+            like = next(self.parameters())
+            return torch.zeros(self.in_features, dtype=like.dtype, device=like.device)
+        return features
+
+
+class CovarianceLikelihood(GaussianNoiseLikelihood):
+    """Base of the likelihoods with correlated channels, whose Σ is made of k numbers, learned or from the decoder.
+
+    Args:
+        in_features: width of the decoder's features.
+        n: dimension of x.
+        num_noise: k.
+        covariance: ``"shared"``: the k numbers are parameters; ``"per-datum"``: linear in the features, Σ(z).
+        initial_scale: where learned scales start, in units of x.
+        floor: their smallest value, as a share of ``initial_scale``.
+    """
+
+    def __init__(
+        self, in_features: int, n: int, num_noise: int, covariance: str, initial_scale: float, floor: float
+    ) -> None:
+        super().__init__(in_features, n, initial_scale, floor)
+        if covariance not in ("shared", "per-datum"):
+            raise ValueError(f"covariance must be 'shared' or 'per-datum', not {covariance!r}")
+        self.covariance = covariance
+        if covariance == "shared":  # first, as replicas start anew: a module before the modules inside it
+            self.raw_noise = nn.Parameter(torch.empty(num_noise))
+            self.reset_parameters()
+        self.loc_head = nn.Linear(in_features, n)
+        if covariance == "per-datum":
+            self.covariance_head = nn.Linear(in_features, num_noise)
+
+    def reset_parameters(self) -> None:
+        """Put a shared covariance back to where it starts."""
+        if self.covariance == "shared":
+            nn.init.zeros_(self.raw_noise)
+
+    @property
+    def depends_on_z(self) -> bool:
+        """Whether the noise is another one for each datum."""
+        return self.covariance == "per-datum"
+
+    def _raw_noise(self, features: Tensor) -> Tensor:
+        """The k numbers, shape (k,) or (*batch, k)."""
+        return self.raw_noise if self.covariance == "shared" else self.covariance_head(features)
+
+
+def is_positive(value: object) -> bool:
+    """Whether a value is a finite number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

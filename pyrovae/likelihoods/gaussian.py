@@ -1,61 +1,84 @@
 """Gaussian likelihood with independent noise."""
 
-import math
-
 import torch
+from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
 from pyrovae.distributions import IsotropicNormal
-from pyrovae.likelihoods.base import Likelihood
-from pyrovae.nn import positive
+from pyrovae.likelihoods.base import GaussianNoiseLikelihood, is_positive
+
+SCALES = ("shared", "per-dimension", "per-datum")
+"""What a learned scale may be one of."""
 
 
-class GaussianLikelihood(Likelihood):
-    """p(x|z) = N(x̂(z), σ² I), with σ one learned number ("σ-VAE") or fixed.
+class GaussianLikelihood(GaussianNoiseLikelihood):
+    """p(x|z) = N(x̂(z), diag σ²): σ one learned number ("σ-VAE"), one a channel, σ(z) from the decoder, or fixed.
 
     ½‖x − x̂‖² as a loss is σ = 1; a mean of squares over n dimensions beside an unscaled KL is
-    σ² = n/2. The optimum of a learned σ is σ² = E_q‖x − x̂(z)‖²/n, at samples of z.
+    σ² = n/2. The optimum of a learned σ is σ² = E_q‖x − x̂(z)‖²/n, at samples of z. O(n) a datum.
 
     Args:
         in_features: width of the decoder's features.
         n: dimension of x.
-        scale: ``"shared"`` for one learned σ, or the number that σ is fixed at.
+        scale: ``"shared"`` for one learned σ, ``"per-dimension"`` for n of them, ``"per-datum"`` for n that
+            depend on z, or the number that σ is fixed at.
         initial_scale: where a learned σ starts. From far above the noise a latent space tends to
             collapse, from far below it training is slow: a quarter of the data's standard deviation is
             a fair guess.
+        floor: the smallest σ, as a share of ``initial_scale``; see :meth:`on_floor`.
+
+    Example:
+        >>> likelihood = GaussianLikelihood(8, 3, scale="per-dimension", initial_scale=0.25)
+        >>> likelihood.noise_scale.tolist(), likelihood.on_floor().tolist()
+        ([0.25, 0.25, 0.25], [False, False, False])
     """
 
     raw_scale: Tensor
 
-    def __init__(self, in_features: int, n: int, scale: str | float = "shared", initial_scale: float = 1.0) -> None:
-        super().__init__(in_features, n)
-        if scale != "shared" and not _is_positive(scale):
-            raise ValueError(f"scale must be 'shared' or a positive number, not {scale!r}")
-        if not _is_positive(initial_scale):
-            raise ValueError(f"initial_scale must be a positive number, not {initial_scale!r}")
+    def __init__(
+        self, in_features: int, n: int, scale: str | float = "shared", initial_scale: float = 1.0, floor: float = 1e-4
+    ) -> None:
+        super().__init__(in_features, n, initial_scale, floor)
+        if scale not in SCALES and not is_positive(scale):
+            raise ValueError(f"scale must be {', '.join(map(repr, SCALES))} or a positive number, not {scale!r}")
         self.scale = scale
-        self.initial_scale = initial_scale
         self.loc_head = nn.Linear(in_features, n)
-        if scale == "shared":
-            self.raw_scale = nn.Parameter(torch.empty(()))
+        if scale == "per-datum":
+            self.scale_head = nn.Linear(in_features, n)
+        elif isinstance(scale, str):
+            self.raw_scale = nn.Parameter(torch.empty(() if scale == "shared" else n))
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Put a learned σ back to where it starts."""
-        if self.scale == "shared":
-            nn.init.constant_(self.raw_scale, math.log(math.expm1(self.initial_scale)))
+        if self.scale in ("shared", "per-dimension"):
+            nn.init.constant_(self.raw_scale, self._raw_initial_scale)
+
+    @property
+    def depends_on_z(self) -> bool:
+        """Whether the noise is another one for each datum."""
+        return self.scale == "per-datum"
 
     @property
     def noise_scale(self) -> Tensor:
-        """σ, a scalar."""
-        if self.scale == "shared":
-            return positive(self.raw_scale)
-        return self.loc_head.weight.new_tensor(self.scale)
+        """σ, a scalar, or shape (n,) for one a channel.
 
-    def forward(self, features: Tensor) -> IsotropicNormal:
+        Raises:
+            ValueError: it depends on z.
+        """
+        if self.depends_on_z:
+            raise ValueError("this σ depends on z; likelihood(features).variance is σ² at the decoder's features")
+        return self._noise_scale(self.loc_head.weight)
+
+    def _noise_scale(self, features: Tensor) -> Tensor:
+        if self.scale == "per-datum":
+            return self._scale(self.scale_head(features) + self._raw_initial_scale)
+        return self._scale(self.raw_scale) if isinstance(self.scale, str) else features.new_tensor(self.scale)
+
+    def _floored_scale(self, features: Tensor) -> Tensor | None:
+        return self._noise_scale(features) if isinstance(self.scale, str) else None
+
+    def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""
-        return IsotropicNormal(self.loc_head(features), self.noise_scale)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+        loc, scale = self.loc_head(features), self._noise_scale(features)
+        return IsotropicNormal(loc, scale) if scale.dim() == 0 else Normal(loc, scale).to_event(1)

@@ -2,12 +2,9 @@
 
 from torch import Tensor, nn
 
-from pyrovae.distributions import AR1Normal
+from pyrovae.distributions import AR1Normal, bounded_fisher_z
 from pyrovae.nn import positive
 from pyrovae.posteriors.base import Posterior
-
-FISHER_Z_BOUND = 8.0
-"""Largest |arctanh ρ|: beyond it the density loses its digits in float32."""
 
 
 class AR1Posterior(Posterior):
@@ -48,5 +45,4 @@ class AR1Posterior(Posterior):
     def forward(self, features: Tensor) -> AR1Normal:
         """q(z|x) for features (*batch, in_features)."""
         raw_scale, raw_fisher_z = self.covariance_head(features).split(self._sizes, dim=-1)
-        fisher_z = FISHER_Z_BOUND * (raw_fisher_z / FISHER_Z_BOUND).tanh()
-        return AR1Normal(self.loc_head(features), positive(raw_scale), fisher_z=fisher_z)
+        return AR1Normal(self.loc_head(features), positive(raw_scale), fisher_z=bounded_fisher_z(raw_fisher_z))

@@ -8,7 +8,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from pyrovae.registration import cannot_run, mode
+from pyrovae.registration import cannot_run, check_values, mode
 from pyrovae.training.programs import Program, trainable_parameters
 from pyrovae.training.settings import Settings
 
@@ -39,13 +39,7 @@ def as_data(
         dtype=like.dtype if like is not None else None if x.is_floating_point() else torch.get_default_dtype(),
     )
     x = x.contiguous()
-    finite = torch.isfinite(x.flatten(1) if x.dim() > 1 else x.unsqueeze(-1))
-    if not finite.all():
-        row, column = (~finite).nonzero()[0].tolist()
-        raise ValueError(
-            f"{name} holds {int((~finite).sum())} NaN or infinite values, the first at row {row}, column {column} "
-            "(counted from 0); remove or impute them"
-        )
+    check_values(name, x, model)
     return x
 
 

@@ -101,7 +101,7 @@ def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[T
         for name, site in trace.nodes.items():
             if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
                 continue
-            if not torch.isfinite(site["value"]).all():
+            if not site["is_observed"] and not torch.isfinite(site["value"]).all():
                 return f"the {where}'s sample at site {name!r} ({type(site['fn']).__name__})"
             if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                 return f"the {where}'s log-density at site {name!r} ({type(site['fn']).__name__})"

@@ -1,0 +1,60 @@
+"""Gaussian likelihood with low-rank-plus-diagonal noise."""
+
+from torch import Tensor, nn
+
+from pyrovae.distributions import LowRankNormal
+from pyrovae.likelihoods.base import CovarianceLikelihood
+
+RELATIVE_FLOOR = 1e-4
+"""Smallest δ_i² beside the rest of the variance, Σ_j W_ij²: else I + Wᵀ D⁻¹ W cannot be factorised in float32."""
+
+
+class LowRankGaussianLikelihood(CovarianceLikelihood):
+    """p(x|z) = N(x̂(z), diag δ² + WWᵀ), W of shape (n, r): r patterns of noise across channels, in O(n r²) a datum.
+
+    n(r + 1) numbers. Shared, W cannot be told from r more latent dimensions with a linear decoder: it
+    takes the linear part of the variation out of the latent space, and leaves z the rest.
+
+    Args:
+        in_features: width of the decoder's features.
+        n: number of channels.
+        rank: number r of columns of W.
+        covariance: ``"shared"`` for one Σ, ``"per-datum"`` for δ(z) and W(z) from the decoder.
+        initial_scale: where δ starts, in units of x; W starts small beside it.
+        floor: the smallest δ, as a share of ``initial_scale``; see :meth:`on_floor`.
+
+    Example:
+        >>> import torch
+        >>> LowRankGaussianLikelihood(8, 100, rank=3)(torch.zeros(5, 8)).cov_factor.shape
+        torch.Size([5, 100, 3])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        n: int,
+        rank: int = 2,
+        *,
+        covariance: str = "shared",
+        initial_scale: float = 1.0,
+        floor: float = 1e-4,
+    ) -> None:
+        if not isinstance(rank, int) or rank < 1:
+            raise ValueError(f"rank must be a positive integer, not {rank!r}")
+        super().__init__(in_features, n, n * (rank + 1), covariance, initial_scale, floor)
+        self.rank = rank
+
+    def reset_parameters(self) -> None:
+        """Put a shared covariance back to where it starts: at W = 0 all columns would stay alike."""
+        super().reset_parameters()
+        if self.covariance == "shared":
+            nn.init.normal_(self.raw_noise[self.n :].detach(), std=0.1)
+
+    def _floored_scale(self, features: Tensor) -> Tensor:
+        return self._scale(self._raw_noise(features)[..., : self.n] + self._raw_initial_scale)
+
+    def forward(self, features: Tensor) -> LowRankNormal:
+        """p(x|z) for features (*batch, in_features)."""
+        factor = self.initial_scale * self._raw_noise(features)[..., self.n :].unflatten(-1, (self.n, self.rank))
+        cov_diag = self._floored_scale(features).square() + RELATIVE_FLOOR * factor.square().sum(-1)
+        return LowRankNormal(self.loc_head(features), cov_factor=factor, cov_diag=cov_diag)
