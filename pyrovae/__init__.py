@@ -26,7 +26,7 @@ from pyrovae.elbo import (
     audit,
 )
 from pyrovae.evaluation import active_directions, elbo_terms, gradient_statistics, log_marginal
-from pyrovae.io import load, save
+from pyrovae.io import load, load_preprocessing, save
 from pyrovae.likelihoods import (
     AR1GaussianLikelihood,
     BernoulliLikelihood,
@@ -101,6 +101,7 @@ __all__ = [
     "likelihoods",
     "linear_warmup",
     "load",
+    "load_preprocessing",
     "log_marginal",
     "nn",
     "plotting",

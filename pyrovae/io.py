@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pyrovae import likelihoods, nn, posteriors, vae
+from pyrovae.datasets import preprocessing as preprocessing_steps
+from pyrovae.datasets.preprocessing import Preprocessing
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -19,7 +21,7 @@ FORMAT = 1
 
 _LIBRARY = {
     name: value
-    for module in (nn, likelihoods, posteriors, vae)
+    for module in (nn, likelihoods, posteriors, vae, preprocessing_steps)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, ConfigurableModule)
 }
@@ -83,7 +85,9 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def save(path: str | Path, model: GenerativeModel, guide: AmortizedGuide) -> None:
+def save(
+    path: str | Path, model: GenerativeModel, guide: AmortizedGuide, *, preprocessing: Preprocessing | None = None
+) -> None:
     """Save a model and a guide as ``<path>`` (safetensors) with ``<path minus suffix>.json`` beside it.
 
     Both are made of the library's modules, or of your own :class:`~pyrovae.nn.ConfigurableModule` s.
@@ -92,6 +96,8 @@ def save(path: str | Path, model: GenerativeModel, guide: AmortizedGuide) -> Non
         path: a file name ending in ``.safetensors``.
         model: the generative model.
         guide: the guide.
+        preprocessing: the fitted steps that make the model's data of the original ones; its statistics go into the
+            JSON, and :func:`load_preprocessing` reads them.
 
     Raises:
         TypeError: a part cannot be described by its constructor's arguments.
@@ -105,6 +111,10 @@ def save(path: str | Path, model: GenerativeModel, guide: AmortizedGuide) -> Non
             raise TypeError(f"the {name} must be of class {cls.__name__}, not {type(program).__name__}")
     programs = {"model": model, "guide": guide}
     description = {"format": FORMAT} | {name: describe(program, name) for name, program in programs.items()}
+    if preprocessing is not None:
+        if not isinstance(preprocessing, Preprocessing):
+            raise TypeError(f"preprocessing must be of class Preprocessing, not {type(preprocessing).__name__}")
+        description["preprocessing"] = describe(preprocessing, "preprocessing")
     tensors = {
         f"{name}.{key}": tensor.detach().cpu().contiguous()
         for name, program in programs.items()
@@ -148,6 +158,32 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
     except Exception as error:  # safetensors raises a class of its own for damaged files
         raise ValueError(f"cannot load {path}: {error}") from None
     return model, guide
+
+
+def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> Preprocessing | None:
+    """Load the preprocessing that :func:`save` wrote beside a model; None if it was given none.
+
+    Args:
+        path: the ``.safetensors`` file.
+        classes: your own classes of steps.
+
+    Raises:
+        ValueError: the file is damaged, or names a class that is not known.
+        FileNotFoundError: there is no such file.
+    """
+    beside = _checked_path(path).with_suffix(".json")
+    if not beside.is_file():
+        raise FileNotFoundError(f"there is no file {beside}")
+    known = _LIBRARY | {cls.__name__: cls for cls in classes}
+    try:
+        description = json.loads(beside.read_text(encoding="utf-8"))
+        saved = description.get("preprocessing")
+        step = None if saved is None else _build(saved, known)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ValueError(f"cannot load {beside}: {' '.join(str(error).split())}") from None
+    if step is not None and not isinstance(step, Preprocessing):
+        raise ValueError(f"cannot load {beside}: its preprocessing is a {type(step).__name__}")
+    return step
 
 
 def _checked_path(path: str | Path) -> Path:

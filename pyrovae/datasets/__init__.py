@@ -1,6 +1,34 @@
-"""Data sets."""
+"""Data sets: synthetic ones, images, spectra, and what prepares and splits them."""
 
 from pyrovae.datasets.images import digits
+from pyrovae.datasets.preprocessing import (
+    MultiplicativeScatterCorrection,
+    Pipeline,
+    Preprocessing,
+    SavitzkyGolay,
+    Standardize,
+    StandardNormalVariate,
+)
+from pyrovae.datasets.reading import read_spectra
+from pyrovae.datasets.spectra import SimulatedSpectra, Spectra, SpectraTruth
+from pyrovae.datasets.splitting import split_by_group, split_into_blocks, split_randomly
 from pyrovae.datasets.synthetic import SYNTHETIC, SyntheticDataset
 
-__all__ = ["SYNTHETIC", "SyntheticDataset", "digits"]
+__all__ = [
+    "SYNTHETIC",
+    "MultiplicativeScatterCorrection",
+    "Pipeline",
+    "Preprocessing",
+    "SavitzkyGolay",
+    "SimulatedSpectra",
+    "Spectra",
+    "SpectraTruth",
+    "StandardNormalVariate",
+    "Standardize",
+    "SyntheticDataset",
+    "digits",
+    "read_spectra",
+    "split_by_group",
+    "split_into_blocks",
+    "split_randomly",
+]

@@ -1,0 +1,153 @@
+"""Which columns of a table are a spectrum's channels, and where on the axis they lie."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNITS = {
+    "nm": "nm",
+    "um": "µm",
+    "µm": "µm",
+    "cm-1": "cm⁻¹",
+    "cm^-1": "cm⁻¹",
+    "cm⁻¹": "cm⁻¹",
+    "1/cm": "cm⁻¹",
+    "hz": "Hz",
+    "khz": "kHz",
+    "mhz": "MHz",
+    "ghz": "GHz",
+    "thz": "THz",
+    "ev": "eV",
+    "kev": "keV",
+    "ppm": "ppm",
+    "m/z": "m/z",
+}
+"""Units that a channel's name may end in, as they are written here."""
+
+_UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+_NAME = re.compile(
+    rf"(?P<prefix>|.*?[^\d.,])(?P<number>\d+(?:[.,]\d+)?(?:e[+-]?\d+)?)[\s_]*[(\[]?(?P<unit>{_UNIT}|)[)\]]?",
+    re.IGNORECASE,
+)
+_NEGATIVE = re.compile(r"[-−+]\d+(?:[.,]\d+)?")
+_AXIS_NAME = re.compile(
+    rf"(wave[\s_-]?(length|number)s?|wl|nu|frequency|raman[\s_]?shift|shift|axis|channel|band|energy|{_UNIT})"
+    rf"[\s_]*[(\[/]?\s*(?P<unit>{_UNIT}|)[)\]]?",
+    re.IGNORECASE,
+)
+
+
+def number(text: str) -> float | None:
+    """The number that a text is, with a decimal point or comma; None where it is none."""
+    try:
+        return float(text.replace(",", ".")) if "_" not in text else None
+    except ValueError:
+        return None
+
+
+def _parts(name: str) -> tuple[str, float, str] | None:
+    """Prefix, position and unit of a name such as ``899.327``, ``absorbance_12`` or ``X450 nm``."""
+    if _NEGATIVE.fullmatch(name):
+        return "", float(name.replace(",", ".").replace("−", "-")), ""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return match["prefix"], float(match["number"].replace(",", ".")), UNITS.get(match["unit"].lower(), "")
+
+
+def axis_unit(name: str) -> str | None:
+    """The unit of a column of channel positions by its name, empty if it tells none; None where it is no such name."""
+    match = _AXIS_NAME.fullmatch(name.strip())
+    if match is None:
+        return None
+    return UNITS.get(match["unit"].lower()) or UNITS.get(name.strip().lower(), "")
+
+
+def find_channels(
+    names: Sequence[str], channels: str | Sequence[str] | None, where: str
+) -> tuple[list[int], NDArray[np.float64], str]:
+    """Columns of the channels, their positions and the unit.
+
+    By themselves, channels are the largest group of columns whose names are numbers, or one prefix and numbers.
+
+    Args:
+        names: of all columns.
+        channels: the channels' prefix or their names; None to find them.
+        where: what to call the table in errors.
+
+    Raises:
+        ValueError: there are none, two groups are equally large, a name is there twice, or the positions neither
+            ascend nor descend.
+    """
+    parts = [_parts(name) for name in names]
+    if channels is None:
+        found = _largest_group(names, parts, where)
+    elif isinstance(channels, str):
+        found = [i for i, part in enumerate(parts) if part is not None and part[0] == channels]
+        if not found:
+            raise ValueError(f"{where} has no columns named {channels!r} and a number; {_some(names)}")
+    else:
+        found = []
+        for name in channels:
+            if str(name) not in names:
+                raise ValueError(f"{where} has no column {str(name)!r}; {_some(names)}")
+            found.append(list(names).index(str(name)))
+    chosen = [part for part in (parts[i] for i in found) if part is not None]
+    if len(chosen) < len(found) or len({prefix for prefix, _, _ in chosen}) > 1:
+        positions, unit = np.arange(len(found), dtype=float), "channel"  # their names are no positions on one axis
+    else:
+        positions = np.array([position for _, position, _ in chosen])
+        units = {unit for _, _, unit in chosen}
+        unit = units.pop() if len(units) == 1 else ""
+        counted = chosen[0][0] != "" and np.array_equal(positions, positions[0] + np.arange(len(positions)))
+        if not unit and counted and positions[0] in (0, 1):
+            unit = "channel"
+    _check_order(positions, [names[i] for i in found], found, where)
+    return found, positions, unit
+
+
+def _largest_group(names: Sequence[str], parts: Sequence[tuple[str, float, str] | None], where: str) -> list[int]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, part in enumerate(parts):
+        if part is not None:
+            groups[part[0]].append(i)
+    ordered = sorted(groups.items(), key=lambda group: len(group[1]), reverse=True)
+    if not ordered or len(ordered[0][1]) < 2:
+        raise ValueError(
+            f"{where} has no channels: no two columns are named by numbers, or by one prefix and numbers; name them "
+            f"with channels=…; {_some(names)}"
+        )
+    if len(ordered) > 1 and len(ordered[0][1]) == len(ordered[1][1]):
+        raise ValueError(
+            f"{where} has {len(ordered[0][1])} columns {ordered[0][0]!r} and as many {ordered[1][0]!r}; say which are "
+            f"the channels with channels={ordered[0][0]!r}"
+        )
+    return ordered[0][1]
+
+
+def _check_order(positions: NDArray[np.float64], names: Sequence[str], columns: Sequence[int], where: str) -> None:
+    seen: dict[float, int] = {}
+    for j, position in enumerate(positions.tolist()):
+        if position in seen:
+            first = seen[position]
+            raise ValueError(
+                f"{where}, columns {columns[first] + 1} and {columns[j] + 1}: both are channel {names[j]!r}; remove one"
+            )
+        seen[position] = j
+    steps = np.diff(positions)
+    ascending = (steps > 0).sum() >= (steps < 0).sum()
+    wrong = np.flatnonzero(steps < 0 if ascending else steps > 0)
+    if len(wrong):
+        j = int(wrong[0])
+        raise ValueError(
+            f"{where}, column {columns[j + 1] + 1}: channel {names[j + 1]!r} comes after {names[j]!r}, and the others "
+            f"{'ascend' if ascending else 'descend'}; sort the columns (or is the first row no header?)"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:6])
+    return f"its columns are {shown}{' …' if len(names) > 6 else ''}"

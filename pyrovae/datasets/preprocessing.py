@@ -1,0 +1,280 @@
+"""What is done to spectra before a model sees them, as objects that are fitted, saved and undone.
+
+A step is fitted on training data alone and then applied to all. An affine bijection y = f(x) leaves
+log-likelihoods comparable: log p(x) = log p(y) + log |det ∂y/∂x|, in nats of the *original* units. The others lose
+dimensions (every corrected spectrum has the same mean, say), so a density of y is none of x: they are marked
+``comparable = False``, and must never be ranked beside models of x.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Self, cast
+
+import numpy as np
+import torch
+from scipy.signal import savgol_filter
+from torch import Tensor
+
+from pyrovae.nn import ConfigurableModule
+
+
+class Preprocessing(ConfigurableModule):
+    """A step y = f(x) on spectra (num, n), computed in float64 and returned in x's dtype; NaN stays NaN.
+
+    :meth:`config` holds all that it learned, as numbers: what :func:`pyrovae.save` writes into its JSON.
+    """
+
+    comparable: bool = False
+    """Whether f is a bijection, so that densities of y give densities of x."""
+
+    def fit(self, x: Tensor) -> Self:
+        """Learn from training spectra (num, n) what the step needs, and return the step."""
+        return self
+
+    @abstractmethod
+    def transform(self, x: Tensor) -> Tensor:
+        """Y of spectra x (num, n)."""
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """X of y (num, n).
+
+        Raises:
+            ValueError: the step is no bijection.
+        """
+        raise ValueError(f"{type(self).__name__} loses dimensions, so it cannot be undone")
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """Log |det ∂y/∂x| of spectra x (num, n) in nats, of the observed channels, shape (num,), float64.
+
+        Add it to log p(y) for log p(x).
+
+        Raises:
+            ValueError: the step is no bijection.
+        """
+        raise ValueError(
+            f"{type(self).__name__} loses dimensions, so log-likelihoods after it are not comparable with those of x"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Y of spectra x (num, n)."""
+        return self.transform(x)
+
+
+class Standardize(Preprocessing):
+    """y = (x − m)/s with the mean m and standard deviation s of the training data: a bijection.
+
+    Args:
+        per: ``"channel"`` for a mean and a deviation of each channel, ``"all"`` for one of all values.
+        mean: m, if it is known: n numbers or one.
+        scale: s likewise.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+        >>> step = Standardize().fit(x)
+        >>> step.transform(x), step.log_abs_det_jacobian(x)
+        (tensor([[-1., -1.],
+                [ 1.,  1.]]), tensor([-2.3026, -2.3026], dtype=torch.float64))
+    """
+
+    comparable = True
+
+    def __init__(self, per: str = "channel", mean: list[float] | None = None, scale: list[float] | None = None) -> None:
+        super().__init__()
+        if per not in ("channel", "all"):
+            raise ValueError(f"per must be 'channel' or 'all', not {per!r}")
+        self.per, self.mean, self.scale = per, mean, scale
+
+    def fit(self, x: Tensor) -> Self:
+        """Learn m and s from training spectra (num, n); a channel nobody observed keeps m = 0 and s = 1.
+
+        Raises:
+            ValueError: a channel is constant.
+        """
+        values = _as_float64(x)
+        columns = values if self.per == "channel" else values.reshape(-1, 1)
+        observed = (~columns.isnan()).sum(0)
+        mean = columns.nanmean(0).nan_to_num(0.0)
+        scale = (columns - mean).square().nanmean(0).sqrt()
+        # below rounding of the values themselves a deviation is noise of the arithmetic
+        constant = (observed > 0) & (scale <= torch.finfo(x.dtype).eps * mean.abs())
+        if constant.any():
+            where = (
+                f"channel {int(constant.nonzero()[0])} (counted from 0)" if self.per == "channel" else "every channel"
+            )
+            raise ValueError(f"{where} is constant in the training data, so it cannot be standardised; leave it out")
+        self.mean, self.scale = mean.tolist(), scale.nan_to_num(1.0).tolist()
+        return self
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.mean is None or self.scale is None:
+            raise ValueError("this Standardize has not been fitted; call fit(training data) first")
+        mean, scale = (torch.tensor(v, dtype=torch.float64, device=x.device) for v in (self.mean, self.scale))
+        if mean.shape[-1:] not in ((1,), x.shape[-1:]):
+            raise ValueError(f"this Standardize was fitted on {len(mean)} channels, and x has {x.shape[-1]}")
+        return mean, scale
+
+    def transform(self, x: Tensor) -> Tensor:
+        """(x − m)/s, shape (num, n)."""
+        mean, scale = self._statistics(x)
+        return ((x.double() - mean) / scale).to(x.dtype)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """S y + m, shape (num, n)."""
+        mean, scale = self._statistics(y)
+        return (y.double() * scale + mean).to(y.dtype)
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """−Σ log s over the observed channels of x (num, n), shape (num,)."""
+        _, scale = self._statistics(x)
+        return -torch.where(x.isnan(), 0.0, scale.log()).sum(-1)
+
+
+class StandardNormalVariate(Preprocessing):
+    """Each spectrum less its own mean, over its own standard deviation (Barnes, Dhanoa & Lister 1989).
+
+    Loses two dimensions: every y has mean 0 and variance 1.
+    """
+
+    def transform(self, x: Tensor) -> Tensor:
+        """(x − mean)/deviation of each spectrum, over its observed channels."""
+        values = _as_float64(x)
+        centred = values - values.nanmean(-1, keepdim=True)
+        scale = centred.square().nanmean(-1, keepdim=True).sqrt()
+        return (centred / _nonzero(scale, "is constant, so it has no standard normal variate")).to(x.dtype)
+
+
+class MultiplicativeScatterCorrection(Preprocessing):
+    """Each spectrum's regression x ≈ a + b r on a reference r undone: y = (x − a)/b (Geladi et al. 1985).
+
+    Loses two dimensions: every y regresses on r with a = 0 and b = 1.
+
+    Args:
+        reference: r, n numbers; by default the training data's mean.
+    """
+
+    def __init__(self, reference: list[float] | None = None) -> None:
+        super().__init__()
+        self.reference = reference
+
+    def fit(self, x: Tensor) -> Self:
+        """Take the mean of training spectra (num, n) for the reference."""
+        self.reference = _as_float64(x).nanmean(0).tolist()
+        return self
+
+    def transform(self, x: Tensor) -> Tensor:
+        """(x − a)/b with a and b by least squares over each spectrum's observed channels."""
+        if self.reference is None:
+            raise ValueError("this MultiplicativeScatterCorrection has not been fitted; call fit(training data) first")
+        values, reference = _as_float64(x), torch.tensor(self.reference, dtype=torch.float64, device=x.device)
+        if len(reference) != x.shape[-1]:
+            raise ValueError(f"the reference has {len(reference)} channels, and x has {x.shape[-1]}")
+        reference = torch.where(values.isnan(), math.nan, reference)
+        r = reference - reference.nanmean(-1, keepdim=True)
+        mean = values.nanmean(-1, keepdim=True)
+        slope = (r * (values - mean)).nansum(-1, keepdim=True) / r.square().nansum(-1, keepdim=True)
+        slope = _nonzero(slope, "does not correlate with the reference, so its scatter cannot be corrected")
+        return ((values - mean) / slope + reference.nanmean(-1, keepdim=True)).to(x.dtype)
+
+
+class SavitzkyGolay(Preprocessing):
+    """A polynomial fitted to each window of channels: smoothing, or a derivative (Savitzky & Golay 1964; scipy).
+
+    Loses dimensions: noise of high frequency, and with a derivative the offset too.
+
+    Args:
+        window: odd number of channels.
+        degree: of the polynomial.
+        derivative: its order; 0 smooths. Per channel, not per unit of the axis.
+    """
+
+    def __init__(self, window: int = 11, degree: int = 2, derivative: int = 0) -> None:
+        super().__init__()
+        for name, value in (("window", window), ("degree", degree), ("derivative", derivative)):
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be an integer ≥ 0, not {value!r}")
+        if window % 2 == 0 or not derivative <= degree < window:
+            raise ValueError(
+                f"SavitzkyGolay needs an odd window > degree ≥ derivative, not {window}, {degree}, {derivative}"
+            )
+        self.window, self.degree, self.derivative = window, degree, derivative
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Filtered spectra, shape (num, n)."""
+        if x.shape[-1] < self.window:
+            raise ValueError(f"the window of {self.window} channels is wider than the spectra of {x.shape[-1]}")
+        if x.isnan().any():
+            raise ValueError("SavitzkyGolay takes no missing values: a window needs all its channels")
+        values = _as_float64(x).cpu().numpy()
+        filtered = savgol_filter(values, self.window, self.degree, deriv=self.derivative, axis=-1)
+        return torch.as_tensor(np.ascontiguousarray(filtered)).to(x)
+
+
+class Pipeline(Preprocessing):
+    """Steps one after the other, each fitted on what the one before makes of the training data.
+
+    Comparable if every step is; with no step at all it is the identity.
+
+    Args:
+        *steps: in their order.
+
+    Example:
+        >>> Pipeline(StandardNormalVariate(), Standardize()).comparable
+        False
+    """
+
+    def __init__(self, *steps: Preprocessing) -> None:
+        super().__init__()
+        for step in steps:
+            if not isinstance(step, Preprocessing):
+                raise TypeError(f"a step must be a Preprocessing, not a {type(step).__name__}")
+        self.steps = torch.nn.ModuleList(steps)
+
+    def __iter__(self) -> Iterator[Preprocessing]:
+        return iter(cast("list[Preprocessing]", list(self.steps)))
+
+    @property
+    def comparable(self) -> bool:  # type: ignore[override]
+        """Whether every step is a bijection."""
+        return all(step.comparable for step in self)
+
+    def fit(self, x: Tensor) -> Self:
+        """Fit each step on training spectra (num, n), as the steps before it leave them."""
+        for step in self:
+            x = step.fit(x).transform(x)
+        return self
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Y of spectra x (num, n)."""
+        for step in self:
+            x = step.transform(x)
+        return x
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """X of y (num, n)."""
+        for step in reversed(list(self)):
+            y = step.inverse(y)
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """The steps' log-determinants summed, shape (num,)."""
+        total = torch.zeros(x.shape[:-1], dtype=torch.float64, device=x.device)
+        for step in self:
+            total = total + step.log_abs_det_jacobian(x)
+            x = step.transform(x)
+        return total
+
+
+def _as_float64(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor) or x.dim() != 2 or len(x) == 0 or not x.is_floating_point():
+        seen = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"spectra must be a floating-point tensor of shape (num, n) with num ≥ 1, not {seen}")
+    return x.double()
+
+
+def _nonzero(values: Tensor, message: str) -> Tensor:
+    """Raise where a spectrum's value (num, 1) is 0, or unknown as nothing of it was observed."""
+    bad = (values == 0) | values.isnan()
+    if bad.any():
+        raise ValueError(f"spectrum {int(bad.nonzero()[0, 0])} (counted from 0) {message}")
+    return values

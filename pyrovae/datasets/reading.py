@@ -1,0 +1,204 @@
+"""Spectra from the files that people have."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from pyrovae.datasets.arrays import from_npy, from_npz, from_parquet
+from pyrovae.datasets.channels import axis_unit, find_channels
+from pyrovae.datasets.spectra import Spectra
+from pyrovae.datasets.tables import Table, default_dtype, read_text
+
+
+def read_spectra(
+    path: str | Path,
+    channels: str | Sequence[str] | None = None,
+    *,
+    samples: str | None = None,
+    missing: str = "error",
+    axis: Sequence[float] | None = None,
+    unit: str | None = None,
+    drop_constant: bool = False,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str = "utf-8",
+    max_gib: float = 4.0,
+) -> Spectra:
+    """Read spectra from CSV or TSV (also gzipped), ``.npy``, ``.npz`` or ``.parquet``.
+
+    Of a table, the channels are the largest group of columns named by numbers (``899.327``, ``450 nm``) or by one
+    prefix and numbers (``absorbance_12``); all other columns become ``targets``. Where the first column is called
+    wavelength, wavenumber, nm or the like and its numbers are in order, samples are in columns instead. An
+    ``.npz`` holds the spectra as its one array of two axes (or ``x``, ``spectra``, ``data``), and may hold an
+    ``axis`` and targets. Nothing in a file is ever executed. Text is read in blocks, numbers are in torch's default
+    dtype.
+
+    Args:
+        path: the file.
+        channels: the channels' prefix or their names, where they are not found by themselves; of an ``.npz`` the
+            array's name.
+        samples: ``"rows"`` or ``"columns"``; found by itself.
+        missing: ``"error"``, or ``"mask"`` to read missing values (an empty field, NA, NaN) as NaN, which is what
+            ``GenerativeModel(…, missing=True)`` takes.
+        axis: the channels' positions, where the file does not tell them.
+        unit: of the axis, likewise.
+        drop_constant: whether to leave out channels that are constant, instead of refusing them.
+        delimiter: between fields of a text file; found by itself.
+        decimal: ``"."`` or ``","``; found by itself.
+        encoding: of a text file.
+        max_gib: refuse a file that would need more memory than this.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: a parquet file, and no pyarrow.
+        ValueError: the file cannot be read as spectra. In one line: the file, the row and the column (both counted
+            from 1, a header included), what is there, and how to mend it.
+
+    Warns:
+        UserWarning: there are more channels than samples.
+    """
+    path = Path(path)
+    if samples not in (None, "rows", "columns"):
+        raise ValueError(f"samples must be 'rows', 'columns' or None, not {samples!r}")
+    if missing not in ("error", "mask"):
+        raise ValueError(f"missing must be 'error' or 'mask', not {missing!r}")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder, not a file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    chosen: dict[str, Any] = {"positions": None, "unit": "channel", "in_columns": False}
+
+    def choose(names: list[str]) -> list[int]:
+        first = axis_unit(names[0])
+        if samples == "columns" or (samples is None and channels is None and first is not None):
+            chosen.update(in_columns=True, unit=first or "")
+            return list(range(len(names)))
+        if not any(names):
+            return list(range(len(names)))
+        found, chosen["positions"], chosen["unit"] = find_channels(names, channels, f"{path}, row 1")
+        return found
+
+    try:
+        if path.suffix == ".npy":
+            table = from_npy(path, max_gib)
+        elif path.suffix == ".npz":
+            table, chosen["positions"] = from_npz(path, channels, max_gib)
+        elif path.suffix in (".parquet", ".pq"):
+            table = from_parquet(path, choose, max_gib)
+        else:
+            table = read_text(
+                path,
+                choose,
+                delimiter=delimiter,
+                decimal=decimal,
+                encoding=encoding,
+                max_gib=max_gib,
+                dtype=default_dtype(),
+            )
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+    _check_finite(table, missing)
+    if chosen["in_columns"]:
+        values, targets, positions = _turned(table)
+    elif samples == "columns":
+        values, positions = table.numbers.T, None
+        targets = pd.DataFrame(index=range(len(values)))
+    else:
+        values, targets, positions = table.numbers, _typed(table.others), chosen["positions"]
+
+    def where(sample: int, channel: int) -> str:
+        turned = samples == "columns" or chosen["in_columns"]
+        return table.cell(channel, sample + chosen["in_columns"]) if turned else table.cell(sample, channel)
+
+    if np.isnan(values).all(1).any():
+        sample = int(np.flatnonzero(np.isnan(values).all(1))[0])
+        raise ValueError(f"{where(sample, 0)}: every value of this spectrum is missing; remove it")
+    if axis is not None:
+        positions = np.asarray(axis, dtype=float)
+        if positions.shape != values.shape[1:]:
+            raise ValueError(f"axis has {positions.size} positions, and {path} has {values.shape[1]} channels")
+    known = positions is not None
+    if positions is None:
+        positions = np.arange(values.shape[1], dtype=float)
+    if len(values) < 2:
+        raise ValueError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
+    if drop_constant and not _constant(values).all():
+        kept = ~_constant(values)
+        values, positions = values[:, kept], positions[kept]
+    _check_constant(values, where)
+    if values.shape[1] > len(values):
+        warnings.warn(
+            f"{path} has more channels ({values.shape[1]}) than samples ({len(values)}): a full covariance of the "
+            "channels is not determined by the data",
+            stacklevel=2,
+        )
+    if unit is None:
+        unit = chosen["unit"] if known and axis is None else "" if known else "channel"
+    x = torch.as_tensor(np.ascontiguousarray(values))
+    return Spectra(x, torch.as_tensor(positions), unit, targets.reset_index(drop=True), path.stem)
+
+
+def _turned(table: Table) -> tuple[NDArray[np.floating], pd.DataFrame, NDArray[np.float64]]:
+    """Spectra in columns, the first of which is the axis."""
+    positions = table.numbers[:, 0].astype(np.float64)
+    steps = np.diff(positions)
+    if not ((steps > 0).all() or (steps < 0).all()):
+        ascending = (steps > 0).sum() >= (steps < 0).sum()
+        row = int(np.flatnonzero(~(steps > 0) if ascending else ~(steps < 0))[0]) + 1
+        raise ValueError(f"{table.cell(row, 0)}: the channel {positions[row]:g} is not in order, or is there twice")
+    names = pd.DataFrame({"sample": [table.names[i] for i in table.columns[1:]]})
+    return table.numbers[:, 1:].T, names, positions
+
+
+def _check_finite(table: Table, missing: str) -> None:
+    """Raise for infinite values, and for missing ones unless they are asked for."""
+    infinite = np.isinf(table.numbers)
+    if infinite.any():
+        row, column = np.argwhere(infinite)[0]
+        raise ValueError(f"{table.cell(row, column)}: the value is infinite; correct it, or leave it empty as missing")
+    absent = np.isnan(table.numbers)
+    if missing == "error" and absent.any():
+        row, column = np.argwhere(absent)[0]
+        raise ValueError(
+            f"{table.cell(row, column)}: the value is missing, one of {int(absent.sum())}; pass missing='mask' to read "
+            "them as missing data"
+        )
+
+
+def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], str]) -> None:
+    """Raise for a channel that never changes."""
+    constant = _constant(values)
+    if constant.any():
+        j = int(np.flatnonzero(constant)[0])
+        raise ValueError(
+            f"{where(0, j)}: the channel is constant ({values[0, j]:g} in all spectra), so its noise has no scale; "
+            "pass drop_constant=True to leave such channels out"
+        )
+
+
+def _constant(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    return np.fmin.reduce(values, axis=0) == np.fmax.reduce(values, axis=0)
+
+
+def _typed(others: pd.DataFrame) -> pd.DataFrame:
+    """Columns of text as numbers where they all are; columns without a name and without content dropped."""
+    columns: dict[str, Any] = {}
+    for i, name in enumerate(others.columns):
+        column = others.iloc[:, i]
+        if not name and (column == "").all():
+            continue
+        key = name or f"column_{i}"
+        while key in columns:
+            key += "_"
+        filled = column.where(column != "", None)
+        values = pd.to_numeric(filled, errors="coerce")
+        columns[key] = filled if values.isna().sum() > filled.isna().sum() else values
+    return pd.DataFrame(columns, index=others.index)

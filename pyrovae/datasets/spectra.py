@@ -1,0 +1,332 @@
+"""Spectra on a channel axis, and simulated ones whose truth is known."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.special import voigt_profile
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from pyrovae.distributions import AR1Normal
+
+SHAPES = ("gaussian", "lorentzian", "voigt")
+"""Shapes of peaks."""
+
+_CONCENTRATION = 4.0
+"""Of the Dirichlet distribution of the mixtures: the larger, the more alike they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spectra:
+    """Spectra, one a row, with their channel axis and what else is known of each sample.
+
+    Attributes:
+        x: shape (num, n), NaN where a value is missing.
+        axis: position of each channel, ascending or descending, shape (n,), float64.
+        unit: of the axis, such as ``"nm"``; ``"channel"`` where positions are only counted, empty if unknown.
+        targets: one row a sample: labels, targets, dates, indices.
+        name: of the data set.
+    """
+
+    x: Tensor
+    axis: Tensor
+    unit: str
+    targets: pd.DataFrame
+    name: str = "spectra"
+
+    def __post_init__(self) -> None:
+        if self.x.dim() != 2 or self.axis.shape != self.x.shape[1:] or len(self.targets) != len(self.x):
+            raise ValueError(
+                f"x (num, n), axis (n,) and targets of num rows do not fit: "
+                f"{tuple(self.x.shape)}, {tuple(self.axis.shape)}, {len(self.targets)} rows"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def missing(self) -> Tensor:
+        """Which values are missing, booleans of shape (num, n)."""
+        return self.x.isnan()
+
+    def take(self, index: Tensor | Sequence[int]) -> Self:
+        """The samples of these indices, in this order."""
+        index = torch.as_tensor(index)
+        targets = self.targets.iloc[index.numpy()].reset_index(drop=True)
+        return dataclasses.replace(self, x=self.x[index], targets=targets)
+
+    def sorted_by(self, column: str) -> Self:
+        """The samples in the order of a column of the targets, such as their time; equal ones stay in their order.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        values = self._column(column)
+        return self.take(torch.tensor(values.reset_index(drop=True).sort_values(kind="stable").index.to_numpy()))
+
+    def between(self, low: float, high: float) -> Self:
+        """The channels whose position lies in [low, high].
+
+        Raises:
+            ValueError: there are none.
+        """
+        inside = (self.axis >= low) & (self.axis <= high)
+        if not inside.any():
+            raise ValueError(
+                f"no channel lies in [{low:g}, {high:g}]: the axis goes from {self.axis[0]:g} to {self.axis[-1]:g}"
+            )
+        return dataclasses.replace(self, x=self.x[:, inside], axis=self.axis[inside])
+
+    def groups(self, column: str, *, by_day: bool = False) -> NDArray[np.object_]:
+        """A column of the targets as group labels for a split, shape (num,).
+
+        Args:
+            column: of ``targets``.
+            by_day: whether it holds dates or times, whose days are the groups.
+
+        Raises:
+            ValueError: there is no such column, or it holds no dates.
+        """
+        values = self._column(column)
+        if by_day:
+            try:
+                values = pd.to_datetime(values).dt.strftime("%Y-%m-%d")
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"column {column!r} holds no dates: {' '.join(str(error).split())[:100]}") from None
+        return values.to_numpy(dtype=object)
+
+    def _column(self, name: str) -> pd.Series:
+        if name not in self.targets:
+            raise ValueError(f"there is no column {name!r} among the targets: {', '.join(map(str, self.targets))}")
+        return self.targets[name]
+
+
+@dataclass(frozen=True, eq=False)
+class SpectraTruth:
+    """What simulated spectra are drawn from: x = s (Σ_k c_k ε_k(ν) + Σ_p b_p P_p(ν)) + AR(1) noise.
+
+    ε_k are the pure components' spectra, c their concentrations (Beer–Lambert's law at unit path length), P_p
+    Legendre polynomials on the axis, b_p ~ N(0, 1) times their scale, and log s ~ N(0, scatter²) what scatter makes
+    of the path length.
+
+    Attributes:
+        axis: channel positions, shape (n,).
+        unit: of the axis.
+        pure: ε, shape (K, n).
+        baseline: scaled P, shape (P, n).
+        scatter: standard deviation of log s.
+        noise_scale: σ of the noise, shape (1,) or (n,).
+        correlation: ρ between the noise of neighbouring channels.
+        linear: whether c is Gaussian (with the mean and covariance of the mixtures') and s = 1: x is Gaussian then.
+    """
+
+    axis: Tensor
+    unit: str
+    pure: Tensor
+    baseline: Tensor
+    scatter: float
+    noise_scale: Tensor
+    correlation: float
+    linear: bool
+
+    @property
+    def noise(self) -> AR1Normal:
+        """Distribution of the noise, event shape (n,)."""
+        return AR1Normal(torch.zeros_like(self.axis), self.noise_scale, correlation=self.correlation)
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latent dimensions that the linear simulator has."""
+        return self.loadings.shape[1]
+
+    @cached_property
+    def _concentration_factor(self) -> Tensor:
+        """Factor of the concentrations' covariance: of a Dirichlet's without its constraint to sum to 1, (K, K)."""
+        k = len(self.pure)
+        variance = (1 / k) * (1 - 1 / k) / (k * _CONCENTRATION + 1) if k > 1 else 1 / 16
+        return math.sqrt(variance) * torch.eye(k, dtype=torch.float64)
+
+    @cached_property
+    def loadings(self) -> Tensor:
+        """A of the linear simulator, x = Az + offset + noise with z ~ N(0, I), shape (n, K + P)."""
+        return torch.cat([self.pure.T @ self._concentration_factor, self.baseline.T], dim=1)
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """Mean of the linear simulator's spectra, shape (n,)."""
+        return self.pure.mean(0)
+
+    @cached_property
+    def covariance_matrix(self) -> Tensor:
+        """AAᵀ + noise covariance of the linear simulator, shape (n, n)."""
+        return self.loadings @ self.loadings.T + self.noise.covariance_matrix
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log p(x) in nats, shape (num,), float64.
+
+        Raises:
+            ValueError: the simulator is not linear, so that log p(x) has no closed form.
+        """
+        if not self.linear:
+            raise ValueError("log p(x) is known for the linear simulator alone: simulated(…, linear=True)")
+        return MultivariateNormal(self.offset, self.covariance_matrix).log_prob(x.double())
+
+    def sample(self, num: int, seed: int = 0) -> "SimulatedSpectra":
+        """Draw ``num`` spectra."""
+        if not isinstance(num, int) or num < 1:
+            raise ValueError(f"num must be a positive integer, not {num!r}")
+        rng, k = np.random.default_rng([seed, 1]), len(self.pure)
+        if self.linear:
+            concentrations = 1 / k + torch.as_tensor(rng.standard_normal((num, k))) @ self._concentration_factor.T
+            scatter = np.ones((num, 1))
+        else:
+            mixed = rng.dirichlet(np.full(k, _CONCENTRATION), num) if k > 1 else rng.gamma(16, 1 / 16, (num, 1))
+            concentrations = torch.as_tensor(mixed)
+            scatter = np.exp(self.scatter * rng.standard_normal((num, 1)))
+        weights = torch.as_tensor(rng.standard_normal((num, len(self.baseline))))
+        clean = torch.as_tensor(scatter) * (concentrations @ self.pure + weights @ self.baseline)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            x = clean + self.noise.sample(torch.Size([num]))
+        dtype = torch.get_default_dtype()
+        table = {f"concentration_{i}": c for i, c in enumerate(concentrations.T.numpy())}
+        targets = pd.DataFrame(table | {"scatter": scatter[:, 0]})
+        return SimulatedSpectra(
+            x.to(dtype), self.axis, self.unit, targets, "simulated", clean=clean.to(dtype), truth=self
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SimulatedSpectra(Spectra):
+    """Spectra that know where they come from.
+
+    Attributes:
+        clean: x without its noise, shape (num, n).
+        truth: what they were drawn from.
+    """
+
+    clean: Tensor
+    truth: SpectraTruth
+
+    @property
+    def concentrations(self) -> Tensor:
+        """C of each spectrum, shape (num, K)."""
+        columns = [c for c in self.targets if str(c).startswith("concentration_")]
+        return torch.as_tensor(self.targets[columns].to_numpy(copy=True))
+
+    def take(self, index: Tensor | Sequence[int]) -> Self:
+        """The samples of these indices, in this order."""
+        return dataclasses.replace(super().take(index), clean=self.clean[torch.as_tensor(index)])
+
+    def between(self, low: float, high: float) -> Self:
+        """Not of simulated spectra: their truth is of all channels; simulate fewer."""
+        raise ValueError("the truth of simulated spectra is of all their channels; choose them with axis=(low, high)")
+
+
+def simulated(
+    num: int,
+    channels: int,
+    *,
+    components: int = 3,
+    peaks: int = 4,
+    shapes: Sequence[str] = SHAPES,
+    baseline_degree: int | None = 2,
+    baseline_scale: float = 0.05,
+    scatter: float = 0.05,
+    correlation: float = 0.9,
+    noise_scale: float | Sequence[float] = 0.01,
+    linear: bool = False,
+    axis: tuple[float, float] = (1000.0, 2500.0),
+    unit: str = "nm",
+    seed: int = 0,
+) -> SimulatedSpectra:
+    """Draw absorbance spectra of mixtures with known truth: peaks, baseline, scatter and correlated noise.
+
+    x = s (Σ_k c_k ε_k + baseline) + noise: the pure spectra ε_k are sums of peaks of height 0.3 to 1 at random
+    places, and c a mixture's fractions, which sum to 1. With ``linear`` there is no scatter and the c_k are
+    independent Gaussians of the same mean 1/K and variance (of three, one in some 200 below 0): log p(x) is then
+    known.
+
+    Args:
+        num: number of spectra.
+        channels: number n of channels.
+        components: number K of pure substances.
+        peaks: number of peaks of each.
+        shapes: that the peaks take turns in, of ``"gaussian"``, ``"lorentzian"`` and ``"voigt"``.
+        baseline_degree: of the polynomial baseline; None for none.
+        baseline_scale: standard deviation of each of its coefficients, in units of x.
+        scatter: standard deviation of the log of the multiplicative scatter s.
+        correlation: ρ between the noise of neighbouring channels.
+        noise_scale: standard deviation of the noise, one number or one a channel.
+        linear: whether x is to be Gaussian.
+        axis: first and last channel position.
+        unit: of the axis.
+        seed: of the truth and of the draws.
+
+    Raises:
+        ValueError: settings out of their range.
+
+    Example:
+        >>> spectra = simulated(100, 60, linear=True)
+        >>> spectra.x.shape, spectra.truth.log_prob(spectra.x).shape
+        (torch.Size([100, 60]), torch.Size([100]))
+    """
+    for name, value in (("num", num), ("channels", channels), ("components", components), ("peaks", peaks)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+    if baseline_degree is not None and (not isinstance(baseline_degree, int) or baseline_degree < 0):
+        raise ValueError(f"baseline_degree must be an integer ≥ 0 or None, not {baseline_degree!r}")
+    if not shapes or any(shape not in SHAPES for shape in shapes):
+        raise ValueError(f"shapes must be some of {', '.join(SHAPES)}, not {shapes!r}")
+    if not -1 < correlation < 1:
+        raise ValueError(f"correlation must be inside (−1, 1), not {correlation!r}")
+    sigma = torch.atleast_1d(torch.as_tensor(noise_scale, dtype=torch.float64))
+    if sigma.shape not in ((1,), (channels,)) or not (sigma.isfinite() & (sigma > 0)).all():
+        raise ValueError(f"noise_scale must be a positive number or {channels} of them, not {noise_scale!r}")
+    if not (math.isfinite(scatter) and scatter >= 0 and math.isfinite(baseline_scale) and baseline_scale >= 0):
+        raise ValueError(f"scatter and baseline_scale must be finite and ≥ 0, not {scatter!r} and {baseline_scale!r}")
+    if not axis[0] < axis[1]:
+        raise ValueError(f"axis must be the first and the last position, in this order, not {axis!r}")
+    rng = np.random.default_rng([seed, 0])
+    positions, unit_axis = np.linspace(*axis, channels), np.linspace(-1, 1, channels)
+    pure = np.zeros((components, channels))
+    for spectrum in pure:
+        for i in range(peaks):
+            centre, width, height = rng.uniform(-0.9, 0.9), rng.uniform(0.05, 0.2), rng.uniform(0.3, 1.0)
+            spectrum += height * peak(unit_axis - centre, width, shapes[i % len(shapes)])
+    degrees = 0 if baseline_degree is None else baseline_degree + 1
+    legendre = np.polynomial.legendre.legvander(unit_axis, max(degrees - 1, 0))[:, :degrees].T
+    truth = SpectraTruth(
+        axis=torch.as_tensor(positions),
+        unit=unit,
+        pure=torch.as_tensor(pure),
+        baseline=baseline_scale * torch.as_tensor(legendre),
+        scatter=0.0 if linear else scatter,
+        noise_scale=sigma,
+        correlation=correlation,
+        linear=linear,
+    )
+    return truth.sample(num, seed)
+
+
+def peak(distance: NDArray[np.float64], width: float, shape: str) -> NDArray[np.float64]:
+    """A peak of height 1 and full width ``width`` at half of it, at these distances from its centre.
+
+    A Voigt peak is a Gaussian convolved with a Lorentzian, here of equal widths; its own is within 0.1 % of
+    ``width`` (Olivero & Longbothum 1977).
+    """
+    if shape == "gaussian":
+        return np.exp(-4 * math.log(2) * (distance / width) ** 2)
+    if shape == "lorentzian":
+        return 1 / (1 + 4 * (distance / width) ** 2)
+    own = width / (0.5346 + math.sqrt(0.2166 + 1))  # full width of each of the two
+    sigma, gamma = own / (2 * math.sqrt(2 * math.log(2))), own / 2
+    return voigt_profile(distance, sigma, gamma) / voigt_profile(0.0, sigma, gamma)
