@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from typing import Any
 
 import pyro
+import pyro.poutine as poutine
+import torch
 from torch import Tensor, nn
 
 from pyrovae.nn import ConfigurableModule
@@ -73,8 +75,6 @@ def cannot_run(x: Tensor, error: Exception) -> ValueError:
     reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
     if "collide at dim" in reason:
         reason += " (or the programs' plates nest deeper than max_plate_nesting)"
-    if x.isnan().any():
-        reason += " (x has missing values: the guide's encoder needs pv.nn.ImputeMissing around it)"
     return ValueError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}")
 
 
@@ -83,10 +83,10 @@ def takes_missing(model: Callable[..., Any]) -> bool:
     return bool(getattr(model, "missing", False))
 
 
-def check_values(name: str, x: Tensor, model: Callable[..., Any]) -> None:
+def check_values(name: str, x: Tensor, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
     """Raise a ValueError that names the first value of x (num, …) which is not finite or which p(x|z) cannot score.
 
-    NaN is allowed where the model takes missing values.
+    NaN is allowed where the model takes missing values, if the guide draws finite z for them.
     """
     valid = x.isfinite() | x.isnan() if takes_missing(model) else x.isfinite()
     if not valid.all():
@@ -101,12 +101,32 @@ def check_values(name: str, x: Tensor, model: Callable[..., Any]) -> None:
     check_support = getattr(model, "check_support", None)
     if check_support is not None and x.dim() == 2:
         check_support(name, x)
+    incomplete = x.isnan().reshape(len(x), -1).any(1)
+    if incomplete.any():
+        _check_guide_takes_missing(name, x, guide, int(incomplete.nonzero()[0]))
 
 
-def check_data(x: Any, model: Callable[..., Any]) -> None:
+def _check_guide_takes_missing(name: str, x: Tensor, guide: Callable[..., Any], row: int) -> None:
+    devices = [x.device] if x.is_cuda else []
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=devices),
+        pyro.validation_enabled(False),
+        unregistered(),
+        mode(guide, training=False),
+    ):
+        trace = poutine.trace(guide).get_trace(x[row : row + 1])
+    if not all(site["value"].isfinite().all() for site in trace.nodes.values() if site["type"] == "sample"):
+        raise ValueError(
+            f"{name} has missing values at row {row} (counted from 0), for which the guide draws no finite z; put "
+            "pv.nn.ImputeMissing around its encoder"
+        )
+
+
+def check_data(x: Any, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
     """Raise unless x is a tensor (num, …) of at least one datum, all of it what the model can score."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor of the programs' dtype and device, not {type(x).__name__}")
     if x.dim() < 1 or len(x) == 0:
         raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
-    check_values("x", x, model)
+    check_values("x", x, model, guide)

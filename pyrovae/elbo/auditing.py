@@ -125,7 +125,7 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
     if not isinstance(elbo, BetaELBO) and type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
         name = type(elbo).__name__
         raise TypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
-    check_data(x, model)
+    check_data(x, model, guide)
     elbo = copy.copy(elbo)
     devices = [x.device] if x.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), unregistered(), mode(model, guide, training=False):

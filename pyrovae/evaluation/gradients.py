@@ -127,7 +127,7 @@ def gradient_statistics(
         raise ValueError(f"num_repeats must be an integer of at least 2, not {num_repeats!r}")
     if not isinstance(elbo, ELBO) or not hasattr(elbo, "differentiable_loss"):
         raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
-    check_data(x, model)
+    check_data(x, model, guide)
     devices = [x.device] if x.is_cuda else []
     with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
         try:

@@ -109,7 +109,7 @@ def log_marginal(
         raise ValueError(f"unknown method {method!r}; choose 'importance' or 'quadrature'")
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
-    check_data(x, model)
+    check_data(x, model, guide)
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
     if method == "quadrature":

@@ -11,7 +11,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.registration import mode, unregistered
+from pyrovae.registration import check_data, mode, takes_missing, unregistered
 from pyrovae.training.programs import Program
 
 
@@ -47,6 +47,8 @@ def elbo_terms(
         seed: of the draws; the caller's random state is left as it was.
         chunk_size: data evaluated at once, which bounds the memory.
     """
+    if takes_missing(model):
+        check_data(x, model, guide)
     reconstruction, kl = [], []
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),

@@ -39,7 +39,7 @@ def as_data(
         dtype=like.dtype if like is not None else None if x.is_floating_point() else torch.get_default_dtype(),
     )
     x = x.contiguous()
-    check_values(name, x, model)
+    check_values(name, x, model, guide)
     return x
 
 
