@@ -25,7 +25,17 @@ from pyrovae.elbo import (
     StickingTheLandingELBO,
     audit,
 )
-from pyrovae.evaluation import active_directions, elbo_terms, gradient_statistics, log_marginal
+from pyrovae.evaluation import (
+    UnreliableEstimateWarning,
+    active_directions,
+    collapse_report,
+    elbo_terms,
+    gradient_statistics,
+    inference_gaps,
+    log_marginal,
+    refit,
+    sandwich,
+)
 from pyrovae.io import load, save
 from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 from pyrovae.posteriors import (
@@ -77,8 +87,10 @@ __all__ = [
     "Posterior",
     "Replica",
     "StickingTheLandingELBO",
+    "UnreliableEstimateWarning",
     "active_directions",
     "audit",
+    "collapse_report",
     "compare",
     "datasets",
     "distributions",
@@ -88,6 +100,7 @@ __all__ = [
     "exact",
     "fit",
     "gradient_statistics",
+    "inference_gaps",
     "likelihoods",
     "linear_warmup",
     "load",
@@ -95,6 +108,8 @@ __all__ = [
     "nn",
     "plotting",
     "posteriors",
+    "refit",
+    "sandwich",
     "save",
     "summarize",
     "testing",
