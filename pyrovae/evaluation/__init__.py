@@ -8,6 +8,7 @@ from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gra
 from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
 from pyrovae.evaluation.per_datum import PerDatumGuide
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
+from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
     "CollapseReport",
@@ -23,6 +24,7 @@ __all__ = [
     "UnreliableEstimateWarning",
     "active_directions",
     "collapse_report",
+    "elbo_estimate",
     "elbo_terms",
     "gradient_statistics",
     "inference_gaps",

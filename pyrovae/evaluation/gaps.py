@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
@@ -18,9 +17,9 @@ from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.marginal import LogMarginal, log_marginal
 from pyrovae.evaluation.per_datum import Family, refit
-from pyrovae.evaluation.weights import over_log_weights
+from pyrovae.evaluation.weights import elbo_estimate
 from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.registration import check_data, mode, unregistered
+from pyrovae.registration import check_data
 from pyrovae.training import fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -169,7 +168,7 @@ def inference_gaps(
     training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "progress": progress}
 
     def elbo(q: Any, data: Tensor) -> Estimate:
-        return _elbo(model, q, data, num_samples, seed + 1)
+        return elbo_estimate(model, q, data, num_samples=num_samples, seed=seed + 1)
 
     amortized = elbo(guide, x)
     on_train = None if train is None else elbo(guide, train)
@@ -193,23 +192,6 @@ def inference_gaps(
             more["generalization_refitted"] = _difference(elbo(again, train), ours)
         entries.append(FamilyGaps(name, best, log_p - best, steps, **more))
     return InferenceGaps(log_p, tuple(entries))
-
-
-@torch.no_grad()
-def _elbo(model: GenerativeModel, q: Any, x: Tensor, num_samples: int, seed: int) -> Estimate:
-    """E_q[log p(x, z) − log q(z|x)] by draws: near the posterior these vary less than log p(x|z) does."""
-
-    def mean_and_stderr(log_w: Tensor) -> tuple[Tensor, Tensor]:
-        return log_w.mean(0), log_w.std(0) / math.sqrt(len(log_w))
-
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.validation_enabled(False),
-        unregistered(),
-        mode(model, q, training=False),
-    ):
-        torch.manual_seed(seed)
-        return Estimate(*over_log_weights(mean_and_stderr, model, q, x, num_samples))
 
 
 def _refit_encoder(

@@ -55,6 +55,14 @@ class LogMarginal(Estimate):
     quadrature_error: Tensor | None = None
     bound: str | None = "lower"
 
+    @classmethod
+    def exact(cls, per_datum: Tensor, quadrature_error: Tensor | None = None) -> "LogMarginal":
+        """Values without Monte Carlo error, shape (num,): known in closed form, or integrated on a grid."""
+        per_datum = per_datum.double().cpu()
+        nothing = torch.full_like(per_datum, math.nan)
+        none = torch.zeros_like(per_datum)
+        return cls(per_datum, none, 0, nothing, nothing, nothing, quadrature_error=quadrature_error, bound=None)
+
     @property
     def unreliable(self) -> Tensor:
         """Whether k̂ is above what the number of draws allows, shape (num,)."""
@@ -159,7 +167,9 @@ def log_marginal(
         if method == "importance":
             return _by_importance(model, guide, x, num_samples, max_plate_nesting, progress)
         if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide | PerDatumGuide):
-            raise ValueError(f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'")
+            raise ValueError(
+                f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'"
+            )
         if method == "quadrature":
             return _on_a_grid(model, guide, x, num_points, center or "prior")
         return _by_annealing(
@@ -254,5 +264,4 @@ def _on_a_grid(model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: i
             fine, coarse = (log_integral_around_guide(model, guide, x, num) for num in (num_points, num_points // 2))
     except (RuntimeError, ValueError) as error:
         raise cannot_run(x, error) from error
-    nothing, exact = torch.full_like(fine, math.nan), torch.zeros_like(fine)
-    return LogMarginal(fine, exact, 0, nothing, nothing, nothing, quadrature_error=(fine - coarse).abs(), bound=None)
+    return LogMarginal.exact(fine, (fine - coarse).abs())
