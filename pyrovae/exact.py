@@ -1,17 +1,19 @@
 """The linear-Gaussian VAE, where log p(x), the posterior and each family's best ELBO are known exactly."""
 
+import copy
 import math
 from collections.abc import Callable
 
 import torch
 from pyro.distributions import MultivariateNormal
-from scipy.optimize import minimize
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 
-from pyrovae.distributions import covariance_of
+from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.nn import positive
-from pyrovae.posteriors import POSTERIORS, FullCovariancePosterior, Posterior
+from pyrovae.optimum import best_decoder, closest_head, make_head, set_head
+from pyrovae.posteriors import FullCovariancePosterior, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -56,6 +58,9 @@ class LinearGaussianVAE:
         self.gain = self.covariance @ self.loadings.T / self.noise_scale**2
         """CAᵀ/σ², shape (d, n): the posterior mean is gain (x − b)."""
 
+    def __repr__(self) -> str:
+        return f"LinearGaussianVAE(n={self.n}, latent_dim={self.latent_dim}, noise_scale={self.noise_scale:.4g})"
+
     @property
     def n(self) -> int:
         """Dimension of x."""
@@ -72,9 +77,109 @@ class LinearGaussianVAE:
         covariance = self.loadings @ self.loadings.T + self.noise_scale**2 * torch.eye(self.n, dtype=torch.float64)
         return MultivariateNormal(self.offset, covariance)
 
+    @classmethod
+    def fit(
+        cls, x: Tensor, latent_dim: int, family: str | Callable[[int, int], Posterior] = "full-covariance"
+    ) -> "LinearGaussianVAE":
+        """Maximise the mean over data x (num, n) of the family's best ELBO, see :meth:`from_moments`."""
+        x = torch.as_tensor(x, dtype=torch.float64)
+        if x.dim() != 2 or len(x) < 2:
+            raise ValueError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
+        return cls.from_moments(x.mean(0), torch.cov(x.T, correction=0).reshape(x.shape[1], -1), latent_dim, family)
+
+    @classmethod
+    def from_moments(
+        cls,
+        mean: Tensor,
+        covariance: Tensor,
+        latent_dim: int,
+        family: str | Callable[[int, int], Posterior] = "full-covariance",
+    ) -> "LinearGaussianVAE":
+        """The decoder, free, at which the family's best ELBO is largest in the mean over data of these moments.
+
+        By default maximum likelihood, which is probabilistic principal component analysis (Tipping and Bishop 1999):
+        with S = U diag(λ) Uᵀ, σ² is the mean of the n − d smallest λ and A = U_d diag(λ_d − σ²)^½. Its axes are the
+        posterior's own, so that a diagonal family loses nothing there, nor does any that contains it. An isotropic one
+        has λ_i replaced by √λ_i (Σ_j √λ_j)/d, and stays d log(AM/GM of the √λ_i) nats below log p(x). Others are
+        found by multi-start minimisation of the exact expected −ELBO.
+
+        Args:
+            mean: shape (n,).
+            covariance: S, shape (n, n).
+            latent_dim: dimension d < n.
+            family: by name or as a callable of (in_features, latent_dim).
+
+        Raises:
+            ValueError: no room for noise: d ≥ n, or S has no more than d dimensions.
+        """
+        covariance = torch.as_tensor(covariance, dtype=torch.float64)
+        n = len(covariance)
+        if not isinstance(latent_dim, int) or not 0 < latent_dim < n:
+            raise ValueError(
+                f"latent_dim must be an integer from 1 to {n - 1}, below the data's {n}, not {latent_dim!r}"
+            )
+        values, axes = torch.linalg.eigh(covariance)
+        noise = values[: n - latent_dim].mean()
+        if not noise > 1e-12 * values[-1]:
+            raise ValueError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
+        kept, axes = values[n - latent_dim :], axes[:, n - latent_dim :]
+        if family == "isotropic":
+            kept = kept.sqrt() * kept.sqrt().mean()
+        best = cls(axes * (kept - noise).sqrt(), noise.sqrt().item(), mean)
+        if family in ("isotropic", "full-covariance") or best.gap(family) < 1e-9:
+            return best
+        loadings, scale = best_decoder(covariance, best.loadings, best.noise_scale, family)
+        return cls(loadings, scale, mean)
+
+    @classmethod
+    def from_model(cls, model: GenerativeModel) -> "LinearGaussianVAE":
+        """What a model with an affine decoder, one σ and the prior N(0, I) is.
+
+        Raises:
+            ValueError: the model is another.
+        """
+        model = copy.deepcopy(model).double().eval()
+        d = model.latent_dim
+        eye = torch.eye(d, dtype=torch.float64)
+        with torch.no_grad():
+            prior = model.prior_distribution()
+            given = model.conditional(torch.cat([torch.zeros_like(eye[:1]), eye, 3 * eye - 1]))
+            loc, scale = given.mean, given.stddev
+        loadings = (loc[1 : d + 1] - loc[0]).T
+        affine = torch.allclose(loc, loc[0] + torch.cat([torch.zeros_like(eye[:1]), eye, 3 * eye - 1]) @ loadings.T)
+        standard = torch.equal(mean_of(prior), torch.zeros(d).double()) and torch.equal(covariance_of(prior), eye)
+        if not affine or not standard or not torch.allclose(scale, scale.flatten()[0]):
+            raise ValueError("the model is not linear-Gaussian: an affine decoder, one σ and the prior N(0, I)")
+        return cls(loadings, scale.flatten()[0].item(), loc[0])
+
+    def principal_axes(self) -> "LinearGaussianVAE":
+        """The same p(x) with the latent space turned so that the posterior's covariance is diagonal."""
+        _, _, turn = torch.linalg.svd(self.loadings, full_matrices=False)
+        if self.latent_dim > self.n:
+            turn = torch.linalg.svd(self.loadings).Vh
+        return LinearGaussianVAE(self.loadings @ turn.T, self.noise_scale, self.offset)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log p(x) in nats, shape (*batch)."""
         return self.marginal.log_prob(x.double())
+
+    def expected_log_prob(self, mean: Tensor, covariance: Tensor) -> float:
+        """E[log p(x)] in nats over data of these moments: −½[n log 2π + log det M + tr M⁻¹(S + (m − b)(m − b)ᵀ)]."""
+        off = torch.as_tensor(mean, dtype=torch.float64) - self.offset
+        spread = torch.as_tensor(covariance, dtype=torch.float64) + torch.outer(off, off)
+        own = self.marginal.covariance_matrix
+        fit = torch.linalg.solve(own, spread).trace()
+        return -0.5 * (self.n * math.log(2 * math.pi) + torch.logdet(own) + fit).item()
+
+    @torch.no_grad()
+    def elbo(self, guide: AmortizedGuide, x: Tensor) -> Tensor:
+        """The ELBO of any Gaussian guide for this model, log p(x) − KL(q(z|x) ‖ p(z|x)), exactly; shape (num,).
+
+        Raises:
+            NotImplementedError: the guide's KL has no closed form.
+        """
+        q = copy.deepcopy(guide).double().posterior(x.double())
+        return self.log_prob(x) - kl_divergence(q, self.posterior(x))
 
     def sample(self, num: int) -> Tensor:
         """Draw x, shape (num, n)."""
@@ -106,7 +211,9 @@ class LinearGaussianVAE:
             return self.precision.diagonal().reciprocal().diag()
         if family == "isotropic":
             return torch.eye(self.latent_dim, dtype=torch.float64) * self.latent_dim / self.precision.trace()
-        return covariance_of(self._fitted_head(family)(torch.zeros(self.n, dtype=torch.float64))).detach()
+        return covariance_of(
+            closest_head(self.precision, family, self.n)(torch.zeros(self.n, dtype=torch.float64))
+        ).detach()
 
     def to_model(self) -> GenerativeModel:
         """The generative model as a Pyro program, in float64."""
@@ -122,13 +229,13 @@ class LinearGaussianVAE:
         if family == "full-covariance":
             return self.gaussian_guide(self.gain, self.covariance)
         if family in ("diagonal", "isotropic"):
-            head = _make(family)(self.n, self.latent_dim).double()
+            head = make_head(family, self.n, self.latent_dim)
             linear = head.get_submodule("covariance_head")
             raw = _raw(self.best_covariance(family).diagonal().sqrt())
-            _set(linear, torch.zeros(1, dtype=torch.float64), raw[: len(linear.get_parameter("bias"))])
+            set_head(linear, torch.zeros(1, dtype=torch.float64), raw[: len(linear.get_parameter("bias"))])
         else:
-            head = self._fitted_head(family)
-        _set(head.get_submodule("loc_head"), self.gain, -self.gain @ self.offset)
+            head = closest_head(self.precision, family, self.n)
+        set_head(head.get_submodule("loc_head"), self.gain, -self.gain @ self.offset)
         return AmortizedGuide(nn.Identity(), head)
 
     def gaussian_guide(self, gain: Tensor, covariance: Tensor) -> AmortizedGuide:
@@ -142,53 +249,12 @@ class LinearGaussianVAE:
         head = FullCovariancePosterior(self.n, self.latent_dim).double()
         below = factor[torch.tril_indices(self.latent_dim, self.latent_dim, -1).unbind()]
         bias = torch.cat([_raw(factor.diagonal()), below])
-        _set(head.covariance_head, torch.zeros(1, dtype=torch.float64), bias)
-        _set(head.loc_head, gain, -gain @ self.offset)
+        set_head(head.covariance_head, torch.zeros(1, dtype=torch.float64), bias)
+        set_head(head.loc_head, gain, -gain @ self.offset)
         return AmortizedGuide(nn.Identity(), head)
-
-    def _fitted_head(self, family: str | Callable[[int, int], Posterior], num_starts: int = 4) -> Posterior:
-        """A head of the family whose covariance, one for all x, minimises KL(q ‖ p(z|x)): best of several starts."""
-        head = _make(family)(self.n, self.latent_dim).double()
-        try:
-            bias = head.get_parameter("covariance_head.bias")
-        except AttributeError:
-            raise ValueError(f"{type(head).__name__} has no covariance_head, so its best member is not known") from None
-        _set(head.get_submodule("covariance_head"), torch.zeros(1, dtype=torch.float64), bias)
-        nothing = torch.zeros(self.n, dtype=torch.float64)
-
-        def objective(values: object) -> tuple[float, object]:
-            with torch.no_grad():
-                bias.copy_(torch.as_tensor(values))
-            with torch.enable_grad():
-                q = head(nothing)
-                kl = 0.5 * (self.precision * covariance_of(q)).sum() - q.entropy()
-                (gradient,) = torch.autograd.grad(kl, bias)
-            return kl.item(), gradient.numpy()
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            starts = [torch.zeros_like(bias), *(torch.randn_like(bias) for _ in range(num_starts - 1))]
-        options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10}
-        fits = [minimize(objective, s.detach().numpy(), jac=True, method="L-BFGS-B", options=options) for s in starts]
-        objective(min(fits, key=lambda fit: fit.fun).x)
-        return head
-
-
-def _make(family: str | Callable[[int, int], Posterior]) -> Callable[[int, int], Posterior]:
-    if not isinstance(family, str):
-        return family
-    if family not in POSTERIORS:
-        raise ValueError(f"unknown family {family!r}; choose one of {', '.join(POSTERIORS)}")
-    return POSTERIORS[family]
 
 
 def _raw(scale: Tensor) -> Tensor:
     """What :func:`pyrovae.nn.positive` turns into ``scale``."""
     floor = positive(torch.tensor(-math.inf, dtype=scale.dtype))
     return torch.log(torch.expm1(scale - floor))
-
-
-@torch.no_grad()
-def _set(linear: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    linear.get_parameter("weight").copy_(weight.expand_as(linear.get_parameter("weight")))
-    linear.get_parameter("bias").copy_(bias)

@@ -108,6 +108,8 @@ def check_values(name: str, x: Tensor, model: Callable[..., Any], guide: Callabl
 
 def _check_guide_takes_missing(name: str, x: Tensor, guide: Callable[..., Any], row: int) -> None:
     devices = [x.device] if x.is_cuda else []
+    # one with parameters for each datum takes those of this one
+    guide = guide.select(slice(row, row + 1)) if hasattr(guide, "select") else guide
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices=devices),

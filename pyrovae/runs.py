@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.evaluation import active_directions, elbo_terms, log_marginal
+from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, log_marginal
 from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
 from pyrovae.nn import MLP
@@ -41,10 +42,13 @@ _MEASURES = (
     "steps_per_second",
     "test_neg_elbo",
     "test_neg_elbo_stderr",
+    "test_neg_elbo_stderr_monte_carlo",
     "test_reconstruction",
     "test_kl",
     "test_log_marginal",
     "test_log_marginal_stderr",
+    "test_log_marginal_stderr_monte_carlo",
+    "test_log_marginal_unreliable_share",
     "test_log_marginal_gain_of_doubling",
     "test_effective_sample_size",
     "active_directions",
@@ -271,14 +275,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a trained pair on the test data, nats per datum."""
     terms = elbo_terms(model, guide, test)
-    marginal = log_marginal(model, guide, test, num_samples=log_marginal_samples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
+        marginal = log_marginal(model, guide, test, num_samples=log_marginal_samples)
     metrics: dict[str, Any] = {
         "test_neg_elbo": -terms.elbo.mean().item(),
         "test_neg_elbo_stderr": _stderr(terms.elbo),
+        "test_neg_elbo_stderr_monte_carlo": terms.estimate.stderr_monte_carlo,
         "test_reconstruction": terms.reconstruction.mean().item(),
         "test_kl": terms.kl.mean().item(),
         "test_log_marginal": marginal.mean,
-        "test_log_marginal_stderr": marginal.stderr_data,
+        "test_log_marginal_stderr": marginal.stderr,
+        "test_log_marginal_stderr_monte_carlo": marginal.stderr_monte_carlo,
+        "test_log_marginal_unreliable_share": marginal.unreliable.double().mean().item(),
         "test_log_marginal_gain_of_doubling": marginal.gain_of_doubling.mean().item(),
         "test_effective_sample_size": marginal.effective_sample_size.median().item(),
         "active_directions": active_directions(guide, test),

@@ -100,6 +100,12 @@ class GenerativeModel(Program):
         """Draw ``num`` data x (num, n) from p(x)."""
         return self(num=num)
 
+    @torch.no_grad()
+    def simulate(self, num: int) -> tuple[Tensor, Tensor]:
+        """Draw ``num`` pairs of z (num, d) and x (num, n): each z is an exact draw of p(z|x)."""
+        z = self.prior_distribution().sample(torch.Size([num]))
+        return z, self.conditional(z).sample()
+
 
 class AmortizedGuide(Program):
     """q(z|x) as a Pyro guide, its parameters read off x by an encoder.

@@ -1,17 +1,34 @@
-"""What a trained pair of programs is worth."""
+"""What a trained pair is worth: log p(x), gaps, collapse, gradients."""
 
-from pyrovae.evaluation.collapse import active_directions
+from pyrovae.evaluation.bidirectional import Sandwich, sandwich
+from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
+from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps, refit
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
-from pyrovae.evaluation.marginal import LogMarginal, log_marginal
+from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
+from pyrovae.evaluation.per_datum import PerDatumGuide
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
+from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
+    "CollapseReport",
     "ELBOTerms",
+    "Estimate",
+    "FamilyGaps",
     "GradientStatistics",
+    "InferenceGaps",
     "LogMarginal",
     "PartStatistics",
+    "PerDatumGuide",
+    "Sandwich",
+    "UnreliableEstimateWarning",
     "active_directions",
+    "collapse_report",
+    "elbo_estimate",
     "elbo_terms",
     "gradient_statistics",
+    "inference_gaps",
     "log_marginal",
+    "refit",
+    "sandwich",
 ]

@@ -1,65 +1,81 @@
-"""Log p(x) of a trained model, by sampling or on a grid."""
+"""Log p(x) of a trained model: by importance sampling, annealing, or on a grid."""
 
 import copy
 import math
+import warnings
 from dataclasses import dataclass
 
 import pyro
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from pyrovae.elbo import ImportanceWeightedELBO
+from pyrovae.evaluation.annealing import forward_log_weights, path_from, reverse_log_weights
+from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.pareto import pareto_k, reliable_below
+from pyrovae.evaluation.per_datum import AnyGuide, PerDatumGuide, rows_of
 from pyrovae.evaluation.quadrature import MAX_LATENT_DIM, log_integral_around_guide, log_integral_around_prior
+from pyrovae.evaluation.weights import in_chunks, over_log_weights, rows_at_once
 from pyrovae.registration import cannot_run, check_data, mode, unregistered
 from pyrovae.training.programs import Program
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-_ROWS_AT_ONCE = 2**15
-"""Draws × data evaluated in one pass, which bounds the memory."""
+_SHARE_OF_BAD = 0.1
+"""Share of data with a bad k̂ from which a warning is given: a few are bad by chance."""
+
+
+class UnreliableEstimateWarning(UserWarning):
+    """Importance weights of so many data have so heavy a tail that log p(x) may be far too low."""
 
 
 @dataclass(frozen=True)
-class LogMarginal:
+class LogMarginal(Estimate):
     """Estimates of log p(x) in nats per datum.
 
     Attributes:
         per_datum: shape (num,), in float64 on the CPU.
         stderr_per_datum: Monte Carlo standard error of each, shape (num,); too small where the effective sample
             size is.
+        num_samples: draws, or chains, for each datum.
         effective_sample_size: (Σ w)² / Σ w² of each datum's weights, shape (num,).
         gain_of_doubling: what the second half of the draws added to each estimate, shape (num,). What more draws
             could add is about as much again if the bias falls as 1/num_samples, and more if slower.
+        pareto_k: shape k̂ of the tail of each datum's weights, shape (num,): above min(1 − 1/log₁₀ K, 0.7) the
+            estimate and its standard error cannot be trusted. NaN below 25 draws.
+        acceptance: of annealing's transitions, the share accepted, shape (num,).
         quadrature_error: of a grid, how much halving its points along each dimension changes each estimate, shape
-            (num,); None where it was sampled. A grid has no Monte Carlo error, and the other fields are NaN there.
+            (num,); None where it was sampled. A grid has no Monte Carlo error, and what concerns draws is NaN there.
+        bound: ``"lower"`` or ``"upper"``, on which side of log p(x) the estimates lie in expectation; None of a grid.
     """
 
-    per_datum: Tensor
-    stderr_per_datum: Tensor
+    num_samples: int
     effective_sample_size: Tensor
     gain_of_doubling: Tensor
+    pareto_k: Tensor
+    acceptance: Tensor | None = None
     quadrature_error: Tensor | None = None
+    bound: str | None = "lower"
+
+    @classmethod
+    def exact(cls, per_datum: Tensor, quadrature_error: Tensor | None = None) -> "LogMarginal":
+        """Values without Monte Carlo error, shape (num,): known in closed form, or integrated on a grid."""
+        per_datum = per_datum.double().cpu()
+        nothing = torch.full_like(per_datum, math.nan)
+        none = torch.zeros_like(per_datum)
+        return cls(per_datum, none, 0, nothing, nothing, nothing, quadrature_error=quadrature_error, bound=None)
+
+    @property
+    def unreliable(self) -> Tensor:
+        """Whether k̂ is above what the number of draws allows, shape (num,)."""
+        return self.pareto_k > reliable_below(max(self.num_samples, 2))
 
     def __str__(self) -> str:
         errors = f"± {self.stderr_data:.2g} (which data), ± {self.stderr_monte_carlo:.2g} (Monte Carlo)"
         if self.quadrature_error is not None:
             errors = f"± {self.stderr_data:.2g} (which data), ± {self.quadrature_error.mean().item():.2g} (grid)"
-        return f"log p(x) = {self.mean:.6g} {errors} nats per datum, {len(self.per_datum)} data"
-
-    @property
-    def mean(self) -> float:
-        """Mean over the data."""
-        return self.per_datum.mean().item()
-
-    @property
-    def stderr_data(self) -> float:
-        """Standard error of the mean due to which data were drawn."""
-        return (self.per_datum.std() / math.sqrt(len(self.per_datum))).item()
-
-    @property
-    def stderr_monte_carlo(self) -> float:
-        """Standard error of the mean due to how well each datum's value was estimated."""
-        return (self.stderr_per_datum.square().sum().sqrt() / len(self.per_datum)).item()
+        side = {"lower": "≥", "upper": "≤", None: "="}[self.bound]
+        num_bad = int(self.unreliable.sum())
+        bad = f", {num_bad} with a bad k̂" if num_bad else ""
+        return f"log p(x) {side} {self.mean:.6g} {errors} nats per datum, {len(self.per_datum)} data{bad}"
 
 
 @torch.no_grad()
@@ -69,9 +85,13 @@ def log_marginal(
     x: Tensor,
     method: str = "importance",
     *,
-    num_samples: int = 1000,
+    num_samples: int | None = None,
     num_points: int = 128,
-    center: str = "prior",
+    center: str | None = None,
+    num_temperatures: int = 500,
+    num_leapfrog: int = 5,
+    reverse: bool = False,
+    latents: Tensor | None = None,
     seed: int = 0,
     max_plate_nesting: int = 1,
     progress: bool = False,
@@ -79,11 +99,18 @@ def log_marginal(
     """Estimate log p(x) for each datum.
 
     ``"importance"`` is the log-mean-exp of weights p(x, z)/q(z|x) at draws from the guide: a lower bound in
-    expectation, whose error falls with ``num_samples``. ``"quadrature"`` sums p(z) p(x|z) over a grid of at most
-    three latent dimensions, by midpoints around the prior or Gauss–Hermite nodes around the guide, and halves the
-    grid for an estimate of its error.
+    expectation, whose error falls with ``num_samples``. It warns where Pareto k̂ says that the guide is too narrow for
+    that to be true in practice.
 
-    Memory does not grow with the data or with ``num_samples``. Modules are evaluated as copies in float64: in
+    ``"quadrature"`` sums p(z) p(x|z) over a grid of at most three latent dimensions, by midpoints around the prior or
+    Gauss–Hermite nodes around the guide, and halves the grid for an estimate of its error.
+
+    ``"annealed"`` takes chains from the guide or the prior to the posterior by Hamiltonian transitions through
+    ``num_temperatures`` densities in between: a lower bound that needs no good guide. With ``reverse=True`` the chains
+    go back from an exact draw of the posterior, which only data simulated from the model itself have, and the result
+    is an upper bound. :func:`~pyrovae.sandwich` does both.
+
+    Memory grows neither with the data nor with ``num_samples``. Modules are evaluated as copies in float64: in
     float32 a nearly singular q cannot tell where its own draws lie, and the estimate may come out above the truth
     by any amount.
 
@@ -91,106 +118,150 @@ def log_marginal(
         model: Pyro program of the joint density, with the data along a plate.
         guide: Pyro program of q(z|x), reparameterised.
         x: data (num, …), on the programs' device.
-        method: ``"importance"`` or ``"quadrature"``.
-        num_samples: draws of z per datum.
+        method: ``"importance"``, ``"quadrature"`` or ``"annealed"``.
+        num_samples: draws of z per datum, 1000 by default, or chains, 16 by default.
         num_points: of a grid along each latent dimension, at least 2.
-        center: of a grid, ``"prior"`` or ``"guide"``. The latter needs fewer points where q is near the posterior,
-            and overlooks what lies far from q.
+        center: where a grid lies, ``"prior"`` by default, and where annealing starts, ``"guide"`` by default. A grid
+            around the guide needs fewer points where q is near the posterior, and overlooks what lies far from q.
+        num_temperatures: steps of annealing: the distance of the bounds falls as one over it.
+        num_leapfrog: leapfrog steps in each of annealing's transitions.
+        reverse: whether to anneal from the posterior back, for an upper bound.
+        latents: with ``reverse``, the z that each x was simulated with, see ``GenerativeModel.simulate``.
         seed: of the draws; the caller's random state is left as it was.
         max_plate_nesting: depth of the programs' own plates.
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
-        ValueError: an unknown method, no samples, data that the programs cannot take, or a grid for more than
-            three latent dimensions or for programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
+        ValueError: an unknown method, no samples, data that the programs cannot take, a grid for more than
+            three latent dimensions, or a grid or annealing for programs that are not ``GenerativeModel`` and
+            ``AmortizedGuide``.
         NoClosedFormError: a latent site outside the data plate, or one that is not reparameterised.
     """
-    if method not in ("importance", "quadrature"):
-        raise ValueError(f"unknown method {method!r}; choose 'importance' or 'quadrature'")
-    if not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
+    if method not in ("importance", "quadrature", "annealed"):
+        raise ValueError(f"unknown method {method!r}; choose 'importance', 'quadrature' or 'annealed'")
+    if num_samples is None:
+        num_samples = 16 if method == "annealed" else 1000
+    for name, value, least in (
+        ("num_samples", num_samples, 1),
+        ("num_points", num_points, 2),
+        ("num_temperatures", num_temperatures, 1),
+        ("num_leapfrog", num_leapfrog, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            what = "a positive integer" if least == 1 else f"an integer of at least {least}"
+            raise ValueError(f"{name} must be {what}, not {value!r}")
+    if center not in (None, "prior", "guide"):
+        raise ValueError(f"center must be 'prior' or 'guide', not {center!r}")
+    if (reverse or latents is not None) and method != "annealed":
+        raise ValueError(f"reverse and latents belong to method='annealed', not to {method!r}")
     check_data(x, model, guide)
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
-    if method == "quadrature":
-        return _on_a_grid(model, guide, x, num_points, center)
-    data_at_once = min(len(x), 1024)
-    draws_at_once = max(1, min(num_samples, _ROWS_AT_ONCE // data_at_once))
-    # two halves, each in passes of at most so many draws
-    first_half = (num_samples + 1) // 2
-    passes = [
-        (half, len(part))
-        for half, draws in enumerate((first_half, num_samples - first_half))
-        for part in torch.empty(draws).split(draws_at_once)
-        if len(part) > 0
-    ]
-    moments = []
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
         pyro.validation_enabled(False),
         unregistered(),
         mode(model, guide, training=False),
-        tqdm(total=len(x), unit="datum", disable=None if progress else True) as bar,
     ):
         torch.manual_seed(seed)
-        for chunk in x.split(data_at_once):
-            # log Σ w and log Σ w² of each half
-            log_sum = torch.full((2, 2, len(chunk)), -math.inf, dtype=torch.float64)
-            for half, size in passes:
-                try:
-                    log_w = _log_weights(model, guide, chunk, size, max_plate_nesting)
-                except NotImplementedError:
-                    raise  # an estimator's own refusal
-                except (RuntimeError, ValueError) as error:
-                    raise cannot_run(chunk, error) from error
-                added = torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)])
-                log_sum[half] = torch.logaddexp(log_sum[half], added)
-            moments.append(log_sum)
-            bar.update(len(chunk))
-    halves = torch.cat(moments, dim=-1)
-    first, second = halves.logsumexp(0)
-    per_datum = first - math.log(num_samples)
+        if method == "importance":
+            return _by_importance(model, guide, x, num_samples, max_plate_nesting, progress)
+        if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide | PerDatumGuide):
+            raise ValueError(
+                f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'"
+            )
+        if method == "quadrature":
+            return _on_a_grid(model, guide, x, num_points, center or "prior")
+        return _by_annealing(
+            model, guide, x, latents, num_samples, center or "guide", num_temperatures, num_leapfrog, reverse, progress
+        )
+
+
+def _by_importance(
+    model: Program, guide: Program, x: Tensor, num_samples: int, max_plate_nesting: int, progress: bool
+) -> LogMarginal:
+    per_datum, stderr, effective, gain, k = over_log_weights(
+        _log_mean_weight, model, guide, x, num_samples, max_plate_nesting, progress
+    )
+    found = LogMarginal(per_datum, stderr, num_samples, effective, gain, k)
+    share = found.unreliable.double().mean().item()
+    if share > _SHARE_OF_BAD:
+        warnings.warn(
+            f"the importance weights of {share:.0%} of the data have a Pareto k̂ above "
+            f"{reliable_below(num_samples):.2f}: log p(x) may be far above this estimate; use more num_samples, a "
+            "wider guide, or method='annealed'",
+            UnreliableEstimateWarning,
+            stacklevel=4,  # whoever called log_marginal, through its decorator
+        )
+    return found
+
+
+def _by_annealing(
+    model: GenerativeModel,
+    guide: AnyGuide,
+    x: Tensor,
+    latents: Tensor | None,
+    num_chains: int,
+    center: str,
+    num_temperatures: int,
+    num_leapfrog: int,
+    reverse: bool,
+    progress: bool,
+) -> LogMarginal:
+    if reverse != (latents is not None):
+        raise ValueError(
+            "reverse=True and latents=, the z that x was simulated with, belong together (z, x = model.simulate(100)): "
+            "only simulated data come with an exact draw of their posterior"
+        )
+    if latents is not None and latents.shape != (len(x), model.latent_dim):
+        raise ValueError(f"latents must have shape ({len(x)}, {model.latent_dim}), not {tuple(latents.shape)}")
+
+    def estimate(rows: slice) -> tuple[Tensor, ...]:
+        path = path_from(model, rows_of(guide, rows) if center == "guide" else None, x[rows], num_temperatures)
+        if latents is None:
+            log_w, acceptance = forward_log_weights(path, num_chains, num_leapfrog)
+        else:
+            log_w, acceptance = reverse_log_weights(path, latents[rows].to(x), num_chains, num_leapfrog)
+            log_w = -log_w  # weights of mean 1/p(x)
+        return *_log_mean_weight(log_w.double().cpu()), acceptance.double().cpu()
+
+    data_at_once = max(1, rows_at_once(x) // num_chains)
+    per_datum, stderr, effective, gain, k, acceptance = in_chunks(estimate, x, data_at_once, progress)
+    if reverse:
+        return LogMarginal(-per_datum, stderr, num_chains, effective, -gain, k, acceptance, bound="upper")
+    return LogMarginal(per_datum, stderr, num_chains, effective, gain, k, acceptance)
+
+
+def _log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Log mean weight of each datum, its standard error, effective sample size, gain of doubling and k̂, each (num,).
+
+    Args:
+        log_w: log-weights, shape (K, num), in float64 on the CPU.
+    """
+    num = len(log_w)
+    first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+    per_datum = first - math.log(num)
     effective = (2 * first - second).exp()
-    if num_samples == 1:
+    if num == 1:
         unknown = torch.full_like(first, math.nan)
-        return LogMarginal(per_datum, unknown, effective, unknown)
-    relative_variance = (1 / effective - 1 / num_samples).clamp_min(0) * num_samples / (num_samples - 1)
-    counts = torch.tensor([first_half, num_samples - first_half], dtype=torch.float64).unsqueeze(-1)
-    gain = per_datum - (halves[:, 0] - counts.log()).mean(0)
-    return LogMarginal(per_datum, relative_variance.sqrt(), effective, gain)
+        return per_datum, unknown, effective, unknown, unknown
+    relative_variance = (1 / effective - 1 / num).clamp_min(0) * num / (num - 1)
+    halves = [half.logsumexp(0) - math.log(len(half)) for half in log_w.tensor_split([(num + 1) // 2])]
+    gain = per_datum - 0.5 * (halves[0] + halves[1])
+    return per_datum, relative_variance.sqrt(), effective, gain, pareto_k(log_w)
 
 
-def _on_a_grid(model: Program, guide: Program, x: Tensor, num_points: int, center: str) -> LogMarginal:
-    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
-        raise ValueError("quadrature needs a GenerativeModel and an AmortizedGuide; use method='importance'")
+def _on_a_grid(model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int, center: str) -> LogMarginal:
     if model.latent_dim > MAX_LATENT_DIM:
         raise ValueError(
             f"quadrature is for at most {MAX_LATENT_DIM} latent dimensions, not {model.latent_dim}; "
-            "use method='importance'"
+            "use method='importance' or 'annealed'"
         )
-    if not isinstance(num_points, int) or num_points < 2:
-        raise ValueError(f"num_points must be an integer of at least 2, not {num_points!r}")
-    if center not in ("prior", "guide"):
-        raise ValueError(f"center must be 'prior' or 'guide', not {center!r}")
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
-        try:
-            if center == "prior":
-                fine, coarse = (log_integral_around_prior(model, x, num) for num in (num_points, num_points // 2))
-            else:
-                fine, coarse = (
-                    log_integral_around_guide(model, guide, x, num) for num in (num_points, num_points // 2)
-                )
-        except (RuntimeError, ValueError) as error:
-            raise cannot_run(x, error) from error
-    nothing = torch.full_like(fine, math.nan)
-    return LogMarginal(fine, torch.zeros_like(fine), nothing, nothing, (fine - coarse).abs())
-
-
-def _log_weights(model: Program, guide: Program, x: Tensor, num: int, max_plate_nesting: int) -> Tensor:
-    """Log weights of ``num`` draws for each datum, shape (num, len(x)), in float64 on the CPU."""
-    elbo = ImportanceWeightedELBO(num, max_plate_nesting=max_plate_nesting)
-    log_w = elbo.log_weights(model, guide, x).double().cpu()
-    sizes = [size for size in log_w.shape[1:] if size > 1] or [1]
-    if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
-        raise ValueError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
-    return log_w.reshape(num, len(x))
+    try:
+        if center == "prior":
+            fine, coarse = (log_integral_around_prior(model, x, num) for num in (num_points, num_points // 2))
+        else:
+            fine, coarse = (log_integral_around_guide(model, guide, x, num) for num in (num_points, num_points // 2))
+    except (RuntimeError, ValueError) as error:
+        raise cannot_run(x, error) from error
+    return LogMarginal.exact(fine, (fine - coarse).abs())

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.vae import AmortizedGuide, GenerativeModel
+from pyrovae.evaluation.per_datum import AnyGuide, rows_of
+from pyrovae.vae import GenerativeModel
 
 MAX_LATENT_DIM = 3
 _VALUES_AT_ONCE = 2**22
@@ -75,17 +76,19 @@ def log_integral_around_prior(model: GenerativeModel, x: Tensor, num_points: int
     return total.double().cpu()
 
 
-def log_integral_around_guide(model: GenerativeModel, guide: AmortizedGuide, x: Tensor, num_points: int) -> Tensor:
+def log_integral_around_guide(model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int) -> Tensor:
     """Log ∫ p(z) p(x|z) dz by Gauss–Hermite nodes of the Gaussian with q(z|x)'s mean and covariance, shape (num,)."""
     nodes, log_weights = gauss_hermite_rule(model.latent_dim, num_points)
     nodes, log_weights = nodes.to(x).unsqueeze(1), log_weights.to(x).unsqueeze(1)
     log_unit = -0.5 * (nodes.square().sum(-1) + model.latent_dim * math.log(2 * math.pi))
     parts = []
-    for rows in x.split(max(1, _VALUES_AT_ONCE // (len(nodes) * x[0].numel()))):
-        q = guide.posterior(rows)
+    data_at_once = max(1, _VALUES_AT_ONCE // (len(nodes) * x[0].numel()))
+    for start in range(0, len(x), data_at_once):
+        rows = slice(start, min(start + data_at_once, len(x)))
+        q = rows_of(guide, rows).posterior(x[rows])
         factor = torch.linalg.cholesky(covariance_of(q))
         z = mean_of(q) + (factor @ nodes.unsqueeze(-1)).squeeze(-1)
         log_q = log_unit - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(rows)
+        log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
         parts.append((log_weights + log_joint - log_q).logsumexp(0))
     return torch.cat(parts).double().cpu()

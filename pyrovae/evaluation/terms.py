@@ -1,5 +1,6 @@
 """The ELBO and its two parts, datum by datum."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.registration import check_data, mode, takes_missing, unregistered
+from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.per_datum import rows_of
+from pyrovae.registration import check_data, mode, unregistered
 from pyrovae.training.programs import Program
 
 
@@ -22,10 +25,17 @@ class ELBOTerms:
     Attributes:
         reconstruction: estimates of E_q[log p(x|z)].
         kl: KL(q(z|x) ‖ p(z)), sampled where it has no closed form.
+        stderr_per_datum: standard error of each datum's ELBO due to the draws of z; NaN for a single draw.
     """
 
     reconstruction: Tensor
     kl: Tensor
+    stderr_per_datum: Tensor
+
+    @property
+    def estimate(self) -> Estimate:
+        """The ELBO with its errors, due to the data and to the draws."""
+        return Estimate(self.elbo, self.stderr_per_datum)
 
     @property
     def elbo(self) -> Tensor:
@@ -47,9 +57,8 @@ def elbo_terms(
         seed: of the draws; the caller's random state is left as it was.
         chunk_size: data evaluated at once, which bounds the memory.
     """
-    if takes_missing(model):
-        check_data(x, model, guide)
-    reconstruction, kl = [], []
+    check_data(x, model, guide)
+    reconstruction, kl, stderr = [], [], []
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
         pyro.validation_enabled(False),
@@ -57,11 +66,15 @@ def elbo_terms(
         mode(model, guide, training=False),
     ):
         torch.manual_seed(seed)
-        for chunk in x.split(chunk_size):
-            parts = torch.stack([torch.stack(_terms_at_one_draw(model, guide, chunk)) for _ in range(num_samples)])
+        for start in range(0, len(x), chunk_size):
+            rows = slice(start, min(start + chunk_size, len(x)))
+            here = rows_of(guide, rows)
+            parts = torch.stack([torch.stack(_terms_at_one_draw(model, here, x[rows])) for _ in range(num_samples)])
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))
-    return ELBOTerms(torch.cat(reconstruction), torch.cat(kl))
+            spread = (parts[:, 0] - parts[:, 1]).std(0) if num_samples > 1 else torch.full_like(kl[-1], math.nan)
+            stderr.append(spread / math.sqrt(num_samples))
+    return ELBOTerms(torch.cat(reconstruction), torch.cat(kl), torch.cat(stderr))
 
 
 def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,29 @@
+"""The study's options."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hold each posterior family against the truth: linear-Gaussian models, the synthetic sets, the digits."""
+
+    parts: tuple[str, ...] = ("linear", "failures", "synthetic", "gaps")
+    """Which parts to run, of linear, failures, synthetic, gaps."""
+    dims: tuple[int, ...] = (2, 8, 32)
+    """Latent dimensions of the linear-Gaussian models."""
+    steps: int = 5000
+    """Steps of each training of a linear-Gaussian model with a free decoder; two fifths of them with a fixed one."""
+    seeds: int = 20
+    """Trainings of each family in the count of failures, with seeds 0, 1, …"""
+    epochs: int = 10
+    """Passes over a synthetic training set at the slides' sizes."""
+    num_data: int = 100
+    """Test data to which posteriors are fitted one by one."""
+    out: Path | None = None
+    """Folder for the results; by default a new one under runs/."""
+    publish: bool = False
+    """Also write the study's page, experiments/results/truth.md."""
+    workers: int = min(os.cpu_count() or 1, 8)
+    """Processes, one thread each."""

@@ -1,0 +1,244 @@
+"""How many nats a family, an encoder and the training data cost: the three inference gaps (Cremer et al. 2018)."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+from torch.distributions import kl_divergence
+from tqdm.auto import tqdm
+
+from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
+from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.marginal import LogMarginal, log_marginal
+from pyrovae.evaluation.per_datum import Family, refit
+from pyrovae.evaluation.weights import elbo_estimate
+from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.registration import check_data
+from pyrovae.training import fit
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+
+@dataclass(frozen=True)
+class FamilyGaps:
+    """What one family costs at a fixed decoder, in nats per datum; a gap may come out below 0 by its errors.
+
+    Attributes:
+        family: its name.
+        best_elbo: max over the family of the ELBO, datum by datum.
+        approximation: log p(x) − ``best_elbo``.
+        amortization: ``best_elbo`` − ELBO of the guide as it was given; None for families other than its own.
+        generalization: ELBO of that guide on the training data − on ``x``; None without training data.
+        amortization_refitted: ``amortization`` of an encoder trained anew at the fixed decoder.
+        generalization_refitted: ``generalization`` of that encoder.
+        steps: that the refit of q took.
+    """
+
+    family: str
+    best_elbo: Estimate
+    approximation: Estimate
+    steps: int
+    amortization: Estimate | None = None
+    generalization: "Difference | None" = None
+    amortization_refitted: Estimate | None = None
+    generalization_refitted: "Difference | None" = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of the means of two samples, in nats per datum, with standard errors as in ``Estimate``."""
+
+    mean: float
+    stderr_data: float
+    stderr_monte_carlo: float
+
+
+@dataclass(frozen=True)
+class InferenceGaps:
+    """Gaps of each family; index by the family's name.
+
+    Attributes:
+        log_p: log p(x), from which the approximation gaps are taken.
+        families: one entry a family.
+    """
+
+    log_p: LogMarginal
+    families: tuple[FamilyGaps, ...]
+
+    def __getitem__(self, family: str) -> FamilyGaps:
+        """The entry of that name."""
+        found = {entry.family: entry for entry in self.families}
+        if family not in found:
+            raise KeyError(f"no family {family!r}; there are {', '.join(found)}")
+        return found[family]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a family: each gap with its two standard errors, nats per datum."""
+        rows = []
+        for entry in self.families:
+            row: dict[str, Any] = {"family": entry.family}
+            for name in _GAPS:
+                gap = getattr(entry, name)
+                for column, attribute in (("", "mean"), ("_stderr_data", "stderr_data")):
+                    row[f"{name}{column}"] = float("nan") if gap is None else getattr(gap, attribute)
+                row[f"{name}_stderr_monte_carlo"] = float("nan") if gap is None else gap.stderr_monte_carlo
+            rows.append({**row, "steps": entry.steps})
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        shown = self.to_frame().set_index("family")[list(_GAPS)].dropna(axis=1, how="all")
+        return f"{self.log_p}\n{shown.to_string(float_format='{:.4f}'.format, na_rep='')}"
+
+
+_GAPS = (
+    "best_elbo",
+    "approximation",
+    "amortization",
+    "generalization",
+    "amortization_refitted",
+    "generalization_refitted",
+)
+
+
+def inference_gaps(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    x: Tensor,
+    families: Mapping[str, Family] | Sequence[Family] | None = None,
+    *,
+    train: Tensor | None = None,
+    epochs: int = 20,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    num_particles: int = 8,
+    max_steps: int = 4000,
+    num_samples: int = 1000,
+    log_p: LogMarginal | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> InferenceGaps:
+    """Split log p(x) − ELBO(x) at a frozen decoder into what the family and what the encoder cost.
+
+    For each family, q is fitted anew to every datum, all at once, by Adam on the sticking-the-landing estimator from
+    the guide's posterior means, until the ELBO no longer rises. Log p(x) is then estimated by importance sampling from
+    the best of these q, unless it is given.
+
+    Args:
+        model: the generative model; its parameters stay as they are.
+        guide: its guide; likewise.
+        x: data (num, n), held out from training.
+        families: ``Posterior`` classes or other callables of (in_features, latent_dim), by name or alone; by default
+            every Gaussian one.
+        train: data that the pair was trained on. With them the generalisation gap is measured, and for each family
+            an encoder is trained on them at the frozen decoder, from a copy of the guide's.
+        epochs: of that training.
+        batch_size: of that training.
+        learning_rate: of that training, at the start.
+        num_particles: draws of z per datum and step of a refit.
+        max_steps: steps of a refit at most, before those whose parameters are averaged.
+        num_samples: draws of z per datum for log p(x) and for each ELBO, at least 2.
+        log_p: log p(x) of the same data, from :func:`~pyrovae.log_marginal`, if it is known better.
+        seed: of everything random; the caller's random state is left as it was.
+        progress: whether to show progress bars (on a terminal).
+
+    Raises:
+        ValueError: data that the programs cannot take, or settings that cannot be run.
+        TypeError: programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
+        NoClosedFormError: a family that is not reparameterised.
+    """
+    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
+        raise TypeError("inference_gaps needs a GenerativeModel and an AmortizedGuide")
+    least = {"num_particles": (num_particles, 1), "max_steps": (max_steps, 1), "num_samples": (num_samples, 2)}
+    for name, (value, low) in least.items():
+        if not isinstance(value, int) or value < low:
+            raise ValueError(f"{name} must be an integer of at least {low}, not {value!r}")
+    check_data(x, model, guide)
+    if log_p is not None and len(log_p.per_datum) != len(x):
+        raise ValueError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
+    named = _named(families)
+    model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    x, train = x.double(), None if train is None else train.double()
+    training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "progress": progress}
+
+    def elbo(q: Any, data: Tensor) -> Estimate:
+        return elbo_estimate(model, q, data, num_samples=num_samples, seed=seed + 1)
+
+    amortized = elbo(guide, x)
+    on_train = None if train is None else elbo(guide, train)
+    refits = {}
+    for name, family in tqdm(named.items(), unit="family", disable=None if progress else True):
+        q, steps = refit(model, guide, x, family, num_particles=num_particles, max_steps=max_steps, seed=seed)
+        refits[name] = (q, steps, elbo(q, x))
+    if log_p is None:
+        tightest = max(refits.values(), key=lambda found: found[2].mean)[0]
+        log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=seed + 2)
+    entries = []
+    for name, (_, steps, best) in refits.items():
+        more: dict[str, Any] = {}
+        if _same_family(named[name](1, model.latent_dim), guide.posterior_head):
+            more["amortization"] = best - amortized
+            more["generalization"] = None if on_train is None else _difference(on_train, amortized)
+        if train is not None:
+            again = _refit_encoder(model, guide, named[name], train, seed, **training)
+            ours = elbo(again, x)
+            more["amortization_refitted"] = best - ours
+            more["generalization_refitted"] = _difference(elbo(again, train), ours)
+        entries.append(FamilyGaps(name, best, log_p - best, steps, **more))
+    return InferenceGaps(log_p, tuple(entries))
+
+
+def _refit_encoder(
+    model: GenerativeModel, guide: AmortizedGuide, family: Family, train: Tensor, seed: int, **settings: Any
+) -> AmortizedGuide:
+    """An encoder of that family, trained at the frozen decoder from a copy of the guide's own."""
+    old = guide.posterior_head
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = family(old.in_features, model.latent_dim).to(next(old.parameters()))
+    if _same_family(head, old):
+        head.load_state_dict(old.state_dict())
+    again = AmortizedGuide(copy.deepcopy(guide.encoder), head)
+    elbo: ELBO = AnalyticELBO() if _has_closed_form(head, model) else MonteCarloELBO()
+    fit(model, again, train, elbo, seed=seed, **settings)
+    return again.eval()
+
+
+def _same_family(head: Posterior, other: Posterior) -> bool:
+    ours, theirs = ({**h.config(), "in_features": None} for h in (head, other))
+    return type(head) is type(other) and ours == theirs
+
+
+@torch.no_grad()
+def _has_closed_form(head: Posterior, model: GenerativeModel) -> bool:
+    try:
+        kl_divergence(head(next(head.parameters()).new_zeros(1, head.in_features)), model.prior_distribution())
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _difference(first: Estimate, second: Estimate) -> Difference:
+    return Difference(
+        first.mean - second.mean,
+        math.hypot(first.stderr_data, second.stderr_data),
+        math.hypot(first.stderr_monte_carlo, second.stderr_monte_carlo),
+    )
+
+
+def _named(families: Mapping[str, Family] | Sequence[Family] | None) -> dict[str, Family]:
+    if families is None:
+        return {name: family for name, family in POSTERIORS.items() if name != "flow"}
+    if isinstance(families, Mapping):
+        return dict(families)
+    if isinstance(families, str) or any(isinstance(family, str) for family in families):
+        raise TypeError(
+            f"families must be Posterior classes, not the names {families!r}; see pyrovae.posteriors.POSTERIORS"
+        )
+    return {getattr(family, "__name__", type(family).__name__): family for family in families}

@@ -1,0 +1,190 @@
+"""A guide with parameters of its own for every datum: what an encoder would say at its very best."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from pyrovae.distributions import mean_of
+from pyrovae.elbo import StickingTheLandingELBO
+from pyrovae.posteriors import Posterior
+from pyrovae.registration import cannot_run, mode, unregistered
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+Family = Callable[[int, int], Posterior]
+
+_BLOCK = 50
+"""Steps between two looks at the loss."""
+
+_RATES = (0.05, 0.015, 0.005)
+"""Adam's learning rates, each until the loss no longer falls."""
+
+_AVERAGED_STEPS, _AVERAGED_RATE = 1000, 0.002
+"""Steps at the end whose parameters are averaged, which takes out their noise."""
+
+
+class PerDatumGuide(nn.Module):
+    """q_i(z) of one family for each datum i, its parameters free: a Pyro guide without an encoder.
+
+    Args:
+        family: ``Posterior`` class or another callable of (in_features, latent_dim).
+        loc: where to start each mean, shape (num, latent_dim).
+
+    Raises:
+        ValueError: the family's head has a parameter outside linear layers, of which there cannot be one a datum.
+    """
+
+    def __init__(self, family: Family, loc: Tensor) -> None:
+        super().__init__()
+        num, latent_dim = loc.shape
+        head = family(1, latent_dim).to(loc)
+        for parameter in head.parameters():
+            parameter.requires_grad_(False)
+        self.head = _per_datum(head, num)
+        own = {
+            id(p) for module in self.head.modules() if isinstance(module, _LinearPerDatum) for p in module.parameters()
+        }
+        for name, parameter in self.head.named_parameters():
+            if id(parameter) not in own:
+                raise ValueError(f"{type(head).__name__} has the parameter {name} outside linear layers")
+        loc_head = getattr(self.head, "loc_head", None)
+        if isinstance(loc_head, _LinearPerDatum):
+            with torch.no_grad():
+                loc_head.bias.copy_(loc)
+        self.register_buffer("_features", loc.new_zeros(num, 1))
+
+    def __len__(self) -> int:
+        return len(self.get_buffer("_features"))
+
+    def posterior(self, x: Tensor | None = None) -> TorchDistribution:
+        """q_i(z) of all data, batch shape (num,); x itself is not looked at."""
+        return self.head(self.get_buffer("_features"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The Pyro program for the data x (num, n) whose posteriors these are."""
+        if len(x) != len(self):
+            raise ValueError(f"this guide is for {len(self)} data of its own, not for {len(x)}; see select")
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", self.posterior())
+
+    def select(self, rows: slice) -> "PerDatumGuide":
+        """The guide of some of the data."""
+        part = copy.deepcopy(self)
+        for module in part.modules():
+            if isinstance(module, _LinearPerDatum):
+                module.weight = nn.Parameter(module.weight[rows])
+                module.bias = nn.Parameter(module.bias[rows])
+        part.register_buffer("_features", part.get_buffer("_features")[rows])
+        return part
+
+
+class _LinearPerDatum(nn.Module):
+    """A linear layer for each datum, all the same at first: (*batch, num, in) -> (*batch, num, out)."""
+
+    mask: Tensor | None
+
+    def __init__(self, linear: nn.Linear, num: int) -> None:
+        super().__init__()
+        bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
+        self.weight = nn.Parameter(linear.weight.detach().expand(num, -1, -1).clone())
+        self.bias = nn.Parameter(bias.detach().expand(num, -1).clone())
+        mask: Any = getattr(linear, "mask", None)  # of a flow's autoregressive layer
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        return torch.einsum("noi,...ni->...no", weight, inputs) + self.bias
+
+
+def _per_datum(module: nn.Module, num: int) -> Any:
+    """The module with a linear layer for each datum in place of each linear layer."""
+    if isinstance(module, nn.Linear):
+        return _LinearPerDatum(module, num)
+    for name, child in module.named_children():
+        setattr(module, name, _per_datum(child, num))
+    return module
+
+
+AnyGuide = AmortizedGuide | PerDatumGuide
+
+
+def rows_of(guide: Any, rows: slice) -> Any:
+    """The guide for some of the data: one that has parameters for each takes theirs."""
+    return guide.select(rows) if isinstance(guide, PerDatumGuide) else guide
+
+
+def refit(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    x: Tensor,
+    family: Family,
+    *,
+    num_particles: int = 8,
+    max_steps: int = 4000,
+    seed: int = 0,
+) -> tuple[PerDatumGuide, int]:
+    """Maximise the ELBO over the family's members datum by datum, the model as it is.
+
+    Each learning rate is kept until the mean over 50 steps no longer rises by more than twice its noise; the parameters
+    of 1000 further steps are averaged.
+
+    Returns:
+        The fitted guide of these data, and the number of steps.
+    """
+    estimator = StickingTheLandingELBO(num_particles=num_particles, vectorize_particles=num_particles > 1)
+    with (
+        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        pyro.validation_enabled(False),
+        unregistered(),
+        mode(model, guide, training=False),
+    ):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            try:
+                loc = mean_of(guide.posterior(x))
+            except (RuntimeError, ValueError) as error:
+                raise cannot_run(x, error) from error
+        q = PerDatumGuide(family, loc)
+        parameters = [p for p in q.parameters() if p.requires_grad]
+        steps = 0
+        for rate in _RATES:
+            optimizer = torch.optim.Adam(parameters, lr=rate)
+            before = None
+            while steps < max_steps:
+                losses = torch.stack([_step(estimator, model, q, x, optimizer) for _ in range(_BLOCK)])
+                steps += _BLOCK
+                mean, noise = losses.mean(), losses.diff().std() / math.sqrt(2 * _BLOCK)
+                if before is not None and mean > before - 2 * noise:
+                    break
+                before = mean
+        averaged = [torch.zeros_like(p) for p in parameters]
+        optimizer = torch.optim.Adam(parameters, lr=_AVERAGED_RATE)
+        for i in range(min(_AVERAGED_STEPS, max_steps)):
+            _step(estimator, model, q, x, optimizer)
+            for mean, parameter in zip(averaged, parameters, strict=True):
+                mean += (parameter.detach() - mean) / (i + 1)
+            steps += 1
+        with torch.no_grad():
+            for mean, parameter in zip(averaged, parameters, strict=True):
+                parameter.copy_(mean)
+    return q, steps
+
+
+def _step(
+    estimator: StickingTheLandingELBO,
+    model: GenerativeModel,
+    q: PerDatumGuide,
+    x: Tensor,
+    optimizer: torch.optim.Optimizer,
+) -> Tensor:
+    """One step; the loss before it, in nats per datum."""
+    optimizer.zero_grad()
+    loss = estimator.differentiable_loss(model, q, x)
+    loss.backward()
+    optimizer.step()
+    return loss.detach() / len(x)
