@@ -27,7 +27,13 @@ from pyrovae.elbo import (
 )
 from pyrovae.evaluation import active_directions, elbo_terms, gradient_statistics, log_marginal
 from pyrovae.io import load, save
-from pyrovae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from pyrovae.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
 from pyrovae.posteriors import (
     AR1Posterior,
     DiagonalPosterior,
@@ -59,7 +65,9 @@ __all__ = [
     "BernoulliLikelihood",
     "CannotCompileError",
     "CannotTraceError",
+    "CategoricalLikelihood",
     "ClosedFormEntropyELBO",
+    "ContinuousBernoulliLikelihood",
     "DiagonalPosterior",
     "DoublyReparameterizedELBO",
     "FlowPosterior",

@@ -70,6 +70,15 @@ class GenerativeModel(Program):
         """p(x|z) for z (*batch, latent_dim)."""
         return self.likelihood(self.decoder(z))
 
+    @torch.no_grad()
+    def check_data(self, x: Tensor) -> None:
+        """Raise a ValueError unless every datum of x (num, n) lies where the likelihood has a density."""
+        _check_width("x", x, self.likelihood.n, "the likelihood")
+        with pyro.validation_enabled(True):
+            p = self.conditional(self.get_buffer("_standard_loc").unsqueeze(0))
+            for rows in x.split(4096):
+                p.log_prob(rows)
+
     def forward(self, x: Tensor | None = None, num: int | None = None) -> Tensor:
         """The Pyro program: conditioned on x (num, n), or drawing ``num`` data."""
         if (x is None) == (num is None):

@@ -30,6 +30,8 @@ class LogMarginal:
         effective_sample_size: (Σ w)² / Σ w² of each datum's weights, shape (num,).
         gain_of_doubling: what the second half of the draws added to each estimate, shape (num,). What more draws
             could add is about as much again if the bias falls as 1/num_samples, and more if slower.
+        is_density: whether p(x|z) is a probability or a density of x. If not (a Bernoulli with soft targets), these
+            are estimates of log ∫ p(z) exp(−cross-entropy(x, z)) dz, which no log p(x) can be compared with.
         quadrature_error: of a grid, how much halving its points along each dimension changes each estimate, shape
             (num,); None where it was sampled. A grid has no Monte Carlo error, and the other fields are NaN there.
     """
@@ -39,12 +41,14 @@ class LogMarginal:
     effective_sample_size: Tensor
     gain_of_doubling: Tensor
     quadrature_error: Tensor | None = None
+    is_density: bool = True
 
     def __str__(self) -> str:
         errors = f"± {self.stderr_data:.2g} (which data), ± {self.stderr_monte_carlo:.2g} (Monte Carlo)"
         if self.quadrature_error is not None:
             errors = f"± {self.stderr_data:.2g} (which data), ± {self.quadrature_error.mean().item():.2g} (grid)"
-        return f"log p(x) = {self.mean:.6g} {errors} nats per datum, {len(self.per_datum)} data"
+        what = "log p(x)" if self.is_density else "cross-entropy bound (no density, not log p(x))"
+        return f"{what} = {self.mean:.6g} {errors} nats per datum, {len(self.per_datum)} data"
 
     @property
     def mean(self) -> float:
@@ -101,8 +105,9 @@ def log_marginal(
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
-        ValueError: an unknown method, no samples, data that the programs cannot take, or a grid for more than
-            three latent dimensions or for programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
+        ValueError: an unknown method, no samples, data that the programs cannot take or that lie outside the
+            likelihood's support, or a grid for more than three latent dimensions or for programs that are not
+            ``GenerativeModel`` and ``AmortizedGuide``.
         NoClosedFormError: a latent site outside the data plate, or one that is not reparameterised.
     """
     if method not in ("importance", "quadrature"):
@@ -110,10 +115,18 @@ def log_marginal(
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
     check_data(x)
+    is_density = True
+    if isinstance(model, GenerativeModel):
+        is_density = model.likelihood.is_density
+        try:
+            with mode(model, training=False):
+                model.check_data(x)
+        except (RuntimeError, ValueError) as error:
+            raise cannot_run(x, error) from error
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
     if method == "quadrature":
-        return _on_a_grid(model, guide, x, num_points, center)
+        return _on_a_grid(model, guide, x, num_points, center, is_density)
     data_at_once = min(len(x), 1024)
     draws_at_once = max(1, min(num_samples, _ROWS_AT_ONCE // data_at_once))
     # two halves, each in passes of at most so many draws
@@ -153,14 +166,16 @@ def log_marginal(
     effective = (2 * first - second).exp()
     if num_samples == 1:
         unknown = torch.full_like(first, math.nan)
-        return LogMarginal(per_datum, unknown, effective, unknown)
+        return LogMarginal(per_datum, unknown, effective, unknown, is_density=is_density)
     relative_variance = (1 / effective - 1 / num_samples).clamp_min(0) * num_samples / (num_samples - 1)
     counts = torch.tensor([first_half, num_samples - first_half], dtype=torch.float64).unsqueeze(-1)
     gain = per_datum - (halves[:, 0] - counts.log()).mean(0)
-    return LogMarginal(per_datum, relative_variance.sqrt(), effective, gain)
+    return LogMarginal(per_datum, relative_variance.sqrt(), effective, gain, is_density=is_density)
 
 
-def _on_a_grid(model: Program, guide: Program, x: Tensor, num_points: int, center: str) -> LogMarginal:
+def _on_a_grid(
+    model: Program, guide: Program, x: Tensor, num_points: int, center: str, is_density: bool
+) -> LogMarginal:
     if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
         raise ValueError("quadrature needs a GenerativeModel and an AmortizedGuide; use method='importance'")
     if model.latent_dim > MAX_LATENT_DIM:
@@ -183,7 +198,7 @@ def _on_a_grid(model: Program, guide: Program, x: Tensor, num_points: int, cente
         except (RuntimeError, ValueError) as error:
             raise cannot_run(x, error) from error
     nothing = torch.full_like(fine, math.nan)
-    return LogMarginal(fine, torch.zeros_like(fine), nothing, nothing, (fine - coarse).abs())
+    return LogMarginal(fine, torch.zeros_like(fine), nothing, nothing, (fine - coarse).abs(), is_density)
 
 
 def _log_weights(model: Program, guide: Program, x: Tensor, num: int, max_plate_nesting: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae.registration import mode, unregistered
 from pyrovae.training.programs import Program
+from pyrovae.vae import GenerativeModel
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ def elbo_terms(
         num_samples: draws of z per datum.
         seed: of the draws; the caller's random state is left as it was.
         chunk_size: data evaluated at once, which bounds the memory.
+
+    Raises:
+        ValueError: data outside the likelihood's support, such as grey values under a Bernoulli.
     """
     reconstruction, kl = [], []
     with (
@@ -54,6 +58,8 @@ def elbo_terms(
         unregistered(),
         mode(model, guide, training=False),
     ):
+        if isinstance(model, GenerativeModel):
+            model.check_data(x)
         torch.manual_seed(seed)
         for chunk in x.split(chunk_size):
             parts = torch.stack([torch.stack(_terms_at_one_draw(model, guide, chunk)) for _ in range(num_samples)])

@@ -2,6 +2,14 @@
 
 from pyrovae.likelihoods.base import Likelihood
 from pyrovae.likelihoods.bernoulli import BernoulliLikelihood
+from pyrovae.likelihoods.categorical import CategoricalLikelihood
+from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from pyrovae.likelihoods.gaussian import GaussianLikelihood
 
-__all__ = ["BernoulliLikelihood", "GaussianLikelihood", "Likelihood"]
+__all__ = [
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "GaussianLikelihood",
+    "Likelihood",
+]

@@ -14,7 +14,13 @@ class Likelihood(ConfigurableModule, ABC):
     Args:
         in_features: width of the decoder's features.
         n: dimension of x.
+
+    Attributes:
+        is_density: whether log p(x|z) is a log-probability or a log-density of x, so that bounds of log p(x) can be
+            compared; a cross-entropy with soft targets is not.
     """
+
+    is_density = True
 
     def __init__(self, in_features: int, n: int) -> None:
         super().__init__()
