@@ -19,7 +19,16 @@ def test_posterior(name):
 
 
 @pytest.mark.parametrize(
-    "make", [pv.GaussianLikelihood, partial(pv.GaussianLikelihood, scale=0.3), pv.BernoulliLikelihood]
+    "make",
+    [
+        pv.GaussianLikelihood,
+        partial(pv.GaussianLikelihood, scale=0.3),
+        pv.BernoulliLikelihood,
+        partial(pv.BernoulliLikelihood, soft_targets=True),
+        pv.ContinuousBernoulliLikelihood,
+        partial(pv.CategoricalLikelihood, num_classes=4),
+        partial(pv.CategoricalLikelihood, num_classes=3, one_hot=True),
+    ],
 )
 def test_likelihood(make):
     check_likelihood(make)

@@ -74,9 +74,9 @@ def locate(file: PublishedFile) -> Path:
             f"cannot be downloaded ({error}); go on line, or put it into either folder"
         ) from None
     except OSError as error:
+        reason = error.strerror or str(error).split(" | ")[0]
         raise OSError(
-            f"cannot write {file.name} to the cache {path.parent}: {error.strerror or error}; name another folder in "
-            "PYROVAE_CACHE"
+            f"cannot write {file.name} to the cache {path.parent}: {reason}; name another folder in PYROVAE_CACHE"
         ) from None
     return path
 
@@ -89,6 +89,7 @@ def _download(file: PublishedFile, path: Path) -> None:
         OSError: the cache cannot be written to.
     """
     import pooch
+    from requests import RequestException
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,12 +109,10 @@ def _download(file: PublishedFile, path: Path) -> None:
             try:
                 pooch.retrieve(mirror + file.name, f"sha256:{file.sha256}", file.name, path.parent, downloader=fetch)
                 return
-            except ValueError:
-                reasons.append(f"{mirror} has another file of that name, or broke off")
-            except OSError as error:
-                if error.errno is not None:  # of this machine; the net's errors come without a number
-                    raise
+            except RequestException as error:
                 reasons.append(f"{mirror}: {_in_a_word(error)}")
+            except ValueError:
+                reasons.append(f"{mirror} has another file of that name")
     finally:
         logger.setLevel(level)
     raise FileNotFoundError("; ".join(reasons))

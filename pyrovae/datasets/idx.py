@@ -36,7 +36,9 @@ def read_idx(path: str | Path) -> Tensor:
                 raise ValueError(f"{path} is torn: it ends within the header of an IDX file")
             shape = [int.from_bytes(header[i : i + 4], "big") for i in range(0, len(header), 4)]
             size = math.prod(shape)
-            content = file.read(size + 1)
+            content = bytearray()
+            while piece := file.read(min(2**20, size + 1 - len(content))):  # a damaged header may ask for anything
+                content += piece
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is torn or no gzip file ({reason}); get it again") from None
@@ -45,4 +47,4 @@ def read_idx(path: str | Path) -> Tensor:
         raise ValueError(
             f"{path} does not hold what its header says: {size} bytes of shape {tuple(shape)}, but {much}; get it again"
         )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape) if size else torch.empty(shape).byte()
+    return torch.frombuffer(content, dtype=torch.uint8).view(shape) if size else torch.empty(shape).byte()

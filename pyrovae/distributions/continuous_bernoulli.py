@@ -26,8 +26,8 @@ class ContinuousBernoulli(TorchDistribution):
         validate_args: whether to check the values.
 
     Example:
-        >>> ContinuousBernoulli(torch.zeros(3)).log_prob(torch.tensor([0.0, 0.3, 1.0]))  # uniform
-        tensor([0., 0., 0.])
+        >>> ContinuousBernoulli(torch.tensor([0.0, 40.0])).mean  # uniform, and near the right end
+        tensor([0.5000, 0.9750])
     """
 
     arg_constraints = {"logits": constraints.real}  # noqa: RUF012  # as in PyTorch

@@ -1,6 +1,7 @@
 """Bernoulli likelihood for binary data, and the cross-entropy of grey values."""
 
-from pyro.distributions import Bernoulli, Independent, constraints
+import pyro.distributions as dist
+from pyro.distributions import Independent, constraints
 from torch import Tensor, nn
 
 from pyrovae.likelihoods.base import Likelihood
@@ -27,12 +28,12 @@ class BernoulliLikelihood(Likelihood):
 
     def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""
-        distribution = _OfSoftTargets if self.soft_targets else _OfBinaryData
+        distribution = SoftTargetBernoulli if self.soft_targets else Bernoulli
         return distribution(logits=self.logits_head(features)).to_event(1)
 
 
-class _OfBinaryData(Bernoulli):
-    """A Bernoulli that says how to mend data other than 0 and 1."""
+class Bernoulli(dist.Bernoulli):
+    """Pyro's, which says how to mend data other than 0 and 1."""
 
     def _validate_sample(self, value: Tensor) -> None:
         other = (value != 0) & (value != 1)
@@ -45,7 +46,7 @@ class _OfBinaryData(Bernoulli):
         super()._validate_sample(value)
 
 
-class _OfSoftTargets(Bernoulli):
+class SoftTargetBernoulli(dist.Bernoulli):
     """The cross-entropy of values in [0, 1]; its draws are binary, its mean is grey."""
 
     support = constraints.unit_interval

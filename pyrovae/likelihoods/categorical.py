@@ -1,7 +1,8 @@
 """Categorical likelihood for classes and quantised levels."""
 
+import pyro.distributions as dist
 import torch
-from pyro.distributions import Categorical, Independent, OneHotCategorical, TransformedDistribution
+from pyro.distributions import Independent, TransformedDistribution
 from torch import Tensor, nn
 from torch.distributions.transforms import ReshapeTransform
 
@@ -34,13 +35,13 @@ class CategoricalLikelihood(Likelihood):
         """p(x|z) for features (*batch, in_features)."""
         logits = self.logits_head(features).unflatten(-1, (-1, self.num_classes))
         if not self.one_hot:
-            return _Levels(logits=logits).to_event(1)
-        blocks = _Blocks(logits=logits).to_event(1)
+            return Categorical(logits=logits).to_event(1)
+        blocks = OneHotCategorical(logits=logits).to_event(1)
         return TransformedDistribution(blocks, ReshapeTransform(logits.shape[-2:], torch.Size([self.n])))
 
 
-class _Levels(Categorical):
-    """A categorical whose draws have the parameters' dtype, as data do."""
+class Categorical(dist.Categorical):
+    """Pyro's, whose draws have the parameters' dtype, as data do, and which says how to mend other data."""
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in PyTorch
         return super().sample(sample_shape).to(self.logits.dtype)
@@ -56,8 +57,8 @@ class _Levels(Categorical):
         super()._validate_sample(value)
 
 
-class _Blocks(OneHotCategorical):
-    """A one-hot categorical that says what is wrong with data."""
+class OneHotCategorical(dist.OneHotCategorical):
+    """Pyro's, which says how to mend other data."""
 
     def _validate_sample(self, value: Tensor) -> None:
         other = (((value != 0) & (value != 1)).any(-1)) | (value.sum(-1) != 1)
