@@ -44,6 +44,7 @@ class Categorical(dist.Categorical):
     """Pyro's, whose draws have the parameters' dtype, as data do, and which says how to mend other data."""
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in PyTorch
+        """Draws of classes, shape (*sample, *batch)."""
         return super().sample(sample_shape).to(self.logits.dtype)
 
     def _validate_sample(self, value: Tensor) -> None:
