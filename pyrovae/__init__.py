@@ -41,6 +41,8 @@ from pyrovae.io import load, load_preprocessing, save
 from pyrovae.likelihoods import (
     AR1GaussianLikelihood,
     BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
     FullCovarianceGaussianLikelihood,
     GaussianLikelihood,
     Likelihood,
@@ -78,7 +80,9 @@ __all__ = [
     "BernoulliLikelihood",
     "CannotCompileError",
     "CannotTraceError",
+    "CategoricalLikelihood",
     "ClosedFormEntropyELBO",
+    "ContinuousBernoulliLikelihood",
     "DiagonalPosterior",
     "DoublyReparameterizedELBO",
     "FlowPosterior",

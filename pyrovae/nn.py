@@ -93,6 +93,115 @@ class ImputeMissing(ConfigurableModule):
         return self.encoder(torch.cat([filled, missing.to(x.dtype)], dim=-1) if self.indicate else filled)
 
 
+class ConvEncoder(ConfigurableModule):
+    """Convolutions of stride 2 with ReLU after each: images (*batch, in_channels·side²) -> (*batch, out_features).
+
+    Images come flat, channel by channel and row by row. Each 3 × 3 convolution halves the side, rounded up; what
+    the last gives comes flat too.
+
+    Args:
+        *channels: of each convolution, at least one.
+        side: height and width of an image.
+        in_channels: 1 for grey images, 3 for coloured ones.
+
+    Example:
+        >>> import torch
+        >>> encoder = ConvEncoder(32, 64, side=28)  # 28 -> 14 -> 7
+        >>> encoder.out_features, encoder(torch.zeros(5, 784)).shape
+        (3136, torch.Size([5, 3136]))
+    """
+
+    def __init__(self, *channels: int, side: int, in_channels: int = 1) -> None:
+        super().__init__()
+        _check_sizes("channels", *channels, side=side, in_channels=in_channels)
+        self.channels, self.side, self.in_channels = channels, side, in_channels
+        layers: list[nn.Module] = [nn.Unflatten(-1, (in_channels, side, side))]
+        for fan_in, fan_out in itertools.pairwise((in_channels, *channels)):
+            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+
+    @property
+    def out_features(self) -> int:
+        """Width of the features it returns."""
+        return self.channels[-1] * _halved(self.side, len(self.channels))[-1] ** 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (*batch, out_features) of images x."""
+        return _on_rows(self.layers, x)
+
+
+class ConvDecoder(ConfigurableModule):
+    """A dense layer and transposed convolutions of stride 2: z (*batch, in_features) -> (*batch, out_features).
+
+    It goes the way of :class:`ConvEncoder` back: each 3 × 3 convolution doubles the side, and the last gives
+    ``out_channels`` maps of side × side. ReLU stands after all but the last, whose maps a likelihood's dense head
+    reads.
+
+    Args:
+        in_features: width of z.
+        *channels: of the maps before each convolution, at least one.
+        side: height and width of the maps it returns.
+        out_channels: number of these maps.
+
+    Example:
+        >>> import torch
+        >>> decoder = ConvDecoder(2, 64, 32, side=28)  # 7 -> 14 -> 28
+        >>> decoder.out_features, decoder(torch.zeros(5, 2)).shape
+        (784, torch.Size([5, 784]))
+    """
+
+    def __init__(self, in_features: int, *channels: int, side: int, out_channels: int = 1) -> None:
+        super().__init__()
+        _check_sizes("channels", *channels, in_features=in_features, side=side, out_channels=out_channels)
+        self.sizes, self.side, self.out_channels = (in_features, *channels), side, out_channels
+        sides = _halved(side, len(channels))[::-1]
+        layers: list[nn.Module] = [
+            nn.Linear(in_features, channels[0] * sides[0] ** 2),
+            nn.Unflatten(-1, (channels[0], sides[0], sides[0])),
+        ]
+        maps, doubled = (*channels, out_channels), itertools.pairwise(sides)
+        for (fan_in, fan_out), (small, large) in zip(itertools.pairwise(maps), doubled, strict=True):
+            spare = large - (2 * small - 1)
+            convolution = nn.ConvTranspose2d(fan_in, fan_out, 3, stride=2, padding=1, output_padding=spare)
+            layers += [nn.ReLU(), convolution]
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments by name."""
+        return {"*": list(self.sizes), "side": self.side, "out_channels": self.out_channels}
+
+    @property
+    def out_features(self) -> int:
+        """Width of the features it returns."""
+        return self.out_channels * self.side**2
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Features (*batch, out_features) of z."""
+        return _on_rows(self.layers, z)
+
+
+def _check_sizes(name: str, *sizes: int, **named: int) -> None:
+    if not sizes:
+        raise ValueError(f"give at least one number of {name}")
+    for key, value in [*((name, size) for size in sizes), *named.items()]:
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key} must be positive integers, not {value!r}")
+
+
+def _halved(side: int, times: int) -> list[int]:
+    """The side, and what is left of it each time it is halved, rounded up."""
+    sides = [side]
+    for _ in range(times):
+        sides.append(-(-sides[-1] // 2))
+    return sides
+
+
+def _on_rows(layers: nn.Module, x: Tensor) -> Tensor:
+    """Layers that take rows (num, features), on (*batch, features)."""
+    features = layers(x.reshape(-1, x.shape[-1]))
+    return features.reshape(*x.shape[:-1], features.shape[-1])
+
+
 def positive(raw: Tensor, floor: float = 1e-6) -> Tensor:
     """softplus(raw) + floor: a scale that cannot reach 0, where its logarithm would be −∞."""
     return F.softplus(raw) + floor

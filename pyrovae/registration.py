@@ -84,7 +84,7 @@ def takes_missing(model: Callable[..., Any]) -> bool:
 
 
 def check_values(name: str, x: Tensor, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
-    """Raise a ValueError that names the first value of x (num, …) which is not finite or which p(x|z) cannot score.
+    """Raise a ValueError that names the first value of x (num, …) which is not finite.
 
     NaN is allowed where the model takes missing values, if the guide draws finite z for them.
     """
@@ -98,9 +98,6 @@ def check_values(name: str, x: Tensor, model: Callable[..., Any], guide: Callabl
             f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
             f"(counted from 0); {advice}"
         )
-    check_support = getattr(model, "check_support", None)
-    if check_support is not None and x.dim() == 2:
-        check_support(name, x)
     incomplete = x.isnan().reshape(len(x), -1).any(1)
     if incomplete.any():
         _check_guide_takes_missing(name, x, guide, int(incomplete.nonzero()[0]))
@@ -125,6 +122,12 @@ def _check_guide_takes_missing(name: str, x: Tensor, guide: Callable[..., Any], 
         )
 
 
+def check_support(name: str, x: Tensor, model: Callable[..., Any]) -> None:
+    """Raise a ValueError that names the first value of x (num, …) which p(x|z) cannot score, where the model knows."""
+    if hasattr(model, "check_support"):
+        model.check_support(name, x)
+
+
 def check_data(x: Any, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
     """Raise unless x is a tensor (num, …) of at least one datum, all of it what the model can score."""
     if not isinstance(x, Tensor):
@@ -132,3 +135,4 @@ def check_data(x: Any, model: Callable[..., Any], guide: Callable[..., Any]) -> 
     if x.dim() < 1 or len(x) == 0:
         raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
     check_values("x", x, model, guide)
+    check_support("x", x, model)

@@ -292,7 +292,10 @@ def evaluate(
         "test_effective_sample_size": marginal.effective_sample_size.median().item(),
         "active_directions": active_directions(guide, test),
     }
-    notes = ["posterior collapsed"] if metrics["active_directions"] == 0 else []
+    if not marginal.is_density:
+        metrics |= {name: math.nan for name in metrics if name.startswith("test_log_marginal")}
+    notes = [] if marginal.is_density else ["cross-entropy bound of soft targets, no log p(x)"]
+    notes += ["posterior collapsed"] if metrics["active_directions"] == 0 else []
     if truth is not None:
         gap = truth.log_density(test) - terms.elbo
         metrics |= {"nats_above_truth": gap.mean().item(), "nats_above_truth_stderr": _stderr(gap)}

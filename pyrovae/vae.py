@@ -81,7 +81,8 @@ class GenerativeModel(Program):
 
     def check_support(self, name: str, x: Tensor) -> None:
         """Raise a ValueError that names the first value of x (num, n) which the likelihood cannot score."""
-        self.likelihood.check_support(name, x)
+        if x.dim() == 2 and x.shape[1] == self.likelihood.n:  # what else is wrong, the program says itself
+            self.likelihood.check_support(name, x)
 
     def forward(self, x: Tensor | None = None, num: int | None = None) -> Tensor:
         """The Pyro program: conditioned on x (num, n), or drawing ``num`` data."""

@@ -41,10 +41,10 @@ def fit(model, guide, x, elbo, engine, **settings):
     return pv.fit(model, guide, x, elbo, engine=engine, progress=False, **settings)
 
 
-def as_graph(model, guide, x, elbo, settings):
+def as_graph(model, guide, x, elbo, settings, **options):
     """Losses of the graph run step by step, without the compiler."""
     parameters = [*model.parameters(), *guide.parameters()]
-    trainer = Trainer([(model, guide)], x, elbo, settings, engine="eager", progress=False)
+    trainer = Trainer([(model, guide)], x, elbo, settings, engine="eager", progress=False, **options)
     with trainer._scope(), pyro.validation_enabled(False):
         trainer.engine = CompiledEngine([(model, guide)], elbo, [parameters], settings, trainer.x)
         assert trainer.engine.name == "graph"

@@ -21,7 +21,12 @@ def test_posterior(name):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_likelihood(name):
-    check_likelihood(LIKELIHOODS[name], gaussian=name != "bernoulli", n=4)
+    check_likelihood(LIKELIHOODS[name], gaussian="bernoulli" not in name, n=4)
+
+
+@pytest.mark.parametrize("options", [{"num_classes": 4}, {"num_classes": 3, "one_hot": True}])
+def test_categorical_likelihood(options):
+    check_likelihood(partial(pv.CategoricalLikelihood, **options))
 
 
 def test_likelihoods_of_one_channel_and_of_a_fixed_scale():

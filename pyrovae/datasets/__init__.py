@@ -1,6 +1,7 @@
 """Data sets: synthetic ones, images, spectra, and what prepares and splits them."""
 
-from pyrovae.datasets.images import digits
+from pyrovae.datasets.idx import read_idx
+from pyrovae.datasets.images import IMAGES, ImageDataset, binarize, digits, fashion_mnist, mnist, split_digits
 from pyrovae.datasets.preprocessing import (
     MultiplicativeScatterCorrection,
     Pipeline,
@@ -15,7 +16,9 @@ from pyrovae.datasets.splitting import split_by_group, split_into_blocks, split_
 from pyrovae.datasets.synthetic import SYNTHETIC, SyntheticDataset
 
 __all__ = [
+    "IMAGES",
     "SYNTHETIC",
+    "ImageDataset",
     "MultiplicativeScatterCorrection",
     "Pipeline",
     "Preprocessing",
@@ -26,9 +29,14 @@ __all__ = [
     "StandardNormalVariate",
     "Standardize",
     "SyntheticDataset",
+    "binarize",
     "digits",
+    "fashion_mnist",
+    "mnist",
+    "read_idx",
     "read_spectra",
     "split_by_group",
+    "split_digits",
     "split_into_blocks",
     "split_randomly",
 ]

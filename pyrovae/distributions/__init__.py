@@ -1,8 +1,9 @@
-"""Structured Gaussian distributions and the Kullback–Leibler divergences between them."""
+"""Structured Gaussian distributions, the Kullback–Leibler divergences between them, and the continuous Bernoulli."""
 
 from pyrovae.distributions import kl as kl  # registers the divergences
 from pyrovae.distributions.ar1 import AR1Normal, bounded_fisher_z
 from pyrovae.distributions.cholesky import CholeskyNormal, fill_scale_tril, tril_position
+from pyrovae.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyrovae.distributions.isotropic import IsotropicNormal
 from pyrovae.distributions.low_rank import LowRankNormal
 from pyrovae.distributions.moments import covariance_of, mean_of
@@ -11,6 +12,7 @@ from pyrovae.distributions.partial import PartiallyObserved
 __all__ = [
     "AR1Normal",
     "CholeskyNormal",
+    "ContinuousBernoulli",
     "IsotropicNormal",
     "LowRankNormal",
     "PartiallyObserved",

@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyro
 import torch
@@ -44,6 +44,8 @@ class LogMarginal(Estimate):
         acceptance: of annealing's transitions, the share accepted, shape (num,).
         quadrature_error: of a grid, how much halving its points along each dimension changes each estimate, shape
             (num,); None where it was sampled. A grid has no Monte Carlo error, and what concerns draws is NaN there.
+        is_density: whether p(x|z) is a probability or a density of x. If not (a Bernoulli with soft targets), these
+            are estimates of log ∫ p(z) exp(−cross-entropy(x, z)) dz, which no log p(x) can be compared with.
         bound: ``"lower"`` or ``"upper"``, on which side of log p(x) the estimates lie in expectation; None of a grid.
     """
 
@@ -54,6 +56,7 @@ class LogMarginal(Estimate):
     acceptance: Tensor | None = None
     quadrature_error: Tensor | None = None
     bound: str | None = "lower"
+    is_density: bool = True
 
     @classmethod
     def exact(cls, per_datum: Tensor, quadrature_error: Tensor | None = None) -> "LogMarginal":
@@ -75,7 +78,8 @@ class LogMarginal(Estimate):
         side = {"lower": "≥", "upper": "≤", None: "="}[self.bound]
         num_bad = int(self.unreliable.sum())
         bad = f", {num_bad} with a bad k̂" if num_bad else ""
-        return f"log p(x) {side} {self.mean:.6g} {errors} nats per datum, {len(self.per_datum)} data{bad}"
+        what = "log p(x)" if self.is_density else "cross-entropy bound (no density, not log p(x))"
+        return f"{what} {side} {self.mean:.6g} {errors} nats per datum, {len(self.per_datum)} data{bad}"
 
 
 @torch.no_grad()
@@ -165,16 +169,18 @@ def log_marginal(
     ):
         torch.manual_seed(seed)
         if method == "importance":
-            return _by_importance(model, guide, x, num_samples, max_plate_nesting, progress)
-        if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide | PerDatumGuide):
+            found = _by_importance(model, guide, x, num_samples, max_plate_nesting, progress)
+        elif not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide | PerDatumGuide):
             raise ValueError(
                 f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'"
             )
-        if method == "quadrature":
-            return _on_a_grid(model, guide, x, num_points, center or "prior")
-        return _by_annealing(
-            model, guide, x, latents, num_samples, center or "guide", num_temperatures, num_leapfrog, reverse, progress
-        )
+        elif method == "quadrature":
+            found = _on_a_grid(model, guide, x, num_points, center or "prior")
+        else:
+            settings = (num_samples, center or "guide", num_temperatures, num_leapfrog, reverse, progress)
+            found = _by_annealing(model, guide, x, latents, *settings)
+    likelihood = getattr(model, "likelihood", None)
+    return replace(found, is_density=getattr(likelihood, "is_density", True))
 
 
 def _by_importance(

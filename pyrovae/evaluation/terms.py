@@ -56,6 +56,9 @@ def elbo_terms(
         num_samples: draws of z per datum.
         seed: of the draws; the caller's random state is left as it was.
         chunk_size: data evaluated at once, which bounds the memory.
+
+    Raises:
+        ValueError: data outside the likelihood's support, such as grey values under a Bernoulli.
     """
     check_data(x, model, guide)
     reconstruction, kl, stderr = [], [], []

@@ -6,12 +6,16 @@ from functools import partial
 from pyrovae.likelihoods.ar1 import AR1GaussianLikelihood
 from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood, Likelihood
 from pyrovae.likelihoods.bernoulli import BernoulliLikelihood
+from pyrovae.likelihoods.categorical import CategoricalLikelihood
+from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from pyrovae.likelihoods.full_covariance import FullCovarianceGaussianLikelihood
 from pyrovae.likelihoods.gaussian import GaussianLikelihood
 from pyrovae.likelihoods.low_rank import LowRankGaussianLikelihood
 
 LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
+    "bernoulli-soft-targets": partial(BernoulliLikelihood, soft_targets=True),
+    "continuous-bernoulli": ContinuousBernoulliLikelihood,
     "gaussian": GaussianLikelihood,
     "gaussian-per-dimension": partial(GaussianLikelihood, scale="per-dimension"),
     "gaussian-per-datum": partial(GaussianLikelihood, scale="per-datum"),
@@ -23,12 +27,14 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "full-covariance": FullCovarianceGaussianLikelihood,
     "full-covariance-per-datum": partial(FullCovarianceGaussianLikelihood, covariance="per-datum"),
 }
-"""The likelihoods by their names on command lines and in files; all but the first take ``initial_scale``."""
+"""The likelihoods by their names on command lines and in files; the Gaussian ones take ``initial_scale``."""
 
 __all__ = [
     "LIKELIHOODS",
     "AR1GaussianLikelihood",
     "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
     "CovarianceLikelihood",
     "FullCovarianceGaussianLikelihood",
     "GaussianLikelihood",

@@ -17,7 +17,13 @@ class Likelihood(ConfigurableModule, ABC):
     Args:
         in_features: width of the decoder's features.
         n: dimension of x.
+
+    Attributes:
+        is_density: whether log p(x|z) is a log-probability or a log-density of x, so that bounds of log p(x) can be
+            compared; a cross-entropy with soft targets is not.
     """
+
+    is_density = True
 
     def __init__(self, in_features: int, n: int) -> None:
         super().__init__()
@@ -31,8 +37,25 @@ class Likelihood(ConfigurableModule, ABC):
     def forward(self, features: Tensor) -> TorchDistribution:
         """p(x|z) for features (*batch, in_features)."""
 
+    @property
+    def support(self) -> tuple[str, str]:
+        """What data must be, and how to mend others, in the words of an error."""
+        return "real numbers", "give others as NaN to a model with missing=True"
+
+    def in_support(self, x: Tensor) -> Tensor:
+        """Which values of x (num, n) p(x|z) can score, booleans of that shape."""
+        return torch.ones_like(x, dtype=torch.bool)
+
     def check_support(self, name: str, x: Tensor) -> None:
-        """Raise a ValueError that names the first value of x (num, n) which p(x|z) cannot score, if there is one."""
+        """Raise a ValueError that names the first value of x (num, n), NaN apart, that p(x|z) cannot score."""
+        outside = ~(self.in_support(x) | x.isnan())
+        if outside.any():
+            row, column = outside.nonzero()[0].tolist()
+            what, remedy = self.support
+            raise ValueError(
+                f"{name} holds {x[row, column].item():.4g} at row {row}, column {column} (counted from 0), the first "
+                f"of {int(outside.sum())} that a {type(self).__name__} cannot score: they must be {what}; {remedy}"
+            )
 
 
 class GaussianNoiseLikelihood(Likelihood):

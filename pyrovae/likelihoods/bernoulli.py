@@ -1,28 +1,51 @@
-"""Bernoulli likelihood for binary data."""
+"""Bernoulli likelihood for binary data, and the cross-entropy of grey values."""
 
-from pyro.distributions import Bernoulli, Independent
+from pyro.distributions import Bernoulli, Independent, constraints
 from torch import Tensor, nn
 
 from pyrovae.likelihoods.base import Likelihood
 
 
 class BernoulliLikelihood(Likelihood):
-    """p(x|z) = ∏_i Bernoulli(x_i; sigmoid(l_i(z))) for x in {0, 1}ⁿ: −log p is the cross-entropy."""
+    """p(x|z) = ∏_i Bernoulli(x_i; sigmoid(l_i(z))) for x in {0, 1}ⁿ: −log p is the cross-entropy.
 
-    def __init__(self, in_features: int, n: int) -> None:
+    The cross-entropy −Σ_i [x_i log p_i + (1 − x_i) log(1 − p_i)] can be worked out for grey values too, but
+    exp of its negative does not integrate to 1 over [0, 1]ⁿ: what is then bounded is not log p(x).
+
+    Args:
+        in_features: width of the decoder's features.
+        n: dimension of x.
+        soft_targets: take x in [0, 1]ⁿ; ``is_density`` is then False, and reports speak of a cross-entropy bound.
+            Without it, :func:`~pyrovae.fit` and the evaluations refuse grey values.
+    """
+
+    def __init__(self, in_features: int, n: int, soft_targets: bool = False) -> None:
         super().__init__(in_features, n)
+        self.soft_targets = soft_targets
+        self.is_density = not soft_targets
         self.logits_head = nn.Linear(in_features, n)
 
     def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""
-        return Bernoulli(logits=self.logits_head(features)).to_event(1)
+        distribution = SoftTargetBernoulli if self.soft_targets else Bernoulli
+        return distribution(logits=self.logits_head(features)).to_event(1)
 
-    def check_support(self, name: str, x: Tensor) -> None:
-        """Raise a ValueError that names the first value of x (num, n) that is neither 0 nor 1 (nor NaN)."""
-        outside = (x != 0) & (x != 1) & ~x.isnan()
-        if outside.any():
-            row, column = outside.nonzero()[0].tolist()
-            raise ValueError(
-                f"{name} holds {x[row, column].item():g} at row {row}, column {column} (counted from 0), and a "
-                "BernoulliLikelihood scores 0 and 1 alone; binarise the data, or use a GaussianLikelihood"
-            )
+    @property
+    def support(self) -> tuple[str, str]:
+        """What data must be, and how to mend others."""
+        if self.soft_targets:
+            return "in [0, 1]", "scale them"
+        return "0 or 1", (
+            "binarise them, or take a GaussianLikelihood, a ContinuousBernoulliLikelihood in [0, 1], or "
+            "BernoulliLikelihood(…, soft_targets=True) for their cross-entropy"
+        )
+
+    def in_support(self, x: Tensor) -> Tensor:
+        """Which values of x (num, n) are 0 or 1, or soft targets between them."""
+        return (x >= 0) & (x <= 1) if self.soft_targets else (x == 0) | (x == 1)
+
+
+class SoftTargetBernoulli(Bernoulli):
+    """The cross-entropy of values in [0, 1]; its draws are binary, its mean is grey."""
+
+    support = constraints.unit_interval

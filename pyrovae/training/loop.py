@@ -10,6 +10,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.training.batches import Transform
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.programs import Program
 from pyrovae.training.replicas import Replica, make_replicas
@@ -44,6 +45,7 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
     clip_norm: float | None = None,
     beta: float | Schedule | None = None,
     seed: int = 0,
+    transform: Transform | None = None,
     validation: Tensor | np.ndarray | None = None,
     device: str | torch.device | None = None,
     engine: str = "auto",
@@ -73,6 +75,9 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         clip_norm: the Euclidean norm that a gradient (of the loss summed over the batch) is clipped to.
         beta: weight of the KL part, a number or a function of the progress; overrides the estimator's.
         seed: of the batches and of the noise; the caller's random state is left as it was.
+        transform: a function of the data and of a random generator, called at the start of each epoch; its batches
+            are taken from what it returns, of the same shape and dtype. For one, ``pv.datasets.binarize`` draws
+            binary images afresh from grey ones. It does not touch the validation data.
         validation: data (num, …) on which the loss is evaluated after each epoch, with the same noise
             each time; the best state is then kept.
         device: where to train; by default where the parameters are.
@@ -110,7 +115,13 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         4
     """
     settings = Settings(epochs, batch_size, learning_rate, schedule, weight_decay, clip_norm, beta, seed)
-    options: dict[str, Any] = {"validation": validation, "device": device, "strict": strict, "on_epoch": on_epoch}
+    options: dict[str, Any] = {
+        "transform": transform,
+        "validation": validation,
+        "device": device,
+        "strict": strict,
+        "on_epoch": on_epoch,
+    }
     if num_replicas is None:
         trainer = Trainer([(model, guide)], data, elbo, settings, engine=engine, progress=progress, **options)
         trainer.run()

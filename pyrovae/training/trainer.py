@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo.auditing import audit
-from pyrovae.registration import mode
+from pyrovae.registration import check_support, mode
+from pyrovae.training.batches import Batches, Transform
 from pyrovae.training.checks import as_data, check_estimator, check_programs
 from pyrovae.training.engines import ENGINES, choose_engine
 from pyrovae.training.history import EpochRecord, History
@@ -44,6 +45,7 @@ class Trainer:
         data: (num, …).
         elbo: the estimator.
         settings: how to train.
+        transform: what each epoch makes of the data, see :func:`fit`.
         validation: data (num, …) on which the loss is evaluated after each epoch.
         engine: ``"auto"``, ``"eager"`` or ``"compiled"``.
         device: where to train; by default where the parameters are.
@@ -81,6 +83,7 @@ class Trainer:
         elbo: ELBO,
         settings: Settings,
         *,
+        transform: Transform | None = None,
         validation: Tensor | np.ndarray | None = None,
         engine: str = "auto",
         device: str | torch.device | None = None,
@@ -100,22 +103,26 @@ class Trainer:
         self.elbo = copy.copy(elbo)
         if settings.beta is not None:
             self.elbo.beta = settings.final_beta  # where it is evaluated, so that epochs compare
-        self.steps_per_epoch = math.ceil(len(self.x) / settings.batch_size)
+        seeds = [settings.seed + r for r in range(len(pairs))]
+        self.batches = Batches(self.x, settings.batch_size, seeds, transform)
+        self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = settings.epochs * self.steps_per_epoch
         self.histories = [History() for _ in pairs]
         self.errors: dict[int, NonFiniteLossError] = {}
-        self._orders = [torch.Generator().manual_seed(settings.seed + r) for r in range(len(pairs))]
-        self._epoch_start = [generator.get_state() for generator in self._orders]
         self._best: dict[int, tuple[float, list[Tensor]]] = {}
         self._seconds = 0.0
         with self._scope():
             batch_size = settings.batch_size
+            x = self.batches.epoch()[0][: len(self.x)]  # as a step sees them
+            check_support("data", x, pairs[0][0])
+            if self.x_validation is not None:
+                check_support("validation", self.x_validation, pairs[0][0])
             if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in _modules(pair)):
                 raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
-            parameters = [check_programs(*pair, self.x, self.x_validation, batch_size, self.elbo) for pair in pairs]
-            self._tell(lambda: audit(*pairs[0], self.elbo, self.x[:batch_size], strict=strict).line, strict)
+            parameters = [check_programs(*pair, x, self.x_validation, batch_size, self.elbo) for pair in pairs]
+            self._tell(lambda: audit(*pairs[0], self.elbo, x[:batch_size], strict=strict).line, strict)
             with pyro.validation_enabled(False):
-                chosen, why = choose_engine(engine, pairs, elbo, parameters, settings, self.x, self.total_steps)
+                chosen, why = choose_engine(engine, pairs, elbo, parameters, settings, x, self.total_steps)
             if chosen is None:
                 raise CannotVectorizeError(why)
             self.engine = chosen
@@ -162,28 +169,22 @@ class Trainer:
         with self._scope(), pyro.validation_enabled(False), bar:
             while self.steps < last:
                 epoch, done = divmod(self.steps, self.steps_per_epoch)
-                batches = self._batches(done)[: last - self.steps]
+                x, batches = self.batches.epoch()
+                batches = batches[done : done + last - self.steps]
                 first, stop = self.steps, self.steps + len(batches)
                 rates = self.settings.rates(first, stop, self.total_steps)
                 betas = self.settings.betas(first, stop, self.total_steps)
-                for losses in self.engine.run(self.x, batches, rates, betas):
+                for losses in self.engine.run(x, batches, rates, betas):
                     self._record(losses)
                     bar.update(len(losses))
                 self._seconds = time.perf_counter() - start
                 self._raise_if_all_failed(epoch + 1)
                 if self.steps % self.steps_per_epoch == 0:
-                    self._epoch_start = [generator.get_state() for generator in self._orders]
+                    self.batches.end_epoch()
                     self._end_epoch(epoch + 1, rates[-1], betas)
                     bar.set_postfix_str(self._summary())
             if self.steps == self.total_steps:
                 self._keep_best()
-
-    def _batches(self, done: int) -> list[Tensor]:
-        """Indices (R, size) of the batches left in the epoch that has begun, each replica in its own order."""
-        for generator, state in zip(self._orders, self._epoch_start, strict=True):
-            generator.set_state(state)
-        order = torch.stack([torch.randperm(len(self.x), generator=generator) for generator in self._orders])
-        return list(order.to(self.x.device).split(self.settings.batch_size, dim=1))[done:]
 
     def _record(self, losses: np.ndarray) -> None:
         for r, history in enumerate(self.histories):
@@ -251,8 +252,10 @@ class Trainer:
         """What a state must share with the run that it is loaded into, as plain values."""
         plain = {k: v for k, v in vars(self.settings).items() if not callable(v)}
         shapes = [[tuple(p.shape) for p in own] for own in self.engine.parameters]
+        transform = self.batches.transform
         return {
             **plain,
+            "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
             "data of shape": tuple(self.x.shape),
             "estimator": type(self.elbo).__name__,
             "parameters": shapes,
@@ -263,7 +266,7 @@ class Trainer:
         return {
             "of": self._identity(),
             "engine": self.engine.state_dict(),
-            "epoch_start": [state.clone() for state in self._epoch_start],
+            "epoch_start": [state.clone() for state in self.batches.states],
             "errors": {r: str(error) for r, error in self.errors.items()},
             "histories": [history.state_dict() for history in self.histories],
             "best": {r: (loss, [t.clone() for t in best]) for r, (loss, best) in self._best.items()},
@@ -282,7 +285,7 @@ class Trainer:
             if state["of"].get(name) != own:
                 raise ValueError(f"this state is of a run with {name} {state['of'].get(name)}, not {own}")
         self.engine.load_state_dict(state["engine"])
-        self._epoch_start = [generator_state.clone() for generator_state in state["epoch_start"]]
+        self.batches.states = [generator_state.clone() for generator_state in state["epoch_start"]]
         self.errors = {r: NonFiniteLossError(message) for r, message in state["errors"].items()}
         for history, saved in zip(self.histories, state["histories"], strict=True):
             history.load_state_dict(saved)

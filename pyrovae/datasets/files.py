@@ -1,0 +1,129 @@
+"""Files of published data sets: found in a folder, in a cache or on the net, their checksums known."""
+
+import hashlib
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_TIMEOUT = 20.0
+_LEFT_BEHIND = 3600.0
+"""Seconds after which a part of a download is one that a killed process left behind."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file that anyone can get, and what it is known by.
+
+    Attributes:
+        folder: name of the data set's folder.
+        name: the file's name.
+        sha256: its checksum.
+        mirrors: addresses of folders that it can be downloaded from.
+    """
+
+    folder: str
+    name: str
+    sha256: str
+    mirrors: tuple[str, ...]
+
+
+def data_folder() -> Path | None:
+    """The user's folder of data sets, ``PYROVAE_DATA``, or None."""
+    return Path(os.environ["PYROVAE_DATA"]) if os.environ.get("PYROVAE_DATA") else None
+
+
+def download_folder() -> Path:
+    """Where downloads are kept: ``datasets`` in the folder ``PYROVAE_CACHE``, or in pooch's cache for this package."""
+    import pooch
+
+    return Path(os.environ.get("PYROVAE_CACHE") or pooch.os_cache("pyrovae")) / "datasets"
+
+
+def locate(file: PublishedFile) -> Path:
+    """The path of a file: in ``PYROVAE_DATA/<folder>``, else in the cache, else downloaded into the cache.
+
+    A download takes its name in the cache once it is whole and its checksum is right, and an interrupted one is
+    removed.
+
+    Raises:
+        ValueError: the file in ``PYROVAE_DATA`` is another one or damaged.
+        FileNotFoundError: there is none, and it cannot be downloaded.
+        OSError: a file cannot be read, or the cache cannot be written to.
+    """
+    ours = data_folder()
+    if ours is not None and (ours / file.folder / file.name).exists():
+        path = ours / file.folder / file.name
+        if (found := _sha256(path)) != file.sha256:
+            raise ValueError(
+                f"{path} is damaged or not the published file: its sha256 is {found[:12]}…, not "
+                f"{file.sha256[:12]}…; replace or remove it"
+            )
+        return path
+    path = download_folder() / file.folder / file.name
+    if path.exists() and _sha256(path) == file.sha256:
+        return path
+    try:
+        _download(file, path)
+    except FileNotFoundError as error:
+        where = f"not in PYROVAE_DATA ({ours})" if ours else "not in PYROVAE_DATA, which is not set"
+        raise FileNotFoundError(
+            f"there is no file {file.folder}/{file.name}: it is {where}, not in the cache {download_folder()}, and "
+            f"cannot be downloaded ({error}); go on line, or put it into either folder"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error).split(" | ")[0]
+        raise OSError(
+            f"cannot write {file.name} to the cache {path.parent}: {reason}; name another folder in PYROVAE_CACHE"
+        ) from None
+    return path
+
+
+def _download(file: PublishedFile, path: Path) -> None:
+    """Download a file through pooch, from the first mirror that has it.
+
+    Raises:
+        FileNotFoundError: none of them gave it; says why.
+        OSError: the cache cannot be written to.
+    """
+    import pooch
+    from requests import RequestException
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # some file systems that cannot be written to
+        raise OSError(error.errno, error.strerror) from None
+    path.unlink(missing_ok=True)  # damaged, or it would have been taken
+    for part in path.parent.glob("tmp*"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _LEFT_BEHIND:
+                part.unlink()
+    fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT)
+    logger, reasons = pooch.get_logger(), []
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        for mirror in file.mirrors:
+            try:
+                pooch.retrieve(mirror + file.name, f"sha256:{file.sha256}", file.name, path.parent, downloader=fetch)
+                return
+            except RequestException as error:
+                reasons.append(f"{mirror}: {_in_a_word(error)}")
+            except ValueError:
+                reasons.append(f"{mirror} has another file of that name")
+    finally:
+        logger.setLevel(level)
+    raise FileNotFoundError("; ".join(reasons))
+
+
+def _in_a_word(error: OSError) -> str:
+    """What kind of network error it is, with the server's answer if there was one."""
+    response = getattr(error, "response", None)
+    return type(error).__name__ if response is None else f"status {response.status_code}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

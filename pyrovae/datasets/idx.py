@@ -1,0 +1,50 @@
+"""IDX, the file format of MNIST: a header of big-endian numbers, then unsigned bytes."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_UNSIGNED_BYTES = 0x08
+
+
+def read_idx(path: str | Path) -> Tensor:
+    """The unsigned bytes of an IDX file, gzipped if its name ends in ``.gz``: a uint8 tensor of the file's own shape.
+
+    The file is four bytes, 0, 0, 8 and the number of dimensions, each dimension as a big-endian 32-bit number, and
+    as many bytes as these say.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is torn, damaged or none of that format; says how.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != bytes([0, 0, _UNSIGNED_BYTES]) or start[3] == 0:
+                found = start.hex(" ") or "nothing"
+                raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {found}, not 00 00 08 …")
+            header = file.read(4 * start[3])
+            if len(header) < 4 * start[3]:
+                raise ValueError(f"{path} is torn: it ends within the header of an IDX file")
+            shape = [int.from_bytes(header[i : i + 4], "big") for i in range(0, len(header), 4)]
+            size = math.prod(shape)
+            content = bytearray()
+            while piece := file.read(min(2**20, size + 1 - len(content))):  # a damaged header may ask for anything
+                content += piece
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is torn or no gzip file ({reason}); get it again") from None
+    if len(content) != size:
+        much = "more" if len(content) > size else f"{len(content)}"
+        raise ValueError(
+            f"{path} does not hold what its header says: {size} bytes of shape {tuple(shape)}, but {much}; get it again"
+        )
+    return torch.frombuffer(content, dtype=torch.uint8).view(shape) if size else torch.empty(shape).byte()

@@ -1,0 +1,35 @@
+"""Continuous Bernoulli likelihood for grey values."""
+
+from pyro.distributions import Independent
+from torch import Tensor, nn
+
+from pyrovae.distributions import ContinuousBernoulli
+from pyrovae.likelihoods.base import Likelihood
+
+
+class ContinuousBernoulliLikelihood(Likelihood):
+    """p(x|z) = ∏_i l_i exp(l_i x_i) / (exp(l_i) − 1) on [0, 1]ⁿ, with logits l(z): the normalised cross-entropy.
+
+    Loaiza-Ganem & Cunningham 2019; see :class:`~pyrovae.distributions.ContinuousBernoulli`.
+
+    Args:
+        in_features: width of the decoder's features.
+        n: dimension of x.
+    """
+
+    def __init__(self, in_features: int, n: int) -> None:
+        super().__init__(in_features, n)
+        self.logits_head = nn.Linear(in_features, n)
+
+    def forward(self, features: Tensor) -> Independent:
+        """p(x|z) for features (*batch, in_features)."""
+        return ContinuousBernoulli(self.logits_head(features)).to_event(1)
+
+    @property
+    def support(self) -> tuple[str, str]:
+        """What data must be, and how to mend others."""
+        return "in [0, 1]", "scale them"
+
+    def in_support(self, x: Tensor) -> Tensor:
+        """Which values of x (num, n) are grey values."""
+        return (x >= 0) & (x <= 1)

@@ -1,0 +1,61 @@
+"""The data as an epoch sees them: in an order of its own, and transformed afresh where that is asked for."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+"""Data (num, …) and a generator of random numbers on their device -> data of the same shape and dtype."""
+
+
+class Batches:
+    """Mini-batches of the data, epoch by epoch, for replicas that differ in their seeds.
+
+    An epoch is a function of the generators' states at its beginning, so one that was begun can be gone on with.
+
+    Args:
+        x: data (num, …).
+        batch_size: data per step; the last batch of an epoch may be smaller.
+        seeds: of each replica's batches.
+        transform: what each epoch makes of the data, such as :func:`~pyrovae.datasets.binarize`.
+    """
+
+    def __init__(self, x: Tensor, batch_size: int, seeds: Sequence[int], transform: Transform | None = None) -> None:
+        self.x, self.batch_size, self.transform = x, batch_size, transform
+        self.steps_per_epoch = math.ceil(len(x) / batch_size)
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.states = [generator.get_state() for generator in self._generators]
+
+    def epoch(self) -> tuple[Tensor, list[Tensor]]:
+        """The data of the epoch that has begun, and the indices (R, size) of its batches among them.
+
+        Raises:
+            ValueError: the transform gave data of another shape or dtype.
+        """
+        for generator, state in zip(self._generators, self.states, strict=True):
+            generator.set_state(state)
+        order = torch.stack([torch.randperm(len(self.x), generator=generator) for generator in self._generators])
+        x = self.x
+        if self.transform is not None:
+            # each replica has data of its own, one replica's after the other's
+            x = torch.cat([self._transformed(generator) for generator in self._generators])
+            order += len(self.x) * torch.arange(len(order)).unsqueeze(-1)
+        return x, list(order.to(x.device).split(self.batch_size, dim=1))
+
+    def _transformed(self, generator: torch.Generator) -> Tensor:
+        assert self.transform is not None
+        seed = int(torch.randint(2**62, (), generator=generator))
+        x = self.transform(self.x, torch.Generator(self.x.device).manual_seed(seed))
+        if not isinstance(x, Tensor) or x.shape != self.x.shape or x.dtype != self.x.dtype:
+            found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"transform must return data like those it is given, {self.x.dtype} of shape {tuple(self.x.shape)}, "
+                f"not {found}"
+            )
+        return x
+
+    def end_epoch(self) -> None:
+        """Begin the next epoch; this one's data must have been asked for."""
+        self.states = [generator.get_state() for generator in self._generators]
