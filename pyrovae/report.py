@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrovae import plotting
-from pyrovae.datasets import SyntheticDataset
+from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.io import make_folder, save, write_atomically, write_json, write_text
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -107,13 +107,14 @@ def write_run(
     guide: AmortizedGuide,
     test: Tensor,
     truth: SyntheticDataset | None,
+    preprocessing: Preprocessing | None = None,
 ) -> None:
     """Write ``config.json``, ``history.csv``, ``metrics.json``, ``model.safetensors`` and the pictures of a run."""
     make_folder(folder)
     write_json(folder / "config.json", {**settings, "versions": versions()})
     write_json(folder / "metrics.json", metrics)
     write_table(folder / "history.csv", history.to_frame())
-    save(folder / "model.safetensors", model, guide)
+    save(folder / "model.safetensors", model, guide, preprocessing=preprocessing)
     if history.epochs:
         for name, figure in _run_figures(history, model, guide, test, truth).items():
             write_figure(folder / f"{name}.png", figure)

@@ -22,7 +22,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.datasets import SyntheticDataset
+from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, log_marginal
 from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
@@ -57,12 +57,25 @@ _MEASURES = (
 
 @dataclass(frozen=True)
 class Data:
-    """Training and test data (num, n), with their distribution where it is known."""
+    """Training and test data (num, n), with their distribution where it is known.
+
+    Attributes:
+        name: of the data set.
+        train: what is trained on, preprocessed.
+        test: what is reported of, preprocessed.
+        truth: the data's distribution.
+        validation: what chooses the best epoch and the learning rate, preprocessed.
+        preprocessing: the fitted step that made these of the original data.
+        log_jacobian: of that step at each test datum, shape (num,): its density's share; None where it has none.
+    """
 
     name: str
     train: Tensor
     test: Tensor
     truth: SyntheticDataset | None = None
+    validation: Tensor | None = None
+    preprocessing: Preprocessing | None = None
+    log_jacobian: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +87,16 @@ class Cell:
     likelihood: str
     latent_dim: int
     seed: int
+    learning_rate: float | None = None
+    """Where it is not the plan's."""
 
     @property
     def folder(self) -> str:
         """Name of the run's folder."""
         names = (self.posterior, self.estimator, self.likelihood)
         plain = "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-") for name in names)
-        return f"{plain}-d{self.latent_dim}-seed{self.seed}"
+        rate = "" if self.learning_rate is None else f"-rate{self.learning_rate:g}"
+        return f"{plain}-d{self.latent_dim}{rate}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -100,9 +116,14 @@ class Plan:
     engine: str
     out: Path | None
 
+    def rate(self, cell: Cell) -> float:
+        """The learning rate of a run."""
+        return self.learning_rate if cell.learning_rate is None else cell.learning_rate
+
     def settings(self, cell: Cell) -> dict[str, Any]:
         """What a run depends on, as plain values."""
-        shared = {k: getattr(self, k) for k in ("batch_size", "learning_rate", "schedule", "hidden")}
+        shared = {k: getattr(self, k) for k in ("batch_size", "schedule", "hidden")}
+        shared["learning_rate"] = self.rate(cell)
         shared["epochs"] = self.epochs[cell.estimator]
         sizes = {"num_train": len(self.data.train), "num_test": len(self.data.test)}
         return {"dataset": self.data.name, **asdict(cell), **shared, **sizes}
@@ -158,7 +179,7 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
     settings = Settings(
         epochs=plan.epochs[cells[0].estimator],
         batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
+        learning_rate=plan.rate(cells[0]),
         schedule=plan.schedule,
         seed=cells[0].seed,
     )
@@ -171,6 +192,7 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
             plan.data.train,
             elbo,
             settings,
+            validation=plan.data.validation,
             engine=plan.engine,
             progress=False,
             on_epoch=lambda record: on_epoch(folders[record.seed], record),
@@ -209,7 +231,11 @@ def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortized
         "guide": describe(guide, "guide"),
         "estimator_settings": {k: v for k, v in own.items() if k in _ESTIMATOR_SETTINGS},
         "log_marginal_samples": plan.log_marginal_samples,
-        "data_sha256": [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (plan.data.train, plan.data.test)],
+        "data_sha256": [
+            hashlib.sha256(x.numpy().tobytes()).hexdigest()
+            for x in (plan.data.train, plan.data.test, plan.data.validation)
+            if x is not None
+        ],
     }
 
 
@@ -241,11 +267,12 @@ def finish(
 
     Of the seconds of runs trained ``together`` in one program, each has its share.
     """
-    test, truth = plan.data.test, plan.data.truth
+    data, test, truth = plan.data, plan.data.test, plan.data.truth
     model, guide, history = replica.model, replica.guide, replica.history
     assert isinstance(model, GenerativeModel)
     assert isinstance(guide, AmortizedGuide)
     measures = _MEASURES if truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
+    measures = measures if data.validation is None else (*measures, "validation_neg_elbo")
     metrics: dict[str, Any] = {
         **plan.settings(cell),
         "engine": history.engine,
@@ -258,11 +285,19 @@ def finish(
     else:
         seconds = history.seconds / (1 if history.engine == "eager" else together)
         metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
-        metrics |= evaluate(model, guide, test, truth, plan.log_marginal_samples)
+        metrics |= evaluate(model, guide, test, truth, plan.log_marginal_samples, data.log_jacobian)
+        if data.validation is not None:
+            metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
+        if data.preprocessing is not None and not data.preprocessing.comparable:
+            of_x = ("test_neg_elbo", "test_reconstruction", "test_log_marginal")
+            metrics |= {name: math.nan for name in metrics if name.startswith(of_x)}
+            metrics["note"] = ", ".join(
+                filter(None, ["not comparable: preprocessing loses dimensions", metrics["note"]])
+            )
         samples = draw_samples(model, cell)
     if plan.out is not None:
         config = description(plan, cell, model, guide)
-        write_run(plan.out / cell.folder, config, metrics, history, model, guide, test, truth)
+        write_run(plan.out / cell.folder, config, metrics, history, model, guide, test, truth, data.preprocessing)
     return metrics, samples
 
 
@@ -272,12 +307,19 @@ def evaluate(
     test: Tensor,
     truth: SyntheticDataset | None,
     log_marginal_samples: int = 100,
+    log_jacobian: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Metrics of a trained pair on the test data, nats per datum."""
+    """Metrics of a trained pair on the test data, nats per datum.
+
+    ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
+    """
+    of_original = 0.0 if log_jacobian is None else log_jacobian
     terms = elbo_terms(model, guide, test)
+    terms = replace(terms, reconstruction=terms.reconstruction + of_original)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
         marginal = log_marginal(model, guide, test, num_samples=log_marginal_samples)
+    marginal = replace(marginal, per_datum=marginal.per_datum + of_original)
     metrics: dict[str, Any] = {
         "test_neg_elbo": -terms.elbo.mean().item(),
         "test_neg_elbo_stderr": _stderr(terms.elbo),

@@ -296,3 +296,52 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path):
     again = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)
     pd.testing.assert_frame_equal(again, changed, check_dtype=False)  # its seconds too: nothing ran
     assert (first["test_neg_elbo"] != changed["test_neg_elbo"]).all()
+
+
+def _parts():
+    generator = torch.Generator().manual_seed(3)
+    mixing = torch.randn(2, 5, generator=generator)
+    x = 7 + 3 * (torch.randn(160, 2, generator=generator) @ mixing + 0.1 * torch.randn(160, 5, generator=generator))
+    return x.split([100, 30, 30])
+
+
+OWN = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "hidden": (8,), "progress": False}
+
+
+def test_densities_are_those_of_the_original_data(tmp_path):
+    train, validation, test = _parts()
+    settings = OWN | {"epochs": 3, "validation": validation, "log_marginal_samples": 50}
+    step = pv.datasets.Standardize()
+    table = pv.compare(train, test=test, preprocessing=step, out=tmp_path / "out", **settings)
+    assert step.mean is None  # the caller's own is left as it was
+    folder = tmp_path / "out" / "DiagonalPosterior-AnalyticELBO-gaussian-d2-seed0"
+    model, guide = pv.load(folder / "model.safetensors")
+    saved = pv.load_preprocessing(folder / "model.safetensors")
+    # the same affine map in the decoder's head: the model of the original data
+    scale = torch.tensor(saved.scale)
+    terms = pv.elbo_terms(model, guide, saved.transform(test))
+    expected = terms.elbo.mean().item() - scale.double().log().sum().item()
+    assert table["test_neg_elbo"][0] == pytest.approx(-expected, rel=1e-6)
+    np.testing.assert_allclose(table["test_neg_elbo"], table["test_kl"] - table["test_reconstruction"])
+    marginal = pv.log_marginal(model, guide, saved.transform(test), num_samples=50).mean - scale.double().log().sum()
+    assert table["test_log_marginal"][0] == pytest.approx(marginal.item(), rel=1e-6)
+    assert table["validation_neg_elbo"].notna().all()
+    lossy = pv.compare(train, test=test, preprocessing=pv.datasets.StandardNormalVariate(), **settings)
+    assert lossy["note"][0].startswith("not comparable: preprocessing loses dimensions")
+    assert lossy[["test_neg_elbo", "test_reconstruction", "test_log_marginal"]].isna().all(axis=None)
+
+
+def test_the_learning_rate_is_chosen_by_validation(tmp_path):
+    train, validation, test = _parts()
+    settings = OWN | {"epochs": 10, "validation": validation, "test": test, "out": tmp_path / "out"}
+    table = pv.compare(train, learning_rate=(1e-6, 1e-2), seeds=(0, 1), **settings)
+    assert table["learning_rate"].tolist() == [1e-2, 1e-2]
+    tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
+    assert tried["validation_neg_elbo"].idxmin() == 1e-2
+    assert tried["test_neg_elbo"][1e-2] == pytest.approx(table["test_neg_elbo"][0])  # that run is not made again
+    again = pv.compare(train, learning_rate=(1e-6, 1e-2), seeds=(0, 1), resume=True, **settings)
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(ValueError, match="several learning rates are chosen from by validation data"):
+        pv.compare(train, learning_rate=(1e-3, 1e-2), epochs=1, **OWN)
+    with pytest.raises(ValueError, match="test has 4 columns and the training data 5"):
+        pv.compare(train, test=test[:, :4], epochs=1, **OWN)

@@ -65,7 +65,8 @@ class Standardize(Preprocessing):
     """y = (x − m)/s with the mean m and standard deviation s of the training data: a bijection.
 
     Args:
-        per: ``"channel"`` for a mean and a deviation of each channel, ``"all"`` for one of all values.
+        per: ``"channel"`` for a mean and a deviation of each channel, ``"all"`` for one of all values, ``"mean"`` for
+            a mean of each channel and one deviation of all, which keeps the noise of channels in proportion.
         mean: m, if it is known: n numbers or one.
         scale: s likewise.
 
@@ -81,8 +82,8 @@ class Standardize(Preprocessing):
 
     def __init__(self, per: str = "channel", mean: list[float] | None = None, scale: list[float] | None = None) -> None:
         super().__init__()
-        if per not in ("channel", "all"):
-            raise ValueError(f"per must be 'channel' or 'all', not {per!r}")
+        if per not in ("channel", "all", "mean"):
+            raise ValueError(f"per must be 'channel', 'all' or 'mean', not {per!r}")
         self.per, self.mean, self.scale = per, mean, scale
 
     def fit(self, x: Tensor) -> Self:
@@ -92,10 +93,12 @@ class Standardize(Preprocessing):
             ValueError: a channel is constant.
         """
         values = _as_float64(x)
-        columns = values if self.per == "channel" else values.reshape(-1, 1)
+        columns = values.reshape(-1, 1) if self.per == "all" else values
         observed = (~columns.isnan()).sum(0)
         mean = columns.nanmean(0).nan_to_num(0.0)
         scale = (columns - mean).square().nanmean(0).sqrt()
+        if self.per == "mean":
+            scale = scale.square().nanmean().sqrt().expand_as(mean)
         # below rounding of the values themselves a deviation is noise of the arithmetic
         constant = (observed > 0) & (scale <= torch.finfo(x.dtype).eps * mean.abs())
         if constant.any():

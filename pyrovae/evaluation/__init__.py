@@ -1,5 +1,6 @@
 """What a trained pair is worth: log p(x), gaps, collapse, gradients."""
 
+from pyrovae.evaluation.baselines import Baseline, linear_baselines
 from pyrovae.evaluation.bidirectional import Sandwich, sandwich
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
 from pyrovae.evaluation.estimate import Estimate
@@ -11,6 +12,7 @@ from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
+    "Baseline",
     "CollapseReport",
     "ELBOTerms",
     "Estimate",
@@ -28,6 +30,7 @@ __all__ = [
     "elbo_terms",
     "gradient_statistics",
     "inference_gaps",
+    "linear_baselines",
     "log_marginal",
     "refit",
     "sandwich",

@@ -1,0 +1,79 @@
+"""Linear baselines of a VAE with d latent dimensions: PCA, probabilistic PCA, factor analysis, on held-out data."""
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.decomposition import PCA, FactorAnalysis
+from torch import Tensor
+
+from pyrovae.exact import LinearGaussianVAE
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A linear model, fitted to training data, on test data.
+
+    Attributes:
+        name: ``"PCA"``, ``"probabilistic PCA"`` or ``"factor analysis"``.
+        log_prob: log p(x) of each test datum in nats, shape (num,), float64; None of PCA, which has no density.
+        reconstruction: x̂, shape (num, n), float64: the projection, or the decoder at the posterior's mean.
+        noise_scale: σ of each channel, shape (n,), float64; None of PCA.
+    """
+
+    name: str
+    log_prob: Tensor | None
+    reconstruction: Tensor
+    noise_scale: Tensor | None
+
+
+def linear_baselines(train: Tensor, test: Tensor, latent_dim: int) -> list[Baseline]:
+    """PCA, probabilistic PCA and factor analysis with ``latent_dim`` components, in the data's own units.
+
+    Probabilistic PCA is maximum likelihood, :meth:`~pyrovae.exact.LinearGaussianVAE.fit`: what scikit-learn's
+    ``PCA.score`` is, but for its covariance over num − 1 and, where channels outnumber the data, its noise, which
+    leaves the eigenvalues that are 0 out of the mean. Factor analysis is scikit-learn's, fitted to standardised
+    channels (in which its likelihood is the same, and its stopping rule has a scale).
+
+    Args:
+        train: shape (num, n).
+        test: shape (any, n).
+        latent_dim: number of components, below n and the number of training data.
+
+    Raises:
+        ValueError: data of another shape, not finite, or too few of them, or a channel that is constant.
+
+    Example:
+        >>> x = torch.randn(300, 4) @ torch.randn(4, 6)
+        >>> [baseline.name for baseline in linear_baselines(x[:200], x[200:], 2)]
+        ['PCA', 'probabilistic PCA', 'factor analysis']
+    """
+    for name, x in (("train", train), ("test", test)):
+        if x.dim() != 2 or x.shape[1] != train.shape[-1] or not x.isfinite().all():
+            raise ValueError(f"{name} must be finite data of shape (num, {train.shape[-1]}), not {tuple(x.shape)}")
+    least = min(len(train), train.shape[1])
+    if not isinstance(latent_dim, int) or not 0 < latent_dim < least:
+        raise ValueError(
+            f"latent_dim must be an integer from 1 to {least - 1} for {len(train)} data, not {latent_dim!r}"
+        )
+    train, test = train.double().cpu(), test.double().cpu()
+    mean, deviation = train.mean(0), train.std(0, correction=0)
+    if (deviation == 0).any():
+        raise ValueError(f"channel {int((deviation == 0).nonzero()[0])} (counted from 0) is constant; leave it out")
+    pca = PCA(latent_dim, svd_solver="full").fit(train.numpy())
+    projected = torch.as_tensor(pca.inverse_transform(pca.transform(test.numpy())))
+    ppca = LinearGaussianVAE.fit(train, latent_dim)
+    reconstruction = ppca.posterior(test).mean @ ppca.loadings.T + ppca.offset
+    noise_scale = torch.full_like(mean, ppca.noise_scale)
+    fa = FactorAnalysis(latent_dim, tol=1e-3, max_iter=5000).fit(((train - mean) / deviation).numpy())
+    y = ((test - mean) / deviation).numpy()
+    common = torch.as_tensor(fa.transform(y) @ fa.components_)
+    return [
+        Baseline("PCA", None, projected, None),
+        Baseline("probabilistic PCA", ppca.log_prob(test), reconstruction, noise_scale),
+        Baseline(
+            "factor analysis",
+            torch.as_tensor(fa.score_samples(y)) - deviation.log().sum(),
+            mean + common * deviation,
+            torch.as_tensor(fa.noise_variance_).sqrt() * deviation,
+        ),
+    ]
