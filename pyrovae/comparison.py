@@ -54,6 +54,7 @@ def compare(
     log_marginal_samples: int = 100,
     engine: str = "auto",
     out: str | Path | None = None,
+    pictures: bool = True,
     resume: bool = False,
     workers: int = 1,
     progress: bool = True,
@@ -89,6 +90,7 @@ def compare(
         log_marginal_samples: draws of z per datum for the test log p(x).
         engine: ``"auto"``, ``"eager"`` or ``"compiled"``, see :func:`~pyrovae.fit`.
         out: folder for the runs and the comparison; nothing is written without it.
+        pictures: whether each run's folder gets pictures.
         resume: take over the runs in ``out`` that came to their end with the same settings.
         workers: processes, each with one thread. With more than one, call from under
             ``if __name__ == "__main__":``, and give factories that can be pickled.
@@ -167,6 +169,7 @@ def compare(
         schedule=schedule,
         hidden=tuple(hidden),
         out=None if out is None else make_folder(Path(out)),
+        pictures=pictures,
     )
     first = [cell for cell in cells if cell.seed == seeds[0]] if len(rates) > 1 else []
     tried = [replace(cell, learning_rate=rate) for cell in first for rate in rates]

@@ -105,16 +105,25 @@ def write_run(
     history: History,
     model: GenerativeModel,
     guide: AmortizedGuide,
-    test: Tensor,
-    truth: SyntheticDataset | None,
     preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Write ``config.json``, ``history.csv``, ``metrics.json``, ``model.safetensors`` and the pictures of a run."""
+    """Write ``config.json``, ``history.csv``, ``metrics.json`` and ``model.safetensors`` of a run."""
     make_folder(folder)
     write_json(folder / "config.json", {**settings, "versions": versions()})
     write_json(folder / "metrics.json", metrics)
     write_table(folder / "history.csv", history.to_frame())
     save(folder / "model.safetensors", model, guide, preprocessing=preprocessing)
+
+
+def write_run_pictures(
+    folder: Path,
+    history: History,
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+) -> None:
+    """Write the slides' pictures of a run."""
     if history.epochs:
         for name, figure in _run_figures(history, model, guide, test, truth).items():
             write_figure(folder / f"{name}.png", figure)

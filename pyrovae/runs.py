@@ -28,7 +28,7 @@ from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import Posterior
-from pyrovae.report import write_run
+from pyrovae.report import write_run, write_run_pictures
 from pyrovae.training import EpochRecord, Replica, Settings, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -115,6 +115,7 @@ class Plan:
     log_marginal_samples: int
     engine: str
     out: Path | None
+    pictures: bool = True
 
     def rate(self, cell: Cell) -> float:
         """The learning rate of a run."""
@@ -297,7 +298,10 @@ def finish(
         samples = draw_samples(model, cell)
     if plan.out is not None:
         config = description(plan, cell, model, guide)
-        write_run(plan.out / cell.folder, config, metrics, history, model, guide, test, truth, data.preprocessing)
+        folder = plan.out / cell.folder
+        write_run(folder, config, metrics, history, model, guide, data.preprocessing)
+        if plan.pictures:
+            write_run_pictures(folder, history, model, guide, test, truth)
     return metrics, samples
 
 

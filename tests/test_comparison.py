@@ -308,6 +308,7 @@ def _parts():
 OWN = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "hidden": (8,), "progress": False}
 
 
+@pytest.mark.filterwarnings("ignore::pyrovae.UnreliableEstimateWarning")  # of a guide trained for three epochs
 def test_densities_are_those_of_the_original_data(tmp_path):
     train, validation, test = _parts()
     settings = OWN | {"epochs": 3, "validation": validation, "log_marginal_samples": 50}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import pyrovae as pv
-from experiments.truth.pool import in_processes
+from experiments.pool import in_processes
 from experiments.truth.settings import Settings
 from pyrovae import plotting
 from pyrovae.datasets import SYNTHETIC, digits

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 import pyrovae as pv
-from experiments.truth.pool import in_processes
+from experiments.pool import in_processes
 from experiments.truth.settings import Settings
 from pyrovae import plotting
 from pyrovae.datasets import SYNTHETIC

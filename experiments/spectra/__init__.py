@@ -1,0 +1,1 @@
+"""Spectra: posteriors and likelihoods compared, the noise recovered, three questions answered."""
