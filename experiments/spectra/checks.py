@@ -58,7 +58,7 @@ def check(
             total += p.mean / NUM_BAND_DRAWS
             drawn.append(step.inverse(p.sample()))
     tail = (1 - BAND) / 2
-    low, high = torch.stack(drawn).quantile(torch.tensor([tail, 1 - tail]), dim=0)
+    low, high = torch.stack(drawn).quantile(x.new_tensor([tail, 1 - tail]), dim=0)
     reconstruction = step.inverse(total)
     factors, covariance = _noise(model, z, scale_of(step, y))
     residual = (x - reconstruction).double()

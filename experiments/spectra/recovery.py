@@ -50,7 +50,9 @@ class LinearFit:
     seconds: float
 
 
-def fit_linear(train: Tensor, likelihood: str, latent_dim: int, epochs: int, seed: int) -> LinearFit:
+def fit_linear(
+    train: Tensor, likelihood: str, latent_dim: int, epochs: int, seed: int, engine: str = "auto"
+) -> LinearFit:
     """Train a linear encoder and decoder with a full-covariance posterior, which can be the exact one.
 
     They start as probabilistic PCA, which is the independent likelihood's own optimum; the encoder reads whitened
@@ -80,6 +82,7 @@ def fit_linear(train: Tensor, likelihood: str, latent_dim: int, epochs: int, see
         batch_size=100,
         learning_rate=LEARNING_RATE,
         seed=seed,
+        engine=engine,
         progress=False,
     )
     with torch.no_grad():
