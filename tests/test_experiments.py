@@ -132,6 +132,19 @@ def test_loss_terms(tmp_path):
     assert (tmp_path / "out" / "rate-distortion.png").stat().st_size > 5000
 
 
+def test_truth(tmp_path):
+    result = run(
+        "experiments.truth", "--dims", 2, "--steps", 20, "--seeds", 2, "--epochs", 1, "--num-train", 200,
+        "--num-data", 4, "--refit-steps", 50, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for name, rows in {"linear": 7 * 8, "failures": 16, "synthetic": 15, "gaps": 24}.items():
+        assert len(pd.read_csv(tmp_path / "out" / f"{name}.csv")) == rows
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 10_000
+    assert result.stdout.count("This part took") == 4
+    assert "untrained, the diagonal family loses" in result.stdout
+
+
 def test_the_sources_losses_against_the_elbo():
     from experiments.loss_terms import convention_table
 
@@ -149,6 +162,9 @@ def test_the_sources_losses_against_the_elbo():
         (["experiments.estimators", "--particles", "0"], "num_particles must be a positive integer, not 0"),
         (["experiments.estimators", "--repeats", "1"], "--repeats must be at least 4"),
         (["experiments.estimators", "--workers", "0"], "--workers must be at least 1, not 0"),
+        (["experiments.truth", "--parts", "linaer"], "--parts: unknown name 'linaer'; did you mean linear?"),
+        (["experiments.truth", "--num-data", "0"], "--num-data must be at least 1, not 0"),
+        (["experiments.truth", "--dims", "0"], "--dims must be positive, not (0,)"),
         (["experiments.loss_terms", "--betas", "-1"], "beta must be a finite number ≥ 0"),
         (["experiments.loss_terms", "--out", "README.md"], "--out README.md already holds files"),
     ],

@@ -54,7 +54,12 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
             out=out / name,
             workers=settings.workers,
         )
-    jobs = [Gaps(out, name, d, f, settings.num_data) for name in LATENT_DIM for d in DECODERS for f in FAMILIES]
+    jobs = [
+        Gaps(out, name, d, f, settings.num_data, settings.refit_steps)
+        for name in LATENT_DIM
+        for d in DECODERS
+        for f in FAMILIES
+    ]
     return pd.concat(in_processes(jobs, settings.workers, "inference gaps"), ignore_index=True)
 
 
@@ -67,6 +72,7 @@ class Gaps:
     decoder: str
     family: str
     num: int
+    refit_steps: int
 
     def __call__(self) -> pd.DataFrame:
         """One row."""
@@ -74,13 +80,21 @@ class Gaps:
         model, guide = pv.load(self.out / self.name / cell.folder / "model.safetensors")
         train, test = samples(self.name)
         x = test[: self.num]
-        full, _ = pv.refit(model, guide, x, pv.FullCovariancePosterior)
+        full, _ = pv.refit(model, guide, x, pv.FullCovariancePosterior, max_steps=self.refit_steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # a column of the table
             log_p = pv.log_marginal(model, full, x, num_samples=2000)
         families = {self.family: POSTERIORS[self.family]}
         found = pv.inference_gaps(
-            model, guide, x, families, train=train[:1000], log_p=log_p, epochs=20, num_samples=500
+            model,
+            guide,
+            x,
+            families,
+            train=train[:1000],
+            log_p=log_p,
+            epochs=20,
+            num_samples=500,
+            max_steps=self.refit_steps,
         ).to_frame()
         found.insert(0, "decoder", self.decoder)
         found.insert(0, "set", self.name)

@@ -19,6 +19,10 @@ class Settings:
     """Trainings of each family in the count of failures, with seeds 0, 1, …"""
     epochs: int = 10
     """Passes over a synthetic training set at the slides' sizes."""
+    num_train: int | None = None
+    """Size of the synthetic training sets; the slides' own by default."""
+    refit_steps: int = 4000
+    """Steps at most in which posteriors are fitted to data one by one."""
     num_data: int = 100
     """Test data to which posteriors are fitted one by one."""
     out: Path | None = None

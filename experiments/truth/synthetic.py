@@ -35,6 +35,7 @@ def train(name: str, settings: Settings, out: Path) -> None:
         posteriors=FAMILIES,
         estimators={"analytic": pv.AnalyticELBO()},
         epochs=settings.epochs,
+        num_train=settings.num_train,
         num_test=NUM_TEST,
         log_marginal_samples=50,
         out=out,

@@ -29,6 +29,12 @@ class Sandwich:
         """How far apart the bounds are: neither is further from the truth than this, but for Monte Carlo error."""
         return self.upper.mean - self.lower.mean
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """From two Monte Carlo standard errors below the lower bound to as many above the upper one."""
+        low, high = self.lower, self.upper
+        return low.mean - 2 * low.stderr_monte_carlo, high.mean + 2 * high.stderr_monte_carlo
+
     def __str__(self) -> str:
         return f"{self.lower}\n{self.upper}\nwidth {self.width:.4f} nats"
 

@@ -235,10 +235,10 @@ def _difference(first: Estimate, second: Estimate) -> Difference:
 def _named(families: Mapping[str, Family] | Sequence[Family] | None) -> dict[str, Family]:
     if families is None:
         return {name: family for name, family in POSTERIORS.items() if name != "flow"}
-    if isinstance(families, Mapping):
-        return dict(families)
-    if isinstance(families, str) or any(isinstance(family, str) for family in families):
-        raise TypeError(
-            f"families must be Posterior classes, not the names {families!r}; see pyrovae.posteriors.POSTERIORS"
-        )
-    return {getattr(family, "__name__", type(family).__name__): family for family in families}
+    if not families:
+        raise ValueError("give at least one family")
+    if isinstance(families, str) or any(isinstance(f, str) for f in families) != isinstance(families, Mapping):
+        raise TypeError(f"families must be Posterior classes, not the names {families!r}; see pyrovae.posteriors")
+    if not isinstance(families, Mapping):
+        families = {getattr(family, "__name__", type(family).__name__): family for family in families}
+    return dict(families)
