@@ -23,7 +23,7 @@ class Settings:
     """Size of the synthetic training sets; the slides' own by default."""
     refit_steps: int = 4000
     """Steps at most in which posteriors are fitted to data one by one."""
-    num_data: int = 100
+    num_data: int = 50
     """Test data to which posteriors are fitted one by one."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""

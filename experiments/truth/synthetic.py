@@ -69,7 +69,7 @@ class Split:
         truth = SYNTHETIC[self.name]
         model, guide = saved(self.out, self.name, self.family)
         x = truth.sample(NUM_TEST, torch.Generator().manual_seed(1))
-        grid = pv.log_marginal(model, guide, x, "quadrature")
+        grid = pv.log_marginal(model, guide, x, "quadrature", num_points=256)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # a column of the table
             importance = pv.log_marginal(model, guide, x, num_samples=1000)
@@ -85,7 +85,7 @@ class Split:
             ("inference_gap", grid - elbo),
         ):
             row |= {part: estimate.mean, f"{part}_stderr": estimate.stderr}
-        simulated = pv.log_marginal(model, guide, bounds.x, "quadrature")
+        simulated = pv.log_marginal(model, guide, bounds.x, "quadrature", num_points=256)
         return row | {
             "truth": true.mean().item(),
             "quadrature": grid.mean,

@@ -168,7 +168,8 @@ def inference_gaps(
     training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "progress": progress}
 
     def elbo(q: Any, data: Tensor) -> Estimate:
-        return elbo_estimate(model, q, data, num_samples=num_samples, seed=seed + 1)
+        draws = max(2, num_samples * len(x) // max(len(x), len(data)))  # as many in all, for more training data
+        return elbo_estimate(model, q, data, num_samples=draws, seed=seed + 1)
 
     amortized = elbo(guide, x)
     on_train = None if train is None else elbo(guide, train)
