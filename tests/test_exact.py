@@ -163,7 +163,13 @@ def test_from_a_model_and_back(vae):
     assert found.noise_scale == pytest.approx(vae.noise_scale)
     assert repr(found) == f"LinearGaussianVAE(n={vae.n}, latent_dim={vae.latent_dim}, noise_scale=0.6)"
     d = vae.latent_dim
+
+    class Fold(torch.nn.Module):
+        def forward(self, z):
+            return z.abs()
+
     for model in (
+        pv.GenerativeModel(Fold(), pv.GaussianLikelihood(d, 5), d),
         pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, 5), d),
         pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(d, 5, scale="per-datum"), d),
     ):
@@ -178,6 +184,10 @@ def test_bad_input_of_a_fit():
             LinearGaussianVAE.fit(x, latent_dim)
     with pytest.raises(ValueError, match=r"x must have shape \(num, n\) with num ≥ 2, not \(4,\)"):
         LinearGaussianVAE.fit(x[0], 2)
+    with pytest.raises(ValueError, match="x holds 1 NaN"):
+        LinearGaussianVAE.fit(torch.tensor([[0.0, math.nan, 1.0], [1.0, 2.0, 3.0]]), 2)
+    with pytest.raises(ValueError, match="covariance must be symmetric"):
+        LinearGaussianVAE.from_moments(torch.zeros(2), torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 1)
     with pytest.raises(ValueError, match="fill no more than 2 dimensions, so that the noise would be 0"):
         LinearGaussianVAE.fit(x[:3], 2)
 

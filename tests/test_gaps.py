@@ -56,13 +56,38 @@ def test_gaps_of_an_encoder_that_is_off(vae):
     assert diagonal.amortization is None
     assert diagonal.generalization is None
     assert 0 <= full.amortization_refitted.mean + 0.01 < full.amortization.mean / 2
-    assert diagonal.amortization_refitted.mean < full.amortization.mean
+    assert diagonal.amortization_refitted.mean > 0
     table = found.to_frame().set_index("family")
     assert math.isnan(table.loc["diagonal", "amortization"])
     assert table.loc["diagonal", "approximation"] == diagonal.approximation.mean
     assert "approximation" in str(found)
     with pytest.raises(KeyError, match="no family 'flow'; there are full-covariance, diagonal"):
         found["flow"]
+
+
+def test_the_decoder_is_frozen_even_to_running_statistics(vae):
+    class Running(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.tensor(0.0))
+
+        def forward(self, z):
+            self.count += self.training
+            return z
+
+    decoder = torch.nn.Sequential(torch.nn.Linear(3, 3), Running(), torch.nn.Dropout(0.5))
+    model = pv.GenerativeModel(decoder, pv.GaussianLikelihood(3, 5), 3)
+    guide = pv.AmortizedGuide(torch.nn.Identity(), pv.DiagonalPosterior(5, 3))
+    seen = []
+    decoder[2].register_forward_hook(lambda module, *_: seen.append(module.training))
+    families = {"diagonal": pv.DiagonalPosterior}
+    x = vae.sample(20).float()
+    pv.inference_gaps(model, guide, x, families, train=x, epochs=1, max_steps=50)
+    pv.refit(model.double(), guide.double(), x.double(), pv.DiagonalPosterior, max_steps=50)
+    assert all(p.grad is None for p in model.parameters())
+    assert decoder[1].count == 0
+    assert model.training
+    assert not any(seen)
 
 
 def test_a_gap_below_zero_is_reported_as_it_is(vae):
@@ -87,11 +112,9 @@ def test_data_are_fitted_apart_from_one_another(vae, family):
     q = pv.evaluation.PerDatumGuide(POSTERIORS[family], torch.randn(5, 3).double())
     whole, part = q.posterior(), q.select(slice(1, 3)).posterior()
     torch.testing.assert_close(part.mean, whole.mean[1:3])
-    (loss,) = [pv.StickingTheLandingELBO().differentiable_loss(vae.to_model(), q, x)]
-    loss.backward()
     with pytest.raises(ValueError, match="for 5 data of its own, not for 3"):
         q(x[:3])
-    terms = pv.elbo_terms(vae.to_model(), q, x, chunk_size=2)
+    terms = pv.elbo_terms(vae.to_model(), q, x, chunk_size=2, num_samples=1000)
     estimate = pv.elbo_estimate(vae.to_model(), q, x, num_samples=4000)
     spread = (terms.stderr_per_datum.square() + estimate.stderr_per_datum.square()).sqrt()
     assert ((terms.elbo - estimate.per_datum).abs() < 5 * spread).all()
@@ -105,6 +128,9 @@ def test_data_are_fitted_apart_from_one_another(vae, family):
         ({"x": torch.zeros(4, 2)}, ValueError, r"cannot run on data of shape \(4, 2\)"),
         ({"families": ["diagonal"]}, TypeError, "families must be Posterior classes, not the names"),
         ({"families": []}, ValueError, "give at least one family"),
+        ({"families": pv.DiagonalPosterior}, TypeError, r"a sequence such as \[DiagonalPosterior\]"),
+        ({"families": [pv.FlowPosterior] * 2}, ValueError, "called alike"),
+        ({"epochs": 0}, ValueError, "epochs must be a positive integer, not 0"),
         ({"log_p": LogMarginal.exact(torch.zeros(3))}, ValueError, "log_p is of 3 data, x has 4"),
         ({"guide": lambda x: None}, TypeError, "needs a GenerativeModel and an AmortizedGuide"),
     ],
@@ -158,6 +184,19 @@ def test_a_unit_that_the_decoder_ignores_is_reported(vae):
     assert found.active == 2
     assert found.spectrum[2] < 1e-6
     assert list(found.to_frame()["signal"] > 0.01) == [True, True, False]
+
+
+@pytest.mark.parametrize("family", [pv.FlowPosterior, pv.LowRankPosterior, pv.IsotropicPosterior])
+def test_a_collapse_report_of_other_families_in_float32(vae, family):
+    model = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(3, 5), 3)
+    guide = pv.AmortizedGuide(torch.nn.Identity(), family(5, 3))
+    found = pv.collapse_report(model, guide, vae.sample(60), num_samples=20)
+    assert found.kl.mean == pytest.approx(found.mutual_information.mean + found.aggregate_kl.mean)
+    assert math.isnan(found.correlation) == (family is pv.FlowPosterior)
+    if family is not pv.FlowPosterior:
+        assert found.spectrum.sum().item() + found.correlation == pytest.approx(found.kl.mean, abs=5 * found.kl.stderr)
+    with pytest.raises(TypeError, match="needs a GenerativeModel and an AmortizedGuide"):
+        pv.collapse_report(model, lambda x: None, vae.sample(5))
 
 
 def test_ar1_quantiles_and_another_prior(vae):

@@ -38,7 +38,7 @@ def run_synthetic(settings: Settings, out: Path) -> tuple[pd.DataFrame, str, Fig
 
 def run_gaps(settings: Settings, out: Path) -> tuple[pd.DataFrame, str, Figure]:
     """Part (c)."""
-    rows = gaps.study(settings, out / "gaps")
+    rows = gaps.study(settings)
     return rows, f"{gaps.tables(rows)}\n\n{gaps.reading(rows)}", gaps.picture(rows)
 
 

@@ -69,7 +69,7 @@ def study(settings: Settings) -> list[Reached]:
     for d in sorted(settings.dims, reverse=True):  # the longest first
         for family in FAMILIES:
             jobs += [Predicted(d, family), Refitted(d, family, settings.num_data, settings.refit_steps)]
-            jobs += [Trained(d, family, e, False, max(1, 2 * settings.steps // 5)) for e in FIXED_ESTIMATORS]
+            jobs += [Trained(d, family, e, False, max(1, settings.steps // 2)) for e in FIXED_ESTIMATORS]
             jobs += [Trained(d, family, e, True, settings.steps) for e in FREE_ESTIMATORS]
     found = in_processes(jobs, settings.workers, "linear-Gaussian")
     return sorted((row for rows in found for row in rows), key=lambda row: (row.d, FAMILIES.index(row.family)))

@@ -98,7 +98,7 @@ class Split:
             "lower": bounds.lower.mean - simulated.mean,
             "lower_stderr": bounds.lower.stderr_monte_carlo,
             "upper": bounds.upper.mean - simulated.mean,
-            "upper_stderr": bounds.upper.stderr_monte_carlo,
+            "upper_stderr": bounds.upper_stderr,
         }
 
 

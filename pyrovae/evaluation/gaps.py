@@ -1,6 +1,7 @@
 """How many nats a family, an encoder and the training data cost: the three inference gaps (Cremer et al. 2018)."""
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,15 +162,24 @@ def inference_gaps(
     if log_p is not None and len(log_p.per_datum) != len(x):
         raise ValueError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
     named = _named(families)
+    with torch.random.fork_rng(devices=[]):
+        heads = {name: family(1, model.latent_dim) for name, family in named.items()}
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+    if train is not None:
+        check_data(train)
     model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     x, train = x.double(), None if train is None else train.double()
     training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "progress": progress}
 
+    seeds = itertools.count(seed + 1)  # draws of their own for every estimate
+
     def elbo(q: Any, data: Tensor) -> Estimate:
         draws = max(2, num_samples * len(x) // max(len(x), len(data)))  # as many in all, for more training data
-        return elbo_estimate(model, q, data, num_samples=draws, seed=seed + 1)
+        return elbo_estimate(model, q, data, num_samples=draws, seed=next(seeds))
 
     amortized = elbo(guide, x)
     on_train = None if train is None else elbo(guide, train)
@@ -179,11 +189,11 @@ def inference_gaps(
         refits[name] = (q, steps, elbo(q, x))
     if log_p is None:
         tightest = max(refits.values(), key=lambda found: found[2].mean)[0]
-        log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=seed + 2)
+        log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
     entries = []
     for name, (_, steps, best) in refits.items():
         more: dict[str, Any] = {}
-        if _same_family(named[name](1, model.latent_dim), guide.posterior_head):
+        if _same_family(heads[name], guide.posterior_head):
             more["amortization"] = best - amortized
             more["generalization"] = None if on_train is None else _difference(on_train, amortized)
         if train is not None:
@@ -207,7 +217,12 @@ def _refit_encoder(
         head.load_state_dict(old.state_dict())
     again = AmortizedGuide(copy.deepcopy(guide.encoder), head)
     elbo: ELBO = AnalyticELBO() if _has_closed_form(head, model) else MonteCarloELBO()
-    fit(model, again, train, elbo, seed=seed, **settings)
+
+    def frozen(x: Tensor) -> Any:
+        """The model out of training's reach: no dropout, no running statistics."""
+        return model(x)
+
+    fit(frozen, again, train, elbo, seed=seed, **settings)
     return again.eval()
 
 
@@ -236,10 +251,15 @@ def _difference(first: Estimate, second: Estimate) -> Difference:
 def _named(families: Mapping[str, Family] | Sequence[Family] | None) -> dict[str, Family]:
     if families is None:
         return {name: family for name, family in POSTERIORS.items() if name != "flow"}
+    if isinstance(families, type) or callable(families):
+        raise TypeError(f"families must be a sequence such as [{getattr(families, '__name__', families)}]")
     if not families:
         raise ValueError("give at least one family")
     if isinstance(families, str) or any(isinstance(f, str) for f in families) != isinstance(families, Mapping):
         raise TypeError(f"families must be Posterior classes, not the names {families!r}; see pyrovae.posteriors")
     if not isinstance(families, Mapping):
-        families = {getattr(family, "__name__", type(family).__name__): family for family in families}
+        names = [getattr(family, "__name__", type(family).__name__) for family in families]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of the families are called alike ({', '.join(names)}); give a mapping with names")
+        families = dict(zip(names, families, strict=True))
     return dict(families)

@@ -67,7 +67,7 @@ def elbo_terms(
         torch.manual_seed(seed)
         for start in range(0, len(x), chunk_size):
             rows = slice(start, min(start + chunk_size, len(x)))
-            here = rows_of(guide, rows)
+            here = rows_of(guide, rows, x)
             parts = torch.stack([torch.stack(_terms_at_one_draw(model, here, x[rows])) for _ in range(num_samples)])
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))

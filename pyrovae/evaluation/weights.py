@@ -41,7 +41,7 @@ def over_log_weights(
     draws_at_once = max(1, min(num_samples, rows_at_once(x) // data_at_once))
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
-        here = rows_of(guide, rows)
+        here = rows_of(guide, rows, x)
         passes = [len(part) for part in torch.empty(num_samples).split(draws_at_once)]
         return summarize(torch.cat([_log_weights(model, here, x[rows], num, max_plate_nesting) for num in passes]))
 
