@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pyro
+import torch
 from torch import Tensor, nn
 
 from pyrovae.nn import ConfigurableModule
@@ -66,6 +67,19 @@ def mode(*programs: Callable[..., Any], training: bool) -> Iterator[None]:
     finally:
         for module, was_training in zip(modules, before, strict=True):
             module.training = was_training
+
+
+@contextmanager
+def evaluating(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, seed: int) -> Iterator[None]:
+    """Run programs in evaluation mode, under a seed that leaves the caller's random state as it was, unvalidated."""
+    with (
+        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        pyro.validation_enabled(False),
+        unregistered(),
+        mode(model, guide, training=False),
+    ):
+        torch.manual_seed(seed)
+        yield
 
 
 def cannot_run(x: Tensor, error: Exception) -> ValueError:

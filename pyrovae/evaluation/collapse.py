@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.distributions import AR1Normal, covariance_of, mean_of
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.registration import cannot_run, check_data, mode
+from pyrovae.registration import cannot_run, check_data, evaluating, mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _PAIRS_AT_ONCE = 2**21
@@ -113,8 +113,7 @@ def collapse_report(
         raise TypeError("collapse_report needs a GenerativeModel and an AmortizedGuide")
     x = x[torch.linspace(0, len(x) - 1, min(len(x), max_data)).long()].double()
     model, guide = copy.deepcopy(model).double(), copy.deepcopy(guide).double()
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
-        torch.manual_seed(seed)
+    with evaluating(model, guide, x, seed):
         try:
             q = guide.posterior(x)
         except (RuntimeError, ValueError) as error:

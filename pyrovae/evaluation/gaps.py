@@ -19,6 +19,7 @@ from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.marginal import LogMarginal, log_marginal
 from pyrovae.evaluation.per_datum import Family, refit
 from pyrovae.evaluation.weights import elbo_estimate
+from pyrovae.naming import named_parts
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.registration import check_data
 from pyrovae.training import fit
@@ -161,7 +162,9 @@ def inference_gaps(
     check_data(x)
     if log_p is not None and len(log_p.per_datum) != len(x):
         raise ValueError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
-    named = _named(families)
+    if families is None:
+        families = {name: family for name, family in POSTERIORS.items() if name != "flow"}
+    named = named_parts("families", families)
     with torch.random.fork_rng(devices=[]):
         heads = {name: family(1, model.latent_dim) for name, family in named.items()}
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
@@ -246,20 +249,3 @@ def _difference(first: Estimate, second: Estimate) -> Difference:
         math.hypot(first.stderr_data, second.stderr_data),
         math.hypot(first.stderr_monte_carlo, second.stderr_monte_carlo),
     )
-
-
-def _named(families: Mapping[str, Family] | Sequence[Family] | None) -> dict[str, Family]:
-    if families is None:
-        return {name: family for name, family in POSTERIORS.items() if name != "flow"}
-    if isinstance(families, type) or callable(families):
-        raise TypeError(f"families must be a sequence such as [{getattr(families, '__name__', families)}]")
-    if not families:
-        raise ValueError("give at least one family")
-    if isinstance(families, str) or any(isinstance(f, str) for f in families) != isinstance(families, Mapping):
-        raise TypeError(f"families must be Posterior classes, not the names {families!r}; see pyrovae.posteriors")
-    if not isinstance(families, Mapping):
-        names = [getattr(family, "__name__", type(family).__name__) for family in families]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two of the families are called alike ({', '.join(names)}); give a mapping with names")
-        families = dict(zip(names, families, strict=True))
-    return dict(families)

@@ -5,7 +5,6 @@ import math
 import warnings
 from dataclasses import dataclass
 
-import pyro
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from pyrovae.evaluation.quadrature import (
     log_integral_around_prior,
 )
 from pyrovae.evaluation.weights import in_chunks, over_log_weights, rows_at_once
-from pyrovae.registration import cannot_run, check_data, mode, unregistered
+from pyrovae.registration import cannot_run, check_data, evaluating
 from pyrovae.training.programs import Program
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -167,13 +166,7 @@ def log_marginal(
     check_data(x)
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.validation_enabled(False),
-        unregistered(),
-        mode(model, guide, training=False),
-    ):
-        torch.manual_seed(seed)
+    with evaluating(model, guide, x, seed):
         if method == "importance":
             return _by_importance(model, guide, x, num_samples, max_plate_nesting, progress)
         if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide | PerDatumGuide):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.posteriors import Posterior
-from pyrovae.registration import cannot_run, check_data, mode, unregistered
+from pyrovae.registration import cannot_run, check_data, evaluating
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Family = Callable[[int, int], Posterior]
@@ -154,13 +154,7 @@ def refit(
         raise ValueError(f"max_steps must be a positive integer, not {max_steps!r}")
     check_data(x)
     estimator = StickingTheLandingELBO(num_particles=num_particles, vectorize_particles=num_particles > 1)
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.validation_enabled(False),
-        unregistered(),
-        mode(model, guide, training=False),
-    ):
-        torch.manual_seed(seed)
+    with evaluating(model, guide, x, seed):
         with torch.no_grad():
             try:
                 loc = mean_of(guide.posterior(x))
