@@ -171,7 +171,7 @@ def test_from_a_model_and_back(vae):
     for model in (
         pv.GenerativeModel(Fold(), pv.GaussianLikelihood(d, 5), d),
         pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, 5), d),
-        pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(d, 5, scale="per-datum"), d),
+        pv.GenerativeModel(torch.nn.Identity(), pv.BernoulliLikelihood(d, 5), d),
     ):
         with pytest.raises(ValueError, match="the model is not linear-Gaussian"):
             LinearGaussianVAE.from_model(model)
@@ -186,7 +186,7 @@ def test_bad_input_of_a_fit():
         LinearGaussianVAE.fit(x[0], 2)
     with pytest.raises(ValueError, match="x holds 1 NaN"):
         LinearGaussianVAE.fit(torch.tensor([[0.0, math.nan, 1.0], [1.0, 2.0, 3.0]]), 2)
-    with pytest.raises(ValueError, match="covariance must be symmetric"):
+    with pytest.raises(ValueError, match="covariance must be a symmetric matrix"):
         LinearGaussianVAE.from_moments(torch.zeros(2), torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 1)
     with pytest.raises(ValueError, match="fill no more than 2 dimensions, so that the noise would be 0"):
         LinearGaussianVAE.fit(x[:3], 2)

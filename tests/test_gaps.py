@@ -61,6 +61,7 @@ def test_gaps_of_an_encoder_that_is_off(vae):
     assert math.isnan(table.loc["diagonal", "amortization"])
     assert table.loc["diagonal", "approximation"] == diagonal.approximation.mean
     assert "approximation" in str(found)
+    assert f"{full.best_elbo.mean:.4f} ± " in str(found)
     with pytest.raises(KeyError, match="no family 'flow'; there are full-covariance, diagonal"):
         found["flow"]
 

@@ -44,7 +44,7 @@ class Sandwich:
         return self.lower.mean - 2 * self.lower.stderr_monte_carlo, self.upper.mean + 2 * self.upper_stderr
 
     def __str__(self) -> str:
-        return f"{self.lower}\n{self.upper}\nwidth {self.width:.4f} nats"
+        return f"{self.lower}\n{self.upper}\nwidth {self.width:.4f} ± {self.upper_stderr:.2g} nats"
 
 
 def sandwich(

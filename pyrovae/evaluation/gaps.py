@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.evaluation.marginal import LogMarginal, log_marginal
+from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
 from pyrovae.evaluation.per_datum import Family, refit
 from pyrovae.evaluation.weights import elbo_estimate
 from pyrovae.naming import named_parts
@@ -93,8 +94,19 @@ class InferenceGaps:
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        shown = self.to_frame().set_index("family")[list(_GAPS)].dropna(axis=1, how="all")
-        return f"{self.log_p}\n{shown.to_string(float_format='{:.4f}'.format, na_rep='')}"
+        rows = []
+        for entry in self.families:
+            gaps = {name: getattr(entry, name) for name in _GAPS}
+            texts = {
+                name: ""
+                if gap is None
+                else f"{gap.mean:.4f} ± {math.hypot(gap.stderr_data, gap.stderr_monte_carlo):.2g}"
+                for name, gap in gaps.items()
+            }
+            rows.append({"family": entry.family, **texts, "steps": entry.steps})
+        table = pd.DataFrame(rows).set_index("family")
+        shown = table.loc[:, (table != "").any()]
+        return f"{self.log_p}\nnats per datum ± one standard error (data and Monte Carlo)\n{shown.to_string()}"
 
 
 _GAPS = (
@@ -137,7 +149,8 @@ def inference_gaps(
         families: ``Posterior`` classes or other callables of (in_features, latent_dim), by name or alone; by default
             every Gaussian one.
         train: data that the pair was trained on. With them the generalisation gap is measured, and for each family
-            an encoder is trained on them at the frozen decoder, from a copy of the guide's.
+            an encoder is trained on them at the frozen decoder, from a copy of the guide's. The given guide's own
+            amortisation and generalisation gap stand in the row of its own family, if that is among ``families``.
         epochs: of that training.
         batch_size: of that training.
         learning_rate: of that training, at the start.
@@ -192,7 +205,16 @@ def inference_gaps(
         refits[name] = (q, steps, elbo(q, x))
     if log_p is None:
         tightest = max(refits.values(), key=lambda found: found[2].mean)[0]
-        log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreliableEstimateWarning)
+            log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
+        if log_p.mostly_unreliable:
+            warnings.warn(
+                f"Pareto k̂ of log p(x) is bad for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
+                "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
+                UnreliableEstimateWarning,
+                stacklevel=2,
+            )
     entries = []
     for name, (_, steps, best) in refits.items():
         more: dict[str, Any] = {}
@@ -241,6 +263,10 @@ def _has_closed_form(head: Posterior, model: GenerativeModel) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def _text(gap: Estimate | Difference | None) -> str:
+    return "" if gap is None else f"{gap.mean:.4f} ± {math.hypot(gap.stderr_data, gap.stderr_monte_carlo):.2g}"
 
 
 def _difference(first: Estimate, second: Estimate) -> Difference:

@@ -24,7 +24,6 @@ from pyrovae.training.programs import Program
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _SHARE_OF_BAD = 0.1
-"""Share of data with a bad k̂ from which a warning is given: a few are bad by chance."""
 
 
 class UnreliableEstimateWarning(UserWarning):
@@ -58,6 +57,11 @@ class LogMarginal(Estimate):
     acceptance: Tensor | None = None
     quadrature_error: Tensor | None = None
     bound: str | None = "lower"
+
+    @property
+    def mostly_unreliable(self) -> bool:
+        """Whether more than a tenth of the data is, which is warned of: a few are by chance."""
+        return self.unreliable.double().mean().item() > _SHARE_OF_BAD
 
     @classmethod
     def exact(cls, per_datum: Tensor, quadrature_error: Tensor | None = None) -> "LogMarginal":
@@ -188,7 +192,7 @@ def _by_importance(
     )
     found = LogMarginal(per_datum, stderr, num_samples, effective, gain, k)
     share = found.unreliable.double().mean().item()
-    if share > _SHARE_OF_BAD:
+    if found.mostly_unreliable:
         warnings.warn(
             f"the importance weights of {share:.0%} of the data have a Pareto k̂ above "
             f"{reliable_below(num_samples):.2f}: log p(x) may be far above this estimate; use more num_samples, a "
