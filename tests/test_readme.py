@@ -10,7 +10,6 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-@pytest.mark.filterwarnings("ignore::pyrovae.UnreliableEstimateWarning")
 def test_code_runs(number, capsys):
     exec(compile(BLOCKS[number], f"README.md, block {number + 1}", "exec"), {})
     if "summarize" in BLOCKS[number]:
