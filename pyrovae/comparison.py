@@ -17,6 +17,7 @@ from torch import Tensor
 from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.io import make_folder
 from pyrovae.likelihoods import GaussianLikelihood
+from pyrovae.naming import named_parts
 from pyrovae.nn import MLP
 from pyrovae.report import summarize, write_comparison, write_table
 from pyrovae.runs import (
@@ -105,8 +106,8 @@ def compare(
     Raises:
         ValueError: settings or data that cannot be run.
     """
-    named_posteriors = _named("posteriors", posteriors)
-    named_estimators = _named("estimators", estimators)
+    named_posteriors = named_parts("posteriors", posteriors)
+    named_estimators = named_parts("estimators", estimators)
     epochs = epochs if epochs is not None else getattr(data, "epochs", None)
     if epochs is None:
         raise ValueError("epochs must be given for data that are not a synthetic set")
@@ -146,7 +147,7 @@ def compare(
     if likelihoods is None:
         spread = prepared.train.var(0).mean().sqrt().item()
         likelihoods = {"gaussian": partial(GaussianLikelihood, initial_scale=max(0.25 * spread, 1e-3))}
-    named_likelihoods = _named("likelihoods", likelihoods)
+    named_likelihoods = named_parts("likelihoods", likelihoods)
     for latent_dim in latent_dims:  # a head that cannot be made is found before anything is written
         _ = [make(1, latent_dim) for make in named_posteriors.values()]
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
@@ -257,17 +258,3 @@ def _as_tensor(name: str, data: Tensor | np.ndarray) -> Tensor:
         row, column = (~torch.isfinite(data)).nonzero()[0].tolist()
         raise ValueError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")
     return data
-
-
-def _named(kind: str, parts: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Parts by name; those given alone are named after their class."""
-    if isinstance(parts, str) or (not isinstance(parts, Mapping) and any(isinstance(part, str) for part in parts)):
-        raise TypeError(f"the {kind} must be classes or instances, not the names {parts!r}")
-    if not isinstance(parts, Mapping):
-        names = [getattr(part, "__name__", type(part).__name__) for part in parts]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two of the {kind} are called alike ({', '.join(names)}); give a mapping with names")
-        parts = dict(zip(names, parts, strict=True))
-    if not parts:
-        raise ValueError(f"give at least one of the {kind}")
-    return dict(parts)

@@ -44,6 +44,8 @@ class LinearGaussianVAE:
         if self.loadings.dim() != 2 or 0 in self.loadings.shape:
             raise ValueError(f"loadings must have shape (n, d), not {tuple(self.loadings.shape)}")
         n, d = self.loadings.shape
+        if not self.loadings.isfinite().all():
+            raise ValueError("loadings hold NaN or infinite values")
         if not 0 < noise_scale < math.inf:
             raise ValueError(f"noise_scale must be a positive number, not {noise_scale!r}")
         self.noise_scale = float(noise_scale)
@@ -85,6 +87,8 @@ class LinearGaussianVAE:
         x = torch.as_tensor(x, dtype=torch.float64)
         if x.dim() != 2 or len(x) < 2:
             raise ValueError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
         return cls.from_moments(x.mean(0), torch.cov(x.T, correction=0).reshape(x.shape[1], -1), latent_dim, family)
 
     @classmethod
@@ -114,6 +118,10 @@ class LinearGaussianVAE:
         """
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
         n = len(covariance)
+        if n < 2 or covariance.shape != (n, n) or not torch.allclose(covariance, covariance.T):
+            raise ValueError(
+                f"covariance must be a symmetric matrix of two rows or more, not {tuple(covariance.shape)}"
+            )
         if not isinstance(latent_dim, int) or not 0 < latent_dim < n:
             raise ValueError(
                 f"latent_dim must be an integer from 1 to {n - 1}, below the data's {n}, not {latent_dim!r}"
@@ -143,10 +151,12 @@ class LinearGaussianVAE:
         eye = torch.eye(d, dtype=torch.float64)
         with torch.no_grad():
             prior = model.prior_distribution()
-            given = model.conditional(torch.cat([torch.zeros_like(eye[:1]), eye, 3 * eye - 1]))
+            generator = torch.Generator().manual_seed(0)
+            z = torch.cat([torch.zeros_like(eye[:1]), eye, 3 * torch.randn(20 * d, d, generator=generator).double()])
+            given = model.conditional(z)
             loc, scale = given.mean, given.stddev
         loadings = (loc[1 : d + 1] - loc[0]).T
-        affine = torch.allclose(loc, loc[0] + torch.cat([torch.zeros_like(eye[:1]), eye, 3 * eye - 1]) @ loadings.T)
+        affine = torch.allclose(loc, loc[0] + z @ loadings.T)
         standard = torch.equal(mean_of(prior), torch.zeros(d).double()) and torch.equal(covariance_of(prior), eye)
         if not affine or not standard or not torch.allclose(scale, scale.flatten()[0]):
             raise ValueError("the model is not linear-Gaussian: an affine decoder, one σ and the prior N(0, I)")
@@ -178,7 +188,7 @@ class LinearGaussianVAE:
         Raises:
             NotImplementedError: the guide's KL has no closed form.
         """
-        q = copy.deepcopy(guide).double().posterior(x.double())
+        q = copy.deepcopy(guide).double().eval().posterior(x.double())
         return self.log_prob(x) - kl_divergence(q, self.posterior(x))
 
     def sample(self, num: int) -> Tensor:

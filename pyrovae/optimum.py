@@ -69,7 +69,7 @@ def best_decoder(covariance: Tensor, loadings: Tensor, noise_scale: float, famil
         turns = [eye, *(torch.linalg.qr(torch.randn_like(eye)).Q for _ in range(3))]
         log_scale = torch.tensor([math.log(noise_scale)], dtype=torch.float64)
         starts = [torch.cat([(loadings @ turn).flatten(), log_scale, 0.1 * torch.randn_like(bias)]) for turn in turns]
-    best = _minimise(neg_elbo, starts)
+    best = _minimise(neg_elbo, starts, max_steps=5000)
     return best[: n * d].reshape(n, d), best[n * d].exp().item()
 
 
@@ -102,7 +102,7 @@ def _constant_head(family: Family, n: int, d: int) -> tuple[Posterior, Tensor]:
     return head, bias
 
 
-def _minimise(function: Callable[[Tensor], Tensor], starts: list[Tensor]) -> Tensor:
+def _minimise(function: Callable[[Tensor], Tensor], starts: list[Tensor], max_steps: int = 1000) -> Tensor:
     """The best of several minimisations by L-BFGS."""
 
     def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -112,6 +112,6 @@ def _minimise(function: Callable[[Tensor], Tensor], starts: list[Tensor]) -> Ten
             (slope,) = torch.autograd.grad(value, at)
         return value.item(), slope.numpy()
 
-    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-10}
+    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "ftol": 1e-15, "gtol": 1e-10}
     fits = [minimize(value_and_slope, s.detach().numpy(), jac=True, method="L-BFGS-B", options=options) for s in starts]
     return torch.from_numpy(min(fits, key=lambda fit: fit.fun).x)

@@ -70,6 +70,19 @@ def mode(*programs: Callable[..., Any], training: bool) -> Iterator[None]:
             module.training = was_training
 
 
+@contextmanager
+def evaluating(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, seed: int) -> Iterator[None]:
+    """Run programs in evaluation mode, under a seed that leaves the caller's random state as it was, unvalidated."""
+    with (
+        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        pyro.validation_enabled(False),
+        unregistered(),
+        mode(model, guide, training=False),
+    ):
+        torch.manual_seed(seed)
+        yield
+
+
 def cannot_run(x: Tensor, error: Exception) -> ValueError:
     """What to raise where programs fail on data, in one line."""
     reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]

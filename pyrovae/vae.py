@@ -104,7 +104,7 @@ class GenerativeModel(Program):
     @torch.no_grad()
     def simulate(self, num: int) -> tuple[Tensor, Tensor]:
         """Draw ``num`` pairs of z (num, d) and x (num, n): each z is an exact draw of p(z|x)."""
-        z = self.prior_distribution().sample(torch.Size([num]))
+        z = self.prior_distribution().sample(torch.Size([num])).to(self.get_buffer("_standard_loc"))
         return z, self.conditional(z).sample()
 
 

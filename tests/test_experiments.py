@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.truth import failures, linear
+
 ROOT = Path(__file__).parent.parent
 TINY = ["--epochs", "1", "--num-train", "200", "--num-test", "200", "--workers", "1"]
 
@@ -132,6 +134,25 @@ def test_loss_terms(tmp_path):
     assert (tmp_path / "out" / "rate-distortion.png").stat().st_size > 5000
 
 
+def test_truths_tables_of_linear_models():
+    rows = []
+    for family in linear.FAMILIES:
+        rows += linear.Predicted(2, family)()
+        rows += [linear.Reached(2, family, "fixed", how, 0.0, 0.25, 10) for how in linear.FIXED_ESTIMATORS]
+        rows += [linear.Reached(2, family, "free", how, 0.5, 0.25, 10) for how in linear.FREE_ESTIMATORS]
+        rows += [linear.Reached(2, family, "fixed", linear.PER_DATUM, 0.0, 0.25, 10, stderr=0.01)]
+    (_, fixed), (_, free) = linear.tables(rows)
+    assert fixed.count("0.2500 ± 0.0100") == 7
+    assert free.count("0.7500 = 0.5000 + 0.2500") == 14
+    assert "untrained, the diagonal family loses" in linear.reading(rows)
+    assert len(linear.to_frame(rows)) == 7 * 8
+
+
+def test_truths_count_of_failures():
+    share = failures.share(3, 20)  # scipy's exact interval, as in any table of binomial ones
+    assert share == "3/20 (3–38 %)"
+
+
 def test_the_sources_losses_against_the_elbo():
     from experiments.loss_terms import convention_table
 
@@ -149,6 +170,9 @@ def test_the_sources_losses_against_the_elbo():
         (["experiments.estimators", "--particles", "0"], "num_particles must be a positive integer, not 0"),
         (["experiments.estimators", "--repeats", "1"], "--repeats must be at least 4"),
         (["experiments.estimators", "--workers", "0"], "--workers must be at least 1, not 0"),
+        (["experiments.truth", "--parts", "linaer"], "--parts: unknown name 'linaer'; did you mean linear?"),
+        (["experiments.truth", "--num-data", "0"], "--num-data must be at least 1, not 0"),
+        (["experiments.truth", "--dims", "0"], "--dims must be positive, not (0,)"),
         (["experiments.loss_terms", "--betas", "-1"], "beta must be a finite number ≥ 0"),
         (["experiments.loss_terms", "--out", "README.md"], "--out README.md already holds files"),
     ],

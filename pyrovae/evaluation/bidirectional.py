@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evaluation.marginal import LogMarginal, log_marginal
+from pyrovae.registration import mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -29,8 +30,21 @@ class Sandwich:
         """How far apart the bounds are: neither is further from the truth than this, but for Monte Carlo error."""
         return self.upper.mean - self.lower.mean
 
+    @property
+    def upper_stderr(self) -> float:
+        """Standard error of the upper bound's mean, from the spread over data of its distance to the lower one.
+
+        Each datum has one exact draw of its posterior, so that only the data tell how much depends on it.
+        """
+        return (self.upper - self.lower).stderr
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """From two standard errors due to the draws below the lower bound to as many above the upper one."""
+        return self.lower.mean - 2 * self.lower.stderr_monte_carlo, self.upper.mean + 2 * self.upper_stderr
+
     def __str__(self) -> str:
-        return f"{self.lower}\n{self.upper}\nwidth {self.width:.4f} nats"
+        return f"{self.lower}\n{self.upper}\nwidth {self.width:.4f} ± {self.upper_stderr:.2g} nats"
 
 
 def sandwich(
@@ -51,7 +65,9 @@ def sandwich(
     """
     if not isinstance(num, int) or num < 1:
         raise ValueError(f"num must be a positive integer, not {num!r}")
-    with torch.random.fork_rng():
+    if not isinstance(model, GenerativeModel):
+        raise TypeError("sandwich needs a GenerativeModel and an AmortizedGuide")
+    with torch.random.fork_rng(), mode(model, training=False):
         torch.manual_seed(seed)
         z, x = model.simulate(num)
     lower = log_marginal(model, guide, x, "annealed", seed=seed + 1, **annealing)

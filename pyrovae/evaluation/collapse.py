@@ -1,5 +1,6 @@
 """What of the latent space a guide uses, for posteriors whose dimensions may correlate."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.distributions import AR1Normal, covariance_of, mean_of
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.registration import cannot_run, check_data, mode
+from pyrovae.registration import cannot_run, check_data, evaluating, mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _PAIRS_AT_ONCE = 2**21
@@ -34,7 +35,8 @@ class CollapseReport:
         noise: mean posterior variance along each, shape (d,); with ``signal`` the aggregate posterior's.
         spectrum: KL of q(z|x)'s marginal along each from the prior's, mean over data, shape (d,), of its first two
             moments.
-        correlation: what q's correlations between these directions add, ½(Σ log Σ_kk − log det Σ), mean over data.
+        correlation: what q's correlations between these directions add, ½(Σ log Σ_kk − log det Σ), mean over data;
+            NaN for a flow, whose moments are of draws.
         kl: KL(q(z|x) ‖ p(z)) = ``mutual_information`` + ``aggregate_kl``.
         mutual_information: of x and z under q, with q(z) the mixture over these data: at most log num.
         aggregate_kl: KL(q(z) ‖ p(z)) of that mixture.
@@ -95,7 +97,7 @@ def collapse_report(
         x: data (num, n), at least two.
         threshold: variance of the posterior mean, in the prior's, from which a direction is active.
         num_samples: draws of z per datum.
-        max_data: only so many of the data are looked at: the cost is the number's square.
+        max_data: only so many of the data are looked at, evenly spread: the cost is the number's square.
         seed: of the draws; the caller's random state is left as it was.
         progress: whether to show a progress bar (on a terminal).
 
@@ -107,9 +109,11 @@ def collapse_report(
         raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
     if min(len(x), max_data) < 2:
         raise ValueError("the spread of posterior means needs at least two data")
-    x = x[:max_data]
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
-        torch.manual_seed(seed)
+    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
+        raise TypeError("collapse_report needs a GenerativeModel and an AmortizedGuide")
+    x = x[torch.linspace(0, len(x) - 1, min(len(x), max_data)).long()].double()
+    model, guide = copy.deepcopy(model).double(), copy.deepcopy(guide).double()
+    with evaluating(model, guide, x, seed):
         try:
             q = guide.posterior(x)
         except (RuntimeError, ValueError) as error:
@@ -135,7 +139,7 @@ def collapse_report(
         signal=signal,
         noise=variances.mean(0),
         spectrum=spectrum,
-        correlation=0.5 * (variances.log().sum(-1) - torch.logdet(turned)).mean().item(),
+        correlation=(0.5 * variances.log().sum(-1) - _half_log_det(q) + _half_log_det(prior)).mean().item(),
         kl=_estimate(information + aggregate),
         mutual_information=_estimate(information),
         aggregate_kl=_estimate(aggregate),
@@ -146,9 +150,19 @@ def collapse_report(
 
 def _log_mean_density(q: torch.distributions.Distribution, z: Tensor, bar: tqdm) -> Tensor:
     """Log of the mean over the data of q(z|x), at each draw z (some, d)."""
-    values = q.log_prob(z.unsqueeze(1)).double().logsumexp(1) - math.log(q.batch_shape[0])
+    num = q.batch_shape[0]
+    values = q.log_prob(z.unsqueeze(1).expand(-1, num, -1)).logsumexp(1) - math.log(num)
     bar.update(len(z))
-    return values.to(z)
+    return values
+
+
+def _half_log_det(distribution: torch.distributions.Distribution) -> Tensor:
+    """½ log det Σ of a Gaussian from its entropy, without its dense covariance; NaN for others."""
+    try:
+        d = distribution.event_shape[0]
+        return distribution.entropy().double().cpu() - 0.5 * d * (1 + math.log(2 * math.pi))
+    except NotImplementedError:
+        return torch.tensor(math.nan)
 
 
 def _in_units_of(prior: torch.distributions.Distribution, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """How many nats a family, an encoder and the training data cost: the three inference gaps (Cremer et al. 2018)."""
 
 import copy
+import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,10 @@ from tqdm.auto import tqdm
 
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.evaluation.marginal import LogMarginal, log_marginal
+from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
 from pyrovae.evaluation.per_datum import Family, refit
 from pyrovae.evaluation.weights import elbo_estimate
+from pyrovae.naming import named_parts
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.registration import check_data
 from pyrovae.training import fit
@@ -91,8 +94,19 @@ class InferenceGaps:
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        shown = self.to_frame().set_index("family")[list(_GAPS)].dropna(axis=1, how="all")
-        return f"{self.log_p}\n{shown.to_string(float_format='{:.4f}'.format, na_rep='')}"
+        rows = []
+        for entry in self.families:
+            gaps = {name: getattr(entry, name) for name in _GAPS}
+            texts = {
+                name: ""
+                if gap is None
+                else f"{gap.mean:.4f} ± {math.hypot(gap.stderr_data, gap.stderr_monte_carlo):.2g}"
+                for name, gap in gaps.items()
+            }
+            rows.append({"family": entry.family, **texts, "steps": entry.steps})
+        table = pd.DataFrame(rows).set_index("family")
+        shown = table.loc[:, (table != "").any()]
+        return f"{self.log_p}\nnats per datum ± one standard error (data and Monte Carlo)\n{shown.to_string()}"
 
 
 _GAPS = (
@@ -135,7 +149,8 @@ def inference_gaps(
         families: ``Posterior`` classes or other callables of (in_features, latent_dim), by name or alone; by default
             every Gaussian one.
         train: data that the pair was trained on. With them the generalisation gap is measured, and for each family
-            an encoder is trained on them at the frozen decoder, from a copy of the guide's.
+            an encoder is trained on them at the frozen decoder, from a copy of the guide's. The given guide's own
+            amortisation and generalisation gap stand in the row of its own family, if that is among ``families``.
         epochs: of that training.
         batch_size: of that training.
         learning_rate: of that training, at the start.
@@ -160,15 +175,27 @@ def inference_gaps(
     check_data(x, model, guide)
     if log_p is not None and len(log_p.per_datum) != len(x):
         raise ValueError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
-    named = _named(families)
+    if families is None:
+        families = {name: family for name, family in POSTERIORS.items() if name != "flow"}
+    named = named_parts("families", families)
+    with torch.random.fork_rng(devices=[]):
+        heads = {name: family(1, model.latent_dim) for name, family in named.items()}
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+    if train is not None:
+        check_data(train, model, guide)
     model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     x, train = x.double(), None if train is None else train.double()
     training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "progress": progress}
 
+    seeds = itertools.count(seed + 1)  # draws of their own for every estimate
+
     def elbo(q: Any, data: Tensor) -> Estimate:
-        return elbo_estimate(model, q, data, num_samples=num_samples, seed=seed + 1)
+        draws = max(2, num_samples * len(x) // max(len(x), len(data)))  # as many in all, for more training data
+        return elbo_estimate(model, q, data, num_samples=draws, seed=next(seeds))
 
     amortized = elbo(guide, x)
     on_train = None if train is None else elbo(guide, train)
@@ -178,11 +205,20 @@ def inference_gaps(
         refits[name] = (q, steps, elbo(q, x))
     if log_p is None:
         tightest = max(refits.values(), key=lambda found: found[2].mean)[0]
-        log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=seed + 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreliableEstimateWarning)
+            log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
+        if log_p.mostly_unreliable:
+            warnings.warn(
+                f"Pareto k̂ of log p(x) is bad for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
+                "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
+                UnreliableEstimateWarning,
+                stacklevel=2,
+            )
     entries = []
     for name, (_, steps, best) in refits.items():
         more: dict[str, Any] = {}
-        if _same_family(named[name](1, model.latent_dim), guide.posterior_head):
+        if _same_family(heads[name], guide.posterior_head):
             more["amortization"] = best - amortized
             more["generalization"] = None if on_train is None else _difference(on_train, amortized)
         if train is not None:
@@ -206,7 +242,12 @@ def _refit_encoder(
         head.load_state_dict(old.state_dict())
     again = AmortizedGuide(copy.deepcopy(guide.encoder), head)
     elbo: ELBO = AnalyticELBO() if _has_closed_form(head, model) else MonteCarloELBO()
-    fit(model, again, train, elbo, seed=seed, **settings)
+
+    def frozen(x: Tensor) -> Any:
+        """The model out of training's reach: no dropout, no running statistics."""
+        return model(x)
+
+    fit(frozen, again, train, elbo, seed=seed, **settings)
     return again.eval()
 
 
@@ -224,21 +265,13 @@ def _has_closed_form(head: Posterior, model: GenerativeModel) -> bool:
     return True
 
 
+def _text(gap: Estimate | Difference | None) -> str:
+    return "" if gap is None else f"{gap.mean:.4f} ± {math.hypot(gap.stderr_data, gap.stderr_monte_carlo):.2g}"
+
+
 def _difference(first: Estimate, second: Estimate) -> Difference:
     return Difference(
         first.mean - second.mean,
         math.hypot(first.stderr_data, second.stderr_data),
         math.hypot(first.stderr_monte_carlo, second.stderr_monte_carlo),
     )
-
-
-def _named(families: Mapping[str, Family] | Sequence[Family] | None) -> dict[str, Family]:
-    if families is None:
-        return {name: family for name, family in POSTERIORS.items() if name != "flow"}
-    if isinstance(families, Mapping):
-        return dict(families)
-    if isinstance(families, str) or any(isinstance(family, str) for family in families):
-        raise TypeError(
-            f"families must be Posterior classes, not the names {families!r}; see pyrovae.posteriors.POSTERIORS"
-        )
-    return {getattr(family, "__name__", type(family).__name__): family for family in families}

@@ -5,7 +5,6 @@ import math
 import warnings
 from dataclasses import dataclass, replace
 
-import pyro
 import torch
 from torch import Tensor, nn
 
@@ -13,14 +12,18 @@ from pyrovae.evaluation.annealing import forward_log_weights, path_from, reverse
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.pareto import pareto_k, reliable_below
 from pyrovae.evaluation.per_datum import AnyGuide, PerDatumGuide, rows_of
-from pyrovae.evaluation.quadrature import MAX_LATENT_DIM, log_integral_around_guide, log_integral_around_prior
+from pyrovae.evaluation.quadrature import (
+    MAX_HERMITE_POINTS,
+    MAX_LATENT_DIM,
+    log_integral_around_guide,
+    log_integral_around_prior,
+)
 from pyrovae.evaluation.weights import in_chunks, over_log_weights, rows_at_once
-from pyrovae.registration import cannot_run, check_data, mode, unregistered
+from pyrovae.registration import cannot_run, check_data, evaluating
 from pyrovae.training.programs import Program
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _SHARE_OF_BAD = 0.1
-"""Share of data with a bad k̂ from which a warning is given: a few are bad by chance."""
 
 
 class UnreliableEstimateWarning(UserWarning):
@@ -34,7 +37,7 @@ class LogMarginal(Estimate):
     Attributes:
         per_datum: shape (num,), in float64 on the CPU.
         stderr_per_datum: Monte Carlo standard error of each, shape (num,); too small where the effective sample
-            size is.
+            size is; NaN, as all that needs independent draws, where chains go back from one draw of the posterior.
         num_samples: draws, or chains, for each datum.
         effective_sample_size: (Σ w)² / Σ w² of each datum's weights, shape (num,).
         gain_of_doubling: what the second half of the draws added to each estimate, shape (num,). What more draws
@@ -58,6 +61,11 @@ class LogMarginal(Estimate):
     bound: str | None = "lower"
     is_density: bool = True
 
+    @property
+    def mostly_unreliable(self) -> bool:
+        """Whether more than a tenth of the data is, which is warned of: a few are by chance."""
+        return self.unreliable.double().mean().item() > _SHARE_OF_BAD
+
     @classmethod
     def exact(cls, per_datum: Tensor, quadrature_error: Tensor | None = None) -> "LogMarginal":
         """Values without Monte Carlo error, shape (num,): known in closed form, or integrated on a grid."""
@@ -73,6 +81,8 @@ class LogMarginal(Estimate):
 
     def __str__(self) -> str:
         errors = f"± {self.stderr_data:.2g} (which data), ± {self.stderr_monte_carlo:.2g} (Monte Carlo)"
+        if math.isnan(self.stderr_monte_carlo):
+            errors = f"± {self.stderr:.2g} (data and draws)"
         if self.quadrature_error is not None:
             errors = f"± {self.stderr_data:.2g} (which data), ± {self.quadrature_error.mean().item():.2g} (grid)"
         side = {"lower": "≥", "upper": "≤", None: "="}[self.bound]
@@ -107,16 +117,17 @@ def log_marginal(
     that to be true in practice.
 
     ``"quadrature"`` sums p(z) p(x|z) over a grid of at most three latent dimensions, by midpoints around the prior or
-    Gauss–Hermite nodes around the guide, and halves the grid for an estimate of its error.
+    Gauss–Hermite nodes around the guide, and halves the grid for an estimate of its error, which means nothing where
+    the grid around the prior is coarser than the posterior is wide: give more ``num_points``.
 
     ``"annealed"`` takes chains from the guide or the prior to the posterior by Hamiltonian transitions through
     ``num_temperatures`` densities in between: a lower bound that needs no good guide. With ``reverse=True`` the chains
     go back from an exact draw of the posterior, which only data simulated from the model itself have, and the result
     is an upper bound. :func:`~pyrovae.sandwich` does both.
 
-    Memory grows neither with the data nor with ``num_samples``. Modules are evaluated as copies in float64: in
-    float32 a nearly singular q cannot tell where its own draws lie, and the estimate may come out above the truth
-    by any amount.
+    Memory grows neither with the data nor with the draws (annealing holds all chains of a datum at once). Modules are
+    evaluated as copies in float64: in float32 a nearly singular q cannot tell where its own draws lie, and the estimate
+    may come out above the truth by any amount.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
@@ -151,23 +162,19 @@ def log_marginal(
         ("num_temperatures", num_temperatures, 1),
         ("num_leapfrog", num_leapfrog, 1),
     ):
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             what = "a positive integer" if least == 1 else f"an integer of at least {least}"
             raise ValueError(f"{name} must be {what}, not {value!r}")
     if center not in (None, "prior", "guide"):
         raise ValueError(f"center must be 'prior' or 'guide', not {center!r}")
     if (reverse or latents is not None) and method != "annealed":
         raise ValueError(f"reverse and latents belong to method='annealed', not to {method!r}")
+    if latents is not None and not isinstance(latents, Tensor):
+        raise TypeError(f"latents must be a tensor, not {type(latents).__name__}")
     check_data(x, model, guide)
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.validation_enabled(False),
-        unregistered(),
-        mode(model, guide, training=False),
-    ):
-        torch.manual_seed(seed)
+    with evaluating(model, guide, x, seed):
         if method == "importance":
             found = _by_importance(model, guide, x, num_samples, max_plate_nesting, progress)
         elif not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide | PerDatumGuide):
@@ -175,7 +182,7 @@ def log_marginal(
                 f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'"
             )
         elif method == "quadrature":
-            found = _on_a_grid(model, guide, x, num_points, center or "prior")
+            found = _on_a_grid(model, guide, x, num_points, center or "prior", progress)
         else:
             settings = (num_samples, center or "guide", num_temperatures, num_leapfrog, reverse, progress)
             found = _by_annealing(model, guide, x, latents, *settings)
@@ -191,7 +198,7 @@ def _by_importance(
     )
     found = LogMarginal(per_datum, stderr, num_samples, effective, gain, k)
     share = found.unreliable.double().mean().item()
-    if share > _SHARE_OF_BAD:
+    if found.mostly_unreliable:
         warnings.warn(
             f"the importance weights of {share:.0%} of the data have a Pareto k̂ above "
             f"{reliable_below(num_samples):.2f}: log p(x) may be far above this estimate; use more num_samples, a "
@@ -221,9 +228,12 @@ def _by_annealing(
         )
     if latents is not None and latents.shape != (len(x), model.latent_dim):
         raise ValueError(f"latents must have shape ({len(x)}, {model.latent_dim}), not {tuple(latents.shape)}")
+    if latents is not None and not latents.isfinite().all():
+        raise ValueError("latents hold NaN or infinite values")
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
-        path = path_from(model, rows_of(guide, rows) if center == "guide" else None, x[rows], num_temperatures)
+        here = rows_of(guide, rows, x) if center == "guide" else None
+        path = path_from(model, here, x[rows], num_temperatures)
         if latents is None:
             log_w, acceptance = forward_log_weights(path, num_chains, num_leapfrog)
         else:
@@ -233,8 +243,9 @@ def _by_annealing(
 
     data_at_once = max(1, rows_at_once(x) // num_chains)
     per_datum, stderr, effective, gain, k, acceptance = in_chunks(estimate, x, data_at_once, progress)
-    if reverse:
-        return LogMarginal(-per_datum, stderr, num_chains, effective, -gain, k, acceptance, bound="upper")
+    if reverse:  # chains that start from one draw are not independent: their spread tells too little
+        unknown = torch.full_like(stderr, math.nan)
+        return LogMarginal(-per_datum, unknown, num_chains, unknown, -gain, unknown, acceptance, bound="upper")
     return LogMarginal(per_datum, stderr, num_chains, effective, gain, k, acceptance)
 
 
@@ -257,7 +268,13 @@ def _log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Ten
     return per_datum, relative_variance.sqrt(), effective, gain, pareto_k(log_w)
 
 
-def _on_a_grid(model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int, center: str) -> LogMarginal:
+def _on_a_grid(
+    model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int, center: str, progress: bool
+) -> LogMarginal:
+    if center == "guide" and num_points > MAX_HERMITE_POINTS:
+        raise ValueError(
+            f"num_points must be at most {MAX_HERMITE_POINTS} around the guide, not {num_points}: weights would vanish"
+        )
     if model.latent_dim > MAX_LATENT_DIM:
         raise ValueError(
             f"quadrature is for at most {MAX_LATENT_DIM} latent dimensions, not {model.latent_dim}; "
@@ -265,9 +282,11 @@ def _on_a_grid(model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: i
         )
     try:
         if center == "prior":
-            fine, coarse = (log_integral_around_prior(model, x, num) for num in (num_points, num_points // 2))
+            fine, coarse = (log_integral_around_prior(model, x, num, progress) for num in (num_points, num_points // 2))
         else:
-            fine, coarse = (log_integral_around_guide(model, guide, x, num) for num in (num_points, num_points // 2))
+            fine, coarse = (
+                log_integral_around_guide(model, guide, x, num, progress) for num in (num_points, num_points // 2)
+            )
     except (RuntimeError, ValueError) as error:
         raise cannot_run(x, error) from error
     return LogMarginal.exact(fine, (fine - coarse).abs())

@@ -24,7 +24,8 @@ def pareto_k(log_weights: Tensor) -> Tensor:
         log_weights: shape (K, num).
 
     Returns:
-        Shape (num,): −∞ where the largest weights are all the same, NaN where K is below 25.
+        Shape (num,): −∞ where the largest weights are all the same, +∞ where most of them are nothing beside the
+        largest, or none is finite; NaN where K is below 25.
     """
     size = tail_size(len(log_weights))
     if size < 5:
@@ -32,9 +33,18 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     largest = log_weights.double().topk(size + 1, dim=0).values
     weights = (largest - largest[0]).exp()
     tails = (weights[:-1] - weights[-1]).T
-    # the fit divides by a quartile of the tail, which is 0 where weights are equal
-    flat = (tails.quantile(0.2, dim=1) <= 1e-12) | ~tails.isfinite().all(1)
     return torch.tensor(
-        [-math.inf if equal else fit_generalized_pareto(tail)[0] for equal, tail in zip(flat, tails, strict=True)],
+        [_shape(logs, tail) for logs, tail in zip(largest.T, tails, strict=True)],
         dtype=torch.float64,
     )
+
+
+def _shape(log_largest: Tensor, tail: Tensor) -> float:
+    """The shape k̂ of one tail, shape (size,), the largest first."""
+    if not log_largest[0].isfinite() or log_largest.isnan().any():
+        return math.inf  # no weights, or not numbers
+    if log_largest[0] - log_largest[-1] <= 1e-12:
+        return -math.inf
+    if not tail.sort().values[int(len(tail) / 4 - 0.5)] > 0:  # what the fit divides by
+        return math.inf  # most of the tail is nothing beside the largest
+    return fit_generalized_pareto(tail)[0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.posteriors import Posterior
-from pyrovae.registration import cannot_run, mode, unregistered
+from pyrovae.registration import cannot_run, check_data, evaluating
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Family = Callable[[int, int], Posterior]
@@ -113,9 +113,17 @@ def _per_datum(module: nn.Module, num: int) -> Any:
 AnyGuide = AmortizedGuide | PerDatumGuide
 
 
-def rows_of(guide: Any, rows: slice) -> Any:
-    """The guide for some of the data: one that has parameters for each takes theirs."""
-    return guide.select(rows) if isinstance(guide, PerDatumGuide) else guide
+def rows_of(guide: Any, rows: slice, x: Tensor) -> Any:
+    """The guide for some of the data x: one that has parameters for each takes theirs.
+
+    Raises:
+        ValueError: such a guide is not for these data, but for another number of them.
+    """
+    if not isinstance(guide, PerDatumGuide):
+        return guide
+    if len(guide) != len(x):
+        raise ValueError(f"this guide is for {len(guide)} data of its own, not for {len(x)}; use its select")
+    return guide.select(rows)
 
 
 def refit(
@@ -135,15 +143,18 @@ def refit(
 
     Returns:
         The fitted guide of these data, and the number of steps.
+
+    Raises:
+        ValueError: data that the programs cannot take, or ``max_steps`` below 1.
+        TypeError: not a family.
     """
+    if isinstance(family, str) or not callable(family):
+        raise TypeError(f"a family is a Posterior class, not {family!r}; see pyrovae.posteriors")
+    if not isinstance(max_steps, int) or max_steps < 1:
+        raise ValueError(f"max_steps must be a positive integer, not {max_steps!r}")
+    check_data(x, model, guide)
     estimator = StickingTheLandingELBO(num_particles=num_particles, vectorize_particles=num_particles > 1)
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.validation_enabled(False),
-        unregistered(),
-        mode(model, guide, training=False),
-    ):
-        torch.manual_seed(seed)
+    with evaluating(model, guide, x, seed):
         with torch.no_grad():
             try:
                 loc = mean_of(guide.posterior(x))
@@ -183,8 +194,11 @@ def _step(
     optimizer: torch.optim.Optimizer,
 ) -> Tensor:
     """One step; the loss before it, in nats per datum."""
-    optimizer.zero_grad()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     loss = estimator.differentiable_loss(model, q, x)
-    loss.backward()
+    # the model's parameters stay without gradients
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
     optimizer.step()
     return loss.detach() / len(x)

@@ -5,12 +5,15 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
+from pyrovae.evaluation.weights import rows_at_once
 from pyrovae.vae import GenerativeModel
 
 MAX_LATENT_DIM = 3
+MAX_HERMITE_POINTS = 200
 _VALUES_AT_ONCE = 2**22
 """Numbers x − x̂ held in one pass, which bounds the memory."""
 
@@ -58,7 +61,7 @@ def gauss_hermite_rule(dim: int, num_points: int) -> tuple[Tensor, Tensor]:
     return nodes, torch.cartesian_prod(*[log_weights] * dim).reshape(-1, dim).sum(-1)
 
 
-def log_integral_around_prior(model: GenerativeModel, x: Tensor, num_points: int) -> Tensor:
+def log_integral_around_prior(model: GenerativeModel, x: Tensor, num_points: int, progress: bool = False) -> Tensor:
     """Log ∫ p(z) p(x|z) dz by midpoints within 6 standard deviations of the prior's mean, shape (num,)."""
     prior = model.prior_distribution()
     center = mean_of(prior).double().cpu()
@@ -68,27 +71,39 @@ def log_integral_around_prior(model: GenerativeModel, x: Tensor, num_points: int
     log_prior = prior.log_prob(nodes) + log_weights
     total = x.new_full((len(x),), -math.inf)
     nodes_at_once = max(1, min(len(nodes), _VALUES_AT_ONCE // x[0].numel()))
-    for node, log_p in zip(nodes.split(nodes_at_once), log_prior.split(nodes_at_once), strict=True):
-        likelihood = model.conditional(node)  # the decoder sees each node once, not once a datum
-        data_at_once = max(1, _VALUES_AT_ONCE // (len(node) * x[0].numel()))
-        parts = [(likelihood.log_prob(rows.unsqueeze(1)) + log_p).logsumexp(1) for rows in x.split(data_at_once)]
-        total = torch.logaddexp(total, torch.cat(parts))
+    passes = list(zip(nodes.split(nodes_at_once), log_prior.split(nodes_at_once), strict=True))
+    data_at_once = max(1, _VALUES_AT_ONCE // (min(nodes_at_once, len(nodes)) * x[0].numel()))
+    with tqdm(total=len(passes) * len(x), unit="datum", disable=None if progress else True) as bar:
+        for node, log_p in passes:
+            likelihood = model.conditional(node)  # the decoder sees each node once, not once a datum
+            parts = []
+            for rows in x.split(data_at_once):
+                parts.append((likelihood.log_prob(rows.unsqueeze(1)) + log_p).logsumexp(1))
+                bar.update(len(rows))
+            total = torch.logaddexp(total, torch.cat(parts))
     return total.double().cpu()
 
 
-def log_integral_around_guide(model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int) -> Tensor:
+def log_integral_around_guide(
+    model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int, progress: bool = False
+) -> Tensor:
     """Log ∫ p(z) p(x|z) dz by Gauss–Hermite nodes of the Gaussian with q(z|x)'s mean and covariance, shape (num,)."""
     nodes, log_weights = gauss_hermite_rule(model.latent_dim, num_points)
     nodes, log_weights = nodes.to(x).unsqueeze(1), log_weights.to(x).unsqueeze(1)
-    log_unit = -0.5 * (nodes.square().sum(-1) + model.latent_dim * math.log(2 * math.pi))
+    log_unit = log_weights + 0.5 * (nodes.square().sum(-1) + model.latent_dim * math.log(2 * math.pi))
+    nodes_at_once = min(len(nodes), max(1, rows_at_once(x)))
+    data_at_once = max(1, rows_at_once(x) // nodes_at_once)
     parts = []
-    data_at_once = max(1, _VALUES_AT_ONCE // (len(nodes) * x[0].numel()))
-    for start in range(0, len(x), data_at_once):
-        rows = slice(start, min(start + data_at_once, len(x)))
-        q = rows_of(guide, rows).posterior(x[rows])
-        factor = torch.linalg.cholesky(covariance_of(q))
-        z = mean_of(q) + (factor @ nodes.unsqueeze(-1)).squeeze(-1)
-        log_q = log_unit - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
-        parts.append((log_weights + log_joint - log_q).logsumexp(0))
+    with tqdm(total=len(x), unit="datum", disable=None if progress else True) as bar:
+        for start in range(0, len(x), data_at_once):
+            rows = slice(start, min(start + data_at_once, len(x)))
+            q = rows_of(guide, rows, x).posterior(x[rows])
+            factor = torch.linalg.cholesky(covariance_of(q))
+            total = x.new_full((rows.stop - start,), -math.inf)
+            for node, log_one in zip(nodes.split(nodes_at_once), log_unit.split(nodes_at_once), strict=True):
+                z = mean_of(q) + (factor @ node.unsqueeze(-1)).squeeze(-1)
+                log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
+                total = torch.logaddexp(total, (log_one + log_joint).logsumexp(0))
+            parts.append(total + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+            bar.update(rows.stop - start)
     return torch.cat(parts).double().cpu()

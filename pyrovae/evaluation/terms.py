@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -14,7 +13,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.per_datum import rows_of
-from pyrovae.registration import check_data, mode, unregistered
+from pyrovae.registration import check_data, evaluating
 from pyrovae.training.programs import Program
 
 
@@ -62,16 +61,10 @@ def elbo_terms(
     """
     check_data(x, model, guide)
     reconstruction, kl, stderr = [], [], []
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.validation_enabled(False),
-        unregistered(),
-        mode(model, guide, training=False),
-    ):
-        torch.manual_seed(seed)
+    with evaluating(model, guide, x, seed):
         for start in range(0, len(x), chunk_size):
             rows = slice(start, min(start + chunk_size, len(x)))
-            here = rows_of(guide, rows)
+            here = rows_of(guide, rows, x)
             parts = torch.stack([torch.stack(_terms_at_one_draw(model, here, x[rows])) for _ in range(num_samples)])
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))

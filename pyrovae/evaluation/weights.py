@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import pyro
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -11,7 +10,7 @@ from tqdm.auto import tqdm
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.per_datum import rows_of
-from pyrovae.registration import cannot_run, check_data, mode, unregistered
+from pyrovae.registration import cannot_run, check_data, evaluating
 from pyrovae.training.programs import Program
 
 _ROWS_AT_ONCE = 2**15
@@ -41,7 +40,7 @@ def over_log_weights(
     draws_at_once = max(1, min(num_samples, rows_at_once(x) // data_at_once))
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
-        here = rows_of(guide, rows)
+        here = rows_of(guide, rows, x)
         passes = [len(part) for part in torch.empty(num_samples).split(draws_at_once)]
         return summarize(torch.cat([_log_weights(model, here, x[rows], num, max_plate_nesting) for num in passes]))
 
@@ -100,11 +99,5 @@ def elbo_estimate(
     def mean_and_stderr(log_w: Tensor) -> tuple[Tensor, Tensor]:
         return log_w.mean(0), log_w.std(0) / math.sqrt(len(log_w))
 
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.validation_enabled(False),
-        unregistered(),
-        mode(model, guide, training=False),
-    ):
-        torch.manual_seed(seed)
+    with evaluating(model, guide, x, seed):
         return Estimate(*over_log_weights(mean_and_stderr, model, guide, x, num_samples, max_plate_nesting))
