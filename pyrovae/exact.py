@@ -254,8 +254,18 @@ class LinearGaussianVAE:
         Args:
             gain: shape (d, n).
             covariance: shape (d, d).
+
+        Raises:
+            ValueError: other shapes, or a covariance that is none.
         """
-        factor = torch.linalg.cholesky(covariance)
+        gain, covariance = (torch.as_tensor(value, dtype=torch.float64) for value in (gain, covariance))
+        d = self.latent_dim
+        for name, value, shape in (("gain", gain, (d, self.n)), ("covariance", covariance, (d, d))):
+            if value.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, not {tuple(value.shape)}")
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed or not torch.allclose(covariance, covariance.T):
+            raise ValueError("covariance must be symmetric and positive definite")
         head = FullCovariancePosterior(self.n, self.latent_dim).double()
         below = factor[torch.tril_indices(self.latent_dim, self.latent_dim, -1).unbind()]
         bias = torch.cat([_raw(factor.diagonal()), below])
@@ -267,4 +277,6 @@ class LinearGaussianVAE:
 def _raw(scale: Tensor) -> Tensor:
     """What :func:`pyrovae.nn.positive` turns into ``scale``."""
     floor = positive(torch.tensor(-math.inf, dtype=scale.dtype))
+    if not (scale > floor).all():
+        raise ValueError(f"a scale of {scale.min().item():.2g} is below {floor.item():.0e}, the least of a guide's")
     return torch.log(torch.expm1(scale - floor))

@@ -70,12 +70,8 @@ def test_the_graph_is_the_eager_engine(family, elbo, likelihood):
     ("family", "elbo"),
     [
         ("diagonal", "monte-carlo"),
-        ("diagonal", "importance-weighted"),
-        ("isotropic", "analytic"),
-        ("ar1", "closed-form-entropy"),
         ("ar1-per-step", "sticking-the-landing"),
         ("low-rank", "analytic"),
-        ("full-covariance", "analytic"),
         ("full-covariance", "doubly-reparameterized"),
     ],
 )
@@ -122,10 +118,9 @@ def test_few_draws_a_step_are_the_same_draws(batch_size, d):
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_few_draws_a_step_are_the_same_draws_compiled(batch_size):
+def test_few_draws_a_step_are_the_same_draws_compiled():
     runs = [
-        fit(*make_pair(), data(40), pv.MonteCarloELBO(), engine, epochs=2, batch_size=batch_size)
+        fit(*make_pair(), data(40), pv.MonteCarloELBO(), engine, epochs=2, batch_size=2)
         for engine in ("eager", "compiled")
     ]
     np.testing.assert_allclose(runs[1].batch_loss, runs[0].batch_loss, atol=1e-10, rtol=0)
@@ -272,7 +267,7 @@ def functions():
     return model, guide
 
 
-@pytest.mark.parametrize("elbo", ["monte-carlo", "sticking-the-landing", "doubly-reparameterized"])
+@pytest.mark.parametrize("elbo", ["sticking-the-landing", "doubly-reparameterized"])
 def test_hand_written_programs_of_two_sites(elbo):
     losses, values = [], []
     for engine in ("eager", "compiled"):

@@ -227,5 +227,5 @@ def test_what_is_printed(linear):
     assert "variance_seconds" in str(found)
     with pytest.raises(KeyError, match="no part 'encodr'; there are encoder location head"):
         found["encodr"]
-    assert str(pv.log_marginal(model, guide, x, num_samples=20)).startswith("log p(x) = ")
+    assert str(pv.log_marginal(model, guide, x, num_samples=20)).startswith("log p(x) ≥ ")
     assert "(grid)" in str(pv.log_marginal(model, guide, x, "quadrature", num_points=20))

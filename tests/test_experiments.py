@@ -114,8 +114,8 @@ def test_suite_goes_on_where_it_stopped(tmp_path):
 
 def test_estimators(tmp_path):
     result = run(
-        "experiments.estimators", "--seeds", 1, "--steps", 20, "--repeats", 8, "--particles", 3, "--workers", 1,
-        "--out", tmp_path / "out",
+        "experiments.estimators", "--seeds", 1, "--steps", 20, "--repeats", 8, "--particles", 3, "--batch-size", 400,
+        "--workers", 1, "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "## linear-Gaussian, gradient noise" in result.stdout

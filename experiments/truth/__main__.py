@@ -60,7 +60,7 @@ PARTS: dict[str, tuple[str, Part]] = {
 def main(settings: Settings) -> None:
     """Run the parts; print their tables, write them and the pictures."""
     parts = cli.pick("--parts", settings.parts, PARTS)
-    for option in ("steps", "seeds", "epochs", "num_data", "refit_steps", "workers"):
+    for option in ("steps", "seeds", "epochs", "num_data", "num_test", "refit_steps", "workers"):
         if getattr(settings, option) < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
     if not settings.dims or min(settings.dims) < 1:

@@ -24,7 +24,6 @@ FAMILIES = {
     "ar1": pv.AR1Posterior,
     "full-covariance": pv.FullCovariancePosterior,
 }
-NUM_TEST, NUM_ANNEALED = 1000, 100
 ANNEALING: dict[str, Any] = {"num_samples": 2, "num_temperatures": 150}
 
 
@@ -36,7 +35,7 @@ def train(name: str, settings: Settings, out: Path) -> None:
         estimators={"analytic": pv.AnalyticELBO()},
         epochs=settings.epochs,
         num_train=settings.num_train,
-        num_test=NUM_TEST,
+        num_test=settings.num_test,
         log_marginal_samples=50,
         out=out,
         workers=settings.workers,
@@ -52,7 +51,7 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
     """One row a set and family."""
     for name in SYNTHETIC:
         train(name, settings, out / name)
-    jobs = [Split(out, name, family) for name in SYNTHETIC for family in FAMILIES]
+    jobs = [Split(out, name, family, settings.num_test) for name in SYNTHETIC for family in FAMILIES]
     return pd.DataFrame(in_processes(jobs, settings.workers, "log p(x) by every method"))
 
 
@@ -63,19 +62,21 @@ class Split:
     out: Path
     name: str
     family: str
+    num: int
 
     def __call__(self) -> dict[str, Any]:
         """One row."""
+        num_annealed = max(1, self.num // 10)
         truth = SYNTHETIC[self.name]
         model, guide = saved(self.out, self.name, self.family)
-        x = truth.sample(NUM_TEST, torch.Generator().manual_seed(1))
+        x = truth.sample(self.num, torch.Generator().manual_seed(1))
         grid = pv.log_marginal(model, guide, x, "quadrature", num_points=256)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # a column of the table
             importance = pv.log_marginal(model, guide, x, num_samples=1000)
-        few = x[:NUM_ANNEALED]
+        few = x[:num_annealed]
         annealed = pv.log_marginal(model, guide, few, "annealed", **ANNEALING)
-        bounds = pv.sandwich(model, guide, NUM_ANNEALED, **ANNEALING)
+        bounds = pv.sandwich(model, guide, num_annealed, **ANNEALING)
         true = truth.log_density(x)
         elbo = pv.elbo_estimate(model, guide, x, num_samples=200)
         row: dict[str, Any] = {"set": self.name, "posterior": self.family}
@@ -93,7 +94,8 @@ class Split:
             "importance": importance.mean,
             "importance_stderr": importance.stderr_monte_carlo,
             "unreliable": importance.unreliable.double().mean().item(),
-            "annealed_off": (annealed.per_datum - grid.per_datum[:NUM_ANNEALED]).mean().item(),
+            "annealed_data": num_annealed,
+            "annealed_off": (annealed.per_datum - grid.per_datum[:num_annealed]).mean().item(),
             "annealed_stderr": annealed.stderr_monte_carlo,
             "lower": bounds.lower.mean - simulated.mean,
             "lower_stderr": bounds.lower.stderr_monte_carlo,
@@ -120,7 +122,7 @@ def tables(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     methods["annealed − quadrature (± Monte Carlo)"] = _pm(rows, "annealed_off", "annealed_stderr")
     for side in ("lower", "upper"):
         methods[f"simulated data: {side} − quadrature"] = _pm(rows, side, f"{side}_stderr")
-    yield f"log p(x) by every method (annealed: {NUM_ANNEALED} data)", markdown_table(methods)
+    yield f"log p(x) by every method (annealed: {rows['annealed_data'].iloc[0]} data)", markdown_table(methods)
 
 
 def _pm(rows: pd.DataFrame, value: str, error: str) -> list[str]:

@@ -11,7 +11,7 @@ from pyrovae.registration import mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sandwich:
     """Bounds of log p(x), in nats per datum.
 
@@ -43,6 +43,10 @@ class Sandwich:
         """From two standard errors due to the draws below the lower bound to as many above the upper one."""
         return self.lower.mean - 2 * self.lower.stderr_monte_carlo, self.upper.mean + 2 * self.upper_stderr
 
+    def __repr__(self) -> str:
+        low, high = self.interval
+        return f"Sandwich(log p(x) in [{low:.6g}, {high:.6g}] nats per datum, {len(self.x)} data)"
+
     def __str__(self) -> str:
         return f"{self.lower}\n{self.upper}\nwidth {self.width:.4f} ± {self.upper_stderr:.2g} nats"
 
@@ -64,7 +68,8 @@ def sandwich(
             ``center``, ``progress``.
     """
     if not isinstance(num, int) or num < 1:
-        raise ValueError(f"num must be a positive integer, not {num!r}")
+        what = f"a {type(num).__name__}" if isinstance(num, Tensor) else repr(num)
+        raise ValueError(f"num, of data to simulate from the model, must be a positive integer, not {what}")
     if not isinstance(model, GenerativeModel):
         raise TypeError("sandwich needs a GenerativeModel and an AmortizedGuide")
     with torch.random.fork_rng(), mode(model, training=False):

@@ -20,7 +20,7 @@ _PAIRS_AT_ONCE = 2**21
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CollapseReport:
     """How a guide's posteriors use the latent space, in nats per datum and in the prior's units.
 
@@ -59,6 +59,12 @@ class CollapseReport:
         """One row a direction."""
         columns = {"signal": self.signal, "noise": self.noise, "aggregate": self.signal + self.noise}
         return pd.DataFrame({name: values.numpy() for name, values in columns.items()} | {"kl": self.spectrum.numpy()})
+
+    def __repr__(self) -> str:
+        return (
+            f"CollapseReport({self.active} of {len(self.signal)} latent directions active, KL {self.kl.mean:.4g} nats, "
+            f"mutual information {self.mutual_information.mean:.4g}, aggregate KL {self.aggregate_kl.mean:.4g})"
+        )
 
     def __str__(self) -> str:
         num = len(self.kl.per_datum)

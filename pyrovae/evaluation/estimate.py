@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """A quantity in nats per datum, estimated for each datum of a sample.
 
@@ -31,7 +31,10 @@ class Estimate:
 
     @property
     def stderr_data(self) -> float:
-        """Standard error of the mean due to which data were drawn: what the draws of z added is taken off."""
+        """Standard error of the mean due to which data were drawn: what the draws of z added is taken off.
+
+        0 where the draws alone would spread the estimates as much.
+        """
         of_draws = self.stderr_monte_carlo
         return math.sqrt(max(self.stderr**2 - (0.0 if math.isnan(of_draws) else of_draws**2), 0.0))
 
@@ -44,6 +47,9 @@ class Estimate:
         """The difference datum by datum, of estimates made with draws of their own."""
         spread = (self.stderr_per_datum.square() + other.stderr_per_datum.square()).sqrt()
         return Estimate(self.per_datum - other.per_datum, spread)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
 
     def __str__(self) -> str:
         return (

@@ -61,7 +61,7 @@ class Difference:
     stderr_monte_carlo: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InferenceGaps:
     """Gaps of each family; index by the family's name.
 
@@ -93,16 +93,14 @@ class InferenceGaps:
             rows.append({**row, "steps": entry.steps})
         return pd.DataFrame(rows)
 
+    def __repr__(self) -> str:
+        gaps = ", ".join(f"{entry.family} {entry.approximation.mean:.4g}" for entry in self.families)
+        return f"InferenceGaps(approximation gap in nats: {gaps}; {self.log_p})"
+
     def __str__(self) -> str:
         rows = []
         for entry in self.families:
-            gaps = {name: getattr(entry, name) for name in _GAPS}
-            texts = {
-                name: ""
-                if gap is None
-                else f"{gap.mean:.4f} ± {math.hypot(gap.stderr_data, gap.stderr_monte_carlo):.2g}"
-                for name, gap in gaps.items()
-            }
+            texts = {name: _text(getattr(entry, name)) for name in _GAPS}
             rows.append({"family": entry.family, **texts, "steps": entry.steps})
         table = pd.DataFrame(rows).set_index("family")
         shown = table.loc[:, (table != "").any()]
@@ -173,6 +171,10 @@ def inference_gaps(
         if not isinstance(value, int) or value < low:
             raise ValueError(f"{name} must be an integer of at least {low}, not {value!r}")
     check_data(x, model, guide)
+    if log_p is not None and not isinstance(log_p, LogMarginal):
+        raise TypeError(
+            f"log_p must be what log_marginal gives, or LogMarginal.exact(values), not {type(log_p).__name__}"
+        )
     if log_p is not None and len(log_p.per_datum) != len(x):
         raise ValueError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
     if families is None:

@@ -30,7 +30,7 @@ class UnreliableEstimateWarning(UserWarning):
     """Importance weights of so many data have so heavy a tail that log p(x) may be far too low."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogMarginal(Estimate):
     """Estimates of log p(x) in nats per datum.
 
