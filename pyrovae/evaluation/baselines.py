@@ -1,5 +1,6 @@
 """Linear baselines of a VAE with d latent dimensions: PCA, probabilistic PCA, factor analysis, on held-out data."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from pyrovae.exact import LinearGaussianVAE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Baseline:
     """A linear model, fitted to training data, on test data.
 
@@ -24,6 +25,12 @@ class Baseline:
     log_prob: Tensor | None
     reconstruction: Tensor
     noise_scale: Tensor | None
+
+    def __repr__(self) -> str:
+        if self.log_prob is None:
+            return f"Baseline({self.name}: no density)"
+        stderr = self.log_prob.std().item() / math.sqrt(len(self.log_prob))
+        return f"Baseline({self.name}: log p(x) = {self.log_prob.mean().item():.6g} ± {stderr:.2g} nats per datum)"
 
 
 def linear_baselines(train: Tensor, test: Tensor, latent_dim: int) -> list[Baseline]:
