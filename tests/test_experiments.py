@@ -148,6 +148,19 @@ def test_truths_tables_of_linear_models():
     assert len(linear.to_frame(rows)) == 7 * 8
 
 
+def test_truth(tmp_path):
+    result = run(
+        "experiments.truth", "--parts", "failures", "--seeds", 2, "--epochs", 1, "--num-train", 64, "--workers", 1,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "failures.png").stat().st_size > 5000
+    assert len(re.findall(r"^\| (?:mixture|three-blobs) .*\| 2 +\| [012]/2 ", result.stdout, re.M)) == 8
+    runs = pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert (runs["modes_found"] <= runs["modes"]).all()
+    assert f"of {len(runs) // 8} runs each: a mode dropped" in result.stdout
+
+
 def test_truths_count_of_failures():
     share = failures.share(3, 20)  # scipy's exact interval, as in any table of binomial ones
     assert share == "3/20 (3–38 %)"

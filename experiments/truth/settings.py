@@ -13,7 +13,7 @@ class Settings:
     """Which parts to run, of linear, failures, synthetic, gaps."""
     dims: tuple[int, ...] = (2, 8, 32)
     """Latent dimensions of the linear-Gaussian models."""
-    steps: int = 2400
+    steps: int = 2000
     """Steps of the trainings for the linear-Gaussian models (half of them with a fixed decoder; whole epochs of at most
     100) and for the gaps."""
     seeds: int = 20
@@ -27,7 +27,7 @@ class Settings:
     refit_steps: int = 4000
     """Steps at most in which posteriors are fitted to data one by one."""
     num_data: int = 50
-    """Test data to which posteriors are fitted one by one."""
+    """Test data to which posteriors are fitted one by one; half as many of the linear-Gaussian models."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
     publish: bool = False

@@ -66,7 +66,7 @@ class Split:
 
     def __call__(self) -> dict[str, Any]:
         """One row."""
-        num_annealed = max(1, self.num // 10)
+        num_annealed = max(2, self.num // 10)
         truth = SYNTHETIC[self.name]
         model, guide = saved(self.out, self.name, self.family)
         x = truth.sample(self.num, torch.Generator().manual_seed(1))
