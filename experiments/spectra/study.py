@@ -63,6 +63,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
         batch_size=settings.batch_size,
         learning_rate=rates,
         hidden=settings.hidden,
+        start=settings.start,
         log_marginal_samples=25,
         out=out / data.name,
         pictures=False,
