@@ -119,7 +119,7 @@ def test_the_released_loss_bounds_nothing():
 
 def test_the_discrepancy_is_that_of_its_kernel():
     torch.manual_seed(0)
-    z, prior = 0.5 + 0.8 * torch.randn(400, 3).double(), torch.randn(4000, 3).double()
+    z, prior = 0.5 + 0.8 * torch.randn(400, 3).double(), torch.randn(2000, 3).double()
 
     def mean_kernel(a, b, same):
         k = torch.exp(-torch.cdist(a, b).square() / 6)
@@ -127,7 +127,7 @@ def test_the_discrepancy_is_that_of_its_kernel():
 
     sampled = mean_kernel(z, z, True) - 2 * mean_kernel(z, prior, False) + mean_kernel(prior, prior, True)
     assert squared_mmd(z).item() == pytest.approx(sampled.item(), abs=0.01)
-    assert abs(squared_mmd(prior).item()) < 1e-3 < squared_mmd(z).item()
+    assert abs(squared_mmd(prior).item()) < 2e-3 < squared_mmd(z).item()
     model = pv.GenerativeModel(pv.nn.MLP(3, 4), soft_targets(4, 5), 3)
     guide = pv.AmortizedGuide(pv.nn.MLP(5, 4), pv.DiagonalPosterior(4, 3))
     losses = []

@@ -83,7 +83,7 @@ def manifold(pairs: Mapping[str, Pair], side: tuple[int, int]) -> Figure:
     z = torch.cartesian_prod(-quantiles, quantiles).flip(-1)  # z₁ to the right, z₂ upwards
     for ax, (name, (model, _)) in zip(axes[0], pairs.items(), strict=True):
         tiles = model.conditional(z).mean.reshape(NUM_ACROSS, NUM_ACROSS, *side)
-        ax.imshow(tiles.permute(0, 2, 1, 3).reshape(NUM_ACROSS * side[0], -1), cmap="gray", vmin=0, vmax=1)
+        ax.imshow(tiles.permute(0, 2, 1, 3).reshape(NUM_ACROSS * side[0], -1).numpy(), cmap="gray", vmin=0, vmax=1)
         ax.set_title(name, fontsize=9)
         ax.set_axis_off()
     return fig
@@ -92,13 +92,13 @@ def manifold(pairs: Mapping[str, Pair], side: tuple[int, int]) -> Figure:
 def correlations(pairs: Mapping[str, Pair], x: Tensor, side: tuple[int, int]) -> Figure:
     """A test image, and the correlation matrix of its posterior under each family."""
     fig, axes = plotting.figure(1 + len(pairs), size=2.4)
-    axes[0, 0].imshow(x.reshape(side), cmap="gray", vmin=0, vmax=1)
+    axes[0, 0].imshow(x.reshape(side).numpy(), cmap="gray", vmin=0, vmax=1)
     axes[0, 0].set_axis_off()
     for ax, (name, (_, guide)) in zip(axes[0, 1:], pairs.items(), strict=True):
         covariance = covariance_of(guide.posterior(x.unsqueeze(0)))[0]
         scale = covariance.diagonal().sqrt()
         matrix = covariance / scale / scale.unsqueeze(-1)
-        shown = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        shown = ax.imshow(matrix.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
         ax.set_title(name, fontsize=9)
         ax.set(xticks=[], yticks=[])
     fig.colorbar(shown, ax=axes[0, -1])
