@@ -37,7 +37,7 @@ class Settings:
     seeds: int = 2
     """Trainings of each cell, with seeds 0, 1, …"""
     epochs: int | None = None
-    """Passes over the training images; by default 15, and 100 for the digits. The best epoch by validation is kept."""
+    """Passes over the training images; by default 15, and 80 for the digits. The best epoch by validation is kept."""
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Adam's rates, tried for every cell at the first seed; it goes on with the best by validation."""
     schedule: str = "constant"
@@ -75,7 +75,7 @@ class Settings:
     @property
     def num_epochs(self) -> int:
         """Epochs of a training."""
-        return self.epochs if self.epochs is not None else 100 if self.dataset == "digits" else 15
+        return self.epochs if self.epochs is not None else 80 if self.dataset == "digits" else 15
 
     @property
     def weights(self) -> tuple[float, ...]:
