@@ -123,8 +123,7 @@ class Run:
         """One row of the table."""
         s, folder = self.settings, make_folder(self.out / f"{self.posterior}-k{self.particles}-seed{self.seed}")
         x = IMAGES[s.dataset](s.binarization).test[: s.num_test].to(s.device)
-        trainer = self.trainer()
-        checkpoint = folder / "checkpoint.pt"
+        trainer, checkpoint = self.trainer(), folder / "checkpoint.pt"
         if checkpoint.exists():
             try:
                 trainer.load_state_dict(torch.load(checkpoint, map_location=s.device, weights_only=True))
@@ -135,11 +134,10 @@ class Run:
             trainer.run(max_steps=s.checkpoint_every * trainer.steps_per_epoch)
             write_atomically(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
         trainer.run()  # nothing is left to do but to take the best state
-        ((model, guide),) = trainer.pairs
+        ((model, guide),), (history,) = trainer.pairs, trainer.histories
         assert isinstance(model, pv.GenerativeModel)
         assert isinstance(guide, pv.AmortizedGuide)
         pv.save(folder / "model.safetensors", model, guide)
-        (history,) = trainer.histories
         row: dict[str, Any] = {
             "posterior": self.posterior,
             "particles": self.particles,
@@ -278,15 +276,15 @@ def main(settings: Settings) -> None:
         for particles in settings.particles
         for seed in range(settings.seeds)
     ]
-    runs = pd.DataFrame(in_processes(jobs, settings.workers, "image likelihood"))
+    runs = pd.DataFrame(in_processes(jobs, settings.workers, "runs"))
     write_table(out / "runs.csv", runs)
-    num_train = len(images.train) + (len(images.validation) if settings.all_training_images else 0)
+    num_train = len(images.train) + settings.all_training_images * len(images.validation)
     num_train, num_test = min(num_train, settings.num_train or num_train), runs["test_images"].iloc[0]
     text = (
         f"{num_train} training and {num_test} test images, {settings.epochs} epochs, batch {settings.batch_size}, "
-        f"{settings.schedule} rate from {settings.learning_rate:g}, {settings.seeds} seed(s); "
-        f"d = {settings.latent_dim}, hidden layers {settings.hidden} of ReLU; −log p(x) in nats per image by importance sampling with "
-        f"{settings.samples} draws, an upper bound in expectation.\n\n{table(settings, runs)}"
+        f"{settings.schedule} rate from {settings.learning_rate:g}; d = {settings.latent_dim}, hidden {settings.hidden}; "
+        f"{settings.seeds} seed(s). −log p(x) in nats per image from {settings.samples} draws, an upper bound in "
+        f"expectation.\n\n{table(settings, runs)}"
     )
     if settings.as_published:
         text += (
