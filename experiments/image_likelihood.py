@@ -282,9 +282,9 @@ def main(settings: Settings) -> None:
     num_train, num_test = min(num_train, settings.num_train or num_train), runs["test_images"].iloc[0]
     text = (
         f"{num_train} training and {num_test} test images, {settings.epochs} epochs, batch {settings.batch_size}, "
-        f"{settings.schedule} rate from {settings.learning_rate:g}; d = {settings.latent_dim}, hidden {settings.hidden}; "
-        f"{settings.seeds} seed(s). −log p(x) in nats per image from {settings.samples} draws, an upper bound in "
-        f"expectation.\n\n{table(settings, runs)}"
+        f"{settings.schedule} rate from {settings.learning_rate:g}, {settings.seeds} seed(s); d = "
+        f"{settings.latent_dim}, hidden {settings.hidden}. −log p(x) in nats per image from {settings.samples} draws, an "
+        f"upper bound in expectation.\n\n{table(settings, runs)}"
     )
     if settings.as_published:
         text += (
