@@ -283,8 +283,8 @@ def main(settings: Settings) -> None:
     text = (
         f"{num_train} training and {num_test} test images, {settings.epochs} epochs, batch {settings.batch_size}, "
         f"{settings.schedule} rate from {settings.learning_rate:g}, {settings.seeds} seed(s); d = "
-        f"{settings.latent_dim}, hidden {settings.hidden}. −log p(x) in nats per image from {settings.samples} draws, an "
-        f"upper bound in expectation.\n\n{table(settings, runs)}"
+        f"{settings.latent_dim}, hidden {settings.hidden}. −log p(x) in nats per image from {settings.samples} draws, "
+        f"an upper bound in expectation.\n\n{table(settings, runs)}"
     )
     if settings.as_published:
         text += (
