@@ -172,6 +172,19 @@ def test_the_variants(tmp_path, arguments):
     assert len(pd.read_csv(tmp_path / "out" / "runs.csv")) == (2 if "beta" in arguments else 1)
 
 
+def test_runs_that_break(tmp_path, capsys):
+    """At a rate of 10³⁰ the loss is not finite: that rate is passed over, and where there is none other it is said."""
+    few = [*TINY, "--latent-dim", 2, "--posteriors", "diagonal", "--seeds", 1, "--learning-rates", 1e30]
+    command_line(*few, 1e-3, "--out", tmp_path / "one")
+    assert pd.read_csv(tmp_path / "one" / "runs.csv")["learning_rate"].tolist() == [1e-3]
+    assert "diagonal-beta1-d2-rate1e+30-seed0 failed: the loss is" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        command_line(*few, "--out", tmp_path / "none")
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n")) == (2, 1), error
+    assert "every run failed" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -182,6 +195,7 @@ def test_the_variants(tmp_path, arguments):
         (["--latent-dim", "2", "2"], "--latent-dim needs at least one, and none twice"),
         (["--learning-rates", "-1"], "learning_rate must be a positive number"),
         (["--audit", "--pixels", "continuous-bernoulli"], "--audit is of a cross-entropy"),
+        (["--info-alpha", "2", "--variant", "info"], "--info-alpha must be at most 1"),
         (["--device", "abacus"], "--device abacus cannot be used"),
     ],
 )

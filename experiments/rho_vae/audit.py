@@ -10,7 +10,7 @@ from experiments.pool import in_processes
 from experiments.rho_vae.released import DeclaredPosterior, ReleasedLoss, ReleasedPosterior, reported_loss
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.study import bound_name, pm
-from experiments.rho_vae.training import evaluate, images, make_pair, shape_of
+from experiments.rho_vae.training import evaluate, fit, images, make_pair, shape_of
 from pyrovae.report import markdown_table
 
 RATE = 1e-3
@@ -28,27 +28,15 @@ class Audit:
     def __call__(self) -> dict[str, Any]:
         """What it reports, and what is true of it, in nats per datum of the test images."""
         s = self.settings
-        data = images(s.dataset, s.pixels)
         model, walk = make_pair(s, ReleasedPosterior, self.latent_dim, self.seed)
-        history = pv.fit(
-            model,
-            walk,
-            data.train[: s.num_train],
-            ReleasedLoss(),
-            epochs=s.num_epochs,
-            batch_size=s.batch_size,
-            learning_rate=RATE,
-            schedule=s.schedule,
-            seed=self.seed,
-            transform=data.transform,
-            device=s.device,
-            engine=s.engine,
-            progress=False,
-        )
+        try:
+            history = fit(s, model, walk, ReleasedLoss(), RATE, self.seed, validate=False)
+        except FloatingPointError as error:
+            raise ValueError(f"the training with the released objective broke: {error}") from None
         head = walk.posterior_head
         assert isinstance(head, ReleasedPosterior)
         declared = pv.AmortizedGuide(walk.encoder, DeclaredPosterior(head))
-        test = data.test[: s.num_test].to(s.device)
+        test = images(s.dataset, s.pixels).test[: s.num_test].to(s.device)
         of_walk = evaluate(model, walk, test, s.samples)
         return {
             "latent_dim": self.latent_dim,

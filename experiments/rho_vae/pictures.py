@@ -33,6 +33,8 @@ def write(settings: Settings, out: Path, runs: pd.DataFrame) -> dict[str, Path]:
             str(name): pv.load(Training(settings, out, d, str(name), beta, float(rate), seed=0).path)
             for name, rate in zip(here["posterior"], here["learning_rate"], strict=True)
         }
+        if not pairs:
+            continue
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             figures = {

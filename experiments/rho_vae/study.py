@@ -1,6 +1,7 @@
 """Every family at every dimension: learning rates chosen by validation, seeds, the table and what it says."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,11 @@ def is_density(settings: Settings) -> bool:
 
 
 def study(settings: Settings, out: Path) -> pd.DataFrame:
-    """One row a run at its cell's best learning rate; every run is saved under ``out/models``."""
+    """One row a run at its cell's best learning rate, those that failed left out; all are saved under ``out/models``.
+
+    Raises:
+        ValueError: every run failed.
+    """
     make_folder(out / "models")
     tried = [
         Training(settings, out, d, posterior, beta, rate, seed=0)
@@ -47,7 +52,12 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
     ]
     others = [replace(run, seed=seed) for run in best for seed in range(1, settings.seeds)]
     told |= dict(zip(others, in_processes(others, settings.workers, "training, other seeds"), strict=True))
-    runs = [replace(run, seed=seed) for run in best for seed in range(settings.seeds)]
+    wanted = [replace(run, seed=seed) for run in best for seed in range(settings.seeds)]
+    runs = [run for run in wanted if math.isfinite(told[run]["validation_loss"])]
+    if not runs:
+        raise ValueError(f"every run failed; the first: {told[tried[0]]['note']}")
+    for note in filter(None, (result["note"] for result in told.values())):
+        print(note, file=sys.stderr)
     rows = in_processes([Evaluation(run) for run in runs], settings.workers, "evaluation")
     return pd.DataFrame([row | told[run] for run, row in zip(runs, rows, strict=True)])
 

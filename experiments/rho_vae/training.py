@@ -1,5 +1,6 @@
 """A cell of the study trained and evaluated: data, networks, one run."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyro.infer import ELBO
 from torch import Tensor, nn
 
 import pyrovae as pv
@@ -79,34 +81,51 @@ class Training:
         return self.out / "models" / f"{name}.safetensors"
 
     def __call__(self) -> dict[str, Any]:
-        """Smallest validation loss of its objective, best epoch, seconds and engine."""
+        """Smallest validation loss of its objective, infinite if it failed; best epoch, seconds, engine and a note."""
         s = self.settings
-        data = images(s.dataset, s.pixels)
         model, guide = make_pair(s, POSTERIORS[self.posterior], self.latent_dim, self.seed)
-        elbo = pv.AnalyticELBO(beta=self.beta)
-        history = pv.fit(
-            model,
-            guide,
-            data.train[: s.num_train],
-            InfoELBO(s.info_alpha, s.info_lambda) if s.variant == "info" else elbo,
-            epochs=s.num_epochs,
-            batch_size=s.batch_size,
-            learning_rate=self.learning_rate,
-            schedule=s.schedule,
-            seed=self.seed,
-            transform=data.transform,
-            validation=data.validation,
-            device=s.device,
-            engine=s.engine,
-            progress=False,
-        )
+        elbo = InfoELBO(s.info_alpha, s.info_lambda) if s.variant == "info" else pv.AnalyticELBO(beta=self.beta)
+        try:
+            history = fit(s, model, guide, elbo, self.learning_rate, self.seed)
+        except (ArithmeticError, RuntimeError) as error:  # a run that breaks must not take the others along
+            return {"validation_loss": math.inf, "note": " ".join(f"{self.path.stem} failed: {error}".split())}
         pv.save(self.path, model, guide)
         return {
             "validation_loss": min(record.validation_loss for record in history.epochs),
             "best_epoch": history.best_epoch,
             "seconds": history.seconds,
             "engine": history.engine,
+            "note": "",
         }
+
+
+def fit(
+    settings: Settings,
+    model: pv.GenerativeModel,
+    guide: pv.AmortizedGuide,
+    elbo: ELBO,
+    learning_rate: float,
+    seed: int,
+    validate: bool = True,
+) -> pv.History:
+    """Train in the study's set-up."""
+    data = images(settings.dataset, settings.pixels)
+    return pv.fit(
+        model,
+        guide,
+        data.train[: settings.num_train],
+        elbo,
+        epochs=settings.num_epochs,
+        batch_size=settings.batch_size,
+        learning_rate=learning_rate,
+        schedule=settings.schedule,
+        seed=seed,
+        transform=data.transform,
+        validation=data.validation if validate else None,
+        device=settings.device,
+        engine=settings.engine,
+        progress=False,
+    )
 
 
 @dataclass(frozen=True)
