@@ -126,7 +126,7 @@ class Run:
         trainer, checkpoint = self.trainer(), folder / "checkpoint.pt"
         if checkpoint.exists():
             try:
-                trainer.load_state_dict(torch.load(checkpoint, map_location=s.device, weights_only=True))
+                trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
             except (ValueError, RuntimeError, EOFError, UnpicklingError) as error:
                 reason = str(error).splitlines()[0] if str(error) else "it is empty"
                 raise ValueError(f"cannot go on from {checkpoint}: {reason}; delete it or give another --out") from None

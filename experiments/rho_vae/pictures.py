@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -78,12 +79,21 @@ def interpolations(pairs: Mapping[str, Pair], x: Tensor) -> dict[str, Tensor]:
     return rows
 
 
+def panels(num: int, size: float) -> tuple[Figure, np.ndarray]:
+    """Axes (num,), four in a row."""
+    columns = min(num, 4)
+    fig, axes = plotting.figure(columns, -(-num // columns), size)
+    for ax in axes.flat[num:]:
+        ax.set_axis_off()
+    return fig, axes.flat[:num]
+
+
 def manifold(pairs: Mapping[str, Pair], side: tuple[int, int]) -> Figure:
     """E[x|z] on a grid of the prior's quantiles, d = 2, a panel a family."""
-    fig, axes = plotting.figure(len(pairs), size=3.2)
+    fig, axes = panels(len(pairs), size=3.2)
     quantiles = torch.special.ndtri((torch.arange(NUM_ACROSS) + 0.5) / NUM_ACROSS)
     z = torch.cartesian_prod(-quantiles, quantiles).flip(-1)  # z₁ to the right, z₂ upwards
-    for ax, (name, (model, _)) in zip(axes[0], pairs.items(), strict=True):
+    for ax, (name, (model, _)) in zip(axes, pairs.items(), strict=True):
         tiles = model.conditional(z).mean.reshape(NUM_ACROSS, NUM_ACROSS, *side)
         ax.imshow(tiles.permute(0, 2, 1, 3).reshape(NUM_ACROSS * side[0], -1).numpy(), cmap="gray", vmin=0, vmax=1)
         ax.set_title(name, fontsize=9)
@@ -93,15 +103,15 @@ def manifold(pairs: Mapping[str, Pair], side: tuple[int, int]) -> Figure:
 
 def correlations(pairs: Mapping[str, Pair], x: Tensor, side: tuple[int, int]) -> Figure:
     """A test image, and the correlation matrix of its posterior under each family."""
-    fig, axes = plotting.figure(1 + len(pairs), size=2.4)
-    axes[0, 0].imshow(x.reshape(side).numpy(), cmap="gray", vmin=0, vmax=1)
-    axes[0, 0].set_axis_off()
-    for ax, (name, (_, guide)) in zip(axes[0, 1:], pairs.items(), strict=True):
+    fig, axes = panels(1 + len(pairs), size=2.4)
+    axes[0].imshow(x.reshape(side).numpy(), cmap="gray", vmin=0, vmax=1)
+    axes[0].set_axis_off()
+    for ax, (name, (_, guide)) in zip(axes[1:], pairs.items(), strict=True):
         covariance = covariance_of(guide.posterior(x.unsqueeze(0)))[0]
         scale = covariance.diagonal().sqrt()
         matrix = covariance / scale / scale.unsqueeze(-1)
         shown = ax.imshow(matrix.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
         ax.set_title(name, fontsize=9)
         ax.set(xticks=[], yticks=[])
-    fig.colorbar(shown, ax=axes[0, -1])
+    fig.colorbar(shown, ax=axes[-1])
     return fig
