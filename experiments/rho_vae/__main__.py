@@ -71,7 +71,7 @@ def main(settings: Settings) -> None:
     make_folder(out)
     torch.set_num_threads(1)
     start = time.perf_counter()
-    title = f"{settings.dataset}, {settings.variant}, {settings.pixels}"
+    title = f"{settings.dataset}, {settings.variant}, {settings.pixels}, d = {', '.join(map(str, settings.dims))}"
     runs = study.study(settings, out)
     write_table(out / "runs.csv", runs)
     write_figure(out / "families.png", study.picture(settings, runs))
