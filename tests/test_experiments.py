@@ -47,7 +47,7 @@ def test_synthetic(tmp_path, dataset):
         (["--estimators", "exact"], "--estimators: unknown name 'exact' (known are monte-carlo, analytic"),
         (["--epochs", "many"], "--epochs"),
         (["--epochs", "0"], "epochs must be a positive integer, not 0"),
-        (["--noise", "-1"], "scale must be 'shared' or a positive number, not -1.0"),
+        (["--noise", "-1"], "or a positive number, not -1.0"),
         (["--seed", "3"], "--seed"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--out", "README.md"], "--out README.md already holds files"),
