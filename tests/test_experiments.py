@@ -47,7 +47,7 @@ def test_synthetic(tmp_path, dataset):
         (["--estimators", "exact"], "--estimators: unknown name 'exact' (known are monte-carlo, analytic"),
         (["--epochs", "many"], "--epochs"),
         (["--epochs", "0"], "epochs must be a positive integer, not 0"),
-        (["--noise", "-1"], "or a positive number, not -1.0"),
+        (["--noise", "-1"], "scale must be 'shared', 'per-dimension', 'per-datum' or a positive number, not -1.0"),
         (["--seed", "3"], "--seed"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--out", "README.md"], "--out README.md already holds files"),
@@ -259,7 +259,7 @@ def test_an_interrupt_ends_all_processes_quietly(tmp_path):
     )  # fmt: skip
     running_workers(process)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert errors.startswith("interrupted")
     assert "Traceback" not in errors
