@@ -38,6 +38,7 @@ from pyrovae.evaluation import (
     refit,
     sandwich,
 )
+from pyrovae.factor_model import FactorModel
 from pyrovae.io import load, load_preprocessing, save
 from pyrovae.likelihoods import (
     AR1GaussianLikelihood,
@@ -87,6 +88,7 @@ __all__ = [
     "ContinuousBernoulliLikelihood",
     "DiagonalPosterior",
     "DoublyReparameterizedELBO",
+    "FactorModel",
     "FlowPosterior",
     "FullCovarianceGaussianLikelihood",
     "FullCovariancePosterior",

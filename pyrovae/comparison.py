@@ -15,9 +15,9 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.exact import LinearGaussianVAE
 from pyrovae.io import make_folder
 from pyrovae.likelihoods import GaussianLikelihood
+from pyrovae.linear_start import linear_models
 from pyrovae.naming import named_parts
 from pyrovae.nn import MLP
 from pyrovae.report import summarize, write_comparison, write_table
@@ -85,9 +85,9 @@ def compare(
             on with the one of the largest ELBO of the validation data.
         schedule: of the learning rate, ``"cosine"`` or ``"constant"``.
         hidden: widths of the encoder's hidden layers, and in reverse of the decoder's.
-        start: ``"random"`` weights, or ``"linear"``: networks with a linear part that starts as probabilistic PCA of
-            the training data, see :func:`~pyrovae.start_as_linear`. That is where to start where a few directions hold
-            nearly all of the variance, as in spectra.
+        start: ``"random"`` weights, or ``"linear"``: networks with a linear part that starts as the likeliest linear
+            model with the likelihood's noise, see :func:`~pyrovae.start_as_linear`. That is where to start where a few
+            directions hold nearly all of the variance, as in spectra.
         num_train: size of a synthetic training set, instead of its own.
         num_test: size of a synthetic test set, instead of its own.
         test: data to report of, if ``data`` are training data alone.
@@ -159,7 +159,7 @@ def compare(
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
     if start not in ("random", "linear"):
         raise ValueError(f"start must be 'random' or 'linear', not {start!r}")
-    linear = {d: LinearGaussianVAE.fit(prepared.train, d) for d in latent_dims} if start == "linear" else None
+    linear = linear_models(prepared.train, named_likelihoods, latent_dims) if start == "linear" else None
     cells = [
         Cell(*parts)
         for parts in itertools.product(named_posteriors, named_estimators, named_likelihoods, latent_dims, seeds)

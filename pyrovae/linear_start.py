@@ -1,30 +1,51 @@
 """Pairs of programs that start as a linear-Gaussian model, and learn what it lacks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrovae.exact import LinearGaussianVAE
-from pyrovae.likelihoods import GaussianNoiseLikelihood
-from pyrovae.nn import Skip
-from pyrovae.optimum import set_head
+from pyrovae.factor_model import FactorModel, is_of_shared_noise
+from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
+from pyrovae.nn import LocHead, Skip
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
-@torch.no_grad()
-def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: LinearGaussianVAE) -> None:
-    """Give a pair the parameters at which it is a linear-Gaussian model, and its guide the family's best for that.
+def linear_models(
+    x: Tensor, likelihoods: Mapping[str, Callable[[int, int], Likelihood]], latent_dims: Sequence[int]
+) -> dict[tuple[str, int], FactorModel]:
+    """The linear model of each likelihood's noise, by the likelihood's name and the latent dimension.
 
-    A network trained from random weights takes thousands of steps to reach what probabilistic PCA has in closed form
-    where a few directions hold nearly all of the variance, as in spectra. From there the networks, whose part in the
-    heads starts at 0, learn what is not linear, and the likelihood how the noise differs from the same σ everywhere.
+    Raises:
+        TypeError: a likelihood that is not Gaussian.
+    """
+    made = {name: make(1, x.shape[-1]) for name, make in likelihoods.items()}
+    for likelihood in made.values():
+        if not isinstance(likelihood, GaussianNoiseLikelihood):
+            raise TypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
+    return {
+        (name, d): FactorModel.fit(x, likelihood, d)
+        for name, likelihood in made.items()
+        for d in latent_dims
+        if isinstance(likelihood, GaussianNoiseLikelihood)
+    }
+
+
+@torch.no_grad()
+def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: FactorModel) -> None:
+    """Give a pair the parameters at which it is a factor model, and its guide the family's best for that.
+
+    A network trained from random weights takes thousands of steps to reach what the linear model has at once where a
+    few directions hold nearly all of the variance, as in spectra. From there the networks, whose part in the heads
+    starts at 0, learn what is not linear, and the means are counted in units of the noise, and of the posterior's
+    standard deviations.
 
     Args:
         model: its decoder is ``Skip(network, latent_dim)``, its likelihood a Gaussian one.
         guide: its encoder is ``Skip(network, latent_dim)``; its head has the mean in ``loc_head``.
-        linear: such as ``LinearGaussianVAE.fit(x, latent_dim)``, probabilistic PCA.
+        linear: ``FactorModel.fit(x, model.likelihood, latent_dim)``, or another with a likelihood like the model's.
 
     Raises:
         TypeError: programs of other parts.
@@ -36,31 +57,32 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Linea
         raise TypeError("the decoder and the encoder must be Skip, with the linear model's latent_dim as width")
     if not isinstance(likelihood, GaussianNoiseLikelihood):
         raise TypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
-    if not hasattr(head, "loc_head"):
+    loc, mean = getattr(head, "loc_head", None), likelihood.loc_head
+    if not isinstance(loc, LocHead):
         raise TypeError(f"a {type(head).__name__} has no loc_head, and cannot start as a linear model's posterior")
     if (model.latent_dim, decoder.width, encoder.width, likelihood.n) != (d, d, d, linear.n):
         raise ValueError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
+    if _form(likelihood) != _form(linear.likelihood):
+        raise ValueError("the linear model was fitted with noise of another form than the model's likelihood has")
     encoder.linear.weight.copy_(linear.gain)
     encoder.linear.bias.copy_(-linear.gain @ linear.offset)
-    best = linear.to_guide(_family_of(head)).posterior_head
+    best = linear.whitened.to_guide(_family_of(head)).posterior_head
     for name, parameter in head.named_parameters():
         if not name.startswith("loc_head"):
             parameter.copy_(torch.zeros_like(parameter) if name.endswith("weight") else best.get_parameter(name))
-    _read_linear_part(head.get_submodule("loc_head"), torch.eye(d), torch.zeros(d))
-    likelihood.initial_scale = linear.noise_scale
+    loc.set_units(linear.whitened.covariance.diagonal().sqrt())
+    loc.set_affine(torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
+    likelihood.start_at(linear.likelihood.initial_scale)
     for name, parameter in likelihood.named_parameters():
-        if "_head." in name:  # of noise that depends on z: nearly the same everywhere, but no column of W is exactly 0
-            parameter.mul_(0.0 if name.endswith("weight") else 0.1)
-    reset = getattr(likelihood, "reset_parameters", None)
-    if reset is not None:
-        reset()
-    _read_linear_part(likelihood.get_submodule("loc_head"), linear.loadings, linear.offset)
+        if is_of_shared_noise(name):
+            parameter.copy_(linear.likelihood.get_parameter(name))
+    mean.set_units(linear.conditional_scale)
+    mean.set_affine(linear.loadings, linear.offset)
 
 
-def _read_linear_part(head: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    """Make a head read nothing but the first of its features."""
-    rest = head.get_parameter("weight").shape[1] - weight.shape[1]
-    set_head(head, torch.cat([weight, weight.new_zeros(len(weight), rest)], dim=1), bias)
+def _form(likelihood: GaussianNoiseLikelihood) -> tuple[type, dict[str, Any]]:
+    """What must agree for one likelihood's noise to be another's."""
+    return type(likelihood), {k: v for k, v in likelihood.config().items() if k not in ("in_features", "initial_scale")}
 
 
 def _family_of(head: Posterior) -> str | Callable[[int, int], Posterior]:

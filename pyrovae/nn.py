@@ -58,6 +58,48 @@ class MLP(nn.Sequential, ConfigurableModule):
         return self.sizes[-1]
 
 
+class LocHead(nn.Linear):
+    """Affine head of a mean, in units u that may be given it: u ⊙ (Wx + b), u = 1 until :meth:`set_units`.
+
+    Adam moves every weight by about its learning rate, whatever that does to the output. Where a mean must be known
+    to 1e-4 of its range in one dimension and to 1e-1 in another, as spectra's and their latents' are, no rate suits
+    both; in units of the standard deviations beside it, one does.
+    """
+
+    units: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.register_buffer("units", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Means (*batch, out_features) of features (*batch, in_features)."""
+        y = super().forward(x)
+        return y if self.units is None else self.units * y
+
+    @torch.no_grad()
+    def set_units(self, units: Tensor) -> None:
+        """Count outputs in units u > 0, shape (out_features,): the map stays as it is."""
+        before = torch.ones_like(self.bias) if self.units is None else self.units
+        self.units = units.to(self.bias)
+        ratio = before / self.units
+        self.weight.mul_(ratio.unsqueeze(-1))
+        self.bias.mul_(ratio)
+
+    @torch.no_grad()
+    def set_affine(self, weight: Tensor, bias: Tensor) -> None:
+        """Make it x -> Wx + b, for features beyond W's columns whatever they are."""
+        units = torch.ones_like(bias) if self.units is None else self.units.to(bias)
+        self.weight.zero_()
+        self.weight[:, : weight.shape[1]] = (weight / units.unsqueeze(-1)).to(self.weight)
+        self.bias.copy_(bias / units)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}units")
+        self.units = None if saved is None else torch.ones_like(self.bias)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
 class Skip(ConfigurableModule):
     """A network's features beside an affine map of its input: x (*batch, n) -> [Wx + b, network(x)].
 

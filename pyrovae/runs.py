@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, log_marginal
-from pyrovae.exact import LinearGaussianVAE
+from pyrovae.factor_model import FactorModel
 from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
 from pyrovae.linear_start import start_as_linear
@@ -118,8 +118,8 @@ class Plan:
     engine: str
     out: Path | None
     pictures: bool = True
-    linear: Mapping[int, LinearGaussianVAE] | None = None
-    """By latent dimension, the linear model to start as; None to start from random weights."""
+    linear: Mapping[tuple[str, int], FactorModel] | None = None
+    """By likelihood and latent dimension, the linear model to start as; None to start from random weights."""
 
     def rate(self, cell: Cell) -> float:
         """The learning rate of a run."""
@@ -267,7 +267,7 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
         encoder = network(n, *plan.hidden)
         guide = AmortizedGuide(encoder, plan.posteriors[cell.posterior](encoder.out_features, d))
         if plan.linear is not None:
-            start_as_linear(model, guide, plan.linear[d])
+            start_as_linear(model, guide, plan.linear[cell.likelihood, d])
         return model, guide
 
 
@@ -283,7 +283,7 @@ def finish(
     assert isinstance(model, GenerativeModel)
     assert isinstance(guide, AmortizedGuide)
     measures = _MEASURES if truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
-    measures = measures if data.validation is None else (*measures, "validation_neg_elbo")
+    measures = measures if data.validation is None else (*measures, "validation_neg_elbo", "best_epoch")
     metrics: dict[str, Any] = {
         **plan.settings(cell),
         "engine": history.engine,
@@ -298,6 +298,7 @@ def finish(
         metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
         metrics |= evaluate(model, guide, test, truth, plan.log_marginal_samples, data.log_jacobian)
         if data.validation is not None:
+            metrics["best_epoch"] = history.best_epoch
             metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
         if data.preprocessing is not None and not data.preprocessing.comparable:
             of_x = ("test_neg_elbo", "test_reconstruction", "test_log_marginal")

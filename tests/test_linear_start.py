@@ -1,4 +1,7 @@
-"""Programs that start as a linear-Gaussian model are that model, and its posterior."""
+"""Programs that start as a linear-Gaussian model are that model, and its posterior; heads count in units."""
+
+import copy
+from functools import partial
 
 import pytest
 import torch
@@ -6,7 +9,7 @@ import torch
 import pyrovae as pv
 from pyrovae.exact import LinearGaussianVAE
 from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.nn import MLP, Skip
+from pyrovae.nn import MLP, LocHead, Skip
 from pyrovae.posteriors import POSTERIORS
 
 GAUSSIAN = [name for name in POSTERIORS if name != "flow"]
@@ -14,8 +17,9 @@ NOISES = [name for name in LIKELIHOODS if "bernoulli" not in name]
 
 
 @pytest.fixture
-def linear():
-    return LinearGaussianVAE(torch.randn(6, 2), 0.3, torch.randn(6))
+def x():
+    noise = 0.3 * torch.randn(400, 6, dtype=torch.float64).cumsum(-1)
+    return torch.randn(400, 2, dtype=torch.float64) @ torch.randn(2, 6, dtype=torch.float64) + noise + 5
 
 
 def pair(posterior, likelihood):
@@ -25,33 +29,37 @@ def pair(posterior, likelihood):
 
 
 @pytest.mark.parametrize("family", GAUSSIAN)
-def test_the_guide_is_the_familys_best(linear, family):
-    model, guide = pair(family, "gaussian")
+def test_the_guide_is_the_familys_best(x, family):
+    model, guide = pair(family, "ar1")
+    linear = pv.FactorModel.fit(x, model.likelihood, 2)
     pv.start_as_linear(model, guide, linear)
-    x = linear.sample(20)
-    torch.testing.assert_close(linear.elbo(guide, x), linear.best_elbo(family, x), atol=1e-6, rtol=0)
+    given = linear.log_prob(x[:20]) - linear.whitened.gap(family)
+    kl = torch.distributions.kl_divergence(guide.posterior(x[:20]), linear.whitened.posterior(whiten(linear, x[:20])))
+    torch.testing.assert_close(linear.log_prob(x[:20]) - kl, given, atol=1e-6, rtol=0)
+
+
+def whiten(linear, x):
+    return torch.linalg.solve_triangular(linear.noise_scale_tril, x.T, upper=False).T
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_the_model_is_the_linear_one(linear, noise):
+def test_the_model_is_the_linear_one(x, noise):
     model, guide = pair("full-covariance", noise)
+    linear = pv.FactorModel.fit(x, model.likelihood, 2)
     pv.start_as_linear(model, guide, linear)
     z = torch.randn(50, 2, dtype=torch.float64)
     p = model.conditional(z)
     torch.testing.assert_close(p.mean, z @ linear.loadings.T + linear.offset)
-    near = 0.03 if "low-rank" in noise or "per-datum" in noise else 1e-9  # these start a little off
-    torch.testing.assert_close(p.stddev, torch.full_like(p.mean, 0.3), atol=near, rtol=0)
-    if noise == "gaussian":
-        found = LinearGaussianVAE.from_model(model)
-        x = linear.sample(10)
-        torch.testing.assert_close(found.log_prob(x), linear.log_prob(x))
+    covariance = pv.distributions.covariance_of(p)
+    torch.testing.assert_close(covariance, linear.noise_covariance.expand_as(covariance))
+    bayes = p.log_prob(x[:50]) + model.prior_distribution().log_prob(z) - guide.posterior(x[:50]).log_prob(z)
+    torch.testing.assert_close(bayes, linear.log_prob(x[:50]))  # which is log p(x) whatever z is, for the posterior
 
 
-def test_training_leaves_the_start_and_the_linear_maps_stay(linear):
-    x = linear.sample(200)
+def test_training_leaves_the_start_and_the_linear_maps_stay(x):
     bent = x + 0.5 * x[:, :1] ** 2  # not linear any more
     model, guide = pair("diagonal", "gaussian-per-dimension")
-    start = LinearGaussianVAE.fit(bent, 2)
+    start = pv.FactorModel.fit(bent, model.likelihood, 2)
     pv.start_as_linear(model, guide, start)
     before, kept = pv.elbo_terms(model, guide, bent).elbo.mean(), guide.encoder.linear.weight.clone()
     pv.fit(model, guide, bent, pv.AnalyticELBO(), epochs=60, learning_rate=3e-3, engine="eager", progress=False)
@@ -59,29 +67,33 @@ def test_training_leaves_the_start_and_the_linear_maps_stay(linear):
     assert torch.equal(guide.encoder.linear.weight, kept)
 
 
-def test_a_comparison_starts_at_probabilistic_pca(linear, tmp_path):
-    x, test = linear.sample(300).float(), linear.sample(200).float()
+def test_a_comparison_starts_at_the_linear_model_and_keeps_it_if_training_only_harms(x, tmp_path):
+    train, test = x[:250].float(), x[250:].float()
     table = pv.compare(
-        x,
+        train,
         test=test,
+        validation=test,
         posteriors=[pv.DiagonalPosterior],
         estimators=[pv.AnalyticELBO()],
-        likelihoods=[pv.GaussianLikelihood],
+        likelihoods={"gaussian": pv.GaussianLikelihood, "ar1": pv.AR1GaussianLikelihood},
         epochs=1,
-        learning_rate=1e-9,
+        learning_rate=5.0,
         hidden=(8,),
         start="linear",
         out=tmp_path,
         pictures=False,
-    )
-    expected = -LinearGaussianVAE.fit(x, 2).log_prob(test).mean().item()
-    assert table["test_neg_elbo"][0] == pytest.approx(expected, abs=0.05)
-    assert -table["test_log_marginal"][0] == pytest.approx(expected, abs=1e-3)
-    model, guide = pv.load(next(tmp_path.rglob("model.safetensors")))
-    assert pv.elbo_terms(model, guide, test).elbo.mean().item() == pytest.approx(-expected, abs=0.05)
+    ).set_index("likelihood")
+    for name in ("gaussian", "ar1"):
+        expected = -pv.FactorModel.fit(train, LIKELIHOODS[name](1, 6), 2).log_prob(test).mean().item()
+        assert table["test_neg_elbo"][name] == pytest.approx(expected, abs=0.05)
+        assert -table["test_log_marginal"][name] == pytest.approx(expected, abs=1e-3)
+        model, guide = pv.load(next(tmp_path.rglob(f"*-{name}-d2-seed0/model.safetensors")))
+        assert pv.elbo_terms(model, guide, test).elbo.mean().item() == pytest.approx(-expected, abs=0.05)
+    assert table["test_neg_elbo"]["ar1"] < table["test_neg_elbo"]["gaussian"] - 0.5
 
 
-def test_what_cannot_start_so_says_why(linear, tmp_path):
+def test_what_cannot_start_so_says_why(x, tmp_path):
+    linear = pv.FactorModel.fit(x, pv.GaussianLikelihood(1, 6), 2)
     model, guide = pair("diagonal", "bernoulli")
     with pytest.raises(TypeError, match="needs a Gaussian likelihood, not BernoulliLikelihood"):
         pv.start_as_linear(model, guide, linear)
@@ -90,18 +102,75 @@ def test_what_cannot_start_so_says_why(linear, tmp_path):
         pv.start_as_linear(model, guide, linear)
     model, guide = pair("diagonal", "gaussian")
     with pytest.raises(ValueError, match="the linear model has d = 1 and n = 6"):
-        pv.start_as_linear(model, guide, LinearGaussianVAE(torch.randn(6, 1), 0.3))
+        pv.start_as_linear(model, guide, pv.FactorModel.fit(x, pv.GaussianLikelihood(1, 6), 1))
+    with pytest.raises(ValueError, match="noise of another form"):
+        pv.start_as_linear(model, guide, pv.FactorModel.fit(x, pv.AR1GaussianLikelihood(1, 6), 2))
     guide.encoder = MLP(6, 8)
     with pytest.raises(TypeError, match="the decoder and the encoder must be Skip"):
         pv.start_as_linear(model, guide, linear)
     settings = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "epochs": 1}
     with pytest.raises(TypeError, match="needs a Gaussian likelihood"):
-        pv.compare(
-            linear.sample(20), likelihoods=[pv.ContinuousBernoulliLikelihood], start="linear", out=tmp_path / "out",
-            **settings,
-        )  # fmt: skip
+        pv.compare(x, likelihoods=[pv.ContinuousBernoulliLikelihood], start="linear", out=tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="start must be 'random' or 'linear', not 'pca'"):
-        pv.compare(linear.sample(20), start="pca", **settings)
+        pv.compare(x, start="pca", **settings)
     with pytest.raises(ValueError, match="width must be a positive integer, not 0"):
         Skip(MLP(2, 2), 0)
+
+
+def test_a_head_in_units_is_the_same_map_and_moves_by_them():
+    head, features = LocHead(3, 4).double(), torch.randn(10, 3, dtype=torch.float64)
+    before, units = head(features), torch.tensor([1e-4, 1e-2, 1.0, 100.0], dtype=torch.float64)
+    head.set_units(units)
+    torch.testing.assert_close(head(features), before)
+    with torch.no_grad():
+        head.bias += 0.5
+    torch.testing.assert_close(head(features) - before, (0.5 * units).expand(10, 4), atol=1e-12, rtol=1e-6)
+    head.set_affine(torch.ones(4, 2).double(), torch.arange(4).double())
+    torch.testing.assert_close(head(features), features[:, :2].sum(-1, keepdim=True) + torch.arange(4))
+    head.set_units(torch.ones(4))
+    torch.testing.assert_close(head(features), features[:, :2].sum(-1, keepdim=True) + torch.arange(4))
+
+
+@pytest.mark.parametrize("with_units", [False, True])
+def test_units_are_saved_with_a_model(tmp_path, with_units):
+    model, guide = pair("full-covariance", "low-rank")
+    if with_units:
+        model.likelihood.loc_head.set_units(torch.linspace(0.1, 2, 6))
+        guide.posterior_head.loc_head.set_units(torch.tensor([0.5, 3.0]))
+    pv.save(tmp_path / "model.safetensors", model, guide)
+    other, _ = again = pv.load(tmp_path / "model.safetensors")
+    z, x = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    assert torch.equal(other.conditional(z).mean, model.conditional(z).mean)
+    assert torch.equal(again[1].posterior(x).mean, guide.posterior(x).mean)
+    plain = copy.deepcopy(model)
+    plain.likelihood.loc_head.set_units(torch.full((6,), 2.0))
+    plain.load_state_dict(model.state_dict())  # whichever had units before
+    assert torch.equal(plain.conditional(z).mean, model.conditional(z).mean)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_replicas_with_units_train_as_alone(x, engine):
+    settings = {
+        "posteriors": [pv.DiagonalPosterior],
+        "estimators": [pv.AnalyticELBO()],
+        "likelihoods": {"ar1": partial(pv.AR1GaussianLikelihood, scale="per-dimension")},
+        "epochs": 2,
+        "batch_size": 100,
+        "hidden": (8,),
+        "start": "linear",
+        "engine": engine,
+    }
+    if engine == "compiled":
+        pytest.importorskip("torch._inductor")
+    both = pv.compare(x, seeds=(0, 1), **settings)
+    alone = [pv.compare(x, seeds=(seed,), **settings) for seed in (0, 1)]
+    for seed in (0, 1):
+        assert both["test_neg_elbo"][seed] == pytest.approx(alone[seed]["test_neg_elbo"][0], rel=1e-5)
+
+
+def test_the_linear_model_reads_the_starts_data_once(x):
+    models = pv.linear_start.linear_models(x, {"a": pv.GaussianLikelihood, "b": pv.AR1GaussianLikelihood}, (1, 2))
+    assert set(models) == {("a", 1), ("a", 2), ("b", 1), ("b", 2)}
+    truth = LinearGaussianVAE.fit(x, 2)
+    torch.testing.assert_close(models["a", 2].log_prob(x), truth.log_prob(x), atol=5e-3, rtol=0)

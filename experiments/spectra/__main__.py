@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from experiments import page
-from experiments.spectra import questions, recovery, study
+from experiments.spectra import questions, reading, recovery, study
 from experiments.spectra.sets import spectra_sets
 from experiments.spectra.settings import Settings
 from pyrovae import cli
@@ -40,13 +40,14 @@ def run_spectra(settings: Settings, out: Path, told: Told) -> None:
             f"{data.about} d = {settings.latent_dim}, {settings.seeds} seed(s), at most {settings.epochs} epochs; "
             "log p(x) in nats per datum of the original units, by importance sampling with "
             f"{settings.samples} draws, a lower bound in expectation (bad k̂: share of test spectra for which it may be "
-            f"far too low); RMSE and σ in the data's units.\n\n{study.table(found)}\n\n{study.reading(data, found)}"
+            f"far too low); RMSE and σ in the data's units; best epoch 0 is the start.\n\n{study.table(found)}\n\n"
+            f"{reading.reading(data, found, settings)}"
         )
         tell(f"Spectra: {data.name}", text + took(start, settings), found.pictures, settings.publish)
         told += [
             f"On {data.name}, {name} noise differs from the best independent noise ({reference}) by {gain:+.2f} ± "
             f"{error:.2f} nats."
-            for name, reference, gain, error in study.gains(found)
+            for name, reference, gain, error in reading.gains(found)
         ]
 
 

@@ -15,7 +15,14 @@ class Settings:
     """Files of spectra: CSV, TSV, .npy, .npz, parquet; without any, simulated spectra."""
     posteriors: tuple[str, ...] = ("diagonal", "full-covariance")
     """Families of q(z|x)."""
-    likelihoods: tuple[str, ...] = ("gaussian", "gaussian-per-dimension", "ar1", "low-rank", "full-covariance")
+    likelihoods: tuple[str, ...] = (
+        "gaussian",
+        "gaussian-per-dimension",
+        "ar1",
+        "ar1-per-dimension",
+        "low-rank",
+        "full-covariance",
+    )
     """Likelihoods p(x|z)."""
     latent_dim: int = 6
     """Dimension of z, and number of components of the baselines."""
@@ -23,10 +30,10 @@ class Settings:
     """Trainings of each cell, with seeds 0, 2, 4, …: of the same compiled program, one after the other."""
     epochs: int = 200
     """Passes over the training spectra; the best epoch by validation is kept."""
-    learning_rates: tuple[float, ...] = (2e-4, 1e-3, 5e-3)
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """Tried for every cell at the first seed; it goes on with the best by validation."""
     start: str = "linear"
-    """Where training starts: at probabilistic PCA (linear), or at random weights."""
+    """Where training starts: at the linear model with the same noise (linear), or at random weights."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
     batch_size: int = 32

@@ -17,7 +17,7 @@ from experiments.spectra.checks import Checked, autocorrelation, check
 from experiments.spectra.pictures import write_pictures
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
-from pyrovae.datasets import SimulatedSpectra, Standardize
+from pyrovae.datasets import Standardize
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_table
@@ -76,11 +76,21 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     checked = in_processes(jobs, settings.workers, f"{data.name}: test spectra")
     metrics = pd.DataFrame([found.metrics for found in checked], index=good.index)
     runs = runs[
-        ["posterior", "likelihood", "seed", "learning_rate", "validation_neg_elbo", "seconds", "engine", "note"]
+        [
+            "posterior",
+            "likelihood",
+            "seed",
+            "learning_rate",
+            "best_epoch",
+            "validation_neg_elbo",
+            "seconds",
+            "engine",
+            "note",
+        ]
     ]
     runs = runs.join(metrics)
     runs.insert(0, "set", data.name)
-    baselines, log_prob = _baselines(data, settings.latent_dim)
+    baselines, log_prob = _baselines(data, settings)
     keys = list(good[["posterior", "likelihood", "seed"]].itertuples(index=False, name=None))
     log_prob |= {key: found.log_prob for key, found in zip(keys, checked, strict=True)}
     by_key = dict(zip(keys, checked, strict=True))
@@ -124,10 +134,13 @@ class Check:
         return check(model, guide, step, self.data.test.x, self.samples)
 
 
-def _baselines(data: SpectraSet, latent_dim: int) -> tuple[pd.DataFrame, dict[Any, torch.Tensor]]:
+def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict[Any, torch.Tensor]]:
     x = data.test.x.double()
     rows, log_prob = [], {}
-    for found in pv.linear_baselines(data.train.x, data.test.x, latent_dim):
+    # the first two are probabilistic PCA and factor analysis; a linear model of any noise covariance needs no latents
+    others = [name for name in settings.likelihoods if name not in ("gaussian", "gaussian-per-dimension")]
+    noises = {name: LIKELIHOODS[name] for name in others if not name.startswith("full-covariance")}
+    for found in pv.linear_baselines(data.train.x, data.test.x, settings.latent_dim, noises):
         residual = x - found.reconstruction
         row: dict[str, Any] = {
             "set": data.name,
@@ -184,6 +197,7 @@ def table(found: Found) -> str:
                 "σ": f"{mean['sigma']:.3g}",
                 "ρ": f"{mean['rho']:.3f}",
                 "rate": f"{group['learning_rate'].iloc[0]:g}",
+                "best epoch": f"{mean['best_epoch']:.0f}",
                 "seconds": f"{mean['seconds']:.0f}",
                 "note": f"{failed} of {len(group)} failed" if failed else _on_floor(mean),
             }
@@ -207,80 +221,3 @@ def table(found: Found) -> str:
 
 def _on_floor(mean: pd.Series) -> str:
     return f"{mean['channels_on_floor']:.0f} channels on σ's floor" if mean["channels_on_floor"] > 0 else ""
-
-
-def paired(found: Found, first: str, second: str) -> tuple[float, float] | None:
-    """Gain of one likelihood over another in nats, each at its best posterior by validation: mean, standard error.
-
-    Paired by test datum, the seeds' log p(x) averaged.
-    """
-    parts = []
-    for likelihood in (first, second):
-        own = cells(found.runs[found.runs["likelihood"] == likelihood]).dropna(subset=["validation_neg_elbo"])
-        if own.empty:
-            return None
-        posterior = row_of_smallest(own, "validation_neg_elbo").posterior
-        values = [v for key, v in found.log_prob.items() if key[:2] == (posterior, likelihood)]
-        parts.append(torch.stack(values).mean(0))
-    gain = parts[0] - parts[1]
-    return gain.mean().item(), (gain.std() / math.sqrt(len(gain))).item()
-
-
-def independent(found: Found) -> str:
-    """The best likelihood of independent noise, by validation; empty if none was compared."""
-    own = cells(found.runs[found.runs["likelihood"].str.startswith("gaussian")]).dropna(subset=["validation_neg_elbo"])
-    return "" if own.empty else str(row_of_smallest(own, "validation_neg_elbo").likelihood)
-
-
-def gains(found: Found) -> list[tuple[str, str, float, float]]:
-    """Each correlated likelihood, the best independent one, and its gain over that with standard error."""
-    reference = independent(found)
-    correlated = [str(name) for name in found.runs["likelihood"].unique() if not str(name).startswith("gaussian")]
-    measured = [(name, paired(found, name, reference)) for name in correlated] if reference else []
-    return [(name, reference, *gain) for name, gain in measured if gain is not None]
-
-
-def reading(data: SpectraSet, found: Found) -> str:
-    """What the numbers say."""
-    mean = cells(found.runs)
-    best = row_of_smallest(mean, "validation_neg_elbo")
-    lines = [
-        f"- By validation the best cell is {best.posterior}, {best.likelihood}: log p(x) = {best.log_prob:.2f} nats, "
-        f"RMSE {best.rmse:.3g}; k̂ is bad for {best.bad_pareto_k:.0%} of the test spectra, whose log p(x) may be higher."
-    ]
-    linear = found.baselines.dropna(subset=["log_prob"])
-    winner = row_of_smallest(linear.assign(minus=-linear["log_prob"]), "minus")
-    own = [v for key, v in found.log_prob.items() if key[:2] == (best.posterior, best.likelihood)]
-    ahead = torch.stack(own).mean(0) - found.log_prob[winner.baseline]
-    difference, error = ahead.mean().item(), (ahead.std() / math.sqrt(len(ahead))).item()
-    who = "It is ahead of every linear baseline" if difference > 0 else "A linear baseline wins"
-    if abs(difference) < 2 * error:
-        who = "It cannot be told from the best linear baseline"
-    lines.append(
-        f"- {who}: {winner.baseline} with as many components has {winner.log_prob:.2f} nats, the cell "
-        f"{difference:+.2f} ± {error:.2f} (paired by test spectrum)."
-    )
-    least = row_of_smallest(found.baselines, "rmse")
-    vae = row_of_smallest(mean, "rmse")
-    smaller = f"{vae.posterior}, {vae.likelihood}" if vae.rmse < least.rmse else least.baseline
-    lines.append(
-        f"- The smallest reconstruction error is that of {smaller}: "
-        f"VAE {vae.rmse:.3g}, {least.baseline} {least.rmse:.3g}."
-    )
-    for name, reference, gain, error in gains(found):
-        lines.append(f"- {name} noise over the best independent noise ({reference}): {gain:+.2f} ± {error:.2f} nats.")
-    if isinstance(data.test, SimulatedSpectra):
-        truth = data.test.truth
-        sigma = truth.noise_scale.double().square().mean().sqrt().item()
-        lines += [
-            f"- {row.posterior}, {row.likelihood}: ρ̂ = {row.rho:.3f} (true {truth.correlation:g}), "
-            f"σ̂ = {row.sigma:.4g} (true {sigma:.4g})."
-            for row in rows_of(mean[mean["likelihood"].isin(["ar1", "ar1-per-dimension"])])
-        ]
-    reached = np.abs(mean["coverage"] - 0.9).max()
-    lines.append(
-        f"- The 90 % predictive bands hold between {mean['coverage'].min():.1%} and {mean['coverage'].max():.1%} "
-        f"of held-out values (at most {reached:.1%} off; z is drawn from q(z|x) of the same x, so that even the exact "
-        "model holds somewhat more than 90 %)."
-    )
-    return "\n".join(lines)

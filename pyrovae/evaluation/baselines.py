@@ -1,6 +1,7 @@
 """Linear baselines of a VAE with d latent dimensions: PCA, probabilistic PCA, factor analysis, on held-out data."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,8 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import Tensor
 
 from pyrovae.exact import LinearGaussianVAE
+from pyrovae.likelihoods import Likelihood
+from pyrovae.linear_start import linear_models
 
 
 @dataclass(frozen=True, repr=False)
@@ -15,7 +18,7 @@ class Baseline:
     """A linear model, fitted to training data, on test data.
 
     Attributes:
-        name: ``"PCA"``, ``"probabilistic PCA"`` or ``"factor analysis"``.
+        name: ``"PCA"``, ``"probabilistic PCA"``, ``"factor analysis"`` or ``"linear, …"`` with a likelihood's name.
         log_prob: log p(x) of each test datum in nats, shape (num,), float64; None of PCA, which has no density.
         reconstruction: x̂, shape (num, n), float64: the projection, or the decoder at the posterior's mean.
         noise_scale: σ of each channel, shape (n,), float64; None of PCA.
@@ -33,8 +36,16 @@ class Baseline:
         return f"Baseline({self.name}: log p(x) = {self.log_prob.mean().item():.6g} ± {stderr:.2g} nats per datum)"
 
 
-def linear_baselines(train: Tensor, test: Tensor, latent_dim: int) -> list[Baseline]:
+def linear_baselines(
+    train: Tensor,
+    test: Tensor,
+    latent_dim: int,
+    likelihoods: Mapping[str, Callable[[int, int], Likelihood]] | None = None,
+) -> list[Baseline]:
     """PCA, probabilistic PCA and factor analysis with ``latent_dim`` components, in the data's own units.
+
+    And the linear model with the noise of each likelihood given, :class:`~pyrovae.FactorModel`: what a VAE has beyond
+    that, its networks have found.
 
     Probabilistic PCA is maximum likelihood, :meth:`~pyrovae.exact.LinearGaussianVAE.fit`: what scikit-learn's
     ``PCA.score`` is, but for its covariance over num − 1 and, where channels outnumber the data, its noise, which
@@ -45,8 +56,10 @@ def linear_baselines(train: Tensor, test: Tensor, latent_dim: int) -> list[Basel
         train: shape (num, n).
         test: shape (any, n).
         latent_dim: number of components, below n and the number of training data.
+        likelihoods: Gaussian ones by name, callables of (in_features, n).
 
     Raises:
+        TypeError: a likelihood that is not Gaussian.
         ValueError: data of another shape, not finite, or too few of them, or a channel that is constant.
 
     Example:
@@ -74,6 +87,15 @@ def linear_baselines(train: Tensor, test: Tensor, latent_dim: int) -> list[Basel
     fa = FactorAnalysis(latent_dim, tol=1e-3, max_iter=5000).fit(((train - mean) / deviation).numpy())
     y = ((test - mean) / deviation).numpy()
     common = torch.as_tensor(fa.transform(y) @ fa.components_)
+    linear = [
+        Baseline(
+            f"linear, {name}",
+            model.log_prob(test),
+            model.reconstruct(test),
+            model.noise_covariance.diagonal().sqrt(),
+        )
+        for (name, _), model in linear_models(train, likelihoods or {}, [latent_dim]).items()
+    ]
     return [
         Baseline("PCA", None, projected, None),
         Baseline("probabilistic PCA", ppca.log_prob(test), reconstruction, noise_scale),
@@ -83,4 +105,5 @@ def linear_baselines(train: Tensor, test: Tensor, latent_dim: int) -> list[Basel
             mean + common * deviation,
             torch.as_tensor(fa.noise_variance_).sqrt() * deviation,
         ),
+        *linear,
     ]

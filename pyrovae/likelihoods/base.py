@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae.distributions import covariance_of
-from pyrovae.nn import ConfigurableModule, positive
+from pyrovae.nn import ConfigurableModule, LocHead, positive
 
 
 class Likelihood(ConfigurableModule, ABC):
@@ -71,6 +71,8 @@ class GaussianNoiseLikelihood(Likelihood):
         floor: their smallest value, as a share of ``initial_scale``.
     """
 
+    loc_head: LocHead
+
     def __init__(self, in_features: int, n: int, initial_scale: float, floor: float) -> None:
         super().__init__(in_features, n)
         if not is_positive(initial_scale):
@@ -89,6 +91,19 @@ class GaussianNoiseLikelihood(Likelihood):
     def _floored_scale(self, features: Tensor) -> Tensor | None:
         """The learned scales that the floor bounds, (1 or n,) or (*batch, 1 or n); None where none is learned."""
 
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Put noise that all data share back to where it starts."""
+
+    @torch.no_grad()
+    def start_at(self, initial_scale: float) -> None:
+        """Put learned noise back to its start, at another scale; noise that depends on z starts the same for all."""
+        self.initial_scale = initial_scale
+        for name, parameter in self.named_parameters():
+            if "_head." in name and not name.startswith("loc_head."):
+                parameter.mul_(0.0 if name.endswith("weight") else 0.1)  # no column of W is exactly 0
+        self.reset_parameters()
+
     @property
     def smallest_scale(self) -> float:
         """The floor of learned scales, in units of x."""
@@ -102,6 +117,11 @@ class GaussianNoiseLikelihood(Likelihood):
 
     def _scale(self, raw: Tensor) -> Tensor:
         return positive(raw, self.smallest_scale)
+
+    def _raw(self, scale: Tensor) -> Tensor:
+        """What :meth:`_scale` turns into ``scale``, or into a little more than the floor if it is below."""
+        above = (scale - self.smallest_scale).clamp_min(1e-3 * self.smallest_scale)
+        return above + (-torch.expm1(-above)).log()
 
     @torch.no_grad()
     def on_floor(self, features: Tensor | None = None) -> Tensor:
@@ -153,7 +173,7 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
         if covariance == "shared":  # first, as replicas start anew: a module before the modules inside it
             self.raw_noise = nn.Parameter(torch.empty(num_noise))
             self.reset_parameters()
-        self.loc_head = nn.Linear(in_features, n)
+        self.loc_head = LocHead(in_features, n)
         if covariance == "per-datum":
             self.covariance_head = nn.Linear(in_features, num_noise)
 

@@ -54,3 +54,18 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
             below = below / math.sqrt(self.n)  # a random L' of entries O(1) is exponentially ill-conditioned in n
         unit = fill_scale_tril(torch.ones_like(scale), below, self.position)
         return CholeskyNormal(self.loc_head(features), scale_tril=scale.unsqueeze(-1) * unit, diagonal=scale)
+
+    @torch.no_grad()
+    def set_noise_covariance(self, covariance: Tensor, initial_scale: float | None = None) -> None:
+        """Make Σ, shape (n, n), the noise of all data, and let learned scales count as started elsewhere.
+
+        Where Σ depends on z, it then does so no more, until trained to.
+        """
+        self.start_at(self.initial_scale if initial_scale is None else initial_scale)
+        factor = torch.linalg.cholesky(covariance.double())
+        scale = factor.diagonal()
+        below = (factor / scale.unsqueeze(-1))[torch.tril_indices(self.n, self.n, -1).unbind()]
+        if self.covariance == "per-datum":
+            below = below * math.sqrt(self.n)
+        raw = self.raw_noise if self.covariance == "shared" else self.covariance_head.bias
+        raw.copy_(torch.cat([self._raw(scale) - self._raw_initial_scale, below]))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pyrovae.distributions import IsotropicNormal
 from pyrovae.likelihoods.base import GaussianNoiseLikelihood, is_positive
+from pyrovae.nn import LocHead
 
 SCALES = ("shared", "per-dimension", "per-datum")
 """What a learned scale may be one of."""
@@ -42,7 +43,7 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
         if scale not in SCALES and not is_positive(scale):
             raise ValueError(f"scale must be {', '.join(map(repr, SCALES))} or a positive number, not {scale!r}")
         self.scale = scale
-        self.loc_head = nn.Linear(in_features, n)
+        self.loc_head = LocHead(in_features, n)
         if scale == "per-datum":
             self.scale_head = nn.Linear(in_features, n)
         elif isinstance(scale, str):

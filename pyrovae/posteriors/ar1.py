@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from pyrovae.distributions import AR1Normal, bounded_fisher_z
-from pyrovae.nn import positive
+from pyrovae.nn import LocHead, positive
 from pyrovae.posteriors.base import Posterior
 
 
@@ -39,7 +39,7 @@ class AR1Posterior(Posterior):
         num_scales = latent_dim if scale == "per-dimension" else 1
         num_steps = max(latent_dim - 1, 1) if correlation == "per-step" else 1
         self._sizes = [num_scales, num_steps]
-        self.loc_head = nn.Linear(in_features, latent_dim)
+        self.loc_head = LocHead(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, num_scales + num_steps)
 
     def forward(self, features: Tensor) -> AR1Normal:

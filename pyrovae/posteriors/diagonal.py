@@ -3,7 +3,7 @@
 from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
-from pyrovae.nn import positive
+from pyrovae.nn import LocHead, positive
 from pyrovae.posteriors.base import Posterior
 
 
@@ -18,7 +18,7 @@ class DiagonalPosterior(Posterior):
 
     def __init__(self, in_features: int, latent_dim: int) -> None:
         super().__init__(in_features, latent_dim)
-        self.loc_head = nn.Linear(in_features, latent_dim)
+        self.loc_head = LocHead(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, latent_dim)
 
     def forward(self, features: Tensor) -> Independent:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from pyrovae.distributions import CholeskyNormal, fill_scale_tril, tril_position
-from pyrovae.nn import positive
+from pyrovae.nn import LocHead, positive
 from pyrovae.posteriors.base import Posterior
 
 
@@ -23,7 +23,7 @@ class FullCovariancePosterior(Posterior):
     def __init__(self, in_features: int, latent_dim: int) -> None:
         super().__init__(in_features, latent_dim)
         position = tril_position(latent_dim)
-        self.loc_head = nn.Linear(in_features, latent_dim)
+        self.loc_head = LocHead(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, len(position))
         self.register_buffer("position", position, persistent=False)
 

@@ -3,7 +3,7 @@
 from pyro.distributions import LowRankMultivariateNormal
 from torch import Tensor, nn
 
-from pyrovae.nn import positive
+from pyrovae.nn import LocHead, positive
 from pyrovae.posteriors.base import Posterior
 
 FLOOR = 1e-4
@@ -29,7 +29,7 @@ class LowRankPosterior(Posterior):
         if not isinstance(rank, int) or rank < 1:
             raise ValueError(f"rank must be a positive integer, not {rank!r}")
         self.rank = rank
-        self.loc_head = nn.Linear(in_features, latent_dim)
+        self.loc_head = LocHead(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, latent_dim * (rank + 1))
 
     def forward(self, features: Tensor) -> LowRankMultivariateNormal:

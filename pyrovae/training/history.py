@@ -26,7 +26,7 @@ class History:
     Attributes:
         epochs: one record an epoch.
         batch_loss: one loss a step.
-        best_epoch: the epoch whose state was kept, where there was a validation set.
+        best_epoch: the epoch whose state was kept, where there was a validation set; 0 is the start.
         engine: what made the steps: ``"eager"``, ``"compiled"``, or ``"graph"`` for replicas in one program that
             was not compiled.
     """

@@ -78,8 +78,8 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         transform: a function of the data and of a random generator, called at the start of each epoch; its batches
             are taken from what it returns, of the same shape and dtype. For one, ``pv.datasets.binarize`` draws
             binary images afresh from grey ones. It does not touch the validation data.
-        validation: data (num, …) on which the loss is evaluated after each epoch, with the same noise
-            each time; the best state is then kept.
+        validation: data (num, …) on which the loss is evaluated at the start and after each epoch, with the same
+            noise each time; the best state is then kept.
         device: where to train; by default where the parameters are.
         engine: ``"eager"`` runs the programs at each step. ``"compiled"`` runs them once and makes native code
             of what they compute, which must not depend on the data's values or on the step; that takes some

@@ -46,7 +46,7 @@ class Trainer:
         elbo: the estimator.
         settings: how to train.
         transform: what each epoch makes of the data, see :func:`fit`.
-        validation: data (num, …) on which the loss is evaluated after each epoch.
+        validation: data (num, …) on which the loss is evaluated at the start and after each epoch.
         engine: ``"auto"``, ``"eager"`` or ``"compiled"``.
         device: where to train; by default where the parameters are.
         strict: refuse an estimator that would fall back to sampling.
@@ -167,6 +167,9 @@ class Trainer:
         start = time.perf_counter() - self._seconds
         bar = tqdm(total=self.total_steps, initial=self.steps, unit="step", disable=None if self.progress else True)
         with self._scope(), pyro.validation_enabled(False), bar:
+            if self.steps == 0:
+                for r in range(len(self.pairs)):
+                    self._validate(r, epoch=0)
             while self.steps < last:
                 epoch, done = divmod(self.steps, self.steps_per_epoch)
                 x, batches = self.batches.epoch()
@@ -202,7 +205,7 @@ class Trainer:
             raise self.errors[0]
 
     def _end_epoch(self, epoch: int, rate: float, betas: np.ndarray | None) -> None:
-        for r, (pair, history) in enumerate(zip(self.pairs, self.histories, strict=True)):
+        for r, history in enumerate(self.histories):
             if r in self.errors:
                 continue
             if not all(parameter.isfinite().all() for parameter in self.engine.parameters[r]):
@@ -212,17 +215,11 @@ class Trainer:
                 )
                 continue
             batch_losses = history.batch_loss[-self.steps_per_epoch :]
-            validation_loss = math.nan
-            if self.x_validation is not None:
-                validation_loss = evaluate_loss(*pair, self.x_validation, self.elbo, self.settings.seed + r)
-                if validation_loss < self._best.get(r, (math.inf, []))[0]:
-                    history.best_epoch = epoch
-                    self._best[r] = (validation_loss, [t.detach().clone() for t in self._tensors(r)])
             history.epochs.append(
                 EpochRecord(
                     epoch=epoch,
                     loss=_mean_loss(batch_losses, len(self.x), self.settings.batch_size),
-                    validation_loss=validation_loss,
+                    validation_loss=self._validate(r, epoch),
                     learning_rate=float(rate),
                     beta=float(getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]),
                     seconds=self._seconds,
@@ -236,6 +233,16 @@ class Trainer:
     def _tensors(self, r: int) -> list[Tensor]:
         """Everything that training changes in a replica."""
         return [*self.engine.parameters[r], *module_buffers(*self.pairs[r])]
+
+    def _validate(self, r: int, epoch: int) -> float:
+        """Loss of the validation data, NaN without any; the best state so far is remembered."""
+        if self.x_validation is None:
+            return math.nan
+        loss = evaluate_loss(*self.pairs[r], self.x_validation, self.elbo, self.settings.seed + r)
+        if loss < self._best.get(r, (math.inf, []))[0]:
+            self.histories[r].best_epoch = epoch
+            self._best[r] = (loss, [t.detach().clone() for t in self._tensors(r)])
+        return loss
 
     @torch.no_grad()
     def _keep_best(self) -> None:

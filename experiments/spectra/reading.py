@@ -1,0 +1,128 @@
+"""What the study's numbers say."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments.spectra.sets import SpectraSet
+from experiments.spectra.settings import Settings
+from experiments.spectra.study import Found, cells, row_of_smallest, rows_of
+from pyrovae.datasets import SimulatedSpectra
+
+
+def paired(found: Found, first: str, second: str) -> tuple[float, float] | None:
+    """Gain of one likelihood over another in nats, each at its best posterior by validation: mean, standard error.
+
+    Paired by test datum, the seeds' log p(x) averaged.
+    """
+    parts = []
+    for likelihood in (first, second):
+        own = cells(found.runs[found.runs["likelihood"] == likelihood]).dropna(subset=["validation_neg_elbo"])
+        if own.empty:
+            return None
+        posterior = row_of_smallest(own, "validation_neg_elbo").posterior
+        values = [v for key, v in found.log_prob.items() if key[:2] == (posterior, likelihood)]
+        parts.append(torch.stack(values).mean(0))
+    return mean_and_error(parts[0] - parts[1])
+
+
+def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
+    """Mean and its standard error over data."""
+    return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+
+
+def independent(found: Found) -> str:
+    """The best likelihood of independent noise, by validation; empty if none was compared."""
+    own = cells(found.runs[found.runs["likelihood"].str.startswith("gaussian")]).dropna(subset=["validation_neg_elbo"])
+    return "" if own.empty else str(row_of_smallest(own, "validation_neg_elbo").likelihood)
+
+
+def gains(found: Found) -> list[tuple[str, str, float, float]]:
+    """Each correlated likelihood, the best independent one, and its gain over that with standard error."""
+    reference = independent(found)
+    correlated = [str(name) for name in found.runs["likelihood"].unique() if not str(name).startswith("gaussian")]
+    measured = [(name, paired(found, name, reference)) for name in correlated] if reference else []
+    return [(name, reference, *gain) for name, gain in measured if gain is not None]
+
+
+def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
+    """What the numbers say."""
+    mean = cells(found.runs)
+    best = row_of_smallest(mean, "validation_neg_elbo")
+    lines = [
+        f"- By validation the best cell is {best.posterior}, {best.likelihood}: log p(x) = {best.log_prob:.2f} nats, "
+        f"RMSE {best.rmse:.3g}; k̂ is bad for {best.bad_pareto_k:.0%} of the test spectra, whose log p(x) may be higher."
+    ]
+    own = torch.stack([v for key, v in found.log_prob.items() if key[:2] == (best.posterior, best.likelihood)]).mean(0)
+    with_density = found.baselines.dropna(subset=["log_prob"])
+    of_noise = with_density["baseline"].str.startswith("linear, ")
+    kinds = {
+        "classical linear baseline": with_density[~of_noise],
+        "linear model of correlated noise": with_density[of_noise],
+    }
+    for kind, rows in kinds.items():
+        if rows.empty:
+            continue
+        winner = rows.iloc[int(rows["log_prob"].argmax())]
+        difference, error = mean_and_error(own - found.log_prob[winner["baseline"]])
+        who = f"It is ahead of every {kind}" if difference > 0 else f"A {kind} wins"
+        if abs(difference) < 2 * error:
+            who = f"It cannot be told from the best {kind}"
+        lines.append(
+            f"- {who}: {winner['baseline']} with as many components has {winner['log_prob']:.2f} nats, the cell "
+            f"{difference:+.2f} ± {error:.2f} (paired by test spectrum)."
+        )
+    full = best.likelihood.startswith("full-covariance")  # starts at that noise
+    own_linear = f"linear, {'ar1-per-dimension' if full else best.likelihood}"
+    if own_linear in found.log_prob:
+        classical = kinds["classical linear baseline"]
+        reference = classical.iloc[int(classical["log_prob"].argmax())]["baseline"]
+        noise, noise_error = mean_and_error(found.log_prob[own_linear] - found.log_prob[reference])
+        networks, networks_error = mean_and_error(own - found.log_prob[own_linear])
+        lines.append(
+            f"- Of the cell's nats over {reference}, its noise brings {noise:+.2f} ± {noise_error:.2f} to a linear "
+            f"model ({own_linear}), and its networks {networks:+.2f} ± {networks_error:.2f} more."
+        )
+    least = row_of_smallest(found.baselines, "rmse")
+    vae = row_of_smallest(mean, "rmse")
+    smaller = f"{vae.posterior}, {vae.likelihood}" if vae.rmse < least.rmse else least.baseline
+    lines.append(
+        f"- The smallest reconstruction error is that of {smaller}: "
+        f"VAE {vae.rmse:.3g}, {least.baseline} {least.rmse:.3g}."
+    )
+    for name, reference, gain, error in gains(found):
+        lines.append(f"- {name} noise over the best independent noise ({reference}): {gain:+.2f} ± {error:.2f} nats.")
+    if isinstance(data.test, SimulatedSpectra):
+        truth = data.test.truth
+        sigma = truth.noise_scale.double().square().mean().sqrt().item()
+        lines += [
+            f"- {row.posterior}, {row.likelihood}: ρ̂ = {row.rho:.3f} (true {truth.correlation:g}), "
+            f"σ̂ = {row.sigma:.4g} (true {sigma:.4g})."
+            for row in rows_of(mean[mean["likelihood"].isin(["ar1", "ar1-per-dimension"])])
+        ]
+    reached = np.abs(mean["coverage"] - 0.9).max()
+    lines.append(
+        f"- The 90 % predictive bands hold between {mean['coverage'].min():.1%} and {mean['coverage'].max():.1%} "
+        f"of held-out values (at most {reached:.1%} off; z is drawn from q(z|x) of the same x, so that even the exact "
+        "model holds somewhat more than 90 %)."
+    )
+    lines.append(trained_enough(found.runs, settings))
+    return "\n".join(lines)
+
+
+def trained_enough(runs: pd.DataFrame, settings: Settings) -> str:
+    """Where the grid of rates and the epochs may have been too small."""
+    good = runs.dropna(subset=["best_epoch"])
+    rates, cell_rates = settings.learning_rates, good.groupby(["posterior", "likelihood"])["learning_rate"].first()
+    parts = [
+        f"the best epoch was the start in {(good['best_epoch'] == 0).sum()} and one of the last tenth in "
+        f"{(good['best_epoch'] > 0.9 * settings.epochs).sum()} of {len(good)} runs"
+    ]
+    if len(rates) > 1:
+        parts.append(
+            f"the best rate was the smallest of the {len(rates)} for {(cell_rates == min(rates)).sum()} and the "
+            f"largest for {(cell_rates == max(rates)).sum()} of {len(cell_rates)} cells"
+        )
+    return f"- Trained enough? By validation {', and '.join(parts)}."
