@@ -69,8 +69,29 @@ def test_clean_spectra_are_beer_lambert_mixtures():
     torch.testing.assert_close(spectra.concentrations.sum(1), torch.ones(50).double())
     assert (spectra.concentrations > 0).all()
     assert scatter.log().std().item() == pytest.approx(0.1, rel=0.5)
-    with pytest.raises(ValueError, match="known for the linear simulator alone"):
-        spectra.truth.log_prob(spectra.x)
+    alone = simulated(3, 20, components=1)
+    with pytest.raises(ValueError, match="needs linear=True, or scatter and two substances or more"):
+        alone.truth.log_prob(alone.x)
+
+
+@pytest.mark.parametrize("baseline_degree", [None, 1])
+def test_density_of_mixtures_is_the_integral_over_what_they_are_made_of(baseline_degree):
+    spectra = simulated(4, 25, components=2, baseline_degree=baseline_degree, noise_scale=0.05, scatter=0.1, seed=1)
+    truth, (log_p, stderr) = spectra.truth, spectra.truth.log_marginal(spectra.x, num_draws=20_000)
+    noise = truth.noise.covariance_matrix.numpy()
+    share, log_scatter = (np.arange(300) + 0.5) / 300, np.linspace(-0.6, 0.6, 121)
+    prior = stats.beta(4, 4).logpdf(share)[:, None] + stats.norm(0, 0.1).logpdf(log_scatter)
+    means = share[:, None] * truth.pure[0].numpy() + (1 - share[:, None]) * truth.pure[1].numpy()
+    for x, found in zip(spectra.x.double().numpy(), log_p, strict=True):
+        given = [
+            stats.multivariate_normal(np.zeros(25), noise + s**2 * (truth.baseline.T @ truth.baseline).numpy()).logpdf(
+                x - s * means
+            )
+            for s in np.exp(log_scatter)
+        ]
+        whole = np.logaddexp.reduce(np.stack(given, 1) + prior, axis=None)
+        assert found.item() == pytest.approx(whole + np.log(1.2 / 120 / 300), abs=0.02)
+    assert stderr.max() < 0.02
 
 
 def test_gaussian_concentrations_have_the_mixtures_moments():

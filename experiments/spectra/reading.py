@@ -8,7 +8,7 @@ import torch
 
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
-from experiments.spectra.study import Found, cells, row_of_smallest, rows_of
+from experiments.spectra.study import TRUTH, Found, cells, row_of_smallest, rows_of
 from pyrovae.datasets import SimulatedSpectra
 
 
@@ -56,7 +56,8 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
         f"RMSE {best.rmse:.3g}; k̂ is bad for {best.bad_pareto_k:.0%} of the test spectra, whose log p(x) may be higher."
     ]
     own = torch.stack([v for key, v in found.log_prob.items() if key[:2] == (best.posterior, best.likelihood)]).mean(0)
-    with_density = found.baselines.dropna(subset=["log_prob"])
+    known = found.baselines["baseline"] == TRUTH
+    with_density = found.baselines[~known].dropna(subset=["log_prob"])
     of_noise = with_density["baseline"].str.startswith("linear, ")
     kinds = {
         "classical linear baseline": with_density[~of_noise],
@@ -85,13 +86,17 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
             f"- Of the cell's nats over {reference}, its noise brings {noise:+.2f} ± {noise_error:.2f} to a linear "
             f"model ({own_linear}), and its networks {networks:+.2f} ± {networks_error:.2f} more."
         )
-    least = row_of_smallest(found.baselines, "rmse")
+    if known.any():
+        below, error = mean_and_error(found.log_prob[TRUTH] - own)
+        lines.append(f"- It is {below:.2f} ± {error:.2f} nats below the truth, which no model beats in the mean.")
+    least = row_of_smallest(found.baselines[~known], "rmse")
     vae = row_of_smallest(mean, "rmse")
     smaller = f"{vae.posterior}, {vae.likelihood}" if vae.rmse < least.rmse else least.baseline
-    lines.append(
-        f"- The smallest reconstruction error is that of {smaller}: "
-        f"VAE {vae.rmse:.3g}, {least.baseline} {least.rmse:.3g}."
-    )
+    line = f"- The smallest reconstruction error is that of {smaller}: "
+    line += f"VAE {vae.rmse:.3g}, {least.baseline} {least.rmse:.3g}."
+    if known.any():
+        line += f" The truth's own is {found.baselines[known]['rmse'].iloc[0]:.3g}: a smaller one fits noise."
+    lines.append(line)
     for name, reference, gain, error in gains(found):
         lines.append(f"- {name} noise over the best independent noise ({reference}): {gain:+.2f} ± {error:.2f} nats.")
     if isinstance(data.test, SimulatedSpectra):

@@ -17,7 +17,8 @@ from experiments.spectra.checks import Checked, autocorrelation, check
 from experiments.spectra.pictures import write_pictures
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
-from pyrovae.datasets import Standardize
+from pyrovae.datasets import SimulatedSpectra, Standardize
+from pyrovae.evaluation.baselines import Baseline
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_table
@@ -25,6 +26,10 @@ from pyrovae.runs import Cell
 
 INITIAL_SCALE = 0.05
 """Where σ starts, in units of all the data's standard deviation: from far above the noise latents collapse."""
+
+
+TRUTH = "the truth"
+"""Name of the row of what simulated spectra were drawn from."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,12 @@ def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict
     # the first two are probabilistic PCA and factor analysis; a linear model of any noise covariance needs no latents
     others = [name for name in settings.likelihoods if name not in ("gaussian", "gaussian-per-dimension")]
     noises = {name: LIKELIHOODS[name] for name in others if not name.startswith("full-covariance")}
-    for found in pv.linear_baselines(data.train.x, data.test.x, settings.latent_dim, noises):
+    baselines = pv.linear_baselines(data.train.x, data.test.x, settings.latent_dim, noises)
+    if isinstance(data.test, SimulatedSpectra):
+        truth = data.test.truth
+        sigma = truth.noise_scale.expand(x.shape[1])
+        baselines.append(Baseline(TRUTH, truth.log_prob(data.test.x), data.test.clean.double(), sigma))
+    for found in baselines:
         residual = x - found.reconstruction
         row: dict[str, Any] = {
             "set": data.name,

@@ -15,6 +15,7 @@ from scipy.special import voigt_profile
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from pyrovae.datasets.mixture_density import log_prob_of_mixtures
 from pyrovae.distributions import AR1Normal
 
 SHAPES = ("gaussian", "lorentzian", "voigt")
@@ -181,14 +182,32 @@ class SpectraTruth:
         return self.loadings @ self.loadings.T + self.noise.covariance_matrix
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log p(x) in nats, shape (num,), float64.
+        """Log p(x) in nats, shape (num,), float64: exact of the linear simulator, else by :meth:`log_marginal`."""
+        return self.log_marginal(x)[0]
+
+    def log_marginal(self, x: Tensor, num_draws: int = 4000, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Log p(x) in nats and its Monte Carlo standard error, 0 of the linear simulator; both (num,), float64.
+
+        The others' is an integral over the concentrations and the scatter, by importance sampling.
 
         Raises:
-            ValueError: the simulator is not linear, so that log p(x) has no closed form.
+            ValueError: mixtures of one substance or without scatter, for which that integral is not written.
         """
-        if not self.linear:
-            raise ValueError("log p(x) is known for the linear simulator alone: simulated(…, linear=True)")
-        return MultivariateNormal(self.offset, self.covariance_matrix).log_prob(x.double())
+        x = x.double()
+        if self.linear:
+            log_prob = MultivariateNormal(self.offset, self.covariance_matrix).log_prob(x)
+            return log_prob, torch.zeros_like(log_prob)
+        if len(self.pure) < 2 or self.scatter == 0:
+            raise ValueError("log p(x) needs linear=True, or scatter and two substances or more")
+        precision = torch.linalg.inv(self.noise.covariance_matrix)
+        found = [
+            log_prob_of_mixtures(
+                part, self.pure, self.baseline, precision, _CONCENTRATION, self.scatter, num_draws, seed
+            )
+            for part in x.split(100)
+        ]
+        log_prob, stderr = (torch.cat(values) for values in zip(*found, strict=True))
+        return log_prob, stderr
 
     def sample(self, num: int, seed: int = 0) -> "SimulatedSpectra":
         """Draw ``num`` spectra."""
