@@ -28,7 +28,7 @@ class Settings:
     """Dimension of z, and number of components of the baselines."""
     seeds: int = 3
     """Trainings of each cell, with seeds 0, 2, 4, …: of the same compiled program, one after the other."""
-    epochs: int = 200
+    epochs: int = 60
     """Passes over the training spectra; the best epoch by validation is kept."""
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """Tried for every cell at the first seed; it goes on with the best by validation."""
