@@ -31,7 +31,15 @@ def test_the_script(tmp_path):
         "--posteriors", "diagonal", "--likelihoods", "gaussian", "ar1", "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    for row in ("diagonal, gaussian", "diagonal, ar1", "PCA", "probabilistic PCA", "factor analysis", "linear, ar1", "the truth"):
+    for row in (
+        "diagonal, gaussian",
+        "diagonal, ar1",
+        "PCA",
+        "probabilistic PCA",
+        "factor analysis",
+        "linear, ar1",
+        "the truth",
+    ):
         assert f"| {row} " in result.stdout
     for words in ("Is it wrong to expect", "Must the Cholesky diagonal", "Why is it slow", "The sign of the loss"):
         assert words in result.stdout

@@ -86,15 +86,14 @@ def bands(data: SpectraSet, checked: Checked, num: int = 3) -> Figure:
 
 
 def residuals(data: SpectraSet, checked: Mapping[str, Checked], num: int = 12) -> Figure:
-    """Residuals of the same test spectra under each likelihood, with their correlation between neighbours."""
+    """Residuals of the same test spectra under each likelihood, with their correlation between neighbours, on scales of their own."""
     fig, axes = plotting.figure(len(checked), size=3.4)
     axis = data.test.axis.numpy()
     parts = {name: data.test.x - found.reconstruction for name, found in checked.items()}
-    limit = max(part.abs().quantile(0.999).item() for part in (p[:num] for p in parts.values()))
     for ax, (name, part) in zip(axes[0], parts.items(), strict=True):
         for k, row in enumerate(part[:num]):
             ax.plot(axis, row, color=plotting.COLORS[k % len(plotting.COLORS)], linewidth=0.5)
-        rho = checked[name].metrics["residual_autocorrelation"]
+        rho, limit = checked[name].metrics["residual_autocorrelation"], part[:num].abs().quantile(0.999).item()
         ax.set(ylim=(-limit, limit), xlabel=data.test.unit)
         ax.set_title(f"{name}\ncorrelation of neighbours {rho:.2f}", fontsize=9)
     axes[0, 0].set_ylabel("x − x̂")
