@@ -86,7 +86,7 @@ def bands(data: SpectraSet, checked: Checked, num: int = 3) -> Figure:
 
 
 def residuals(data: SpectraSet, checked: Mapping[str, Checked], num: int = 12) -> Figure:
-    """Residuals of the same test spectra under each likelihood, with their correlation between neighbours, on scales of their own."""
+    """Residuals of the same test spectra under each likelihood, each on a scale of its own."""
     fig, axes = plotting.figure(len(checked), size=3.4)
     axis = data.test.axis.numpy()
     parts = {name: data.test.x - found.reconstruction for name, found in checked.items()}
