@@ -14,8 +14,8 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.atomic import make_folder
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.io import make_folder
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.naming import named_parts
 from pyrovae.nn import MLP

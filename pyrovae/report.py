@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrovae import plotting
+from pyrovae.atomic import make_folder, write_atomically, write_json, write_text
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.io import make_folder, save, write_atomically, write_json, write_text
+from pyrovae.io import save
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
