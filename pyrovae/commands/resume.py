@@ -1,0 +1,27 @@
+"""``pyrovae resume DIR``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pyrovae.commands.base import Summary
+from pyrovae.commands.fit import train
+from pyrovae.projects import load_project
+
+
+@dataclass
+class Resume:
+    """Go on with an interrupted `pyrovae fit`, to the same bits as if it had not been."""
+
+    folder: tyro.conf.Positional[Path]
+    """What was given to --out."""
+    checkpoint_seconds: float = 30.0
+    """Seconds between checkpoints."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one line of JSON instead of words."""
+
+    def __call__(self) -> Summary:
+        """Go on."""
+        return train(load_project(self.folder), self.folder, self.checkpoint_seconds, not self.json)
