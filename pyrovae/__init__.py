@@ -35,6 +35,7 @@ from pyrovae.evaluation import (
     inference_gaps,
     linear_baselines,
     log_marginal,
+    recommend,
     refit,
     sandwich,
 )
@@ -127,6 +128,7 @@ __all__ = [
     "nn",
     "plotting",
     "posteriors",
+    "recommend",
     "refit",
     "sandwich",
     "save",
