@@ -3,10 +3,12 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -82,3 +84,21 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; give another") from None
     return path
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder for results and keep other runs out of it.
+
+    Raises:
+        ValueError: it cannot be written, or another run holds it.
+    """
+    lock = FileLock(make_folder(folder) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another run is writing to {folder}; wait for its end, or give another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from pyrovae import cli
+from pyrovae.commands.compare import Compare
 from pyrovae.commands.encode import Encode
 from pyrovae.commands.evaluate import Evaluate
 from pyrovae.commands.fit import Fit
@@ -16,7 +17,8 @@ from pyrovae.commands.resume import Resume
 from pyrovae.commands.sample import Sample
 
 _COMMANDS: Any = (
-    Annotated[Fit, tyro.conf.subcommand("fit")]
+    Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Encode, tyro.conf.subcommand("encode")]

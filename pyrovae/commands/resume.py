@@ -6,14 +6,16 @@ from typing import Annotated
 
 import tyro
 
+from pyrovae.commands import compare
 from pyrovae.commands.base import Summary
 from pyrovae.commands.fit import train
 from pyrovae.projects import load_project
+from pyrovae.studies import load_study
 
 
 @dataclass
 class Resume:
-    """Go on with an interrupted `pyrovae fit`, to the same bits as if it had not been."""
+    """Go on with an interrupted `pyrovae fit` or `pyrovae compare`, a fit to the same bits as if it had not been."""
 
     folder: tyro.conf.Positional[Path]
     """What was given to --out."""
@@ -24,4 +26,6 @@ class Resume:
 
     def __call__(self) -> Summary:
         """Go on."""
+        if (self.folder / "runs").is_dir():
+            return compare.run(load_study(self.folder), self.folder, not self.json)
         return train(load_project(self.folder), self.folder, self.checkpoint_seconds, not self.json)
