@@ -86,7 +86,8 @@ class StudyResult:
     Attributes:
         study: what was compared.
         epochs: passes over the training data of each run.
-        data: what it was compared on.
+        data: all of it.
+        test: the part that log p(x) is of, shape (num, n).
         runs: one row a run, see :func:`pyrovae.compare`.
         table: one row a model and linear baseline: ``log_prob``, its ``gain`` over the simplest model between ``low``
             and ``high``, ``active_directions``, ``bad_pareto_k``, ``seconds`` a run, ``note``.
@@ -97,6 +98,7 @@ class StudyResult:
     study: Study
     epochs: int
     data: Spectra
+    test: Tensor
     runs: pd.DataFrame
     table: pd.DataFrame
     recommendation: Recommendation
@@ -157,7 +159,7 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         write_table(folder / "runs.csv", runs)
         write_table(folder / "comparison.csv", table)
         write_text(folder / "comparison.md", f"{markdown_table(table)}\n\n{advice.text}\n")
-    return StudyResult(study, epochs, spectra, runs, table, advice, time.perf_counter() - start)
+    return StudyResult(study, epochs, spectra, test, runs, table, advice, time.perf_counter() - start)
 
 
 def _epochs(study: Study, train: Tensor, folder: Path) -> int:
@@ -215,7 +217,7 @@ def load_study(folder: str | Path) -> Study:
         raise ValueError(f"cannot read the study in {folder}: {error}") from None
 
 
-def _cells(study: Study, seed: int = 0) -> list[Cell]:
+def cells_of(study: Study, seed: int = 0) -> list[Cell]:
     """One cell a model, the simplest first, in the order that they are given in."""
     return [
         Cell(posterior, estimator, likelihood, study.latent_dim, seed)
@@ -225,7 +227,8 @@ def _cells(study: Study, seed: int = 0) -> list[Cell]:
     ]
 
 
-def _name(study: Study, cell: Cell) -> str:
+def name_of(study: Study, cell: Cell) -> str:
+    """What a cell is called in tables."""
     estimator = f", {cell.estimator}" if len(study.estimators) > 1 else ""
     return f"{cell.posterior} posterior, {cell.likelihood} likelihood{estimator}"
 
@@ -248,7 +251,7 @@ def _seconds_per_epoch(study: Study, train: Tensor, steps: int = 10) -> float:
         out=None,
     )
     total = 0.0
-    for cell in _cells(study):
+    for cell in cells_of(study):
         settings = Settings(10, study.batch_size)
         pair = make_pair(plan, cell)
         trainer = Trainer([pair], y, plan.estimators[cell.estimator], settings, engine="eager", progress=False)
@@ -271,7 +274,7 @@ def _evaluate(
     rows = {(r.posterior, r.estimator, r.likelihood, r.seed): r.Index for r in runs.itertuples()}
     bar = tqdm(total=len(runs), desc="log p(x) of the test data", unit="run", disable=None if progress else True)
     with bar:
-        for cell in _cells(study):
+        for cell in cells_of(study):
             found, shares = [], []
             for seed in seeds:
                 bar.update()
@@ -282,15 +285,15 @@ def _evaluate(
                 scores = TrainedModel.load(folder / name).scores(test, num_samples=study.samples, seed=int(seed))
                 found.append(torch.as_tensor(scores["log_prob"].to_numpy(copy=True)))
                 shares.append(1 - scores["reliable"].mean())
-            log_prob[_name(study, cell)] = torch.stack(found)
-            bad[_name(study, cell)] = float(np.mean(shares)) if shares else float("nan")
+            log_prob[name_of(study, cell)] = torch.stack(found)
+            bad[name_of(study, cell)] = float(np.mean(shares)) if shares else float("nan")
     return log_prob, bad
 
 
 def _tabulate(
     study: Study, runs: pd.DataFrame, advice: Recommendation, bad: dict[str, float], baselines: Sequence[Baseline]
 ) -> pd.DataFrame:
-    names = {(c.posterior, c.estimator, c.likelihood): _name(study, c) for c in _cells(study)}
+    names = {(c.posterior, c.estimator, c.likelihood): name_of(study, c) for c in cells_of(study)}
     keys = [names[key] for key in zip(runs["posterior"], runs["estimator"], runs["likelihood"], strict=True)]
     by_model = runs.assign(model=keys).groupby("model")
     own = by_model[["active_directions", "seconds"]].mean()

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from pyrovae.commands.base import Summary
+from pyrovae.html import write_report
 from pyrovae.report import markdown_table
 from pyrovae.studies import Study, compare_file
 
@@ -67,15 +68,15 @@ class Compare:
 def run(study: Study, out: Path, progress: bool) -> Summary:
     """Run a study and say what came of it."""
     found = compare_file(study, out, progress=progress)
-    advice = found.recommendation
+    advice, report = found.recommendation, write_report(found, out)
     return {
         "choice": advice.choice,
         "verdict": advice.verdict,
         "recommendation": advice.text,
         "epochs": found.epochs,
         "seconds": round(found.seconds, 1),
-        "out": str(out),
-        "text": f"{markdown_table(found.table)}\n\n{advice.text}\n\nresults: {out}",
+        "report": str(report),
+        "text": f"{markdown_table(found.table)}\n\n{advice.text}\n\nreport: {report}",
     }
 
 

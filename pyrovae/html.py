@@ -1,0 +1,177 @@
+"""A study's report: one self-contained HTML file."""
+
+import base64
+import io
+import math
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from pyrovae import plotting
+from pyrovae.atomic import write_text
+from pyrovae.datasets import Standardize
+from pyrovae.elbo import ESTIMATORS, audit
+from pyrovae.report import versions
+from pyrovae.runs import Cell
+from pyrovae.scores import TrainedModel
+from pyrovae.studies import Study, StudyResult, cells_of, name_of
+
+
+def write_report(result: StudyResult, folder: str | Path) -> Path:
+    """Write ``report.html`` into a study's folder: pictures inline, nothing from elsewhere; return its path.
+
+    Args:
+        result: what :func:`~pyrovae.studies.compare_file` returned.
+        folder: where it wrote.
+    """
+    folder = Path(folder)
+    study, advice = result.study, result.recommendation
+    loader = Environment(loader=PackageLoader("pyrovae"), autoescape=True, undefined=StrictUndefined)
+    text = loader.get_template("report.html").render(
+        title=f"Which VAE for {result.data.name}?",
+        choice=advice.choice,
+        verdict=advice.verdict,
+        text=advice.text,
+        data=_about(result),
+        rows=[_row(row) for row in result.table.to_dict("records")],
+        pictures=[
+            {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
+        ],
+        audits=_audits(result, folder),
+        settings=[(k, ", ".join(map(str, v)) if isinstance(v, tuple) else v) for k, v in asdict(study).items()],
+        versions=versions().items(),
+        command=command_of(study, result.epochs),
+    )
+    path = folder / "report.html"
+    write_text(path, text)
+    return path
+
+
+def command_of(study: Study, epochs: int) -> str:
+    """The command line that makes a study again."""
+    parts = ["pyrovae", "compare", "--demo" if study.data is None else str(study.data)]
+    for option, value in asdict(study).items():
+        if option in ("posteriors", "likelihoods", "estimators"):
+            parts += [f"--{option}", *value]
+        elif option in ("latent_dim", "seeds", "threshold", "channels") and value is not None:
+            parts += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join([*parts, "--epochs", str(epochs)])
+
+
+def _about(result: StudyResult) -> list[tuple[str, str]]:
+    data = result.data
+    unit = f" {data.unit}" if data.unit else ""
+    return [
+        ("name", data.name),
+        ("size", f"{len(data)} data of {data.x.shape[1]} channels, {data.axis[0]:g} to {data.axis[-1]:g}{unit}"),
+        ("split", "70 % for training, 15 % to choose epochs, 15 % for what is reported, at random"),
+        ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds"),
+        ("took", f"{result.seconds:.0f} s"),
+    ]
+
+
+def _row(row: dict[Any, Any]) -> dict[str, str]:
+    def number(name: str, form: str) -> str:
+        value = row[name]
+        return "" if not isinstance(value, float) or math.isnan(value) else format(value, form)
+
+    low, high = number("low", "+.2f"), number("high", "+.2f")
+    first = row["low"] == row["high"] == 0
+    return {
+        "model": row["model"],
+        "log_prob": number("log_prob", ".2f"),
+        "gain": "" if first else number("gain", "+.2f"),
+        "between": "" if first or not low else f"{low} … {high}",
+        "active": number("active_directions", ".1f"),
+        "bad": number("bad_pareto_k", ".0%"),
+        "seconds": number("seconds", ".1f"),
+        "note": row["note"],
+    }
+
+
+def _pictures(result: StudyResult, folder: Path) -> dict[str, Figure]:
+    return {
+        "Gain in log p(x) over the first model, nats per datum, with its interval.": _gains(result.table),
+        "Validation loss of each model by epoch, the seeds' mean.": _losses(result, folder),
+        "Test data, and what the model of the largest log p(x) makes of them.": _examples(result, folder),
+    }
+
+
+def _gains(table: pd.DataFrame) -> Figure:
+    rows = table.dropna(subset=["gain"]).iloc[::-1]
+    fig, axes = plotting.figure(1, size=5.0)
+    fig.set_size_inches(7, 1 + 0.45 * len(rows))
+    ax, places = axes[0, 0], np.arange(len(rows))
+    errors = np.stack([rows["gain"] - rows["low"], rows["high"] - rows["gain"]]).clip(min=0)
+    ax.errorbar(rows["gain"], places, xerr=errors, fmt="o", color=plotting.COLORS[0], capsize=3)
+    ax.axvline(0, color=plotting.COLORS[6], linewidth=0.8, linestyle="--")
+    ax.set(xlabel="gain, nats per datum", yticks=places, yticklabels=list(rows["model"]))
+    return fig
+
+
+def _losses(result: StudyResult, folder: Path) -> Figure:
+    fig, axes = plotting.figure(1, size=5.0)
+    fig.set_size_inches(7, 4)
+    ax = axes[0, 0]
+    styles = ("-", "--", ":", "-.")
+    for k, cell in enumerate(cells_of(result.study)):
+        curves = []
+        for seed in sorted(result.runs["seed"].unique()):
+            history = _folder(folder, cell, int(seed)) / "history.csv"
+            frame = pd.read_csv(history) if history.is_file() and history.stat().st_size > 2 else pd.DataFrame()
+            if len(frame) == result.epochs:
+                curves.append(frame["validation_loss"].to_numpy())
+        if curves:
+            color, style = plotting.COLORS[k % len(plotting.COLORS)], styles[k // len(plotting.COLORS) % len(styles)]
+            label = name_of(result.study, cell)
+            ax.plot(np.arange(1, result.epochs + 1), np.mean(curves, axis=0), style, color=color, label=label)
+    ax.set(xlabel="epoch", ylabel="−ELBO of standardised data, nats", yscale="symlog")
+    ax.legend(fontsize=8)
+    return fig
+
+
+def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
+    models = result.table.iloc[: len(cells_of(result.study))]
+    cell = cells_of(result.study)[int(np.nanargmax(models["log_prob"].to_numpy(dtype=float)))]
+    fig, axes = plotting.figure(1, size=5.0)
+    fig.set_size_inches(7, 4)
+    path = _folder(folder, cell, 0)
+    if (path / "model.safetensors").is_file():
+        x = result.test[:num]
+        made = TrainedModel.load(path).reconstructions(x).drop(columns="row").to_numpy()
+        for i in range(len(x)):
+            color = plotting.COLORS[i]
+            axes[0, 0].plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
+            axes[0, 0].plot(result.data.axis, made[i], color=color, label="reconstruction" if i == 0 else None)
+        axes[0, 0].set(xlabel=result.data.unit or "channel")
+        axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def _audits(result: StudyResult, folder: Path) -> list[str]:
+    lines = []
+    for cell in cells_of(result.study):
+        path = _folder(folder, cell, 0)
+        if (path / "model.safetensors").is_file():
+            trained = TrainedModel.load(path)
+            assert isinstance(trained.preprocessing, Standardize)
+            y = trained.prepare(result.test[:32])
+            line = audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line
+            lines.append(f"{name_of(result.study, cell)}: {line}")
+    return lines
+
+
+def _folder(folder: Path, cell: Cell, seed: int) -> Path:
+    return folder / "runs" / Cell(cell.posterior, cell.estimator, cell.likelihood, cell.latent_dim, seed).folder
+
+
+def _inline(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode()
