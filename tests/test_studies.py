@@ -1,0 +1,137 @@
+"""pyrovae compare: the right answer on simulated spectra, a study gone on with, and its report."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from pyrovae import studies
+from pyrovae.atomic import held
+from pyrovae.commands import main
+from pyrovae.commands.compare import seconds_of
+from pyrovae.html import command_of, write_report
+from pyrovae.studies import Study, compare_file, load_study
+
+STUDY = Study(None, posteriors=("diagonal", "full-covariance"), seeds=2, epochs=20, hidden=(32,), samples=50)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("studies") / "study"
+    return compare_file(STUDY, out, progress=False), out
+
+
+def test_ar1_noise_is_found(found):
+    result, _ = found
+    assert result.recommendation.verdict == "better"
+    assert "ar1 likelihood" in result.recommendation.choice
+    table = result.table.set_index("model")
+    assert table.loc["diagonal posterior, ar1 likelihood", "low"] > 0.1
+    assert list(table.index[-2:]) == ["probabilistic PCA", "factor analysis"]
+    assert (table["low"] <= table["gain"]).all()
+    assert (table["gain"] <= table["high"]).all()
+
+
+def test_a_study_is_gone_on_with(found, tmp_path, monkeypatch):
+    result, out = found
+    whole = (out / "comparison.csv").read_text()
+    lost = next((out / "runs").glob("full-covariance-*-seed2"))
+    (lost / "metrics.json").unlink()  # as if it had been interrupted there
+    trained = []
+    original = studies.compare
+    monkeypatch.setattr(studies, "compare", lambda *a, **o: trained.append(o["resume"]) or original(*a, **o))
+    assert load_study(out) == STUDY
+    again = compare_file(load_study(out), out, progress=False)
+    assert trained == [True]
+    values = pd.read_csv(out / "comparison.csv", dtype={"note": str}).drop(columns="seconds")
+    before = result.table.drop(columns="seconds")
+    pd.testing.assert_frame_equal(values.fillna({"note": ""}), before.reset_index(drop=True), check_dtype=False)
+    assert again.recommendation.text == result.recommendation.text
+    assert whole.splitlines()[0] == ",".join(result.table.columns)
+
+
+def test_a_folder_of_another_study_or_in_use_is_refused(found):
+    _, out = found
+    with pytest.raises(ValueError, match="holds a study with seeds 2, not 3; give another folder"):
+        compare_file(dataclasses.replace(STUDY, seeds=3), out, progress=False)
+    with held(out), pytest.raises(ValueError, match="another run is writing to"):
+        compare_file(STUDY, out, progress=False)
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.sources, self.open = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_stands_alone(found):
+    result, out = found
+    text = write_report(result, out).read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(text)
+    assert not page.open
+    assert "script" not in page.tags
+    assert len(page.sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert not re.search(r"https?://|url\(|@import", text)
+    for said in (result.recommendation.choice, result.recommendation.verdict, "probabilistic PCA", "torch"):
+        assert said in text
+    assert command_of(STUDY, result.epochs) in text
+
+
+def test_the_command_is_the_study(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pyrovae.commands.compare.run", lambda study, *_: seen.append(study) or {"text": ""})
+    study = Study(tmp_path / "my data.csv", likelihoods=("gaussian", "low-rank"), seeds=4, threshold=0.2, latent_dim=3)
+    import shlex
+
+    main(shlex.split(command_of(study, 7))[1:])
+    assert seen == [dataclasses.replace(study, epochs=7)]
+
+
+def test_a_budget_is_turned_into_epochs(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "_seconds_per_epoch", lambda *_: 0.5)
+    study = dataclasses.replace(STUDY, epochs=None, budget=60.0)
+    train = study.read().x
+    assert studies._epochs(study, train, tmp_path) == int(0.6 * 60 / (2 * 0.5))
+    monkeypatch.setattr(studies, "_seconds_per_epoch", lambda *_: 50.0)
+    assert studies._epochs(study, train, tmp_path) == 36  # fixed when it was begun
+    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 36
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
+def test_durations(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "a")]
+    for arguments, message in (
+        (["compare", *out], "either a file of data or --demo"),
+        (["compare", "--demo", "--budget", "soon", *out], "--budget must be a time"),
+        (["compare", "--demo", "--seeds", "1", *out], "seeds must be at least 2"),
+        (["compare", "--demo", "--posteriors", "diagnal", *out], "posteriors: unknown 'diagnal'"),
+        (["compare", "--demo", "--epochs", "0", *out], "epochs must be a positive integer"),
+        (["compare", "nowhere.csv", *out], "there is no file nowhere.csv"),
+        (["compare", "--demo", "--latent-dim", "0", *out], "latent_dim must be"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        said, errors = capsys.readouterr()
+        assert (stop.value.code, said) == (2, "")
+        assert errors.count("\n") == 1
+        assert errors.startswith("error: ")
+        assert message in errors
+    assert not (tmp_path / "a").exists()
