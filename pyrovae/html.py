@@ -37,7 +37,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         title=f"Which VAE for {result.data.name}?",
         choice=advice.choice,
         verdict=advice.verdict,
-        text=advice.text,
+        text=f"{advice.text} {result.caution}",
         data=_about(result),
         rows=[_row(row) for row in result.table.to_dict("records")],
         pictures=[

@@ -23,8 +23,8 @@ from pyrovae.scores import TrainedModel, summary_of
 from pyrovae.training import ENGINES, Settings, fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-INITIAL_SCALE = 0.05
-"""Where a Gaussian σ starts, in units of the data's standard deviation: from far above the noise latents collapse."""
+INITIAL_SCALE = 0.25
+"""Where a Gaussian σ starts, in units of the data's standard deviation: near the error that training starts with."""
 
 PREPROCESSING = ("mean", "channel", "all", "none")
 """What :class:`~pyrovae.datasets.Standardize` does, or nothing."""
@@ -45,7 +45,7 @@ class Project:
     latent_dim: int = 2
     epochs: int = 100
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-3
     hidden: tuple[int, ...] = (128, 128)
     preprocessing: str = "mean"
     channels: str | None = None

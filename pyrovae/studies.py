@@ -31,6 +31,8 @@ MAX_EPOCHS = 500
 _TRAINING_SHARE = 0.6
 """Of a time budget: the rest is for evaluation, and for steps that take longer than those that were timed."""
 
+_SHARE_OF_BAD = 0.1
+
 
 @dataclass(frozen=True)
 class Study:
@@ -52,7 +54,7 @@ class Study:
     epochs: int | None = None
     budget: float = 600.0
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 8e-3
     hidden: tuple[int, ...] = (64, 64)
     samples: int = 200
     threshold: float = 0.1
@@ -104,6 +106,17 @@ class StudyResult:
     recommendation: Recommendation
     seconds: float
 
+    @property
+    def caution(self) -> str:
+        """What makes the numbers doubtful, in a sentence; empty where nothing does."""
+        worst = self.table.set_index("model")["bad_pareto_k"].dropna()
+        if worst.empty or worst.max() <= _SHARE_OF_BAD:
+            return ""
+        return (
+            f"Importance weights cannot be trusted for up to {worst.max():.0%} of the test data ({worst.idxmax()}): "
+            "their log p(x) may be higher than it says; train longer, or take more samples."
+        )
+
 
 def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> StudyResult:
     """Train every posterior × likelihood × estimator over the same seeds on 70 % of the data, and recommend one.
@@ -127,7 +140,7 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
     baselines = [b for b in linear_baselines(train, test, study.latent_dim) if b.log_prob is not None]
     folder = Path(out)
     with held(folder):
-        epochs = _epochs(study, train, folder)
+        epochs = _epochs(study, train, validation, folder)
         seeds = tuple(range(0, 2 * study.seeds, 2))  # not one after the other: such would train in one program
         runs = compare(
             train,
@@ -162,7 +175,7 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
     return StudyResult(study, epochs, spectra, test, runs, table, advice, time.perf_counter() - start)
 
 
-def _epochs(study: Study, train: Tensor, folder: Path) -> int:
+def _epochs(study: Study, train: Tensor, validation: Tensor, folder: Path) -> int:
     """The epochs of a study that was begun in the folder, or of a new one, which is written there."""
     settings = {**asdict(study), "data": None if study.data is None else str(study.data.resolve())}
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
@@ -176,7 +189,7 @@ def _epochs(study: Study, train: Tensor, folder: Path) -> int:
         return int(begun["epochs"])
     epochs = study.epochs
     if epochs is None:
-        wanted = _TRAINING_SHARE * study.budget / (study.seeds * _seconds_per_epoch(study, train))
+        wanted = _TRAINING_SHARE * study.budget / (study.seeds * _seconds_per_epoch(study, train, validation))
         epochs = max(1, min(MAX_EPOCHS, int(wanted)))
     write_json(folder / "config.json", {"study": settings, "epochs": epochs, "versions": versions()})
     return epochs
@@ -233,9 +246,10 @@ def name_of(study: Study, cell: Cell) -> str:
     return f"{cell.posterior} posterior, {cell.likelihood} likelihood{estimator}"
 
 
-def _seconds_per_epoch(study: Study, train: Tensor, steps: int = 10) -> float:
-    """What one pass over the training data takes for one run of every model, step by step."""
-    y = Standardize("mean").fit(train).transform(train)
+def _seconds_per_epoch(study: Study, train: Tensor, validation: Tensor) -> float:
+    """What one epoch takes, for one run of every model."""
+    step = Standardize("mean").fit(train)
+    y, transformed = step.transform(train), step.transform(validation)
     plan = Plan(
         data=Data("data", y, y),
         posteriors={name: POSTERIORS[name] for name in study.posteriors},
@@ -252,14 +266,19 @@ def _seconds_per_epoch(study: Study, train: Tensor, steps: int = 10) -> float:
     )
     total = 0.0
     for cell in cells_of(study):
-        settings = Settings(10, study.batch_size)
-        pair = make_pair(plan, cell)
-        trainer = Trainer([pair], y, plan.estimators[cell.estimator], settings, engine="eager", progress=False)
-        trainer.run(max_steps=2)
+        trainer = Trainer(
+            [make_pair(plan, cell)],
+            y,
+            plan.estimators[cell.estimator],
+            Settings(3, study.batch_size),
+            validation=transformed,
+            engine="eager",
+            progress=False,
+        )
+        trainer.run(max_steps=trainer.steps_per_epoch)
         begin = time.perf_counter()
-        done = trainer.steps
-        trainer.run(max_steps=steps)
-        total += (time.perf_counter() - begin) / (trainer.steps - done) * trainer.steps_per_epoch
+        trainer.run()
+        total += (time.perf_counter() - begin) / 2
     return total
 
 

@@ -105,9 +105,9 @@ def test_a_budget_is_turned_into_epochs(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "_seconds_per_epoch", lambda *_: 0.5)
     study = dataclasses.replace(STUDY, epochs=None, budget=60.0)
     train = study.read().x
-    assert studies._epochs(study, train, tmp_path) == int(0.6 * 60 / (2 * 0.5))
+    assert studies._epochs(study, train, train, tmp_path) == int(0.6 * 60 / (2 * 0.5))
     monkeypatch.setattr(studies, "_seconds_per_epoch", lambda *_: 50.0)
-    assert studies._epochs(study, train, tmp_path) == 36  # fixed when it was begun
+    assert studies._epochs(study, train, train, tmp_path) == 36  # fixed when it was begun
     assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 36
 
 

@@ -73,10 +73,11 @@ def run(study: Study, out: Path, progress: bool) -> Summary:
         "choice": advice.choice,
         "verdict": advice.verdict,
         "recommendation": advice.text,
+        "caution": found.caution,
         "epochs": found.epochs,
         "seconds": round(found.seconds, 1),
         "report": str(report),
-        "text": f"{markdown_table(found.table)}\n\n{advice.text}\n\nreport: {report}",
+        "text": f"{markdown_table(found.table)}\n\n{advice.text} {found.caution}\n\nreport: {report}",
     }
 
 

@@ -30,7 +30,7 @@ class Fit:
     """Passes over the training data."""
     batch_size: int = 32
     """Data per step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = Project.learning_rate
     """Adam's rate at the start."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
