@@ -5,8 +5,10 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pyrovae import studies
 from pyrovae.atomic import held
@@ -135,3 +137,16 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         assert errors.startswith("error: ")
         assert message in errors
     assert not (tmp_path / "a").exists()
+
+
+def test_no_difference_is_found_where_there_is_none(tmp_path):
+    """Of linear-Gaussian data along the principal axes the posterior is diagonal: a full covariance gains nothing."""
+    g = torch.Generator().manual_seed(0)
+    loadings = torch.linalg.qr(torch.randn(6, 2, generator=g))[0] * torch.tensor([2.0, 1.0])
+    x = torch.randn(1500, 2, generator=g) @ loadings.T + 0.5 * torch.randn(1500, 6, generator=g)
+    np.save(tmp_path / "linear.npy", x.numpy())
+    study = Study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=30, hidden=(32,), learning_rate=4e-3)
+    advice = compare_file(study, tmp_path / "study", progress=False).recommendation
+    assert advice.verdict == "no difference"
+    assert advice.choice == "diagonal posterior, gaussian likelihood"
+    assert advice.text.startswith("No difference within noise, take diagonal")
