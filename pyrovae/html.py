@@ -44,7 +44,11 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
             {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
         ],
         audits=_audits(result, folder),
-        settings=[(k, ", ".join(map(str, v)) if isinstance(v, tuple) else v) for k, v in asdict(study).items()],
+        settings=[
+            (k, ", ".join(map(str, v)) if isinstance(v, tuple) else v)
+            for k, v in asdict(study).items()
+            if v is not None
+        ],
         versions=versions().items(),
         command=command_of(study, result.epochs),
     )
@@ -128,7 +132,7 @@ def _losses(result: StudyResult, folder: Path) -> Figure:
             if len(frame) == result.epochs:
                 curves.append(frame["validation_loss"].to_numpy())
         if curves:
-            color, style = plotting.COLORS[k % len(plotting.COLORS)], styles[k // len(plotting.COLORS) % len(styles)]
+            color, style = plotting.COLORS[k % len(plotting.COLORS)], styles[k % len(styles)]
             label = name_of(result.study, cell)
             ax.plot(np.arange(1, result.epochs + 1), np.mean(curves, axis=0), style, color=color, label=label)
     ax.set(xlabel="epoch", ylabel="−ELBO of standardised data, nats", yscale="symlog")
@@ -162,7 +166,9 @@ def _audits(result: StudyResult, folder: Path) -> list[str]:
             trained = TrainedModel.load(path)
             assert isinstance(trained.preprocessing, Standardize)
             y = trained.prepare(result.test[:32])
-            line = audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line
+            line = audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line.removesuffix(
+                " before training"
+            )
             lines.append(f"{name_of(result.study, cell)}: {line}")
     return lines
 
