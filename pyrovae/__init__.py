@@ -50,6 +50,7 @@ from pyrovae.likelihoods import (
     Likelihood,
     LowRankGaussianLikelihood,
 )
+from pyrovae.linear_start import start_as_linear
 from pyrovae.posteriors import (
     AR1Posterior,
     DiagonalPosterior,
@@ -132,6 +133,7 @@ __all__ = [
     "refit",
     "sandwich",
     "save",
+    "start_as_linear",
     "summarize",
     "testing",
     "to_markdown",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyrovae.atomic import make_folder
 from pyrovae.datasets import Preprocessing, SyntheticDataset
+from pyrovae.exact import LinearGaussianVAE
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.naming import named_parts
 from pyrovae.nn import MLP
@@ -28,6 +29,7 @@ from pyrovae.runs import (
     PosteriorFactory,
     Progress,
     finished,
+    make_pair,
     run_here,
     run_in_processes,
 )
@@ -47,6 +49,7 @@ def compare(
     learning_rate: float | Sequence[float] = 1e-3,
     schedule: str = "cosine",
     hidden: Sequence[int] = (128, 128),
+    start: str = "random",
     num_train: int | None = None,
     num_test: int | None = None,
     test: Tensor | np.ndarray | None = None,
@@ -82,6 +85,9 @@ def compare(
             on with the one of the largest ELBO of the validation data.
         schedule: of the learning rate, ``"cosine"`` or ``"constant"``.
         hidden: widths of the encoder's hidden layers, and in reverse of the decoder's.
+        start: ``"random"`` weights, or ``"linear"``: networks with a linear part that starts as probabilistic PCA of
+            the training data, see :func:`~pyrovae.start_as_linear`. That is where to start where a few directions hold
+            nearly all of the variance, as in spectra.
         num_train: size of a synthetic training set, instead of its own.
         num_test: size of a synthetic test set, instead of its own.
         test: data to report of, if ``data`` are training data alone.
@@ -151,6 +157,9 @@ def compare(
     for latent_dim in latent_dims:  # a head that cannot be made is found before anything is written
         _ = [make(1, latent_dim) for make in named_posteriors.values()]
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
+    if start not in ("random", "linear"):
+        raise ValueError(f"start must be 'random' or 'linear', not {start!r}")
+    linear = {d: LinearGaussianVAE.fit(prepared.train, d) for d in latent_dims} if start == "linear" else None
     cells = [
         Cell(*parts)
         for parts in itertools.product(named_posteriors, named_estimators, named_likelihoods, latent_dims, seeds)
@@ -169,9 +178,13 @@ def compare(
         learning_rate=rates[0],
         schedule=schedule,
         hidden=tuple(hidden),
-        out=None if out is None else make_folder(Path(out)),
+        out=None,
         pictures=pictures,
+        linear=linear,
     )
+    if linear is not None:  # programs that cannot start so are found before anything is written
+        _ = [make_pair(plan, cell) for cell in cells if cell.seed == seeds[0]]
+    plan = replace(plan, out=None if out is None else make_folder(Path(out)))
     first = [cell for cell in cells if cell.seed == seeds[0]] if len(rates) > 1 else []
     tried = [replace(cell, learning_rate=rate) for cell in first for rate in rates]
     bar = Progress(total=sum(by_estimator[cell.estimator] for cell in [*tried, *cells[len(first) :]]), show=progress)

@@ -58,6 +58,42 @@ class MLP(nn.Sequential, ConfigurableModule):
         return self.sizes[-1]
 
 
+class Skip(ConfigurableModule):
+    """A network's features beside an affine map of its input: x (*batch, n) -> [Wx + b, network(x)].
+
+    What reads them with a linear head holds every linear model of Wx + b, and the network adds what that lacks. W and
+    b are not trained; they start as the identity's first rows and 0, see :func:`~pyrovae.start_as_linear`.
+
+    Args:
+        network: the network, from n features.
+        width: number of rows of W.
+
+    Example:
+        >>> import torch
+        >>> Skip(MLP(2, 8), 2)(torch.ones(1, 2)).shape
+        torch.Size([1, 10])
+    """
+
+    def __init__(self, network: MLP, width: int) -> None:
+        super().__init__()
+        if not isinstance(width, int) or width < 1:
+            raise ValueError(f"width must be a positive integer, not {width!r}")
+        self.network = network
+        self.width = width
+        self.linear = nn.Linear(network.sizes[0], width).requires_grad_(False)
+        nn.init.eye_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    @property
+    def out_features(self) -> int:
+        """Width of the features it returns."""
+        return self.width + self.network.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (*batch, out_features) of x (*batch, n)."""
+        return torch.cat([self.linear(x), self.network(x)], dim=-1)
+
+
 class ImputeMissing(ConfigurableModule):
     """An encoder for x with missing values: encoder(x with ``fill`` where x is NaN).
 

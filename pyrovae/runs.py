@@ -24,9 +24,11 @@ from tqdm.auto import tqdm
 
 from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, log_marginal
+from pyrovae.exact import LinearGaussianVAE
 from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
-from pyrovae.nn import MLP
+from pyrovae.linear_start import start_as_linear
+from pyrovae.nn import MLP, Skip
 from pyrovae.posteriors import Posterior
 from pyrovae.report import write_run, write_run_pictures
 from pyrovae.training import EpochRecord, Replica, Settings, train_replicas
@@ -116,6 +118,8 @@ class Plan:
     engine: str
     out: Path | None
     pictures: bool = True
+    linear: Mapping[int, LinearGaussianVAE] | None = None
+    """By latent dimension, the linear model to start as; None to start from random weights."""
 
     def rate(self, cell: Cell) -> float:
         """The learning rate of a run."""
@@ -125,6 +129,7 @@ class Plan:
         """What a run depends on, as plain values."""
         shared = {k: getattr(self, k) for k in ("batch_size", "schedule", "hidden")}
         shared["learning_rate"] = self.rate(cell)
+        shared["start"] = "random" if self.linear is None else "linear"
         shared["epochs"] = self.epochs[cell.estimator]
         sizes = {"num_train": len(self.data.train), "num_test": len(self.data.test)}
         return {"dataset": self.data.name, **asdict(cell), **shared, **sizes}
@@ -251,14 +256,19 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
     """A fresh model and guide, initialised under the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
-        n = plan.data.train.shape[-1]
-        model = GenerativeModel(
-            MLP(cell.latent_dim, *reversed(plan.hidden)),
-            plan.likelihoods[cell.likelihood](plan.hidden[0], n),
-            cell.latent_dim,
-        )
-        encoder = MLP(n, *plan.hidden)  # made in the order of a program's modules, in which replicas start anew
-        return model, AmortizedGuide(encoder, plan.posteriors[cell.posterior](plan.hidden[-1], cell.latent_dim))
+        n, d = plan.data.train.shape[-1], cell.latent_dim
+
+        def network(*sizes: int) -> MLP | Skip:
+            return MLP(*sizes) if plan.linear is None else Skip(MLP(*sizes), d)
+
+        # made in the order of a program's modules, in which replicas start anew
+        decoder = network(d, *reversed(plan.hidden))
+        model = GenerativeModel(decoder, plan.likelihoods[cell.likelihood](decoder.out_features, n), d)
+        encoder = network(n, *plan.hidden)
+        guide = AmortizedGuide(encoder, plan.posteriors[cell.posterior](encoder.out_features, d))
+        if plan.linear is not None:
+            start_as_linear(model, guide, plan.linear[d])
+        return model, guide
 
 
 def finish(

@@ -207,7 +207,7 @@ def test_bad_input(vae, arguments, message):
         pv.log_marginal(**settings | arguments)
     with pytest.raises(TypeError, match="sandwich needs a GenerativeModel"):
         pv.sandwich(lambda x: None, vae.to_guide())
-    with pytest.raises(ValueError, match="num must be a positive integer, not 0"):
+    with pytest.raises(ValueError, match="to simulate from the model, must be a positive integer, not 0"):
         pv.sandwich(vae.to_model(), vae.to_guide(), 0)
 
 

@@ -525,7 +525,9 @@ def test_what_loses_dimensions_is_not_comparable(step):
 
 def test_preprocessing_is_saved_with_the_model(tmp_path):
     x = correlated()
-    steps = Pipeline(MultiplicativeScatterCorrection(), SavitzkyGolay(5, 2), Standardize()).fit(x)
+    steps = Pipeline(
+        StandardNormalVariate(), MultiplicativeScatterCorrection(), SavitzkyGolay(5, 2), Standardize()
+    ).fit(x)
     model = pv.GenerativeModel(pv.nn.MLP(1, 4), pv.GaussianLikelihood(4, 8), 1)
     guide = pv.AmortizedGuide(pv.nn.MLP(8, 4), pv.DiagonalPosterior(4, 1))
     pv.save(tmp_path / "vae.safetensors", model, guide, preprocessing=steps)

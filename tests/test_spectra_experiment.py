@@ -131,7 +131,7 @@ def test_the_noise_is_recovered_and_ar1_gains_what_the_truth_implies(monkeypatch
     monkeypatch.setattr(recovery, "NUM_TEST", 2000)
     data = recovery.spectra(2, 4000)
     train, test = data.x.double().split(2000)
-    fitted = recovery.fit_linear(train, "ar1", 3, epochs=120, seed=0, engine="eager")
+    fitted = recovery.fit_linear(train, "ar1", 3, epochs=200, seed=0, engine="eager")
     of_sigma, of_rho = recovery.standard_errors(data.truth, 2000)
     assert abs(fitted.correlation - 0.9) < 3 * of_rho
     assert abs(fitted.noise_scale - 0.01) < 3 * of_sigma

@@ -43,12 +43,11 @@ def run_spectra(settings: Settings, out: Path, told: Told) -> None:
             f"far too low); RMSE and σ in the data's units.\n\n{study.table(found)}\n\n{study.reading(data, found)}"
         )
         tell(f"Spectra: {data.name}", text + took(start, settings), found.pictures, settings.publish)
-        for likelihood in ("ar1", "ar1-per-dimension", "low-rank", "full-covariance"):
-            gain = study.paired(found, likelihood, "gaussian")
-            if gain is not None:
-                told.append(
-                    f"On {data.name}, {likelihood} gains {gain[0]:.2f} ± {gain[1]:.2f} nats over independent noise."
-                )
+        told += [
+            f"On {data.name}, {name} noise differs from the best independent noise ({reference}) by {gain:+.2f} ± "
+            f"{error:.2f} nats."
+            for name, reference, gain, error in study.gains(found)
+        ]
 
 
 def run_recovery(settings: Settings, out: Path, told: Told) -> None:

@@ -1,5 +1,6 @@
 """What a trained pair makes of test spectra: log p(x), errors, residuals, bands, noise, in the original units."""
 
+import copy
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,8 @@ def check(
             p = model.conditional(z)
             total += p.mean / NUM_BAND_DRAWS
             drawn.append(step.inverse(p.sample()))
-    tail = (1 - BAND) / 2
+    # the order statistics between which one more draw falls with that probability
+    tail = ((1 - BAND) / 2 * (NUM_BAND_DRAWS + 1) - 1) / (NUM_BAND_DRAWS - 1)
     low, high = torch.stack(drawn).quantile(x.new_tensor([tail, 1 - tail]), dim=0)
     reconstruction = step.inverse(total)
     factors, covariance = _noise(model, z, scale_of(step, y))
@@ -96,17 +98,23 @@ def autocorrelation(residual: Tensor) -> float:
 
 
 def scale_of(step: Preprocessing, y: Tensor) -> Tensor:
-    """∂x/∂y of each channel, shape (n,), float64: 1 of a step that is not affine."""
-    ones = torch.ones(y.shape[-1], dtype=torch.float64)
-    return ones * torch.tensor(step.scale, dtype=torch.float64) if isinstance(step, Standardize) else ones
+    """∂x/∂y of each channel, shape (n,), float64.
+
+    Raises:
+        TypeError: a step that is not ``Standardize``.
+    """
+    if not isinstance(step, Standardize):
+        raise TypeError(f"the noise in the data's units is known of Standardize, not of {type(step).__name__}")
+    return torch.ones(y.shape[-1], dtype=torch.float64) * torch.tensor(step.scale, dtype=torch.float64)
 
 
 def _noise(model: pv.GenerativeModel, z: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factors of the noise, (n, n) or (num, n, n), and its mean covariance (n, n), in units of x."""
     likelihood = model.likelihood
     depends = not isinstance(likelihood, GaussianNoiseLikelihood) or likelihood.depends_on_z
-    p = model.conditional(z if depends else z[:1])
-    covariance = scale.unsqueeze(-1) * covariance_of(p).double() * scale
+    # in float32 the covariance of strongly correlated channels may have no factor
+    p = copy.deepcopy(model).double().conditional((z if depends else z[:1]).double())
+    covariance = scale.unsqueeze(-1) * covariance_of(p) * scale
     factors = torch.linalg.cholesky(covariance)
     return (factors if depends else factors[0]), covariance.mean(0)
 

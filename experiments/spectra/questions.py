@@ -174,11 +174,11 @@ def reading(answers: Answers, noise: list[str]) -> str:
         [
             "**Is it wrong to expect a multivariate distribution to reconstruct spectra better?** With an identity "
             f"covariance it is the univariate one: the log-densities differ by {answers.density_difference:.0e} "
-            f"(relative, float64), and it costs {answers.density_ratio:.0f} × as much (B = 128, 235 channels). A noise "
+            f"(relative, float64), and it costs {answers.density_ratio:.2g} × as much (B = 128, 235 channels). A noise "
             f"covariance that is learned and not diagonal is another model. {gained}",
-            "**Must the Cholesky diagonal be made positive?** Yes, and kept off 0. Trainings of "
-            f"{STEPS} steps that broke (a loss or parameters not finite): {shares}.",
-            f"**Why is it slow?** Filling factors datum by datum costs {answers.fill_ratio:.0f} × as much as at once "
+            f"**Must the Cholesky diagonal be made positive?** A factor has a positive diagonal. Trainings of {STEPS} "
+            f"steps that broke (a loss or parameters not finite): {shares}.",
+            f"**Why is it slow?** Filling factors datum by datum costs {answers.fill_ratio:.2g} × as much as at once "
             "(B = 128, d = 64, forward and backward); python -m experiments.benchmarks.spectra has the whole step.",
             "**The sign of the loss.** Minimising KL + log p(x|z), as posted, instead of KL − log p(x|z): after "
             f"{STEPS} steps log p(x|z) is {answers.signs[1]:.3g} nats per datum instead of {answers.signs[0]:.3g}.",

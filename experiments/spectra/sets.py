@@ -1,7 +1,6 @@
 """The spectra that are studied: simulated, or read from files, and split."""
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from experiments.spectra.settings import Settings
-from pyrovae.datasets import Spectra, read_spectra, split_into_blocks, split_randomly
+from pyrovae.datasets import Spectra, read_spectra, split_by_group, split_into_blocks, split_randomly
 from pyrovae.datasets.spectra import simulated
 
 
@@ -46,27 +45,66 @@ class SpectraSet:
         return str(columns[0]), torch.tensor(values.to_numpy(dtype=float))
 
 
-def spectra_sets(settings: Settings) -> Iterator[SpectraSet]:
-    """The set of each file, or the simulated one."""
+def spectra_sets(settings: Settings) -> list[SpectraSet]:
+    """The set of each file, or the simulated one: all of them read, and fit to be studied.
+
+    Raises:
+        ValueError: a file cannot be read or studied, or two have one name.
+    """
     if not settings.data:
         spectra = simulated(settings.num, settings.channels, correlation=settings.correlation)
-        yield split("simulated", spectra, settings.time_column, [])
-    for path in settings.data:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            read = read_spectra(path)
-        yield split(Path(path).name.split(".")[0], read, settings.time_column, [str(w.message) for w in caught])
+        sets = [split("simulated", spectra, settings.time_column, [])]
+    else:
+        sets = [_from_file(Path(path), settings) for path in settings.data]
+    names = [data.name for data in sets]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--data: two files are called {name}, and would write the same results; rename one")
+    for data in sets:
+        num, n = data.train.x.shape
+        if settings.latent_dim >= min(num, n):
+            raise ValueError(
+                f"--latent-dim {settings.latent_dim} must be below the {n} channels and {num} training spectra of "
+                f"{data.name}"
+            )
+        constant = (data.train.x == data.train.x[0]).all(0)
+        if constant.any():
+            position = data.train.axis[constant][0].item()
+            raise ValueError(f"{data.name}: channel {position:g} is constant in the training spectra; leave it out")
+        data.color(settings.color)
+    return sets
+
+
+def _from_file(path: Path, settings: Settings) -> SpectraSet:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read = read_spectra(path)
+    notes = [str(warning.message) for warning in caught]
+    try:
+        return split(path.name.removesuffix(".gz").rpartition(".")[0], read, settings.time_column, notes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def split(name: str, spectra: Spectra, time_column: str, notes: list[str]) -> SpectraSet:
-    """70 % to train, 15 % to validate, 15 % to test: at random, or where there are times in blocks of whole days."""
+    """70 % to train, 15 % to validate, 15 % to test: at random, or where there are times in blocks of whole days.
+
+    Spectra that are the same in every channel stay together.
+    """
     if time_column in spectra.targets:
-        spectra = spectra.sorted_by(time_column)
+        spectra = spectra.sorted_by(time_column, dates=True)
         days = spectra.groups(time_column, by_day=True)
         parts = split_into_blocks(len(spectra), groups=days)
         how = f"in blocks of whole days by {time_column} ({len(set(days))} days, none in two parts)"
+        num_days = len(set(days[parts[-1].numpy()]))
+        notes = [*notes, f"the test spectra are of {num_days} day(s), and errors do not cover how days differ"]
     else:
+        _, alike = torch.unique(spectra.x, dim=0, return_inverse=True)
+        copies = len(spectra) - int(alike.max()) - 1
         parts, how = split_randomly(len(spectra)), "at random"
+        if copies:
+            parts = split_by_group(alike.numpy())
+            notes = [*notes, f"{copies} spectra are copies of others, and go where these go"]
     train, validation, test = (spectra.take(part) for part in parts)
     unit = f" {spectra.unit}" if spectra.unit != "channel" else ""
     about = (

@@ -23,8 +23,10 @@ class Settings:
     """Trainings of each cell, with seeds 0, 2, 4, …: of the same compiled program, one after the other."""
     epochs: int = 200
     """Passes over the training spectra; the best epoch by validation is kept."""
-    learning_rates: tuple[float, ...] = (5e-4, 2e-3, 8e-3)
+    learning_rates: tuple[float, ...] = (2e-4, 1e-3, 5e-3)
     """Tried for every cell at the first seed; it goes on with the best by validation."""
+    start: str = "linear"
+    """Where training starts: at probabilistic PCA (linear), or at random weights."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
     batch_size: int = 32

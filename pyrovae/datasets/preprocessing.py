@@ -139,6 +139,9 @@ class StandardNormalVariate(Preprocessing):
     Loses two dimensions: every y has mean 0 and variance 1.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def transform(self, x: Tensor) -> Tensor:
         """(x − mean)/deviation of each spectrum, over its observed channels."""
         values = _as_float64(x)

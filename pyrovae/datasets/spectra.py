@@ -63,13 +63,18 @@ class Spectra:
         targets = self.targets.iloc[index.numpy()].reset_index(drop=True)
         return dataclasses.replace(self, x=self.x[index], targets=targets)
 
-    def sorted_by(self, column: str) -> Self:
+    def sorted_by(self, column: str, *, dates: bool = False) -> Self:
         """The samples in the order of a column of the targets, such as their time; equal ones stay in their order.
 
+        Args:
+            column: of ``targets``.
+            dates: whether it holds dates or times, in ISO 8601 (2024-03-25 or 2024-03-25 10:30): text in other
+                formats has another order.
+
         Raises:
-            ValueError: there is no such column.
+            ValueError: there is no such column, or it holds no dates.
         """
-        values = self._column(column)
+        values = self._dates(column) if dates else self._column(column)
         return self.take(torch.tensor(values.reset_index(drop=True).sort_values(kind="stable").index.to_numpy()))
 
     def between(self, low: float, high: float) -> Self:
@@ -90,18 +95,24 @@ class Spectra:
 
         Args:
             column: of ``targets``.
-            by_day: whether it holds dates or times, whose days are the groups.
+            by_day: whether it holds dates or times, in ISO 8601, whose days are the groups.
 
         Raises:
             ValueError: there is no such column, or it holds no dates.
         """
-        values = self._column(column)
-        if by_day:
-            try:
-                values = pd.to_datetime(values).dt.strftime("%Y-%m-%d")
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"column {column!r} holds no dates: {' '.join(str(error).split())[:100]}") from None
+        values = self._dates(column).dt.strftime("%Y-%m-%d") if by_day else self._column(column)
         return values.to_numpy(dtype=object)
+
+    def _dates(self, column: str) -> pd.Series:
+        values = self._column(column)
+        try:
+            found = pd.to_datetime(values, format="ISO8601")
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise ValueError(f"column {column!r} holds no dates in ISO 8601, such as 2024-03-25: {reason}") from None
+        if found.isna().any():
+            raise ValueError(f"column {column!r} has no date at sample {int(found.isna().argmax())} (counted from 0)")
+        return found
 
     def _column(self, name: str) -> pd.Series:
         if name not in self.targets:

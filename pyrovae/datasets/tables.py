@@ -86,7 +86,10 @@ def read_text(
         first = list(itertools.islice(lines, 2))
         if not first:
             raise ValueError(f"{where} is empty")
-        delimiter = delimiter or _delimiter([line for _, line in first])
+        try:
+            delimiter = delimiter or _delimiter([line for _, line in first])
+        except csv.Error as error:
+            raise ValueError(f"{where}: its first rows cannot be cut into fields: {error}") from None
         rows = _fields(itertools.chain(first, lines), delimiter, where)
         peeked = list(itertools.islice(rows, 20))
         header = _has_header([fields for _, fields in peeked])
@@ -124,8 +127,8 @@ def too_large(where: str, needed: float, max_gib: float) -> str:
 
 
 def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers from 1; empty lines and comments (#) skipped."""
-    row = 0
+    """Lines with their numbers from 1; empty lines, and comments (#) at the beginning, skipped."""
+    row, begun = 0, False
     try:
         start = binary.read(4)
         binary.seek(0)
@@ -134,7 +137,8 @@ def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
         wide = io.TextIOWrapper(binary, encoding=encoding, newline="") if "16" in encoding or "32" in encoding else None
         try:
             for row, line in enumerate(wide or _decoded(binary, where, encoding), 1):
-                if line.strip() and not line.startswith("#"):
+                if line.strip() and (begun or not line.startswith("#")):
+                    begun = True
                     yield row, line
         finally:
             if wide is not None:
@@ -203,13 +207,14 @@ def _decimal(fields: Sequence[str]) -> str:
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row names the columns: by text, by numbers in order, or by numbers unlike all others."""
+    """Whether the first row names the columns: by text, by evenly spaced numbers, or by numbers unlike all others."""
     first = [number(field) for field in rows[0]]
     if any(value is None or math.isnan(value) for value in first):
         return True
     values = np.array(first, dtype=float)
-    if len(values) > 2 and ((np.diff(values) > 0).all() or (np.diff(values) < 0).all()):
-        return True
+    steps = np.diff(values)
+    if len(values) > 2 and np.all(steps != 0) and np.allclose(steps, steps.mean(), rtol=0.01, atol=0):
+        return True  # evenly spaced, as no spectrum is
     rest = np.array([number(f) for row in rows[1:] for f in row], dtype=float)
     rest = rest[np.isfinite(rest)]
     return len(rest) > 0 and bool((values > rest.max()).all() or (values < rest.min()).all())

@@ -143,13 +143,15 @@ def _(base: LowRankMultivariateNormal, value: Tensor, observed: Tensor) -> Tenso
 
 @_marginal_log_prob.register
 def _(base: MultivariateNormal, value: Tensor, observed: Tensor) -> Tensor:
-    """Σ_OO in the place of Σ, the missing entries made independent ones of variance 1 that are left out."""
+    """Σ_OO in the place of Σ, the missing entries made independent ones of variance 1 that are left out.
+
+    Its factor is Rᵀ of [L_O, I_M]ᵀ = QR: a Cholesky factorisation of LLᵀ would square the condition number.
+    """
     factor = base._unbroadcasted_scale_tril
     seen = observed.to(factor)
-    missing = (1 - seen).diag_embed()
-    covariance = seen.unsqueeze(-1) * (factor @ factor.mT) * seen.unsqueeze(-2) + missing
-    own = torch.linalg.cholesky(covariance)
+    rows = seen.unsqueeze(-1) * factor
+    _, own = torch.linalg.qr(torch.cat([rows, (1 - seen).diag_embed().expand_as(rows)], dim=-1).mT)
     difference = (seen * (value - base.loc)).unsqueeze(-1)
-    squares = torch.linalg.solve_triangular(own, difference, upper=False).square().sum((-2, -1))
-    half_log_det = own.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    squares = torch.linalg.solve_triangular(own.mT, difference, upper=False).square().sum((-2, -1))
+    half_log_det = own.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
     return -0.5 * (squares + seen.sum(-1) * math.log(2 * math.pi)) - half_log_det

@@ -1,0 +1,300 @@
+"""Test log p(x) of binarised images beside the literature's: one stochastic layer, as Burda et al. (2016) have it.
+
+python -m experiments.image_likelihood
+python -m experiments.image_likelihood --out FOLDER   # again, to go on with what was interrupted
+"""
+
+import json
+import math
+import os
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+import pyrovae as pv
+from experiments import page
+from experiments.pool import in_processes
+from pyrovae import cli
+from pyrovae.datasets.images import IMAGES
+from pyrovae.elbo import BetaELBO
+from pyrovae.io import make_folder, write_atomically, write_json
+from pyrovae.posteriors import POSTERIORS
+from pyrovae.report import markdown_table, write_table
+from pyrovae.training import ENGINES, SCHEDULES, Trainer, check_learning_rate
+from pyrovae.training.schedules import Schedule
+
+PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}
+"""Burda et al. (2016), one stochastic layer of 50, MNIST binarised dynamically: test −log p(x) in nats by K."""
+OF_A_TRAINING = (
+    *("dataset", "binarization", "latent_dim", "hidden", "estimator", "epochs", "batch_size"),
+    *("learning_rate", "schedule", "all_training_images", "num_train"),
+)
+"""Settings that a folder's runs share."""
+MANY_SAMPLES: dict[str, type[BetaELBO]] = {
+    "importance-weighted": pv.ImportanceWeightedELBO,
+    "doubly-reparameterized": pv.DoublyReparameterizedELBO,
+}
+
+
+def staged(progress: float) -> float:
+    """Burda et al.'s factor of the rate: 10^(−i/7) in stage i = 0 … 7, each three times as long as the one before."""
+    passes = progress * (3**8 - 1) / 2  # of theirs, 3,280 in all
+    return 10 ** (-min(7, int(math.log(2 * passes + 1, 3) + 1e-9)) / 7)
+
+
+RATES: dict[str, Schedule] = {**SCHEDULES, "staged": staged}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train VAEs on binarised images and estimate test log p(x) as the literature does."""
+
+    dataset: str = "mnist"
+    """mnist, fashion-mnist or digits."""
+    binarization: str = "dynamic"
+    """dynamic (pixels drawn afresh each epoch) or static."""
+    latent_dim: int = 50
+    """Dimension of z."""
+    hidden: tuple[int, ...] = (200, 200)
+    """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
+    posteriors: tuple[str, ...] = ("diagonal", "ar1-per-dimension", "full-covariance")
+    """Families of q(z|x)."""
+    particles: tuple[int, ...] = (1, 5)
+    """Draws K of the bound that is trained with; 1 is the ELBO with the KL in closed form (sampled for a flow)."""
+    estimator: str = "importance-weighted"
+    """Of K > 1: importance-weighted (the literature's) or doubly-reparameterized."""
+    seeds: int = 1
+    """Trainings of each cell, with seeds 0, 1, …"""
+    epochs: int = 60
+    """Passes over the training images; the literature's are 3,280."""
+    batch_size: int = 100
+    """Images per step; the literature's are 20."""
+    learning_rate: float = 1e-3
+    """Adam's rate at the start."""
+    schedule: str = "cosine"
+    """Learning rate: cosine, constant, or staged (the literature's eight stages, down to a tenth)."""
+    all_training_images: bool = False
+    """Train with the images that else validate, too, as the literature does, and take the last epoch, not the best."""
+    samples: int = 5000
+    """Draws of z per test image."""
+    num_train: int | None = None
+    """Train with so many of the training images only."""
+    num_test: int | None = None
+    """Test with so many of the test images only."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+    device: str = "cpu"
+    """Where to train and to evaluate."""
+    engine: str = "auto"
+    """auto, eager or compiled."""
+    out: Path | None = None
+    """Folder for the results, new or of an interrupted run to go on with; by default a new one under runs/."""
+    publish: bool = False
+    """Also write the study's page, experiments/results/image-likelihood.md."""
+    workers: int = min(os.cpu_count() or 1, 8)
+    """Processes, one thread each."""
+
+    @property
+    def as_published(self) -> bool:
+        """Whether data and sizes are those of the published numbers."""
+        found = (self.dataset, self.binarization, self.latent_dim, self.hidden, self.num_train, self.num_test)
+        return found == ("mnist", "dynamic", 50, (200, 200), None, None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell and seed. Calling it trains, or goes on from its checkpoint, and evaluates."""
+
+    settings: Settings
+    out: Path
+    posterior: str
+    particles: int
+    seed: int
+
+    def __call__(self) -> dict[str, Any]:
+        """One row of the table."""
+        s, folder = self.settings, make_folder(self.out / f"{self.posterior}-k{self.particles}-seed{self.seed}")
+        x = IMAGES[s.dataset](s.binarization).test[: s.num_test].to(s.device)
+        trainer, checkpoint = self.trainer(), folder / "checkpoint.pt"
+        if checkpoint.exists():
+            try:
+                trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
+            except (ValueError, RuntimeError, EOFError, UnpicklingError) as error:
+                reason = str(error).splitlines()[0] if str(error) else "it is empty"
+                raise ValueError(f"cannot go on from {checkpoint}: {reason}; delete it or give another --out") from None
+        while trainer.steps < trainer.total_steps:
+            trainer.run(max_steps=s.checkpoint_every * trainer.steps_per_epoch)
+            write_atomically(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
+        trainer.run()  # nothing is left to do but to take the best state
+        ((model, guide),), (history,) = trainer.pairs, trainer.histories
+        assert isinstance(model, pv.GenerativeModel)
+        assert isinstance(guide, pv.AmortizedGuide)
+        pv.save(folder / "model.safetensors", model, guide)
+        row: dict[str, Any] = {
+            "posterior": self.posterior,
+            "particles": self.particles,
+            "seed": self.seed,
+            "epochs": len(history.epochs),
+            "best_epoch": history.best_epoch,
+            "seconds": history.seconds,
+            "samples": s.samples,
+            "test_images": len(x),
+        }
+        return self.evaluated(row, model, guide, x, folder / "metrics.json")
+
+    def trainer(self) -> Trainer:
+        """The training, at its start."""
+        s = self.settings
+        images = IMAGES[s.dataset](s.binarization)
+        train, validation = images.train, images.validation
+        if s.all_training_images:
+            drawn_later = IMAGES[s.dataset](None) if images.transform is not None else images
+            train = torch.cat([drawn_later.train, drawn_later.validation])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            n, d = train.shape[-1], s.latent_dim
+            likelihood = pv.BernoulliLikelihood(s.hidden[0], n)
+            model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(s.hidden)), likelihood, d)
+            guide = pv.AmortizedGuide(pv.nn.MLP(n, *s.hidden), POSTERIORS[self.posterior](s.hidden[-1], d))
+        elbo: BetaELBO = pv.MonteCarloELBO() if self.posterior == "flow" else pv.AnalyticELBO()
+        if self.particles > 1:
+            elbo = MANY_SAMPLES[s.estimator](num_particles=self.particles)
+        schedule: str | Schedule = s.schedule if s.schedule in SCHEDULES else RATES[s.schedule]
+        return Trainer(
+            [(model, guide)],
+            train[: s.num_train],
+            elbo,
+            pv.training.Settings(s.epochs, s.batch_size, s.learning_rate, schedule, seed=self.seed),
+            transform=images.transform,
+            validation=None if s.all_training_images else validation,
+            engine=s.engine,
+            device=s.device,
+            progress=s.workers == 1 and sys.stderr.isatty(),
+        )
+
+    def evaluated(
+        self, row: dict[str, Any], model: pv.GenerativeModel, guide: pv.AmortizedGuide, x: Tensor, path: Path
+    ) -> dict[str, Any]:
+        """The row with test log p(x) by importance sampling, read from ``path`` if it was worked out before."""
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if {key: found.get(key) for key in row} == row:
+                return found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # its share is a column
+            marginal = pv.log_marginal(model, guide, x, num_samples=row["samples"], progress=self.settings.workers == 1)
+        row |= {
+            "test_nll": -marginal.mean,
+            "test_nll_stderr": marginal.stderr_data,
+            "test_nll_stderr_monte_carlo": marginal.stderr_monte_carlo,
+            "gain_of_doubling": marginal.gain_of_doubling.mean().item(),
+            "unreliable": marginal.unreliable.double().mean().item(),
+            "test_neg_elbo": -pv.elbo_terms(model, guide, x).elbo.mean().item(),
+            "active_directions": pv.active_directions(guide, x),
+        }
+        write_json(path, row)
+        return row
+
+
+def table(settings: Settings, runs: pd.DataFrame) -> str:
+    """Means over seeds, a row a cell, beside what is published."""
+    rows = []
+    for (posterior, particles), group in runs.groupby(["posterior", "particles"], sort=False):
+        mean, seeds = group.mean(numeric_only=True), group["test_nll"].std() / math.sqrt(len(group))
+        row: dict[str, Any] = {
+            "posterior": posterior,
+            "K": particles,
+            "test −log p(x) (± which images)": f"{mean['test_nll']:.2f} ± {mean['test_nll_stderr']:.2f}",
+            "± seeds": f"{seeds:.2f}" if len(group) > 1 else "",
+            "gain of doubling the draws": f"{mean['gain_of_doubling']:.3f}",
+            "bad k̂": f"{100 * mean['unreliable']:.0f} %",
+            "test −ELBO": f"{mean['test_neg_elbo']:.2f}",
+            "active latents": f"{mean['active_directions']:.0f}",
+            "minutes of training": f"{mean['seconds'] / 60:.1f}",
+        }
+        if settings.as_published:
+            published = PUBLISHED.get(int(mean["particles"])) if posterior == "diagonal" else None
+            row["published"] = "" if published is None else f"{published:.2f}"
+            row["ours less published"] = "" if published is None else f"{mean['test_nll'] - published:+.2f}"
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows))
+
+
+def check(settings: Settings) -> None:
+    """Raise a ValueError for what cannot be run, before anything is trained or written."""
+    cli.pick("--dataset", [settings.dataset], IMAGES)
+    cli.pick("--binarization", [settings.binarization], dict.fromkeys(("dynamic", "static")))
+    cli.pick("--posteriors", settings.posteriors, POSTERIORS)
+    cli.pick("--estimator", [settings.estimator], MANY_SAMPLES)
+    cli.pick("--schedule", [settings.schedule], RATES)
+    cli.pick("--engine", [settings.engine], dict.fromkeys(ENGINES))
+    check_learning_rate(settings.learning_rate)
+    for option in ("latent_dim", "seeds", "epochs", "batch_size", "samples", "checkpoint_every", "workers"):
+        if getattr(settings, option) < 1:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
+    if any(num is not None and num < 2 for num in (settings.num_train, settings.num_test)):
+        raise ValueError("--num-train and --num-test must be at least 2")
+    for option in ("hidden", "particles", "posteriors"):
+        values = getattr(settings, option)
+        if not values or (option != "hidden" and len(set(values)) < len(values)):
+            raise ValueError(f"--{option} needs at least one, and none twice, not {values}")
+        if option != "posteriors" and min(values) < 1:
+            raise ValueError(f"--{option} must be positive, not {values}")
+    if settings.device != "cpu" and settings.workers > 1:
+        raise ValueError("processes would share the device; give --workers 1")
+
+
+def keep_config(settings: Settings, out: Path) -> None:
+    """Write what the folder's runs depend on, or raise a ValueError if it holds others."""
+    path = out / "config.json"
+    config = {name: getattr(settings, name) for name in OF_A_TRAINING} | {"hidden": list(settings.hidden)}
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else config
+    for name, value in config.items():
+        if found.get(name) != value:
+            raise ValueError(f"--out {out} holds runs with {name} {found.get(name)}, not {value}; give another folder")
+    write_json(path, config)
+
+
+def main(settings: Settings) -> None:
+    """Train what is not there yet, evaluate it, print the table and write it."""
+    check(settings)
+    images = IMAGES[settings.dataset](settings.binarization)  # a file that is missing or damaged is found at once
+    out = make_folder(settings.out or Path("runs") / f"image-likelihood-{time.strftime('%Y%m%d-%H%M%S')}")
+    keep_config(settings, out)
+    torch.set_num_threads(1)
+    jobs = [
+        Run(settings, out, posterior, particles, seed)
+        for posterior in settings.posteriors
+        for particles in settings.particles
+        for seed in range(settings.seeds)
+    ]
+    runs = pd.DataFrame(in_processes(jobs, settings.workers, "runs"))
+    write_table(out / "runs.csv", runs)
+    num_train = len(images.train) + settings.all_training_images * len(images.validation)
+    num_train, num_test = min(num_train, settings.num_train or num_train), runs["test_images"].iloc[0]
+    text = (
+        f"{num_train} training and {num_test} test images, {settings.epochs} epochs, batch {settings.batch_size}, "
+        f"{settings.schedule} rate from {settings.learning_rate:g}, {settings.seeds} seed(s); d = "
+        f"{settings.latent_dim}, hidden {settings.hidden}. −log p(x) in nats per image from {settings.samples} draws, "
+        f"an upper bound in expectation.\n\n{table(settings, runs)}"
+    )
+    if settings.as_published:
+        text += (
+            "\n\nPublished: Burda et al. (2016), diagonal posterior, tanh units, 3,280 epochs, batch 20, all 60,000 "
+            "training images, 5,000 draws; reproductions differ by up to a nat."
+        )
+    section = f"{settings.dataset}, {settings.binarization}, {settings.epochs} epochs"
+    page.tell("image_likelihood", section, text, {}, settings.publish)
+    print(f"results: {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Settings)
