@@ -47,7 +47,7 @@ def test_synthetic(tmp_path, dataset):
         (["--estimators", "exact"], "--estimators: unknown name 'exact' (known are monte-carlo, analytic"),
         (["--epochs", "many"], "--epochs"),
         (["--epochs", "0"], "epochs must be a positive integer, not 0"),
-        (["--noise", "-1"], "scale must be 'shared' or a positive number, not -1.0"),
+        (["--noise", "-1"], "scale must be 'shared', 'per-dimension', 'per-datum' or a positive number, not -1.0"),
         (["--seed", "3"], "--seed"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--out", "README.md"], "--out README.md already holds files"),
@@ -251,7 +251,8 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
 
 def test_an_interrupt_ends_all_processes_quietly(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.synthetic", "--epochs", "500", "--workers", "2", "--out", tmp_path / "out"],
+        [sys.executable, "-m", "experiments.synthetic", "--epochs", "500", "--workers", "2", "--out", tmp_path / "out",
+         "--engine", "eager"],  # a compiler at work would hold the pipes open until it is done
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         # a shell starts what runs in its background with interrupts ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -76,10 +76,12 @@ def main(settings: Settings) -> None:
     write_table(out / "runs.csv", runs)
     write_figure(out / "families.png", study.picture(settings, runs))
     num_train, num_test = len(data.train[: settings.num_train]), len(data.test[: settings.num_test])
+    rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
+    if len(settings.learning_rates) > 1:
+        rates = f"the best of {rates} by validation at the first seed"
     text = (
         f"{num_train} training images, {len(data.validation)} that validate, {num_test} test images; at most "
-        f"{settings.num_epochs} epochs, batch {settings.batch_size}, {settings.schedule} rate, the best of "
-        f"{', '.join(f'{rate:g}' for rate in settings.learning_rates)} by validation at the first seed; "
+        f"{settings.num_epochs} epochs, batch {settings.batch_size}, {settings.schedule} learning rate, {rates}; "
         f"{settings.seeds} seed(s), ± standard errors over them. Losses in nats per datum; importance sampling with "
         f"{settings.samples} draws (bad k̂: share of images for which it may be far off)."
     )
