@@ -1,5 +1,6 @@
 """The runs of a comparison: one cell trained and evaluated, here or in processes of their own."""
 
+import copy
 import hashlib
 import json
 import math
@@ -17,22 +18,29 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, log_marginal
+from pyrovae.datasets import SyntheticDataset
+from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, inference_gaps, log_marginal
+from pyrovae.evaluation.marginal import LogMarginal
+from pyrovae.evaluation.terms import ELBOTerms
 from pyrovae.exact import LinearGaussianVAE
 from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
 from pyrovae.linear_start import start_as_linear
-from pyrovae.nn import MLP, Skip
-from pyrovae.posteriors import Posterior
-from pyrovae.report import write_run, write_run_pictures
+from pyrovae.nn import MLP, ImputeMissing, Skip
+from pyrovae.posteriors import FullCovariancePosterior, Posterior
+from pyrovae.prepared import Data
+from pyrovae.report import write_run, write_run_pictures, write_table
 from pyrovae.training import EpochRecord, Replica, Settings, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+GAP_STEPS = 400
+"""Steps that a datum's own q is fitted with at most, and as many whose parameters are averaged."""
 
 PosteriorFactory = Callable[[int, int], Posterior]
 LikelihoodFactory = Callable[[int, int], Likelihood]
@@ -55,29 +63,7 @@ _MEASURES = (
     "test_effective_sample_size",
     "active_directions",
 )
-
-
-@dataclass(frozen=True)
-class Data:
-    """Training and test data (num, n), with their distribution where it is known.
-
-    Attributes:
-        name: of the data set.
-        train: what is trained on, preprocessed.
-        test: what is reported of, preprocessed.
-        truth: the data's distribution.
-        validation: what chooses the best epoch and the learning rate, preprocessed.
-        preprocessing: the fitted step that made these of the original data.
-        log_jacobian: of that step at each test datum, shape (num,): its density's share; None where it has none.
-    """
-
-    name: str
-    train: Tensor
-    test: Tensor
-    truth: SyntheticDataset | None = None
-    validation: Tensor | None = None
-    preprocessing: Preprocessing | None = None
-    log_jacobian: Tensor | None = None
+_GAPS = ("approximation_gap", "approximation_gap_stderr", "amortization_gap", "amortization_gap_stderr")
 
 
 @dataclass(frozen=True)
@@ -120,6 +106,13 @@ class Plan:
     pictures: bool = True
     linear: Mapping[int, LinearGaussianVAE] | None = None
     """By latent dimension, the linear model to start as; None to start from random weights."""
+    model: GenerativeModel | None = None
+    """Of which guides alone are trained; None to train a model with each."""
+    missing: bool = False
+    """Whether NaN is a value that was not observed."""
+    gap_data: int = 0
+    """Test data whose log p(x) − ELBO is split in the runs of ``gap_seed``."""
+    gap_seed: int = 0
 
     def rate(self, cell: Cell) -> float:
         """The learning rate of a run."""
@@ -131,6 +124,8 @@ class Plan:
         shared["learning_rate"] = self.rate(cell)
         shared["start"] = "random" if self.linear is None else "linear"
         shared["epochs"] = self.epochs[cell.estimator]
+        if self.gap_data:
+            shared["gap_data"] = self.gap_data
         sizes = {"num_train": len(self.data.train), "num_test": len(self.data.test)}
         return {"dataset": self.data.name, **asdict(cell), **shared, **sizes}
 
@@ -174,7 +169,22 @@ def groups(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     return found
 
 
-Outcome = tuple[Cell, tuple[dict[str, Any], Tensor | None]]
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        metrics: in nats per datum.
+        samples: data drawn from the model, for pictures; None of a run that failed.
+        scores: ``log_prob`` and ``elbo`` of each test datum in nats; None where there are none.
+    """
+
+    metrics: dict[str, Any]
+    samples: Tensor | None = None
+    scores: pd.DataFrame | None = None
+
+
+Outcome = tuple[Cell, Result]
 OnEpoch = Callable[[str, EpochRecord], None]
 """Told the run's folder and the epoch's record."""
 
@@ -192,9 +202,11 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
     elbo = plan.estimators[cells[0].estimator]
     failure = None
     replicas = [Replica(*make_pair(plan, cell), cell.seed) for cell in cells]
+    # a model that is not to change is called as a function: training does not put it into training mode
+    trained = replicas if plan.model is None else [replace(r, model=_called(r.model)) for r in replicas]
     try:
         train_replicas(
-            replicas,
+            trained,
             plan.data.train,
             elbo,
             settings,
@@ -206,9 +218,13 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
     except (ArithmeticError, RuntimeError, MemoryError) as error:  # a part that fails must not take the others along
         failure = error
     return [
-        (cell, finish(plan, cell, replica, failure or replica.error, len(cells)))
-        for cell, replica in zip(cells, replicas, strict=True)
+        (cell, finish(plan, cell, replace(run, model=replica.model), failure or run.error, len(cells)))
+        for cell, replica, run in zip(cells, replicas, trained, strict=True)
     ]
+
+
+def _called(model: Any) -> Any:
+    return lambda x: model(x)
 
 
 def finished(plan: Plan, cell: Cell) -> Outcome | None:
@@ -219,13 +235,15 @@ def finished(plan: Plan, cell: Cell) -> Outcome | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        scores = pd.read_csv(folder / "scores.csv")
         model, _ = load(folder / "model.safetensors")
     except (OSError, ValueError):
         return None
     wanted = json.loads(json.dumps(description(plan, cell, *make_pair(plan, cell))))
     if {key: config.get(key) for key in wanted} != wanted or metrics["note"].startswith("failed"):
         return None
-    return cell, ({k: math.nan if v is None else v for k, v in metrics.items()}, draw_samples(model, cell))
+    metrics = {k: math.nan if v is None else v for k, v in metrics.items()}
+    return cell, Result(metrics, draw_samples(model, cell), scores)
 
 
 def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, Any]:
@@ -239,10 +257,14 @@ def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortized
         "log_marginal_samples": plan.log_marginal_samples,
         "data_sha256": [
             hashlib.sha256(x.numpy().tobytes()).hexdigest()
-            for x in (plan.data.train, plan.data.test, plan.data.validation)
+            for x in (plan.data.train, plan.data.test, plan.data.validation, *_frozen_values(plan))
             if x is not None
         ],
     }
+
+
+def _frozen_values(plan: Plan) -> list[Tensor]:
+    return [] if plan.model is None else list(plan.model.state_dict().values())
 
 
 def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
@@ -257,24 +279,28 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
         n, d = plan.data.train.shape[-1], cell.latent_dim
+        if plan.model is not None:
+            own = MLP(n, *plan.hidden)
+            guide = AmortizedGuide(own, plan.posteriors[cell.posterior](own.out_features, d))
+            return copy.deepcopy(plan.model), guide
 
         def network(*sizes: int) -> MLP | Skip:
             return MLP(*sizes) if plan.linear is None else Skip(MLP(*sizes), d)
 
         # made in the order of a program's modules, in which replicas start anew
         decoder = network(d, *reversed(plan.hidden))
-        model = GenerativeModel(decoder, plan.likelihoods[cell.likelihood](decoder.out_features, n), d)
+        likelihood = plan.likelihoods[cell.likelihood](decoder.out_features, n)
+        model = GenerativeModel(decoder, likelihood, d, missing=plan.missing)
         encoder = network(n, *plan.hidden)
-        guide = AmortizedGuide(encoder, plan.posteriors[cell.posterior](encoder.out_features, d))
+        posterior = plan.posteriors[cell.posterior](encoder.out_features, d)
+        guide = AmortizedGuide(ImputeMissing(encoder) if plan.missing else encoder, posterior)
         if plan.linear is not None:
             start_as_linear(model, guide, plan.linear[d])
         return model, guide
 
 
-def finish(
-    plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, together: int
-) -> tuple[dict[str, Any], Tensor | None]:
-    """Evaluate a trained run, and write its folder if the plan has one; return metrics and drawn data.
+def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, together: int) -> Result:
+    """Evaluate a trained run, and write its folder if the plan has one.
 
     Of the seconds of runs trained ``together`` in one program, each has its share.
     """
@@ -284,19 +310,24 @@ def finish(
     assert isinstance(guide, AmortizedGuide)
     measures = _MEASURES if truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
     measures = measures if data.validation is None else (*measures, "validation_neg_elbo")
+    measures = (*measures, *_GAPS) if plan.gap_data else measures
     metrics: dict[str, Any] = {
         **plan.settings(cell),
         "engine": history.engine,
         "note": "",
         **dict.fromkeys(measures, math.nan),
     }
-    samples = None
+    samples, scores = None, None
     if failure is not None:
         metrics["note"] = f"failed: {' '.join(str(failure).split())}"
     else:
         seconds = history.seconds / (1 if history.engine == "eager" else together)
         metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
-        metrics |= evaluate(model, guide, test, truth, plan.log_marginal_samples, data.log_jacobian)
+        terms, marginal = score(model, guide, test, plan.log_marginal_samples, data.log_jacobian)
+        metrics |= _measures(model, guide, test, truth, terms, marginal)
+        scores = pd.DataFrame({"log_prob": marginal.per_datum.numpy(), "elbo": terms.elbo.numpy()})
+        if plan.gap_data and cell.seed == plan.gap_seed:
+            metrics |= _gaps(plan, cell, model, guide)
         if data.validation is not None:
             metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
         if data.preprocessing is not None and not data.preprocessing.comparable:
@@ -305,14 +336,17 @@ def finish(
             metrics["note"] = ", ".join(
                 filter(None, ["not comparable: preprocessing loses dimensions", metrics["note"]])
             )
+            scores *= math.nan
         samples = draw_samples(model, cell)
     if plan.out is not None:
         config = description(plan, cell, model, guide)
         folder = plan.out / cell.folder
         write_run(folder, config, metrics, history, model, guide, data.preprocessing)
+        if scores is not None:
+            write_table(folder / "scores.csv", scores.rename_axis("row").reset_index())
         if plan.pictures:
             write_run_pictures(folder, history, model, guide, test, truth)
-    return metrics, samples
+    return Result(metrics, samples, scores)
 
 
 def evaluate(
@@ -327,13 +361,31 @@ def evaluate(
 
     ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
     """
+    terms, marginal = score(model, guide, test, log_marginal_samples, log_jacobian)
+    return _measures(model, guide, test, truth, terms, marginal)
+
+
+def score(
+    model: GenerativeModel, guide: AmortizedGuide, test: Tensor, num_samples: int, log_jacobian: Tensor | None = None
+) -> tuple[ELBOTerms, LogMarginal]:
+    """The ELBO's terms and log p(x) of each test datum, in nats; ``log_jacobian`` as in :func:`evaluate`."""
     of_original = 0.0 if log_jacobian is None else log_jacobian
     terms = elbo_terms(model, guide, test)
     terms = replace(terms, reconstruction=terms.reconstruction + of_original)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
-        marginal = log_marginal(model, guide, test, num_samples=log_marginal_samples)
-    marginal = replace(marginal, per_datum=marginal.per_datum + of_original)
+        marginal = log_marginal(model, guide, test, num_samples=num_samples)
+    return terms, replace(marginal, per_datum=marginal.per_datum + of_original)
+
+
+def _measures(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+    terms: ELBOTerms,
+    marginal: LogMarginal,
+) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "test_neg_elbo": -terms.elbo.mean().item(),
         "test_neg_elbo_stderr": _stderr(terms.elbo),
@@ -363,6 +415,28 @@ def evaluate(
         if found < len(shares):
             notes.append(f"{len(shares) - found} of {len(shares)} modes dropped")
     return metrics | {"note": ", ".join(notes)}
+
+
+def _gaps(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, float]:
+    """Log p(x) − ELBO of some test data, split into what the family and what the encoder costs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimateWarning)
+        found = inference_gaps(
+            model,
+            guide,
+            plan.data.test[: plan.gap_data],
+            {cell.posterior: plan.posteriors[cell.posterior], "": FullCovariancePosterior},  # log p(x) is by the better
+            num_particles=4,
+            max_steps=GAP_STEPS,
+            num_samples=300,
+            seed=cell.seed,
+        )[cell.posterior]
+    gaps = {"approximation_gap": found.approximation, "amortization_gap": found.amortization}
+    metrics: dict[str, float] = {}
+    for name, gap in gaps.items():
+        assert gap is not None  # the guide's own family
+        metrics |= {name: gap.mean, f"{name}_stderr": gap.stderr}
+    return metrics
 
 
 def _stderr(values: Tensor) -> float:

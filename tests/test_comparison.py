@@ -50,7 +50,7 @@ def test_what_a_run_writes(written):
     folder = out / "diagonal-analytic-gaussian-d2-seed1"
     names = {p.name for p in folder.iterdir()}
     assert names == {
-        "config.json", "metrics.json", "history.csv", "model.safetensors", "model.json",
+        "config.json", "metrics.json", "history.csv", "scores.csv", "model.safetensors", "model.json",
         "loss.png", "samples.png", "reconstructions.png", "latent.png", "conditional.png",
     }  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
@@ -67,7 +67,7 @@ def test_what_a_run_writes(written):
     again = evaluate(model, guide, dataset.sample(300, generator), dataset)
     assert again["test_neg_elbo"] == pytest.approx(metrics["test_neg_elbo"], rel=1e-6)
     assert {p.name for p in out.iterdir() if p.is_file()} == {
-        "runs.csv", "comparison.csv", "comparison.md", "comparison.png", "samples.png",
+        "runs.csv", "comparison.csv", "comparison.md", "recommendation.json", "comparison.png", "samples.png",
     }  # fmt: skip
 
 

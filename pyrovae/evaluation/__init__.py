@@ -8,11 +8,12 @@ from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps, r
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
 from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
 from pyrovae.evaluation.per_datum import PerDatumGuide
-from pyrovae.evaluation.recommendation import Recommendation, recommend
+from pyrovae.evaluation.recommendation import THRESHOLD, Recommendation, recommend
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
+    "THRESHOLD",
     "Baseline",
     "CollapseReport",
     "ELBOTerms",

@@ -1,5 +1,6 @@
 """Which of several models to take, from log p(x) of the same test data over the same seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 THRESHOLD = 0.1
 """Nats per datum below which a gain is not worth a more complex model."""
+
+_AT_ONCE = 2**23
+"""Numbers of a bootstrap that are drawn together."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,12 +28,14 @@ class Recommendation:
         text: the reasons, in a few sentences.
         gains: one row a model: ``log_prob``, its mean in nats per datum, and ``gain`` over the simplest, between
             ``low`` and ``high``.
+        beaten_by: the best of the baselines that are better than every model; empty if none is.
     """
 
     choice: str
     verdict: str
     text: str
     gains: pd.DataFrame
+    beaten_by: str = ""
 
     def __repr__(self) -> str:
         return f"Recommendation({self.choice!r}, {self.verdict}: {self.text})"
@@ -113,9 +119,18 @@ def recommend(
     verdict = "better" if choice != simplest else "no difference" if worst_case <= threshold else "undecided"
     text = _text(verdict, choice, names, best, bootstrap, tail, threshold, level, shape)
     text += _about_baselines(list(fixed), choice, bootstrap, tail, threshold)
+    winners = [name for name in fixed if all(better(name, over) for over in trained)]
+    beaten_by = max(winners, key=lambda name: fixed[name].mean(), default="")
+    if beaten_by:
+        gain, low, high = bootstrap.gain(beaten_by, best, tail)
+        text = (
+            f"{beaten_by[0].upper()}{beaten_by[1:]}, a linear model, is better than every model here, by {gain:.2f} "
+            f"nats per datum (between {low:.2f} and {high:.2f}) over the best of them: use it, or train longer. Of the "
+            f"models: {text[0].lower()}{text[1:]}"
+        )
     if failed:
         text += f" Failed, and left out: {', '.join(failed)}."
-    return Recommendation(choice, verdict, text, gains)
+    return Recommendation(choice, verdict, text, gains, beaten_by)
 
 
 class _Bootstrap:
@@ -125,13 +140,14 @@ class _Bootstrap:
         rng = np.random.default_rng(seed)
         num_seeds, num = next(iter(values.values())).shape
         seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), num_resamples) / num_seeds
-        data = rng.multinomial(num, np.full(num, 1 / num), num_resamples) / num
         self._mean = {name: v.mean() for name, v in values.items()}
         stretch = np.sqrt(num_seeds / (num_seeds - 1)) - 1
-        self._drawn = {}
-        for name, v in values.items():
-            stretched = v + stretch * (v.mean(1, keepdims=True) - v.mean())
-            self._drawn[name] = np.einsum("bs,bs->b", seeds, data @ stretched.T)
+        stretched = np.stack([v + stretch * (v.mean(1, keepdims=True) - v.mean()) for v in values.values()])
+        means = []
+        for rows in np.array_split(seeds, math.ceil(num_resamples * num / _AT_ONCE)):  # bounds the memory
+            data = rng.multinomial(num, np.full(num, 1 / num), len(rows)) / num
+            means.append(np.einsum("bs,bn,msn->mb", rows, data, stretched, optimize=True))
+        self._drawn = dict(zip(values, np.concatenate(means, axis=1), strict=True))
 
     def gain(self, name: str, over: str, tail: float) -> tuple[float, float, float]:
         """Mean gain of a model over another, and the interval that leaves ``tail`` on either side."""
