@@ -2,11 +2,9 @@
 
 import base64
 import io
-import math
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +12,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from pyrovae import plotting
+from pyrovae.advice import models_of
 from pyrovae.atomic import write_text
 from pyrovae.datasets import Standardize
 from pyrovae.elbo import ESTIMATORS, audit
 from pyrovae.report import versions
 from pyrovae.runs import Cell
 from pyrovae.scores import TrainedModel
-from pyrovae.studies import Study, StudyResult, cells_of, name_of
+from pyrovae.studies import StudyResult, shown
+from pyrovae.study_settings import Study, cells_of
 
 
 def write_report(result: StudyResult, folder: str | Path) -> Path:
@@ -37,9 +37,10 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         title=f"Which VAE for {result.data.name}?",
         choice=advice.choice,
         verdict=advice.verdict,
-        text=f"{advice.text} {result.caution}",
+        text=" ".join(filter(None, [advice.text, result.caution, result.left_out])),
         data=_about(result),
-        rows=[_row(row) for row in result.table.to_dict("records")],
+        rows=shown(result.table).to_dict("records"),
+        gap_data=int(result.runs.get("gap_data", pd.Series([0])).iloc[0]),
         pictures=[
             {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
         ],
@@ -63,7 +64,9 @@ def command_of(study: Study, epochs: int) -> str:
     for option, value in asdict(study).items():
         if option in ("posteriors", "likelihoods", "estimators"):
             parts += [f"--{option}", *value]
-        elif option in ("latent_dim", "seeds", "threshold", "channels") and value is not None:
+        elif option == "budget":
+            parts += ["--budget", f"{value:g}s"]
+        elif option in ("latent_dim", "seeds", "threshold", "channels", "missing") and value is not None:
             parts += [f"--{option.replace('_', '-')}", str(value)]
     return shlex.join([*parts, "--epochs", str(epochs)])
 
@@ -78,25 +81,6 @@ def _about(result: StudyResult) -> list[tuple[str, str]]:
         ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds"),
         ("took", f"{result.seconds:.0f} s"),
     ]
-
-
-def _row(row: dict[Any, Any]) -> dict[str, str]:
-    def number(name: str, form: str) -> str:
-        value = row[name]
-        return "" if not isinstance(value, float) or math.isnan(value) else format(value, form)
-
-    low, high = number("low", "+.2f"), number("high", "+.2f")
-    first = row["low"] == row["high"] == 0
-    return {
-        "model": row["model"],
-        "log_prob": number("log_prob", ".2f"),
-        "gain": "" if first else number("gain", "+.2f"),
-        "between": "" if first or not low else f"{low} … {high}",
-        "active": number("active_directions", ".1f"),
-        "bad": number("bad_pareto_k", ".0%"),
-        "seconds": number("seconds", ".1f"),
-        "note": row["note"],
-    }
 
 
 def _pictures(result: StudyResult, folder: Path) -> dict[str, Figure]:
@@ -124,7 +108,7 @@ def _losses(result: StudyResult, folder: Path) -> Figure:
     fig.set_size_inches(7, 4)
     ax = axes[0, 0]
     styles = ("-", "--", ":", "-.")
-    for k, cell in enumerate(cells_of(result.study)):
+    for k, (name, (cell,)) in enumerate(models_of(cells_of(result.study)).items()):
         curves = []
         for seed in sorted(result.runs["seed"].unique()):
             history = _folder(folder, cell, int(seed)) / "history.csv"
@@ -133,16 +117,16 @@ def _losses(result: StudyResult, folder: Path) -> Figure:
                 curves.append(frame["validation_loss"].to_numpy())
         if curves:
             color, style = plotting.COLORS[k % len(plotting.COLORS)], styles[k % len(styles)]
-            label = name_of(result.study, cell)
-            ax.plot(np.arange(1, result.epochs + 1), np.mean(curves, axis=0), style, color=color, label=label)
+            ax.plot(np.arange(1, result.epochs + 1), np.mean(curves, axis=0), style, color=color, label=name)
     ax.set(xlabel="epoch", ylabel="−ELBO of standardised data, nats", yscale="symlog")
     ax.legend(fontsize=8)
     return fig
 
 
 def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
-    models = result.table.iloc[: len(cells_of(result.study))]
-    cell = cells_of(result.study)[int(np.nanargmax(models["log_prob"].to_numpy(dtype=float)))]
+    models = models_of(cells_of(result.study))
+    own = result.table[result.table["model"].isin(models)].set_index("model")["log_prob"]
+    (cell,) = models[str(own.idxmax())]
     fig, axes = plotting.figure(1, size=5.0)
     fig.set_size_inches(7, 4)
     path = _folder(folder, cell, 0)
@@ -160,7 +144,7 @@ def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
 
 def _audits(result: StudyResult, folder: Path) -> list[str]:
     lines = []
-    for cell in cells_of(result.study):
+    for name, (cell,) in models_of(cells_of(result.study)).items():
         path = _folder(folder, cell, 0)
         if (path / "model.safetensors").is_file():
             trained = TrainedModel.load(path)
@@ -169,7 +153,7 @@ def _audits(result: StudyResult, folder: Path) -> list[str]:
             line = audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line.removesuffix(
                 " before training"
             )
-            lines.append(f"{name_of(result.study, cell)}: {line}")
+            lines.append(f"{name}: {line}")
     return lines
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pyrovae.atomic import make_folder, write_json
-from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_spectra, split_randomly
+from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data, split_randomly
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
@@ -72,7 +72,7 @@ class Project:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be read; says where and how to mend it.
         """
-        return read_spectra(self.data, self.channels, missing=self.missing)
+        return read_data(self.data, self.channels, missing=self.missing)
 
     def make_pair(self, n: int) -> tuple[GenerativeModel, AmortizedGuide]:
         """A fresh model of data with n channels, and its guide, initialised under the seed."""

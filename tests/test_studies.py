@@ -15,7 +15,8 @@ from pyrovae.atomic import held
 from pyrovae.commands import main
 from pyrovae.commands.compare import seconds_of
 from pyrovae.html import command_of, write_report
-from pyrovae.studies import Study, compare_file, load_study
+from pyrovae.studies import compare_file
+from pyrovae.study_settings import Study, load_study
 
 STUDY = Study(None, posteriors=("diagonal", "full-covariance"), seeds=2, epochs=20, hidden=(32,), samples=50)
 

@@ -9,7 +9,7 @@ import tyro
 from torch import Tensor
 
 from pyrovae.atomic import make_folder
-from pyrovae.datasets import read_spectra
+from pyrovae.datasets import read_data
 from pyrovae.scores import TrainedModel, write_rows
 
 Summary = dict[str, Any]
@@ -55,4 +55,4 @@ class OnData(OnAModel):
 
     def read(self) -> Tensor:
         """The data (num, n)."""
-        return read_spectra(self.data, self.channels, missing=self.missing).x
+        return read_data(self.data, self.channels, missing=self.missing).x

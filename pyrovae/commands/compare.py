@@ -11,7 +11,8 @@ import tyro
 from pyrovae.commands.base import Summary
 from pyrovae.html import write_report
 from pyrovae.report import markdown_table
-from pyrovae.studies import Study, compare_file
+from pyrovae.studies import compare_file, shown
+from pyrovae.study_settings import Study
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Compare:
     """Which posterior and likelihood should a VAE of these data use? Trains them all and recommends one."""
 
     data: Annotated[Path | None, tyro.conf.Positional] = None
-    """CSV, TSV (also gzipped), .npy, .npz or .parquet, one datum a row."""
+    """CSV, TSV (also gzipped), .npy, .npz or .parquet, one datum a row; or images in an IDX file such as MNIST's."""
     demo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take simulated spectra with correlated noise, and at most two minutes."""
     posteriors: tuple[str, ...] = Study.posteriors
@@ -40,6 +41,8 @@ class Compare:
     """Nats per datum below which there is no difference."""
     channels: str | None = None
     """Prefix of the columns that are channels, where they are not found by themselves."""
+    missing: str = Study.missing
+    """What a missing value is: error, or mask for one that was not observed."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -60,6 +63,7 @@ class Compare:
             budget=min(seconds_of(self.budget), 120.0 if self.demo else float("inf")),
             threshold=self.threshold,
             channels=self.channels,
+            missing=self.missing,
         )
         name = "demo" if self.data is None else self.data.stem
         return run(study, self.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", not self.json)
@@ -69,15 +73,17 @@ def run(study: Study, out: Path, progress: bool) -> Summary:
     """Run a study and say what came of it."""
     found = compare_file(study, out, progress=progress)
     advice, report = found.recommendation, write_report(found, out)
+    said = " ".join(filter(None, [advice.text, found.caution, found.left_out]))
     return {
         "choice": advice.choice,
         "verdict": advice.verdict,
         "recommendation": advice.text,
+        "beaten_by": advice.beaten_by,
         "caution": found.caution,
         "epochs": found.epochs,
         "seconds": round(found.seconds, 1),
         "report": str(report),
-        "text": f"{markdown_table(found.table)}\n\n{advice.text} {found.caution}\n\nreport: {report}",
+        "text": f"{markdown_table(shown(found.table))}\n\n{said}\n\nreport: {report}",
     }
 
 

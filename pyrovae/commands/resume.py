@@ -10,7 +10,7 @@ from pyrovae.commands import compare
 from pyrovae.commands.base import Summary
 from pyrovae.commands.fit import train
 from pyrovae.projects import load_project
-from pyrovae.studies import load_study
+from pyrovae.study_settings import load_study
 
 
 @dataclass
