@@ -4,12 +4,16 @@ import base64
 import io
 import shlex
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from pyrovae import plotting
 from pyrovae.advice import models_of
@@ -45,11 +49,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
             {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
         ],
         audits=_audits(result, folder),
-        settings=[
-            (k, ", ".join(map(str, v)) if isinstance(v, tuple) else v)
-            for k, v in asdict(study).items()
-            if v is not None
-        ],
+        settings=[(k, _text(k, v)) for k, v in asdict(study).items() if v is not None],
         versions=versions().items(),
         command=command_of(study, result.epochs),
     )
@@ -71,14 +71,21 @@ def command_of(study: Study, epochs: int) -> str:
     return shlex.join([*parts, "--epochs", str(epochs)])
 
 
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g} s" if name == "budget" else str(value)
+
+
 def _about(result: StudyResult) -> list[tuple[str, str]]:
     data = result.data
     unit = f" {data.unit}" if data.unit else ""
+    start = "from probabilistic PCA" if result.study.start == "linear" else "from random weights"
     return [
         ("name", data.name),
         ("size", f"{len(data)} data of {data.x.shape[1]} channels, {data.axis[0]:g} to {data.axis[-1]:g}{unit}"),
         ("split", "70 % for training, 15 % to choose epochs, 15 % for what is reported, at random"),
-        ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds"),
+        ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds, {start}"),
         ("took", f"{result.seconds:.0f} s"),
     ]
 
@@ -86,40 +93,48 @@ def _about(result: StudyResult) -> list[tuple[str, str]]:
 def _pictures(result: StudyResult, folder: Path) -> dict[str, Figure]:
     return {
         "Gain in log p(x) over the first model, nats per datum, with its interval.": _gains(result.table),
-        "Validation loss of each model by epoch, the seeds' mean.": _losses(result, folder),
+        "Validation loss (−ELBO) by epoch, the seeds' mean, above the lowest of all.": _losses(result, folder),
         "Test data, and what the model of the largest log p(x) makes of them.": _examples(result, folder),
     }
 
 
+def _axes(height: float) -> tuple[Figure, Axes]:
+    """A picture whose letters are still read on a telephone."""
+    fig, axes = plotting.figure(1)
+    fig.set_size_inches(5.4, height)
+    axes[0, 0].spines[["top", "right"]].set_visible(False)
+    return fig, axes[0, 0]
+
+
 def _gains(table: pd.DataFrame) -> Figure:
     rows = table.dropna(subset=["gain"]).iloc[::-1]
-    fig, axes = plotting.figure(1, size=5.0)
-    fig.set_size_inches(7, 1 + 0.45 * len(rows))
-    ax, places = axes[0, 0], np.arange(len(rows))
+    fig, ax = _axes(1 + 0.4 * len(rows))
+    places = np.arange(len(rows))
     errors = np.stack([rows["gain"] - rows["low"], rows["high"] - rows["gain"]]).clip(min=0)
     ax.errorbar(rows["gain"], places, xerr=errors, fmt="o", color=plotting.COLORS[0], capsize=3)
     ax.axvline(0, color=plotting.COLORS[6], linewidth=0.8, linestyle="--")
-    ax.set(xlabel="gain, nats per datum", yticks=places, yticklabels=list(rows["model"]))
+    labels = [name.replace(", ", ",\n", 1) for name in rows["model"]]
+    ax.set(xlabel="gain, nats per datum", yticks=places, yticklabels=labels)
+    ax.tick_params(axis="y", labelsize=9)
     return fig
 
 
 def _losses(result: StudyResult, folder: Path) -> Figure:
-    fig, axes = plotting.figure(1, size=5.0)
-    fig.set_size_inches(7, 4)
-    ax = axes[0, 0]
-    styles = ("-", "--", ":", "-.")
-    for k, (name, (cell,)) in enumerate(models_of(cells_of(result.study)).items()):
-        curves = []
-        for seed in sorted(result.runs["seed"].unique()):
-            history = _folder(folder, cell, int(seed)) / "history.csv"
-            frame = pd.read_csv(history) if history.is_file() and history.stat().st_size > 2 else pd.DataFrame()
-            if len(frame) == result.epochs:
-                curves.append(frame["validation_loss"].to_numpy())
-        if curves:
-            color, style = plotting.COLORS[k % len(plotting.COLORS)], styles[k % len(styles)]
-            ax.plot(np.arange(1, result.epochs + 1), np.mean(curves, axis=0), style, color=color, label=name)
-    ax.set(xlabel="epoch", ylabel="−ELBO of standardised data, nats", yscale="symlog")
-    ax.legend(fontsize=8)
+    fig, ax = _axes(3.6)
+    curves: dict[str, NDArray[np.float64]] = {}
+    for name, (cell,) in models_of(cells_of(result.study)).items():
+        paths = [_folder(folder, cell, int(seed)) / "history.csv" for seed in sorted(result.runs["seed"].unique())]
+        frames = [pd.read_csv(path) for path in paths if path.is_file() and path.stat().st_size > 2]
+        whole = [frame["validation_loss"].to_numpy() for frame in frames if len(frame) == result.epochs]
+        if whole:
+            curves[name] = np.mean(whole, axis=0)
+    lowest = min((curve.min() for curve in curves.values()), default=0.0)
+    for (name, curve), color, style in zip(curves.items(), cycle(plotting.COLORS), cycle(("-", "--", ":", "-."))):
+        ax.plot(np.arange(1, len(curve) + 1), curve - lowest, style, color=color, label=name)
+    ax.set(xlabel="epoch", ylabel="nats above the lowest")
+    ax.set_yscale("symlog", linthresh=1.0)
+    if curves:
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", fontsize=9, frameon=False)
     return fig
 
 
@@ -127,18 +142,17 @@ def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
     models = models_of(cells_of(result.study))
     own = result.table[result.table["model"].isin(models)].set_index("model")["log_prob"]
     (cell,) = models[str(own.idxmax())]
-    fig, axes = plotting.figure(1, size=5.0)
-    fig.set_size_inches(7, 4)
+    fig, ax = _axes(3.2)
     path = _folder(folder, cell, 0)
     if (path / "model.safetensors").is_file():
         x = result.test[:num]
         made = TrainedModel.load(path).reconstructions(x).drop(columns="row").to_numpy()
         for i in range(len(x)):
             color = plotting.COLORS[i]
-            axes[0, 0].plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
-            axes[0, 0].plot(result.data.axis, made[i], color=color, label="reconstruction" if i == 0 else None)
-        axes[0, 0].set(xlabel=result.data.unit or "channel")
-        axes[0, 0].legend(fontsize=8)
+            ax.plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
+            ax.plot(result.data.axis, made[i], color=color, label="reconstruction" if i == 0 else None)
+        ax.set(xlabel=result.data.unit or "channel")
+        ax.legend(fontsize=9, frameon=False)
     return fig
 
 
@@ -163,5 +177,5 @@ def _folder(folder: Path, cell: Cell, seed: int) -> Path:
 
 def _inline(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode()

@@ -161,7 +161,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "seconds": number("seconds", ".1f"),
         "note": table["note"],
     }
-    return pd.DataFrame(columns)
+    text = pd.DataFrame(columns)
+    return text.loc[:, (text != "").any()]
 
 
 def _plan(

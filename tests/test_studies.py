@@ -1,8 +1,11 @@
 """pyrovae compare: the right answer on simulated spectra, a study gone on with, and its report."""
 
 import dataclasses
+import gzip
 import json
 import re
+import shlex
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,13 +15,15 @@ import torch
 
 from pyrovae import studies
 from pyrovae.atomic import held
+from pyrovae.budgets import Needs, measure
 from pyrovae.commands import main
 from pyrovae.commands.compare import seconds_of
+from pyrovae.datasets import Standardize
 from pyrovae.html import command_of, write_report
-from pyrovae.studies import compare_file
+from pyrovae.studies import compare_file, within
 from pyrovae.study_settings import Study, load_study
 
-STUDY = Study(None, posteriors=("diagonal", "full-covariance"), seeds=2, epochs=20, hidden=(32,), samples=50)
+STUDY = Study(None, posteriors=("full-covariance",), seeds=2, epochs=20, hidden=(32,), samples=50, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +37,22 @@ def test_ar1_noise_is_found(found):
     assert result.recommendation.verdict == "better"
     assert "ar1 likelihood" in result.recommendation.choice
     table = result.table.set_index("model")
-    assert table.loc["diagonal posterior, ar1 likelihood", "low"] > 0.1
+    assert table.loc["full-covariance posterior, ar1 likelihood", "low"] > 0.1
     assert list(table.index[-2:]) == ["probabilistic PCA", "factor analysis"]
     assert (table["low"] <= table["gain"]).all()
     assert (table["gain"] <= table["high"]).all()
+    assert result.left_out == ""
+    own = table.iloc[:2]
+    # full covariance holds the posterior of every other family, and there is no encoder that does not cost
+    assert (own["approximation_gap"] < 0.5).all()
+    assert (own["amortization_gap"] > 0).all()
+    assert table.iloc[2:][["approximation_gap", "seconds"]].isna().all(axis=None)
 
 
 def test_a_study_is_gone_on_with(found, tmp_path, monkeypatch):
     result, out = found
     whole = (out / "comparison.csv").read_text()
-    lost = next((out / "runs").glob("full-covariance-*-seed2"))
+    lost = next((out / "runs").glob("*-ar1-*-seed2"))
     (lost / "metrics.json").unlink()  # as if it had been interrupted there
     trained = []
     original = studies.compare
@@ -87,6 +98,8 @@ def test_the_report_stands_alone(found):
     assert not page.open
     assert "script" not in page.tags
     assert len(page.sources) == 3
+    assert 'name="viewport"' in text
+    assert "@media print" in text
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert not re.search(r"https?://|url\(|@import", text)
     for said in (result.recommendation.choice, result.recommendation.verdict, "probabilistic PCA", "torch"):
@@ -98,20 +111,36 @@ def test_the_command_is_the_study(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("pyrovae.commands.compare.run", lambda study, *_: seen.append(study) or {"text": ""})
     study = Study(tmp_path / "my data.csv", likelihoods=("gaussian", "low-rank"), seeds=4, threshold=0.2, latent_dim=3)
-    import shlex
-
+    study = dataclasses.replace(study, budget=90.0, missing="mask")
     main(shlex.split(command_of(study, 7))[1:])
     assert seen == [dataclasses.replace(study, epochs=7)]
 
 
 def test_a_budget_is_turned_into_epochs(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "_seconds_per_epoch", lambda *_: 0.5)
-    study = dataclasses.replace(STUDY, epochs=None, budget=60.0)
+    study = dataclasses.replace(STUDY, epochs=None, seeds=2)
+    # of 60 s each seed's evaluation takes 5, and the gaps 10: 0.65 of the 40 that are left are for training
+    assert within(study, Needs(epoch=0.5, evaluation=5.0, gap=10 / 32), 60.0) == (26, 32)
+    # gaps that take too large a share are left out
+    assert within(study, Needs(epoch=0.5, evaluation=5.0, gap=1.0), 60.0) == (32, 0)
+    assert within(study, Needs(epoch=500.0, evaluation=5.0, gap=1.0), 60.0) == (1, 0)
+    monkeypatch.setattr(studies, "measure", lambda *_, **__: Needs(0.5, 5.0, 10 / 32))
     train = study.read().x
-    assert studies._epochs(study, train, train, tmp_path) == int(0.6 * 60 / (2 * 0.5))
-    monkeypatch.setattr(studies, "_seconds_per_epoch", lambda *_: 50.0)
-    assert studies._epochs(study, train, train, tmp_path) == 36  # fixed when it was begun
-    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 36
+    assert studies._plan(study, {}, (train, train, train), tmp_path, 540.0) == (26, 32)
+    monkeypatch.setattr(studies, "measure", lambda *_, **__: Needs(50.0, 5.0, 10 / 32))
+    assert studies._plan(study, {}, (train, train, train), tmp_path, 0.0) == (26, 32)  # fixed when it was begun
+    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 26
+
+
+def test_what_a_study_takes_is_measured():
+    study = dataclasses.replace(STUDY, likelihoods=("gaussian",))
+    x = study.read().x
+    parts = {**study.parts, "start": "linear", "preprocessing": Standardize("mean")}
+    begin = time.perf_counter()
+    few, many = (measure(parts, x, x[:50], x[:num], 2, 50) for num in (50, 400))
+    took = time.perf_counter() - begin
+    assert 0 < few.epoch < took
+    assert 0 < few.gap < took
+    assert many.evaluation > 2 * few.evaluation  # of 8 times as many data: timings are what they are
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
@@ -146,8 +175,47 @@ def test_no_difference_is_found_where_there_is_none(tmp_path):
     loadings = torch.linalg.qr(torch.randn(6, 2, generator=g))[0] * torch.tensor([2.0, 1.0])
     x = torch.randn(1500, 2, generator=g) @ loadings.T + 0.5 * torch.randn(1500, 6, generator=g)
     np.save(tmp_path / "linear.npy", x.numpy())
-    study = Study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=30, hidden=(32,), learning_rate=4e-3)
+    study = Study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=20, hidden=(32,), budget=1.0)
     advice = compare_file(study, tmp_path / "study", progress=False).recommendation
     assert advice.verdict == "no difference"
     assert advice.choice == "diagonal posterior, gaussian likelihood"
     assert advice.text.startswith("No difference within noise, take diagonal")
+
+
+def test_a_linear_model_that_beats_all_is_said_so(tmp_path):
+    """Noise that differs by channel, and models that have one scale for all: factor analysis is the right model."""
+    g = torch.Generator().manual_seed(0)
+    noise = torch.tensor([0.1, 1.0, 0.1, 1.0, 0.1, 1.0]) * torch.randn(600, 6, generator=g)
+    x = torch.randn(600, 2, generator=g) @ torch.randn(2, 6, generator=g) + noise
+    np.save(tmp_path / "x.npy", x.numpy())
+    study = Study(
+        tmp_path / "x.npy", likelihoods=("gaussian",), epochs=3, seeds=2, hidden=(16,), samples=50, budget=1.0
+    )
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert found.recommendation.beaten_by == "factor analysis"
+    assert found.recommendation.text.startswith("Factor analysis, a linear model, is better than every model here, by ")
+    assert "Of the models: no difference" in found.recommendation.text
+    assert "left out: the budget is too short" in found.left_out
+
+
+def test_missing_values_and_images_are_compared(tmp_path):
+    small = {"likelihoods": ("gaussian",), "epochs": 2, "seeds": 2, "hidden": (8,), "samples": 25, "budget": 1.0}
+    x = STUDY.read().x[:60, :8].clone()
+    x[3, 2] = np.nan
+    np.save(tmp_path / "holes.npy", x.numpy())
+    study = Study(tmp_path / "holes.npy", missing="mask", **small)
+    found = compare_file(study, tmp_path / "a", progress=False)
+    assert (study.start, len(found.table)) == ("random", 2)
+    assert found.table["log_prob"].notna().all()
+    assert "no linear baselines" in found.left_out
+    with pytest.raises(ValueError, match="the value is missing"):
+        compare_file(dataclasses.replace(study, missing="error"), tmp_path / "b", progress=False)
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 4), dtype=np.uint8)
+    images[:, 0, 0] = 0  # a border that never changes
+    content = bytes([0, 0, 8, 3, 0, 0, 0, 60, 0, 0, 0, 3, 0, 0, 0, 4]) + images.tobytes()
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(content))
+    found = compare_file(Study(path, **small), tmp_path / "c", progress=False)
+    assert found.data.axis.tolist() == list(range(1, 12))
+    np.testing.assert_allclose(found.data.x[5], images[5].reshape(-1)[1:] / 255, rtol=1e-6)
+    assert found.table["log_prob"].notna().all()
