@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.atomic import make_folder
+from pyrovae.atomic import held, make_folder
 from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.exact import LinearGaussianVAE
 from pyrovae.likelihoods import GaussianLikelihood
@@ -30,10 +31,9 @@ from pyrovae.runs import (
     Progress,
     finished,
     make_pair,
-    run_here,
-    run_in_processes,
 )
 from pyrovae.training import ENGINES, as_schedule, check_learning_rate
+from pyrovae.workers import run_here, run_in_processes
 
 
 def compare(
@@ -110,7 +110,7 @@ def compare(
         known; ``validation_neg_elbo``, of the preprocessed data; ``note`` says what went wrong, if anything did.
 
     Raises:
-        ValueError: settings or data that cannot be run.
+        ValueError: settings or data that cannot be run, or ``out`` in use.
     """
     named_posteriors = named_parts("posteriors", posteriors)
     named_estimators = named_parts("estimators", estimators)
@@ -197,7 +197,7 @@ def compare(
         if left:
             outcomes.update(runs(plan, left, workers, bar))
 
-    with bar.bar:
+    with bar.bar, nullcontext() if plan.out is None else held(plan.out):
         if tried:
             run(tried)
             best = {
