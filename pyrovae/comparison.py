@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.advice import GIVEN, advise, plain
-from pyrovae.atomic import make_folder, write_json
+from pyrovae.atomic import held, make_folder, write_json
 from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.evaluation import THRESHOLD, Baseline
 from pyrovae.exact import LinearGaussianVAE
@@ -33,11 +34,10 @@ from pyrovae.runs import (
     Result,
     finished,
     make_pair,
-    run_here,
-    run_in_processes,
 )
 from pyrovae.training import ENGINES, as_schedule, check_learning_rate
 from pyrovae.vae import GenerativeModel
+from pyrovae.workers import run_here, run_in_processes
 
 
 def compare(
@@ -131,7 +131,7 @@ def compare(
         ``verdict``, ``text``, and ``gains`` with their intervals, one entry a model, the simplest first.
 
     Raises:
-        ValueError: settings or data that cannot be run.
+        ValueError: settings or data that cannot be run, or ``out`` in use.
     """
     if latent_dims is None:
         latent_dims = (getattr(model, "latent_dim", 2),)
@@ -232,7 +232,7 @@ def compare(
         if left:
             outcomes.update(runs(plan, left, workers, bar))
 
-    with bar.bar:
+    with bar.bar, nullcontext() if plan.out is None else held(plan.out):
         if tried:
             run(tried)
             best = {}

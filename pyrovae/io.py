@@ -1,5 +1,6 @@
 """Saving and loading models: safetensors for the numbers, JSON for the architecture; nothing is executed."""
 
+import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ import safetensors.torch
 import torch
 
 from pyrovae import likelihoods, nn, posteriors, vae
-from pyrovae.atomic import write_bytes, write_json
+from pyrovae.atomic import to_json, write_bytes
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
 from pyrovae.nn import ConfigurableModule
@@ -51,7 +52,9 @@ def save(
         if not isinstance(program, cls):
             raise TypeError(f"the {name} must be of class {cls.__name__}, not {type(program).__name__}")
     programs = {"model": model, "guide": guide}
-    description = {"format": FORMAT} | {name: describe(program, name) for name, program in programs.items()}
+    description: dict[str, Any] = {"format": FORMAT} | {
+        name: describe(program, name) for name, program in programs.items()
+    }
     if preprocessing is not None:
         if not isinstance(preprocessing, Preprocessing):
             raise TypeError(f"preprocessing must be of class Preprocessing, not {type(preprocessing).__name__}")
@@ -61,8 +64,9 @@ def save(
         for name, program in programs.items()
         for key, tensor in program.state_dict().items()
     }
-    write_bytes(path, safetensors.torch.save(tensors))
-    write_json(path.with_suffix(".json"), description)
+    content = safetensors.torch.save(tensors)
+    description["sha256"] = hashlib.sha256(content).hexdigest()
+    write_bytes((path, content), (path.with_suffix(".json"), to_json(description).encode()))
 
 
 def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
@@ -88,7 +92,10 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
             found = description.get("format") if isinstance(description, dict) else None
             raise ValueError(f"its format is {found!r}, this version reads {FORMAT}")
         model, guide = (_build(description[name], known) for name in ("model", "guide"))
-        tensors = safetensors.torch.load_file(path)
+        content = path.read_bytes()
+        if description.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):  # None: of version 0.1
+            raise ValueError(f"it is damaged, or {beside.name} is of another model")
+        tensors = safetensors.torch.load(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         for name, program in (("model", model), ("guide", guide)):
             prefix = f"{name}."

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pyrovae.atomic import make_folder, write_json
+from pyrovae.atomic import held, write_json
 from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data, split_randomly
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.io import save
@@ -119,7 +119,7 @@ def fit_project(
         The metrics, in nats per datum of the original data.
 
     Raises:
-        ValueError: data or settings that cannot be used, or a folder of another project.
+        ValueError: data or settings that cannot be used, or a folder of another project, or one in use.
     """
     spectra = project.read()
     train, validation, test = (spectra.take(part).x for part in split_randomly(len(spectra), seed=project.seed))
@@ -129,39 +129,40 @@ def fit_project(
         step.fit(train)
     trained = TrainedModel(model, guide, step)
     data, held_out = trained.prepare(train), trained.prepare(validation)  # before anything is written
-    folder = make_folder(Path(out))
-    _claim(folder, project)
-    history = fit(
-        model,
-        guide,
-        data,
-        ESTIMATORS[project.estimator](),
-        epochs=project.epochs,
-        batch_size=project.batch_size,
-        learning_rate=project.learning_rate,
-        seed=project.seed,
-        validation=held_out,
-        engine=project.engine,
-        progress=progress,
-        checkpoint=folder / "checkpoints",
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    found = summary_of(trained.scores(test, progress=progress))
-    metrics = {
-        "dataset": spectra.name,
-        "num_train": len(train),
-        "test_neg_elbo": -found["elbo"],
-        "test_kl": found["kl"],
-        "test_log_marginal": found["log_prob"],
-        "test_log_marginal_stderr": found["log_prob_stderr"],
-        "best_epoch": history.best_epoch,
-        "steps": history.steps,
-        "seconds": history.seconds,
-        "engine": history.engine,
-    }
-    write_table(folder / "history.csv", history.to_frame())
-    save(folder / "model.safetensors", model, guide, preprocessing=step)
-    write_json(folder / "metrics.json", metrics)
+    folder = Path(out)
+    with held(folder):
+        _claim(folder, project)
+        history = fit(
+            model,
+            guide,
+            data,
+            ESTIMATORS[project.estimator](),
+            epochs=project.epochs,
+            batch_size=project.batch_size,
+            learning_rate=project.learning_rate,
+            seed=project.seed,
+            validation=held_out,
+            engine=project.engine,
+            progress=progress,
+            checkpoint=folder / "checkpoints",
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        found = summary_of(trained.scores(test, progress=progress))
+        metrics = {
+            "dataset": spectra.name,
+            "num_train": len(train),
+            "test_neg_elbo": -found["elbo"],
+            "test_kl": found["kl"],
+            "test_log_marginal": found["log_prob"],
+            "test_log_marginal_stderr": found["log_prob_stderr"],
+            "best_epoch": history.best_epoch,
+            "steps": history.steps,
+            "seconds": history.seconds,
+            "engine": history.engine,
+        }
+        write_table(folder / "history.csv", history.to_frame())
+        save(folder / "model.safetensors", model, guide, preprocessing=step)
+        write_json(folder / "metrics.json", metrics)
     return metrics
 
 

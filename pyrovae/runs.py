@@ -1,19 +1,12 @@
-"""The runs of a comparison: one cell trained and evaluated, here or in processes of their own."""
+"""The runs of a comparison: one cell trained and evaluated."""
 
 import copy
 import hashlib
 import json
 import math
-import multiprocessing
-import os
 import re
-import signal
-import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +29,7 @@ from pyrovae.nn import MLP, ImputeMissing, Skip
 from pyrovae.posteriors import FullCovariancePosterior, Posterior
 from pyrovae.prepared import Data
 from pyrovae.report import write_run, write_run_pictures, write_table
-from pyrovae.training import EpochRecord, Replica, Settings, train_replicas
+from pyrovae.training import EpochRecord, Replica, Settings, out_of_memory, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 GAP_STEPS = 400
@@ -44,6 +37,9 @@ GAP_STEPS = 400
 
 PosteriorFactory = Callable[[int, int], Posterior]
 LikelihoodFactory = Callable[[int, int], Likelihood]
+
+FAILURES = (ArithmeticError, RuntimeError, MemoryError)
+"""What may go wrong in one run and must not take the others along: NaN, a program's error, a lack of memory."""
 
 _ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")
 _MEASURES = (
@@ -189,6 +185,32 @@ OnEpoch = Callable[[str, EpochRecord], None]
 """Told the run's folder and the epoch's record."""
 
 
+def run_or_fail(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
+    """What :func:`run_group` does; of runs that cannot be made or evaluated, why they failed."""
+    try:
+        return run_group(plan, cells, on_epoch)
+    except FAILURES as error:
+        return failed(plan, cells, reason(error))
+
+
+def reason(error: Exception) -> str:
+    """Why a run failed, in one line."""
+    return out_of_memory(error) or " ".join(str(error).split())
+
+
+def failed(plan: Plan, cells: Sequence[Cell], why: str) -> list[Outcome]:
+    """Runs of which nothing came."""
+    return [(cell, Result(blank(plan, cell) | {"note": f"failed: {why}"})) for cell in cells]
+
+
+def blank(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """A run's metrics before it is evaluated."""
+    measures = _MEASURES if plan.data.truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
+    measures = measures if plan.data.validation is None else (*measures, "validation_neg_elbo")
+    measures = (*measures, *_GAPS) if plan.gap_data else measures
+    return {**plan.settings(cell), "engine": "", "note": "", **dict.fromkeys(measures, math.nan)}
+
+
 def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
     """Train and evaluate runs that differ in their seeds alone, and write their folders if the plan has one."""
     folders = {cell.seed: cell.folder for cell in cells}
@@ -215,8 +237,8 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
             progress=False,
             on_epoch=lambda record: on_epoch(folders[record.seed], record),
         )
-    except (ArithmeticError, RuntimeError, MemoryError) as error:  # a part that fails must not take the others along
-        failure = error
+    except FAILURES as error:
+        failure = error.with_traceback(None)  # it would hold on to the memory
     return [
         (cell, finish(plan, cell, replace(run, model=replica.model), failure or run.error, len(cells)))
         for cell, replica, run in zip(cells, replicas, trained, strict=True)
@@ -308,18 +330,10 @@ def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, 
     model, guide, history = replica.model, replica.guide, replica.history
     assert isinstance(model, GenerativeModel)
     assert isinstance(guide, AmortizedGuide)
-    measures = _MEASURES if truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
-    measures = measures if data.validation is None else (*measures, "validation_neg_elbo")
-    measures = (*measures, *_GAPS) if plan.gap_data else measures
-    metrics: dict[str, Any] = {
-        **plan.settings(cell),
-        "engine": history.engine,
-        "note": "",
-        **dict.fromkeys(measures, math.nan),
-    }
+    metrics = blank(plan, cell) | {"engine": history.engine}
     samples, scores = None, None
     if failure is not None:
-        metrics["note"] = f"failed: {' '.join(str(failure).split())}"
+        metrics["note"] = f"failed: {reason(failure)}"
     else:
         seconds = history.seconds / (1 if history.engine == "eager" else together)
         metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
@@ -344,7 +358,7 @@ def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, 
         write_run(folder, config, metrics, history, model, guide, data.preprocessing)
         if scores is not None:
             write_table(folder / "scores.csv", scores.rename_axis("row").reset_index())
-        if plan.pictures:
+        if plan.pictures and failure is None:
             write_run_pictures(folder, history, model, guide, test, truth)
     return Result(metrics, samples, scores)
 
@@ -441,94 +455,3 @@ def _gaps(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide)
 
 def _stderr(values: Tensor) -> float:
     return (values.std() / math.sqrt(len(values))).item()
-
-
-def run_here(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
-    """Run cells one after the other in this process."""
-    for group in groups(cells, workers):
-        yield from run_group(plan, group, bar.update)
-
-
-def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
-    """Run cells in fresh processes of one thread each, as they come; an interrupt ends them at once."""
-    pieces = groups(cells, workers)
-    context = multiprocessing.get_context("spawn")
-    # One pipe for all: a record is far shorter than what the system writes in one piece.
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        min(workers, len(pieces)), mp_context=context, initializer=_start_worker, initargs=(plan, writer)
-    )
-    try:
-        with _as_children_should_start():
-            pending = {pool.submit(_run_in_worker, group) for group in pieces}
-        while pending:
-            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            while reader.poll():
-                bar.update(*reader.recv())
-            for future in done:
-                pending.remove(future)
-                yield from future.result()
-    except BaseException:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_CHILDREN_START_WITH = {
-    "OMP_NUM_THREADS": "1",
-    # memory that a step frees is kept for the next: a page given back costs a fault when it is needed again
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-}
-
-
-@contextmanager
-def _as_children_should_start() -> Iterator[None]:
-    """Start processes with one thread each that leave Ctrl-C, sent to all of a terminal's processes, to this one."""
-    before = {name: os.environ.get(name) for name in _CHILDREN_START_WITH}
-    os.environ.update(_CHILDREN_START_WITH)  # read by the children's libraries as they start
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-    try:
-        yield
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(plan: Plan, writer: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop_worker)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker.update(plan=plan, writer=writer)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed could not stop its workers, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _run_in_worker(group: list[Cell]) -> list[Outcome]:
-    if _worker.get("stopped"):
-        sys.exit(1)
-    return run_group(_worker["plan"], group, lambda folder, record: _worker["writer"].send((folder, record)))
-
-
-def _stop_worker(*_: object) -> None:
-    """End the current run, temporary files removed, and those that the pool still hands out."""
-    _worker["stopped"] = True
-    sys.exit(1)

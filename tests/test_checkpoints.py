@@ -179,7 +179,7 @@ def test_replicas_go_on_together_or_one_by_one(engine, tmp_path, as_one_graph):
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    with Checkpoints(tmp_path), pytest.raises(ValueError, match="another run is writing its checkpoints to"):
+    with Checkpoints(tmp_path), pytest.raises(ValueError, match="another run is writing to"):
         pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, progress=False, checkpoint=tmp_path)
     pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, progress=False, checkpoint=tmp_path)
 
@@ -212,7 +212,7 @@ def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeyp
         monkeypatch.undo()
     same_bits(whole, part)
     assert steps_in(tmp_path) == [7]
-    assert not list(tmp_path.glob(".checkpoint-*"))
+    assert not list(tmp_path.glob(".partial-*"))
     with Checkpoints(tmp_path) as checkpoints:
         rest = trainer(checkpoints=checkpoints)
         rest.run()

@@ -57,7 +57,7 @@ def test_every_subcommand_as_a_process(spectra, tmp_path):
     assert status == 0
     assert said.count("\n") == 1
     assert np.isfinite(json.loads(said)["test_log_marginal"])
-    names = {"config.json", "checkpoints", "history.csv", "metrics.json", "model.json", "model.safetensors"}
+    names = {".lock", "config.json", "checkpoints", "history.csv", "metrics.json", "model.json", "model.safetensors"}
     assert {path.name for path in out.iterdir()} == names
     for name in ("evaluate", "encode", "reconstruct"):
         status, said, errors = command(name, out, spectra, "--json")

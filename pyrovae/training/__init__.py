@@ -6,6 +6,7 @@ from pyrovae.training.draws import CannotTraceError
 from pyrovae.training.engines import ENGINES
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.loop import fit, train_replicas
+from pyrovae.training.process import out_of_memory
 from pyrovae.training.programs import NonFiniteLossError
 from pyrovae.training.replicas import CannotReplicateError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
@@ -30,6 +31,7 @@ __all__ = [
     "check_learning_rate",
     "fit",
     "linear_warmup",
+    "out_of_memory",
     "reinitialize",
     "train_replicas",
 ]

@@ -8,6 +8,7 @@ import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -15,11 +16,10 @@ from typing import Any, Self
 import numpy as np
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.atomic import make_folder, write_bytes, write_text
+from pyrovae.atomic import held, write_bytes
 from pyrovae.training.batches import Transform
 from pyrovae.training.settings import Settings
 
@@ -36,8 +36,8 @@ class Checkpoints:
     """The last two states of a training run, in a folder that one run at a time may use.
 
     A state is ``checkpoint-<steps>.safetensors``, its tensors, and a JSON of the same name with everything else and a
-    SHA-256 of both. The JSON is written last, and each file to a temporary one that is moved into place: a process
-    killed at any moment leaves whole states alone. Use it as a context, which holds the folder.
+    SHA-256 of both. Both are written to temporary files, and the JSON is moved into place last: a process killed at any
+    moment leaves whole states alone. Use it as a context, which holds the folder.
 
     Args:
         folder: made where it does not exist.
@@ -58,25 +58,18 @@ class Checkpoints:
         if not seconds >= 0:
             raise ValueError(f"the seconds between checkpoints must be a number ≥ 0, not {seconds!r}")
         self.folder, self.seconds = Path(folder), seconds
-        self._lock = FileLock(self.folder / ".lock")
+        self._held: AbstractContextManager[None]
         self._good: int | None = None
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        make_folder(self.folder)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"another run is writing its checkpoints to {self.folder}; wait for its end, or give another folder"
-            ) from None
-        for left_over in self.folder.glob(".checkpoint-*"):  # of a run that was killed while it wrote
-            left_over.unlink(missing_ok=True)
+        self._held = held(self.folder)
+        self._held.__enter__()
         self._last = time.monotonic()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def __exit__(self, *raised: Any) -> None:
+        self._held.__exit__(*raised)
 
     @property
     def due(self) -> bool:
@@ -102,9 +95,7 @@ class Checkpoints:
         text = json.dumps({"format": FORMAT, "sha256": _checksum(body, content), **body}, indent=1, allow_nan=False)
         beside = self._path(steps)
         try:
-            beside.unlink(missing_ok=True)  # a damaged one: without it its tensors are no state
-            write_bytes(beside.with_suffix(".safetensors"), content)
-            write_text(beside, text + "\n")
+            write_bytes((beside.with_suffix(".safetensors"), content), (beside, text.encode() + b"\n"))
             self._good = steps
             self._prune()
         except OSError as error:

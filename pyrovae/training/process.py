@@ -1,5 +1,6 @@
-"""What a run that is checkpointed asks of its process: signals held back, and a number of threads."""
+"""What a run asks of its process: signals held back, a number of threads, and memory."""
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,16 @@ def deferred_signals(active: bool) -> Iterator[list[int]]:
             signal.signal(number, handler)
     if received:
         signal.raise_signal(received[0])
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What to say of an error that is a lack of memory; None of any other."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"out of memory: {text or 'none is left'}"
+    if isinstance(error, RuntimeError) and re.search(r"(can't|cannot) allocate memory|not enough memory", text.lower()):
+        return f"out of memory: {text}"
+    return None
 
 
 @contextmanager

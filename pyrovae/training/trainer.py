@@ -188,6 +188,8 @@ class Trainer:
             while self.steps < last and not signals:
                 self._run_epoch(last, start, bar, signals)
                 if self.checkpoints is not None and (signals or self.steps == last or self.checkpoints.due):
+                    if not self._finite():  # the next step says so; a state to go on from it is not
+                        continue
                     state = {"engine": self.engine.name, "threads": self._threads, "state": self.state_dict()}
                     self.checkpoints.save(self.steps, state)
             if self.steps == self.total_steps:
@@ -271,6 +273,15 @@ class Trainer:
             if self.on_epoch is not None:
                 self.on_epoch(history.epochs[-1])
         self._raise_if_all_failed(epoch)
+
+    def _finite(self) -> bool:
+        """Whether all parameters are, of the replicas that are still trained."""
+        return all(
+            parameter.isfinite().all()
+            for r, own in enumerate(self.engine.parameters)
+            if r not in self.errors
+            for parameter in own
+        )
 
     def _tensors(self, r: int) -> list[Tensor]:
         """Everything that training changes in a replica."""

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,29 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.training import Checkpoints, Trainer
 from pyrovae.training.checkpoint import read_checkpoint
 
 KILLS = int(os.environ.get("PYROVAE_KILLS", "4"))
+PHASES = ("at the start", "in training", "in the writing of a checkpoint", "at the end")
 
 
-def train(folder: Path | None, result: Path, engine: str) -> None:
+def told(call, phase, during, after):
+    """A method that says to another process whether it is at work."""
+
+    def run(*arguments):
+        phase.value = during
+        try:
+            return call(*arguments)
+        finally:
+            phase.value = after
+
+    return run
+
+
+def train(folder: Path | None, result: Path, engine: str, phase) -> None:
     """A short run that writes a checkpoint at every chance, and its bits at the end."""
+    Trainer.run, Checkpoints.save = told(Trainer.run, phase, 1, 3), told(Checkpoints.save, phase, 2, 1)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = pv.GenerativeModel(pv.nn.MLP(2, 16), pv.GaussianLikelihood(16, 2), 2)
@@ -49,29 +66,34 @@ def start(*arguments: object) -> "multiprocessing.process.BaseProcess":
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that share what is imported")
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_kills_at_random_moments(engine, tmp_path):
-    start(None, tmp_path / "whole", engine).join()  # makes the native code
+    phase = multiprocessing.get_context("fork").RawValue("i")
+    start(None, tmp_path / "whole", engine, phase).join()  # makes the native code
     begin = time.monotonic()
-    start(tmp_path / "timed", tmp_path / "again", engine).join()
+    start(tmp_path / "timed", tmp_path / "again", engine, phase).join()
     seconds = time.monotonic() - begin
     expected = (tmp_path / "whole").read_text()
     assert (tmp_path / "again").read_text() == expected
     rng = np.random.default_rng(0)
-    kills = states = runs = 0
-    while kills < KILLS:
+    kills: Counter[str] = Counter()
+    states = runs = 0
+    while kills.total() < KILLS:
         folder, result = tmp_path / f"run{runs}", tmp_path / f"result{runs}"
         runs += 1
         while not result.exists():
-            process = start(folder, result, engine)
-            process.join(rng.uniform(0, 1.2 * seconds) if kills < KILLS else None)
+            phase.value = 0
+            process = start(folder, result, engine, phase)
+            process.join(rng.uniform(0, 1.2 * seconds) if kills.total() < KILLS else None)
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
-                kills += 1
+                kills[PHASES[phase.value]] += 1
             for path in folder.glob("checkpoint-*.json"):
                 read_checkpoint(path)  # whole, or an error
                 states += 1
         assert result.read_text() == expected
         assert len(list(folder.glob("checkpoint-*"))) == 4
+    found = ", ".join(f"{kills[name]} {name}" for name in PHASES)
     print(
-        f"\n{engine}: {kills} kills in {runs} runs of {seconds:.1f} s, {states} states read, every result the same bits"
+        f"\n{engine}: {kills.total()} kills ({found}) of {runs} runs of {seconds:.1f} s; {states} states read, all "
+        "whole; every result the same bits"
     )
