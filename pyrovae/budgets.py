@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pyrovae.evaluation import refit
 from pyrovae.exact import LinearGaussianVAE
+from pyrovae.measures import GAP_STEPS, score
 from pyrovae.prepared import Data, prepare
-from pyrovae.runs import FAILURES, GAP_STEPS, Cell, Plan, make_pair, score
+from pyrovae.runs import FAILURES, Cell, Plan, make_pair
 from pyrovae.training import Settings, Trainer
 
 _STEPS = 40

@@ -52,6 +52,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         settings=[(k, _text(k, v)) for k, v in asdict(study).items() if v is not None],
         versions=versions().items(),
         command=command_of(study, result.epochs),
+        model=folder / result.model,
     )
     path = folder / "report.html"
     write_text(path, text)

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,23 +16,18 @@ from pyro.infer import ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.datasets import SyntheticDataset
-from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, inference_gaps, log_marginal
-from pyrovae.evaluation.marginal import LogMarginal
-from pyrovae.evaluation.terms import ELBOTerms
+from pyrovae.evaluation import elbo_terms
 from pyrovae.exact import LinearGaussianVAE
 from pyrovae.io import describe, load
 from pyrovae.likelihoods import Likelihood
 from pyrovae.linear_start import start_as_linear
+from pyrovae.measures import GAPS, gaps, measures_of, score
 from pyrovae.nn import MLP, ImputeMissing, Skip
-from pyrovae.posteriors import FullCovariancePosterior, Posterior
+from pyrovae.posteriors import Posterior
 from pyrovae.prepared import Data
 from pyrovae.report import write_run, write_run_pictures, write_table
 from pyrovae.training import EpochRecord, Replica, Settings, out_of_memory, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
-
-GAP_STEPS = 400
-"""Steps that a datum's own q is fitted with at most, and as many whose parameters are averaged."""
 
 PosteriorFactory = Callable[[int, int], Posterior]
 LikelihoodFactory = Callable[[int, int], Likelihood]
@@ -59,7 +53,6 @@ _MEASURES = (
     "test_effective_sample_size",
     "active_directions",
 )
-_GAPS = ("approximation_gap", "approximation_gap_stderr", "amortization_gap", "amortization_gap_stderr")
 
 
 @dataclass(frozen=True)
@@ -207,7 +200,7 @@ def blank(plan: Plan, cell: Cell) -> dict[str, Any]:
     """A run's metrics before it is evaluated."""
     measures = _MEASURES if plan.data.truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
     measures = measures if plan.data.validation is None else (*measures, "validation_neg_elbo")
-    measures = (*measures, *_GAPS) if plan.gap_data else measures
+    measures = (*measures, *GAPS) if plan.gap_data else measures
     return {**plan.settings(cell), "engine": "", "note": "", **dict.fromkeys(measures, math.nan)}
 
 
@@ -338,10 +331,10 @@ def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, 
         seconds = history.seconds / (1 if history.engine == "eager" else together)
         metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
         terms, marginal = score(model, guide, test, plan.log_marginal_samples, data.log_jacobian)
-        metrics |= _measures(model, guide, test, truth, terms, marginal)
+        metrics |= measures_of(model, guide, test, truth, terms, marginal)
         scores = pd.DataFrame({"log_prob": marginal.per_datum.numpy(), "elbo": terms.elbo.numpy()})
         if plan.gap_data and cell.seed == plan.gap_seed:
-            metrics |= _gaps(plan, cell, model, guide)
+            metrics |= gaps(model, guide, test[: plan.gap_data], plan.posteriors[cell.posterior], cell.seed)
         if data.validation is not None:
             metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
         if data.preprocessing is not None and not data.preprocessing.comparable:
@@ -361,97 +354,3 @@ def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, 
         if plan.pictures and failure is None:
             write_run_pictures(folder, history, model, guide, test, truth)
     return Result(metrics, samples, scores)
-
-
-def evaluate(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    test: Tensor,
-    truth: SyntheticDataset | None,
-    log_marginal_samples: int = 100,
-    log_jacobian: Tensor | None = None,
-) -> dict[str, Any]:
-    """Metrics of a trained pair on the test data, nats per datum.
-
-    ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
-    """
-    terms, marginal = score(model, guide, test, log_marginal_samples, log_jacobian)
-    return _measures(model, guide, test, truth, terms, marginal)
-
-
-def score(
-    model: GenerativeModel, guide: AmortizedGuide, test: Tensor, num_samples: int, log_jacobian: Tensor | None = None
-) -> tuple[ELBOTerms, LogMarginal]:
-    """The ELBO's terms and log p(x) of each test datum, in nats; ``log_jacobian`` as in :func:`evaluate`."""
-    of_original = 0.0 if log_jacobian is None else log_jacobian
-    terms = elbo_terms(model, guide, test)
-    terms = replace(terms, reconstruction=terms.reconstruction + of_original)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
-        marginal = log_marginal(model, guide, test, num_samples=num_samples)
-    return terms, replace(marginal, per_datum=marginal.per_datum + of_original)
-
-
-def _measures(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    test: Tensor,
-    truth: SyntheticDataset | None,
-    terms: ELBOTerms,
-    marginal: LogMarginal,
-) -> dict[str, Any]:
-    metrics: dict[str, Any] = {
-        "test_neg_elbo": -terms.elbo.mean().item(),
-        "test_neg_elbo_stderr": _stderr(terms.elbo),
-        "test_neg_elbo_stderr_monte_carlo": terms.estimate.stderr_monte_carlo,
-        "test_reconstruction": terms.reconstruction.mean().item(),
-        "test_kl": terms.kl.mean().item(),
-        "test_log_marginal": marginal.mean,
-        "test_log_marginal_stderr": marginal.stderr,
-        "test_log_marginal_stderr_monte_carlo": marginal.stderr_monte_carlo,
-        "test_log_marginal_unreliable_share": marginal.unreliable.double().mean().item(),
-        "test_log_marginal_gain_of_doubling": marginal.gain_of_doubling.mean().item(),
-        "test_effective_sample_size": marginal.effective_sample_size.median().item(),
-        "active_directions": active_directions(guide, test),
-    }
-    if not marginal.is_density:
-        metrics |= {name: math.nan for name in metrics if name.startswith("test_log_marginal")}
-    notes = [] if marginal.is_density else ["cross-entropy bound of soft targets, no log p(x)"]
-    notes += ["posterior collapsed"] if metrics["active_directions"] == 0 else []
-    if truth is not None:
-        gap = truth.log_density(test) - terms.elbo
-        metrics |= {"nats_above_truth": gap.mean().item(), "nats_above_truth_stderr": _stderr(gap)}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            shares = truth.mode_log_densities(model.sample(len(test))).softmax(-1).mean(0)
-        found = int((shares > 0.5 * truth.mode_weights).sum())
-        metrics["modes_found"] = found
-        if found < len(shares):
-            notes.append(f"{len(shares) - found} of {len(shares)} modes dropped")
-    return metrics | {"note": ", ".join(notes)}
-
-
-def _gaps(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, float]:
-    """Log p(x) − ELBO of some test data, split into what the family and what the encoder costs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableEstimateWarning)
-        found = inference_gaps(
-            model,
-            guide,
-            plan.data.test[: plan.gap_data],
-            {cell.posterior: plan.posteriors[cell.posterior], "": FullCovariancePosterior},  # log p(x) is by the better
-            num_particles=4,
-            max_steps=GAP_STEPS,
-            num_samples=300,
-            seed=cell.seed,
-        )[cell.posterior]
-    gaps = {"approximation_gap": found.approximation, "amortization_gap": found.amortization}
-    metrics: dict[str, float] = {}
-    for name, gap in gaps.items():
-        assert gap is not None  # the guide's own family
-        metrics |= {name: gap.mean, f"{name}_stderr": gap.stderr}
-    return metrics
-
-
-def _stderr(values: Tensor) -> float:
-    return (values.std() / math.sqrt(len(values))).item()

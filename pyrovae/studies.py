@@ -63,6 +63,14 @@ class StudyResult:
     seconds: float
 
     @property
+    def model(self) -> Path:
+        """Folder of the recommended model, of its first seed that did not fail, in the study's own."""
+        (cell,) = models_of(cells_of(self.study))[self.recommendation.choice]
+        own = self.runs[["posterior", "estimator", "likelihood"]] == [cell.posterior, cell.estimator, cell.likelihood]
+        good = own.all(axis=1) & ~self.runs["note"].str.startswith("failed")
+        return Path("runs") / dataclasses.replace(cell, seed=int(self.runs.loc[good, "seed"].iloc[0])).folder
+
+    @property
     def caution(self) -> str:
         """What makes the numbers doubtful, in a sentence; empty where nothing does."""
         worst = self.table.set_index("model")["bad_pareto_k"].dropna()

@@ -73,6 +73,80 @@ def test_every_subcommand_as_a_process(spectra, tmp_path):
     assert "evaluate" in said
 
 
+def test_compare_and_resume_as_a_process(spectra, tmp_path):
+    out, small = tmp_path / "study", ["--epochs", 2, "--seeds", 2, "--posteriors", "diagonal", "--budget", "1s"]
+    status, said, errors = command("compare", spectra, "--likelihoods", "gaussian", *small, "--out", out, "--json")
+    assert (status, errors) == (0, "")
+    assert said.count("\n") == 1
+    found = json.loads(said)
+    assert found["choice"] == "diagonal posterior, gaussian likelihood"
+    assert found["report"] == str(out / "report.html")
+    assert found["recommendation"] in (out / "report.html").read_text()
+    status, said, errors = command("resume", out)
+    assert (status, errors) == (0, "")
+    assert found["recommendation"] in said
+    assert said.rstrip().endswith(f"report: {out / 'report.html'}")
+    status, said, errors = command("evaluate", found["model"], spectra, "--out", tmp_path / "scores.csv", "--json")
+    assert (status, errors) == (0, "")
+    assert json.loads(said)["num"] == 120
+
+
+def test_bad_input_to_every_subcommand_as_a_process(fitted, tmp_path):
+    folder, nowhere = fitted[0], tmp_path / "nowhere.csv"
+    bad = {
+        "compare": [nowhere],
+        "fit": [nowhere, "--out", tmp_path / "out"],
+        "resume": [tmp_path],
+        "evaluate": [folder, nowhere],
+        "encode": [folder, nowhere],
+        "reconstruct": [folder, nowhere],
+        "sample": [tmp_path],
+    }
+    start = [sys.executable, "-m", "pyrovae"]
+    running = {
+        name: subprocess.Popen(
+            [*start, name, *map(str, arguments)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, arguments in bad.items()
+    }
+    for name, process in running.items():
+        said, errors = process.communicate()
+        assert (process.returncode, said) == (2, ""), (name, said, errors)
+        assert errors.startswith("error: "), (name, errors)
+        assert errors.count("\n") == 1, (name, errors)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "sample"])
+def test_help_says_what_each_option_is(name, capsys):
+    status, said, _ = in_this_process(capsys, name, "--help")
+    assert status == 0
+    assert "--json" in said
+    for line in said.splitlines():  # every option has words beside it, or below it
+        assert "(no description)" not in line
+    assert len(said.split()) > 40
+
+
+def test_one_spectrum_is_scored(fitted, spectra, tmp_path, capsys):
+    folder = fitted[0]
+    whole = TrainedModel.load(folder).latents(pv.datasets.read_spectra(spectra).x)
+    pd.read_csv(spectra).iloc[[5]].to_csv(tmp_path / "one.csv", index=False)
+    for name in ("evaluate", "encode", "reconstruct"):
+        out = tmp_path / f"{name}.csv"
+        status, _, errors = in_this_process(capsys, name, folder, tmp_path / "one.csv", "--out", out, "--json")
+        assert (status, errors) == (0, "")
+        assert len(pd.read_csv(out)) == 1
+    means = ["mean_1", "mean_2"]
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "encode.csv")[means], whole.iloc[[5]][means], rtol=1e-4)
+    status, _, errors = in_this_process(capsys, "fit", tmp_path / "one.csv", "--out", tmp_path / "run")
+    assert status == 2
+    assert "needs at least two" in errors
+
+
 def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path):
     options = ["--epochs", "400", "--hidden", "16", "--engine", "eager"]
     assert command("fit", spectra, "--out", tmp_path / "whole", *options)[0] == 0

@@ -12,8 +12,9 @@ import pyrovae as pv
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.exact import LinearGaussianVAE
+from pyrovae.measures import evaluate
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.runs import Cell, evaluate, groups
+from pyrovae.runs import Cell, groups
 
 SMALL = {
     "posteriors": {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior},

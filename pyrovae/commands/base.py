@@ -43,7 +43,7 @@ class OnData(OnAModel):
     """A subcommand that applies a trained model to a file of data."""
 
     data: tyro.conf.Positional[Path]
-    """CSV, TSV (also gzipped), .npy, .npz or .parquet, one datum a row, of the model's channels."""
+    """CSV, TSV (also gzipped), .npy, .npz or .parquet, one datum a row, of the model's channels; or images."""
     channels: str | None = None
     """Prefix of the columns that are channels, where they are not found by themselves."""
     missing: str = "error"
@@ -55,4 +55,4 @@ class OnData(OnAModel):
 
     def read(self) -> Tensor:
         """The data (num, n)."""
-        return read_data(self.data, self.channels, missing=self.missing).x
+        return read_data(self.data, self.channels, missing=self.missing, to_train=False).x

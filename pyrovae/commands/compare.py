@@ -82,8 +82,9 @@ def run(study: Study, out: Path, progress: bool) -> Summary:
         "caution": found.caution,
         "epochs": found.epochs,
         "seconds": round(found.seconds, 1),
+        "model": str(out / found.model),
         "report": str(report),
-        "text": f"{markdown_table(shown(found.table))}\n\n{said}\n\nreport: {report}",
+        "text": f"{markdown_table(shown(found.table))}\n\n{said}\n\nmodel: {out / found.model}\nreport: {report}",
     }
 
 

@@ -13,13 +13,16 @@ PIXEL = "pixel"
 """Unit of the axis of images."""
 
 
-def read_data(path: str | Path, channels: str | None = None, *, missing: str = "error") -> Spectra:
+def read_data(
+    path: str | Path, channels: str | None = None, *, missing: str = "error", to_train: bool = True
+) -> Spectra:
     """Spectra or a table by :func:`read_spectra`; images of an IDX file (such as MNIST's) as grey values in [0, 1].
 
     Args:
         path: the file; of images one whose name ends in ``ubyte`` or ``idx``, or that and ``.gz``.
         channels: see :func:`read_spectra`; of images the channels are the pixels, row by row, counted from 0.
         missing: likewise.
+        to_train: likewise.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -28,7 +31,7 @@ def read_data(path: str | Path, channels: str | None = None, *, missing: str = "
     path = Path(path)
     plain = path.name.removesuffix(".gz")
     if not plain.endswith(("ubyte", "idx")):
-        return read_spectra(path, channels, missing=missing)
+        return read_spectra(path, channels, missing=missing, to_train=to_train)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     images = read_idx(path)

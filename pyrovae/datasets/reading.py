@@ -29,6 +29,7 @@ def read_spectra(
     decimal: str | None = None,
     encoding: str = "utf-8",
     max_gib: float = 4.0,
+    to_train: bool = True,
 ) -> Spectra:
     """Read spectra from CSV or TSV (also gzipped), ``.npy``, ``.npz`` or ``.parquet``.
 
@@ -53,6 +54,8 @@ def read_spectra(
         decimal: ``"."`` or ``","``; found by itself.
         encoding: of a text file.
         max_gib: refuse a file that would need more memory than this.
+        to_train: whether to refuse what no model can be trained on: a single spectrum, a constant channel. A model
+            that is trained already takes both.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -128,13 +131,14 @@ def read_spectra(
     known = positions is not None
     if positions is None:
         positions = np.arange(values.shape[1], dtype=float)
-    if len(values) < 2:
+    if to_train and len(values) < 2:
         raise ValueError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
     if drop_constant and not _constant(values).all():
         kept = ~_constant(values)
         values, positions = values[:, kept], positions[kept]
-    _check_constant(values, where)
-    if values.shape[1] > len(values):
+    if to_train:
+        _check_constant(values, where)
+    if to_train and values.shape[1] > len(values):
         warnings.warn(
             f"{path} has more channels ({values.shape[1]}) than samples ({len(values)}): a full covariance of the "
             "channels is not determined by the data",
