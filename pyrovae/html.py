@@ -82,12 +82,12 @@ def _about(result: StudyResult) -> list[tuple[str, str]]:
     data = result.data
     unit = f" {data.unit}" if data.unit else ""
     start = "from probabilistic PCA" if result.study.start == "linear" else "from random weights"
+    seconds = result.runs["seconds"].sum()
     return [
         ("name", data.name),
         ("size", f"{len(data)} data of {data.x.shape[1]} channels, {data.axis[0]:g} to {data.axis[-1]:g}{unit}"),
         ("split", "70 % for training, 15 % to choose epochs, 15 % for what is reported, at random"),
-        ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds, {start}"),
-        ("took", f"{result.seconds:.0f} s"),
+        ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds, {start}: {seconds:.0f} s in all"),
     ]
 
 

@@ -113,6 +113,14 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
+def holds_study(folder: Path) -> bool:
+    """Whether a folder is a study's, begun at least, rather than that of one model's training."""
+    try:
+        return "study" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return (folder / "runs").is_dir()
+
+
 def load_study(folder: str | Path) -> Study:
     """The study that a folder was begun with.
 

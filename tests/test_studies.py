@@ -21,7 +21,7 @@ from pyrovae.commands.compare import seconds_of
 from pyrovae.datasets import Standardize
 from pyrovae.html import command_of, write_report
 from pyrovae.studies import compare_file, within
-from pyrovae.study_settings import Study, load_study
+from pyrovae.study_settings import Study, holds_study, load_study
 
 STUDY = Study(None, posteriors=("full-covariance",), seeds=2, epochs=20, hidden=(32,), samples=50, learning_rate=1e-2)
 
@@ -54,6 +54,12 @@ def test_a_study_is_gone_on_with(found, tmp_path, monkeypatch):
     whole = (out / "comparison.csv").read_text()
     lost = next((out / "runs").glob("*-ar1-*-seed2"))
     (lost / "metrics.json").unlink()  # as if it had been interrupted there
+    begun = tmp_path / "begun"  # and one that was interrupted before its first run
+    begun.mkdir()
+    (begun / "config.json").write_bytes((out / "config.json").read_bytes())
+    assert holds_study(out)
+    assert holds_study(begun)
+    assert not holds_study(tmp_path)
     trained = []
     original = studies.compare
     monkeypatch.setattr(studies, "compare", lambda *a, **o: trained.append(o["resume"]) or original(*a, **o))

@@ -10,7 +10,7 @@ from pyrovae.commands import compare
 from pyrovae.commands.base import Summary
 from pyrovae.commands.fit import train
 from pyrovae.projects import load_project
-from pyrovae.study_settings import load_study
+from pyrovae.study_settings import holds_study, load_study
 
 
 @dataclass
@@ -26,6 +26,6 @@ class Resume:
 
     def __call__(self) -> Summary:
         """Go on."""
-        if (self.folder / "runs").is_dir():
+        if holds_study(self.folder):
             return compare.run(load_study(self.folder), self.folder, not self.json)
         return train(load_project(self.folder), self.folder, self.checkpoint_seconds, not self.json)
