@@ -23,13 +23,12 @@ from pyrovae.io import describe
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.naming import named_parts
 from pyrovae.nn import MLP
+from pyrovae.pairs import LikelihoodFactory, PosteriorFactory
 from pyrovae.prepared import Data, prepare
 from pyrovae.report import summarize, write_comparison, write_table
 from pyrovae.runs import (
     Cell,
-    LikelihoodFactory,
     Plan,
-    PosteriorFactory,
     Progress,
     Result,
     finished,

@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from pyrovae.atomic import held, write_json
 from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data, split_randomly
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.exact import LinearGaussianVAE
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.nn import MLP, ImputeMissing
+from pyrovae.pairs import LikelihoodFactory, can_start_as_linear, new_pair
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import versions, write_table
-from pyrovae.runs import LikelihoodFactory
 from pyrovae.scores import TrainedModel, summary_of
 from pyrovae.training import ENGINES, Settings, fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -28,6 +28,10 @@ INITIAL_SCALE = 0.25
 
 PREPROCESSING = ("mean", "channel", "all", "none")
 """What :class:`~pyrovae.datasets.Standardize` does, or nothing."""
+
+
+STARTS = ("auto", "linear", "random")
+"""Probabilistic PCA, or random weights; by itself PCA wherever the model can be one."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,14 @@ class Project:
     latent_dim: int = 2
     epochs: int = 100
     batch_size: int = 32
-    learning_rate: float = 8e-3
+    learning_rate: float = 3e-3
     hidden: tuple[int, ...] = (128, 128)
     preprocessing: str = "mean"
     channels: str | None = None
     missing: str = "error"
     seed: int = 0
     engine: str = "auto"
+    start: str = "auto"
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -60,6 +65,7 @@ class Project:
             ("estimator", ESTIMATORS),
             ("preprocessing", PREPROCESSING),
             ("engine", ENGINES),
+            ("start", STARTS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
@@ -74,20 +80,22 @@ class Project:
         """
         return read_data(self.data, self.channels, missing=self.missing)
 
-    def make_pair(self, n: int) -> tuple[GenerativeModel, AmortizedGuide]:
-        """A fresh model of data with n channels, and its guide, initialised under the seed."""
-        missing = self.missing == "mask"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model = GenerativeModel(
-                MLP(self.latent_dim, *reversed(self.hidden)),
-                likelihood_of_own_data(self.likelihood)(self.hidden[0], n),
-                self.latent_dim,
-                missing=missing,
-            )
-            encoder = MLP(n, *self.hidden)
-            posterior = POSTERIORS[self.posterior](self.hidden[-1], self.latent_dim)
-            return model, AmortizedGuide(ImputeMissing(encoder) if missing else encoder, posterior)
+    def make_pair(self, data: Tensor) -> tuple[GenerativeModel, AmortizedGuide]:
+        """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the seed."""
+        missing, linear = self.missing == "mask", self.start == "linear"
+        if self.start == "auto":
+            linear = self.latent_dim < data.shape[1]
+            linear &= can_start_as_linear([self.posterior], [self.likelihood], missing)
+        return new_pair(
+            data.shape[1],
+            self.latent_dim,
+            self.hidden,
+            POSTERIORS[self.posterior],
+            likelihood_of_own_data(self.likelihood),
+            seed=self.seed,
+            missing=missing,
+            linear=LinearGaussianVAE.fit(data, self.latent_dim) if linear else None,
+        )
 
 
 def likelihood_of_own_data(name: str) -> LikelihoodFactory:
@@ -123,10 +131,8 @@ def fit_project(
     """
     spectra = project.read()
     train, validation, test = (spectra.take(part).x for part in split_randomly(len(spectra), seed=project.seed))
-    model, guide = project.make_pair(train.shape[1])
     step = preprocessing_of(project.preprocessing)
-    if step is not None:
-        step.fit(train)
+    model, guide = project.make_pair(train if step is None else step.fit(train).transform(train))
     trained = TrainedModel(model, guide, step)
     data, held_out = trained.prepare(train), trained.prepare(validation)  # before anything is written
     folder = Path(out)

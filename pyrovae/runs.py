@@ -19,18 +19,13 @@ from tqdm.auto import tqdm
 from pyrovae.evaluation import elbo_terms
 from pyrovae.exact import LinearGaussianVAE
 from pyrovae.io import describe, load
-from pyrovae.likelihoods import Likelihood
-from pyrovae.linear_start import start_as_linear
 from pyrovae.measures import GAPS, gaps, measures_of, score
-from pyrovae.nn import MLP, ImputeMissing, Skip
-from pyrovae.posteriors import Posterior
+from pyrovae.nn import MLP
+from pyrovae.pairs import LikelihoodFactory, PosteriorFactory, new_pair
 from pyrovae.prepared import Data
 from pyrovae.report import write_run, write_run_pictures, write_table
 from pyrovae.training import EpochRecord, Replica, Settings, out_of_memory, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
-
-PosteriorFactory = Callable[[int, int], Posterior]
-LikelihoodFactory = Callable[[int, int], Likelihood]
 
 FAILURES = (ArithmeticError, RuntimeError, MemoryError)
 """What may go wrong in one run and must not take the others along: NaN, a program's error, a lack of memory."""
@@ -291,27 +286,22 @@ def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
 
 def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
     """A fresh model and guide, initialised under the run's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
-        n, d = plan.data.train.shape[-1], cell.latent_dim
-        if plan.model is not None:
-            own = MLP(n, *plan.hidden)
-            guide = AmortizedGuide(own, plan.posteriors[cell.posterior](own.out_features, d))
-            return copy.deepcopy(plan.model), guide
-
-        def network(*sizes: int) -> MLP | Skip:
-            return MLP(*sizes) if plan.linear is None else Skip(MLP(*sizes), d)
-
-        # made in the order of a program's modules, in which replicas start anew
-        decoder = network(d, *reversed(plan.hidden))
-        likelihood = plan.likelihoods[cell.likelihood](decoder.out_features, n)
-        model = GenerativeModel(decoder, likelihood, d, missing=plan.missing)
-        encoder = network(n, *plan.hidden)
-        posterior = plan.posteriors[cell.posterior](encoder.out_features, d)
-        guide = AmortizedGuide(ImputeMissing(encoder) if plan.missing else encoder, posterior)
-        if plan.linear is not None:
-            start_as_linear(model, guide, plan.linear[d])
-        return model, guide
+    n, d, posterior = plan.data.train.shape[-1], cell.latent_dim, plan.posteriors[cell.posterior]
+    if plan.model is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cell.seed)
+            encoder = MLP(n, *plan.hidden)
+            return copy.deepcopy(plan.model), AmortizedGuide(encoder, posterior(encoder.out_features, d))
+    return new_pair(
+        n,
+        d,
+        plan.hidden,
+        posterior,
+        plan.likelihoods[cell.likelihood],
+        seed=cell.seed,
+        missing=plan.missing,
+        linear=None if plan.linear is None else plan.linear[d],
+    )
 
 
 def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, together: int) -> Result:

@@ -10,6 +10,7 @@ from pyrovae.datasets.spectra import simulated
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.evaluation import THRESHOLD
 from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.pairs import can_start_as_linear
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.projects import likelihood_of_own_data
 from pyrovae.runs import Cell
@@ -65,8 +66,8 @@ class Study:
     @property
     def start(self) -> str:
         """Where training starts: at probabilistic PCA, where every model can."""
-        gaussian = not any("bernoulli" in name for name in self.likelihoods)
-        return "linear" if gaussian and "flow" not in self.posteriors and self.missing == "error" else "random"
+        possible = can_start_as_linear(self.posteriors, self.likelihoods, self.missing == "mask")
+        return "linear" if possible else "random"
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -14,7 +14,9 @@ import torch
 
 import pyrovae as pv
 from pyrovae.commands import main
+from pyrovae.datasets import Standardize
 from pyrovae.datasets.spectra import simulated
+from pyrovae.exact import LinearGaussianVAE
 from pyrovae.projects import Project, fit_project
 from pyrovae.scores import TrainedModel
 
@@ -187,6 +189,21 @@ def test_scores_are_of_the_original_data(fitted, spectra):
     assert metrics["test_log_marginal"] >= -metrics["test_neg_elbo"] - 0.5
 
 
+def test_a_fit_starts_at_probabilistic_pca_where_it_can(spectra):
+    x = pv.datasets.read_spectra(spectra).x
+    y = Standardize("mean").fit(x).transform(x)
+    linear = LinearGaussianVAE.fit(y, 2)
+    for settings in ({}, {"start": "linear"}):
+        model, guide = Project(spectra, posterior="full-covariance", hidden=(16,), **settings).make_pair(y)
+        found = pv.log_marginal(model, guide, y[:20], num_samples=50)  # at the exact posterior every draw has log p(x)
+        np.testing.assert_allclose(found.per_datum, linear.log_prob(y[:20]), rtol=1e-4, atol=1e-3)
+    for settings in ({"start": "random"}, {"posterior": "flow"}, {"missing": "mask"}, {"latent_dim": 12}):
+        model, _ = Project(spectra, hidden=(16,), **settings).make_pair(y)
+        assert isinstance(model.decoder, pv.nn.MLP), settings
+    with pytest.raises(TypeError, match="needs a Gaussian likelihood"):
+        Project(spectra, likelihood="bernoulli", start="linear").make_pair(y)
+
+
 def test_latents_are_the_posteriors_moments(fitted, spectra):
     trained = TrainedModel.load(fitted[0])
     x = pv.datasets.read_spectra(spectra).x
@@ -215,6 +232,8 @@ def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
         (["fit", spectra, "--out", tmp_path / "a", "--posterior", "diagnal"], "unknown posterior 'diagnal'"),
         (["fit", spectra, "--out", tmp_path / "a", "--epochs", "0"], "epochs must be a positive integer"),
         (["fit", spectra, "--out", tmp_path / "a", "--likelihood", "bernoulli"], "cannot score"),
+        (["fit", spectra, "--out", tmp_path / "a", "--start", "pca"], "unknown start 'pca'"),
+        (["fit", spectra, "--out", tmp_path / "a", "--start", "linear", "--posterior", "flow"], "cannot start as"),
         (["fit", spectra, "--out", folder], f"{folder} holds a training with posterior full-covariance"),
         (["fit", spectra], "out"),
         (["encode", folder, other], "channels"),

@@ -44,6 +44,8 @@ class Fit:
     """Of the split, the initialisation, the batches and the noise."""
     engine: str = "auto"
     """auto, eager or compiled."""
+    start: str = Project.start
+    """Where training starts: at probabilistic PCA (linear), at random weights, or at the first where it can (auto)."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
