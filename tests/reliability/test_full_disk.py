@@ -9,7 +9,6 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -21,7 +20,7 @@ from pyrovae.commands import main
 from pyrovae.datasets.spectra import simulated
 from pyrovae.training.checkpoint import read_checkpoint
 
-FIT = ("--epochs", "4", "--hidden", "8", "--engine", "eager", "--checkpoint-seconds", "0")
+FIT = ("--epochs", "1", "--hidden", "8", "--engine", "eager", "--checkpoint-seconds", "0")
 COMPARE = ("--posteriors", "diagonal", "--likelihoods", "gaussian", "--seeds", "2", "--epochs", "2")
 
 
@@ -88,39 +87,37 @@ class FullDisk:
 
 
 @pytest.mark.filterwarnings("default::pyrovae.training.checkpoint.CheckpointWarning")
-@pytest.mark.parametrize(
-    ("where", "number"), [("fsync", errno.ENOSPC), ("mkstemp", errno.EROFS), ("fsync", errno.EDQUOT)]
-)
+@pytest.mark.parametrize(("where", "number"), [("fsync", errno.ENOSPC), ("mkstemp", errno.EROFS)])
 def test_a_fit_where_the_disk_fills_up_at_any_file(where, number, spectra, whole, tmp_path, capsys, monkeypatch):
     statuses = []
     for first in range(100):
         out = tmp_path / str(first)
         with monkeypatch.context() as patch:
-            disk = FullDisk(patch, first, where, number)
+            FullDisk(patch, first, where, number)
             status, errors = status_and_errors(capsys, "fit", spectra, "--out", out, *FIT)
         if out.exists():
             check_whole(out)
         statuses.append(status)
         if status == 0:
             break
-        *warned, last = errors.splitlines()
+        *others, last = errors.splitlines()
         assert last.startswith("error: "), errors
         assert os.strerror(number) in last
         assert ".partial-" not in last
-        assert all(line.startswith("warning: cannot write a checkpoint of step") for line in warned)
+        warned = [line for line in others if line.startswith("warning: cannot write a checkpoint of step")]
+        assert all("engine" in line or "ELBO" in line for line in others if line not in warned)
         if (out / "config.json").exists():
             assert status_and_errors(capsys, "resume", out)[0] == 0
             check_whole(out)
             assert bits(out) == whole
     assert statuses == [2] * (len(statuses) - 1) + [0]
-    assert disk.left >= 0
-    assert len(statuses) > 10  # files
+    assert len(statuses) > 8  # files
 
 
 def test_a_comparison_where_the_disk_fills_up(spectra, tmp_path, capsys, monkeypatch):
     arguments = ["compare", spectra, "--out", tmp_path / "study", *COMPARE]
     finished = set()
-    for first in (1, 3, 6, 9, 8, 3, 100):
+    for first in (1, 5, 3, 100):
         with monkeypatch.context() as patch:
             FullDisk(patch, first)
             status, errors = status_and_errors(capsys, *arguments)
@@ -159,37 +156,47 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
         pv.load(path)
 
 
-def pyrovae(*arguments, limit=None):
-    """The command as a process whose files may hold at most ``limit`` bytes."""
-    size = resource.RLIM_INFINITY if limit is None else limit
-    done = subprocess.run(
-        [sys.executable, "-m", "pyrovae", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr.splitlines()
+@pytest.fixture
+def limited():
+    """Files of at most 800 bytes, by the kernel's own refusal."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size=before[0]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    limit()
 
 
-def test_a_limit_on_the_size_of_files(spectra, whole, tmp_path):
-    """The kernel's own refusal: the settings fit in, a checkpoint does not, nor does the model."""
+def test_a_limit_on_the_size_of_files(spectra, whole, tmp_path, capsys, limited):
+    """The settings fit in, a checkpoint does not, nor does the model."""
     out = tmp_path / "run"
-    status, lines = pyrovae("fit", spectra, "--out", out, *FIT, limit=3000)
-    assert status == 2
-    assert lines[-1] == f"error: {out / 'model.safetensors'}: File too large"
-    warned = [line for line in lines[:-1] if line.startswith("warning: ")]
+    command = [sys.executable, "-m", "pyrovae", "fit", spectra, "--out", out, *FIT]
+    limited(800)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    limited()
+    *lines, last = done.stderr.splitlines()
+    assert (done.returncode, last) == (2, f"error: {out / 'model.safetensors'}: File too large")
+    warned = [line for line in lines if line.startswith("warning: ")]
     assert warned
     assert all("File too large; training goes on, there is none" in line for line in warned)
     check_whole(out)
     assert not list(out.glob("checkpoints/checkpoint-*"))
-    assert pyrovae("resume", out)[0] == 0
+    assert status_and_errors(capsys, "resume", out)[0] == 0
     assert bits(out) == whole
-    status, lines = pyrovae("evaluate", out, spectra, limit=3000)
-    assert (status, lines) == (2, [f"error: {out / 'spectra-scores.csv'}: File too large"])
-    status, lines = pyrovae("encode", out, spectra, "--out", tmp_path / "a.parquet", limit=3000)
-    assert (status, len(lines)) == (2, 1)
-    assert "File too large" in lines[0]
-    assert not list(tmp_path.glob("*.parquet")) + list(tmp_path.glob(".partial-*"))
+    for arguments, path in (
+        (["evaluate", out, spectra], out / "spectra-scores.csv"),
+        (["encode", out, spectra, "--out", tmp_path / "a.parquet"], tmp_path / "a.parquet"),
+    ):
+        limited(800)
+        status, errors = status_and_errors(capsys, *arguments)
+        limited()
+        assert status == 2
+        assert errors.startswith(f"error: {path}: ")
+        assert errors.endswith("File too large\n")
+        assert errors.count("\n") == 1
+        assert not path.exists()
+        assert not list(path.parent.glob(".partial-*"))
 
 
 @pytest.fixture
@@ -208,20 +215,20 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full(small_disk, spectra, whole, tmp_path):
-    """A real one: full but for 1 block at first, and then with room for a checkpoint and no model."""
+@pytest.mark.filterwarnings("default::pyrovae.training.checkpoint.CheckpointWarning")
+def test_a_disk_that_is_full(small_disk, spectra, whole, capsys):
+    """A real one: with room for one block, for a checkpoint, and for everything."""
     out, ballast = small_disk / "run", small_disk / "ballast"
-    for spare in (1, 12, 20, 24, 28, 30, 32, 40, None):
+    statuses = []
+    for spare in (1, 9, None):
         ballast.unlink(missing_ok=True)
         if spare is not None:
             stat = os.statvfs(small_disk)
             ballast.write_bytes(bytes(max(0, stat.f_bavail - spare) * stat.f_bsize))
-        status, lines = pyrovae("fit", spectra, "--out", out, *FIT)
-        print(spare, status, lines[-1:], sorted(p.name for p in Path(out).rglob("*")))
-        assert status == (0 if status == 0 else 2)
+        status, errors = status_and_errors(capsys, "fit", spectra, "--out", out, *FIT)
+        statuses.append(status)
         if status:
-            assert "No space left on device" in lines[-1]
-        if out.exists():
-            check_whole(out)
-    assert status == 0
+            assert errors.splitlines()[-1].endswith("No space left on device")
+        check_whole(out)
+    assert statuses == [2, 2, 0]
     assert bits(out) == whole
