@@ -65,6 +65,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         self._held = held(self.folder)
         self._held.__enter__()
+        self._prune()  # of a run that was killed before it could
         self._last = time.monotonic()
         return self
 

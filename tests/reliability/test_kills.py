@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +64,23 @@ def start(*arguments: object) -> "multiprocessing.process.BaseProcess":
     return process
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Come back when it holds."""
+    while not condition():
+        time.sleep(0.001)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that share what is imported")
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_kills_at_random_moments(engine, tmp_path):
     phase = multiprocessing.get_context("fork").RawValue("i")
     start(None, tmp_path / "whole", engine, phase).join()  # makes the native code
+    process = start(tmp_path / "timed", tmp_path / "again", engine, phase)
+    wait_until(lambda: phase.value in (1, 2))
     begin = time.monotonic()
-    start(tmp_path / "timed", tmp_path / "again", engine, phase).join()
+    wait_until(lambda: phase.value == 3)
     seconds = time.monotonic() - begin
+    process.join()
     expected = (tmp_path / "whole").read_text()
     assert (tmp_path / "again").read_text() == expected
     rng = np.random.default_rng(0)
@@ -82,7 +92,9 @@ def test_kills_at_random_moments(engine, tmp_path):
         while not result.exists():
             phase.value = 0
             process = start(folder, result, engine, phase)
-            process.join(rng.uniform(0, 1.2 * seconds) if kills.total() < KILLS else None)
+            if kills.total() % 10:  # else at the start, perhaps
+                wait_until(lambda: phase.value > 0)
+            process.join(rng.uniform(0, 0.5 * seconds) if kills.total() < KILLS else None)
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
