@@ -25,10 +25,10 @@ import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.estimators import interleaved, training_step
 from pyrovae import cli, plotting
+from pyrovae.atomic import make_folder
 from pyrovae.datasets import SYNTHETIC, SyntheticDataset, digits
 from pyrovae.elbo import BetaELBO
 from pyrovae.exact import LinearGaussianVAE
-from pyrovae.io import make_folder
 from pyrovae.report import markdown_table, write_figure, write_table
 
 ONE_SAMPLE: dict[str, type[BetaELBO]] = {

@@ -23,9 +23,9 @@ import pyrovae as pv
 from experiments import page
 from experiments.pool import in_processes
 from pyrovae import cli
+from pyrovae.atomic import make_folder, write_atomically, write_json
 from pyrovae.datasets.images import IMAGES
 from pyrovae.elbo import BetaELBO
-from pyrovae.io import make_folder, write_atomically, write_json
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_table
 from pyrovae.training import ENGINES, SCHEDULES, Trainer, check_learning_rate

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 import pyrovae as pv
 from experiments import page
 from pyrovae import cli, plotting
+from pyrovae.atomic import make_folder
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
 from pyrovae.elbo.base import latent_sites
-from pyrovae.io import make_folder
 from pyrovae.report import markdown_table, write_figure, write_table
 from pyrovae.runs import Cell
 

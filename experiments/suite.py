@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 import pyrovae as pv
 from experiments import page
 from pyrovae import cli, plotting
+from pyrovae.atomic import make_folder, write_text
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.io import make_folder, write_text
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_figure, write_table
 

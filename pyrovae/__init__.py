@@ -35,6 +35,7 @@ from pyrovae.evaluation import (
     inference_gaps,
     linear_baselines,
     log_marginal,
+    recommend,
     refit,
     sandwich,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "nn",
     "plotting",
     "posteriors",
+    "recommend",
     "refit",
     "sandwich",
     "save",

@@ -3,12 +3,16 @@
 import difflib
 import io
 import re
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, TypeVar
 
 import tyro
+
+from pyrovae.training import NonFiniteLossError, out_of_memory
 
 T = TypeVar("T")
 
@@ -16,13 +20,28 @@ T = TypeVar("T")
 def run(main: Callable[[T], None], settings: type[T], arguments: Sequence[str] | None = None) -> None:
     """Parse the command line into ``settings``, call ``main`` with it, and turn bad input into one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        main(_parse(settings, arguments))
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        try:
+            main(_parse(settings, arguments))
+        except (ValueError, TypeError, ImportError, NonFiniteLossError) as error:
+            fail(str(error))
+        except OSError as error:
+            known = error.strerror is not None and error.filename is not None
+            fail(f"{error.filename}: {error.strerror}" if known else str(error))
+        except (MemoryError, RuntimeError) as error:
+            reason = out_of_memory(error)
+            if reason is None:
+                raise
+            fail(reason)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more must not end this in a traceback
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _parse(settings: type[T], arguments: Sequence[str]) -> T:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,30 +11,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.advice import GIVEN, advise, plain
+from pyrovae.atomic import held, make_folder, write_json
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.io import make_folder
+from pyrovae.evaluation import THRESHOLD, Baseline
+from pyrovae.io import describe
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_start import linear_models
 from pyrovae.naming import named_parts
 from pyrovae.nn import MLP
+from pyrovae.pairs import LikelihoodFactory, PosteriorFactory
+from pyrovae.prepared import Data, prepare
 from pyrovae.report import summarize, write_comparison, write_table
 from pyrovae.runs import (
     Cell,
-    Data,
-    LikelihoodFactory,
     Plan,
-    PosteriorFactory,
     Progress,
+    Result,
     finished,
     make_pair,
-    run_here,
-    run_in_processes,
 )
 from pyrovae.training import ENGINES, as_schedule, check_learning_rate
+from pyrovae.vae import GenerativeModel
+from pyrovae.workers import run_here, run_in_processes
 
 
 def compare(
@@ -42,7 +45,8 @@ def compare(
     posteriors: Mapping[str, PosteriorFactory] | Sequence[PosteriorFactory],
     estimators: Mapping[str, ELBO] | Sequence[ELBO],
     likelihoods: Mapping[str, LikelihoodFactory] | Sequence[LikelihoodFactory] | None = None,
-    latent_dims: Sequence[int] = (2,),
+    model: GenerativeModel | None = None,
+    latent_dims: Sequence[int] | None = None,
     seeds: Sequence[int] = (0,),
     epochs: int | Mapping[str, int] | None = None,
     batch_size: int = 32,
@@ -55,7 +59,11 @@ def compare(
     test: Tensor | np.ndarray | None = None,
     validation: Tensor | np.ndarray | None = None,
     preprocessing: Preprocessing | None = None,
+    missing: str = "error",
     log_marginal_samples: int = 100,
+    gap_data: int = 0,
+    baselines: Sequence[Baseline] = (),
+    threshold: float = THRESHOLD,
     engine: str = "auto",
     out: str | Path | None = None,
     pictures: bool = True,
@@ -63,7 +71,7 @@ def compare(
     workers: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train every posterior × estimator × likelihood × latent dimension × seed and tabulate them.
+    """Train every posterior × estimator × likelihood × latent dimension × seed, tabulate them, and recommend one.
 
     All runs see the same training and test data; a seed sets a run's initialisation, batches and noise. Runs that
     differ in their seed alone are trained together, in one program.
@@ -77,7 +85,9 @@ def compare(
         likelihoods: ``Likelihood`` classes or other callables of (in_features, n), by name or alone; by
             default a Gaussian of one learned σ that starts at a quarter of the training data's standard
             deviation.
-        latent_dims: dimensions of z.
+        model: one that is trained already, of ``data`` as they are: guides alone are trained, its parameters stay, and
+            what is compared is the ELBO. Its likelihood is called ``"given"``.
+        latent_dims: dimensions of z; by default 2, or the given model's.
         seeds: one run of every cell for each.
         epochs: passes over the training data, for all or by estimator's name; by default the synthetic set's own.
         batch_size: data per step.
@@ -94,7 +104,13 @@ def compare(
         validation: data that choose each run's best epoch, and its learning rate.
         preprocessing: a step that is fitted on the training data and applied to all. Densities are reported of the
             original data; with a step that is no bijection there are none, and the ``note`` says so.
+        missing: ``"error"``, or ``"mask"`` to take NaN for values that were not observed.
         log_marginal_samples: draws of z per datum for the test log p(x).
+        gap_data: number of test data whose log p(x) − ELBO is split into what the family and what the encoder costs,
+            for the runs of the first seed; see :func:`~pyrovae.inference_gaps`.
+        baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`, to hold the
+            recommendation against.
+        threshold: nats per datum below which a gain is no difference, see :func:`~pyrovae.recommend`.
         engine: ``"auto"``, ``"eager"`` or ``"compiled"``, see :func:`~pyrovae.fit`.
         out: folder for the runs and the comparison; nothing is written without it.
         pictures: whether each run's folder gets pictures.
@@ -107,11 +123,17 @@ def compare(
         One row a run, losses in nats per datum: ``test_neg_elbo`` and its parts ``test_reconstruction``
         and ``test_kl``; ``test_log_marginal``, log p(x) by importance sampling; ``nats_above_truth``, the
         mean over the test data of log p(x) − ELBO(x), with the standard error of that mean, where p is
-        known; ``validation_neg_elbo``, of the preprocessed data; ``note`` says what went wrong, if anything did.
+        known; ``approximation_gap`` and ``amortization_gap`` where they were asked for; ``validation_neg_elbo``, of
+        the preprocessed data; ``note`` says what went wrong, if anything did.
+
+        With two seeds or more, ``table.attrs["recommendation"]`` says in plain values which model to take: ``choice``,
+        ``verdict``, ``text``, and ``gains`` with their intervals, one entry a model, the simplest first.
 
     Raises:
-        ValueError: settings or data that cannot be run.
+        ValueError: settings or data that cannot be run, or ``out`` in use.
     """
+    if latent_dims is None:
+        latent_dims = (getattr(model, "latent_dim", 2),)
     named_posteriors = named_parts("posteriors", posteriors)
     named_estimators = named_parts("estimators", estimators)
     epochs = epochs if epochs is not None else getattr(data, "epochs", None)
@@ -149,11 +171,17 @@ def compare(
         raise ValueError("several learning rates are chosen from by validation data; give validation=")
     MLP(1, *hidden)  # widths that cannot be made are found before anything is written
     as_schedule(schedule)
-    prepared = _prepare(data, num_train, num_test, test, validation, preprocessing)
-    if likelihoods is None:
-        spread = prepared.train.var(0).mean().sqrt().item()
+    if missing not in ("error", "mask"):
+        raise ValueError(f"missing must be 'error' or 'mask', not {missing!r}")
+    prepared = prepare(data, num_train, num_test, test, validation, preprocessing, missing == "mask")
+    if model is not None:
+        model = _frozen(model, prepared, likelihoods, latent_dims, start, missing)
+        _ = None if out is None else describe(model, "model")  # one that cannot be saved is found before it is trained
+    elif likelihoods is None:
+        train = prepared.train
+        spread = (train - train.nanmean(0)).square().nanmean().sqrt().item()
         likelihoods = {"gaussian": partial(GaussianLikelihood, initial_scale=max(0.25 * spread, 1e-3))}
-    named_likelihoods = named_parts("likelihoods", likelihoods)
+    named_likelihoods = named_parts("likelihoods", likelihoods) if likelihoods is not None else {}
     for latent_dim in latent_dims:  # a head that cannot be made is found before anything is written
         _ = [make(1, latent_dim) for make in named_posteriors.values()]
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
@@ -162,7 +190,9 @@ def compare(
     linear = linear_models(prepared.train, named_likelihoods, latent_dims) if start == "linear" else None
     cells = [
         Cell(*parts)
-        for parts in itertools.product(named_posteriors, named_estimators, named_likelihoods, latent_dims, seeds)
+        for parts in itertools.product(
+            named_posteriors, named_estimators, named_likelihoods or (GIVEN,), latent_dims, seeds
+        )
     ]
     if len({cell.folder for cell in cells}) < len(cells):
         raise ValueError("two parts have names that differ only in signs; their runs would share a folder")
@@ -181,6 +211,10 @@ def compare(
         out=None,
         pictures=pictures,
         linear=linear,
+        model=model,
+        missing=missing == "mask",
+        gap_data=gap_data,
+        gap_seed=seeds[0],
     )
     if linear is not None:  # programs that cannot start so are found before anything is written
         _ = [make_pair(plan, cell) for cell in cells if cell.seed == seeds[0]]
@@ -189,7 +223,7 @@ def compare(
     tried = [replace(cell, learning_rate=rate) for cell in first for rate in rates]
     bar = Progress(total=sum(by_estimator[cell.estimator] for cell in [*tried, *cells[len(first) :]]), show=progress)
     runs = run_here if workers == 1 else run_in_processes
-    outcomes: dict[Cell, tuple[dict[str, Any], Tensor | None]] = {}
+    outcomes: dict[Cell, Result] = {}
 
     def run(wanted: list[Cell]) -> None:
         outcomes.update(filter(None, (finished(plan, cell) for cell in wanted)) if resume else {})
@@ -197,24 +231,30 @@ def compare(
         if left:
             outcomes.update(runs(plan, left, workers, bar))
 
-    with bar.bar:
+    with bar.bar, nullcontext() if plan.out is None else held(plan.out):
         if tried:
             run(tried)
-            best = {
-                cell: _best(rates, [outcomes[replace(cell, learning_rate=rate)][0] for rate in rates]) for cell in first
-            }
+            best = {}
+            for cell in first:
+                found = [outcomes[replace(cell, learning_rate=rate)].metrics for rate in rates]
+                best[cell] = _best(rates, found)
             cells = [replace(cell, learning_rate=best[replace(cell, seed=seeds[0])]) for cell in cells]
         run([cell for cell in cells if cell not in outcomes])
-    table = pd.DataFrame([outcomes[cell][0] for cell in cells])
+    table = pd.DataFrame([outcomes[cell].metrics for cell in cells])
+    advice = advise({cell: outcomes[cell] for cell in cells}, baselines, threshold)
+    if advice is not None:
+        table.attrs["recommendation"] = plain(advice)
     if plan.out is not None:
         samples = {}
         for cell in cells:
-            drawn = outcomes[cell][1]
+            drawn = outcomes[cell].samples
             if drawn is not None and cell.seed == seeds[0] and cell.likelihood == cells[0].likelihood:
                 dimension = f", d = {cell.latent_dim}" if len(latent_dims) > 1 else ""
                 samples[f"{cell.posterior}, {cell.estimator}{dimension}"] = drawn
         if tried:
-            write_table(plan.out / "rates.csv", pd.DataFrame([outcomes[cell][0] for cell in tried]))
+            write_table(plan.out / "rates.csv", pd.DataFrame([outcomes[cell].metrics for cell in tried]))
+        if advice is not None:
+            write_json(plan.out / "recommendation.json", plain(advice))
         write_comparison(plan.out, table, summarize(table), {"test data": plan.data.test[:3000]} | samples)
     return table
 
@@ -225,49 +265,25 @@ def _best(rates: Sequence[float], tried: Sequence[Mapping[str, Any]]) -> float:
     return rates[int(np.nanargmin(losses))] if np.isfinite(losses).any() else rates[0]
 
 
-def _prepare(
-    data: SyntheticDataset | Tensor | np.ndarray,
-    num_train: int | None,
-    num_test: int | None,
-    test: Tensor | np.ndarray | None,
-    validation: Tensor | np.ndarray | None,
-    preprocessing: Preprocessing | None,
-) -> Data:
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(data, SyntheticDataset):
-        if test is not None or validation is not None or preprocessing is not None:
-            raise ValueError("test, validation and preprocessing belong to data of one's own, not to a synthetic set")
-        sizes = [data.num_train if num_train is None else num_train, data.num_test if num_test is None else num_test]
-        for name, size in zip(("num_train", "num_test"), sizes, strict=True):
-            if not isinstance(size, int) or size < 2:
-                raise ValueError(f"{name} must be an integer of at least 2, not {size!r}")
-        return Data(data.name, data.sample(sizes[0], generator), data.sample(sizes[1], generator), data)
-    train = _as_tensor("data", data)
-    if test is None:
-        shuffled = train[torch.randperm(len(train), generator=generator)]
-        held_out = max(2, len(train) // 5)
-        train, test = shuffled[:-held_out], shuffled[-held_out:]
-    parts = {"test": _as_tensor("test", test)}
-    if validation is not None:
-        parts["validation"] = _as_tensor("validation", validation)
-    for name, part in parts.items():
-        if part.shape[1] != train.shape[1]:
-            raise ValueError(f"{name} has {part.shape[1]} columns and the training data {train.shape[1]}")
-    jacobian = None
-    if preprocessing is not None:
-        preprocessing = copy.deepcopy(preprocessing).fit(train)
-        jacobian = preprocessing.log_abs_det_jacobian(parts["test"]) if preprocessing.comparable else None
-        train = preprocessing.transform(train)
-        parts = {name: preprocessing.transform(part) for name, part in parts.items()}
-    return Data("data", train, parts["test"], None, parts.get("validation"), preprocessing, jacobian)
-
-
-def _as_tensor(name: str, data: Tensor | np.ndarray) -> Tensor:
-    data = torch.as_tensor(data).to(torch.get_default_dtype())
-    if data.dim() != 2 or len(data) < (4 if name == "data" else 2):
-        least = 4 if name == "data" else 2
-        raise ValueError(f"{name} must have shape (num, n) with num ≥ {least}, not {tuple(data.shape)}")
-    if not torch.isfinite(data).all():
-        row, column = (~torch.isfinite(data)).nonzero()[0].tolist()
-        raise ValueError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")
-    return data
+def _frozen(
+    model: GenerativeModel,
+    data: Data,
+    likelihoods: object,
+    latent_dims: Sequence[int],
+    start: str,
+    missing: str,
+) -> GenerativeModel:
+    """A copy of a given model, in the data's dtype, that is not trained."""
+    if not isinstance(model, GenerativeModel):
+        raise TypeError(f"model must be a GenerativeModel, not {type(model).__name__}")
+    if likelihoods is not None or start != "random" or missing != "error" or data.preprocessing is not None:
+        raise ValueError("a model that is given has its likelihood, start and preprocessing: give none of them")
+    if tuple(latent_dims) != (model.latent_dim,):
+        raise ValueError(f"the model has {model.latent_dim} latent dimensions, and latent_dims are {latent_dims}")
+    n = data.train.shape[1]
+    if model.likelihood.n != n:
+        raise ValueError(f"the model is of data with {model.likelihood.n} columns, and the data have {n}")
+    model = copy.deepcopy(model).to(data.train.dtype).eval().requires_grad_(False)
+    for name, x in (("data", data.train), ("test", data.test)):
+        model.check_support(name, x)
+    return model

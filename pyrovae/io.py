@@ -1,17 +1,17 @@
 """Saving and loading models: safetensors for the numbers, JSON for the architecture; nothing is executed."""
 
+import hashlib
 import inspect
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 
 from pyrovae import likelihoods, nn, posteriors, vae
+from pyrovae.atomic import to_json, write_bytes
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
 from pyrovae.nn import ConfigurableModule
@@ -25,64 +25,6 @@ _LIBRARY = {
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, ConfigurableModule)
 }
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path`` and move it there, whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        mode = 0o666 & ~_umask()
-        temporary.chmod(mode)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinity become null."""
-    text = json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
-    write_text(path, text)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
-
-
-def make_folder(path: Path) -> Path:
-    """Make a folder for results and check that it can be written.
-
-    Raises:
-        ValueError: it cannot be made or written, or a file is in the way.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; give another") from None
-    return path
 
 
 def save(
@@ -110,7 +52,9 @@ def save(
         if not isinstance(program, cls):
             raise TypeError(f"the {name} must be of class {cls.__name__}, not {type(program).__name__}")
     programs = {"model": model, "guide": guide}
-    description = {"format": FORMAT} | {name: describe(program, name) for name, program in programs.items()}
+    description: dict[str, Any] = {"format": FORMAT} | {
+        name: describe(program, name) for name, program in programs.items()
+    }
     if preprocessing is not None:
         if not isinstance(preprocessing, Preprocessing):
             raise TypeError(f"preprocessing must be of class Preprocessing, not {type(preprocessing).__name__}")
@@ -120,8 +64,9 @@ def save(
         for name, program in programs.items()
         for key, tensor in program.state_dict().items()
     }
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
-    write_json(path.with_suffix(".json"), description)
+    content = safetensors.torch.save(tensors)
+    description["sha256"] = hashlib.sha256(content).hexdigest()
+    write_bytes((path, content), (path.with_suffix(".json"), to_json(description).encode()))
 
 
 def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
@@ -147,7 +92,10 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
             found = description.get("format") if isinstance(description, dict) else None
             raise ValueError(f"its format is {found!r}, this version reads {FORMAT}")
         model, guide = (_build(description[name], known) for name in ("model", "guide"))
-        tensors = load_file(path)
+        content = path.read_bytes()
+        if description.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):  # None: of version 0.1
+            raise ValueError(f"it is damaged, or {beside.name} is of another model")
+        tensors = safetensors.torch.load(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         for name, program in (("model", model), ("guide", guide)):
             prefix = f"{name}."

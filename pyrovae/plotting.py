@@ -45,8 +45,8 @@ def losses(epoch_loss: Sequence[float], batch_loss: Sequence[float], floor: floa
     if floor is not None:
         for ax in axes[0]:
             ax.axhline(floor, color=COLORS[1], linestyle="--", label="entropy of the data")
-        by_epoch.legend()
-    by_batch.legend()
+        by_epoch.legend(loc="upper right")
+    by_batch.legend(loc="upper right")
     return fig
 
 
@@ -96,7 +96,7 @@ def reconstructions(x: Tensor, x_hat: Tensor, num_lines: int = 150) -> Figure:
     axes[0, 2].add_collection(LineCollection(list(lines), colors=COLORS[5], linewidths=0.6))
     axes[0, 2].scatter(*a[:num_lines].T, s=6, color=COLORS[0], label="x")
     axes[0, 2].scatter(*b[:num_lines].T, s=6, color=COLORS[1], label="reconstruction")
-    axes[0, 2].legend(fontsize=7)
+    axes[0, 2].legend(fontsize=7, loc="upper right")
     axes[0, 2].set_title(f"{min(num_lines, len(a))} of them joined", fontsize=9)
     _share_limits(axes[0], a)
     return fig
@@ -252,7 +252,7 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
         ax.loglog(x, y, color=color, marker=marker, markersize=4, label=name)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.grid(True, which="major", alpha=0.3)
-    ax.legend()
+    ax.legend(loc="upper right")
     return fig
 
 

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrovae import plotting
+from pyrovae.atomic import make_folder, remove_partial_files, write_atomically, write_json, write_text
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.io import make_folder, save, write_atomically, write_json, write_text
+from pyrovae.io import save
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -108,7 +109,7 @@ def write_run(
     preprocessing: Preprocessing | None = None,
 ) -> None:
     """Write ``config.json``, ``history.csv``, ``metrics.json`` and ``model.safetensors`` of a run."""
-    make_folder(folder)
+    remove_partial_files(make_folder(folder))
     write_json(folder / "config.json", {**settings, "versions": versions()})
     write_json(folder / "metrics.json", metrics)
     write_table(folder / "history.csv", history.to_frame())

@@ -1,41 +1,34 @@
-"""The runs of a comparison: one cell trained and evaluated, here or in processes of their own."""
+"""The runs of a comparison: one cell trained and evaluated."""
 
+import copy
 import hashlib
 import json
 import math
-import multiprocessing
-import os
 import re
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.evaluation import UnreliableEstimateWarning, active_directions, elbo_terms, log_marginal
+from pyrovae.evaluation import elbo_terms
 from pyrovae.factor_model import FactorModel
 from pyrovae.io import describe, load
-from pyrovae.likelihoods import Likelihood
-from pyrovae.linear_start import start_as_linear
-from pyrovae.nn import MLP, Skip
-from pyrovae.posteriors import Posterior
-from pyrovae.report import write_run, write_run_pictures
-from pyrovae.training import EpochRecord, Replica, Settings, train_replicas
+from pyrovae.measures import GAPS, gaps, measures_of, score
+from pyrovae.nn import MLP
+from pyrovae.pairs import LikelihoodFactory, PosteriorFactory, new_pair
+from pyrovae.prepared import Data
+from pyrovae.report import write_run, write_run_pictures, write_table
+from pyrovae.training import EpochRecord, Replica, Settings, out_of_memory, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-PosteriorFactory = Callable[[int, int], Posterior]
-LikelihoodFactory = Callable[[int, int], Likelihood]
+FAILURES = (ArithmeticError, RuntimeError, MemoryError)
+"""What may go wrong in one run and must not take the others along: NaN, a program's error, a lack of memory."""
 
 _ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")
 _MEASURES = (
@@ -55,29 +48,6 @@ _MEASURES = (
     "test_effective_sample_size",
     "active_directions",
 )
-
-
-@dataclass(frozen=True)
-class Data:
-    """Training and test data (num, n), with their distribution where it is known.
-
-    Attributes:
-        name: of the data set.
-        train: what is trained on, preprocessed.
-        test: what is reported of, preprocessed.
-        truth: the data's distribution.
-        validation: what chooses the best epoch and the learning rate, preprocessed.
-        preprocessing: the fitted step that made these of the original data.
-        log_jacobian: of that step at each test datum, shape (num,): its density's share; None where it has none.
-    """
-
-    name: str
-    train: Tensor
-    test: Tensor
-    truth: SyntheticDataset | None = None
-    validation: Tensor | None = None
-    preprocessing: Preprocessing | None = None
-    log_jacobian: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +90,13 @@ class Plan:
     pictures: bool = True
     linear: Mapping[tuple[str, int], FactorModel] | None = None
     """By likelihood and latent dimension, the linear model to start as; None to start from random weights."""
+    model: GenerativeModel | None = None
+    """Of which guides alone are trained; None to train a model with each."""
+    missing: bool = False
+    """Whether NaN is a value that was not observed."""
+    gap_data: int = 0
+    """Test data whose log p(x) − ELBO is split in the runs of ``gap_seed``."""
+    gap_seed: int = 0
 
     def rate(self, cell: Cell) -> float:
         """The learning rate of a run."""
@@ -131,6 +108,8 @@ class Plan:
         shared["learning_rate"] = self.rate(cell)
         shared["start"] = "random" if self.linear is None else "linear"
         shared["epochs"] = self.epochs[cell.estimator]
+        if self.gap_data:
+            shared["gap_data"] = self.gap_data
         sizes = {"num_train": len(self.data.train), "num_test": len(self.data.test)}
         return {"dataset": self.data.name, **asdict(cell), **shared, **sizes}
 
@@ -174,9 +153,50 @@ def groups(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     return found
 
 
-Outcome = tuple[Cell, tuple[dict[str, Any], Tensor | None]]
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        metrics: in nats per datum.
+        samples: data drawn from the model, for pictures; None of a run that failed.
+        scores: ``log_prob`` and ``elbo`` of each test datum in nats; None where there are none.
+    """
+
+    metrics: dict[str, Any]
+    samples: Tensor | None = None
+    scores: pd.DataFrame | None = None
+
+
+Outcome = tuple[Cell, Result]
 OnEpoch = Callable[[str, EpochRecord], None]
 """Told the run's folder and the epoch's record."""
+
+
+def run_or_fail(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
+    """What :func:`run_group` does; of runs that cannot be made or evaluated, why they failed."""
+    try:
+        return run_group(plan, cells, on_epoch)
+    except FAILURES as error:
+        return failed(plan, cells, reason(error))
+
+
+def reason(error: Exception) -> str:
+    """Why a run failed, in one line."""
+    return out_of_memory(error) or " ".join(str(error).split())
+
+
+def failed(plan: Plan, cells: Sequence[Cell], why: str) -> list[Outcome]:
+    """Runs of which nothing came."""
+    return [(cell, Result(blank(plan, cell) | {"note": f"failed: {why}"})) for cell in cells]
+
+
+def blank(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """A run's metrics before it is evaluated."""
+    measures = _MEASURES if plan.data.truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
+    measures = measures if plan.data.validation is None else (*measures, "validation_neg_elbo", "best_epoch")
+    measures = (*measures, *GAPS) if plan.gap_data else measures
+    return {**plan.settings(cell), "engine": "", "note": "", **dict.fromkeys(measures, math.nan)}
 
 
 def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
@@ -192,9 +212,11 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
     elbo = plan.estimators[cells[0].estimator]
     failure = None
     replicas = [Replica(*make_pair(plan, cell), cell.seed) for cell in cells]
+    # a model that is not to change is called as a function: training does not put it into training mode
+    trained = replicas if plan.model is None else [replace(r, model=_called(r.model)) for r in replicas]
     try:
         train_replicas(
-            replicas,
+            trained,
             plan.data.train,
             elbo,
             settings,
@@ -203,12 +225,16 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
             progress=False,
             on_epoch=lambda record: on_epoch(folders[record.seed], record),
         )
-    except (ArithmeticError, RuntimeError, MemoryError) as error:  # a part that fails must not take the others along
-        failure = error
+    except FAILURES as error:
+        failure = error.with_traceback(None)  # it would hold on to the memory
     return [
-        (cell, finish(plan, cell, replica, failure or replica.error, len(cells)))
-        for cell, replica in zip(cells, replicas, strict=True)
+        (cell, finish(plan, cell, replace(run, model=replica.model), failure or run.error, len(cells)))
+        for cell, replica, run in zip(cells, replicas, trained, strict=True)
     ]
+
+
+def _called(model: Any) -> Any:
+    return lambda x: model(x)
 
 
 def finished(plan: Plan, cell: Cell) -> Outcome | None:
@@ -219,13 +245,15 @@ def finished(plan: Plan, cell: Cell) -> Outcome | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        scores = pd.read_csv(folder / "scores.csv")
         model, _ = load(folder / "model.safetensors")
     except (OSError, ValueError):
         return None
     wanted = json.loads(json.dumps(description(plan, cell, *make_pair(plan, cell))))
     if {key: config.get(key) for key in wanted} != wanted or metrics["note"].startswith("failed"):
         return None
-    return cell, ({k: math.nan if v is None else v for k, v in metrics.items()}, draw_samples(model, cell))
+    metrics = {k: math.nan if v is None else v for k, v in metrics.items()}
+    return cell, Result(metrics, draw_samples(model, cell), scores)
 
 
 def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, Any]:
@@ -239,10 +267,14 @@ def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortized
         "log_marginal_samples": plan.log_marginal_samples,
         "data_sha256": [
             hashlib.sha256(x.numpy().tobytes()).hexdigest()
-            for x in (plan.data.train, plan.data.test, plan.data.validation)
+            for x in (plan.data.train, plan.data.test, plan.data.validation, *_frozen_values(plan))
             if x is not None
         ],
     }
+
+
+def _frozen_values(plan: Plan) -> list[Tensor]:
+    return [] if plan.model is None else list(plan.model.state_dict().values())
 
 
 def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
@@ -254,27 +286,26 @@ def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
 
 def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
     """A fresh model and guide, initialised under the run's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
-        n, d = plan.data.train.shape[-1], cell.latent_dim
+    n, d, posterior = plan.data.train.shape[-1], cell.latent_dim, plan.posteriors[cell.posterior]
+    if plan.model is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cell.seed)
+            encoder = MLP(n, *plan.hidden)
+            return copy.deepcopy(plan.model), AmortizedGuide(encoder, posterior(encoder.out_features, d))
+    return new_pair(
+        n,
+        d,
+        plan.hidden,
+        posterior,
+        plan.likelihoods[cell.likelihood],
+        seed=cell.seed,
+        missing=plan.missing,
+        linear=None if plan.linear is None else plan.linear[cell.likelihood, d],
+    )
 
-        def network(*sizes: int) -> MLP | Skip:
-            return MLP(*sizes) if plan.linear is None else Skip(MLP(*sizes), d)
 
-        # made in the order of a program's modules, in which replicas start anew
-        decoder = network(d, *reversed(plan.hidden))
-        model = GenerativeModel(decoder, plan.likelihoods[cell.likelihood](decoder.out_features, n), d)
-        encoder = network(n, *plan.hidden)
-        guide = AmortizedGuide(encoder, plan.posteriors[cell.posterior](encoder.out_features, d))
-        if plan.linear is not None:
-            start_as_linear(model, guide, plan.linear[cell.likelihood, d])
-        return model, guide
-
-
-def finish(
-    plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, together: int
-) -> tuple[dict[str, Any], Tensor | None]:
-    """Evaluate a trained run, and write its folder if the plan has one; return metrics and drawn data.
+def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, together: int) -> Result:
+    """Evaluate a trained run, and write its folder if the plan has one.
 
     Of the seconds of runs trained ``together`` in one program, each has its share.
     """
@@ -282,21 +313,18 @@ def finish(
     model, guide, history = replica.model, replica.guide, replica.history
     assert isinstance(model, GenerativeModel)
     assert isinstance(guide, AmortizedGuide)
-    measures = _MEASURES if truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
-    measures = measures if data.validation is None else (*measures, "validation_neg_elbo", "best_epoch")
-    metrics: dict[str, Any] = {
-        **plan.settings(cell),
-        "engine": history.engine,
-        "note": "",
-        **dict.fromkeys(measures, math.nan),
-    }
-    samples = None
+    metrics = blank(plan, cell) | {"engine": history.engine}
+    samples, scores = None, None
     if failure is not None:
-        metrics["note"] = f"failed: {' '.join(str(failure).split())}"
+        metrics["note"] = f"failed: {reason(failure)}"
     else:
         seconds = history.seconds / (1 if history.engine == "eager" else together)
         metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
-        metrics |= evaluate(model, guide, test, truth, plan.log_marginal_samples, data.log_jacobian)
+        terms, marginal = score(model, guide, test, plan.log_marginal_samples, data.log_jacobian)
+        metrics |= measures_of(model, guide, test, truth, terms, marginal)
+        scores = pd.DataFrame({"log_prob": marginal.per_datum.numpy(), "elbo": terms.elbo.numpy()})
+        if plan.gap_data and cell.seed == plan.gap_seed:
+            metrics |= gaps(model, guide, test[: plan.gap_data], plan.posteriors[cell.posterior], cell.seed)
         if data.validation is not None:
             metrics["best_epoch"] = history.best_epoch
             metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
@@ -306,156 +334,14 @@ def finish(
             metrics["note"] = ", ".join(
                 filter(None, ["not comparable: preprocessing loses dimensions", metrics["note"]])
             )
+            scores *= math.nan
         samples = draw_samples(model, cell)
     if plan.out is not None:
         config = description(plan, cell, model, guide)
         folder = plan.out / cell.folder
         write_run(folder, config, metrics, history, model, guide, data.preprocessing)
-        if plan.pictures:
+        if scores is not None:
+            write_table(folder / "scores.csv", scores.rename_axis("row").reset_index())
+        if plan.pictures and failure is None:
             write_run_pictures(folder, history, model, guide, test, truth)
-    return metrics, samples
-
-
-def evaluate(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    test: Tensor,
-    truth: SyntheticDataset | None,
-    log_marginal_samples: int = 100,
-    log_jacobian: Tensor | None = None,
-) -> dict[str, Any]:
-    """Metrics of a trained pair on the test data, nats per datum.
-
-    ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
-    """
-    of_original = 0.0 if log_jacobian is None else log_jacobian
-    terms = elbo_terms(model, guide, test)
-    terms = replace(terms, reconstruction=terms.reconstruction + of_original)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
-        marginal = log_marginal(model, guide, test, num_samples=log_marginal_samples)
-    marginal = replace(marginal, per_datum=marginal.per_datum + of_original)
-    metrics: dict[str, Any] = {
-        "test_neg_elbo": -terms.elbo.mean().item(),
-        "test_neg_elbo_stderr": _stderr(terms.elbo),
-        "test_neg_elbo_stderr_monte_carlo": terms.estimate.stderr_monte_carlo,
-        "test_reconstruction": terms.reconstruction.mean().item(),
-        "test_kl": terms.kl.mean().item(),
-        "test_log_marginal": marginal.mean,
-        "test_log_marginal_stderr": marginal.stderr,
-        "test_log_marginal_stderr_monte_carlo": marginal.stderr_monte_carlo,
-        "test_log_marginal_unreliable_share": marginal.unreliable.double().mean().item(),
-        "test_log_marginal_gain_of_doubling": marginal.gain_of_doubling.mean().item(),
-        "test_effective_sample_size": marginal.effective_sample_size.median().item(),
-        "active_directions": active_directions(guide, test),
-    }
-    if not marginal.is_density:
-        metrics |= {name: math.nan for name in metrics if name.startswith("test_log_marginal")}
-    notes = [] if marginal.is_density else ["cross-entropy bound of soft targets, no log p(x)"]
-    notes += ["posterior collapsed"] if metrics["active_directions"] == 0 else []
-    if truth is not None:
-        gap = truth.log_density(test) - terms.elbo
-        metrics |= {"nats_above_truth": gap.mean().item(), "nats_above_truth_stderr": _stderr(gap)}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            shares = truth.mode_log_densities(model.sample(len(test))).softmax(-1).mean(0)
-        found = int((shares > 0.5 * truth.mode_weights).sum())
-        metrics["modes_found"] = found
-        if found < len(shares):
-            notes.append(f"{len(shares) - found} of {len(shares)} modes dropped")
-    return metrics | {"note": ", ".join(notes)}
-
-
-def _stderr(values: Tensor) -> float:
-    return (values.std() / math.sqrt(len(values))).item()
-
-
-def run_here(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
-    """Run cells one after the other in this process."""
-    for group in groups(cells, workers):
-        yield from run_group(plan, group, bar.update)
-
-
-def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
-    """Run cells in fresh processes of one thread each, as they come; an interrupt ends them at once."""
-    pieces = groups(cells, workers)
-    context = multiprocessing.get_context("spawn")
-    # One pipe for all: a record is far shorter than what the system writes in one piece.
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        min(workers, len(pieces)), mp_context=context, initializer=_start_worker, initargs=(plan, writer)
-    )
-    try:
-        with _as_children_should_start():
-            pending = {pool.submit(_run_in_worker, group) for group in pieces}
-        while pending:
-            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            while reader.poll():
-                bar.update(*reader.recv())
-            for future in done:
-                pending.remove(future)
-                yield from future.result()
-    except BaseException:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_CHILDREN_START_WITH = {
-    "OMP_NUM_THREADS": "1",
-    # memory that a step frees is kept for the next: a page given back costs a fault when it is needed again
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-}
-
-
-@contextmanager
-def _as_children_should_start() -> Iterator[None]:
-    """Start processes with one thread each that leave Ctrl-C, sent to all of a terminal's processes, to this one."""
-    before = {name: os.environ.get(name) for name in _CHILDREN_START_WITH}
-    os.environ.update(_CHILDREN_START_WITH)  # read by the children's libraries as they start
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-    try:
-        yield
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(plan: Plan, writer: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop_worker)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker.update(plan=plan, writer=writer)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed could not stop its workers, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _run_in_worker(group: list[Cell]) -> list[Outcome]:
-    if _worker.get("stopped"):
-        sys.exit(1)
-    return run_group(_worker["plan"], group, lambda folder, record: _worker["writer"].send((folder, record)))
-
-
-def _stop_worker(*_: object) -> None:
-    """End the current run, temporary files removed, and those that the pool still hands out."""
-    _worker["stopped"] = True
-    sys.exit(1)
+    return Result(metrics, samples, scores)

@@ -1,12 +1,14 @@
 """What is saved loads again, and nothing else does."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.io import load_preprocessing
 from pyrovae.nn import ConfigurableModule
 from pyrovae.posteriors import POSTERIORS
 
@@ -66,6 +68,22 @@ def test_modules_of_ones_own(tmp_path):
             pv.AmortizedGuide(nn.Linear(3, 8), pv.DiagonalPosterior(8, 2)),
         )
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_what_earlier_versions_saved_loads():
+    """Format 1, as version 0.1 wrote it, gives the densities that were written down beside it then."""
+    folder = Path(__file__).parent / "fixtures"
+    values = json.loads((folder / "format-1-values.json").read_text())
+    values = {name: torch.tensor(value) for name, value in values.items()}
+    path = folder / "format-1.safetensors"
+    model, guide = pv.load(path)
+    y = load_preprocessing(path).transform(values["x"])
+    torch.testing.assert_close(y, values["y"])
+    torch.testing.assert_close(
+        load_preprocessing(path).log_abs_det_jacobian(values["x"]).expand(4), values["log_jacobian"].expand(4)
+    )
+    torch.testing.assert_close(model.conditional(values["z"]).log_prob(y), values["log p(y|z)"])
+    torch.testing.assert_close(guide.posterior(y).log_prob(values["z"]), values["log q(z|y)"])
 
 
 def damage(folder, how):

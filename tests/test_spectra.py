@@ -327,10 +327,10 @@ BAD = {
     "no channels": ("a,b\n1,x\n2,y\n", "has no channels: no two columns"),
     "latin-1": ("label,900,901\na,1,2\nPur\xe9e,3,4\n".encode("latin-1"), "row 3, column 1: byte 0xe9 is not utf-8"),
     "UTF-16": ("label,900,901\na,1,2\nb,3,4\n".encode("utf-16"), "the file is UTF-16; pass encoding='utf-16'"),
-    "binary": (b"label,900,901\na,1,2\nb,\0,4\n", "row 3: the file is not text"),
+    "binary": (b"label,900,901\na,1,2\nb,\0,4\n", "row 3, column 2: the file is not text"),
     "torn gzip": (gzip.compress(b"label,900,901\n" + b"a,1,2\nb,3,4\n" * 999)[:-20], "is damaged after row"),
     "no gzip": (b"\x1f\x8b" + bytes(range(60)), "is damaged after row 0"),
-    "open quote": ('label,900,901\na,"1,2\nb,3,4\n', "row 3"),
+    "open quote": ('label,900,901\na,"1,2\nb,3,4\n', "row 2: unexpected end"),
 }
 
 
@@ -365,6 +365,38 @@ def test_more_channels_than_samples_works_with_a_note(tmp_path):
     path = written(tmp_path, as_text(numbers(2, 3)))
     with pytest.warns(UserWarning, match=r"more channels \(3\) than samples \(2\)"):
         assert read_spectra(path).x.shape == (2, 3)
+
+
+def test_decimal_commas_and_missing_values_in_targets(tmp_path):
+    spectra = read_spectra(written(tmp_path, "fat;900;901;lot\n1,5;0,1;0,2;a\nNA;0,3;0,4;none\n2;0,5;0,7;b\n"))
+    np.testing.assert_array_equal(spectra.targets["fat"], [1.5, np.nan, 2])
+    assert spectra.targets["lot"].tolist() == ["a", "none", "b"]
+
+
+def test_an_axis_in_the_first_column_is_not_rounded(tmp_path):
+    text = "wavenumber,a,b,c\n" + "".join(f"{899.327 + i},{i},{i + 1},{i * i + 3}\n" for i in range(3))
+    assert read_spectra(written(tmp_path, text)).axis.tolist() == [899.327 + i for i in range(3)]
+
+
+def test_a_channel_that_was_never_observed(tmp_path):
+    path = written(tmp_path, "900,901,902\n1,,2\n3,NA,5\n")
+    with pytest.raises(ValueError, match=r"column 2 \('901'\): the channel is missing; pass drop_constant=True"):
+        _quietly(path, missing="mask")
+    assert read_spectra(path, missing="mask", drop_constant=True).axis.tolist() == [900, 902]
+
+
+def test_an_axis_that_is_given_must_be_one(tmp_path):
+    path = written(tmp_path, as_text(numbers(4, 3)))
+    for axis in ([1, 3, 2], [1, 1, 2], [1, math.nan, 2]):
+        with pytest.raises(ValueError, match=r"axis: position [23], .* is not in order, or is there twice"):
+            read_spectra(path, axis=axis)
+
+
+def test_a_row_without_an_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_LONGEST_ROW", 40)
+    path = written(tmp_path, "label,900,901\n" + "1" * 100)
+    with pytest.raises(ValueError, match="row 2: the row is longer than 40 bytes"):
+        read_spectra(path)
 
 
 def test_bad_arrays(tmp_path):

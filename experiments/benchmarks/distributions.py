@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 
 from experiments import page
 from pyrovae import cli, plotting
+from pyrovae.atomic import make_folder
 from pyrovae.distributions import AR1Normal
-from pyrovae.io import make_folder
 from pyrovae.report import markdown_table, write_figure, write_table
 
 BATCH = 128

@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 import pyrovae as pv
 from experiments import page
 from pyrovae import cli
+from pyrovae.atomic import make_folder
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.io import make_folder
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.registration import unregistered
 from pyrovae.report import markdown_table, write_table

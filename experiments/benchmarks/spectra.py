@@ -20,8 +20,8 @@ import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.estimators import Step, interleaved
 from pyrovae import cli
+from pyrovae.atomic import make_folder
 from pyrovae.distributions import fill_scale_tril, tril_position
-from pyrovae.io import make_folder
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.registration import unregistered

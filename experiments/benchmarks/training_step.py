@@ -29,8 +29,8 @@ import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.peers import Loop, Work, by_hand, numpyro_loops
 from pyrovae import cli, plotting
+from pyrovae.atomic import make_folder
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.io import make_folder
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_figure, write_table
 from pyrovae.training import Settings as TrainingSettings

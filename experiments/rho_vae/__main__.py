@@ -15,8 +15,8 @@ from experiments.rho_vae import audit, pictures, study
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import PIXELS, images
 from pyrovae import cli
+from pyrovae.atomic import make_folder
 from pyrovae.datasets.images import IMAGES
-from pyrovae.io import make_folder
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import write_figure, write_table
 from pyrovae.training import ENGINES, check_learning_rate

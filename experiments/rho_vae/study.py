@@ -14,7 +14,7 @@ from experiments.pool import in_processes
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import PIXELS, Evaluation, Training
 from pyrovae import plotting
-from pyrovae.io import make_folder
+from pyrovae.atomic import make_folder
 from pyrovae.report import markdown_table
 
 CELL = ["latent_dim", "beta", "posterior"]

@@ -16,8 +16,8 @@ from experiments.rho_vae.mmd import InfoELBO
 from experiments.rho_vae.settings import Settings
 from pyrovae.datasets.images import IMAGES, ImageDataset
 from pyrovae.distributions import covariance_of
+from pyrovae.pairs import LikelihoodFactory, PosteriorFactory
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.runs import LikelihoodFactory, PosteriorFactory
 
 SHOWN = 1000
 """Test images of which posterior scales and correlations are averaged."""

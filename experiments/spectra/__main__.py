@@ -16,7 +16,7 @@ from experiments.spectra import questions, reading, recovery, study
 from experiments.spectra.sets import spectra_sets
 from experiments.spectra.settings import Settings
 from pyrovae import cli
-from pyrovae.io import make_folder
+from pyrovae.atomic import make_folder
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import write_figure, write_table

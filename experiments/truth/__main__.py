@@ -16,7 +16,7 @@ from experiments import page
 from experiments.truth import failures, gaps, linear, synthetic
 from experiments.truth.settings import Settings
 from pyrovae import cli
-from pyrovae.io import make_folder
+from pyrovae.atomic import make_folder
 from pyrovae.report import write_figure, write_table
 
 tell = partial(page.tell, "truth")

@@ -2,6 +2,7 @@
 
 from pyrovae.datasets.idx import read_idx
 from pyrovae.datasets.images import IMAGES, ImageDataset, binarize, digits, fashion_mnist, mnist, split_digits
+from pyrovae.datasets.own import read_data
 from pyrovae.datasets.preprocessing import (
     MultiplicativeScatterCorrection,
     Pipeline,
@@ -33,6 +34,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "mnist",
+    "read_data",
     "read_idx",
     "read_spectra",
     "split_by_group",

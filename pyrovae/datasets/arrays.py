@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pyrovae.datasets.channels import out_of_order
 from pyrovae.datasets.tables import Table, default_dtype, too_large
 
 _AXIS_KEYS = ("axis", "wavelength", "wavelengths", "wavenumber", "wavenumbers", "channels")
@@ -22,8 +23,8 @@ def from_npy(path: Path, max_gib: float) -> Table:
     return _of_array(array, str(path))
 
 
-def _array(file: Any, where: Any, size: int, max_gib: float) -> NDArray[Any]:
-    """One array in numpy's format, never unpickled."""
+def _array(file: Any, where: Any, size: int, max_gib: float, kinds: str = "fiu") -> NDArray[Any]:
+    """One array in numpy's format, of these kinds of dtype, never unpickled."""
     try:
         version = np.lib.format.read_magic(file)
         header = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(
@@ -36,8 +37,8 @@ def _array(file: Any, where: Any, size: int, max_gib: float) -> NDArray[Any]:
             f"{where} is no array in numpy's format, or is damaged: {' '.join(str(error).split())[:200]}"
         ) from None
     if dtype.hasobject:
-        raise ValueError(f"{where} holds pickled objects, which are not read; save an array of numbers")
-    if not (np.issubdtype(dtype, np.floating) or np.issubdtype(dtype, np.integer)):
+        raise ValueError(f"{where} holds pickled objects, which are not read; save numbers, and text with astype(str)")
+    if dtype.kind not in kinds:
         raise ValueError(f"{where} holds {dtype}, not numbers")
     needed = 2.0 * float(np.prod([float(s) for s in shape])) * max(dtype.itemsize, 4)
     if needed > max_gib * 2**30:
@@ -76,7 +77,7 @@ def from_npz(
                 if info.file_size > max_gib * 2**30:
                     raise ValueError(too_large(f"{path} ({name})", 2 * info.file_size, max_gib))
                 with archive.open(info) as file:
-                    arrays[name] = _array(file, f"{path} ({name})", info.file_size, max_gib)
+                    arrays[name] = _array(file, f"{path} ({name})", info.file_size, max_gib, "fiubUSM")
     except Exception as error:
         if str(error).startswith(str(path)):
             raise
@@ -84,13 +85,23 @@ def from_npz(
     tables = [name for name, array in arrays.items() if array.ndim == 2]
     named = [name for name in _SPECTRA_KEYS if name in tables]
     wanted = channels if isinstance(channels, str) else tables[0] if len(tables) == 1 else next(iter(named), None)
-    if wanted is None or wanted not in arrays:
+    if wanted is None or wanted not in arrays or arrays[wanted].dtype.kind not in "fiu":
         raise ValueError(
             f"{path} holds {', '.join(f'{n} {a.shape}' for n, a in arrays.items()) or 'nothing'}; say which array "
             "(samples, channels) holds the spectra with channels='its name'"
         )
     num, width = (*arrays[wanted].shape, 0, 0)[:2]
-    positions = next((arrays[k].astype(float) for k in _AXIS_KEYS if k in arrays and arrays[k].shape == (width,)), None)
+    positions = None
+    axis = next((name for name in _AXIS_KEYS if name in arrays), None)
+    if axis is not None:
+        if arrays[axis].shape != (width,) or arrays[axis].dtype.kind not in "fiu":
+            raise ValueError(f"{path} ({axis}) must hold the positions of {width} channels, not {arrays[axis].shape}")
+        positions = arrays[axis].astype(float)
+        wrong = out_of_order(positions)
+        if wrong is not None:
+            raise ValueError(
+                f"{path} ({axis}): position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice"
+            )
     rest = {n: a for n, a in arrays.items() if a.shape == (num,) and n != wanted and n not in _AXIS_KEYS}
     return _of_array(arrays[wanted], f"{path} ({wanted})", pd.DataFrame(rest, index=range(num))), positions
 

@@ -41,7 +41,7 @@ _AXIS_NAME = re.compile(
 
 
 def number(text: str) -> float | None:
-    """The number that a text is, with a decimal point or comma; None where it is none."""
+    """The number that a text is, with a decimal point or comma; None where it is none, such as 1_0."""
     try:
         return float(text.replace(",", ".")) if "_" not in text else None
     except ValueError:
@@ -126,6 +126,15 @@ def _largest_group(names: Sequence[str], parts: Sequence[tuple[str, float, str] 
             f"the channels with channels={ordered[0][0]!r}"
         )
     return ordered[0][1]
+
+
+def out_of_order(positions: NDArray[np.float64]) -> int | None:
+    """The first position that is not finite, or does not go on in the direction of most; None where all do."""
+    if not np.isfinite(positions).all():
+        return int(np.flatnonzero(~np.isfinite(positions))[0])
+    steps = np.diff(positions)
+    wrong = ~(steps > 0) if (steps > 0).sum() >= (steps < 0).sum() else ~(steps < 0)
+    return int(np.flatnonzero(wrong)[0]) + 1 if wrong.any() else None
 
 
 def _check_order(positions: NDArray[np.float64], names: Sequence[str], columns: Sequence[int], where: str) -> None:

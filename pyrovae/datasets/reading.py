@@ -1,5 +1,6 @@
 """Spectra from the files that people have."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.datasets.arrays import from_npy, from_npz, from_parquet
-from pyrovae.datasets.channels import axis_unit, find_channels
+from pyrovae.datasets.channels import axis_unit, find_channels, number, out_of_order
 from pyrovae.datasets.spectra import Spectra
-from pyrovae.datasets.tables import Table, default_dtype, read_text
+from pyrovae.datasets.tables import MISSING, Table, default_dtype, read_text
 
 
 def read_spectra(
@@ -29,6 +30,7 @@ def read_spectra(
     decimal: str | None = None,
     encoding: str = "utf-8",
     max_gib: float = 4.0,
+    to_train: bool = True,
 ) -> Spectra:
     """Read spectra from CSV or TSV (also gzipped), ``.npy``, ``.npz`` or ``.parquet``.
 
@@ -53,6 +55,8 @@ def read_spectra(
         decimal: ``"."`` or ``","``; found by itself.
         encoding: of a text file.
         max_gib: refuse a file that would need more memory than this.
+        to_train: whether to refuse what no model can be trained on: a single spectrum, a constant channel. A model
+            that is trained already takes both.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -80,7 +84,7 @@ def read_spectra(
         first = axis_unit(names[0])
         if samples == "columns" or (samples is None and channels is None and first is not None):
             chosen.update(in_columns=True, unit=first or "")
-            return list(range(len(names)))
+            return list(range(1, len(names)))  # the first is the axis, whose positions are not rounded
         if not any(names):
             return list(range(len(names)))
         found, chosen["positions"], chosen["unit"] = find_channels(names, channels, f"{path}, row 1")
@@ -112,11 +116,11 @@ def read_spectra(
         values, positions = table.numbers.T, None
         targets = pd.DataFrame(index=range(len(values)))
     else:
-        values, targets, positions = table.numbers, _typed(table.others), chosen["positions"]
+        values, targets, positions = table.numbers, _typed(table.others, table.decimal), chosen["positions"]
 
     def where(sample: int, channel: int) -> str:
         turned = samples == "columns" or chosen["in_columns"]
-        return table.cell(channel, sample + chosen["in_columns"]) if turned else table.cell(sample, channel)
+        return table.cell(channel, sample) if turned else table.cell(sample, channel)
 
     if np.isnan(values).all(1).any():
         sample = int(np.flatnonzero(np.isnan(values).all(1))[0])
@@ -125,16 +129,20 @@ def read_spectra(
         positions = np.asarray(axis, dtype=float)
         if positions.shape != values.shape[1:]:
             raise ValueError(f"axis has {positions.size} positions, and {path} has {values.shape[1]} channels")
+        wrong = out_of_order(positions)
+        if wrong is not None:
+            raise ValueError(f"axis: position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice")
     known = positions is not None
     if positions is None:
         positions = np.arange(values.shape[1], dtype=float)
-    if len(values) < 2:
+    if to_train and len(values) < 2:
         raise ValueError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
     if drop_constant and not _constant(values).all():
         kept = ~_constant(values)
         values, positions = values[:, kept], positions[kept]
-    _check_constant(values, where)
-    if values.shape[1] > len(values):
+    if to_train:
+        _check_constant(values, where)
+    if to_train and values.shape[1] > len(values):
         warnings.warn(
             f"{path} has more channels ({values.shape[1]}) than samples ({len(values)}): a full covariance of the "
             "channels is not determined by the data",
@@ -148,14 +156,18 @@ def read_spectra(
 
 def _turned(table: Table) -> tuple[NDArray[np.floating], pd.DataFrame, NDArray[np.float64]]:
     """Spectra in columns, the first of which is the axis."""
-    positions = table.numbers[:, 0].astype(np.float64)
-    steps = np.diff(positions)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        ascending = (steps > 0).sum() >= (steps < 0).sum()
-        row = int(np.flatnonzero(~(steps > 0) if ascending else ~(steps < 0))[0]) + 1
-        raise ValueError(f"{table.cell(row, 0)}: the channel {positions[row]:g} is not in order, or is there twice")
-    names = pd.DataFrame({"sample": [table.names[i] for i in table.columns[1:]]})
-    return table.numbers[:, 1:].T, names, positions
+    axis = [number(str(text)) for text in table.others.iloc[:, 0]]
+    for row, position in enumerate(axis):
+        if position is None or not math.isfinite(position):
+            text = str(table.others.iloc[row, 0])
+            raise ValueError(f"{table.place(row, 0)}: {text[:40]!r} is not the position of a channel")
+    positions = np.array(axis, dtype=np.float64)
+    wrong = out_of_order(positions)
+    if wrong is not None:
+        raise ValueError(
+            f"{table.place(wrong, 0)}: the channel {positions[wrong]:g} is not in order, or is there twice"
+        )
+    return table.numbers.T, pd.DataFrame({"sample": [table.names[i] for i in table.columns]}), positions
 
 
 def _check_finite(table: Table, missing: str) -> None:
@@ -174,21 +186,21 @@ def _check_finite(table: Table, missing: str) -> None:
 
 
 def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], str]) -> None:
-    """Raise for a channel that never changes."""
+    """Raise for a channel that never changes, or was never observed."""
     constant = _constant(values)
     if constant.any():
         j = int(np.flatnonzero(constant)[0])
-        raise ValueError(
-            f"{where(0, j)}: the channel is constant ({values[0, j]:g} in all spectra), so its noise has no scale; "
-            "pass drop_constant=True to leave such channels out"
-        )
+        observed = values[~np.isnan(values[:, j]), j]
+        what = f"constant ({observed[0]:g} in all spectra), so its noise has no scale" if len(observed) else "missing"
+        raise ValueError(f"{where(0, j)}: the channel is {what}; pass drop_constant=True to leave such channels out")
 
 
 def _constant(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    return np.fmin.reduce(values, axis=0) == np.fmax.reduce(values, axis=0)
+    unobserved = np.isnan(values).all(0)
+    return (np.fmin.reduce(values, axis=0) == np.fmax.reduce(values, axis=0)) | unobserved
 
 
-def _typed(others: pd.DataFrame) -> pd.DataFrame:
+def _typed(others: pd.DataFrame, decimal: str) -> pd.DataFrame:
     """Columns of text as numbers where they all are; columns without a name and without content dropped."""
     columns: dict[str, Any] = {}
     for i, name in enumerate(others.columns):
@@ -198,7 +210,8 @@ def _typed(others: pd.DataFrame) -> pd.DataFrame:
         key = name or f"column_{i}"
         while key in columns:
             key += "_"
-        filled = column.where(column != "", None)
-        values = pd.to_numeric(filled, errors="coerce")
-        columns[key] = filled if values.isna().sum() > filled.isna().sum() else values
+        text = column.astype(str).str.strip()
+        values = pd.to_numeric(text.str.replace(",", ".") if decimal == "," else text, errors="coerce")
+        are_numbers = (values.notna() | text.str.lower().isin(MISSING)).all() and values.notna().any()
+        columns[key] = values if are_numbers else column.where(column != "", None)
     return pd.DataFrame(columns, index=others.index)

@@ -22,6 +22,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "."})
 """What stands for a missing value, in any case of letters."""
 
 _CELLS_AT_ONCE = 2**20
+_LONGEST_ROW = 2**26
 _DELIMITERS = "\t;|,"
 
 
@@ -36,6 +37,7 @@ class Table:
         numbers: of these, shape (rows, len(columns)); NaN where a value is missing.
         others: the other columns, as text.
         rows: number of each row in the file, counted from 1.
+        decimal: ``"."`` or ``","`` in the other columns.
     """
 
     where: str
@@ -44,13 +46,16 @@ class Table:
     numbers: NDArray[np.floating]
     others: pd.DataFrame
     rows: list[int]
+    decimal: str = "."
 
     def cell(self, row: int, column: int) -> str:
         """Where an entry of ``numbers`` stands in the file."""
-        name = self.names[self.columns[column]]
-        return f"{self.where}, row {self.rows[row]}, column {self.columns[column] + 1}" + (
-            f" ({name!r})" if name else ""
-        )
+        return self.place(row, self.columns[column])
+
+    def place(self, row: int, column: int) -> str:
+        """Where a row and a column of the file meet."""
+        name = self.names[column]
+        return f"{self.where}, row {self.rows[row]}, column {column + 1}" + (f" ({name!r})" if name else "")
 
 
 def read_text(
@@ -115,7 +120,7 @@ def read_text(
     if not blocks:
         raise ValueError(f"{where} is empty: it has a header and no rows")
     frame = pd.DataFrame(texts, columns=[names[i] for i in others], dtype=str)
-    return Table(where, names, columns, np.concatenate(blocks), frame, row_numbers)
+    return Table(where, names, columns, np.concatenate(blocks), frame, row_numbers, decimal or ".")
 
 
 def too_large(where: str, needed: float, max_gib: float) -> str:
@@ -150,7 +155,9 @@ def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
 
 
 def _decoded(binary: Any, where: str, encoding: str) -> Iterator[str]:
-    for row, line in enumerate(binary, 1):
+    for row, line in enumerate(iter(lambda: binary.readline(_LONGEST_ROW), b""), 1):
+        if len(line) == _LONGEST_ROW:
+            raise ValueError(f"{where}, row {row}: the row is longer than {_LONGEST_ROW} bytes; is this a text file?")
         if row == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         try:
@@ -168,18 +175,21 @@ def _decoded(binary: Any, where: str, encoding: str) -> Iterator[str]:
 
 def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
     """Rows of fields, all as many as the first's."""
-    row, expected = 0, None
+    expected = None
+    lines_of_row: list[int] = []  # more than one where a quoted field goes on
 
     def text() -> Iterator[str]:
-        nonlocal row
         for row, line in lines:
+            lines_of_row.append(row)
             if "\0" in line:
-                raise ValueError(f"{where}, row {row}: the file is not text (it holds a zero byte)")
+                column = line[: line.index("\0")].count(delimiter) + 1
+                raise ValueError(f"{where}, row {row}, column {column}: the file is not text (it holds a zero byte)")
             yield line
 
     try:
-        for fields in csv.reader(text(), delimiter=delimiter, skipinitialspace=True):
-            expected = len(fields) if expected is None else expected
+        for fields in csv.reader(text(), delimiter=delimiter, skipinitialspace=True, strict=True):
+            row, expected = lines_of_row[0], len(fields) if expected is None else expected
+            lines_of_row.clear()
             if len(fields) != expected:
                 raise ValueError(
                     f"{where}, row {row}, column {min(len(fields), expected) + 1}: the row has {len(fields)} fields, "
@@ -187,7 +197,7 @@ def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Ite
                 )
             yield row, fields
     except csv.Error as error:
-        raise ValueError(f"{where}, row {row}: {error}") from None
+        raise ValueError(f"{where}, row {lines_of_row[0] if lines_of_row else 1}: {error}") from None
 
 
 def _delimiter(lines: Sequence[str]) -> str:
@@ -203,7 +213,7 @@ def _delimiter(lines: Sequence[str]) -> str:
 
 
 def _decimal(fields: Sequence[str]) -> str:
-    return "," if any("," in f for f in fields) and not any("." in f for f in fields) else "."
+    return "," if sum("," in f and "." not in f for f in fields) > sum("." in f for f in fields) else "."
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
@@ -225,17 +235,20 @@ def _numbers(cells: list[list[str]], decimal: str, table: Table) -> NDArray[np.f
     if decimal == ",":
         cells = [[field.replace(".", "\0").replace(",", ".") for field in row] for row in cells]
     try:
-        return np.array(cells, dtype=np.float64).reshape(len(cells), -1)
+        if not any("_" in field for row in cells for field in row):  # Python's own 1_0 is no number of data
+            return np.array(cells, dtype=np.float64).reshape(len(cells), -1)
     except ValueError:
         pass
-    flat = pd.Series([field.strip() for row in cells for field in row], dtype=object)
-    values = pd.to_numeric(flat, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    for k in np.flatnonzero(np.isnan(values)):
-        if flat[k].lower() not in MISSING:
-            row, column = divmod(int(k), len(cells[0]))
-            text = flat[k].replace("\0", ".")
-            raise ValueError(f"{table.cell(row, column)}: {text[:40]!r} is not a number")
-    return values.reshape(len(cells), -1)
+    values = np.full((len(cells), len(table.columns)), np.nan)
+    for i, row in enumerate(cells):
+        for j, field in enumerate(row):
+            value = None if "," in field else number(field)
+            if value is not None:
+                values[i, j] = value
+            elif field.strip().lower() not in MISSING:
+                text = field.strip().replace("\0", ".")
+                raise ValueError(f"{table.cell(i, j)}: {text[:40]!r} is not a number")
+    return values
 
 
 def default_dtype() -> type[np.floating]:

@@ -8,10 +8,12 @@ from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps, r
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
 from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
 from pyrovae.evaluation.per_datum import PerDatumGuide
+from pyrovae.evaluation.recommendation import THRESHOLD, Recommendation, recommend
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
+    "THRESHOLD",
     "Baseline",
     "CollapseReport",
     "ELBOTerms",
@@ -22,6 +24,7 @@ __all__ = [
     "LogMarginal",
     "PartStatistics",
     "PerDatumGuide",
+    "Recommendation",
     "Sandwich",
     "UnreliableEstimateWarning",
     "active_directions",
@@ -32,6 +35,7 @@ __all__ = [
     "inference_gaps",
     "linear_baselines",
     "log_marginal",
+    "recommend",
     "refit",
     "sandwich",
 ]

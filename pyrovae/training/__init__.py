@@ -1,14 +1,17 @@
 """Training: one loop, two engines that make its steps."""
 
 from pyrovae.training.ahead_of_time import CannotCompileError
+from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
 from pyrovae.training.draws import CannotTraceError
 from pyrovae.training.engines import ENGINES
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.loop import fit, train_replicas
+from pyrovae.training.process import out_of_memory
+from pyrovae.training.programs import NonFiniteLossError
 from pyrovae.training.replicas import CannotReplicateError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
 from pyrovae.training.settings import Settings, check_learning_rate
-from pyrovae.training.trainer import NonFiniteLossError, Trainer
+from pyrovae.training.trainer import Trainer
 
 __all__ = [
     "ENGINES",
@@ -16,6 +19,8 @@ __all__ = [
     "CannotCompileError",
     "CannotReplicateError",
     "CannotTraceError",
+    "CheckpointWarning",
+    "Checkpoints",
     "EpochRecord",
     "History",
     "NonFiniteLossError",
@@ -26,6 +31,7 @@ __all__ = [
     "check_learning_rate",
     "fit",
     "linear_warmup",
+    "out_of_memory",
     "reinitialize",
     "train_replicas",
 ]

@@ -9,6 +9,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyrovae.registration import cannot_run, check_values, mode
+from pyrovae.training.process import out_of_memory
 from pyrovae.training.programs import Program, trainable_parameters
 from pyrovae.training.settings import Settings
 
@@ -63,5 +64,7 @@ def check_programs(
     except NotImplementedError:
         raise  # an estimator's own refusal
     except (RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         raise cannot_run(batch, error) from error
     return parameters

@@ -5,7 +5,7 @@ reads (its batch, its noise, its rate) lies in arrays over the steps, and a loop
 This module knows of no family of distributions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class CompiledEngine:
 
     def run(
         self, x: Tensor, batches: list[Tensor], rates: NDArray[np.float64], betas: NDArray[np.float64] | None
-    ) -> Iterator[NDArray[np.float64]]:
+    ) -> Generator[NDArray[np.float64], None, None]:
         """Make one step for each batch of indices (R, size); yield losses (steps, R) in nats per datum.
 
         A replica whose loss is not finite stops with the parameters before that step, and is in ``errors``.
@@ -243,9 +243,10 @@ class CompiledEngine:
         ):
             for tensor, value in zip([*own, *module_buffers(*pair)], [*saved, *saved_buffers], strict=True):
                 tensor.copy_(value)
-        first, second = self._gather(state["first_moments"]), self._gather(state["second_moments"])
+        flat = self._gather(self.parameters)
+        first, second = (self._gather(state[which]).to(flat) for which in ("first_moments", "second_moments"))
         buffers = module_buffers(*self.pairs[0])
-        self.state = (self._gather(self.parameters), first, second, *[buffers[i].clone() for i in self._changing])
+        self.state = (flat, first, second, *[buffers[i].clone() for i in self._changing])
 
 
 def _padded(tensor: Tensor, length: int) -> Tensor:

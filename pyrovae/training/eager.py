@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import nullcontext
 from typing import Any
 
@@ -58,7 +58,7 @@ class EagerEngine:
 
     def run(
         self, x: Tensor, batches: list[Tensor], rates: NDArray[np.float64], betas: NDArray[np.float64] | None
-    ) -> Iterator[NDArray[np.float64]]:
+    ) -> Generator[NDArray[np.float64], None, None]:
         """Make one step for each batch of indices (1, size); yield losses (steps, 1) in nats per datum.
 
         It stops with the parameters before a step whose loss is not finite, which is then in ``errors``.
@@ -133,7 +133,11 @@ class EagerEngine:
         saved = zip(state["first_moments"][0], state["second_moments"][0], state["counts"][0], strict=True)
         for p, (first, second, count) in zip(self._own, saved, strict=True):
             step = torch.tensor(float(count), device=p.device)
-            self.optimizer.state[p] = {"step": step, "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
+            self.optimizer.state[p] = {
+                "step": step,
+                "exp_avg": first.to(p, copy=True),
+                "exp_avg_sq": second.to(p, copy=True),
+            }
 
 
 def _moment(state: dict[str, Tensor], name: str, parameter: Tensor) -> Tensor:

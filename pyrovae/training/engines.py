@@ -1,7 +1,7 @@
 """Which engine makes the steps."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,7 +47,7 @@ class Engine(Protocol):
 
     def run(
         self, x: Tensor, batches: list[Tensor], rates: NDArray[np.float64], betas: NDArray[np.float64] | None
-    ) -> Iterator[NDArray[np.float64]]:
+    ) -> Generator[NDArray[np.float64], None, None]:
         """Make one step for each batch of indices (R, size); yield losses (steps, R) in nats per datum."""
         ...
 
@@ -71,6 +71,8 @@ def choose_engine(
 ) -> tuple[Engine | None, str]:
     """The engine for these pairs of programs, and why it, in a few words; None where it must be one pair at a time.
 
+    One that is gone on with may also be ``"graph"``, which is not compiled.
+
     Raises:
         CannotTraceError: the compiled engine is wanted, and the programs are not one fixed graph.
         CannotCompileError: it is wanted, and there is no compiler.
@@ -80,9 +82,10 @@ def choose_engine(
     if wanted == "eager":
         return eager, "as asked for"
     try:
-        if wanted == "compiled":
+        if wanted in ("compiled", "graph"):
             engine = CompiledEngine(pairs, elbo, parameters, settings, x)
-            engine.compile()
+            if wanted == "compiled":
+                engine.compile()
             return engine, "as asked for"
         if x.is_cuda and replicas == 1:
             return eager, "native code is made for the CPU alone"

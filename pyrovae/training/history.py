@@ -1,5 +1,6 @@
 """What a training run leaves behind."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,3 +63,10 @@ class History:
     def to_frame(self) -> pd.DataFrame:
         """One row an epoch."""
         return pd.DataFrame([vars(record) for record in self.epochs])
+
+
+def mean_loss(batch_losses: list[float], num: int, batch_size: int) -> float:
+    """Mean over the data of an epoch, whose last batch may be smaller."""
+    sizes = [batch_size] * (len(batch_losses) - 1)
+    sizes.append(num - sum(sizes))
+    return math.fsum(loss * size for loss, size in zip(batch_losses, sizes, strict=True)) / num

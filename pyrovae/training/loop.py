@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -11,12 +13,13 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.training.batches import Transform
+from pyrovae.training.checkpoint import Checkpoints
 from pyrovae.training.history import EpochRecord, History
-from pyrovae.training.programs import Program
+from pyrovae.training.programs import CannotVectorizeError, NonFiniteLossError, Program
 from pyrovae.training.replicas import Replica, make_replicas
 from pyrovae.training.schedules import Schedule
 from pyrovae.training.settings import Settings
-from pyrovae.training.trainer import CannotVectorizeError, NonFiniteLossError, Trainer
+from pyrovae.training.trainer import Trainer
 
 
 @overload
@@ -53,6 +56,8 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
     strict: bool = False,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> History | list[Replica]:
     """Maximise the ELBO over the parameters of a model and a guide with Adam.
 
@@ -94,12 +99,17 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         progress: whether to say in one line each what the estimator computes and which engine runs, and to
             show a progress bar (on a terminal).
         on_epoch: called with each epoch's record, replica by replica.
+        checkpoint: a folder where the state of the run is kept: written every ``checkpoint_seconds``, at Ctrl-C, at
+            SIGTERM and at the end. The same call goes on from it, with the engine and the number of threads that the
+            run was begun with, and ends with the same bits as a run that was never interrupted on the same machine.
+        checkpoint_seconds: how long to train between two states.
 
     Returns:
         The losses by epoch and by batch; with ``num_replicas``, the replicas.
 
     Raises:
-        ValueError: data or settings that cannot be trained on.
+        ValueError: data or settings that cannot be trained on; a ``checkpoint`` of another run, one that is damaged,
+            or one in use.
         CannotTraceError: programs that the compiled engine cannot take, where it was asked for.
         CannotCompileError: no compiler, where it was asked for.
         NonFiniteLossError: the loss became NaN or infinite, and the parameters are those of the step
@@ -123,39 +133,59 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         "on_epoch": on_epoch,
     }
     if num_replicas is None:
-        trainer = Trainer([(model, guide)], data, elbo, settings, engine=engine, progress=progress, **options)
-        trainer.run()
+        with checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints:
+            options |= {"engine": engine, "progress": progress, "checkpoints": checkpoints}
+            trainer = Trainer([(model, guide)], data, elbo, settings, **options)
+            trainer.run()
         return trainer.histories[0]
     if not isinstance(num_replicas, int) or num_replicas < 1:
         raise ValueError(f"num_replicas must be a positive integer or None, not {num_replicas!r}")
     replicas = make_replicas(model, guide, seed, num_replicas)
+    options |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
     train_replicas(replicas, data, elbo, settings, engine=engine, progress=progress, **options)
     return replicas
 
 
 def train_replicas(
-    replicas: list[Replica], data: Tensor | np.ndarray, elbo: ELBO, settings: Settings, **options: Any
+    replicas: list[Replica],
+    data: Tensor | np.ndarray,
+    elbo: ELBO,
+    settings: Settings,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    **options: Any,
 ) -> None:
     """Train replicas whose seeds follow one another in one program, or one by one where they cannot be one.
 
     Raises:
         NonFiniteLossError: every replica failed.
     """
-    try:
-        trainer = Trainer([(r.model, r.guide) for r in replicas], data, elbo, settings, **options)
-    except CannotVectorizeError:
-        for replica in replicas:
-            own = dataclasses.replace(settings, seed=replica.seed)
-            with pyro.get_param_store().scope():  # copies of a PyroModule go by the same names in it
-                trainer = Trainer([(replica.model, replica.guide)], data, elbo, own, **options)
-                try:
-                    trainer.run()
-                except NonFiniteLossError as error:
-                    replica.error = error
-            replica.history = trainer.histories[0]
-        if all(replica.error is not None for replica in replicas):
-            raise replicas[0].error or AssertionError from None
-        return
-    trainer.run()
-    for r, replica in enumerate(replicas):
-        replica.history, replica.error = trainer.histories[r], trainer.errors.get(r)
+    alone = {replica.seed: checkpoint and Path(checkpoint) / f"seed{replica.seed}" for replica in replicas}
+    if not any(folder and folder.exists() for folder in alone.values()):  # those of a run one by one
+        pairs = [(replica.model, replica.guide) for replica in replicas]
+        with checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints, suppress(CannotVectorizeError):
+            trainer = Trainer(pairs, data, elbo, settings, checkpoints=checkpoints, **options)
+            trainer.run()
+            for r, replica in enumerate(replicas):
+                replica.history, replica.error = trainer.histories[r], trainer.errors.get(r)
+            return
+    for replica in replicas:
+        own = dataclasses.replace(settings, seed=replica.seed)
+        with (
+            checkpoints_in(alone[replica.seed], checkpoint_seconds) as checkpoints,
+            pyro.get_param_store().scope(),  # copies of a PyroModule go by the same names in it
+        ):
+            trainer = Trainer([(replica.model, replica.guide)], data, elbo, own, checkpoints=checkpoints, **options)
+            try:
+                trainer.run()
+            except NonFiniteLossError as error:
+                replica.error = error
+        replica.history = trainer.histories[0]
+    if all(replica.error is not None for replica in replicas):
+        raise replicas[0].error or AssertionError
+
+
+def checkpoints_in(folder: str | Path | None, seconds: float) -> AbstractContextManager[Checkpoints | None]:
+    """Checkpoints in a folder, or none."""
+    return nullcontext() if folder is None else Checkpoints(folder, seconds)

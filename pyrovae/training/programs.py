@@ -7,8 +7,11 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+
+from pyrovae.registration import mode
 
 Program = Callable[..., Any]
 Pair = tuple[Program, Program]
@@ -82,6 +85,14 @@ def module_buffers(model: Program, guide: Program) -> list[Tensor]:
     return [b for program in (model, guide) if isinstance(program, nn.Module) for b in program.buffers()]
 
 
+class NonFiniteLossError(FloatingPointError):
+    """The loss, or a parameter after an epoch, became NaN or infinite."""
+
+
+class CannotVectorizeError(RuntimeError):
+    """Several pairs of programs cannot run as one; says why."""
+
+
 class NonFiniteStepError(FloatingPointError):
     """The loss of a step, counted from 1, is not finite; says which site is to blame."""
 
@@ -106,3 +117,20 @@ def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[T
             if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                 return f"the {where}'s log-density at site {name!r} ({type(site['fn']).__name__})"
     return "no single site's value or log-density (a divergence between sites, then)"
+
+
+@torch.no_grad()
+def evaluate_loss(
+    model: Program, guide: Program, x: Tensor, elbo: ELBO, seed: int = 0, chunk_size: int = 4096
+) -> float:
+    """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed."""
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
+        torch.manual_seed(seed)
+        return sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size)) / len(x)
+
+
+def modules_of(pair: Pair) -> Iterator[nn.Module]:
+    """Every module of programs that are such."""
+    for program in pair:
+        if isinstance(program, nn.Module):
+            yield from program.modules()

@@ -6,7 +6,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,23 @@ from tqdm.auto import tqdm
 from pyrovae.elbo.auditing import audit
 from pyrovae.registration import check_support, mode
 from pyrovae.training.batches import Batches, Transform
+from pyrovae.training.checkpoint import Checkpoints, describe_data, engine_of, identity
 from pyrovae.training.checks import as_data, check_estimator, check_programs
 from pyrovae.training.engines import ENGINES, choose_engine
-from pyrovae.training.history import EpochRecord, History
-from pyrovae.training.programs import Pair, Program, module_buffers, own_parameter_store
+from pyrovae.training.history import EpochRecord, History, mean_loss
+from pyrovae.training.process import deferred_signals, num_threads
+from pyrovae.training.programs import (
+    CannotVectorizeError,
+    NonFiniteLossError,
+    Pair,
+    evaluate_loss,
+    module_buffers,
+    modules_of,
+    own_parameter_store,
+)
 from pyrovae.training.settings import Settings
 
 _ADVICE = "lower the learning rate or look at the data's scale"
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss, or a parameter after an epoch, became NaN or infinite."""
-
-
-class CannotVectorizeError(RuntimeError):
-    """Several pairs of programs cannot run as one; says why."""
 
 
 class Trainer:
@@ -52,6 +55,8 @@ class Trainer:
         strict: refuse an estimator that would fall back to sampling.
         progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
+        checkpoints: where the run's states are written as it goes on, and whether one to go on from is looked for: the
+            rest of the run is the same to the last bit, with the engine and the number of threads it was begun with.
 
     Attributes:
         histories: the losses of each replica.
@@ -90,16 +95,22 @@ class Trainer:
         strict: bool = False,
         progress: bool = True,
         on_epoch: Callable[[EpochRecord], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         check_estimator(elbo, settings)
+        self.checkpoints, saved = checkpoints, None if checkpoints is None else checkpoints.load()
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        if checkpoints is not None and saved is not None:
+            engine = engine_of(saved, engine, checkpoints.folder)
+        self._threads = torch.get_num_threads() if saved is None else saved["threads"]
         for program in itertools.chain(*pairs):
             if device is not None and isinstance(program, nn.Module):
                 program.to(device)
         self.pairs, self.settings, self.progress, self.on_epoch = list(pairs), settings, progress, on_epoch
         self.x = as_data("data", data, *pairs[0], device)
         self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
+        self._data = describe_data(self.x, self.x_validation)
         self.elbo = copy.copy(elbo)
         if settings.beta is not None:
             self.elbo.beta = settings.final_beta  # where it is evaluated, so that epochs compare
@@ -117,7 +128,7 @@ class Trainer:
             check_support("data", x, pairs[0][0])
             if self.x_validation is not None:
                 check_support("validation", self.x_validation, pairs[0][0])
-            if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in _modules(pair)):
+            if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in modules_of(pair)):
                 raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
             parameters = [check_programs(*pair, x, self.x_validation, batch_size, self.elbo) for pair in pairs]
             self._tell(lambda: audit(*pairs[0], self.elbo, x[:batch_size], strict=strict).line, strict)
@@ -129,6 +140,8 @@ class Trainer:
             for history in self.histories:
                 history.engine = chosen.name
             self._tell(lambda: f"{self.engine.name} engine: {why}")
+        if checkpoints is not None and saved is not None:
+            self._resume(saved, checkpoints.folder)
 
     def _tell(self, line: Callable[[], str], needed: bool = False) -> None:
         if not self.progress and not needed:
@@ -146,6 +159,7 @@ class Trainer:
     def _scope(self) -> Iterator[None]:
         """The caller's random state and parameter store left alone, the programs in training mode."""
         with ExitStack() as stack:
+            stack.enter_context(num_threads(self._threads))
             stack.enter_context(torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []))
             stack.enter_context(own_parameter_store())
             for pair in self.pairs:
@@ -160,34 +174,61 @@ class Trainer:
     def run(self, max_steps: int | None = None) -> None:
         """Train to the end, or for ``max_steps`` steps.
 
+        With checkpoints, Ctrl-C and SIGTERM end the step and write one, and then do what they do otherwise; a second
+        one does so at once.
+
         Raises:
             NonFiniteLossError: the loss, or a parameter, became NaN or infinite: in every replica.
         """
         last = self.total_steps if max_steps is None else min(self.total_steps, self.steps + max_steps)
         start = time.perf_counter() - self._seconds
         bar = tqdm(total=self.total_steps, initial=self.steps, unit="step", disable=None if self.progress else True)
-        with self._scope(), pyro.validation_enabled(False), bar:
+        deferred = deferred_signals(self.checkpoints is not None)
+        with deferred as signals, self._scope(), pyro.validation_enabled(False), bar:
             if self.steps == 0:
                 for r in range(len(self.pairs)):
                     self._validate(r, epoch=0)
-            while self.steps < last:
-                epoch, done = divmod(self.steps, self.steps_per_epoch)
-                x, batches = self.batches.epoch()
-                batches = batches[done : done + last - self.steps]
-                first, stop = self.steps, self.steps + len(batches)
-                rates = self.settings.rates(first, stop, self.total_steps)
-                betas = self.settings.betas(first, stop, self.total_steps)
-                for losses in self.engine.run(x, batches, rates, betas):
-                    self._record(losses)
-                    bar.update(len(losses))
-                self._seconds = time.perf_counter() - start
-                self._raise_if_all_failed(epoch + 1)
-                if self.steps % self.steps_per_epoch == 0:
-                    self.batches.end_epoch()
-                    self._end_epoch(epoch + 1, rates[-1], betas)
-                    bar.set_postfix_str(self._summary())
+            while self.steps < last and not signals:
+                self._run_epoch(last, start, bar, signals)
+                if self.checkpoints is not None and (signals or self.steps == last or self.checkpoints.due):
+                    if not self._finite():  # the next step says so; a state to go on from it is not
+                        continue
+                    state = {"engine": self.engine.name, "threads": self._threads, "state": self.state_dict()}
+                    self.checkpoints.save(self.steps, state)
             if self.steps == self.total_steps:
                 self._keep_best()
+
+    def _run_epoch(self, last: int, start: float, bar: Any, signals: list[int]) -> None:
+        """Train to the end of the epoch, or to step ``last``, or until there is a checkpoint to write."""
+        epoch, done = divmod(self.steps, self.steps_per_epoch)
+        x, batches = self.batches.epoch()
+        batches = batches[done : done + last - self.steps]
+        first, stop = self.steps, self.steps + len(batches)
+        rates = self.settings.rates(first, stop, self.total_steps)
+        betas = self.settings.betas(first, stop, self.total_steps)
+        with closing(self.engine.run(x, batches, rates, betas)) as chunks:
+            for losses in chunks:
+                self._record(losses)
+                bar.update(len(losses))
+                if signals or (self.checkpoints is not None and self.checkpoints.due):
+                    break
+        self._seconds = time.perf_counter() - start
+        self._raise_if_all_failed(epoch + 1)
+        if self.steps % self.steps_per_epoch == 0:
+            self.batches.end_epoch()
+            self._end_epoch(epoch + 1, rates[-1], betas)
+            bar.set_postfix_str(self._summary())
+
+    def _resume(self, saved: dict[str, Any], folder: Path) -> None:
+        try:
+            self.load_state_dict(saved["state"])
+        except Exception as error:  # of another run, or made by other hands
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"cannot go on from the checkpoint in {folder}: {reason}; use the programs, data and settings that it "
+                "was begun with, or another folder"
+            ) from None
+        self._tell(lambda: f"going on from step {self.steps} of {self.total_steps}")
 
     def _record(self, losses: np.ndarray) -> None:
         for r, history in enumerate(self.histories):
@@ -218,7 +259,7 @@ class Trainer:
             history.epochs.append(
                 EpochRecord(
                     epoch=epoch,
-                    loss=_mean_loss(batch_losses, len(self.x), self.settings.batch_size),
+                    loss=mean_loss(batch_losses, len(self.x), self.settings.batch_size),
                     validation_loss=self._validate(r, epoch),
                     learning_rate=float(rate),
                     beta=float(getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]),
@@ -229,6 +270,15 @@ class Trainer:
             if self.on_epoch is not None:
                 self.on_epoch(history.epochs[-1])
         self._raise_if_all_failed(epoch)
+
+    def _finite(self) -> bool:
+        """Whether all parameters are, of the replicas that are still trained."""
+        return all(
+            parameter.isfinite().all()
+            for r, own in enumerate(self.engine.parameters)
+            if r not in self.errors
+            for parameter in own
+        )
 
     def _tensors(self, r: int) -> list[Tensor]:
         """Everything that training changes in a replica."""
@@ -256,17 +306,7 @@ class Trainer:
         return f"epoch {epoch}/{self.settings.epochs}, loss {np.mean(last):.4f} nats/datum"
 
     def _identity(self) -> dict[str, Any]:
-        """What a state must share with the run that it is loaded into, as plain values."""
-        plain = {k: v for k, v in vars(self.settings).items() if not callable(v)}
-        shapes = [[tuple(p.shape) for p in own] for own in self.engine.parameters]
-        transform = self.batches.transform
-        return {
-            **plain,
-            "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
-            "data of shape": tuple(self.x.shape),
-            "estimator": type(self.elbo).__name__,
-            "parameters": shapes,
-        }
+        return identity(self.settings, self.batches.transform, self._data, self.elbo, self.engine.parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, copied: tensors, numbers, and lists and dicts of these."""
@@ -298,26 +338,3 @@ class Trainer:
             history.load_state_dict(saved)
         self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
         self._seconds = state["seconds"]
-
-
-@torch.no_grad()
-def evaluate_loss(
-    model: Program, guide: Program, x: Tensor, elbo: ELBO, seed: int = 0, chunk_size: int = 4096
-) -> float:
-    """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed."""
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
-        torch.manual_seed(seed)
-        return sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size)) / len(x)
-
-
-def _modules(pair: Pair) -> Iterator[nn.Module]:
-    for program in pair:
-        if isinstance(program, nn.Module):
-            yield from program.modules()
-
-
-def _mean_loss(batch_losses: list[float], num: int, batch_size: int) -> float:
-    """Mean over the data of an epoch, whose last batch may be smaller."""
-    sizes = [batch_size] * (len(batch_losses) - 1)
-    sizes.append(num - sum(sizes))
-    return math.fsum(loss * size for loss, size in zip(batch_losses, sizes, strict=True)) / num

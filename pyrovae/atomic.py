@@ -1,0 +1,140 @@
+"""Files that are written whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+_PARTIAL = ".partial-"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path`` and move it there, whole or not at all.
+
+    File and folder are on the disk before it returns, so that a crash of the machine leaves the one or the other.
+
+    Raises:
+        OSError: it cannot be written, with the reason and ``path`` as its file name.
+    """
+    write_together({path: write})
+
+
+def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Fill a temporary file beside each path, and move them there, in this order, when all are whole.
+
+    Raises:
+        OSError: one cannot be written, and none was moved.
+    """
+    temporaries: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, write in writers.items():
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PARTIAL}{path.name}-", suffix=path.suffix)
+            os.close(handle)
+            temporary = temporaries[path] = Path(name)
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote left in a folder that no other writes to."""
+    for left_over in folder.glob(f"{_PARTIAL}*"):
+        left_over.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # some file systems, and Windows, do not know how
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(*contents: tuple[Path, bytes]) -> None:
+    """Write files of these bytes atomically, all or none."""
+
+    def writer(content: bytes) -> Callable[[Path], object]:
+        return lambda temporary: temporary.write_bytes(content)
+
+    write_together({path: writer(content) for path, content in contents})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically."""
+    write_bytes((path, text.encode()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinity become null."""
+    write_text(path, to_json(content))
+
+
+def to_json(content: Any) -> str:
+    """Content as JSON to read; NaN and infinity become null."""
+    return json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder for results and check that it can be written.
+
+    Raises:
+        ValueError: it cannot be made or written, or a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; give another") from None
+    return path
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder for results and keep other runs out of it, until the end or this process's own.
+
+    Raises:
+        ValueError: it cannot be written, or another run holds it.
+    """
+    lock = FileLock(make_folder(folder) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another run is writing to {folder}; wait for its end, or give another folder") from None
+    try:
+        remove_partial_files(folder)
+        yield
+    finally:
+        lock.release()

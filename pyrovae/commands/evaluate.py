@@ -1,0 +1,25 @@
+"""``pyrovae evaluate DIR DATA``."""
+
+from dataclasses import dataclass
+
+from pyrovae.commands.base import OnData, Summary
+from pyrovae.scores import summary_of
+
+
+@dataclass
+class Evaluate(OnData):
+    """Write log p(x) with its standard error and the ELBO, one row a datum: the smallest are the outliers."""
+
+    samples: int = 300
+    """Draws of z per datum."""
+
+    def __call__(self) -> Summary:
+        """Evaluate."""
+        table = self.trained().scores(self.read(), num_samples=self.samples, progress=not self.json)
+        path = self.write(table, self.out, f"{self.data.stem}-scores")
+        found = summary_of(table)
+        text = (
+            f"log p(x) ≥ {found['log_prob']:.4f} ± {found['log_prob_stderr']:.4f} nats per datum, {len(table)} data, "
+            f"{1 - found['reliable_share']:.0%} of them with a bad k̂: {path}"
+        )
+        return {**found, "out": str(path), "text": text}

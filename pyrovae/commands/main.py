@@ -1,0 +1,41 @@
+"""The console command: a subcommand's settings in, one summary out."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from pyrovae import cli
+from pyrovae.commands.compare import Compare
+from pyrovae.commands.encode import Encode
+from pyrovae.commands.evaluate import Evaluate
+from pyrovae.commands.fit import Fit
+from pyrovae.commands.reconstruct import Reconstruct
+from pyrovae.commands.resume import Resume
+from pyrovae.commands.sample import Sample
+
+_COMMANDS: Any = (
+    Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Resume, tyro.conf.subcommand("resume")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Encode, tyro.conf.subcommand("encode")]
+    | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Sample, tyro.conf.subcommand("sample")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; bad input is one line and exit status 2."""
+    cli.run(_run, _COMMANDS, arguments)
+
+
+def _run(command: Any) -> None:
+    summary = command()
+    text = summary.pop("text")
+    if command.json:
+        print(json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}))
+    else:
+        print(text)

@@ -1,0 +1,29 @@
+"""``pyrovae sample DIR``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pyrovae.commands.base import OnAModel, Summary
+
+
+@dataclass
+class Sample(OnAModel):
+    """Draw data from the model, in the data's own units."""
+
+    num: int = 100
+    """Number of draws."""
+    seed: int = 0
+    """Of the draws."""
+    out: Path | None = None
+    """File to write, .csv or .parquet; by default a .csv beside the model."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one line of JSON instead of words."""
+
+    def __call__(self) -> Summary:
+        """Draw."""
+        table = self.trained().samples(self.num, seed=self.seed)
+        path = self.write(table, self.out, "samples")
+        return {"num": len(table), "out": str(path), "text": f"{len(table)} draws: {path}"}

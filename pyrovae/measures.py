@@ -1,0 +1,115 @@
+"""What a trained pair of a comparison is worth on test data: metrics in nats per datum."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.datasets import SyntheticDataset
+from pyrovae.evaluation import (
+    ELBOTerms,
+    LogMarginal,
+    UnreliableEstimateWarning,
+    active_directions,
+    elbo_terms,
+    inference_gaps,
+    log_marginal,
+)
+from pyrovae.posteriors import FullCovariancePosterior, Posterior
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+GAPS = ("approximation_gap", "approximation_gap_stderr", "amortization_gap", "amortization_gap_stderr")
+GAP_STEPS = 400
+"""Steps that a datum's own q is fitted with at most, and as many whose parameters are averaged."""
+
+
+def evaluate(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+    log_marginal_samples: int = 100,
+    log_jacobian: Tensor | None = None,
+) -> dict[str, Any]:
+    """Metrics of a trained pair on the test data, nats per datum.
+
+    ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
+    """
+    terms, marginal = score(model, guide, test, log_marginal_samples, log_jacobian)
+    return measures_of(model, guide, test, truth, terms, marginal)
+
+
+def score(
+    model: GenerativeModel, guide: AmortizedGuide, test: Tensor, num_samples: int, log_jacobian: Tensor | None = None
+) -> tuple[ELBOTerms, LogMarginal]:
+    """The ELBO's terms and log p(x) of each test datum, in nats; ``log_jacobian`` as in :func:`evaluate`."""
+    of_original = 0.0 if log_jacobian is None else log_jacobian
+    terms = elbo_terms(model, guide, test)
+    terms = replace(terms, reconstruction=terms.reconstruction + of_original)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
+        marginal = log_marginal(model, guide, test, num_samples=num_samples)
+    return terms, replace(marginal, per_datum=marginal.per_datum + of_original)
+
+
+def measures_of(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+    terms: ELBOTerms,
+    marginal: LogMarginal,
+) -> dict[str, Any]:
+    """The metrics of :func:`evaluate`, from the terms and log p(x) of :func:`score`."""
+    metrics: dict[str, Any] = {
+        "test_neg_elbo": -terms.elbo.mean().item(),
+        "test_neg_elbo_stderr": _stderr(terms.elbo),
+        "test_neg_elbo_stderr_monte_carlo": terms.estimate.stderr_monte_carlo,
+        "test_reconstruction": terms.reconstruction.mean().item(),
+        "test_kl": terms.kl.mean().item(),
+        "test_log_marginal": marginal.mean,
+        "test_log_marginal_stderr": marginal.stderr,
+        "test_log_marginal_stderr_monte_carlo": marginal.stderr_monte_carlo,
+        "test_log_marginal_unreliable_share": marginal.unreliable.double().mean().item(),
+        "test_log_marginal_gain_of_doubling": marginal.gain_of_doubling.mean().item(),
+        "test_effective_sample_size": marginal.effective_sample_size.median().item(),
+        "active_directions": active_directions(guide, test),
+    }
+    if not marginal.is_density:
+        metrics |= {name: math.nan for name in metrics if name.startswith("test_log_marginal")}
+    notes = [] if marginal.is_density else ["cross-entropy bound of soft targets, no log p(x)"]
+    notes += ["posterior collapsed"] if metrics["active_directions"] == 0 else []
+    if truth is not None:
+        gap = truth.log_density(test) - terms.elbo
+        metrics |= {"nats_above_truth": gap.mean().item(), "nats_above_truth_stderr": _stderr(gap)}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            shares = truth.mode_log_densities(model.sample(len(test))).softmax(-1).mean(0)
+        found = int((shares > 0.5 * truth.mode_weights).sum())
+        metrics["modes_found"] = found
+        if found < len(shares):
+            notes.append(f"{len(shares) - found} of {len(shares)} modes dropped")
+    return metrics | {"note": ", ".join(notes)}
+
+
+def gaps(
+    model: GenerativeModel, guide: AmortizedGuide, x: Tensor, family: Callable[[int, int], Posterior], seed: int
+) -> dict[str, float]:
+    """Log p(x) − ELBO of data x (num, n), split into what the guide's family and what its encoder costs, in nats."""
+    families = {"own": family, "full-covariance": FullCovariancePosterior}  # log p(x) is by the better of the two
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimateWarning)
+        found = inference_gaps(
+            model, guide, x, families, num_particles=4, max_steps=GAP_STEPS, num_samples=300, seed=seed
+        )["own"]
+    assert found.amortization is not None  # it is the guide's own family
+    parts = (found.approximation, found.amortization)
+    return dict(zip(GAPS, (value for part in parts for value in (part.mean, part.stderr)), strict=True))
+
+
+def _stderr(values: Tensor) -> float:
+    return (values.std() / math.sqrt(len(values))).item()

@@ -1,0 +1,283 @@
+"""Checkpoints: the state of a training run on disk, whole or not at all, read without executing anything."""
+
+import hashlib
+import json
+import math
+import platform
+import re
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+
+from pyrovae.atomic import held, write_bytes
+from pyrovae.training.batches import Transform
+from pyrovae.training.settings import Settings
+
+FORMAT = 1
+
+_KEPT = 2
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written or read, and the run goes on without it."""
+
+
+class Checkpoints:
+    """The last two states of a training run, in a folder that one run at a time may use.
+
+    A state is ``checkpoint-<steps>.safetensors``, its tensors, and a JSON of the same name with everything else and a
+    SHA-256 of both. Both are written to temporary files, and the JSON is moved into place last: a process killed at any
+    moment leaves whole states alone. Use it as a context, which holds the folder.
+
+    Args:
+        folder: made where it does not exist.
+        seconds: how long to train between two states.
+
+    Raises:
+        ValueError: the folder cannot be written, or another run uses it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        ...     checkpoints.save(3, {"parameters": [torch.ones(2)], "loss": math.nan})
+        ...     checkpoints.load()
+        {'parameters': [tensor([1., 1.])], 'loss': nan}
+    """
+
+    def __init__(self, folder: str | Path, seconds: float = 60.0) -> None:
+        if not seconds >= 0:
+            raise ValueError(f"the seconds between checkpoints must be a number ≥ 0, not {seconds!r}")
+        self.folder, self.seconds = Path(folder), seconds
+        self._held: AbstractContextManager[None]
+        self._good: int | None = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._held = held(self.folder)
+        self._held.__enter__()
+        self._prune()  # of a run that was killed before it could
+        self._last = time.monotonic()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._held.__exit__(*raised)
+
+    @property
+    def due(self) -> bool:
+        """Whether the last state is older than ``seconds``."""
+        return time.monotonic() - self._last >= self.seconds
+
+    def save(self, steps: int, state: Mapping[str, Any]) -> None:
+        """Write the state after so many steps, and delete all but the last two.
+
+        Args:
+            steps: the state's place in the order.
+            state: tensors, numbers, strings and None, in dicts, lists and tuples of these.
+
+        Warns:
+            CheckpointWarning: it cannot be written, such as on a full disk; those written before are still there.
+        """
+        self._last = time.monotonic()
+        if steps == self._good:
+            return
+        tensors: dict[str, Tensor] = {}
+        body = {"steps": steps, "versions": _versions(), "state": _encode(state, "", tensors)}
+        content = safetensors.torch.save(tensors)
+        text = json.dumps({"format": FORMAT, "sha256": _checksum(body, content), **body}, indent=1, allow_nan=False)
+        beside = self._path(steps)
+        try:
+            write_bytes((beside.with_suffix(".safetensors"), content), (beside, text.encode() + b"\n"))
+            self._good = steps
+            self._prune()
+        except OSError as error:
+            where = f"cannot write a checkpoint of step {steps} to {self.folder}: {error.strerror or error}"
+            last = "there is none" if not self._steps() else f"the last one is of step {self._steps()[-1]}"
+            warnings.warn(f"{where}; training goes on, {last}", CheckpointWarning, stacklevel=3)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last state; None where there is none.
+
+        Raises:
+            ValueError: a newer version wrote it, or no state is whole; says what is wrong with the last one.
+
+        Warns:
+            CheckpointWarning: the last state is damaged, and the one before is taken.
+        """
+        problems: list[str] = []
+        for steps in reversed(self._steps()):
+            try:
+                state = read_checkpoint(self._path(steps))
+            except FutureFormatError:
+                raise
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            if problems:
+                warnings.warn(f"{problems[0]}; going on from step {steps}", CheckpointWarning, stacklevel=2)
+            self._good = steps
+            return state
+        if problems:
+            raise ValueError(f"{problems[0]}; there is no other to go on from: delete {self.folder} to start anew")
+        return None
+
+    def _path(self, steps: int) -> Path:
+        return self.folder / f"checkpoint-{steps:09d}.json"
+
+    def _steps(self) -> list[int]:
+        """Steps of the states that are there, in order."""
+        names = (re.fullmatch(r"checkpoint-(\d{9,})\.json", path.name) for path in self.folder.glob("checkpoint-*"))
+        return sorted(int(name[1]) for name in names if name)
+
+    def _prune(self) -> None:
+        kept = {self._path(steps).stem for steps in self._steps()[-_KEPT:]}
+        for path in sorted(self.folder.glob("checkpoint-*")):  # the JSON of a state before its tensors
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+
+class FutureFormatError(ValueError):
+    """A newer version of pyrovae wrote the file."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint's JSON and the tensors beside it.
+
+    Raises:
+        ValueError: they are damaged, or of another format.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict) or type(found.get("format")) is not int:
+            raise ValueError("it has no format number")
+        if found["format"] > FORMAT:
+            raise FutureFormatError(
+                f"cannot read the checkpoint {path}: its format is {found['format']}, and this version of pyrovae "
+                f"reads {FORMAT}; install a newer one"
+            )
+        if found["format"] != FORMAT:
+            raise ValueError(f"its format is {found['format']}, not {FORMAT}")
+        content = path.with_suffix(".safetensors").read_bytes()
+        body = {key: value for key, value in found.items() if key not in ("format", "sha256")}
+        if found.get("sha256") != _checksum(body, content):
+            raise ValueError("its checksum is wrong, so it is damaged")
+        state = _decode(body["state"], safetensors.torch.load(content))
+        if not isinstance(state, dict):
+            raise ValueError("it holds no state")
+    except FutureFormatError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
+    except Exception as error:  # not JSON, nested too deep, not safetensors, …
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"cannot read the checkpoint {path}: {reason}") from None
+    return state
+
+
+def _checksum(body: Mapping[str, Any], content: bytes) -> str:
+    text = json.dumps(body, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode() + b"\n" + content).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in ("pyrovae", "torch", "pyro-ppl")}}
+
+
+def _encode(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
+    """A state as JSON with tags for what JSON lacks; tensors, and lists of floats as such, go into ``tensors``."""
+    if isinstance(value, Tensor):
+        tensors[where] = value.detach().cpu().contiguous()
+        return {"$tensor": where}
+    if isinstance(value, Mapping):
+        items = [(key, _encode(item, f"{where}.{key}".strip("."), tensors)) for key, item in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return dict(items)
+        return {"$dict": [list(item) for item in items]}
+    if isinstance(value, list) and value and all(type(item) is float for item in value):
+        tensors[where] = torch.tensor(value, dtype=torch.float64)
+        return {"$floats": where}
+    if isinstance(value, list | tuple):
+        entries = [_encode(item, f"{where}.{i}".strip("."), tensors) for i, item in enumerate(value)]
+        return {"$tuple": entries} if isinstance(value, tuple) else entries
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold {where}, a {type(value).__name__}")
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next((key for key in value if key.startswith("$")), None)
+    if tag is None:
+        return {key: _decode(item, tensors) for key, item in value.items()}
+    inner = value[tag]
+    if tag == "$tensor":
+        return tensors[inner]
+    if tag == "$floats":
+        return tensors[inner].tolist()
+    if tag == "$tuple":
+        return tuple(_decode(item, tensors) for item in inner)
+    if tag == "$dict":
+        return {key: _decode(item, tensors) for key, item in inner}
+    if tag == "$float":
+        return float(inner)
+    raise ValueError(f"it holds something of an unknown kind, {tag}")
+
+
+def engine_of(saved: Mapping[str, Any], wanted: str, folder: Path) -> str:
+    """The engine that a run goes on with: the one it was begun with.
+
+    Raises:
+        ValueError: another one is asked for, or the checkpoint names none.
+    """
+    engine, threads = saved.get("engine"), saved.get("threads")
+    if engine not in ("eager", "compiled", "graph") or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"cannot go on from the checkpoint in {folder}: it is not of a training run")
+    if wanted not in ("auto", engine):
+        raise ValueError(
+            f"the run in {folder} was begun with the {engine} engine and goes on with it, not with {wanted}; "
+            "give another folder to start anew"
+        )
+    return engine
+
+
+def identity(
+    settings: Settings,
+    transform: Transform | None,
+    data: Mapping[str, Any],
+    elbo: ELBO,
+    parameters: Sequence[Sequence[Tensor]],
+) -> dict[str, Any]:
+    """What a state must share with the run that it is loaded into, as plain values."""
+    return {
+        **{k: v for k, v in vars(settings).items() if not callable(v)},
+        "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
+        **data,
+        "estimator": type(elbo).__name__,
+        "estimator's settings": {k: v for k, v in vars(elbo).items() if isinstance(v, bool | int | float | str)},
+        "parameters": [[tuple(p.shape) for p in own] for own in parameters],
+    }
+
+
+def describe_data(x: Tensor, validation: Tensor | None) -> dict[str, Any]:
+    """Shape and SHA-256 of what is trained on."""
+    parts = {"data": x} if validation is None else {"data": x, "validation": validation}
+    hashes = {
+        f"{name} of SHA-256": hashlib.sha256(part.cpu().numpy().tobytes()).hexdigest() for name, part in parts.items()
+    }
+    return {"data of shape": tuple(x.shape), **hashes}

@@ -1,0 +1,147 @@
+"""What goes wrong in one part is told there and takes no other along: a lack of memory, NaN, a process that dies."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.training import Checkpoints, NonFiniteLossError, Settings, Trainer, out_of_memory
+
+
+class WithoutMemory(pv.DiagonalPosterior):
+    """Asks for more memory than there is, in one way or another."""
+
+    when, how = "training", "torch"
+
+    def __init__(self, in_features, latent_dim):
+        super().__init__(in_features, latent_dim)
+        if self.when == "construction" and in_features > 1:
+            self.fail()
+
+    def forward(self, features):
+        if (self.when == "training") == self.training and self.when != "construction":
+            self.fail()
+        return super().forward(features)
+
+    def fail(self):
+        if self.how == "torch":
+            torch.empty(2**50)
+        elif self.how == "numpy":
+            np.empty(2**50)
+        elif self.how == "Python":
+            raise MemoryError
+        elif self.how == "GPU":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        elif self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def compare(family, out, **options):
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    families = {"diagonal": pv.DiagonalPosterior, "unlucky": family, "full-covariance": pv.FullCovariancePosterior}
+    options = {"epochs": 2, "hidden": (8,), "seeds": (0, 1), "progress": False, "engine": "eager", **options}
+    return pv.compare(x, posteriors=families, estimators=[pv.AnalyticELBO()], out=out, **options)
+
+
+def check(table):
+    """The other runs' results are there, and the one's rows say what happened."""
+    for name, rows in table.groupby("posterior"):
+        if name == "unlucky":
+            assert rows["note"].str.startswith("failed: out of memory").all(), rows["note"].tolist()
+            assert rows["test_neg_elbo"].isna().all()
+        else:
+            assert rows["test_neg_elbo"].notna().all()
+            assert not rows["note"].str.startswith("failed").any()
+    assert len(table) == 6
+
+
+@pytest.mark.parametrize("how", ["torch", "numpy", "Python", "GPU"])
+def test_out_of_memory_in_training(how, tmp_path, monkeypatch):
+    monkeypatch.setattr(WithoutMemory, "how", how)
+    check(compare(WithoutMemory, tmp_path / "out"))
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "failed: out of memory" in text
+    assert not list(tmp_path.rglob("unlucky*/*.png"))
+
+
+@pytest.mark.parametrize("when", ["construction", "evaluation"])
+def test_out_of_memory_before_and_after(when, tmp_path, monkeypatch):
+    monkeypatch.setattr(WithoutMemory, "when", when)
+    check(compare(WithoutMemory, tmp_path / "out"))
+    check(compare(WithoutMemory, tmp_path / "out", resume=True))
+
+
+def test_other_errors_are_no_lack_of_memory():
+    assert out_of_memory(RuntimeError("shapes cannot be multiplied")) is None
+    assert out_of_memory(ValueError("not enough memory")) is None
+
+
+class Killed(WithoutMemory):
+    when, how = "training", "killed"
+
+
+def test_a_process_that_the_system_ends(tmp_path):
+    table = compare(Killed, tmp_path / "out", workers=2)
+    notes = table.set_index("posterior")["note"]
+    assert (notes["unlucky"] == "failed: its process was ended by the system, perhaps out of memory").all()
+    assert table.set_index("posterior")["test_neg_elbo"].notna().sum() == 4
+    assert table["test_neg_elbo"].notna().equals(table["posterior"] != "unlucky")
+
+
+def trainer(checkpoints, engine):
+    """A run whose tenth step makes its parameters infinite, though that step's loss is not."""
+    torch.manual_seed(0)
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), 2)
+    guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
+    x = torch.randn(64, 3)
+
+    def schedule(progress):
+        return 1e300 if progress >= 9 / 20 else 1.0
+
+    settings = Settings(epochs=10, batch_size=32, schedule=schedule)
+    return Trainer(
+        [(model, guide)], x, pv.AnalyticELBO(), settings, checkpoints=checkpoints, engine=engine, progress=False
+    )
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_nan_ends_a_run_and_its_last_good_checkpoint_stays(engine, tmp_path):
+    for _ in range(2):  # and so it does when it is gone on with
+        with Checkpoints(tmp_path, seconds=0) as checkpoints:
+            run = trainer(checkpoints, engine)
+            with pytest.raises(NonFiniteLossError, match=r"epoch 5\)|at step 1[01].*site|parameter") as caught:
+                run.run()
+            print(caught.value)
+        with Checkpoints(tmp_path) as checkpoints:
+            state = checkpoints.load()["state"]["engine"]
+        assert 0 < state["steps"] <= 9
+        assert all(t.isfinite().all() for t in _tensors(state))
+
+
+def _tensors(value):
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def test_a_lock_of_a_dead_process_holds_nobody_up(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with Checkpoints(tmp_path):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+        os._exit(0)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    with pytest.raises(ValueError, match=r"another run is writing to .*; wait for its end, or give another folder"):
+        Checkpoints(tmp_path).__enter__()  # as a context is entered
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Checkpoints(tmp_path):
+        pass

@@ -1,0 +1,340 @@
+"""An interrupted run goes on to the same bits, and from nothing but a whole checkpoint of its own."""
+
+import json
+import os
+import pickle
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import pyrovae as pv
+from pyrovae.training import Checkpoints, CheckpointWarning, Settings, Trainer
+from pyrovae.training.checkpoint import read_checkpoint
+
+STEPS = 6 * 5
+
+
+def data(num=144, seed=0):
+    return pv.datasets.SYNTHETIC["rotated-gaussian"].sample(num, torch.Generator().manual_seed(seed))
+
+
+def make_pair(seed=1):
+    torch.manual_seed(seed)
+    model = pv.GenerativeModel(pv.nn.MLP(2, 16, 16), pv.GaussianLikelihood(16, 2), 2)
+    return model, pv.AmortizedGuide(pv.nn.MLP(2, 16, 16), pv.FullCovariancePosterior(16, 2))
+
+
+def trainer(engine="eager", checkpoints=None, seed=1, **options):
+    pair = make_pair(seed)
+    settings = Settings(epochs=6, seed=3, beta=pv.linear_warmup(0.5))
+    options = {"validation": data(40, 1), "progress": False, **options}
+    return Trainer([pair], data(), pv.MonteCarloELBO(), settings, engine=engine, checkpoints=checkpoints, **options)
+
+
+def same_bits(one, other):
+    assert [r.validation_loss for r in one.histories[0].epochs] == [
+        r.validation_loss for r in other.histories[0].epochs
+    ]
+    assert one.histories[0].batch_loss == other.histories[0].batch_loss
+    assert len(one.histories[0].batch_loss) == STEPS
+    for left, right in zip(one.engine.parameters[0], other.engine.parameters[0], strict=True):
+        assert torch.equal(left, right)
+
+
+def steps_in(folder):
+    return sorted(int(path.stem.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*.json"))
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_the_same_bits_after_interruptions_at_several_steps(engine, tmp_path):
+    whole = trainer(engine)
+    whole.run()
+    plans = [(3, 9, 2, 15)] if engine == "compiled" else [(1,), (5, 5), (3, 9, 2, 15), (29,), (30,)]
+    for i, stops in enumerate(plans):
+        folder = tmp_path / str(i)
+        for k, stop in enumerate(stops):
+            with Checkpoints(folder) as checkpoints:
+                # what is passed in anew need not be as it was at first
+                trainer(engine, checkpoints, seed=1 + k).run(max_steps=stop)
+        with Checkpoints(folder) as checkpoints:
+            rest = trainer("auto", checkpoints, seed=77)
+            assert rest.engine.name == engine
+            assert rest.steps == sum(stops)
+            rest.run()
+        same_bits(whole, rest)
+        assert steps_in(folder)[-1] == STEPS
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_writing_checkpoints_changes_nothing_and_the_last_two_are_kept(engine, tmp_path):
+    whole = trainer(engine)
+    whole.run()
+    with Checkpoints(tmp_path, seconds=0) as checkpoints:
+        part = trainer(engine, checkpoints)
+        part.run()
+    same_bits(whole, part)
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock")
+    names = [f"checkpoint-{steps:09d}" for steps in (STEPS - 1, STEPS)]  # a smaller last batch is a chunk of its own
+    assert left == sorted(f"{name}{suffix}" for name in names for suffix in (".json", ".safetensors"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_writes_a_checkpoint(number, tmp_path):
+    whole = trainer()
+    whole.run()
+
+    def stop(record):
+        if record.epoch == 2:
+            os.kill(os.getpid(), number)
+
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("terminated"))
+    try:
+        with Checkpoints(tmp_path) as checkpoints:
+            part = trainer(checkpoints=checkpoints, on_epoch=stop)
+            if number == signal.SIGINT:
+                with pytest.raises(KeyboardInterrupt):
+                    part.run()
+            else:
+                part.run()
+                assert received == ["terminated"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert steps_in(tmp_path) == [10]
+    with Checkpoints(tmp_path) as checkpoints:
+        rest = trainer(checkpoints=checkpoints)
+        rest.run()
+    same_bits(whole, rest)
+
+
+def test_a_second_interrupt_ends_it_at_once(tmp_path):
+    def stop(record):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(KeyboardInterrupt):
+        trainer(checkpoints=checkpoints, on_epoch=stop).run()
+    assert steps_in(tmp_path) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+def test_fit_goes_on_by_itself(engine, tmp_path):
+    def fit(folder, **options):
+        return pv.fit(
+            *make_pair(),
+            data(),
+            pv.AnalyticELBO(),
+            epochs=3,
+            progress=False,
+            engine=engine,
+            checkpoint=folder,
+            **options,
+        )
+
+    def stop(record):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    whole = fit(None)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, on_epoch=stop)
+    rest = fit(tmp_path)
+    assert rest.batch_loss == whole.batch_loss
+    again = fit(tmp_path)  # at its end: nothing is trained
+    assert again.batch_loss == whole.batch_loss
+
+
+@pytest.mark.parametrize("engine", ["eager", "auto"])
+def test_replicas_go_on_together_or_one_by_one(engine, tmp_path, as_one_graph):
+    def fit(folder, **options):
+        return pv.fit(
+            *make_pair(),
+            data(),
+            pv.AnalyticELBO(),
+            epochs=3,
+            num_replicas=2,
+            progress=False,
+            engine=engine,
+            checkpoint=folder,
+            **options,
+        )
+
+    def stop(record):
+        if record.epoch == 2 and record.seed == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole = fit(None)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", on_epoch=stop)
+    rest = fit(tmp_path / "run")
+    for one, other in zip(whole, rest, strict=True):
+        assert one.history.batch_loss == other.history.batch_loss
+        assert all(torch.equal(p, q) for p, q in zip(one.guide.parameters(), other.guide.parameters(), strict=True))
+    assert {r.history.engine for r in rest} == {"eager" if engine == "eager" else "graph"}
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with Checkpoints(tmp_path), pytest.raises(ValueError, match="another run is writing to"):
+        pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, progress=False, checkpoint=tmp_path)
+    pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, progress=False, checkpoint=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    folders = [tmp_path / "file", Path("/proc/pyrovae")] if Path("/proc").exists() else [tmp_path / "file"]
+    for folder in folders:
+        with pytest.raises(ValueError, match="cannot write to the output folder"):
+            pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, progress=False, checkpoint=folder)
+
+
+def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeypatch):
+    whole = trainer()
+    whole.run()
+    with Checkpoints(tmp_path) as checkpoints:
+        part = trainer(checkpoints=checkpoints)
+        part.run(max_steps=7)
+
+        def full(self, content):
+            with self.open("wb") as file:
+                file.write(content[:10])
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.warns(
+            CheckpointWarning, match=r"No space left on device; training goes on, the last one is of step 7"
+        ):
+            part.run()
+        monkeypatch.undo()
+    same_bits(whole, part)
+    assert steps_in(tmp_path) == [7]
+    assert not list(tmp_path.glob(".partial-*"))
+    with Checkpoints(tmp_path) as checkpoints:
+        rest = trainer(checkpoints=checkpoints)
+        rest.run()
+    same_bits(whole, rest)
+
+
+class _Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def damage(path, how, rng):
+    tensors = path.with_suffix(".safetensors")
+    content = json.loads(path.read_text())
+    if how == "truncated tensors":
+        tensors.write_bytes(tensors.read_bytes()[: int(rng.integers(tensors.stat().st_size))])
+    elif how == "truncated JSON":
+        path.write_bytes(path.read_bytes()[: int(rng.integers(path.stat().st_size - 2))])
+    elif how in ("flipped tensors", "flipped JSON"):
+        file = tensors if how == "flipped tensors" else path
+        damaged = bytearray(file.read_bytes())
+        places = [i for i, byte in enumerate(damaged) if how == "flipped tensors" or byte not in b" \n"]
+        damaged[rng.choice(places)] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+    elif how == "pickles":
+        for file in (tensors, path):
+            file.write_bytes(pickle.dumps(_Hostile()))
+    elif how == "nested":
+        path.write_text("[" * 100_000)
+    elif how == "no tensors":
+        tensors.unlink()
+    elif how == "future":
+        path.write_text(json.dumps(content | {"format": 2}))
+
+
+HOWS = ["truncated tensors", "truncated JSON", "flipped tensors", "flipped JSON", "pickles", "nested", "no tensors"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_damage_is_told_and_the_state_before_gone_on_from(how, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = trainer()
+    whole.run()
+    with Checkpoints(tmp_path) as checkpoints:
+        part = trainer(checkpoints=checkpoints)
+        part.run(max_steps=7)
+        part.run(max_steps=4)
+    sound = {path.name: path.read_bytes() for path in tmp_path.glob("checkpoint-*")}
+    for i in range(20):
+        for name, content in sound.items():
+            (tmp_path / name).write_bytes(content)
+        damage(tmp_path / "checkpoint-000000011.json", how, np.random.default_rng(i))
+        with (
+            Checkpoints(tmp_path) as checkpoints,
+            pytest.warns(CheckpointWarning, match=r"cannot read the checkpoint .*011\.json: .*; going on from step 7$"),
+        ):
+            assert checkpoints.load()["state"]["engine"]["steps"] == 7
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.warns(CheckpointWarning, match="going on from step 7"):
+            rest = trainer(checkpoints=checkpoints)
+        rest.run(max_steps=4)  # the damaged one is written over
+        assert read_checkpoint(tmp_path / "checkpoint-000000011.json")
+        rest.run()
+    same_bits(whole, rest)
+    for path in tmp_path.glob("checkpoint-*.json"):
+        damage(path, how, np.random.default_rng(0))
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="there is no other to go on from: delete"),
+    ):
+        trainer(checkpoints=checkpoints)
+    assert not Path("executed").exists()
+
+
+def test_a_newer_format_is_refused_whatever_else_is_there(tmp_path):
+    with Checkpoints(tmp_path, seconds=0) as checkpoints:
+        trainer(checkpoints=checkpoints).run(max_steps=7)
+    damage(tmp_path / "checkpoint-000000007.json", "future", None)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="its format is 2, and this version"):
+        trainer(checkpoints=checkpoints)
+
+
+def test_a_checkpoint_of_another_run_or_by_other_hands_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        part = trainer(checkpoints=checkpoints)
+        part.run(max_steps=7)
+        with pytest.raises(ValueError, match="goes on with it, not with compiled"):
+            trainer("compiled", checkpoints)
+        with pytest.raises(ValueError, match=r"of a run with data of SHA-256 .*; use the programs, data and settings"):
+            Trainer([make_pair()], data(seed=9), pv.MonteCarloELBO(), part.settings, checkpoints=checkpoints)
+        with pytest.raises(ValueError, match=r"of a run with estimator's settings"):
+            Trainer([make_pair()], data(), pv.MonteCarloELBO(num_particles=2), part.settings, checkpoints=checkpoints)
+        state = part.state_dict()
+        del state["engine"]["buffers"]
+        for steps, content in ((8, {"loss": 1.0}), (9, {"engine": "eager", "threads": 1, "state": state})):
+            checkpoints.save(steps, content)
+            with pytest.raises(ValueError, match="cannot go on from the checkpoint in"):
+                trainer(checkpoints=checkpoints, validation=None)
+
+
+def test_every_kind_of_value_comes_back(tmp_path):
+    state = {
+        "floats": [0.1, float("nan"), float("-inf")],
+        "by number": {0: (1.5, [torch.arange(3)]), 1: (float("inf"), [])},
+        "plain": [None, True, 1, "text", {"a": {"b": [[], {}]}}],
+        "numpy": np.float32(0.5),
+    }
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, state)
+        found = checkpoints.load()
+    assert repr(found) == repr({**state, "numpy": 0.5})
+    header = safetensors.torch.load_file(tmp_path / "checkpoint-000000000.safetensors")
+    assert set(header) == {"floats", "by number.0.1.0"}
+
+
+def test_the_number_of_threads_is_kept(tmp_path):
+    torch.set_num_threads(2)
+    with Checkpoints(tmp_path) as checkpoints:
+        trainer(checkpoints=checkpoints).run(max_steps=7)
+    torch.set_num_threads(1)
+    seen = []
+    with Checkpoints(tmp_path) as checkpoints:
+        trainer(checkpoints=checkpoints, on_epoch=lambda _: seen.append(torch.get_num_threads())).run()
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == 1
