@@ -187,7 +187,9 @@ def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], st
     if constant.any():
         j = int(np.flatnonzero(constant)[0])
         observed = values[~np.isnan(values[:, j]), j]
-        what = f"is constant ({observed[0]:g} in all spectra), so its noise has no scale" if len(observed) else "was never observed"
+        what = "was never observed"
+        if len(observed):
+            what = f"is constant ({observed[0]:g} in all spectra), so its noise has no scale"
         raise ValueError(f"{where(0, j)}: the channel {what}; pass drop_constant=True to leave such channels out")
 
 
