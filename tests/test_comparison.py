@@ -67,7 +67,7 @@ def test_what_a_run_writes(written):
     again = evaluate(model, guide, dataset.sample(300, generator), dataset)
     assert again["test_neg_elbo"] == pytest.approx(metrics["test_neg_elbo"], rel=1e-6)
     assert {p.name for p in out.iterdir() if p.is_file()} == {
-        "runs.csv", "comparison.csv", "comparison.md", "comparison.png", "samples.png",
+        ".lock", "runs.csv", "comparison.csv", "comparison.md", "comparison.png", "samples.png",
     }  # fmt: skip
 
 
