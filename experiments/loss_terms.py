@@ -24,8 +24,8 @@ from pyrovae.atomic import make_folder
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
 from pyrovae.elbo.base import latent_sites
+from pyrovae.plans import Cell
 from pyrovae.report import markdown_table, write_figure, write_table
-from pyrovae.runs import Cell
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
 """σ of the likelihood, fixed so that β means the same for all: the figure eight's own, and a guess for the digits."""

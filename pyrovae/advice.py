@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.evaluation import Baseline, Recommendation, recommend
-from pyrovae.runs import Cell, Result
+from pyrovae.plans import Cell
+from pyrovae.runs import Result
 
 GIVEN = "given"
 """What the likelihood of a model is called that is given to a comparison, and not trained."""

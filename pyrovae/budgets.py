@@ -11,8 +11,9 @@ from torch import Tensor
 from pyrovae.evaluation import refit
 from pyrovae.linear_start import linear_models
 from pyrovae.measures import GAP_STEPS, score
+from pyrovae.plans import Cell, Plan, make_pair
 from pyrovae.prepared import Data, prepare
-from pyrovae.runs import FAILURES, Cell, Plan, make_pair
+from pyrovae.runs import FAILURES
 from pyrovae.training import Settings, Trainer
 
 _STEPS = 40

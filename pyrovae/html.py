@@ -20,8 +20,8 @@ from pyrovae.advice import models_of
 from pyrovae.atomic import write_text
 from pyrovae.datasets import Standardize
 from pyrovae.elbo import ESTIMATORS, audit
+from pyrovae.plans import Cell
 from pyrovae.report import versions
-from pyrovae.runs import Cell
 from pyrovae.scores import TrainedModel
 from pyrovae.studies import StudyResult, shown
 from pyrovae.study_settings import Study, cells_of

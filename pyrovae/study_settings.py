@@ -11,9 +11,9 @@ from pyrovae.elbo import ESTIMATORS
 from pyrovae.evaluation import THRESHOLD
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.pairs import can_start_as_linear
+from pyrovae.plans import Cell
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.projects import likelihood_of_own_data
-from pyrovae.runs import Cell
 from pyrovae.training import Settings
 
 

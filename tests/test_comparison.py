@@ -68,8 +68,8 @@ def test_what_a_run_writes(written):
     dataset.sample(200, generator)
     again = evaluate(model, guide, dataset.sample(300, generator), dataset)
     assert again["test_neg_elbo"] == pytest.approx(metrics["test_neg_elbo"], rel=1e-6)
-    assert {p.name for p in out.iterdir() if p.is_file()} - {".lock"} == {
-        "runs.csv", "comparison.csv", "comparison.md", "recommendation.json", "comparison.png", "samples.png",
+    assert {p.name for p in out.iterdir() if p.is_file()} == {
+        ".lock", "runs.csv", "comparison.csv", "comparison.md", "recommendation.json", "comparison.png", "samples.png",
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from pyrovae.atomic import held
 from pyrovae.budgets import Needs, measure
 from pyrovae.commands import main
 from pyrovae.commands.compare import seconds_of
-from pyrovae.datasets import Standardize
+from pyrovae.datasets import Standardize, read_data
 from pyrovae.html import command_of, write_report
 from pyrovae.studies import compare_file, within
 from pyrovae.study_settings import Study, holds_study, load_study
@@ -225,3 +225,9 @@ def test_missing_values_and_images_are_compared(tmp_path):
     assert found.data.axis.tolist() == list(range(1, 12))
     np.testing.assert_allclose(found.data.x[5], images[5].reshape(-1)[1:] / 255, rtol=1e-6)
     assert found.table["log_prob"].notna().all()
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4]))
+    with pytest.raises(ValueError, match=r"holds no images, but numbers of shape \(4,\)"):
+        read_data(labels)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_data(tmp_path / "missing-ubyte.gz")

@@ -20,9 +20,9 @@ from experiments.spectra.settings import Settings
 from pyrovae.datasets import SimulatedSpectra, Standardize
 from pyrovae.evaluation.baselines import Baseline
 from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.plans import Cell
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_table
-from pyrovae.runs import Cell
 
 INITIAL_SCALE = 0.05
 """Where σ starts, in units of all the data's standard deviation: from far above the noise latents collapse."""

@@ -16,8 +16,8 @@ from experiments.truth.settings import Settings
 from pyrovae import plotting
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.evaluation import Estimate
+from pyrovae.plans import Cell
 from pyrovae.report import markdown_table
-from pyrovae.runs import Cell
 
 FAMILIES = {
     "diagonal": pv.DiagonalPosterior,

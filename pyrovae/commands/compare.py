@@ -24,11 +24,13 @@ class Compare:
     demo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take simulated spectra with correlated noise, and at most two minutes."""
     posteriors: tuple[str, ...] = Study.posteriors
-    """The simplest first."""
+    """Families of q(z|x), the simplest first: isotropic, diagonal, ar1, ar1-per-dimension, ar1-per-step, low-rank,
+    full-covariance, flow."""
     likelihoods: tuple[str, ...] = Study.likelihoods
-    """The simplest first."""
+    """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, ar1, low-rank, full-covariance,
+    bernoulli, …"""
     estimators: tuple[str, ...] = Study.estimators
-    """ELBO estimators."""
+    """Of the ELBO: analytic, monte-carlo, closed-form-entropy, sticking-the-landing, …"""
     latent_dim: int = Study.latent_dim
     """Dimensions of z."""
     seeds: int = Study.seeds

@@ -191,8 +191,10 @@ def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], st
     if constant.any():
         j = int(np.flatnonzero(constant)[0])
         observed = values[~np.isnan(values[:, j]), j]
-        what = f"constant ({observed[0]:g} in all spectra), so its noise has no scale" if len(observed) else "missing"
-        raise ValueError(f"{where(0, j)}: the channel is {what}; pass drop_constant=True to leave such channels out")
+        what = "was never observed"
+        if len(observed):
+            what = f"is constant ({observed[0]:g} in all spectra), so its noise has no scale"
+        raise ValueError(f"{where(0, j)}: the channel {what}; pass drop_constant=True to leave such channels out")
 
 
 def _constant(values: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -169,7 +169,7 @@ def bad_column(file, rng):
         expected = np.delete(file.values, j, axis=1)
         return Case(how, file.bytes(), expected, options={"drop_constant": True}, axis=axis)
     options = {"missing": "mask"} if how == "unobserved" else {}
-    return Case(how, file.bytes(), says=(place, "missing" if options else "constant"), options=options)
+    return Case(how, file.bytes(), says=(place, "never observed" if options else "constant"), options=options)
 
 
 def cut(file, rng):
