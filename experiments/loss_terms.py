@@ -21,10 +21,10 @@ import pyrovae as pv
 from experiments import page
 from pyrovae import cli, plotting
 from pyrovae.atomic import make_folder
+from pyrovae.comparison.plans import Cell
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
 from pyrovae.elbo.base import latent_sites
-from pyrovae.plans import Cell
 from pyrovae.report import markdown_table, write_figure, write_table
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}

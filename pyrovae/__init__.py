@@ -13,7 +13,7 @@ from pyrovae import (
     testing,
     training,
 )
-from pyrovae.comparison import compare
+from pyrovae.comparison.compare import compare
 from pyrovae.distributions import AR1Normal
 from pyrovae.elbo import (
     AnalyticELBO,

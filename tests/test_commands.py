@@ -18,8 +18,8 @@ from pyrovae.commands import main
 from pyrovae.datasets import Standardize
 from pyrovae.datasets.spectra import simulated
 from pyrovae.exact import LinearGaussianVAE
-from pyrovae.projects import Project, fit_project
-from pyrovae.scores import TrainedModel
+from pyrovae.studies.projects import Project, fit_project
+from pyrovae.studies.scores import TrainedModel
 
 
 @pytest.fixture(scope="module")

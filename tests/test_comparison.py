@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.comparison.measures import evaluate
+from pyrovae.comparison.runs import Cell, groups
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.exact import LinearGaussianVAE
-from pyrovae.measures import evaluate
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.runs import Cell, groups
 
 SMALL = {
     "posteriors": {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior},

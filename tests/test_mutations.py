@@ -66,7 +66,7 @@ MUTATIONS = {
         "tests/test_importance_weighted.py::test_doubly_reparameterized_is_unbiased_with_one_site",
     ),
     "the gap to the truth the wrong way round": (
-        "runs.py",
+        "comparison/measures.py",
         "gap = truth.log_density(test) - terms.elbo",
         "gap = terms.elbo - truth.log_density(test)",
         "tests/test_comparison.py::test_the_gap_is_paired_and_has_its_sign_and_error",

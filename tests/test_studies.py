@@ -13,15 +13,14 @@ import pandas as pd
 import pytest
 import torch
 
-from pyrovae import studies
 from pyrovae.atomic import held
-from pyrovae.budgets import Needs, measure
 from pyrovae.commands import main
 from pyrovae.commands.compare import seconds_of
 from pyrovae.datasets import Standardize, read_data
-from pyrovae.html import command_of, write_report
-from pyrovae.studies import compare_file, within
-from pyrovae.study_settings import Study, holds_study, load_study
+from pyrovae.studies.budgets import Needs, measure
+from pyrovae.studies.html import command_of, write_report
+from pyrovae.studies.settings import Study, holds_study, load_study
+from pyrovae.studies.study import compare_file, within
 
 STUDY = Study(None, posteriors=("full-covariance",), seeds=2, epochs=20, hidden=(32,), samples=50, learning_rate=1e-2)
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import pyrovae as pv
 from experiments.rho_vae.mmd import InfoELBO
 from experiments.rho_vae.settings import Settings
+from pyrovae.comparison.pairs import LikelihoodFactory, PosteriorFactory
 from pyrovae.datasets.images import IMAGES, ImageDataset
 from pyrovae.distributions import covariance_of
-from pyrovae.pairs import LikelihoodFactory, PosteriorFactory
 from pyrovae.posteriors import POSTERIORS
 
 SHOWN = 1000

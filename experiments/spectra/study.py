@@ -17,10 +17,10 @@ from experiments.spectra.checks import Checked, autocorrelation, check
 from experiments.spectra.pictures import write_pictures
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
+from pyrovae.comparison.plans import Cell
 from pyrovae.datasets import SimulatedSpectra, Standardize
 from pyrovae.evaluation.baselines import Baseline
 from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.plans import Cell
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_table
 

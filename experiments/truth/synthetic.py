@@ -14,9 +14,9 @@ import pyrovae as pv
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
 from pyrovae import plotting
+from pyrovae.comparison.plans import Cell
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.evaluation import Estimate
-from pyrovae.plans import Cell
 from pyrovae.report import markdown_table
 
 FAMILIES = {

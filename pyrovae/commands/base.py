@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.atomic import make_folder
 from pyrovae.datasets import read_data
-from pyrovae.scores import TrainedModel, write_rows
+from pyrovae.studies.scores import TrainedModel, write_rows
 
 Summary = dict[str, Any]
 """What a subcommand found, as plain values; ``"text"`` is what it says without --json."""

@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 
 from pyrovae.commands.base import Summary
-from pyrovae.html import write_report
 from pyrovae.report import markdown_table
-from pyrovae.studies import compare_file, shown
-from pyrovae.study_settings import Study
+from pyrovae.studies.html import write_report
+from pyrovae.studies.settings import Study
+from pyrovae.studies.study import compare_file, shown
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Compare:
     """Families of q(z|x), the simplest first: isotropic, diagonal, ar1, ar1-per-dimension, ar1-per-step, low-rank,
     full-covariance, flow."""
     likelihoods: tuple[str, ...] = Study.likelihoods
-    """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, ar1, low-rank, full-covariance,
-    bernoulli, …"""
+    """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, ar1, ar1-per-dimension, low-rank,
+    full-covariance, bernoulli, …"""
     estimators: tuple[str, ...] = Study.estimators
     """Of the ELBO: analytic, monte-carlo, closed-form-entropy, sticking-the-landing, …"""
     latent_dim: int = Study.latent_dim

@@ -9,8 +9,8 @@ import tyro
 from pyrovae.commands import compare
 from pyrovae.commands.base import Summary
 from pyrovae.commands.fit import train
-from pyrovae.projects import load_project
-from pyrovae.study_settings import holds_study, load_study
+from pyrovae.studies.projects import load_project
+from pyrovae.studies.settings import holds_study, load_study
 
 
 @dataclass

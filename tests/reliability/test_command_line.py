@@ -9,7 +9,7 @@ import pytest
 
 from pyrovae.commands import compare, fit, main, resume
 from pyrovae.datasets.spectra import simulated
-from pyrovae.projects import Project, fit_project
+from pyrovae.studies.projects import Project, fit_project
 
 NUM = 400
 WORDS = (

@@ -14,19 +14,11 @@ import pandas as pd
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.advice import GIVEN, advise, plain
 from pyrovae.atomic import held, make_folder, write_json
-from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.evaluation import THRESHOLD, Baseline
-from pyrovae.io import describe
-from pyrovae.likelihoods import GaussianLikelihood
-from pyrovae.linear_start import linear_models
-from pyrovae.naming import named_parts
-from pyrovae.nn import MLP
-from pyrovae.pairs import LikelihoodFactory, PosteriorFactory
-from pyrovae.prepared import Data, prepare
-from pyrovae.report import summarize, write_comparison, write_table
-from pyrovae.runs import (
+from pyrovae.comparison.advice import GIVEN, advise, plain
+from pyrovae.comparison.pairs import LikelihoodFactory, PosteriorFactory
+from pyrovae.comparison.prepared import Data, prepare
+from pyrovae.comparison.runs import (
     Cell,
     Plan,
     Progress,
@@ -34,9 +26,17 @@ from pyrovae.runs import (
     finished,
     make_pair,
 )
+from pyrovae.comparison.workers import run_here, run_in_processes
+from pyrovae.datasets import Preprocessing, SyntheticDataset
+from pyrovae.evaluation import THRESHOLD, Baseline
+from pyrovae.io import describe
+from pyrovae.likelihoods import GaussianLikelihood
+from pyrovae.linear_start import linear_models
+from pyrovae.naming import named_parts
+from pyrovae.nn import MLP
+from pyrovae.report import summarize, write_comparison, write_table
 from pyrovae.training import ENGINES, as_schedule, check_learning_rate
 from pyrovae.vae import GenerativeModel
-from pyrovae.workers import run_here, run_in_processes
 
 
 def compare(

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from pyrovae.comparison.measures import GAP_STEPS, score
+from pyrovae.comparison.plans import Cell, Plan, make_pair
+from pyrovae.comparison.prepared import Data, prepare
+from pyrovae.comparison.runs import FAILURES
 from pyrovae.evaluation import refit
 from pyrovae.linear_start import linear_models
-from pyrovae.measures import GAP_STEPS, score
-from pyrovae.plans import Cell, Plan, make_pair
-from pyrovae.prepared import Data, prepare
-from pyrovae.runs import FAILURES
 from pyrovae.training import Settings, Trainer
 
 _STEPS = 40

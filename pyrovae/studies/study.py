@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from pyrovae.advice import models_of
 from pyrovae.atomic import held, write_json, write_text
-from pyrovae.budgets import Needs, measure
-from pyrovae.comparison import compare
+from pyrovae.comparison.advice import models_of
+from pyrovae.comparison.compare import compare
 from pyrovae.datasets import Spectra, Standardize, split_randomly
 from pyrovae.datasets.own import PIXEL
 from pyrovae.evaluation import Baseline, Recommendation, linear_baselines
 from pyrovae.report import markdown_table, versions, write_table
-from pyrovae.study_settings import Study, cells_of, read_config
+from pyrovae.studies.budgets import Needs, measure
+from pyrovae.studies.settings import Study, cells_of, read_config
 
 MAX_EPOCHS = 500
 MAX_HELD_OUT = 2000
@@ -108,7 +108,8 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         train, validation, test = (part[:, kept] for part in (train, validation, test))
     baselines: list[Baseline] = []
     if study.missing == "error":
-        baselines = [b for b in linear_baselines(train, test, study.latent_dim) if b.log_prob is not None]
+        found = linear_baselines(train, test, study.latent_dim, study.correlated_noise)
+        baselines = [baseline for baseline in found if baseline.log_prob is not None]
     folder = Path(out)
     with held(folder):
         parts = {**study.parts, "start": study.start, "preprocessing": Standardize("mean")}

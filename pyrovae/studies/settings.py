@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyrovae.comparison.pairs import LikelihoodFactory, can_start_as_linear
+from pyrovae.comparison.plans import Cell
 from pyrovae.datasets import Spectra, read_data
 from pyrovae.datasets.spectra import simulated
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.evaluation import THRESHOLD
 from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.pairs import can_start_as_linear
-from pyrovae.plans import Cell
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.projects import likelihood_of_own_data
+from pyrovae.studies.projects import likelihood_of_own_data
 from pyrovae.training import Settings
 
 
@@ -31,7 +31,7 @@ class Study:
 
     data: Path | None
     posteriors: tuple[str, ...] = ("diagonal", "full-covariance")
-    likelihoods: tuple[str, ...] = ("gaussian", "ar1")
+    likelihoods: tuple[str, ...] = ("gaussian", "ar1", "ar1-per-dimension")
     estimators: tuple[str, ...] = ("analytic",)
     latent_dim: int = 2
     seeds: int = 3
@@ -65,9 +65,15 @@ class Study:
 
     @property
     def start(self) -> str:
-        """Where training starts: at probabilistic PCA, where every model can."""
+        """Where training starts: at the linear model of the same noise, where every model can."""
         possible = can_start_as_linear(self.posteriors, self.likelihoods, self.missing == "mask")
         return "linear" if possible else "random"
+
+    @property
+    def correlated_noise(self) -> dict[str, LikelihoodFactory]:
+        """The likelihoods whose linear models are baselines, too: of independent noise these are the classical ones."""
+        names = [name for name in self.likelihoods if name.startswith(("ar1", "low-rank"))]
+        return {name: LIKELIHOODS[name] for name in names}
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.comparison.pairs import LikelihoodFactory, PosteriorFactory, new_pair
+from pyrovae.comparison.prepared import Data
 from pyrovae.factor_model import FactorModel
 from pyrovae.io import describe
 from pyrovae.nn import MLP
-from pyrovae.pairs import LikelihoodFactory, PosteriorFactory, new_pair
-from pyrovae.prepared import Data
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")

@@ -16,27 +16,27 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyrovae import plotting
-from pyrovae.advice import models_of
 from pyrovae.atomic import write_text
+from pyrovae.comparison.advice import models_of
+from pyrovae.comparison.plans import Cell
 from pyrovae.datasets import Standardize
 from pyrovae.elbo import ESTIMATORS, audit
-from pyrovae.plans import Cell
 from pyrovae.report import versions
-from pyrovae.scores import TrainedModel
-from pyrovae.studies import StudyResult, shown
-from pyrovae.study_settings import Study, cells_of
+from pyrovae.studies.scores import TrainedModel
+from pyrovae.studies.settings import Study, cells_of
+from pyrovae.studies.study import StudyResult, shown
 
 
 def write_report(result: StudyResult, folder: str | Path) -> Path:
     """Write ``report.html`` into a study's folder: pictures inline, nothing from elsewhere; return its path.
 
     Args:
-        result: what :func:`~pyrovae.studies.compare_file` returned.
+        result: what :func:`~pyrovae.studies.study.compare_file` returned.
         folder: where it wrote.
     """
     folder = Path(folder)
     study, advice = result.study, result.recommendation
-    loader = Environment(loader=PackageLoader("pyrovae"), autoescape=True, undefined=StrictUndefined)
+    loader = Environment(loader=PackageLoader("pyrovae.studies"), autoescape=True, undefined=StrictUndefined)
     text = loader.get_template("report.html").render(
         title=f"Which VAE for {result.data.name}?",
         choice=advice.choice,

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.comparison.plans import Cell
+from pyrovae.comparison.runs import Result
 from pyrovae.evaluation import Baseline, Recommendation, recommend
-from pyrovae.plans import Cell
-from pyrovae.runs import Result
 
 GIVEN = "given"
 """What the likelihood of a model is called that is given to a comparison, and not trained."""

@@ -11,15 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from pyrovae.atomic import held, write_json
+from pyrovae.comparison.pairs import LikelihoodFactory, can_start_as_linear, new_pair
 from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data, split_randomly
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_start import linear_models
-from pyrovae.pairs import LikelihoodFactory, can_start_as_linear, new_pair
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import versions, write_table
-from pyrovae.scores import TrainedModel, summary_of
+from pyrovae.studies.scores import TrainedModel, summary_of
 from pyrovae.training import ENGINES, Settings, fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 

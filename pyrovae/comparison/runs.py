@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyrovae.comparison.measures import GAPS, gaps, measures_of, score
+from pyrovae.comparison.plans import Cell, Plan, description, make_pair
 from pyrovae.evaluation import elbo_terms
 from pyrovae.io import load
-from pyrovae.measures import GAPS, gaps, measures_of, score
-from pyrovae.plans import Cell, Plan, description, make_pair
 from pyrovae.report import write_run, write_run_pictures, write_table
 from pyrovae.training import EpochRecord, Replica, Settings, out_of_memory, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel

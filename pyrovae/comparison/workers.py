@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pyrovae.runs import Cell, Outcome, Plan, Progress, failed, groups, run_or_fail
+from pyrovae.comparison.runs import Cell, Outcome, Plan, Progress, failed, groups, run_or_fail
 
 
 def run_here(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
