@@ -13,7 +13,7 @@ from pyrovae.distributions import covariance_of
 from pyrovae.exact import LinearGaussianVAE
 from pyrovae.likelihoods import AR1GaussianLikelihood, FullCovarianceGaussianLikelihood, GaussianNoiseLikelihood
 
-PRIOR_SCALE = 0.1
+PRIOR_SCALE = 0.01
 """Scale of the prior that keeps noise off 0, as a share of probabilistic PCA's σ."""
 
 
@@ -101,7 +101,7 @@ class FactorModel:
         is −½[n log 2π + log det Σ + Σ_{i ≤ d} (log max(λ_i, 1) + min(λ_i, 1)) + Σ_{i > d} λ_i]. O(n³) a step.
 
         Nothing keeps factor analysis from giving a channel σ = 0 and the data an infinite density (a Heywood case),
-        so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/10)²) with probabilistic PCA's σ, weak beside the data. A full
+        so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, weak beside the data. A full
         covariance would take the data's own and leave z nothing: it gets what AR(1) noise of one σ a channel has.
 
         Args:
