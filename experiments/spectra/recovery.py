@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
@@ -248,6 +249,8 @@ def picture(noise: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     ax.errorbar(
         gains["d"], gains["gain"], yerr=2 * gains["gain_stderr"], fmt="o", color=plotting.COLORS[0], label="measured"
     )
-    ax.set(xlabel="latent dimensions", ylabel="nats", yscale="log", title="gain of AR(1) over independent noise")
+    ax.set(xlabel="latent dimensions", ylabel="nats", yscale="log", title="gain of AR(1) noise")
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(ScalarFormatter())
     ax.legend(fontsize=8)
     return fig
