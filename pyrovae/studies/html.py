@@ -81,7 +81,7 @@ def _text(name: str, value: Any) -> str:
 def _about(result: StudyResult) -> list[tuple[str, str]]:
     data = result.data
     unit = f" {data.unit}" if data.unit else ""
-    start = "from probabilistic PCA" if result.study.start == "linear" else "from random weights"
+    start = "from the linear models of the same noise" if result.study.start == "linear" else "from random weights"
     seconds = result.runs["seconds"].sum()
     return [
         ("name", data.name),
