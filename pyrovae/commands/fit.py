@@ -45,8 +45,8 @@ class Fit:
     engine: str = "auto"
     """auto, eager or compiled."""
     start: str = Project.start
-    """Where training starts: at the linear model of the same noise (linear), at random weights (random), or at the first
-    where it can (auto)."""
+    """Where training starts: at the linear model of the same noise (linear), at random weights (random), or at the
+    first where it can (auto)."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
