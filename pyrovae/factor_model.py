@@ -108,11 +108,15 @@ class FactorModel:
             x: shape (num, n).
             likelihood: its noise's form; it is not changed. Noise that depends on z is here the same for all.
             latent_dim: dimension d < n.
-            max_steps: of L-BFGS.
+            max_steps: of L-BFGS: enough for some hundred channels; with one σ for each of 650 it ends before the
+                maximum.
 
         Raises:
+            TypeError: a likelihood that is not Gaussian.
             ValueError: as :meth:`~pyrovae.exact.LinearGaussianVAE.fit`.
         """
+        if not isinstance(likelihood, GaussianNoiseLikelihood):
+            raise TypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
         if isinstance(likelihood, FullCovarianceGaussianLikelihood):
             form = AR1GaussianLikelihood(1, likelihood.n, scale="per-dimension", floor=likelihood.floor)
             simpler = cls.fit(x, form, latent_dim, max_steps)

@@ -79,7 +79,13 @@ class LocHead(nn.Linear):
 
     @torch.no_grad()
     def set_units(self, units: Tensor) -> None:
-        """Count outputs in units u > 0, shape (out_features,): the map stays as it is."""
+        """Count outputs in units u > 0, shape (out_features,): the map stays as it is.
+
+        Raises:
+            ValueError: another shape, or units that are not positive numbers.
+        """
+        if units.shape != self.bias.shape or not ((units > 0) & units.isfinite()).all():
+            raise ValueError(f"units must be {len(self.bias)} positive numbers, not {units}")
         before = torch.ones_like(self.bias) if self.units is None else self.units
         self.units = units.to(self.bias)
         ratio = before / self.units
@@ -95,8 +101,8 @@ class LocHead(nn.Linear):
         self.bias.copy_(bias / units)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}units")
-        self.units = None if saved is None else torch.ones_like(self.bias)
+        if f"{prefix}weight" in state_dict:  # units go with the weights that they are of
+            self.units = torch.ones_like(self.bias) if f"{prefix}units" in state_dict else None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -121,6 +121,11 @@ def test_what_does_not_fit_says_so(x, make, message):
         make(x)
 
 
+def test_other_likelihoods_are_refused(x):
+    with pytest.raises(TypeError, match="needs a Gaussian likelihood, not BernoulliLikelihood"):
+        pv.FactorModel.fit(x, pv.BernoulliLikelihood(1, 8), 2)
+
+
 def test_linear_baselines_of_any_noise(x):
     train, test = x[:300], x[300:]
     found = pv.linear_baselines(train, test, 2, {"ar1": pv.AR1GaussianLikelihood})

@@ -128,6 +128,11 @@ def test_a_head_in_units_is_the_same_map_and_moves_by_them():
     torch.testing.assert_close(head(features) - before, (0.5 * units).expand(10, 4), atol=1e-12, rtol=1e-6)
     head.set_affine(torch.ones(4, 2).double(), torch.arange(4).double())
     torch.testing.assert_close(head(features), features[:, :2].sum(-1, keepdim=True) + torch.arange(4))
+    for bad in (torch.zeros(4), torch.ones(3)):
+        with pytest.raises(ValueError, match="units must be 4 positive numbers"):
+            head.set_units(bad)
+    head.load_state_dict({}, strict=False)
+    torch.testing.assert_close(head(features), features[:, :2].sum(-1, keepdim=True) + torch.arange(4))
     head.set_units(torch.ones(4))
     torch.testing.assert_close(head(features), features[:, :2].sum(-1, keepdim=True) + torch.arange(4))
 

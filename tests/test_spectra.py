@@ -28,7 +28,7 @@ from pyrovae.datasets import (
     split_randomly,
     tables,
 )
-from pyrovae.datasets.spectra import Spectra, peak, simulated
+from pyrovae.datasets.spectra import Spectra, peak, simulated, split_spectra
 
 SHARED = Path(os.environ.get("PYROVAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -72,6 +72,27 @@ def test_clean_spectra_are_beer_lambert_mixtures():
     alone = simulated(3, 20, components=1)
     with pytest.raises(ValueError, match="needs linear=True, or scatter and two substances or more"):
         alone.truth.log_prob(alone.x)
+
+
+def test_copies_and_days_stay_in_one_part():
+    x = torch.randn(40, 3).repeat(3, 1)
+    x[40, 0] = math.nan  # missing values are alike, too
+    x[80, 0] = math.nan
+    spectra = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"row": range(120)}), "copied")
+    parts, how, notes = split_spectra(spectra)
+    rows = [{tuple(row.nan_to_num(9.0).tolist()) for row in part.x} for part in parts]
+    assert sum(map(len, parts)) == 120
+    assert sum(map(len, rows)) == len(set.union(*rows)) == 41
+    assert how == "at random"
+    assert notes == ["79 spectra are copies of others, and go where these go"]
+    times = pd.date_range("2026-01-01", periods=120, freq="3h")
+    timed = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"datetime": times.astype(str)}), "timed")
+    parts, how, notes = split_spectra(timed.take(torch.randperm(120)))
+    days = [set(pd.to_datetime(part.targets["datetime"]).dt.date) for part in parts]
+    assert sum(map(len, days)) == len(set.union(*days)) == 15
+    assert max(days[0]) < min(days[1]) < max(days[1]) < min(days[2])
+    assert "in blocks of whole days by datetime (15 days" in how
+    assert "of 2 day(s)" in notes[0]
 
 
 @pytest.mark.parametrize("baseline_degree", [None, 1])

@@ -75,16 +75,17 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
             f"- {who}: {winner['baseline']} with as many components has {winner['log_prob']:.2f} nats, the cell "
             f"{difference:+.2f} ± {error:.2f} (paired by test spectrum)."
         )
-    full = best.likelihood.startswith("full-covariance")  # starts at that noise
+    full = best.likelihood.startswith("full-covariance")  # starts at that noise, and frees it
     own_linear = f"linear, {'ar1-per-dimension' if full else best.likelihood}"
     if own_linear in found.log_prob:
         classical = kinds["classical linear baseline"]
         reference = classical.iloc[int(classical["log_prob"].argmax())]["baseline"]
         noise, noise_error = mean_and_error(found.log_prob[own_linear] - found.log_prob[reference])
-        networks, networks_error = mean_and_error(own - found.log_prob[own_linear])
+        more, more_error = mean_and_error(own - found.log_prob[own_linear])
+        what = "its networks and its freed covariance" if full else "its networks"
         lines.append(
             f"- Of the cell's nats over {reference}, its noise brings {noise:+.2f} ± {noise_error:.2f} to a linear "
-            f"model ({own_linear}), and its networks {networks:+.2f} ± {networks_error:.2f} more."
+            f"model ({own_linear}), and {what} {more:+.2f} ± {more_error:.2f} more."
         )
     if known.any():
         below, error = mean_and_error(found.log_prob[TRUTH] - own)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from experiments.spectra.settings import Settings
-from pyrovae.datasets import Spectra, read_spectra, split_by_group, split_into_blocks, split_randomly
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import Spectra, read_spectra
+from pyrovae.datasets.spectra import simulated, split_spectra
 
 
 @dataclass(frozen=True)
@@ -87,25 +87,9 @@ def _from_file(path: Path, settings: Settings) -> SpectraSet:
 
 
 def split(name: str, spectra: Spectra, time_column: str, notes: list[str]) -> SpectraSet:
-    """70 % to train, 15 % to validate, 15 % to test: at random, or where there are times in blocks of whole days.
-
-    Spectra that are the same in every channel stay together.
-    """
-    if time_column in spectra.targets:
-        spectra = spectra.sorted_by(time_column, dates=True)
-        days = spectra.groups(time_column, by_day=True)
-        parts = split_into_blocks(len(spectra), groups=days)
-        how = f"in blocks of whole days by {time_column} ({len(set(days))} days, none in two parts)"
-        num_days = len(set(days[parts[-1].numpy()]))
-        notes = [*notes, f"the test spectra are of {num_days} day(s), and errors do not cover how days differ"]
-    else:
-        _, alike = torch.unique(spectra.x, dim=0, return_inverse=True)
-        copies = len(spectra) - int(alike.max()) - 1
-        parts, how = split_randomly(len(spectra)), "at random"
-        if copies:
-            parts = split_by_group(alike.numpy())
-            notes = [*notes, f"{copies} spectra are copies of others, and go where these go"]
-    train, validation, test = (spectra.take(part) for part in parts)
+    """The set of these spectra, see :func:`~pyrovae.datasets.spectra.split_spectra`."""
+    (train, validation, test), how, about_split = split_spectra(spectra, time_column)
+    notes = [*notes, *about_split]
     unit = f" {spectra.unit}" if spectra.unit != "channel" else ""
     about = (
         f"{len(spectra)} spectra of {len(spectra.axis)} channels, {spectra.axis[0]:g} to {spectra.axis[-1]:g}{unit}, "

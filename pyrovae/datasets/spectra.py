@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from pyrovae.datasets.mixture_density import log_prob_of_mixtures
+from pyrovae.datasets.splitting import split_by_group, split_into_blocks, split_randomly
 from pyrovae.distributions import AR1Normal
 
 SHAPES = ("gaussian", "lorentzian", "voigt")
@@ -259,6 +260,38 @@ class SimulatedSpectra(Spectra):
     def between(self, low: float, high: float) -> Self:
         """Not of simulated spectra: their truth is of all channels; simulate fewer."""
         raise ValueError("the truth of simulated spectra is of all their channels; choose them with axis=(low, high)")
+
+
+def split_spectra(
+    spectra: Spectra, time_column: str = "datetime", *, seed: int = 0
+) -> tuple[list[Spectra], str, list[str]]:
+    """70 % to train, 15 % to validate, 15 % to test, none leaking into another.
+
+    At random, spectra that are the same in every channel kept together; or, where there is a column of times, in blocks
+    of whole days.
+
+    Args:
+        spectra: to be split.
+        time_column: of ``spectra.targets``; it need not be there.
+        seed: of the random split.
+
+    Returns:
+        The three parts, how they were split, and what to know of it, in words.
+    """
+    if time_column in spectra.targets:
+        ordered = spectra.sorted_by(time_column, dates=True)
+        days = ordered.groups(time_column, by_day=True)
+        parts = split_into_blocks(len(ordered), groups=days)
+        num_days = len(set(days[parts[-1].numpy()]))
+        how = f"in blocks of whole days by {time_column} ({len(set(days))} days, none in two parts)"
+        note = f"the test spectra are of {num_days} day(s), and errors do not cover how days differ"
+        return [ordered.take(part) for part in parts], how, [note]
+    rows = np.ascontiguousarray(spectra.x.numpy())
+    _, alike = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
+    copies = len(spectra) - int(alike.max()) - 1
+    parts = split_by_group(alike.ravel(), seed=seed) if copies else split_randomly(len(spectra), seed=seed)
+    notes = [f"{copies} spectra are copies of others, and go where these go"] if copies else []
+    return [spectra.take(part) for part in parts], "at random", notes
 
 
 def simulated(

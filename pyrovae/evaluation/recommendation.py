@@ -52,10 +52,11 @@ def recommend(
 ) -> Recommendation:
     """The simplest model, unless others are clearly better: then the simplest of these that the best does not surpass.
 
-    Better is by more than a threshold, with the whole interval. Each gain's interval is a paired bootstrap's (Efron &
-    Tibshirani 1993) that draws anew which seeds were trained and which test data were seen, the same for all models.
-    Of S seeds, deviations from their mean are stretched by √(S/(S − 1)), since so few are less apart than seeds are.
-    The intervals hold all together at ``level``, by Bonferroni's inequality.
+    Better is by more than a threshold, with the whole interval. Each gain's interval is of a paired resampling of both
+    causes: which test data were seen by the bootstrap (Efron & Tibshirani 1993), the same draws for all models, and
+    which S seeds were trained by Student's t with S − 1 degrees of freedom around the seeds' mean gain, since two or
+    three are too few to draw from. The intervals of the gains over the simplest model hold all together at ``level``,
+    by Bonferroni's inequality.
 
     Args:
         log_prob: log p(x) in nats by the model's name, the simplest first, shape (seeds, num): the same seeds and the
@@ -64,8 +65,8 @@ def recommend(
             not chosen.
         threshold: gain in nats per datum below which there is no difference.
         level: of the intervals.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        num_resamples: draws of both.
+        seed: of the draws.
 
     Raises:
         ValueError: fewer than two seeds or data, shapes that differ, or no model that was trained.
@@ -90,13 +91,15 @@ def recommend(
     for name, values in (baselines or {}).items():
         if tuple(values.shape) != shape[1:]:
             raise ValueError(f"baseline {name} must have shape {shape[1:]}, not {tuple(values.shape)}")
+        if not values.isfinite().all():
+            raise ValueError(f"baseline {name} holds NaN or infinite values")
     trained = {name: v.double().cpu().numpy() for name, v in log_prob.items() if v.isfinite().all()}
     failed = [name for name in log_prob if name not in trained]
     if not trained:
         raise ValueError("every model failed, so there is none to recommend")
     names = list(trained)
     fixed = {name: np.tile(v.double().cpu().numpy(), (shape[0], 1)) for name, v in (baselines or {}).items()}
-    bootstrap = _Bootstrap({**trained, **fixed}, num_resamples, seed)
+    drawn = _Resampling({**trained, **fixed}, num_resamples, seed)
     intervals = len(trained) + len(fixed) - 1
     tail = (1 - level) / 2 / max(1, intervals)
     mean = {name: values.mean() for name, values in trained.items()}
@@ -104,25 +107,25 @@ def recommend(
     simplest = names[0]
 
     def better(name: str, over: str) -> bool:
-        return bootstrap.gain(name, over, tail)[1] > threshold
+        return drawn.gain(name, over, tail)[1] > threshold
 
     choice = simplest
     if better(best, simplest):
         choice = next(n for n in names if n == best or (better(n, simplest) and not better(best, n)))
     rows = []
     for name in [*trained, *fixed]:
-        gain, low, high = bootstrap.gain(name, simplest, tail)
+        gain, low, high = drawn.gain(name, simplest, tail)
         value = {**trained, **fixed}[name].mean()
         rows.append({"model": name, "log_prob": value, "gain": gain, "low": low, "high": high})
     gains = pd.DataFrame(rows)
     worst_case = max((row["high"] for row in rows[1 : len(trained)]), default=0.0)
     verdict = "better" if choice != simplest else "no difference" if worst_case <= threshold else "undecided"
-    text = _text(verdict, choice, names, best, bootstrap, tail, threshold, level, shape)
-    text += _about_baselines(list(fixed), choice, bootstrap, tail, threshold)
+    text = _text(verdict, choice, names, best, drawn, tail, threshold, level, shape)
+    text += _about_baselines(list(fixed), choice, drawn, tail, threshold)
     winners = [name for name in fixed if all(better(name, over) for over in trained)]
     beaten_by = max(winners, key=lambda name: fixed[name].mean(), default="")
     if beaten_by:
-        gain, low, high = bootstrap.gain(beaten_by, best, tail)
+        gain, low, high = drawn.gain(beaten_by, best, tail)
         text = (
             f"{beaten_by[0].upper()}{beaten_by[1:]}, a linear model, is better than every model here, by {gain:.2f} "
             f"nats per datum (between {low:.2f} and {high:.2f}) over the best of them: use it, or train longer. Of the "
@@ -133,25 +136,27 @@ def recommend(
     return Recommendation(choice, verdict, text, gains, beaten_by)
 
 
-class _Bootstrap:
-    """Means of each model under the same draws of seeds and data."""
+class _Resampling:
+    """Means of each model over the same draws of the data, and what other seeds would add."""
 
     def __init__(self, values: Mapping[str, NDArray[np.float64]], num_resamples: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
         num_seeds, num = next(iter(values.values())).shape
-        seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), num_resamples) / num_seeds
         self._mean = {name: v.mean() for name, v in values.items()}
-        stretch = np.sqrt(num_seeds / (num_seeds - 1)) - 1
-        stretched = np.stack([v + stretch * (v.mean(1, keepdims=True) - v.mean()) for v in values.values()])
-        means = []
-        for rows in np.array_split(seeds, math.ceil(num_resamples * num / _AT_ONCE)):  # bounds the memory
-            data = rng.multinomial(num, np.full(num, 1 / num), len(rows)) / num
-            means.append(np.einsum("bs,bn,msn->mb", rows, data, stretched, optimize=True))
+        self._of_seed = {name: v.mean(1) for name, v in values.items()}
+        self._t = rng.standard_t(num_seeds - 1, num_resamples)
+        of_datum = np.stack([v.mean(0) for v in values.values()])
+        means = [
+            of_datum @ rng.multinomial(num, np.full(num, 1 / num), len(rows)).T / num
+            for rows in np.array_split(self._t, math.ceil(num_resamples * num / _AT_ONCE))  # bounds the memory
+        ]
         self._drawn = dict(zip(values, np.concatenate(means, axis=1), strict=True))
 
     def gain(self, name: str, over: str, tail: float) -> tuple[float, float, float]:
         """Mean gain of a model over another, and the interval that leaves ``tail`` on either side."""
-        low, high = np.quantile(self._drawn[name] - self._drawn[over], [tail, 1 - tail])
+        by_seed = self._of_seed[name] - self._of_seed[over]
+        stderr = by_seed.std(ddof=1) / math.sqrt(len(by_seed))
+        low, high = np.quantile(self._drawn[name] - self._drawn[over] + stderr * self._t, [tail, 1 - tail])
         return float(self._mean[name] - self._mean[over]), float(low), float(high)
 
 
@@ -160,7 +165,7 @@ def _text(
     choice: str,
     names: Sequence[str],
     best: str,
-    bootstrap: _Bootstrap,
+    drawn: _Resampling,
     tail: float,
     threshold: float,
     level: float,
@@ -170,12 +175,12 @@ def _text(
     intervals = f"{level:.0%} intervals over {shape[0]} seeds and {shape[1]} test data"
     if len(names) == 1:
         return f"Take {choice}: it is the only model ({intervals})."
-    gain, low, high = bootstrap.gain(choice if verdict == "better" else best, simplest, tail)
+    gain, low, high = drawn.gain(choice if verdict == "better" else best, simplest, tail)
     by = f"{gain:+.2f} nats per datum (between {low:+.2f} and {high:+.2f})"
     if verdict == "better":
         text = f"Take {choice}: it gains {by} over {simplest}, more than the threshold of {threshold:g} ({intervals})."
         if best != choice:
-            more, low, high = bootstrap.gain(best, choice, tail)
+            more, low, high = drawn.gain(best, choice, tail)
             text += (
                 f" {best} has the largest mean, {more:+.2f} beside it (between {low:+.2f} and {high:+.2f}): no "
                 "difference that would pay for it."
@@ -187,7 +192,7 @@ def _text(
             f"No difference within noise, take {choice}: no model gains more than the threshold of {threshold:g} nats "
             f"per datum over it; {largest} ({intervals})."
         )
-    rivals = [name for name in names[1:] if bootstrap.gain(name, simplest, tail)[2] > threshold]
+    rivals = [name for name in names[1:] if drawn.gain(name, simplest, tail)[2] > threshold]
     return (
         f"No difference that these data and seeds can show, take {choice}: {', '.join(rivals)} may gain more than the "
         f"threshold of {threshold:g} nats per datum or nothing"
@@ -196,12 +201,10 @@ def _text(
     )
 
 
-def _about_baselines(
-    baselines: Sequence[str], choice: str, bootstrap: _Bootstrap, tail: float, threshold: float
-) -> str:
+def _about_baselines(baselines: Sequence[str], choice: str, drawn: _Resampling, tail: float, threshold: float) -> str:
     parts = []
     for name in baselines:
-        gain, low, high = bootstrap.gain(choice, name, tail)
+        gain, low, high = drawn.gain(choice, name, tail)
         better = "better than" if low > threshold else "worse than" if high < -threshold else "not clearly apart from"
         parts.append(f"{better} {name} ({gain:+.2f}, between {low:+.2f} and {high:+.2f})")
     return f" Beside linear models it is {', '.join(parts)}." if parts else ""

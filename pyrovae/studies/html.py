@@ -86,7 +86,7 @@ def _about(result: StudyResult) -> list[tuple[str, str]]:
     return [
         ("name", data.name),
         ("size", f"{len(data)} data of {data.x.shape[1]} channels, {data.axis[0]:g} to {data.axis[-1]:g}{unit}"),
-        ("split", "70 % for training, 15 % to choose epochs, 15 % for what is reported, at random"),
+        ("split", f"70 % for training, 15 % to choose epochs, 15 % for what is reported, {result.split}"),
         ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds, {start}: {seconds:.0f} s in all"),
     ]
 

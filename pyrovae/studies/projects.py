@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyrovae.atomic import held, write_json
 from pyrovae.comparison.pairs import LikelihoodFactory, can_start_as_linear, new_pair
-from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data, split_randomly
+from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data
+from pyrovae.datasets.spectra import split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
@@ -132,7 +133,7 @@ def fit_project(
         ValueError: data or settings that cannot be used, or a folder of another project, or one in use.
     """
     spectra = project.read()
-    train, validation, test = (spectra.take(part).x for part in split_randomly(len(spectra), seed=project.seed))
+    train, validation, test = (part.x for part in split_spectra(spectra, seed=project.seed)[0])
     step = preprocessing_of(project.preprocessing)
     model, guide = project.make_pair(train if step is None else step.fit(train).transform(train))
     trained = TrainedModel(model, guide, step)

@@ -13,8 +13,9 @@ from torch import Tensor
 from pyrovae.atomic import held, write_json, write_text
 from pyrovae.comparison.advice import models_of
 from pyrovae.comparison.compare import compare
-from pyrovae.datasets import Spectra, Standardize, split_randomly
+from pyrovae.datasets import Spectra, Standardize
 from pyrovae.datasets.own import PIXEL
+from pyrovae.datasets.spectra import split_spectra
 from pyrovae.evaluation import Baseline, Recommendation, linear_baselines
 from pyrovae.report import markdown_table, versions, write_table
 from pyrovae.studies.budgets import Needs, measure
@@ -43,12 +44,13 @@ class StudyResult:
         epochs: passes over the training data of each run.
         data: all of it.
         test: the part that log p(x) is of, shape (num, n).
+        split: how the data were split, in words.
         runs: one row a run, see :func:`pyrovae.compare`.
         table: one row a model and linear baseline: ``log_prob``, its ``gain`` over the simplest model between ``low``
             and ``high``, ``approximation_gap`` and ``amortization_gap`` of some test data in the first seed's runs,
             ``active_directions``, ``bad_pareto_k``, ``seconds`` a run, ``note``.
         recommendation: what to take.
-        left_out: what was not done, in sentences.
+        left_out: what was not done, and what to know of the split, in sentences.
         seconds: of everything.
     """
 
@@ -56,6 +58,7 @@ class StudyResult:
     epochs: int
     data: Spectra
     test: Tensor
+    split: str
     runs: pd.DataFrame
     table: pd.DataFrame
     recommendation: Recommendation
@@ -100,7 +103,8 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
     """
     begin = time.perf_counter()
     spectra = study.read()
-    train, validation, test = (spectra.take(part).x for part in split_randomly(len(spectra)))
+    parts_of_data, how, notes = split_spectra(spectra)
+    train, validation, test = (part.x for part in parts_of_data)
     validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
     if spectra.unit == PIXEL:  # one that never changes would tell the models apart by nothing but its noise
         kept = (train != train[0]).any(0)
@@ -145,7 +149,9 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         "There are no linear baselines of data with missing values." if not baselines else "",
     ]
     seconds = time.perf_counter() - begin
-    return StudyResult(study, epochs, spectra, test, runs, table, advice, " ".join(filter(None, left_out)), seconds)
+    left_out += [f"{note[0].upper()}{note[1:]}." for note in notes]
+    said = " ".join(filter(None, left_out))
+    return StudyResult(study, epochs, spectra, test, how, runs, table, advice, said, seconds)
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
