@@ -1,17 +1,25 @@
 """The linear-Gaussian model with any noise: probabilistic PCA, factor analysis, and those of correlated noise."""
 
 import copy
+import warnings
 
 import numpy as np
 import torch
-from pyro.distributions import MultivariateNormal
+from pyro.distributions import MultivariateNormal, TorchDistribution
+from scipy.linalg import eigh
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.func import functional_call
 
 from pyrovae.distributions import covariance_of
 from pyrovae.exact import LinearGaussianVAE
-from pyrovae.likelihoods import AR1GaussianLikelihood, FullCovarianceGaussianLikelihood, GaussianNoiseLikelihood
+from pyrovae.likelihoods import (
+    AR1GaussianLikelihood,
+    FullCovarianceGaussianLikelihood,
+    GaussianLikelihood,
+    GaussianNoiseLikelihood,
+    LowRankGaussianLikelihood,
+)
 
 PRIOR_SCALE = 0.01
 """Scale of the prior that keeps noise off 0, as a share of probabilistic PCA's σ."""
@@ -93,86 +101,93 @@ class FactorModel:
 
     @classmethod
     def fit(
-        cls, x: Tensor, likelihood: GaussianNoiseLikelihood, latent_dim: int, max_steps: int = 200
+        cls, x: Tensor, likelihood: GaussianNoiseLikelihood, latent_dim: int, max_steps: int = 2000
     ) -> "FactorModel":
         """The likeliest model of data x (num, n): L-BFGS over Σ alone, since the best A of each Σ has a closed form.
 
         With λ_1 ≥ … ≥ λ_n the eigenvalues of L⁻¹SL⁻ᵀ, S the data's covariance (Jöreskog 1967), the largest mean log p
-        is −½[n log 2π + log det Σ + Σ_{i ≤ d} (log max(λ_i, 1) + min(λ_i, 1)) + Σ_{i > d} λ_i]. O(n³) a step.
+        is that of the noise alone, mean log N(x; b, Σ), and ½ Σ_{i ≤ d, λ_i > 1} (λ_i − 1 − log λ_i). O(n³) a step.
+
+        Low-rank noise of rank r is sought as factor analysis of d + r factors, which has the same p(x): z takes the d
+        along which the data vary most beside the noise, and W the rest. A full covariance would take the data's own and
+        leave z nothing: it gets what AR(1) noise of one σ a channel has.
 
         Nothing keeps factor analysis from giving a channel σ = 0 and the data an infinite density (a Heywood case),
-        so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, weak beside the data. A full
-        covariance would take the data's own and leave z nothing: it gets what AR(1) noise of one σ a channel has.
+        so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, weak beside the data.
 
         Args:
             x: shape (num, n).
             likelihood: its noise's form; it is not changed. Noise that depends on z is here the same for all.
             latent_dim: dimension d < n.
-            max_steps: of L-BFGS: enough for some hundred channels; with one σ for each of 650 it ends before the
-                maximum.
+            max_steps: of L-BFGS.
 
         Raises:
             TypeError: a likelihood that is not Gaussian.
             ValueError: as :meth:`~pyrovae.exact.LinearGaussianVAE.fit`.
+
+        Warns:
+            UserWarning: it ended after ``max_steps`` steps, before a maximum.
         """
         if not isinstance(likelihood, GaussianNoiseLikelihood):
             raise TypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
-        if isinstance(likelihood, FullCovarianceGaussianLikelihood):
-            form = AR1GaussianLikelihood(1, likelihood.n, scale="per-dimension", floor=likelihood.floor)
-            simpler = cls.fit(x, form, latent_dim, max_steps)
-            full = copy.deepcopy(likelihood).double()
-            full.set_noise_covariance(simpler.noise_covariance, initial_scale=simpler.likelihood.initial_scale)
-            return cls(simpler.loadings, simpler.offset, full)
+        form, more = simpler_form(likelihood, latent_dim)
+        if form is not likelihood:
+            return cls.fit(x, form, latent_dim + more, max_steps).with_noise_of(likelihood, latent_dim)
         x = torch.as_tensor(x, dtype=torch.float64)
         start = LinearGaussianVAE.fit(x, latent_dim)
         if start.n != likelihood.n:
             raise ValueError(f"the likelihood has n = {likelihood.n}, the data {start.n}")
-        covariance = torch.cov(x.T, correction=0)
         noise = copy.deepcopy(likelihood).double()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the columns of low-rank noise start at random
-            noise.start_at(start.noise_scale)
-        learned = {k: p.detach().clone() for k, p in noise.named_parameters() if is_of_shared_noise(k)}
-        sizes = [p.numel() for p in learned.values()]
-        zero = torch.zeros(noise.in_features, dtype=torch.float64)
-
-        def parameters(flat: Tensor) -> dict[str, Tensor]:
-            parts = flat.split(sizes)
-            return {k: part.reshape(p.shape) for (k, p), part in zip(learned.items(), parts, strict=True)}
-
-        def whiten(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            factor = torch.linalg.cholesky(covariance_of(functional_call(noise, parameters(flat), zero)))
-            inverse = torch.linalg.solve_triangular(factor, torch.eye(start.n, dtype=torch.float64), upper=False)
-            return factor, inverse, inverse @ covariance @ inverse.T
-
-        def loss(flat: Tensor) -> Tensor:
-            factor, inverse, white = whiten(flat)
-            half_log_det = factor.diagonal().log().sum()
-            rest, kept = torch.linalg.eigvalsh(white).split([start.n - latent_dim, latent_dim])
-            explained = kept.clamp_min(1)
-            prior = (PRIOR_SCALE * start.noise_scale * inverse).square().sum() / len(x)
-            return half_log_det + 0.5 * (rest.sum() + (explained.log() + kept / explained).sum() + prior)
+        noise.start_at(start.noise_scale)
+        noise.loc_head.weight.detach().zero_()
+        noise.loc_head.bias.detach().zero_()
+        root = _square_root(x)
+        rows = torch.cat([root, PRIOR_SCALE * start.noise_scale / len(x) ** 0.5 * torch.eye(start.n).to(x)])
+        zero, features = x.new_zeros(start.n), x.new_zeros(noise.in_features)
 
         def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
-            at = torch.from_numpy(values).requires_grad_()
-            value = loss(at)
-            (slope,) = torch.autograd.grad(value, at)
+            coordinates = torch.from_numpy(values).requires_grad_()
+            p = functional_call(noise, noise.noise_parameters(coordinates), features)
+            normaliser = p.log_prob(zero)
+            half_squares = normaliser - p.log_prob(torch.cat([rows, _principal(p, root, latent_dim)]))  # ½ vᵀΣ⁻¹v
+            all_of_it, kept = half_squares.split([len(rows), latent_dim])
+            eigenvalues = 2 * kept  # their slope is that of vᵀΣ⁻¹v at v held fixed
+            explained = 0.5 * (eigenvalues - 1 - eigenvalues.log())[eigenvalues > 1].sum()
+            value = all_of_it.sum() - normaliser - explained
+            (slope,) = torch.autograd.grad(value, coordinates)
             return value.item(), slope.numpy()
 
-        if learned:
-            first = torch.cat([p.flatten() for p in learned.values()]).numpy()
-            options = {"maxiter": max_steps, "maxfun": 2 * max_steps}
-            found = torch.from_numpy(minimize(value_and_slope, first, jac=True, method="L-BFGS-B", options=options).x)
-            with torch.no_grad():
-                for name, value in parameters(found).items():
-                    noise.get_parameter(name).copy_(value)
-        else:
-            found = torch.zeros(0)
+        size = noise.num_noise_parameters
+        if size:
+            options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": 100, "ftol": 1e-12, "gtol": 1e-6}
+            found = minimize(value_and_slope, np.zeros(size), jac=True, method="L-BFGS-B", options=options)
+            if found.status == 1:
+                warnings.warn(
+                    f"the linear model with the noise of a {type(likelihood).__name__} is not yet the likeliest after "
+                    f"{found.nit} steps, where the slope is {np.abs(found.jac).max():.2g}; give more max_steps",
+                    stacklevel=2,
+                )
+            for name, value in noise.noise_parameters(torch.from_numpy(found.x)).items():
+                noise.get_parameter(name).detach().copy_(value)
         with torch.no_grad():
-            factor, _, white = whiten(found)
-            values, axes = torch.linalg.eigh(white)
-            kept = (values[start.n - latent_dim :] - 1).clamp_min(0).sqrt()
-            return cls(factor @ axes[:, start.n - latent_dim :] * kept, start.offset, noise)
+            factor = torch.linalg.cholesky(noise.noise_covariance(features))
+            white = torch.linalg.solve_triangular(factor, root.T, upper=False)
+            axes, values, _ = torch.linalg.svd(white, full_matrices=False)
+            kept = (values[:latent_dim].square() - 1).clamp_min(0).sqrt()
+            return cls(factor @ axes[:, :latent_dim] * kept, start.offset, noise)
+
+    def with_noise_of(self, likelihood: GaussianNoiseLikelihood, latent_dim: int) -> "FactorModel":
+        """The model of :func:`simpler_form` as the one of ``likelihood``'s noise, which has the same p(x)."""
+        noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
+        if isinstance(noise, FullCovarianceGaussianLikelihood):
+            noise.set_noise_covariance(self.noise_covariance, initial_scale=start)
+        elif isinstance(noise, LowRankGaussianLikelihood):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # columns of W without a direction of their own stay at random
+                noise.set_noise(self.noise_covariance.diagonal().sqrt(), self.loadings[:, latent_dim:], start)
+        else:
+            noise = self.likelihood
+        return FactorModel(self.loadings[:, :latent_dim], self.offset, noise)
 
     def _whiten(self, rows: Tensor, transpose: bool = False) -> Tensor:
         """Each row times L⁻ᵀ (so that x becomes L⁻¹x), or times L⁻¹."""
@@ -183,6 +198,29 @@ class FactorModel:
         return torch.linalg.solve_triangular(factor.T, shaped, upper=True, left=False).reshape(rows.shape)
 
 
-def is_of_shared_noise(name: str) -> bool:
-    """Whether a likelihood's parameter is of its noise at features 0."""
-    return not name.startswith("loc_head.") and not name.endswith("_head.weight")
+@torch.random.fork_rng(devices=[])
+def simpler_form(likelihood: GaussianNoiseLikelihood, latent_dim: int) -> tuple[GaussianNoiseLikelihood, int]:
+    """Noise with which the same p(x) is fitted more easily, and how many more latent dimensions that takes."""
+    n, floor = likelihood.n, likelihood.floor
+    if isinstance(likelihood, FullCovarianceGaussianLikelihood):
+        return AR1GaussianLikelihood(1, n, scale="per-dimension", floor=floor), 0
+    if isinstance(likelihood, LowRankGaussianLikelihood):
+        return GaussianLikelihood(1, n, scale="per-dimension", floor=floor), min(likelihood.rank, n - 1 - latent_dim)
+    return likelihood, 0
+
+
+def _square_root(x: Tensor) -> Tensor:
+    """Rows whose sum of squares vvᵀ is the covariance of data (num, n), as few as it has directions: (m, n)."""
+    values, axes = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    found = values > torch.finfo(values.dtype).eps * len(values) * values[-1]
+    return (axes[:, found] * values[found].sqrt()).T
+
+
+@torch.no_grad()
+def _principal(p: TorchDistribution, root: Tensor, d: int) -> Tensor:
+    """The d vectors v with λ_i = vᵀΣ⁻¹v for the d largest eigenvalues λ_i of L⁻¹SL⁻ᵀ, S = rootᵀ root: (d, n)."""
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance_of(p)), root.T, upper=False)
+    last = len(root) - 1
+    _, axes = eigh((white.T @ white).numpy(), subset_by_index=[max(0, last - d + 1), last])
+    v = torch.from_numpy(axes).T @ root
+    return torch.cat([v, v.new_zeros(d - len(v), v.shape[1])])

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from pyrovae.factor_model import FactorModel, is_of_shared_noise
+from pyrovae.factor_model import FactorModel, simpler_form
 from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
 from pyrovae.nn import LocHead, Skip
 from pyrovae.posteriors import POSTERIORS, Posterior
@@ -14,9 +15,18 @@ from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
 def linear_models(
-    x: Tensor, likelihoods: Mapping[str, Callable[[int, int], Likelihood]], latent_dims: Sequence[int]
+    x: Tensor,
+    likelihoods: Mapping[str, Callable[[int, int], Likelihood]],
+    latent_dims: Sequence[int],
+    progress: bool = True,
 ) -> dict[tuple[str, int], FactorModel]:
     """The linear model of each likelihood's noise, by the likelihood's name and the latent dimension.
+
+    Args:
+        x: data, shape (num, n).
+        likelihoods: Gaussian ones by name, callables of (in_features, n).
+        latent_dims: dimensions d.
+        progress: show a bar on a terminal.
 
     Raises:
         TypeError: a likelihood that is not Gaussian.
@@ -25,12 +35,17 @@ def linear_models(
     for likelihood in made.values():
         if not isinstance(likelihood, GaussianNoiseLikelihood):
             raise TypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
-    return {
-        (name, d): FactorModel.fit(x, likelihood, d)
-        for name, likelihood in made.items()
-        for d in latent_dims
-        if isinstance(likelihood, GaussianNoiseLikelihood)
-    }
+    fitted: dict[tuple[Any, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
+    found = {}
+    jobs = [(name, likelihood, d) for name, likelihood in made.items() for d in latent_dims]
+    for name, likelihood, d in tqdm(jobs, "linear models", leave=False, disable=None if progress else True):
+        assert isinstance(likelihood, GaussianNoiseLikelihood)
+        form, more = simpler_form(likelihood, d)
+        kind, settings = _form(form)
+        key = (kind, *settings.items(), d + more)
+        fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)
+        found[name, d] = fitted[key].with_noise_of(likelihood, d)
+    return found
 
 
 @torch.no_grad()
@@ -73,9 +88,8 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
     loc.set_units(linear.whitened.covariance.diagonal().sqrt())
     loc.set_affine(torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
     likelihood.start_at(linear.likelihood.initial_scale)
-    for name, parameter in likelihood.named_parameters():
-        if is_of_shared_noise(name):
-            parameter.copy_(linear.likelihood.get_parameter(name))
+    for name in likelihood.noise_names:
+        likelihood.get_parameter(name).copy_(linear.likelihood.get_parameter(name))
     mean.set_units(linear.conditional_scale)
     mean.set_affine(linear.loadings, linear.offset)
 

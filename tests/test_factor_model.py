@@ -51,6 +51,57 @@ def test_no_small_step_of_any_parameter_is_likelier(x, noise):
         assert value.grad.abs().max() < 5e-3, name  # the prior's part is 1/500 of a datum's
 
 
+def test_scales_far_apart_and_strong_correlation_are_fitted_to_the_end():
+    """Where marginal scales are known badly and their ratios well: σ over three decades, ρ = 0.998."""
+    x = simulated(400, 60, baseline_degree=None, correlation=0.998, noise_scale=1.0, linear=True, seed=1).x.double()
+    x = x * 10 ** (3 * torch.linspace(0, 1, 60).double().square())
+    found = pv.FactorModel.fit(x, LIKELIHOODS["ar1-per-dimension"](1, 60), 3)
+    raw = found.likelihood.raw_noise.clone().requires_grad_()
+    noise = torch.func.functional_call(found.likelihood, {"raw_noise": raw}, torch.zeros(1).double())
+    covariance = noise.covariance_matrix + found.loadings @ found.loadings.T
+    log_prob = torch.distributions.MultivariateNormal(found.offset, covariance).log_prob(x)
+    (slope,) = torch.autograd.grad(log_prob.mean(), raw)
+    # the best step by Newton's method along each number alone gains slope²/2 over its curvature, the Fisher information
+    scores = torch.autograd.functional.jacobian(
+        lambda raw: torch.distributions.MultivariateNormal(
+            found.offset,
+            torch.func.functional_call(found.likelihood, {"raw_noise": raw}, torch.zeros(1).double()).covariance_matrix
+            + found.loadings @ found.loadings.T,
+        ).log_prob(x),
+        raw,
+    )
+    gain = 0.5 * slope @ torch.linalg.pinv(scores.T @ scores / len(x), hermitian=True) @ slope
+    assert gain < 1e-3
+    start = LinearGaussianVAE.fit(x, 3)
+    assert found.log_prob(x).mean() > start.log_prob(x).mean() + 50
+
+
+def test_a_fit_that_ends_early_says_so(x):
+    with pytest.warns(UserWarning, match="AR1GaussianLikelihood is not yet the likeliest after 3 steps"):
+        pv.FactorModel.fit(x, LIKELIHOODS["ar1-per-dimension"](1, 8), 2, max_steps=3)
+
+
+@pytest.mark.parametrize("noise", [*NOISES, "full-covariance", "full-covariance-per-datum"])
+def test_coordinates_of_noise_are_logarithms_of_scales(noise):
+    likelihood = LIKELIHOODS[noise](3, 4, initial_scale=0.5).double()
+    if likelihood.depends_on_z:
+        likelihood.start_at(0.5)
+    for name in likelihood.noise_names:
+        likelihood.get_parameter(name).detach().add_(0.3)
+    size, zero = likelihood.num_noise_parameters, torch.zeros(3, dtype=torch.float64)
+
+    def covariance(coordinates):
+        return covariance_of(torch.func.functional_call(likelihood, likelihood.noise_parameters(coordinates), zero))
+
+    before = covariance(torch.zeros(size, dtype=torch.float64))
+    torch.testing.assert_close(before, likelihood.noise_covariance(zero))
+    coordinates = torch.zeros(size, dtype=torch.float64)
+    # all scales at once are the first coordinate of AR(1) noise, all of independent noise, the first 4 of the others
+    coordinates[: size if "gaussian" in noise else 1 if noise.startswith("ar1") else 4] = math.log(2)
+    if "low-rank" not in noise:  # whose W stays
+        torch.testing.assert_close(covariance(coordinates), 4 * before, rtol=1e-3, atol=0)  # all but the floor
+
+
 def test_the_truth_of_correlated_noise_is_found():
     spectra = simulated(4000, 30, baseline_degree=None, correlation=0.8, noise_scale=0.02, linear=True, seed=3)
     found = pv.FactorModel.fit(spectra.x, pv.AR1GaussianLikelihood(1, 30), 3)

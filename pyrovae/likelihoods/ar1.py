@@ -1,5 +1,6 @@
 """Gaussian likelihood whose noise is correlated along the channels."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyrovae.distributions import AR1Normal, bounded_fisher_z
@@ -39,8 +40,8 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
     ) -> None:
         if scale not in ("shared", "per-dimension"):
             raise ValueError(f"scale must be 'shared' or 'per-dimension', not {scale!r}")
-        self._num_scales = n if scale == "per-dimension" else 1
-        super().__init__(in_features, n, self._num_scales + 1, covariance, initial_scale, floor)
+        num_scales = n if scale == "per-dimension" else 1
+        super().__init__(in_features, n, num_scales, num_scales + 1, covariance, initial_scale, floor)
         self.scale = scale
 
     @property
@@ -56,6 +57,11 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
     def _scale_and_fisher_z(self, features: Tensor) -> tuple[Tensor, Tensor]:
         raw_scale, raw_fisher_z = self._raw_noise(features).split([self._num_scales, 1], dim=-1)
         return self._scale(raw_scale + self._raw_initial_scale), bounded_fisher_z(raw_fisher_z)
+
+    def _log_factors(self, coordinates: Tensor) -> Tensor:
+        """All by the first, and neighbours apart by the others: their ratio is known better than either by 1 − ρ²."""
+        apart = F.pad(coordinates[1:].cumsum(0), (1, 0))
+        return coordinates[:1] + apart - apart.mean()
 
     def _floored_scale(self, features: Tensor) -> Tensor:
         return self._scale_and_fisher_z(features)[0]

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
@@ -95,6 +96,26 @@ class GaussianNoiseLikelihood(Likelihood):
     def reset_parameters(self) -> None:
         """Put noise that all data share back to where it starts."""
 
+    @property
+    def num_noise_parameters(self) -> int:
+        """How many numbers make the noise at features 0."""
+        return sum(self.get_parameter(name).numel() for name in self.noise_names)
+
+    @abstractmethod
+    def noise_parameters(self, coordinates: Tensor) -> dict[str, Tensor]:
+        """The parameters of the noise at features 0, moved from where they are, by name.
+
+        Args:
+            coordinates: shape (num_noise_parameters,), chosen to suit an optimiser: the logarithms of σ rather than
+                raw numbers; 0 leaves the noise as it is.
+        """
+
+    @property
+    def noise_names(self) -> list[str]:
+        """Names of the parameters of the noise at features 0."""
+        names = (name for name, _ in self.named_parameters() if not name.startswith("loc_head."))
+        return [name for name in names if not name.endswith("_head.weight")]
+
     @torch.no_grad()
     def start_at(self, initial_scale: float) -> None:
         """Put learned noise back to its start, at another scale; noise that depends on z starts the same for all."""
@@ -120,8 +141,11 @@ class GaussianNoiseLikelihood(Likelihood):
 
     def _raw(self, scale: Tensor) -> Tensor:
         """What :meth:`_scale` turns into ``scale``, or into a little more than the floor if it is below."""
-        above = (scale - self.smallest_scale).clamp_min(1e-3 * self.smallest_scale)
-        return above + (-torch.expm1(-above)).log()
+        return softplus_inverse((scale - self.smallest_scale).clamp_min(1e-3 * self.smallest_scale))
+
+    def _raw_moved(self, raw: Tensor, log_factor: Tensor) -> Tensor:
+        """``raw`` such that what σ has above the floor is multiplied by exp(log_factor)."""
+        return softplus_inverse((F.softplus(raw) * log_factor.exp()).clamp_min(torch.finfo(raw.dtype).tiny))
 
     @torch.no_grad()
     def on_floor(self, features: Tensor | None = None) -> Tensor:
@@ -157,6 +181,7 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
     Args:
         in_features: width of the decoder's features.
         n: dimension of x.
+        num_scales: how many of the k are scales, the first.
         num_noise: k.
         covariance: ``"shared"``: the k numbers are parameters; ``"per-datum"``: linear in the features, Σ(z).
         initial_scale: where learned scales start, in units of x.
@@ -164,12 +189,20 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
     """
 
     def __init__(
-        self, in_features: int, n: int, num_noise: int, covariance: str, initial_scale: float, floor: float
+        self,
+        in_features: int,
+        n: int,
+        num_scales: int,
+        num_noise: int,
+        covariance: str,
+        initial_scale: float,
+        floor: float,
     ) -> None:
         super().__init__(in_features, n, initial_scale, floor)
         if covariance not in ("shared", "per-datum"):
             raise ValueError(f"covariance must be 'shared' or 'per-datum', not {covariance!r}")
         self.covariance = covariance
+        self._num_scales = num_scales
         if covariance == "shared":  # first, as replicas start anew: a module before the modules inside it
             self.raw_noise = nn.Parameter(torch.empty(num_noise))
             self.reset_parameters()
@@ -187,9 +220,27 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
         """Whether the noise is another one for each datum."""
         return self.covariance == "per-datum"
 
+    def noise_parameters(self, coordinates: Tensor) -> dict[str, Tensor]:
+        """Shared noise moved, the scales (the first of the k numbers) by the logarithm of what is above the floor."""
+        (name,) = self.noise_names
+        raw, offset = self.get_parameter(name), self._raw_initial_scale
+        scales, others = raw.tensor_split([self._num_scales])
+        log_factors, more = coordinates.tensor_split([self._num_scales])
+        moved = self._raw_moved(scales + offset, self._log_factors(log_factors)) - offset
+        return {name: torch.cat([moved, others + more])}
+
+    def _log_factors(self, coordinates: Tensor) -> Tensor:
+        """By which the scales are moved at their coordinates."""
+        return coordinates
+
     def _raw_noise(self, features: Tensor) -> Tensor:
         """The k numbers, shape (k,) or (*batch, k)."""
         return self.raw_noise if self.covariance == "shared" else self.covariance_head(features)
+
+
+def softplus_inverse(y: Tensor) -> Tensor:
+    """The x with softplus(x) = y > 0."""
+    return y + (-torch.expm1(-y)).log()
 
 
 def is_positive(value: object) -> bool:

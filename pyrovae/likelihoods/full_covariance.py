@@ -40,7 +40,7 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
         initial_scale: float = 1.0,
         floor: float = 1e-4,
     ) -> None:
-        super().__init__(in_features, n, n * (n + 1) // 2, covariance, initial_scale, floor)
+        super().__init__(in_features, n, n, n * (n + 1) // 2, covariance, initial_scale, floor)
         self.register_buffer("position", tril_position(n), persistent=False)
 
     def _floored_scale(self, features: Tensor) -> Tensor:
@@ -67,5 +67,5 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
         below = (factor / scale.unsqueeze(-1))[torch.tril_indices(self.n, self.n, -1).unbind()]
         if self.covariance == "per-datum":
             below = below * math.sqrt(self.n)
-        raw = self.raw_noise if self.covariance == "shared" else self.covariance_head.bias
+        raw = self.get_parameter(*self.noise_names)
         raw.copy_(torch.cat([self._raw(scale) - self._raw_initial_scale, below]))

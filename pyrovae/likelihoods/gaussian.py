@@ -76,6 +76,12 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
             return self._scale(self.scale_head(features) + self._raw_initial_scale)
         return self._scale(self.raw_scale) if isinstance(self.scale, str) else features.new_tensor(self.scale)
 
+    def noise_parameters(self, coordinates: Tensor) -> dict[str, Tensor]:
+        """A learned σ moved by the logarithm of what is above the floor."""
+        offset = self._raw_initial_scale if self.depends_on_z else 0.0
+        raw = {name: self.get_parameter(name) for name in self.noise_names}
+        return {k: self._raw_moved(v + offset, coordinates.reshape(v.shape)) - offset for k, v in raw.items()}
+
     def _floored_scale(self, features: Tensor) -> Tensor | None:
         return self._noise_scale(features) if isinstance(self.scale, str) else None
 

@@ -1,5 +1,6 @@
 """Gaussian likelihood with low-rank-plus-diagonal noise."""
 
+import torch
 from torch import Tensor, nn
 
 from pyrovae.distributions import LowRankNormal
@@ -41,7 +42,7 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
     ) -> None:
         if not isinstance(rank, int) or rank < 1:
             raise ValueError(f"rank must be a positive integer, not {rank!r}")
-        super().__init__(in_features, n, n * (rank + 1), covariance, initial_scale, floor)
+        super().__init__(in_features, n, n, n * (rank + 1), covariance, initial_scale, floor)
         self.rank = rank
 
     def reset_parameters(self) -> None:
@@ -52,6 +53,19 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
 
     def _floored_scale(self, features: Tensor) -> Tensor:
         return self._scale(self._raw_noise(features)[..., : self.n] + self._raw_initial_scale)
+
+    @torch.no_grad()
+    def set_noise(self, scale: Tensor, cov_factor: Tensor, initial_scale: float | None = None) -> None:
+        """Make δ, shape (n,), and W, (n, at most r), the noise of all data, and let scales count as started elsewhere.
+
+        Columns of W beyond those given stay small; δ is kept above :data:`RELATIVE_FLOOR` of WWᵀ.
+        """
+        self.start_at(self.initial_scale if initial_scale is None else initial_scale)
+        raw = self.get_parameter(*self.noise_names)
+        factor = raw[self.n :].view(self.n, self.rank)
+        factor[:, : cov_factor.shape[1]] = cov_factor / self.initial_scale
+        floor = RELATIVE_FLOOR * cov_factor.square().sum(-1)
+        raw[: self.n] = self._raw((scale.square() - floor).clamp_min(0).sqrt()) - self._raw_initial_scale
 
     def forward(self, features: Tensor) -> LowRankNormal:
         """p(x|z) for features (*batch, in_features)."""
