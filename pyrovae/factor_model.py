@@ -20,6 +20,7 @@ from pyrovae.likelihoods import (
     GaussianNoiseLikelihood,
     LowRankGaussianLikelihood,
 )
+from pyrovae.shrinkage import best_shrinkage, shrunk
 
 PRIOR_SCALE = 0.01
 """Scale of the prior that keeps noise off 0, as a share of probabilistic PCA's σ."""
@@ -101,7 +102,12 @@ class FactorModel:
 
     @classmethod
     def fit(
-        cls, x: Tensor, likelihood: GaussianNoiseLikelihood, latent_dim: int, max_steps: int = 2000
+        cls,
+        x: Tensor,
+        likelihood: GaussianNoiseLikelihood,
+        latent_dim: int,
+        validation: Tensor | None = None,
+        max_steps: int = 2000,
     ) -> "FactorModel":
         """The likeliest model of data x (num, n): L-BFGS over Σ alone, since the best A of each Σ has a closed form.
 
@@ -109,8 +115,9 @@ class FactorModel:
         is that of the noise alone, mean log N(x; b, Σ), and ½ Σ_{i ≤ d, λ_i > 1} (λ_i − 1 − log λ_i). O(n³) a step.
 
         Low-rank noise of rank r is sought as factor analysis of d + r factors, which has the same p(x): z takes the d
-        along which the data vary most beside the noise, and W the rest. A full covariance would take the data's own and
-        leave z nothing: it gets what AR(1) noise of one σ a channel has.
+        along which the data vary most beside the noise, and W the rest. A full covariance would take all of the
+        data's own, S, and leave z nothing: it gets (1 − a)(S − AAᵀ) + aΣ with A and Σ those of AR(1) noise of one σ a
+        channel, so that p(x) is N(b, S) shrunk to that model; a is what validation data choose, else 1.
 
         Nothing keeps factor analysis from giving a channel σ = 0 and the data an infinite density (a Heywood case),
         so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, weak beside the data.
@@ -119,6 +126,7 @@ class FactorModel:
             x: shape (num, n).
             likelihood: its noise's form; it is not changed. Noise that depends on z is here the same for all.
             latent_dim: dimension d < n.
+            validation: shape (any, n); only a full covariance needs them.
             max_steps: of L-BFGS.
 
         Raises:
@@ -132,7 +140,8 @@ class FactorModel:
             raise TypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
         form, more = simpler_form(likelihood, latent_dim)
         if form is not likelihood:
-            return cls.fit(x, form, latent_dim + more, max_steps).with_noise_of(likelihood, latent_dim)
+            simpler = cls.fit(x, form, latent_dim + more, None, max_steps)
+            return simpler.with_noise_of(likelihood, latent_dim, x, validation)
         x = torch.as_tensor(x, dtype=torch.float64)
         start = LinearGaussianVAE.fit(x, latent_dim)
         if start.n != likelihood.n:
@@ -176,11 +185,19 @@ class FactorModel:
             kept = (values[:latent_dim].square() - 1).clamp_min(0).sqrt()
             return cls(factor @ axes[:, :latent_dim] * kept, start.offset, noise)
 
-    def with_noise_of(self, likelihood: GaussianNoiseLikelihood, latent_dim: int) -> "FactorModel":
-        """The model of :func:`simpler_form` as the one of ``likelihood``'s noise, which has the same p(x)."""
+    def with_noise_of(
+        self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Tensor, validation: Tensor | None = None
+    ) -> "FactorModel":
+        """This one, of :func:`simpler_form`, as the model with ``likelihood``'s noise of data x: see :meth:`fit`."""
         noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
         if isinstance(noise, FullCovarianceGaussianLikelihood):
-            noise.set_noise_covariance(self.noise_covariance, initial_scale=start)
+            covariance = self.noise_covariance
+            if validation is not None:
+                x, validation = x.to(covariance), torch.as_tensor(validation).to(covariance)
+                own = torch.cov(x.T, correction=0)
+                share, _ = best_shrinkage(own, self.marginal.covariance_matrix, validation - self.offset)
+                covariance = shrunk(own - self.loadings @ self.loadings.T, covariance, share)
+            noise.set_noise_covariance(covariance, initial_scale=start)
         elif isinstance(noise, LowRankGaussianLikelihood):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # columns of W without a direction of their own stay at random

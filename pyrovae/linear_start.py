@@ -18,6 +18,8 @@ def linear_models(
     x: Tensor,
     likelihoods: Mapping[str, Callable[[int, int], Likelihood]],
     latent_dims: Sequence[int],
+    validation: Tensor | None = None,
+    *,
     progress: bool = True,
 ) -> dict[tuple[str, int], FactorModel]:
     """The linear model of each likelihood's noise, by the likelihood's name and the latent dimension.
@@ -26,6 +28,7 @@ def linear_models(
         x: data, shape (num, n).
         likelihoods: Gaussian ones by name, callables of (in_features, n).
         latent_dims: dimensions d.
+        validation: what chooses how far a full covariance is shrunk, see :meth:`~pyrovae.FactorModel.fit`.
         progress: show a bar on a terminal.
 
     Raises:
@@ -44,7 +47,7 @@ def linear_models(
         kind, settings = _form(form)
         key = (kind, *settings.items(), d + more)
         fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)
-        found[name, d] = fitted[key].with_noise_of(likelihood, d)
+        found[name, d] = fitted[key].with_noise_of(likelihood, d, x, validation)
     return found
 
 

@@ -62,15 +62,87 @@ def test_factor_analysis_is_scikit_learns_in_any_units():
     torch.testing.assert_close(ours.reconstruction / units, smoothed, rtol=0.02, atol=0.05)
 
 
+def chosen(name, *arguments, **options):
+    (found,) = (b for b in pv.linear_baselines(*arguments, **options) if b.name == name)
+    return found
+
+
+def test_validation_chooses_the_number_of_components_of_probabilistic_pca():
+    train, validation, test = data(600, 12, 4, noise=0.1).split([60, 240, 300])
+    found = chosen("probabilistic PCA, d by validation", train, test, 1, validation=validation)
+    every = {d: pv.exact.LinearGaussianVAE.fit(train, d) for d in range(1, 12)}
+    scores = {d: model.log_prob(validation).mean().item() for d, model in every.items()}
+    best = max(scores, key=scores.get)
+    assert found.note == f"d = {best}"
+    torch.testing.assert_close(found.log_prob, every[best].log_prob(test))
+    assert found.log_prob.mean() > every[1].log_prob(test).mean() + 1
+
+
+def test_validation_chooses_the_components_of_linear_models():
+    train, validation, test = data(900, 8, 3).split([300, 300, 300])
+    make = pv.AR1GaussianLikelihood
+    found = chosen(
+        "linear, ar1, d by validation", train, test, 1, {"ar1": make}, validation=validation, latent_dims=[2, 3]
+    )
+    every = {d: pv.FactorModel.fit(train, make(1, 8), d) for d in (1, 2, 3)}
+    best = max(every, key=lambda d: every[d].log_prob(validation).mean().item())
+    assert found.note == f"d = {best}" != "d = 1"
+    torch.testing.assert_close(found.log_prob, every[best].log_prob(test))
+
+
+@pytest.mark.parametrize("num", [25, 200])  # fewer than channels: S is singular, and only shrunk it has a density
+def test_a_gaussian_is_shrunk_as_validation_asks(num):
+    train, validation, test = data(num + 400, 30, 3).split([num, 200, 200])
+    found = chosen("Gaussian, shrunk covariance", train, test, 3, validation=validation)
+    share, target = found.note.split(" of ")
+    assert target == "its diagonal"
+    covariance = np.cov(train.T.numpy(), bias=True)
+    diagonal, mean = np.diag(np.diag(covariance)), train.mean(0).numpy()
+
+    def score(a, x):
+        return stats.multivariate_normal(mean, (1 - a) * covariance + a * diagonal).logpdf(x.numpy())
+
+    shares = 10.0 ** np.linspace(-10, 0, 81)
+    best = max((a for a in shares if a > 1e-6), key=lambda a: score(a, validation).mean())
+    assert float(share) == pytest.approx(best, rel=0.05)  # of two digits
+    np.testing.assert_allclose(found.log_prob, score(best, test), rtol=1e-9)
+    assert (found.reconstruction, found.noise_scale) == (None, None)
+
+
+def test_a_full_noise_covariance_is_shrunk_too_and_better_than_the_simpler_model_it_is_shrunk_to():
+    generator = torch.Generator().manual_seed(3)
+    mixing = torch.randn(20, 20, generator=generator, dtype=torch.float64)  # noise that is not AR(1)
+    x = torch.randn(450, 20, generator=generator, dtype=torch.float64) @ mixing
+    train, validation, test = x.split([50, 200, 200])
+    simple = pv.FactorModel.fit(train, pv.AR1GaussianLikelihood(1, 20, scale="per-dimension"), 2)
+    full = pv.FactorModel.fit(train, pv.FullCovarianceGaussianLikelihood(1, 20), 2, validation)
+    assert full.log_prob(test).mean() > simple.log_prob(test).mean() + 1
+    torch.testing.assert_close(full.loadings, simple.loadings)
+    own, target = torch.cov(train.T, correction=0), simple.marginal.covariance_matrix
+    shares = torch.logspace(-10, 0, 81, dtype=torch.float64)
+    scores = [
+        torch.distributions.MultivariateNormal(simple.offset, (1 - a) * own + a * target).log_prob(validation).mean()
+        for a in shares
+    ]
+    best = shares[int(torch.stack(scores).argmax())]
+    assert 1e-6 < best < 0.5
+    torch.testing.assert_close(full.marginal.covariance_matrix, (1 - best) * own + best * target)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda x: (x, x[:, :4], 2), r"test must be finite data of shape \(num, 6\), not \(50, 4\)"),
         (lambda x: (x, x / 0, 2), "test must be finite data"),
+        (lambda x: (x, x, 2, None, x[:, :4]), "validation must be finite"),
+        (lambda x: (x, x, 2, None, None, [3]), "give validation"),
+        (lambda x: (x, x, 2, None, x, [3, 9]), "every one of latent_dims must be an integer from 1 to 5"),
         (lambda x: (x, x, 6), "latent_dim must be an integer from 1 to 5 for 50 data, not 6"),
         (lambda x: (x * torch.tensor([1, 1, 0, 1, 1, 1]), x, 2), r"channel 2 \(counted from 0\) is constant"),
     ],
 )
 def test_bad_data(change, message):
+    train, test, latent_dim, *others = change(data(50))
+    options = dict(zip(("likelihoods", "validation", "latent_dims"), others, strict=False))
     with pytest.raises(ValueError, match=message):
-        pv.linear_baselines(*change(data(50)))
+        pv.linear_baselines(train, test, latent_dim, **options)

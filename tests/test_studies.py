@@ -48,6 +48,7 @@ def test_ar1_noise_is_found(found):
     table = result.table.set_index("model")
     assert table.loc["full-covariance posterior, ar1 likelihood", "low"] > 0.1
     baselines = ["probabilistic PCA", "factor analysis", "linear, ar1"]
+    baselines += ["probabilistic PCA, d by validation", "Gaussian, shrunk covariance"]
     assert list(table.index[2:]) == baselines
     assert (table["low"] <= table["gain"]).all()
     assert (table["gain"] <= table["high"]).all()

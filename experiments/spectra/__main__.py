@@ -43,7 +43,9 @@ def run_spectra(settings: Settings, out: Path, told: Told) -> None:
             f"far too low); RMSE and σ in the data's units; best epoch 0 is the start.\n\n{study.table(found)}\n\n"
             f"{reading.reading(data, found, settings)}"
         )
-        tell(f"Spectra: {data.name}", text + took(start, settings), found.pictures, settings.publish)
+        title = f"Spectra: {data.name}"
+        title += f", d = {settings.latent_dim}" if settings.latent_dim != Settings.latent_dim else ""
+        tell(title, text + took(start, settings), found.pictures, settings.publish)
         told += [
             f"On {data.name}, {name} noise differs from the best independent noise ({reference}) by {gain:+.2f} ± "
             f"{error:.2f} nats."

@@ -59,9 +59,11 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
     known = found.baselines["baseline"] == TRUTH
     with_density = found.baselines[~known].dropna(subset=["log_prob"])
     of_noise = with_density["baseline"].str.startswith("linear, ")
+    chosen = with_density["baseline"].str.contains("by validation|Gaussian")
     kinds = {
-        "classical linear baseline": with_density[~of_noise],
-        "linear model of correlated noise": with_density[of_noise],
+        f"classical linear model of {settings.latent_dim} components": with_density[~of_noise & ~chosen],
+        f"linear model of {settings.latent_dim} components and correlated noise": with_density[of_noise & ~chosen],
+        "linear model or plain Gaussian that validation has fitted": with_density[chosen],
     }
     for kind, rows in kinds.items():
         if rows.empty:
@@ -71,18 +73,19 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
         who = f"It is ahead of every {kind}" if difference > 0 else f"A {kind} wins"
         if abs(difference) < 2 * error:
             who = f"It cannot be told from the best {kind}"
+        note = f" ({winner['note']})" if winner["note"] else ""
         lines.append(
-            f"- {who}: {winner['baseline']} with as many components has {winner['log_prob']:.2f} nats, the cell "
+            f"- {who}: {winner['baseline']}{note} has {winner['log_prob']:.2f} nats, the cell "
             f"{difference:+.2f} ± {error:.2f} (paired by test spectrum)."
         )
-    full = best.likelihood.startswith("full-covariance")  # starts at that noise, and frees it
-    own_linear = f"linear, {'ar1-per-dimension' if full else best.likelihood}"
+    own_linear = f"linear, {best.likelihood}"
     if own_linear in found.log_prob:
-        classical = kinds["classical linear baseline"]
+        classical = next(iter(kinds.values()))
         reference = classical.iloc[int(classical["log_prob"].argmax())]["baseline"]
         noise, noise_error = mean_and_error(found.log_prob[own_linear] - found.log_prob[reference])
         more, more_error = mean_and_error(own - found.log_prob[own_linear])
-        what = "its networks and its freed covariance" if full else "its networks"
+        full = best.likelihood.startswith("full-covariance")
+        what = "its networks and the training of its covariance" if full else "its networks"
         lines.append(
             f"- Of the cell's nats over {reference}, its noise brings {noise:+.2f} ± {noise_error:.2f} to a linear "
             f"model ({own_linear}), and {what} {more:+.2f} ± {more_error:.2f} more."

@@ -26,11 +26,13 @@ class Settings:
     """Likelihoods p(x|z)."""
     latent_dim: int = 6
     """Dimension of z, and number of components of the baselines."""
+    linear_dims: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Numbers of components of which validation chooses one for each linear model."""
     seeds: int = 3
     """Trainings of each cell, with seeds 0, 2, 4, …: of the same compiled program, one after the other."""
     epochs: int = 60
     """Passes over the training spectra; the best epoch by validation is kept."""
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     """Tried for every cell at the first seed; it goes on with the best by validation."""
     start: str = "linear"
     """Where training starts: at the linear model with the same noise (linear), or at random weights."""

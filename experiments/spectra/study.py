@@ -80,6 +80,8 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     jobs = [Check(folder_of(out / data.name, row, settings), data, settings.samples) for row in rows_of(good)]
     checked = in_processes(jobs, settings.workers, f"{data.name}: test spectra")
     metrics = pd.DataFrame([found.metrics for found in checked], index=good.index)
+    jacobian = Standardize("mean").fit(data.train.x).log_abs_det_jacobian(data.validation.x).mean().item()
+    runs["validation_elbo"] = jacobian - runs["validation_neg_elbo"]
     runs = runs[
         [
             "posterior",
@@ -88,6 +90,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
             "learning_rate",
             "best_epoch",
             "validation_neg_elbo",
+            "validation_elbo",
             "seconds",
             "engine",
             "note",
@@ -142,32 +145,36 @@ class Check:
 def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict[Any, torch.Tensor]]:
     x = data.test.x.double()
     rows, log_prob = [], {}
-    # the first two are probabilistic PCA and factor analysis; a linear model of any noise covariance needs no latents
+    # the first two are probabilistic PCA and factor analysis
     others = [name for name in settings.likelihoods if name not in ("gaussian", "gaussian-per-dimension")]
-    noises = {name: LIKELIHOODS[name] for name in others if not name.startswith("full-covariance")}
-    baselines = pv.linear_baselines(data.train.x, data.test.x, settings.latent_dim, noises)
+    most = min(data.train.x.shape)
+    baselines = pv.linear_baselines(
+        data.train.x,
+        data.test.x,
+        settings.latent_dim,
+        {name: LIKELIHOODS[name] for name in others},
+        validation=data.validation.x,
+        latent_dims=[d for d in settings.linear_dims if d < most],
+    )
     if isinstance(data.test, SimulatedSpectra):
         truth = data.test.truth
         sigma = truth.noise_scale.expand(x.shape[1])
         baselines.append(Baseline(TRUTH, truth.log_prob(data.test.x), data.test.clean.double(), sigma))
     for found in baselines:
-        residual = x - found.reconstruction
-        row: dict[str, Any] = {
-            "set": data.name,
-            "baseline": found.name,
-            "log_prob": math.nan,
-            "log_prob_stderr": math.nan,
-        }
+        row: dict[str, Any] = {"set": data.name, "baseline": found.name, "note": found.note}
+        row |= dict.fromkeys(("log_prob", "log_prob_stderr", "rmse", "rmse_worst_channel", "residual_autocorrelation"))
         if found.log_prob is not None:
             log_prob[found.name] = found.log_prob
             row["log_prob"] = found.log_prob.mean().item()
             row["log_prob_stderr"] = (found.log_prob.std() / len(x) ** 0.5).item()
-        row["rmse"] = residual.square().mean().sqrt().item()
-        row["rmse_worst_channel"] = residual.square().mean(0).sqrt().max().item()
-        row["residual_autocorrelation"] = autocorrelation(residual)
+        if found.reconstruction is not None:
+            residual = x - found.reconstruction
+            row["rmse"] = residual.square().mean().sqrt().item()
+            row["rmse_worst_channel"] = residual.square().mean(0).sqrt().max().item()
+            row["residual_autocorrelation"] = autocorrelation(residual)
         row["sigma"] = math.nan if found.noise_scale is None else found.noise_scale.square().mean().sqrt().item()
         rows.append(row)
-    return pd.DataFrame(rows), log_prob
+    return pd.DataFrame(rows).astype({"rmse": float, "log_prob": float}), log_prob
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
@@ -196,6 +203,7 @@ def table(found: Found) -> str:
             {
                 "model": f"{posterior}, {likelihood}",
                 "order": mean["log_prob"],
+                "validation ELBO": f"{mean['validation_elbo']:.1f}",
                 "log p(x) (± data)": f"{mean['log_prob']:.2f} ± {mean['log_prob_stderr']:.2f}",
                 "± seeds": "" if seeds != seeds else f"{seeds:.2f}",
                 "bad k̂": f"{mean['bad_pareto_k']:.0%}",
@@ -219,14 +227,20 @@ def table(found: Found) -> str:
                 "model": f"{row.baseline}",
                 "order": row.log_prob,
                 "log p(x) (± data)": f"{row.log_prob:.2f} ± {row.log_prob_stderr:.2f}" if known else "no density",
-                "RMSE": f"{row.rmse:.3g}",
-                "worst channel": f"{row.rmse_worst_channel:.3g}",
-                "residuals' ρ₁": f"{row.residual_autocorrelation:.2f}",
-                "σ": f"{row.sigma:.3g}" if known else "",
+                "RMSE": told(row.rmse, ".3g"),
+                "worst channel": told(row.rmse_worst_channel, ".3g"),
+                "residuals' ρ₁": told(row.residual_autocorrelation, ".2f"),
+                "σ": told(row.sigma, ".3g"),
+                "note": row.note,
             }
         )
     ordered = pd.DataFrame(rows).sort_values("order", ascending=False, na_position="last").drop(columns="order")
     return markdown_table(ordered.fillna(""))
+
+
+def told(value: float | None, form: str) -> str:
+    """A number as text, empty where there is none."""
+    return "" if value is None or math.isnan(value) else format(value, form)
 
 
 def _on_floor(mean: pd.Series) -> str:

@@ -187,7 +187,9 @@ def compare(
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
     if start not in ("random", "linear"):
         raise ValueError(f"start must be 'random' or 'linear', not {start!r}")
-    linear = linear_models(prepared.train, named_likelihoods, latent_dims) if start == "linear" else None
+    linear = None
+    if start == "linear":
+        linear = linear_models(prepared.train, named_likelihoods, latent_dims, prepared.validation, progress=progress)
     cells = [
         Cell(*parts)
         for parts in itertools.product(

@@ -60,9 +60,15 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
         """Make Σ, shape (n, n), the noise of all data, and let learned scales count as started elsewhere.
 
         Where Σ depends on z, it then does so no more, until trained to.
+
+        Raises:
+            ValueError: a matrix of another shape, or not symmetric and positive definite.
         """
+        shape = (self.n, self.n)
+        factor, failed = torch.linalg.cholesky_ex(covariance.double()) if covariance.shape == shape else (None, 1)
+        if factor is None or failed or not torch.allclose(covariance, covariance.mT):
+            raise ValueError(f"covariance must be symmetric and positive definite, of shape {shape}")
         self.start_at(self.initial_scale if initial_scale is None else initial_scale)
-        factor = torch.linalg.cholesky(covariance.double())
         scale = factor.diagonal()
         below = (factor / scale.unsqueeze(-1))[torch.tril_indices(self.n, self.n, -1).unbind()]
         if self.covariance == "per-datum":

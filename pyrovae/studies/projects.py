@@ -81,14 +81,14 @@ class Project:
         """
         return read_data(self.data, self.channels, missing=self.missing)
 
-    def make_pair(self, data: Tensor) -> tuple[GenerativeModel, AmortizedGuide]:
+    def make_pair(self, data: Tensor, validation: Tensor | None = None) -> tuple[GenerativeModel, AmortizedGuide]:
         """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the seed."""
         missing, linear = self.missing == "mask", self.start == "linear"
         if self.start == "auto":
             linear = self.latent_dim < data.shape[1]
             linear &= can_start_as_linear([self.posterior], [self.likelihood], missing)
         likelihood, n = likelihood_of_own_data(self.likelihood), data.shape[1]
-        start = linear_models(data, {self.likelihood: likelihood}, [self.latent_dim]) if linear else {}
+        start = linear_models(data, {self.likelihood: likelihood}, [self.latent_dim], validation) if linear else {}
         return new_pair(
             n,
             self.latent_dim,
@@ -135,7 +135,9 @@ def fit_project(
     spectra = project.read()
     train, validation, test = (part.x for part in split_spectra(spectra, seed=project.seed)[0])
     step = preprocessing_of(project.preprocessing)
-    model, guide = project.make_pair(train if step is None else step.fit(train).transform(train))
+    step = None if step is None else step.fit(train)
+    parts = (train, validation) if step is None else (step.transform(train), step.transform(validation))
+    model, guide = project.make_pair(*parts)
     trained = TrainedModel(model, guide, step)
     data, held_out = trained.prepare(train), trained.prepare(validation)  # before anything is written
     folder = Path(out)

@@ -72,7 +72,7 @@ class Study:
     @property
     def correlated_noise(self) -> dict[str, LikelihoodFactory]:
         """The likelihoods whose linear models are baselines, too: of independent noise these are the classical ones."""
-        names = [name for name in self.likelihoods if name.startswith(("ar1", "low-rank"))]
+        names = [name for name in self.likelihoods if name.startswith(("ar1", "low-rank", "full-covariance"))]
         return {name: LIKELIHOODS[name] for name in names}
 
     @property

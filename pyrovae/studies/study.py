@@ -112,7 +112,9 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         train, validation, test = (part[:, kept] for part in (train, validation, test))
     baselines: list[Baseline] = []
     if study.missing == "error":
-        found = linear_baselines(train, test, study.latent_dim, study.correlated_noise)
+        found = linear_baselines(
+            train, test, study.latent_dim, study.correlated_noise, validation=validation, progress=progress
+        )
         baselines = [baseline for baseline in found if baseline.log_prob is not None]
     folder = Path(out)
     with held(folder):
