@@ -174,7 +174,18 @@ def test_replicas_with_units_train_as_alone(x, engine):
         assert both["test_neg_elbo"][seed] == pytest.approx(alone[seed]["test_neg_elbo"][0], rel=1e-5)
 
 
-def test_the_linear_model_reads_the_starts_data_once(x):
+def test_linear_models_of_one_form_are_fitted_once(x, monkeypatch):
+    fits, fit = [], pv.FactorModel.fit
+    monkeypatch.setattr(pv.FactorModel, "fit", lambda x, form, d: fits.append((type(form), d)) or fit(x, form, d))
+    names = ("ar1-per-dimension", "full-covariance", "low-rank")
+    models = pv.linear_start.linear_models(x, {name: LIKELIHOODS[name] for name in names}, (1, 2))
+    assert len(fits) == len(set(fits)) == 4  # AR(1) and factor analysis, each at two numbers of dimensions
+    full, simple = models["full-covariance", 2], models["ar1-per-dimension", 2]
+    assert isinstance(full.likelihood, pv.FullCovarianceGaussianLikelihood)
+    torch.testing.assert_close(full.log_prob(x), simple.log_prob(x))
+
+
+def test_linear_models_of_each_likelihood_and_dimension(x):
     models = pv.linear_start.linear_models(x, {"a": pv.GaussianLikelihood, "b": pv.AR1GaussianLikelihood}, (1, 2))
     assert set(models) == {("a", 1), ("a", 2), ("b", 1), ("b", 2)}
     truth = LinearGaussianVAE.fit(x, 2)

@@ -56,11 +56,12 @@ def run_spectra(settings: Settings, out: Path, told: Told) -> None:
 def run_recovery(settings: Settings, out: Path, told: Told) -> None:
     """Noise recovered, gain as implied."""
     start = time.perf_counter()
-    noise, gains = recovery.study(settings)
+    tried, noise, gains = recovery.study(settings)
+    write_table(out / "recovery-rates.csv", tried)
     write_table(out / "recovery-noise.csv", noise)
     write_table(out / "recovery-gain.csv", gains)
     write_figure(out / "recovery.png", recovery.picture(noise, gains))
-    text = f"{recovery.table(noise, gains)}\n\n{recovery.reading(noise, gains)}"
+    text = f"{recovery.table(tried, noise, gains)}\n\n{recovery.reading(noise, gains)}"
     title = "The noise recovered, and what AR(1) noise gains"
     tell(title, text + took(start, settings), {title: out / "recovery.png"}, settings.publish)
     for d, group in gains.groupby("d"):
@@ -106,8 +107,11 @@ def main(settings: Settings) -> None:
     ):
         if getattr(settings, option) < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
-    if not settings.learning_rates:
-        raise ValueError("--learning-rates needs at least one")
+    for option in ("learning_rates", "recovery_rates"):
+        if not getattr(settings, option):
+            raise ValueError(f"--{option.replace('_', '-')} needs at least one")
+    if any(d < 1 for d in settings.linear_dims):
+        raise ValueError(f"--linear-dims must be at least 1, not {min(settings.linear_dims)}")
     out = page.new_folder(settings.out, "spectra")
     make_folder(out)
     torch.set_num_threads(1)

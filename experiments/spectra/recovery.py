@@ -1,5 +1,6 @@
 """Simulated spectra whose truth is known: is the noise recovered, and is the gain of AR(1) noise what it must be?"""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,10 @@ from pyrovae.report import markdown_table
 
 CHANNELS, CORRELATION, NOISE_SCALE = 60, 0.9, 0.01
 DIMS = (3, 5, 10, 20)
+NOISES = ("gaussian", "ar1")
 NUM_TRAIN, NUM_TEST = 3000, 3000
-LEARNING_RATE = 5e-3
-"""At the start, of Adam; it decays to 0."""
+Rates = dict[tuple[str, int], float]
+"""The best learning rate by likelihood and number of latent dimensions."""
 
 
 def spectra(seed: int, num: int) -> SimulatedSpectra:
@@ -52,7 +54,13 @@ class LinearFit:
 
 
 def fit_linear(
-    train: Tensor, likelihood: str, latent_dim: int, epochs: int, seed: int, engine: str = "auto"
+    train: Tensor,
+    likelihood: str,
+    latent_dim: int,
+    epochs: int,
+    seed: int,
+    learning_rate: float = 5e-3,
+    engine: str = "auto",
 ) -> LinearFit:
     """Train a linear encoder and decoder with a full-covariance posterior, which can be the exact one.
 
@@ -81,7 +89,7 @@ def fit_linear(
         pv.StickingTheLandingELBO(),
         epochs=epochs,
         batch_size=100,
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate,
         seed=seed,
         engine=engine,
         progress=False,
@@ -125,16 +133,36 @@ def standard_errors(truth: SpectraTruth, num: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """One learning rate on the first simulated set, judged by spectra that nothing else is told of."""
+
+    likelihood: str
+    latent_dim: int
+    epochs: int
+    learning_rate: float
+
+    def __call__(self) -> dict[str, Any]:
+        """One row."""
+        data = spectra(0, NUM_TRAIN)
+        held_out = data.truth.sample(NUM_TEST, seed=10**6).x.double()
+        fitted = fit_linear(data.x, self.likelihood, self.latent_dim, self.epochs, 0, self.learning_rate)
+        score = fitted.marginal.log_prob(held_out).mean().item()
+        return {**dataclasses.asdict(self), "validation": score}
+
+
+@dataclass(frozen=True)
 class Recovered:
     """The noise of one simulated set, by AR(1) noise with the true number of latent dimensions."""
 
     seed: int
     epochs: int
+    rates: Rates
 
     def __call__(self) -> dict[str, float]:
         """One row: estimates, truth, and the distance in standard errors."""
         data = spectra(self.seed, NUM_TRAIN)
-        fitted = fit_linear(data.x, "ar1", data.truth.latent_dim, self.epochs, self.seed)
+        d = data.truth.latent_dim
+        fitted = fit_linear(data.x, "ar1", d, self.epochs, self.seed, self.rates["ar1", d])
         of_sigma, of_rho = standard_errors(data.truth, NUM_TRAIN)
         return {
             "seed": self.seed,
@@ -155,6 +183,7 @@ class Gain:
     seed: int
     latent_dim: int
     epochs: int
+    rates: Rates
 
     def __call__(self) -> dict[str, float]:
         """One row: what the truth implies, in expectation and on these test data, and what training reached."""
@@ -165,7 +194,8 @@ class Gain:
         linear = LinearGaussianVAE.from_moments(truth.offset, truth.covariance_matrix, self.latent_dim)
         implied = -entropy - linear.expected_log_prob(truth.offset, truth.covariance_matrix)
         ppca = LinearGaussianVAE.fit(train, self.latent_dim).log_prob(test)
-        found = {k: fit_linear(train, k, self.latent_dim, self.epochs, self.seed) for k in ("gaussian", "ar1")}
+        d = self.latent_dim
+        found = {k: fit_linear(train, k, d, self.epochs, self.seed, self.rates[k, d]) for k in NOISES}
         log_prob = {name: fitted.marginal.log_prob(test) for name, fitted in found.items()}
         gain = log_prob["ar1"] - log_prob["gaussian"]
         return {
@@ -182,16 +212,26 @@ class Gain:
         }
 
 
-def study(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row a set, and one row a set and number of latent dimensions."""
-    recovered = [Recovered(seed, settings.recovery_epochs) for seed in range(settings.data_sets)]
-    gains = [Gain(s, d, settings.recovery_epochs) for d in DIMS for s in range(max(1, settings.data_sets // 5))]
+def study(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """One row a learning rate that was tried, one a set, and one a set and number of latent dimensions."""
+    epochs, rates = settings.recovery_epochs, settings.recovery_rates
+    jobs = [Tried(k, d, epochs, rate) for d in DIMS for k in NOISES for rate in rates]
+    tried = pd.DataFrame(in_processes(jobs, settings.workers, "learning rates"))
+    best = tried.loc[tried.groupby(["likelihood", "latent_dim"])["validation"].idxmax()]
+    chosen = dict(zip(zip(best["likelihood"], best["latent_dim"], strict=True), best["learning_rate"], strict=True))
+    recovered = [Recovered(seed, epochs, chosen) for seed in range(settings.data_sets)]
+    gains = [Gain(s, d, epochs, chosen) for d in DIMS for s in range(max(1, settings.data_sets // 5))]
     noise = pd.DataFrame(in_processes(recovered, settings.workers, "noise recovered"))
-    return noise, pd.DataFrame(in_processes(gains, settings.workers, "gain of AR(1) noise"))
+    return tried, noise, pd.DataFrame(in_processes(gains, settings.workers, "gain of AR(1) noise"))
 
 
-def table(noise: pd.DataFrame, gains: pd.DataFrame) -> str:
-    """Both tables to read."""
+def table(tried: pd.DataFrame, noise: pd.DataFrame, gains: pd.DataFrame) -> str:
+    """All three tables to read."""
+    by_rate = tried.pivot(index=["likelihood", "latent_dim"], columns="learning_rate", values="validation")
+    largest = by_rate.max(axis=1)
+    of_rates = by_rate.sub(largest, axis=0).map("{:+.2f}".format).rename(columns="rate {:g}".format)
+    of_rates.insert(0, "best log p of held-out spectra", largest.map("{:.2f}".format))
+    of_rates = of_rates.reset_index().rename(columns={"likelihood": "noise", "latent_dim": "d"})
     rows = [
         {
             "set": f"{row.seed:.0f}",
@@ -214,7 +254,7 @@ def table(noise: pd.DataFrame, gains: pd.DataFrame) -> str:
             "ρ̂": [f"{v:.3f}" for v in by_dim["rho"]],
         }
     )
-    return f"{markdown_table(pd.DataFrame(rows))}\n\n{markdown_table(of_gain)}"
+    return "\n\n".join(map(markdown_table, (pd.DataFrame(rows), of_gain, of_rates)))
 
 
 def reading(noise: pd.DataFrame, gains: pd.DataFrame) -> str:

@@ -34,7 +34,9 @@ class SpectraSet:
     def color(self, column: str) -> tuple[str, Tensor]:
         """A column of the test spectra's targets as numbers, shape (num,), classes numbered."""
         table = self.test.targets
-        columns = [column] if column else [c for c in table if table[c].nunique() > 1]
+        varying = [c for c in table if table[c].nunique() > 1]
+        numeric = [c for c in varying if pd.api.types.is_numeric_dtype(table[c])]
+        columns = [column] if column else numeric or varying
         if not columns:
             return "", torch.zeros(len(self.test))
         if columns[0] not in table:

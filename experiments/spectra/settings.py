@@ -43,7 +43,7 @@ class Settings:
     time_column: str = "datetime"
     """Files with this column are sorted by it and split into blocks of whole days; others at random."""
     color: str = ""
-    """Column that colours the latent space; by default the first that varies."""
+    """Column that colours the latent space; by default the first of numbers that vary, or of anything."""
     num: int = 1500
     """Number of simulated spectra."""
     channels: int = 100
@@ -56,6 +56,8 @@ class Settings:
     """Simulated sets in which the noise is to be recovered; the gain is measured on a fifth as many."""
     recovery_epochs: int = 150
     """Passes over each of them."""
+    recovery_rates: tuple[float, ...] = (2e-3, 5e-3, 1e-2)
+    """Tried on the first of them for each likelihood and number of latent dimensions."""
     trainings: int = 20
     """Short trainings of each Cholesky diagonal and learning rate."""
     repeats: int = 20
