@@ -93,6 +93,16 @@ def test_copies_and_days_stay_in_one_part():
     assert max(days[0]) < min(days[1]) < max(days[1]) < min(days[2])
     assert "in blocks of whole days by datetime (15 days" in how
     assert "of 2 day(s)" in notes[0]
+    sample = np.arange(120) % 12
+    grouped = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"sample": sample, "datetime": times.astype(str)}), "")
+    parts, how, notes = split_spectra(grouped, group="sample")
+    groups = [set(part.targets["sample"]) for part in parts]
+    assert sum(map(len, parts)) == 120
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 12
+    assert how == "by sample (12 groups, none in two parts)"
+    assert f"of {len(groups[2])} group(s)" in notes[0]
+    with pytest.raises(ValueError, match="there is no column 'batch' among the targets: sample, datetime"):
+        split_spectra(grouped, group="batch")
 
 
 @pytest.mark.parametrize("baseline_degree", [None, 1])

@@ -43,6 +43,8 @@ class Compare:
     """Nats per datum below which there is no difference."""
     channels: str | None = None
     """Prefix of the columns that are channels, where they are not found by themselves."""
+    group: str | None = None
+    """Column whose equal values the split keeps together, such as the sample that was measured several times."""
     missing: str = Study.missing
     """What a missing value is: error, or mask for one that was not observed."""
     out: Path | None = None
@@ -65,6 +67,7 @@ class Compare:
             budget=min(seconds_of(self.budget), 120.0 if self.demo else float("inf")),
             threshold=self.threshold,
             channels=self.channels,
+            group=self.group,
             missing=self.missing,
         )
         name = "demo" if self.data is None else self.data.stem

@@ -38,6 +38,8 @@ class Fit:
     """Standardise by the channels' means and one deviation (mean), by channel, by all values together, or none."""
     channels: str | None = None
     """Prefix of the columns that are channels, where they are not found by themselves."""
+    group: str | None = None
+    """Column whose equal values the split keeps together, such as the sample that was measured several times."""
     missing: str = "error"
     """What a missing value is: error, or mask for one that was not observed."""
     seed: int = 0

@@ -270,21 +270,33 @@ class SimulatedSpectra(Spectra):
 
 
 def split_spectra(
-    spectra: Spectra, time_column: str = "datetime", *, seed: int = 0
+    spectra: Spectra, time_column: str = "datetime", *, group: str | None = None, seed: int = 0
 ) -> tuple[list[Spectra], str, list[str]]:
     """70 % to train, 15 % to validate, 15 % to test, none leaking into another.
 
     At random, spectra that are the same in every channel kept together; or, where there is a column of times, in blocks
-    of whole days.
+    of whole days; or by the groups that are given.
 
     Args:
         spectra: to be split.
         time_column: of ``spectra.targets``; it need not be there.
+        group: column of ``spectra.targets`` whose equal values stay in one part, such as the sample of several
+            measurements; it goes before the times.
         seed: of the random split.
 
     Returns:
         The three parts, how they were split, and what to know of it, in words.
+
+    Raises:
+        ValueError: there is no such column, or it has too few values or some that are missing.
     """
+    if group is not None:
+        labels = spectra.groups(group)
+        parts = split_by_group(labels, seed=seed)
+        num_groups = [len(set(labels[part.numpy()])) for part in parts]
+        how = f"by {group} ({sum(num_groups)} groups, none in two parts)"
+        note = f"the test spectra are of {num_groups[-1]} group(s), and errors do not cover how groups differ"
+        return [spectra.take(part) for part in parts], how, [note]
     if time_column in spectra.targets:
         ordered = spectra.sorted_by(time_column, dates=True)
         days = ordered.groups(time_column, by_day=True)

@@ -67,7 +67,7 @@ def command_of(study: Study, epochs: int) -> str:
             parts += [f"--{option}", *value]
         elif option == "budget":
             parts += ["--budget", f"{value:g}s"]
-        elif option in ("latent_dim", "seeds", "threshold", "channels", "missing") and value is not None:
+        elif option in ("latent_dim", "seeds", "threshold", "channels", "group", "missing") and value is not None:
             parts += [f"--{option.replace('_', '-')}", str(value)]
     return shlex.join([*parts, "--epochs", str(epochs)])
 

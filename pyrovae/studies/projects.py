@@ -54,6 +54,7 @@ class Project:
     hidden: tuple[int, ...] = (128, 128)
     preprocessing: str = "mean"
     channels: str | None = None
+    group: str | None = None
     missing: str = "error"
     seed: int = 0
     engine: str = "auto"
@@ -133,7 +134,7 @@ def fit_project(
         ValueError: data or settings that cannot be used, or a folder of another project, or one in use.
     """
     spectra = project.read()
-    train, validation, test = (part.x for part in split_spectra(spectra, seed=project.seed)[0])
+    train, validation, test = (part.x for part in split_spectra(spectra, group=project.group, seed=project.seed)[0])
     step = preprocessing_of(project.preprocessing)
     step = None if step is None else step.fit(train)
     parts = (train, validation) if step is None else (step.transform(train), step.transform(validation))

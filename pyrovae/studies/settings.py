@@ -26,12 +26,13 @@ class Study:
         epochs: passes over the training data; None to make the most of the budget.
         budget: seconds for everything.
         threshold: nats per datum below which there is no difference.
+        group: column whose equal values are not parted by the split.
         missing: ``"error"``, or ``"mask"`` for values that were not observed.
     """
 
     data: Path | None
     posteriors: tuple[str, ...] = ("diagonal", "full-covariance")
-    likelihoods: tuple[str, ...] = ("gaussian", "ar1", "ar1-per-dimension")
+    likelihoods: tuple[str, ...] = ("gaussian", "ar1", "ar1-per-dimension", "full-covariance")
     estimators: tuple[str, ...] = ("analytic",)
     latent_dim: int = 2
     seeds: int = 3
@@ -43,6 +44,7 @@ class Study:
     samples: int = 200
     threshold: float = THRESHOLD
     channels: str | None = None
+    group: str | None = None
     missing: str = "error"
 
     def __post_init__(self) -> None:

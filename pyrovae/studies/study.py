@@ -103,7 +103,7 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
     """
     begin = time.perf_counter()
     spectra = study.read()
-    parts_of_data, how, notes = split_spectra(spectra)
+    parts_of_data, how, notes = split_spectra(spectra, group=study.group)
     train, validation, test = (part.x for part in parts_of_data)
     validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
     if spectra.unit == PIXEL:  # one that never changes would tell the models apart by nothing but its noise
