@@ -93,10 +93,11 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
     if known.any():
         below, error = mean_and_error(found.log_prob[TRUTH] - own)
         lines.append(f"- It is {below:.2f} ± {error:.2f} nats below the truth, which no model beats in the mean.")
-    least = row_of_smallest(found.baselines[~known], "rmse")
+    alike = ~known & ~found.baselines["baseline"].str.contains("by validation")  # in their number of components
+    least = row_of_smallest(found.baselines[alike], "rmse")
     vae = row_of_smallest(mean, "rmse")
     smaller = f"{vae.posterior}, {vae.likelihood}" if vae.rmse < least.rmse else least.baseline
-    line = f"- The smallest reconstruction error is that of {smaller}: "
+    line = f"- The smallest reconstruction error at {settings.latent_dim} dimensions is that of {smaller}: "
     line += f"VAE {vae.rmse:.3g}, {least.baseline} {least.rmse:.3g}."
     if known.any():
         line += f" The truth's own is {found.baselines[known]['rmse'].iloc[0]:.3g}: a smaller one fits noise."

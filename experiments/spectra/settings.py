@@ -32,7 +32,7 @@ class Settings:
     """Trainings of each cell, with seeds 0, 2, 4, …: of the same compiled program, one after the other."""
     epochs: int = 60
     """Passes over the training spectra; the best epoch by validation is kept."""
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     """Tried for every cell at the first seed; it goes on with the best by validation."""
     start: str = "linear"
     """Where training starts: at the linear model with the same noise (linear), or at random weights."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrovae.exact import LinearGaussianVAE
 from pyrovae.factor_model import FactorModel
-from pyrovae.likelihoods import Likelihood
+from pyrovae.likelihoods import FullCovarianceGaussianLikelihood, Likelihood
 from pyrovae.linear_start import linear_models
 from pyrovae.shrinkage import best_shrinkage, shrunk
 
@@ -135,7 +135,11 @@ def linear_baselines(
         scores = {d: models[name, d].log_prob(validation).mean().item() for d in sorted({latent_dim, *latent_dims})}
         d = max(scores, key=scores.__getitem__)
         found.append(_of_linear(f"linear, {name}, d by validation", models[name, d], test, f"d = {d}"))
-    covariances = {f"linear, {name}, d = {d}": model.marginal.covariance_matrix for (name, d), model in models.items()}
+    covariances = {
+        f"linear, {name}, d = {d}": model.marginal.covariance_matrix
+        for (name, d), model in models.items()
+        if not isinstance(model.likelihood, FullCovarianceGaussianLikelihood)  # which is shrunk itself
+    }
     return [*found, _shrunk_gaussian(train, validation, test, covariances)]
 
 
