@@ -58,6 +58,8 @@ class Settings:
     """Steps of a training; at equal time, those of monte-carlo."""
     batch_size: int = 32
     """Data per step."""
+    samples: int = 250
+    """Draws of z per test datum for log p(x); eight times as many on the digits."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
     publish: bool = False
@@ -283,7 +285,7 @@ def trainings(name: str, settings: Settings) -> pd.DataFrame:
         learning_rate=3e-3 if name == "digits" else 1e-3,
         num_train=None if name == "digits" else 2000,
         num_test=None if name == "digits" else 2000,
-        log_marginal_samples=2000 if name == "digits" else 250,
+        log_marginal_samples=8 * settings.samples if name == "digits" else settings.samples,
         workers=settings.workers,
     )
     equal_steps = compare(epochs=epochs)
@@ -363,11 +365,9 @@ tell = partial(page.tell, "estimators")
 
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
-    for option, value in (("seeds", settings.seeds), ("steps", settings.steps), ("batch-size", settings.batch_size)):
-        if value < 1:
-            raise ValueError(f"--{option} must be at least 1, not {value}")
-    if settings.workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {settings.workers}")
+    for option in ("seeds", "steps", "batch_size", "samples", "workers"):
+        if getattr(settings, option) < 1:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
     if settings.repeats < 4 or not settings.particles:
         raise ValueError("--repeats must be at least 4, and --particles needs at least one number")
     out = page.new_folder(settings.out, "estimators")

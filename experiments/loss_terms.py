@@ -42,6 +42,8 @@ class Settings:
     """Number of trainings of each, with seeds 0, 1, …"""
     steps: int = 3000
     """Steps of a training, about."""
+    samples: int = 500
+    """Draws of z per test datum for log p(x)."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
     publish: bool = False
@@ -82,7 +84,7 @@ def rate_distortion(name: str, settings: Settings, out: Path) -> pd.DataFrame:
         epochs=max(1, round(settings.steps / math.ceil(num / 32))),
         num_train=num if name != "digits" else None,
         num_test=2000 if name != "digits" else None,
-        log_marginal_samples=500,
+        log_marginal_samples=settings.samples,
         out=out / name,
         workers=settings.workers,
     )
@@ -293,8 +295,8 @@ tell = partial(page.tell, "loss_terms")
 
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
-    if settings.seeds < 1 or settings.steps < 1 or settings.workers < 1:
-        raise ValueError("--seeds, --steps and --workers must be at least 1")
+    if min(settings.seeds, settings.steps, settings.samples, settings.workers) < 1:
+        raise ValueError("--seeds, --steps, --samples and --workers must be at least 1")
     losses(settings)
     out = page.new_folder(settings.out, "loss-terms")
     make_folder(out)

@@ -153,7 +153,7 @@ def test_one_spectrum_is_scored(fitted, spectra, tmp_path, capsys):
 
 
 def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path):
-    options = ["--epochs", "400", "--hidden", "16", "--engine", "eager"]
+    options = ["--epochs", "200", "--hidden", "16", "--engine", "eager"]
     assert command("fit", spectra, "--out", tmp_path / "whole", *options)[0] == 0
     for i, number in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
         out = tmp_path / str(i)

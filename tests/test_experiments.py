@@ -115,7 +115,7 @@ def test_suite_goes_on_where_it_stopped(tmp_path):
 def test_estimators(tmp_path):
     result = run(
         "experiments.estimators", "--seeds", 1, "--steps", 20, "--repeats", 8, "--particles", 3, "--batch-size", 400,
-        "--workers", 1, "--out", tmp_path / "out",
+        "--samples", 10, "--workers", 1, "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "## linear-Gaussian, gradient noise" in result.stdout
@@ -127,7 +127,19 @@ def test_estimators(tmp_path):
 
 def test_loss_terms(tmp_path):
     result = run(
-        "experiments.loss_terms", "--seeds", 1, "--steps", 20, "--betas", 3, "--workers", 1, "--out", tmp_path / "out"
+        "experiments.loss_terms",
+        "--seeds",
+        1,
+        "--steps",
+        20,
+        "--betas",
+        3,
+        "--samples",
+        10,
+        "--workers",
+        1,
+        "--out",
+        tmp_path / "out",
     )
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r"^\| (?:reconstruction alone|both|β = 3|KL alone) ", result.stdout, re.M)) == 8
