@@ -16,6 +16,9 @@ from pyrovae.optimum import best_decoder, closest_head, make_head, set_head
 from pyrovae.posteriors import FullCovariancePosterior, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
+_LEAST_NOISE = 1e-12
+"""Smallest σ² beside the data's largest variance along any direction."""
+
 
 class LinearGaussianVAE:
     """x = Az + b + N(0, σ² I), z ~ N(0, I): p(x) = N(b, AAᵀ + σ² I), posterior precision P = I + AᵀA/σ².
@@ -128,7 +131,7 @@ class LinearGaussianVAE:
             )
         values, axes = torch.linalg.eigh(covariance)
         noise = values[: n - latent_dim].mean()
-        if not noise > 1e-12 * values[-1]:
+        if not noise > _LEAST_NOISE * values[-1]:
             raise ValueError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
         kept, axes = values[n - latent_dim :], axes[:, n - latent_dim :]
         if family == "isotropic":
@@ -280,3 +283,11 @@ def _raw(scale: Tensor) -> Tensor:
     if not (scale > floor).all():
         raise ValueError(f"a scale of {scale.min().item():.2g} is below {floor.item():.0e}, the least of a guide's")
     return torch.log(torch.expm1(scale - floor))
+
+
+def most_latent_dims(covariance: Tensor) -> int:
+    """The largest d with which :meth:`LinearGaussianVAE.from_moments` leaves data of this covariance some noise."""
+    values = torch.linalg.eigvalsh(covariance).clamp_min(0)
+    n = len(values)
+    noise = values.cumsum(0)[:-1] / torch.arange(1, n)  # the mean of the smallest n − d, for n − d = 1, 2, …
+    return n - 1 - int((noise <= _LEAST_NOISE * values[-1]).sum())

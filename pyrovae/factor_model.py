@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pyrovae.distributions import covariance_of
-from pyrovae.exact import LinearGaussianVAE
+from pyrovae.exact import LinearGaussianVAE, most_latent_dims
 from pyrovae.likelihoods import (
     AR1GaussianLikelihood,
     FullCovarianceGaussianLikelihood,
@@ -112,99 +112,75 @@ class FactorModel:
         """The likeliest model of data x (num, n): L-BFGS over Σ alone, since the best A of each Σ has a closed form.
 
         With λ_1 ≥ … ≥ λ_n the eigenvalues of L⁻¹SL⁻ᵀ, S the data's covariance (Jöreskog 1967), the largest mean log p
-        is that of the noise alone, mean log N(x; b, Σ), and ½ Σ_{i ≤ d, λ_i > 1} (λ_i − 1 − log λ_i). O(n³) a step.
+        is −½[n log 2π + log det Σ + Σ_{i ≤ d} (log max(λ_i, 1) + min(λ_i, 1)) + Σ_{i > d} λ_i]. O(n³) a step.
 
-        Low-rank noise of rank r is sought as factor analysis of d + r factors, which has the same p(x): z takes the d
-        along which the data vary most beside the noise, and W the rest. A full covariance would take all of the
-        data's own, S, and leave z nothing: it gets (1 − a)(S − AAᵀ) + aΣ with A and Σ those of AR(1) noise of one σ a
-        channel, so that p(x) is N(b, S) shrunk to that model; a is what validation data choose, else 1.
+        Low-rank noise of rank r is sought as factor analysis of d + r factors, whose p(x) it has but for its floor: z
+        takes the d along which the data vary most beside the noise, and W the rest. A full covariance would take all
+        of the data's own, S, and leave z nothing: it gets (1 − a)(S − AAᵀ) + aΣ with A and Σ those of AR(1) noise of
+        one σ a channel, so that p(x) is N(b, S) shrunk to that model; a is what validation data choose, else 1.
 
         Nothing keeps factor analysis from giving a channel σ = 0 and the data an infinite density (a Heywood case),
-        so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, weak beside the data.
+        so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, weak beside the data. That σ, and
+        the likelihood's floor, are one for all channels, which should be in units that are alike.
 
         Args:
             x: shape (num, n).
             likelihood: its noise's form; it is not changed. Noise that depends on z is here the same for all.
-            latent_dim: dimension d < n.
+            latent_dim: dimension d, smaller than the number of dimensions that the data fill.
             validation: shape (any, n); only a full covariance needs them.
             max_steps: of L-BFGS.
 
         Raises:
             TypeError: a likelihood that is not Gaussian.
-            ValueError: as :meth:`~pyrovae.exact.LinearGaussianVAE.fit`.
+            ValueError: as :meth:`~pyrovae.exact.LinearGaussianVAE.fit`, or validation data of another shape or not
+                finite.
 
         Warns:
-            UserWarning: it ended after ``max_steps`` steps, before a maximum.
+            UserWarning: it ended before a maximum.
         """
         if not isinstance(likelihood, GaussianNoiseLikelihood):
             raise TypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
-        form, more = simpler_form(likelihood, latent_dim)
-        if form is not likelihood:
-            simpler = cls.fit(x, form, latent_dim + more, None, max_steps)
-            return simpler.with_noise_of(likelihood, latent_dim, x, validation)
         x = torch.as_tensor(x, dtype=torch.float64)
         start = LinearGaussianVAE.fit(x, latent_dim)
         if start.n != likelihood.n:
             raise ValueError(f"the likelihood has n = {likelihood.n}, the data {start.n}")
+        form, more = simpler_form(likelihood, x, latent_dim)
+        if form is not likelihood:
+            simpler = cls.fit(x, form, latent_dim + more, None, max_steps)
+            return simpler.with_noise_of(likelihood, latent_dim, x, validation)
         noise = copy.deepcopy(likelihood).double()
         noise.start_at(start.noise_scale)
-        noise.loc_head.weight.detach().zero_()
-        noise.loc_head.bias.detach().zero_()
         root = _square_root(x)
-        rows = torch.cat([root, PRIOR_SCALE * start.noise_scale / len(x) ** 0.5 * torch.eye(start.n).to(x)])
-        zero, features = x.new_zeros(start.n), x.new_zeros(noise.in_features)
-
-        def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
-            coordinates = torch.from_numpy(values).requires_grad_()
-            p = functional_call(noise, noise.noise_parameters(coordinates), features)
-            normaliser = p.log_prob(zero)
-            half_squares = normaliser - p.log_prob(torch.cat([rows, _principal(p, root, latent_dim)]))  # ½ vᵀΣ⁻¹v
-            all_of_it, kept = half_squares.split([len(rows), latent_dim])
-            eigenvalues = 2 * kept  # their slope is that of vᵀΣ⁻¹v at v held fixed
-            explained = 0.5 * (eigenvalues - 1 - eigenvalues.log())[eigenvalues > 1].sum()
-            value = all_of_it.sum() - normaliser - explained
-            (slope,) = torch.autograd.grad(value, coordinates)
-            return value.item(), slope.numpy()
-
-        size = noise.num_noise_parameters
-        if size:
-            options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": 100, "ftol": 1e-12, "gtol": 1e-6}
-            found = minimize(value_and_slope, np.zeros(size), jac=True, method="L-BFGS-B", options=options)
-            if found.status == 1:
-                warnings.warn(
-                    f"the linear model with the noise of a {type(likelihood).__name__} is not yet the likeliest after "
-                    f"{found.nit} steps, where the slope is {np.abs(found.jac).max():.2g}; give more max_steps",
-                    stacklevel=2,
-                )
-            for name, value in noise.noise_parameters(torch.from_numpy(found.x)).items():
-                noise.get_parameter(name).detach().copy_(value)
-        with torch.no_grad():
-            factor = torch.linalg.cholesky(noise.noise_covariance(features))
-            white = torch.linalg.solve_triangular(factor, root.T, upper=False)
-            axes, values, _ = torch.linalg.svd(white, full_matrices=False)
-            kept = (values[:latent_dim].square() - 1).clamp_min(0).sqrt()
-            return cls(factor @ axes[:, :latent_dim] * kept, start.offset, noise)
+        if noise.noise_names:
+            _fit_noise(noise, root, PRIOR_SCALE * start.noise_scale / len(x) ** 0.5, latent_dim, max_steps)
+        return cls(_best_loadings(noise, root, latent_dim), start.offset, noise)
 
     def with_noise_of(
         self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Tensor, validation: Tensor | None = None
     ) -> "FactorModel":
         """This one, of :func:`simpler_form`, as the model with ``likelihood``'s noise of data x: see :meth:`fit`."""
         noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
-        if isinstance(noise, FullCovarianceGaussianLikelihood):
-            covariance = self.noise_covariance
-            if validation is not None:
-                x, validation = x.to(covariance), torch.as_tensor(validation).to(covariance)
-                own = torch.cov(x.T, correction=0)
-                share, _ = best_shrinkage(own, self.marginal.covariance_matrix, validation - self.offset)
-                covariance = shrunk(own - self.loadings @ self.loadings.T, covariance, share)
-            noise.set_noise_covariance(covariance, initial_scale=start)
-        elif isinstance(noise, LowRankGaussianLikelihood):
+        x = torch.as_tensor(x, dtype=torch.float64)
+        if isinstance(noise, LowRankGaussianLikelihood):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # columns of W without a direction of their own stay at random
                 noise.set_noise(self.noise_covariance.diagonal().sqrt(), self.loadings[:, latent_dim:], start)
-        else:
-            noise = self.likelihood
-        return FactorModel(self.loadings[:, :latent_dim], self.offset, noise)
+            return FactorModel(_best_loadings(noise, _square_root(x), latent_dim), self.offset, noise)
+        if not isinstance(noise, FullCovarianceGaussianLikelihood):
+            return self
+        noise.set_noise_covariance(self.noise_covariance, start)
+        simple = FactorModel(self.loadings, self.offset, noise)
+        if validation is None:
+            return simple
+        validation = torch.as_tensor(validation, dtype=torch.float64)
+        check_data("validation", validation, self.n)
+        own = torch.cov(x.T, correction=0)
+        share, _ = best_shrinkage(own, self.marginal.covariance_matrix, validation - self.offset)
+        explained = self.loadings @ self.loadings.T
+        noise.set_noise_covariance(shrunk(own - explained, self.noise_covariance, share), start)
+        found = FactorModel(self.loadings, self.offset, noise)
+        # where the data leave a direction empty, the likelihood's floor may undo what was promised
+        return max(found, simple, key=lambda model: model.log_prob(validation).mean().item())
 
     def _whiten(self, rows: Tensor, transpose: bool = False) -> Tensor:
         """Each row times L⁻ᵀ (so that x becomes L⁻¹x), or times L⁻¹."""
@@ -216,14 +192,73 @@ class FactorModel:
 
 
 @torch.random.fork_rng(devices=[])
-def simpler_form(likelihood: GaussianNoiseLikelihood, latent_dim: int) -> tuple[GaussianNoiseLikelihood, int]:
-    """Noise with which the same p(x) is fitted more easily, and how many more latent dimensions that takes."""
+def simpler_form(
+    likelihood: GaussianNoiseLikelihood, x: Tensor, latent_dim: int
+) -> tuple[GaussianNoiseLikelihood, int]:
+    """Noise with which the model of data x is fitted more easily, and how many more latent dimensions that takes."""
     n, floor = likelihood.n, likelihood.floor
     if isinstance(likelihood, FullCovarianceGaussianLikelihood):
         return AR1GaussianLikelihood(1, n, scale="per-dimension", floor=floor), 0
     if isinstance(likelihood, LowRankGaussianLikelihood):
-        return GaussianLikelihood(1, n, scale="per-dimension", floor=floor), min(likelihood.rank, n - 1 - latent_dim)
+        room = most_latent_dims(torch.cov(x.double().T, correction=0)) - latent_dim
+        return GaussianLikelihood(1, n, scale="per-dimension", floor=floor), max(0, min(likelihood.rank, room))
     return likelihood, 0
+
+
+def check_data(name: str, x: Tensor, n: int) -> None:
+    """Raise a ValueError unless x is finite data of n channels."""
+    if x.dim() != 2 or x.shape[1] != n or not len(x) or not x.isfinite().all():
+        raise ValueError(f"{name} must be finite data of shape (num, {n}), not {tuple(x.shape)}")
+
+
+def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float, d: int, max_steps: int) -> None:
+    """Give noise the parameters at which :meth:`FactorModel.fit`'s objective is largest."""
+    n = root.shape[1]
+    noise.loc_head.weight.detach().zero_()
+    noise.loc_head.bias.detach().zero_()
+    prior = prior_scale * torch.eye(n).to(root)
+    zero, features = root.new_zeros(n), root.new_zeros(noise.in_features)
+
+    def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
+        coordinates = torch.from_numpy(values).requires_grad_()
+        p = functional_call(noise, noise.noise_parameters(coordinates), features)
+        normaliser = p.log_prob(zero)
+        axes = _principal(p, root, d)
+        kept = axes.T @ root
+        rows = torch.cat([kept, root - axes @ kept, prior])
+        squares = 2 * (normaliser - p.log_prob(rows))  # vᵀΣ⁻¹v: eigenvalues, their slopes at axes held fixed
+        largest, rest = squares.split([d, len(rows) - d])
+        explained = torch.where(largest > 1, 1 + largest.clamp_min(1).log(), largest)
+        value = 0.5 * (explained.sum() + rest.sum()) - normaliser
+        (slope,) = torch.autograd.grad(value, coordinates)
+        return value.item(), slope.numpy()
+
+    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": 100, "ftol": 1e-12, "gtol": 1e-6}
+    found = minimize(
+        value_and_slope, np.zeros(noise.num_noise_parameters), jac=True, method="L-BFGS-B", options=options
+    )
+    slope = np.abs(found.jac).max()
+    if found.status == 1 or (found.status == 2 and slope > _STEEP):
+        warnings.warn(
+            f"the linear model with the noise of a {type(noise).__name__} is not yet the likeliest after {found.nit} "
+            f"steps of its fit, where the slope is {slope:.2g}"
+            + ("; give more max_steps" if found.status == 1 else ": the data leave some direction nearly empty"),
+            stacklevel=3,
+        )
+    for name, value in noise.noise_parameters(torch.from_numpy(found.x)).items():
+        noise.get_parameter(name).detach().copy_(value)
+
+
+_STEEP = 0.1
+"""Slope of the objective, in nats a datum and unit of log σ, where a fit has not ended."""
+
+
+@torch.no_grad()
+def _best_loadings(noise: GaussianNoiseLikelihood, root: Tensor, d: int) -> Tensor:
+    """The likeliest A, shape (n, d), of data with covariance rootᵀ root, its columns by falling share."""
+    factor = torch.linalg.cholesky(noise.noise_covariance(root.new_zeros(noise.in_features)))
+    axes, values, _ = torch.linalg.svd(torch.linalg.solve_triangular(factor, root.T, upper=False), full_matrices=False)
+    return factor @ axes[:, :d] * (values[:d].square() - 1).clamp_min(0).sqrt()
 
 
 def _square_root(x: Tensor) -> Tensor:
@@ -235,9 +270,8 @@ def _square_root(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _principal(p: TorchDistribution, root: Tensor, d: int) -> Tensor:
-    """The d vectors v with λ_i = vᵀΣ⁻¹v for the d largest eigenvalues λ_i of L⁻¹SL⁻ᵀ, S = rootᵀ root: (d, n)."""
+    """Eigenvectors of the d largest eigenvalues of root Σ⁻¹ rootᵀ, which are those of L⁻¹SL⁻ᵀ: (len(root), d)."""
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance_of(p)), root.T, upper=False)
     last = len(root) - 1
-    _, axes = eigh((white.T @ white).numpy(), subset_by_index=[max(0, last - d + 1), last])
-    v = torch.from_numpy(axes).T @ root
-    return torch.cat([v, v.new_zeros(d - len(v), v.shape[1])])
+    _, axes = eigh((white.T @ white).numpy(), subset_by_index=[last - d + 1, last])
+    return torch.from_numpy(axes)

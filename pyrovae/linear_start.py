@@ -43,7 +43,7 @@ def linear_models(
     jobs = [(name, likelihood, d) for name, likelihood in made.items() for d in latent_dims]
     for name, likelihood, d in tqdm(jobs, "linear models", leave=False, disable=None if progress else True):
         assert isinstance(likelihood, GaussianNoiseLikelihood)
-        form, more = simpler_form(likelihood, d)
+        form, more = simpler_form(likelihood, x, d)
         kind, settings = _form(form)
         key = (kind, *settings.items(), d + more)
         fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)

@@ -135,7 +135,12 @@ def test_a_full_noise_covariance_is_shrunk_too_and_better_than_the_simpler_model
         (lambda x: (x, x[:, :4], 2), r"test must be finite data of shape \(num, 6\), not \(50, 4\)"),
         (lambda x: (x, x / 0, 2), "test must be finite data"),
         (lambda x: (x, x, 2, None, x[:, :4]), "validation must be finite"),
-        (lambda x: (x, x, 2, None, None, [3]), "give validation"),
+        (lambda x: (x, x, 2, None, x[:0]), "validation must be finite"),
+        (
+            lambda x: (x, x, 2, {"ar1": pv.AR1GaussianLikelihood}, None, [3]),
+            "validation data choose from them; give both",
+        ),
+        (lambda x: (x.softmax(-1), x, 5), "latent_dim must be an integer from 1 to 4"),
         (lambda x: (x, x, 2, None, x, [3, 9]), "every one of latent_dims must be an integer from 1 to 5"),
         (lambda x: (x, x, 6), "latent_dim must be an integer from 1 to 5 for 50 data, not 6"),
         (lambda x: (x * torch.tensor([1, 1, 0, 1, 1, 1]), x, 2), r"channel 2 \(counted from 0\) is constant"),

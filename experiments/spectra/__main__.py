@@ -61,7 +61,7 @@ def run_recovery(settings: Settings, out: Path, told: Told) -> None:
     write_table(out / "recovery-noise.csv", noise)
     write_table(out / "recovery-gain.csv", gains)
     write_figure(out / "recovery.png", recovery.picture(noise, gains))
-    text = f"{recovery.table(tried, noise, gains)}\n\n{recovery.reading(noise, gains)}"
+    text = f"{recovery.table(tried, noise, gains)}\n\n{recovery.reading(tried, noise, gains)}"
     title = "The noise recovered, and what AR(1) noise gains"
     tell(title, text + took(start, settings), {title: out / "recovery.png"}, settings.publish)
     for d, group in gains.groupby("d"):

@@ -60,9 +60,12 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
     with_density = found.baselines[~known].dropna(subset=["log_prob"])
     of_noise = with_density["baseline"].str.startswith("linear, ")
     chosen = with_density["baseline"].str.contains("by validation|Gaussian")
+    d = settings.latent_dim
     kinds = {
-        f"classical linear model of {settings.latent_dim} components": with_density[~of_noise & ~chosen],
-        f"linear model of {settings.latent_dim} components and correlated noise": with_density[of_noise & ~chosen],
+        f"classical linear model of {d} components": with_density[~of_noise & ~chosen],
+        f"linear model of {d} components and correlated noise (a full one shrunk by validation)": with_density[
+            of_noise & ~chosen
+        ],
         "linear model or plain Gaussian that validation has fitted": with_density[chosen],
     }
     for kind, rows in kinds.items():

@@ -257,8 +257,10 @@ def table(tried: pd.DataFrame, noise: pd.DataFrame, gains: pd.DataFrame) -> str:
     return "\n\n".join(map(markdown_table, (pd.DataFrame(rows), of_gain, of_rates)))
 
 
-def reading(noise: pd.DataFrame, gains: pd.DataFrame) -> str:
+def reading(tried: pd.DataFrame, noise: pd.DataFrame, gains: pd.DataFrame) -> str:
     """What they say."""
+    best = tried.loc[tried.groupby(["likelihood", "latent_dim"])["validation"].idxmax(), "learning_rate"]
+    smallest, largest = tried["learning_rate"].min(), tried["learning_rate"].max()
     inside = int((noise[["sigma_z", "rho_z"]].abs() < 3).all(axis=1).sum())
     z = {name: noise[f"{name}_z"] for name in ("sigma", "rho")}
     off = ", ".join(f"{name} {values.mean() * math.sqrt(len(values)):+.1f}" for name, values in z.items())
@@ -266,6 +268,11 @@ def reading(noise: pd.DataFrame, gains: pd.DataFrame) -> str:
         f"- {inside} of {len(noise)} sets have both σ and ρ within three standard errors (Cramér–Rao bounds at "
         f"{NUM_TRAIN} spectra of {CHANNELS} channels); the mean over sets is off by, in its standard errors: {off}."
     ]
+    if smallest < largest:
+        lines.append(
+            f"- Rates were chosen on set 0, by spectra that it does not hold: the smallest of those tried for "
+            f"{(best == smallest).sum()} and the largest for {(best == largest).sum()} of {len(best)} models."
+        )
     for d, group in gains.groupby("d"):
         lines.append(
             f"- d = {d}: AR(1) noise gains {group['gain'].mean():.2f} nats, the truth implies "

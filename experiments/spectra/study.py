@@ -20,6 +20,7 @@ from experiments.spectra.settings import Settings
 from pyrovae.comparison.plans import Cell
 from pyrovae.datasets import SimulatedSpectra, Standardize
 from pyrovae.evaluation.baselines import Baseline
+from pyrovae.exact import most_latent_dims
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.report import markdown_table, write_table
@@ -147,14 +148,14 @@ def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict
     rows, log_prob = [], {}
     # the first two are probabilistic PCA and factor analysis
     others = [name for name in settings.likelihoods if name not in ("gaussian", "gaussian-per-dimension")]
-    most = min(data.train.x.shape)
+    most = most_latent_dims(torch.cov(data.train.x.double().T, correction=0))
     baselines = pv.linear_baselines(
         data.train.x,
         data.test.x,
         settings.latent_dim,
         {name: LIKELIHOODS[name] for name in others},
         validation=data.validation.x,
-        latent_dims=[d for d in settings.linear_dims if d < most],
+        latent_dims=[d for d in settings.linear_dims if d <= most],
     )
     if isinstance(data.test, SimulatedSpectra):
         truth = data.test.truth

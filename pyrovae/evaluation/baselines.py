@@ -3,17 +3,18 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from pyro.distributions import MultivariateNormal
 from sklearn.decomposition import PCA, FactorAnalysis
 from torch import Tensor
 
-from pyrovae.exact import LinearGaussianVAE
-from pyrovae.factor_model import FactorModel
+from pyrovae.exact import LinearGaussianVAE, most_latent_dims
+from pyrovae.factor_model import FactorModel, check_data
 from pyrovae.likelihoods import FullCovarianceGaussianLikelihood, Likelihood
 from pyrovae.linear_start import linear_models
-from pyrovae.shrinkage import best_shrinkage, shrunk
+from pyrovae.shrinkage import SHARES, best_shrinkage, shrunk
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,7 +41,8 @@ class Baseline:
         name = f"{self.name} ({self.note})" if self.note else self.name
         if self.log_prob is None:
             return f"Baseline({name}: no density)"
-        stderr = self.log_prob.std().item() / math.sqrt(len(self.log_prob))
+        num = len(self.log_prob)
+        stderr = self.log_prob.std().item() / math.sqrt(num) if num > 1 else math.inf
         return f"Baseline({name}: log p(x) = {self.log_prob.mean().item():.6g} ± {stderr:.2g} nats per datum)"
 
 
@@ -91,17 +93,17 @@ def linear_baselines(
         >>> found[3].name, found[3].note
         ('probabilistic PCA, d by validation', 'd = 4')
     """
-    given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    for name, x in given.items():
-        if x.dim() != 2 or x.shape[1] != train.shape[-1] or not x.isfinite().all():
-            raise ValueError(f"{name} must be finite data of shape (num, {train.shape[-1]}), not {tuple(x.shape)}")
-    least = min(len(train), train.shape[1])
-    for d in (latent_dim, *latent_dims):
-        if not isinstance(d, int) or not 0 < d < least:
-            name = "latent_dim" if d == latent_dim else "every one of latent_dims"
-            raise ValueError(f"{name} must be an integer from 1 to {least - 1} for {len(train)} data, not {d!r}")
-    if latent_dims and validation is None:
-        raise ValueError("it takes validation data to choose from latent_dims; give validation")
+    if train.dim() != 2:
+        raise ValueError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
+    for name, x in (("train", train), ("test", test), *([] if validation is None else [("validation", validation)])):
+        check_data(name, x, train.shape[1])
+    most = most_latent_dims(torch.cov(train.double().T, correction=0)) if len(train) > 1 < train.shape[1] else 0
+    for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
+        for d in dims:
+            if not isinstance(d, Integral) or not 0 < d <= most:
+                raise ValueError(f"{name} must be an integer from 1 to {most} for {len(train)} data, not {d!r}")
+    if latent_dims and (validation is None or not likelihoods):
+        raise ValueError("latent_dims are for likelihoods, and validation data choose from them; give both")
     train, test = train.double().cpu(), test.double().cpu()
     validation = None if validation is None else validation.double().cpu()
     mean, deviation = train.mean(0), train.std(0, correction=0)
@@ -155,10 +157,10 @@ def _of_linear(name: str, model: FactorModel, test: Tensor, note: str = "") -> B
 
 def _best_num_components(train: Tensor, validation: Tensor) -> int:
     """The d of probabilistic PCA under which validation data are likeliest, of all at once in S's eigenvectors."""
-    values, axes = torch.linalg.eigh(torch.cov(train.T, correction=0))
+    covariance = torch.cov(train.T, correction=0)
+    values, axes = torch.linalg.eigh(covariance)
     values, squares = values.flip(0), ((validation - train.mean(0)) @ axes.flip(1)).square().mean(0)
-    n = len(values)
-    largest = max(1, min(n, int((values > 1e-12 * values[0]).sum())) - 1)  # else no noise would be left
+    n, largest = len(values), most_latent_dims(covariance)
     d = torch.arange(1, largest + 1)
     rest = (values.sum() - values.cumsum(0)[:largest]) / (n - d)  # σ²
     kept = (values[:largest].log() + squares[:largest] / values[:largest]).cumsum(0)
@@ -174,4 +176,7 @@ def _shrunk_gaussian(train: Tensor, validation: Tensor, test: Tensor, targets: M
     name = max(tried, key=lambda name: tried[name][1])
     share, _ = tried[name]
     p = MultivariateNormal(mean, shrunk(covariance, named[name], share))
-    return Baseline("Gaussian, shrunk covariance", p.log_prob(test), None, None, f"{share:.2g} of {name}")
+    note = f"{share:.2g} of {name}"
+    if share == SHARES[0]:
+        note += ", the least tried: the data leave some direction empty, where a density may have any value"
+    return Baseline("Gaussian, shrunk covariance", p.log_prob(test), None, None, note)

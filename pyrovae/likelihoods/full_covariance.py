@@ -66,12 +66,17 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
         """
         shape = (self.n, self.n)
         factor, failed = torch.linalg.cholesky_ex(covariance.double()) if covariance.shape == shape else (None, 1)
-        if factor is None or failed or not torch.allclose(covariance, covariance.mT):
+        if (
+            factor is None
+            or failed
+            or not torch.allclose(covariance, covariance.mT, atol=1e-8 * covariance.max().item())
+        ):
             raise ValueError(f"covariance must be symmetric and positive definite, of shape {shape}")
         self.start_at(self.initial_scale if initial_scale is None else initial_scale)
-        scale = factor.diagonal()
+        raw_scale = self._raw(factor.diagonal())
+        scale = self._scale(raw_scale)  # not below the floor: a channel's own noise grows, its covariances stay
         below = (factor / scale.unsqueeze(-1))[torch.tril_indices(self.n, self.n, -1).unbind()]
         if self.covariance == "per-datum":
             below = below * math.sqrt(self.n)
         raw = self.get_parameter(*self.noise_names)
-        raw.copy_(torch.cat([self._raw(scale) - self._raw_initial_scale, below]))
+        raw.copy_(torch.cat([raw_scale - self._raw_initial_scale, below]))

@@ -59,11 +59,23 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
         """Make δ, shape (n,), and W, (n, at most r), the noise of all data, and let scales count as started elsewhere.
 
         Columns of W beyond those given stay small; δ is kept above :data:`RELATIVE_FLOOR` of WWᵀ.
+
+        Raises:
+            ValueError: other shapes, or scales that are not positive numbers.
         """
+        given = cov_factor.shape[-1] if cov_factor.dim() == 2 else -1
+        if scale.shape != (self.n,) or cov_factor.shape[:-1] != (self.n,) or not 0 <= given <= self.rank:
+            raise ValueError(
+                f"scale must have shape ({self.n},) and cov_factor ({self.n}, at most {self.rank}), not "
+                f"{tuple(scale.shape)} and {tuple(cov_factor.shape)}"
+            )
+        if not ((scale > 0) & scale.isfinite()).all() or not cov_factor.isfinite().all():
+            raise ValueError("scale must hold positive numbers, and cov_factor finite ones")
         self.start_at(self.initial_scale if initial_scale is None else initial_scale)
         raw = self.get_parameter(*self.noise_names)
         factor = raw[self.n :].view(self.n, self.rank)
-        factor[:, : cov_factor.shape[1]] = cov_factor / self.initial_scale
+        factor[:, given:] *= 1e-2
+        factor[:, :given] = cov_factor / self.initial_scale
         floor = RELATIVE_FLOOR * cov_factor.square().sum(-1)
         raw[: self.n] = self._raw((scale.square() - floor).clamp_min(0).sqrt()) - self._raw_initial_scale
 

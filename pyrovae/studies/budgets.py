@@ -98,7 +98,7 @@ def _measure(plan: Plan, cell: Cell) -> Needs:
 def _plan(parts: dict[str, Any], data: Data, latent_dim: int, num_samples: int, missing: bool) -> Plan:
     linear = None
     if parts["start"] == "linear":
-        linear = linear_models(data.train, parts["likelihoods"], [latent_dim], data.validation)
+        linear = linear_models(data.train, parts["likelihoods"], [latent_dim], data.validation, progress=False)
     shared = {name: value for name, value in parts.items() if name not in ("start", "preprocessing")}
     return Plan(
         data=data,

@@ -89,7 +89,8 @@ class Project:
             linear = self.latent_dim < data.shape[1]
             linear &= can_start_as_linear([self.posterior], [self.likelihood], missing)
         likelihood, n = likelihood_of_own_data(self.likelihood), data.shape[1]
-        start = linear_models(data, {self.likelihood: likelihood}, [self.latent_dim], validation) if linear else {}
+        noise = {self.likelihood: likelihood} if linear else {}
+        start = linear_models(data, noise, [self.latent_dim], validation, progress=False)
         return new_pair(
             n,
             self.latent_dim,
