@@ -210,7 +210,9 @@ def test_a_linear_model_that_beats_all_is_said_so(tmp_path):
     )
     found = compare_file(study, tmp_path / "study", progress=False)
     assert found.recommendation.beaten_by == "factor analysis"
-    assert found.recommendation.text.startswith("Factor analysis, a linear model, is better than every model here, by ")
+    assert found.recommendation.text.startswith(
+        "Factor analysis, a simpler model, is better than every model here, by "
+    )
     assert "Of the models: no difference" in found.recommendation.text
     assert "left out: the budget is too short" in found.left_out
 

@@ -127,7 +127,7 @@ def recommend(
     if beaten_by:
         gain, low, high = drawn.gain(beaten_by, best, tail)
         text = (
-            f"{beaten_by[0].upper()}{beaten_by[1:]}, a linear model, is better than every model here, by {gain:.2f} "
+            f"{beaten_by[0].upper()}{beaten_by[1:]}, a simpler model, is better than every model here, by {gain:.2f} "
             f"nats per datum (between {low:.2f} and {high:.2f}) over the best of them: use it, or train longer. Of the "
             f"models: {text[0].lower()}{text[1:]}"
         )
@@ -202,9 +202,15 @@ def _text(
 
 
 def _about_baselines(baselines: Sequence[str], choice: str, drawn: _Resampling, tail: float, threshold: float) -> str:
-    parts = []
+    found: dict[str, list[tuple[float, str]]] = {"worse than": [], "not clearly apart from": [], "better than": []}
     for name in baselines:
         gain, low, high = drawn.gain(choice, name, tail)
-        better = "better than" if low > threshold else "worse than" if high < -threshold else "not clearly apart from"
-        parts.append(f"{better} {name} ({gain:+.2f}, between {low:+.2f} and {high:+.2f})")
-    return f" Beside linear models it is {', '.join(parts)}." if parts else ""
+        kind = "better than" if low > threshold else "worse than" if high < -threshold else "not clearly apart from"
+        found[kind].append((gain, f"{name} ({gain:+.2f}, between {low:+.2f} and {high:+.2f})"))
+    parts = []
+    for kind, rivals in found.items():
+        told = [text for _, text in sorted(rivals)]
+        if kind == "better than" and len(told) > 1:  # the nearest will do
+            told = [f"{told[0]} and {len(told) - 1} more"]
+        parts += [f"{kind} {', '.join(told)}"] if told else []
+    return f" Beside simpler models it is {'; '.join(parts)}." if parts else ""

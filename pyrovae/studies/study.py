@@ -224,4 +224,5 @@ def _tabulate(study: Study, runs: pd.DataFrame, advice: Recommendation, baseline
     own["note"] = by_model["note"].agg(lambda notes: "; ".join(dict.fromkeys(note for note in notes if note)))
     table = pd.DataFrame({"model": [*models, *(b.name for b in baselines)]})
     table = table.merge(advice.gains, on="model", how="left").merge(own.reset_index(), on="model", how="left")
-    return table.assign(note=table["note"].fillna(""))
+    chosen = {baseline.name: baseline.note for baseline in baselines}
+    return table.assign(note=table["note"].fillna(table["model"].map(chosen)).fillna(""))
