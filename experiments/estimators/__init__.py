@@ -1,0 +1,1 @@
+"""Which ELBO estimator to optimise."""

@@ -1,0 +1,62 @@
+"""Which ELBO estimator to optimise: values, gradient noise by part, seconds, and where training ends.
+
+python -m experiments.estimators
+"""
+
+from functools import partial
+
+import torch
+
+from experiments import page
+from experiments.estimators.gradients import gradient_noise, linear_gaussian, networks, noise_pictures, noise_tables
+from experiments.estimators.settings import Settings, estimators
+from experiments.estimators.trainings import training_picture, training_table, trainings, which_one
+from pyrovae import cli
+from pyrovae.atomic import make_folder
+from pyrovae.report import markdown_table, write_figure, write_table
+
+tell = partial(page.tell, "estimators")
+
+
+def main(settings: Settings) -> None:
+    """Run the study; print its tables, write them and the pictures."""
+    for option in ("seeds", "steps", "batch_size", "samples", "workers"):
+        if getattr(settings, option) < 1:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
+    if settings.repeats < 4 or not settings.particles:
+        raise ValueError("--repeats must be at least 4, and --particles needs at least one number")
+    out = page.new_folder(settings.out, "estimators")
+    estimators(settings.particles)
+    make_folder(out)
+    torch.set_num_threads(1)
+    studies = {
+        "linear-Gaussian": (linear_gaussian(settings), settings.repeats),
+        "figure-eight": (networks("figure-eight", settings), settings.repeats // 2),
+        "digits": (networks("digits", settings), settings.repeats // 2),
+    }
+    conclusions = []
+    for name, (cases, repeats) in studies.items():
+        noise = gradient_noise(cases, 3 * settings.seeds, repeats, settings, f"{name}, gradients")
+        write_table(out / f"{name}-gradients.csv", noise)
+        pictures = {}
+        for kind, picture in noise_pictures(noise).items():
+            pictures[f"{name}: {kind}"] = out / f"{name}-{kind}.png"
+            write_figure(out / f"{name}-{kind}.png", picture)
+        loss = "loss + log p(x)" if name == "linear-Gaussian" else "loss"
+        text = "\n\n".join(f"**{where}**\n\n{markdown_table(t)}" for where, t in noise_tables(noise, loss).items())
+        tell(f"{name}, gradient noise", text, pictures, settings.publish)
+        if name == "linear-Gaussian":
+            continue
+        runs = trainings(name, settings)
+        write_table(out / f"{name}-trainings.csv", runs)
+        write_figure(out / f"{name}-trainings.png", training_picture(runs))
+        conclusions.append(which_one(name, runs))
+        text = f"{markdown_table(training_table(runs))}\n\n{conclusions[-1]}"
+        tell(f"{name}, trainings", text, {f"{name}: test log p(x)": out / f"{name}-trainings.png"}, settings.publish)
+    criterion = "Told apart: beyond a 95 % interval of Student's t, paired by seed, and what more draws may add."
+    tell("Which one to use", "\n".join([*conclusions, "", criterion]), {}, settings.publish)
+    print(f"results: {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Settings)
