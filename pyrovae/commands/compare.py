@@ -31,8 +31,8 @@ class Compare:
     full-covariance, bernoulli, …"""
     estimators: tuple[str, ...] = Study.estimators
     """Of the ELBO: analytic, monte-carlo, closed-form-entropy, sticking-the-landing, …"""
-    latent_dim: int = Study.latent_dim
-    """Dimensions of z."""
+    latent_dim: int | None = None
+    """Dimensions of z; 2 if not given, and 6 of the demo's spectra, which have as many."""
     seeds: int = Study.seeds
     """Runs of each model."""
     budget: str = "10m"
@@ -61,7 +61,7 @@ class Compare:
             posteriors=self.posteriors,
             likelihoods=self.likelihoods,
             estimators=self.estimators,
-            latent_dim=self.latent_dim,
+            latent_dim=(6 if self.demo else Study.latent_dim) if self.latent_dim is None else self.latent_dim,
             seeds=self.seeds,
             epochs=self.epochs,
             budget=min(seconds_of(self.budget), 120.0 if self.demo else float("inf")),
