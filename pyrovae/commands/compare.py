@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
 from pyrovae.commands.base import Summary
@@ -76,6 +77,7 @@ class Compare:
 
 def run(study: Study, out: Path, progress: bool) -> Summary:
     """Run a study and say what came of it."""
+    torch.set_num_threads(1)  # of networks this small more are slower, and much so on a machine that is busy
     found = compare_file(study, out, progress=progress)
     advice, report = found.recommendation, write_report(found, out)
     said = " ".join(filter(None, [advice.text, found.caution, found.left_out]))
