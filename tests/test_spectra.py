@@ -70,7 +70,7 @@ def test_clean_spectra_are_beer_lambert_mixtures():
     assert (spectra.concentrations > 0).all()
     assert scatter.log().std().item() == pytest.approx(0.1, rel=0.5)
     alone = simulated(3, 20, components=1)
-    with pytest.raises(ValueError, match="needs linear=True, or scatter and two substances or more"):
+    with pytest.raises(ValueError, match="needs linear=True, or scatter and 2 to 20 substances"):
         alone.truth.log_prob(alone.x)
 
 
