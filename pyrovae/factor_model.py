@@ -24,6 +24,8 @@ from pyrovae.shrinkage import best_shrinkage, shrunk
 
 PRIOR_SCALE = 0.01
 """Scale of the prior that keeps noise off 0, as a share of probabilistic PCA's σ."""
+_STEEP = 0.1
+"""Slope of the objective, in nats a datum and unit of log σ, where a fit has not ended."""
 
 
 class FactorModel:
@@ -247,10 +249,6 @@ def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float,
         )
     for name, value in noise.noise_parameters(torch.from_numpy(found.x)).items():
         noise.get_parameter(name).detach().copy_(value)
-
-
-_STEEP = 0.1
-"""Slope of the objective, in nats a datum and unit of log σ, where a fit has not ended."""
 
 
 @torch.no_grad()
