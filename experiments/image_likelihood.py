@@ -22,12 +22,12 @@ from torch import Tensor
 import pyrovae as pv
 from experiments import page
 from experiments.pool import in_processes
-from pyrovae import cli
-from pyrovae.atomic import make_folder, write_atomically, write_json
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table, write_table
 from pyrovae.datasets.images import IMAGES
 from pyrovae.elbo import BetaELBO
+from pyrovae.files import make_folder, write_atomically, write_json
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import markdown_table, write_table
 from pyrovae.training import ENGINES, SCHEDULES, Trainer, check_learning_rate
 from pyrovae.training.schedules import Schedule
 
@@ -230,12 +230,12 @@ def table(settings: Settings, runs: pd.DataFrame) -> str:
 
 def check(settings: Settings) -> None:
     """Raise a ValueError for what cannot be run, before anything is trained or written."""
-    cli.pick("--dataset", [settings.dataset], IMAGES)
-    cli.pick("--binarization", [settings.binarization], dict.fromkeys(("dynamic", "static")))
-    cli.pick("--posteriors", settings.posteriors, POSTERIORS)
-    cli.pick("--estimator", [settings.estimator], MANY_SAMPLES)
-    cli.pick("--schedule", [settings.schedule], RATES)
-    cli.pick("--engine", [settings.engine], dict.fromkeys(ENGINES))
+    console.pick("--dataset", [settings.dataset], IMAGES)
+    console.pick("--binarization", [settings.binarization], dict.fromkeys(("dynamic", "static")))
+    console.pick("--posteriors", settings.posteriors, POSTERIORS)
+    console.pick("--estimator", [settings.estimator], MANY_SAMPLES)
+    console.pick("--schedule", [settings.schedule], RATES)
+    console.pick("--engine", [settings.engine], dict.fromkeys(ENGINES))
     check_learning_rate(settings.learning_rate)
     for option in ("latent_dim", "seeds", "epochs", "batch_size", "samples", "checkpoint_every", "workers"):
         if getattr(settings, option) < 1:
@@ -297,4 +297,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

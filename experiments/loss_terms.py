@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 import pyrovae as pv
 from experiments import page
-from pyrovae import cli, plotting
-from pyrovae.atomic import make_folder
-from pyrovae.comparison.plans import Cell
+from pyrovae import plotting
+from pyrovae.commands import console
+from pyrovae.comparison._plan import Cell
+from pyrovae.comparison.tables import markdown_table, write_figure, write_table
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
 from pyrovae.elbo.base import latent_sites
-from pyrovae.report import markdown_table, write_figure, write_table
+from pyrovae.files import make_folder
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
 """σ of the likelihood, fixed so that β means the same for all: the figure eight's own, and a guess for the digits."""
@@ -322,4 +323,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

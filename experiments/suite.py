@@ -14,12 +14,13 @@ from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
-from pyrovae import cli, plotting
-from pyrovae.atomic import make_folder, write_text
+from pyrovae import plotting
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table, write_figure, write_table
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.files import make_folder, write_text
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import markdown_table, write_figure, write_table
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ def picture(summary: pd.DataFrame, path: Path) -> None:
 
 def main(settings: Settings) -> None:
     """Run what is not there yet, then write the report."""
-    datasets = cli.pick("--datasets", settings.datasets, SYNTHETIC)
-    posteriors = cli.pick("--posteriors", settings.posteriors, POSTERIORS)
-    estimators = {name: cls() for name, cls in cli.pick("--estimators", settings.estimators, ESTIMATORS).items()}
+    datasets = console.pick("--datasets", settings.datasets, SYNTHETIC)
+    posteriors = console.pick("--posteriors", settings.posteriors, POSTERIORS)
+    estimators = {name: cls() for name, cls in console.pick("--estimators", settings.estimators, ESTIMATORS).items()}
     if settings.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
     out = make_folder(settings.out or Path("runs") / f"suite-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -133,4 +134,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyrovae as pv
 from experiments import page
-from pyrovae import cli
+from pyrovae.commands import console
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.posteriors import POSTERIORS
@@ -57,15 +57,15 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Run the study and print its table."""
-    (dataset,) = cli.pick("--dataset", [settings.dataset], SYNTHETIC).values()
+    (dataset,) = console.pick("--dataset", [settings.dataset], SYNTHETIC).values()
     out = page.new_folder(settings.out, f"synthetic-{dataset.name}")
     if settings.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
     fixed = None if settings.noise is None else {"gaussian": partial(pv.GaussianLikelihood, scale=settings.noise)}
     table = pv.compare(
         dataset,
-        posteriors=cli.pick("--posteriors", settings.posteriors, POSTERIORS),
-        estimators={name: cls() for name, cls in cli.pick("--estimators", settings.estimators, ESTIMATORS).items()},
+        posteriors=console.pick("--posteriors", settings.posteriors, POSTERIORS),
+        estimators={name: cls() for name, cls in console.pick("--estimators", settings.estimators, ESTIMATORS).items()},
         likelihoods=fixed,
         latent_dims=settings.latent_dim,
         seeds=range(settings.seeds),
@@ -98,4 +98,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

@@ -14,6 +14,8 @@ from pyrovae import (
     training,
 )
 from pyrovae.comparison.compare import compare
+from pyrovae.comparison.recommendation import recommend
+from pyrovae.comparison.tables import summarize, to_markdown
 from pyrovae.distributions import AR1Normal
 from pyrovae.elbo import (
     AnalyticELBO,
@@ -33,13 +35,10 @@ from pyrovae.evaluation import (
     elbo_terms,
     gradient_statistics,
     inference_gaps,
-    linear_baselines,
     log_marginal,
-    recommend,
     refit,
     sandwich,
 )
-from pyrovae.factor_model import FactorModel
 from pyrovae.io import load, load_preprocessing, save
 from pyrovae.likelihoods import (
     AR1GaussianLikelihood,
@@ -51,7 +50,9 @@ from pyrovae.likelihoods import (
     Likelihood,
     LowRankGaussianLikelihood,
 )
-from pyrovae.linear_start import start_as_linear
+from pyrovae.linear_gaussian.baselines import linear_baselines
+from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.warm_start import start_as_linear
 from pyrovae.posteriors import (
     AR1Posterior,
     DiagonalPosterior,
@@ -61,7 +62,6 @@ from pyrovae.posteriors import (
     LowRankPosterior,
     Posterior,
 )
-from pyrovae.report import summarize, to_markdown
 from pyrovae.training import (
     CannotCompileError,
     CannotTraceError,

@@ -1,6 +1,6 @@
 """``python -m pyrovae``: the console command."""
 
-from pyrovae.commands import main
+from pyrovae.commands.main import main
 
 if __name__ == "__main__":
     main()

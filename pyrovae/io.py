@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 
 from pyrovae import likelihoods, nn, posteriors, vae
-from pyrovae.atomic import to_json, write_bytes
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
+from pyrovae.files import to_json, write_bytes
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 

@@ -12,10 +12,10 @@ from torch.distributions import Distribution
 from pyrovae.distributions import PartiallyObserved
 from pyrovae.likelihoods import Likelihood
 from pyrovae.posteriors import Posterior
-from pyrovae.registration import Program
+from pyrovae.programs import ProgramModule
 
 
-class GenerativeModel(Program):
+class GenerativeModel(ProgramModule):
     """p(z) p(x|z) as a Pyro model: ``model(x)`` conditions on data, ``model(num=100)`` draws.
 
     Sample sites are ``"z"`` and ``"x"``, the plate is ``"data"``.
@@ -108,7 +108,7 @@ class GenerativeModel(Program):
         return z, self.conditional(z).sample()
 
 
-class AmortizedGuide(Program):
+class AmortizedGuide(ProgramModule):
     """q(z|x) as a Pyro guide, its parameters read off x by an encoder.
 
     Args:

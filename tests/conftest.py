@@ -14,7 +14,7 @@ import pyro
 import pytest
 import torch
 
-from pyrovae.exact import LinearGaussianVAE
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +30,9 @@ def _clean_slate() -> Iterator[None]:
 @pytest.fixture
 def as_one_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Replicas of few steps run as one graph, step by step: nothing is compiled."""
-    monkeypatch.setattr("pyrovae.training.engines._FEW_STEPS", 0)
-    monkeypatch.setattr("pyrovae.training.engines._LOAD_SECONDS", 0.0)
-    monkeypatch.setattr("pyrovae.training.engines._overhead", lambda *_: 1e-6)
+    monkeypatch.setattr("pyrovae.training.engines.choice._FEW_STEPS", 0)
+    monkeypatch.setattr("pyrovae.training.engines.choice._LOAD_SECONDS", 0.0)
+    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 1e-6)
     monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path / "native-code"))
 
 

@@ -15,67 +15,67 @@ MUTATIONS = {
         "elbo/analytic.py",
         '"closed form", -kl,',
         '"closed form", kl,',
-        "tests/test_contract.py::test_estimator[analytic]",
+        "tests/test_testing.py::test_estimator[analytic]",
     ),
     "flipped sign of the sampled KL": (
         "elbo/monte_carlo.py",
         'value = -site["log_prob_sum"]',
         'value = site["log_prob_sum"]',
-        "tests/test_contract.py::test_estimator[monte-carlo]",
+        "tests/test_testing.py::test_estimator[monte-carlo]",
     ),
     "a sum over the batch where each datum's own term belongs": (
         "elbo/analytic.py",
         "scale_and_mask(kl.expand(q.batch_shape),",
         "scale_and_mask(kl.sum().expand(q.batch_shape),",
-        "tests/test_contract.py::test_estimator[analytic]",
+        "tests/test_testing.py::test_estimator[analytic]",
     ),
     "a sum over the data where the mean belongs": (
-        "training/eager.py",
+        "training/engines/eager.py",
         "value = loss.item() / len(batch)",
         "value = loss.item()",
-        "tests/test_fit.py",
+        "tests/training/test_fit.py",
     ),
     "1/√s in the sampler": (
         "distributions/ar1.py",
         "torch.addcmul(self.loc, self.scale, ",
         "torch.addcmul(self.loc, 1 / self.scale, ",
-        "tests/test_contract.py::test_posterior[ar1]",
+        "tests/test_testing.py::test_posterior[ar1]",
     ),
     "the score left in where sticking the landing takes it out": (
         "elbo/path_derivative.py",
         "- (score - score.detach())",
         "+ (score - score.detach())",
-        "tests/test_elbo_gradients.py",
+        "tests/elbo/test_gradients.py",
     ),
     "one log-mean-exp over the batch": (
         "elbo/importance_weighted.py",
         "inner = [dim for dim in range(-term.dim(), 0) if dim not in shared]",
         "inner = list(range(1 - term.dim(), 0))",
-        "tests/test_contract.py::test_estimator[importance-weighted]",
+        "tests/test_testing.py::test_estimator[importance-weighted]",
     ),
     "the guide detached site by site where one draw depends on another": (
         "elbo/path_derivative.py",
         "if len(latents) == 1:",
         "if True:",
-        "tests/test_importance_weighted.py::test_doubly_reparameterized_is_unbiased_with_dependent_sites",
+        "tests/elbo/test_importance_weighted.py::test_doubly_reparameterized_is_unbiased_with_dependent_sites",
     ),
     "squared weights where β ≠ 1 asks for a mixture": (
         "elbo/doubly_reparameterized.py",
         "1 - self.beta + self.beta * weights",
         "weights",
-        "tests/test_importance_weighted.py::test_doubly_reparameterized_is_unbiased_with_one_site",
+        "tests/elbo/test_importance_weighted.py::test_doubly_reparameterized_is_unbiased_with_one_site",
     ),
     "the gap to the truth the wrong way round": (
-        "comparison/measures.py",
+        "comparison/_measures.py",
         "gap = truth.log_density(test) - terms.elbo",
         "gap = terms.elbo - truth.log_density(test)",
-        "tests/test_comparison.py::test_the_gap_is_paired_and_has_its_sign_and_error",
+        "tests/comparison/test_compare.py::test_the_gap_is_paired_and_has_its_sign_and_error",
     ),
     "β ignored": (
         "elbo/base.py",
         'msg["scale"] = self.beta * msg["scale"]',
         "pass",
-        "tests/test_contract.py::test_estimator[monte-carlo]",
+        "tests/test_testing.py::test_estimator[monte-carlo]",
     ),
     "ρ left out of the log-determinant": (
         "distributions/ar1.py",
@@ -105,7 +105,7 @@ def copied(to: Path) -> Path:
 
 
 def test_an_unchanged_copy_stays_green(tmp_path):
-    result = run_tests(copied(tmp_path), "tests/test_elbo_gradients.py")
+    result = run_tests(copied(tmp_path), "tests/elbo/test_gradients.py")
     assert result.returncode == 0, f"{result.stdout[-2000:]}{result.stderr[-2000:]}"
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test_compiled import as_graph
 from torch import nn
 
 import pyrovae as pv
 from pyrovae.training import Settings
+from tests.training.engines.test_compiled import as_graph
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,11 @@ from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
 from experiments import page
-from pyrovae import cli, plotting
-from pyrovae.atomic import make_folder
+from pyrovae import plotting
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table, write_figure, write_table
 from pyrovae.distributions import AR1Normal
-from pyrovae.report import markdown_table, write_figure, write_table
+from pyrovae.files import make_folder
 
 BATCH = 128
 RANK = 4
@@ -218,4 +219,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

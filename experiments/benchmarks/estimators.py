@@ -20,12 +20,12 @@ from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
-from pyrovae import cli
-from pyrovae.atomic import make_folder
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table, write_table
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.files import make_folder
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.registration import unregistered
-from pyrovae.report import markdown_table, write_table
+from pyrovae.programs import unregistered
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _ratio(values: list[float], reference: list[float]) -> float:
 
 def main(settings: Settings) -> None:
     """Measure, print and write the table."""
-    cli.pick("--posteriors", settings.posteriors, POSTERIORS)
+    console.pick("--posteriors", settings.posteriors, POSTERIORS)
     torch.set_num_threads(1)
     make_folder(settings.out)
     table = measure(settings)
@@ -152,4 +152,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

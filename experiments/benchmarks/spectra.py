@@ -19,13 +19,13 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.estimators import Step, interleaved
-from pyrovae import cli
-from pyrovae.atomic import make_folder
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table, write_table
 from pyrovae.distributions import fill_scale_tril, tril_position
+from pyrovae.files import make_folder
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.registration import unregistered
-from pyrovae.report import markdown_table, write_table
+from pyrovae.programs import unregistered
 from pyrovae.training import Settings as FitSettings
 from pyrovae.training import Trainer
 
@@ -237,4 +237,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

@@ -28,11 +28,12 @@ from tqdm.auto import tqdm
 import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.peers import Loop, Work, by_hand, numpyro_loops
-from pyrovae import cli, plotting
-from pyrovae.atomic import make_folder
+from pyrovae import plotting
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table, write_figure, write_table
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.files import make_folder
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import markdown_table, write_figure, write_table
 from pyrovae.training import Settings as TrainingSettings
 from pyrovae.training import Trainer
 from pyrovae.training.replicas import make_replicas
@@ -282,4 +283,4 @@ def _shown(works: list[Work], what: str) -> Iterable[Work]:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

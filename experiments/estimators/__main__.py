@@ -11,9 +11,9 @@ from experiments import page
 from experiments.estimators.gradients import gradient_noise, linear_gaussian, networks, noise_pictures, noise_tables
 from experiments.estimators.settings import Settings, estimators
 from experiments.estimators.trainings import training_picture, training_table, trainings, which_one
-from pyrovae import cli
-from pyrovae.atomic import make_folder
-from pyrovae.report import markdown_table, write_figure, write_table
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table, write_figure, write_table
+from pyrovae.files import make_folder
 
 tell = partial(page.tell, "estimators")
 
@@ -59,4 +59,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 import pyrovae as pv
 from experiments.estimators.settings import Settings, epochs_of, estimators, pm, summary, training_data
 from pyrovae import plotting
-from pyrovae.exact import LinearGaussianVAE
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 
 PARTS = ("encoder location head", "encoder covariance head", "encoder body", "decoder")
 

@@ -14,11 +14,11 @@ from experiments import page
 from experiments.rho_vae import audit, pictures, study
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import PIXELS, images
-from pyrovae import cli
-from pyrovae.atomic import make_folder
+from pyrovae.commands import console
+from pyrovae.comparison.tables import write_figure, write_table
 from pyrovae.datasets.images import IMAGES
+from pyrovae.files import make_folder
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import write_figure, write_table
 from pyrovae.training import ENGINES, check_learning_rate
 from pyrovae.training.schedules import SCHEDULES
 
@@ -28,12 +28,14 @@ tell = partial(page.tell, "rho_vae")
 
 def check(settings: Settings) -> None:
     """Raise a ValueError for what cannot be run, before anything is trained or written."""
-    cli.pick("--dataset", [settings.dataset], IMAGES)
-    cli.pick("--posteriors", settings.posteriors, {name: make for name, make in POSTERIORS.items() if name != "flow"})
-    cli.pick("--variant", [settings.variant], VARIANTS)
-    cli.pick("--pixels", [settings.pixels], PIXELS)
-    cli.pick("--schedule", [settings.schedule], SCHEDULES)
-    cli.pick("--engine", [settings.engine], dict.fromkeys(ENGINES))
+    console.pick("--dataset", [settings.dataset], IMAGES)
+    console.pick(
+        "--posteriors", settings.posteriors, {name: make for name, make in POSTERIORS.items() if name != "flow"}
+    )
+    console.pick("--variant", [settings.variant], VARIANTS)
+    console.pick("--pixels", [settings.pixels], PIXELS)
+    console.pick("--schedule", [settings.schedule], SCHEDULES)
+    console.pick("--engine", [settings.engine], dict.fromkeys(ENGINES))
     for option in ("seeds", "num_epochs", "batch_size", "samples", "num_train", "num_test", "workers"):
         value = getattr(settings, option)
         least = 2 if option in ("num_train", "num_test", "batch_size") else 1
@@ -100,4 +102,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

@@ -11,7 +11,7 @@ from experiments.rho_vae.released import DeclaredPosterior, ReleasedLoss, Releas
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.study import bound_name, pm
 from experiments.rho_vae.training import evaluate, fit, images, make_pair, shape_of
-from pyrovae.report import markdown_table
+from pyrovae.comparison.tables import markdown_table
 
 RATE = 1e-3
 """Adam's rate in the released code."""

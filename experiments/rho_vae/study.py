@@ -14,8 +14,8 @@ from experiments.pool import in_processes
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import PIXELS, Evaluation, Training
 from pyrovae import plotting
-from pyrovae.atomic import make_folder
-from pyrovae.report import markdown_table
+from pyrovae.comparison.tables import markdown_table
+from pyrovae.files import make_folder
 
 CELL = ["latent_dim", "beta", "posterior"]
 AUTHORS_LOG = 245.7

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import pyrovae as pv
 from experiments.rho_vae.mmd import InfoELBO
 from experiments.rho_vae.settings import Settings
-from pyrovae.comparison.pairs import LikelihoodFactory, PosteriorFactory
+from pyrovae.comparison._pairs import LikelihoodFactory, PosteriorFactory
 from pyrovae.datasets.images import IMAGES, ImageDataset
 from pyrovae.distributions import covariance_of
 from pyrovae.posteriors import POSTERIORS

@@ -15,11 +15,11 @@ from experiments import page
 from experiments.spectra import questions, reading, recovery, study
 from experiments.spectra.sets import spectra_sets
 from experiments.spectra.settings import Settings
-from pyrovae import cli
-from pyrovae.atomic import make_folder
+from pyrovae.commands import console
+from pyrovae.comparison.tables import write_figure, write_table
+from pyrovae.files import make_folder
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import write_figure, write_table
 
 tell = partial(page.tell, "spectra")
 Told = list[str]
@@ -89,10 +89,10 @@ PARTS: dict[str, Callable[[Settings, Path, Told], None]] = {
 
 def main(settings: Settings) -> None:
     """Run the parts; print their tables, write them and the pictures."""
-    parts = cli.pick("--parts", settings.parts, PARTS)
-    cli.pick("--posteriors", settings.posteriors, POSTERIORS)
+    parts = console.pick("--parts", settings.parts, PARTS)
+    console.pick("--posteriors", settings.posteriors, POSTERIORS)
     continuous = {name: make for name, make in LIKELIHOODS.items() if "bernoulli" not in name}
-    cli.pick("--likelihoods", settings.likelihoods, continuous)
+    console.pick("--likelihoods", settings.likelihoods, continuous)
     for option in (
         "latent_dim",
         "seeds",
@@ -122,4 +122,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

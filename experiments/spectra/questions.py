@@ -18,10 +18,10 @@ from experiments.benchmarks.spectra import density_step, fill_step, identity_log
 from experiments.pool import in_processes
 from experiments.spectra.settings import Settings
 from pyrovae import plotting
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import Standardize
 from pyrovae.datasets.spectra import simulated
 from pyrovae.distributions import fill_scale_tril, tril_position
-from pyrovae.report import markdown_table
 
 DIAGONALS: dict[str, Callable[[Tensor], Tensor]] = {
     "ReLU": F.relu,

@@ -16,11 +16,11 @@ import pyrovae as pv
 from experiments.pool import in_processes
 from experiments.spectra.settings import Settings
 from pyrovae import plotting
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SimulatedSpectra, SpectraTruth, Standardize
 from pyrovae.datasets.spectra import simulated
-from pyrovae.exact import LinearGaussianVAE
 from pyrovae.likelihoods import LIKELIHOODS, AR1GaussianLikelihood
-from pyrovae.report import markdown_table
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 
 CHANNELS, CORRELATION, NOISE_SCALE = 60, 0.9, 0.01
 DIMS = (3, 5, 10, 20)

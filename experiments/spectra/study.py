@@ -17,13 +17,13 @@ from experiments.spectra.checks import Checked, autocorrelation, check
 from experiments.spectra.pictures import write_pictures
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
-from pyrovae.comparison.plans import Cell
+from pyrovae.comparison._plan import Cell
+from pyrovae.comparison.tables import markdown_table, write_table
 from pyrovae.datasets import SimulatedSpectra, Standardize
-from pyrovae.evaluation.baselines import Baseline
-from pyrovae.exact import most_latent_dims
 from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.linear_gaussian.exact import most_latent_dims
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import markdown_table, write_table
 
 INITIAL_SCALE = 0.05
 """Where σ starts, in units of all the data's standard deviation: from far above the noise latents collapse."""

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from experiments import page
 from experiments.truth import failures, gaps, linear, synthetic
 from experiments.truth.settings import Settings
-from pyrovae import cli
-from pyrovae.atomic import make_folder
-from pyrovae.report import write_figure, write_table
+from pyrovae.commands import console
+from pyrovae.comparison.tables import write_figure, write_table
+from pyrovae.files import make_folder
 
 tell = partial(page.tell, "truth")
 
@@ -59,7 +59,7 @@ PARTS: dict[str, tuple[str, Part]] = {
 
 def main(settings: Settings) -> None:
     """Run the parts; print their tables, write them and the pictures."""
-    parts = cli.pick("--parts", settings.parts, PARTS)
+    parts = console.pick("--parts", settings.parts, PARTS)
     for option in ("steps", "seeds", "epochs", "num_data", "num_test", "refit_steps", "workers"):
         if getattr(settings, option) < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
@@ -79,4 +79,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Settings)
+    console.run(main, Settings)

@@ -7,8 +7,8 @@ from scipy.stats import binomtest
 import pyrovae as pv
 from experiments.truth.settings import Settings
 from pyrovae import plotting
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
-from pyrovae.report import markdown_table
 
 SETS = ("mixture", "three-blobs")
 FAMILIES = {

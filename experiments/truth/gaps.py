@@ -12,10 +12,10 @@ import pyrovae as pv
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
 from pyrovae import plotting
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.evaluation.quadrature import MAX_LATENT_DIM
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.report import markdown_table
 
 FAMILIES = ("isotropic", "diagonal", "ar1", "ar1-per-dimension", "low-rank", "full-covariance")
 DECODERS = ("diagonal", "full-covariance")

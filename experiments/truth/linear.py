@@ -15,10 +15,10 @@ import pyrovae as pv
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
 from pyrovae import plotting
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.exact import LinearGaussianVAE
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.report import markdown_table
 
 FAMILIES = [name for name in POSTERIORS if name != "flow"]
 FIXED_ESTIMATORS = ("analytic", "monte-carlo", "sticking-the-landing")

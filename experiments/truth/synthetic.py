@@ -14,10 +14,10 @@ import pyrovae as pv
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
 from pyrovae import plotting
-from pyrovae.comparison.plans import Cell
+from pyrovae.comparison._plan import Cell
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.evaluation import Estimate
-from pyrovae.report import markdown_table
 
 FAMILIES = {
     "diagonal": pv.DiagonalPosterior,

@@ -8,9 +8,9 @@ import pandas as pd
 import tyro
 from torch import Tensor
 
-from pyrovae.atomic import make_folder
 from pyrovae.datasets import read_data
-from pyrovae.studies.scores import TrainedModel, write_rows
+from pyrovae.files import make_folder
+from pyrovae.trained_model import TrainedModel, write_rows
 
 Summary = dict[str, Any]
 """What a subcommand found, as plain values; ``"text"`` is what it says without --json."""

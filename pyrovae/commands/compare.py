@@ -10,10 +10,10 @@ import torch
 import tyro
 
 from pyrovae.commands.base import Summary
-from pyrovae.report import markdown_table
-from pyrovae.studies.html import write_report
-from pyrovae.studies.settings import Study
-from pyrovae.studies.study import compare_file, shown
+from pyrovae.comparison._study import Study
+from pyrovae.comparison.compare_file import compare_file, shown
+from pyrovae.comparison.report import write_report
+from pyrovae.comparison.tables import markdown_table
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pyrovae.commands.base import OnData, Summary
-from pyrovae.studies.scores import summary_of
+from pyrovae.trained_model import summary_of
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from pyrovae.commands.base import Summary
-from pyrovae.studies.projects import Project, fit_project
+from pyrovae.comparison.fit_file import Project, fit_project
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from pyrovae import cli
+from pyrovae.commands import console
 from pyrovae.commands.compare import Compare
 from pyrovae.commands.encode import Encode
 from pyrovae.commands.evaluate import Evaluate
@@ -29,7 +29,7 @@ _COMMANDS: Any = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is one line and exit status 2."""
-    cli.run(_run, _COMMANDS, arguments)
+    console.run(_run, _COMMANDS, arguments)
 
 
 def _run(command: Any) -> None:

@@ -9,8 +9,8 @@ import tyro
 from pyrovae.commands import compare
 from pyrovae.commands.base import Summary
 from pyrovae.commands.fit import train
-from pyrovae.studies.projects import load_project
-from pyrovae.studies.settings import holds_study, load_study
+from pyrovae.comparison._study import holds_study, load_study
+from pyrovae.comparison.fit_file import load_project
 
 
 @dataclass

@@ -14,27 +14,22 @@ import pandas as pd
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.atomic import held, make_folder, write_json
-from pyrovae.comparison.advice import GIVEN, advise, plain
-from pyrovae.comparison.pairs import LikelihoodFactory, PosteriorFactory
-from pyrovae.comparison.prepared import Data, prepare
-from pyrovae.comparison.runs import (
-    Cell,
-    Plan,
-    Progress,
-    Result,
-    finished,
-    make_pair,
-)
-from pyrovae.comparison.workers import run_here, run_in_processes
+from pyrovae.comparison._advice import GIVEN, advise, plain
+from pyrovae.comparison._data import Data, prepare
+from pyrovae.comparison._pairs import LikelihoodFactory, PosteriorFactory
+from pyrovae.comparison._plan import Cell, Plan, make_pair
+from pyrovae.comparison._runs import Progress, Result, finished
+from pyrovae.comparison._workers import run_here, run_in_processes
+from pyrovae.comparison.recommendation import THRESHOLD
+from pyrovae.comparison.tables import summarize, write_comparison, write_table
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.evaluation import THRESHOLD, Baseline
+from pyrovae.errors import named_parts
+from pyrovae.files import held, make_folder, write_json
 from pyrovae.io import describe
 from pyrovae.likelihoods import GaussianLikelihood
-from pyrovae.linear_start import linear_models
-from pyrovae.naming import named_parts
+from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.linear_gaussian.warm_start import linear_models
 from pyrovae.nn import MLP
-from pyrovae.report import summarize, write_comparison, write_table
 from pyrovae.training import ENGINES, as_schedule, check_learning_rate
 from pyrovae.vae import GenerativeModel
 

@@ -1,8 +1,6 @@
 """Data sets: synthetic ones, images, spectra, and what prepares and splits them."""
 
-from pyrovae.datasets.idx import read_idx
 from pyrovae.datasets.images import IMAGES, ImageDataset, binarize, digits, fashion_mnist, mnist, split_digits
-from pyrovae.datasets.own import read_data
 from pyrovae.datasets.preprocessing import (
     MultiplicativeScatterCorrection,
     Pipeline,
@@ -11,7 +9,9 @@ from pyrovae.datasets.preprocessing import (
     Standardize,
     StandardNormalVariate,
 )
-from pyrovae.datasets.reading import read_spectra
+from pyrovae.datasets.readers.data import read_data
+from pyrovae.datasets.readers.idx import read_idx
+from pyrovae.datasets.readers.spectra import read_spectra
 from pyrovae.datasets.spectra import SimulatedSpectra, Spectra, SpectraTruth
 from pyrovae.datasets.splitting import split_by_group, split_into_blocks, split_randomly
 from pyrovae.datasets.synthetic import SYNTHETIC, SyntheticDataset

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrovae.datasets.files import PublishedFile, locate
-from pyrovae.datasets.idx import read_idx
+from pyrovae.datasets._published import PublishedFile, locate
+from pyrovae.datasets.readers.idx import read_idx
 
 NUM_VALIDATION = 10_000
 """Images at the end of the published training set that validate."""

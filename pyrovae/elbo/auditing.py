@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.elbo.base import BetaELBO, NoClosedFormError, Note, Program, describe, latent_sites
-from pyrovae.registration import cannot_run, check_data, mode, unregistered
+from pyrovae.programs import cannot_run, check_data, mode, unregistered
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,16 @@
 """What a trained pair is worth: log p(x), gaps, collapse, gradients."""
 
-from pyrovae.evaluation.baselines import Baseline, linear_baselines
 from pyrovae.evaluation.bidirectional import Sandwich, sandwich
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps, refit
+from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
 from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
-from pyrovae.evaluation.per_datum import PerDatumGuide
-from pyrovae.evaluation.recommendation import THRESHOLD, Recommendation, recommend
+from pyrovae.evaluation.per_datum import PerDatumGuide, refit
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
-    "THRESHOLD",
-    "Baseline",
     "CollapseReport",
     "ELBOTerms",
     "Estimate",
@@ -24,7 +20,6 @@ __all__ = [
     "LogMarginal",
     "PartStatistics",
     "PerDatumGuide",
-    "Recommendation",
     "Sandwich",
     "UnreliableEstimateWarning",
     "active_directions",
@@ -33,9 +28,7 @@ __all__ = [
     "elbo_terms",
     "gradient_statistics",
     "inference_gaps",
-    "linear_baselines",
     "log_marginal",
-    "recommend",
     "refit",
     "sandwich",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evaluation.marginal import LogMarginal, log_marginal
-from pyrovae.registration import mode
+from pyrovae.programs import mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 

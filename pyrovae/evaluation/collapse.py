@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.distributions import AR1Normal, covariance_of, mean_of
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.registration import cannot_run, check_data, evaluating, mode
+from pyrovae.programs import cannot_run, check_data, evaluating, mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _PAIRS_AT_ONCE = 2**21

@@ -16,13 +16,13 @@ from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
+from pyrovae.errors import named_parts
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
 from pyrovae.evaluation.per_datum import Family, refit
 from pyrovae.evaluation.weights import elbo_estimate
-from pyrovae.naming import named_parts
 from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.registration import check_data
+from pyrovae.programs import check_data
 from pyrovae.training import fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 

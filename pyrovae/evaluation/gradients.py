@@ -14,14 +14,17 @@ from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.randomness import FunctionalNoise
-from pyrovae.registration import cannot_run, check_data, mode, unregistered
-from pyrovae.training.programs import (
+from pyrovae.programs import (
     Program,
     announced_parameters,
+    cannot_run,
+    check_data,
+    mode,
     own_parameter_store,
     trainable_parameters,
+    unregistered,
 )
+from pyrovae.randomness import FunctionalNoise
 from pyrovae.vae import AmortizedGuide
 
 _GROUPS = 32

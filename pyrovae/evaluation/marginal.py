@@ -19,8 +19,7 @@ from pyrovae.evaluation.quadrature import (
     log_integral_around_prior,
 )
 from pyrovae.evaluation.weights import in_chunks, over_log_weights, rows_at_once
-from pyrovae.registration import cannot_run, check_data, evaluating
-from pyrovae.training.programs import Program
+from pyrovae.programs import Program, cannot_run, check_data, evaluating
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _SHARE_OF_BAD = 0.1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.posteriors import Posterior
-from pyrovae.registration import cannot_run, check_data, evaluating
+from pyrovae.programs import cannot_run, check_data, evaluating
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Family = Callable[[int, int], Posterior]

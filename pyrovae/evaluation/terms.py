@@ -13,8 +13,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.per_datum import rows_of
-from pyrovae.registration import check_data, evaluating
-from pyrovae.training.programs import Program
+from pyrovae.programs import Program, check_data, evaluating
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from tqdm.auto import tqdm
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.per_datum import rows_of
-from pyrovae.registration import cannot_run, check_data, evaluating
-from pyrovae.training.programs import Program
+from pyrovae.programs import Program, cannot_run, check_data, evaluating
 
 _ROWS_AT_ONCE = 2**15
 _VALUES_AT_ONCE = 2**22

@@ -1,13 +1,13 @@
 """Training: one loop, two engines that make its steps."""
 
-from pyrovae.training.ahead_of_time import CannotCompileError
+from pyrovae.errors import out_of_memory
+from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
-from pyrovae.training.draws import CannotTraceError
-from pyrovae.training.engines import ENGINES
+from pyrovae.training.engines._ahead_of_time import CannotCompileError
+from pyrovae.training.engines._draws import CannotTraceError
+from pyrovae.training.engines.choice import ENGINES
+from pyrovae.training.fit import fit, train_replicas
 from pyrovae.training.history import EpochRecord, History
-from pyrovae.training.loop import fit, train_replicas
-from pyrovae.training.process import out_of_memory
-from pyrovae.training.programs import NonFiniteLossError
 from pyrovae.training.replicas import CannotReplicateError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
 from pyrovae.training.settings import Settings, check_learning_rate

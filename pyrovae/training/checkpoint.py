@@ -19,8 +19,8 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.atomic import held, write_bytes
-from pyrovae.training.batches import Transform
+from pyrovae.files import held, write_bytes
+from pyrovae.training._batches import Transform
 from pyrovae.training.settings import Settings
 
 FORMAT = 1

@@ -9,6 +9,10 @@ from torch import nn
 from pyrovae.training.history import History
 
 
+class CannotVectorizeError(RuntimeError):
+    """Several pairs of programs cannot run as one; says why."""
+
+
 class CannotReplicateError(ValueError):
     """Programs of which there can be no replicas; says why."""
 

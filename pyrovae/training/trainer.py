@@ -19,22 +19,23 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo.auditing import audit
-from pyrovae.registration import check_support, mode
-from pyrovae.training.batches import Batches, Transform
-from pyrovae.training.checkpoint import Checkpoints, describe_data, engine_of, identity
-from pyrovae.training.checks import as_data, check_estimator, check_programs
-from pyrovae.training.engines import ENGINES, choose_engine
-from pyrovae.training.history import EpochRecord, History, mean_loss
-from pyrovae.training.process import deferred_signals, num_threads
-from pyrovae.training.programs import (
-    CannotVectorizeError,
-    NonFiniteLossError,
+from pyrovae.programs import (
     Pair,
-    evaluate_loss,
+    as_data,
+    check_programs,
+    check_support,
+    mode,
     module_buffers,
     modules_of,
     own_parameter_store,
 )
+from pyrovae.training._batches import Batches, Transform
+from pyrovae.training._losses import NonFiniteLossError, evaluate_loss
+from pyrovae.training._process import deferred_signals, num_threads
+from pyrovae.training.checkpoint import Checkpoints, describe_data, engine_of, identity
+from pyrovae.training.engines.choice import ENGINES, choose_engine
+from pyrovae.training.history import EpochRecord, History, mean_loss
+from pyrovae.training.replicas import CannotVectorizeError
 from pyrovae.training.settings import Settings
 
 _ADVICE = "lower the learning rate or look at the data's scale"
@@ -338,3 +339,13 @@ class Trainer:
             history.load_state_dict(saved)
         self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
         self._seconds = state["seconds"]
+
+
+def check_estimator(elbo: ELBO, settings: Settings) -> None:
+    """Raise unless an estimator can be trained with these settings."""
+    if not isinstance(elbo, ELBO):
+        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
+    if not hasattr(elbo, "differentiable_loss"):
+        raise TypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
+    if settings.beta is not None and not hasattr(elbo, "beta"):
+        raise ValueError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pyrovae.commands import compare, fit, main, resume
+from pyrovae.comparison.fit_file import Project, fit_project
 from pyrovae.datasets.spectra import simulated
-from pyrovae.studies.projects import Project, fit_project
 
 NUM = 400
 WORDS = (

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.atomic import held
-from pyrovae.commands import main
+from pyrovae.commands.main import main
 from pyrovae.datasets.spectra import simulated
+from pyrovae.files import held
 from pyrovae.training import Checkpoints, NonFiniteLossError, Settings, Trainer, out_of_memory
 
 

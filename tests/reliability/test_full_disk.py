@@ -15,8 +15,8 @@ import pytest
 import safetensors.torch
 
 import pyrovae as pv
-from pyrovae import atomic
-from pyrovae.commands import main
+from pyrovae import files
+from pyrovae.commands.main import main
 from pyrovae.datasets.spectra import simulated
 from pyrovae.training.checkpoint import read_checkpoint
 
@@ -75,7 +75,7 @@ class FullDisk:
     def __init__(self, monkeypatch, first, where="fsync", number=errno.ENOSPC):
         self.left, self.number = first, number
         self.patch = monkeypatch
-        owner, name = {"mkstemp": (atomic.tempfile, "mkstemp"), "fsync": (atomic.os, "fsync")}[where]
+        owner, name = {"mkstemp": (files.tempfile, "mkstemp"), "fsync": (files.os, "fsync")}[where]
         self.original = getattr(owner, name)
         monkeypatch.setattr(owner, name, self)
 

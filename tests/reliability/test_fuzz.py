@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pyrovae.commands import main
+from pyrovae.commands.main import main
 from pyrovae.datasets import read_spectra
 from tests.reliability.mutations import MUTATIONS, Case, make
 

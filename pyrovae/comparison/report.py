@@ -1,0 +1,182 @@
+"""A study's report: one self-contained HTML file."""
+
+import base64
+import io
+import shlex
+from dataclasses import asdict
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pyrovae import plotting
+from pyrovae.comparison._advice import models_of
+from pyrovae.comparison._plan import Cell
+from pyrovae.comparison._study import Study, cells_of
+from pyrovae.comparison.compare_file import StudyResult, shown
+from pyrovae.comparison.tables import versions
+from pyrovae.datasets import Standardize
+from pyrovae.elbo import ESTIMATORS, audit
+from pyrovae.files import write_text
+from pyrovae.trained_model import TrainedModel
+
+
+def write_report(result: StudyResult, folder: str | Path) -> Path:
+    """Write ``report.html`` into a study's folder: pictures inline, nothing from elsewhere; return its path.
+
+    Args:
+        result: what :func:`~pyrovae.comparison.compare_file.compare_file` returned.
+        folder: where it wrote.
+    """
+    folder = Path(folder)
+    study, advice = result.study, result.recommendation
+    loader = Environment(loader=PackageLoader("pyrovae.comparison"), autoescape=True, undefined=StrictUndefined)
+    text = loader.get_template("report.html").render(
+        title=f"Which VAE for {result.data.name}?",
+        choice=advice.choice,
+        verdict=advice.verdict,
+        text=" ".join(filter(None, [advice.text, result.caution, result.left_out])),
+        data=_about(result),
+        rows=shown(result.table).to_dict("records"),
+        gap_data=int(result.runs.get("gap_data", pd.Series([0])).iloc[0]),
+        pictures=[
+            {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
+        ],
+        audits=_audits(result, folder),
+        settings=[(k, _text(k, v)) for k, v in asdict(study).items() if v is not None],
+        versions=versions().items(),
+        command=command_of(study, result.epochs),
+        model=folder / result.model,
+    )
+    path = folder / "report.html"
+    write_text(path, text)
+    return path
+
+
+def command_of(study: Study, epochs: int) -> str:
+    """The command line that makes a study again."""
+    parts = ["pyrovae", "compare", "--demo" if study.data is None else str(study.data)]
+    for option, value in asdict(study).items():
+        if option in ("posteriors", "likelihoods", "estimators"):
+            parts += [f"--{option}", *value]
+        elif option == "budget":
+            parts += ["--budget", f"{value:g}s"]
+        elif option in ("latent_dim", "seeds", "threshold", "channels", "group", "missing") and value is not None:
+            parts += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join([*parts, "--epochs", str(epochs)])
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g} s" if name == "budget" else str(value)
+
+
+def _about(result: StudyResult) -> list[tuple[str, str]]:
+    data = result.data
+    unit = f" {data.unit}" if data.unit else ""
+    start = "from the linear models of the same noise" if result.study.start == "linear" else "from random weights"
+    seconds = result.runs["seconds"].sum()
+    return [
+        ("name", data.name),
+        ("size", f"{len(data)} data of {data.x.shape[1]} channels, {data.axis[0]:g} to {data.axis[-1]:g}{unit}"),
+        ("split", f"70 % for training, 15 % to choose epochs, 15 % for what is reported, {result.split}"),
+        ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds, {start}: {seconds:.0f} s in all"),
+    ]
+
+
+def _pictures(result: StudyResult, folder: Path) -> dict[str, Figure]:
+    return {
+        "Gain in log p(x) over the first model, nats per datum, with its interval.": _gains(result.table),
+        "Validation loss (−ELBO) by epoch, the seeds' mean, above the lowest of all.": _losses(result, folder),
+        "Test data, and what the model of the largest log p(x) makes of them.": _examples(result, folder),
+    }
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    """A picture whose letters are still read on a telephone."""
+    fig, axes = plotting.figure(1)
+    fig.set_size_inches(5.4, height)
+    axes[0, 0].spines[["top", "right"]].set_visible(False)
+    return fig, axes[0, 0]
+
+
+def _gains(table: pd.DataFrame) -> Figure:
+    rows = table.dropna(subset=["gain"]).iloc[::-1]
+    fig, ax = _axes(1 + 0.4 * len(rows))
+    places = np.arange(len(rows))
+    errors = np.stack([rows["gain"] - rows["low"], rows["high"] - rows["gain"]]).clip(min=0)
+    ax.errorbar(rows["gain"], places, xerr=errors, fmt="o", color=plotting.COLORS[0], capsize=3)
+    ax.axvline(0, color=plotting.COLORS[6], linewidth=0.8, linestyle="--")
+    labels = [name.replace(", ", ",\n", 1) for name in rows["model"]]
+    ax.set(xlabel="gain, nats per datum", yticks=places, yticklabels=labels)
+    ax.tick_params(axis="y", labelsize=9)
+    return fig
+
+
+def _losses(result: StudyResult, folder: Path) -> Figure:
+    fig, ax = _axes(3.6)
+    curves: dict[str, NDArray[np.float64]] = {}
+    for name, (cell,) in models_of(cells_of(result.study)).items():
+        paths = [_folder(folder, cell, int(seed)) / "history.csv" for seed in sorted(result.runs["seed"].unique())]
+        frames = [pd.read_csv(path) for path in paths if path.is_file() and path.stat().st_size > 2]
+        whole = [frame["validation_loss"].to_numpy() for frame in frames if len(frame) == result.epochs]
+        if whole:
+            curves[name] = np.mean(whole, axis=0)
+    lowest = min((curve.min() for curve in curves.values()), default=0.0)
+    for (name, curve), color, style in zip(curves.items(), cycle(plotting.COLORS), cycle(("-", "--", ":", "-."))):
+        ax.plot(np.arange(1, len(curve) + 1), curve - lowest, style, color=color, label=name)
+    ax.set(xlabel="epoch", ylabel="nats above the lowest")
+    ax.set_yscale("symlog", linthresh=1.0)
+    if curves:
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", fontsize=9, frameon=False)
+    return fig
+
+
+def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
+    models = models_of(cells_of(result.study))
+    own = result.table[result.table["model"].isin(models)].set_index("model")["log_prob"]
+    (cell,) = models[str(own.idxmax())]
+    fig, ax = _axes(3.2)
+    path = _folder(folder, cell, 0)
+    if (path / "model.safetensors").is_file():
+        x = result.test[:num]
+        made = TrainedModel.load(path).reconstructions(x).drop(columns="row").to_numpy()
+        for i in range(len(x)):
+            color = plotting.COLORS[i]
+            ax.plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
+            ax.plot(result.data.axis, made[i], color=color, label="reconstruction" if i == 0 else None)
+        ax.set(xlabel=result.data.unit or "channel")
+        ax.legend(loc="upper right", fontsize=9, frameon=False)
+    return fig
+
+
+def _audits(result: StudyResult, folder: Path) -> list[str]:
+    lines = []
+    for name, (cell,) in models_of(cells_of(result.study)).items():
+        path = _folder(folder, cell, 0)
+        if (path / "model.safetensors").is_file():
+            trained = TrainedModel.load(path)
+            assert isinstance(trained.preprocessing, Standardize)
+            y = trained.prepare(result.test[:32])
+            line = audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line.removesuffix(
+                " before training"
+            )
+            lines.append(f"{name}: {line}")
+    return lines
+
+
+def _folder(folder: Path, cell: Cell, seed: int) -> Path:
+    return folder / "runs" / Cell(cell.posterior, cell.estimator, cell.likelihood, cell.latent_dim, seed).folder
+
+
+def _inline(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,206 @@
+"""What runs and comparisons leave on disk: settings, metrics, tables and pictures."""
+
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyrovae import plotting
+from pyrovae.datasets import Preprocessing, SyntheticDataset
+from pyrovae.files import make_folder, remove_partial_files, write_atomically, write_json, write_text
+from pyrovae.io import save
+from pyrovae.training import History
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim"]
+MEASURES = [
+    "test_neg_elbo",
+    "test_reconstruction",
+    "test_kl",
+    "test_log_marginal",
+    "nats_above_truth",
+    "active_directions",
+    "seconds",
+    "steps_per_second",
+]
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: mean and standard error over seeds of each measure, and the seeds' notes.
+
+    ``nats_above_truth_stderr`` is the standard error due to the test data (the mean over seeds of each
+    run's own); ``…_stderr_seeds`` is that due to the seeds, NaN for one seed.
+    """
+    rows = []
+    for key, group in table.groupby(CELL_COLUMNS, sort=False):
+        row: dict[str, Any] = dict(zip(CELL_COLUMNS, key, strict=True))
+        row["seeds"] = len(group)
+        for measure in (m for m in MEASURES if m in group):
+            row[measure] = group[measure].mean()
+            row[f"{measure}_stderr_seeds"] = group[measure].std() / np.sqrt(group[measure].count())
+        for name in ("test_neg_elbo_stderr", "test_log_marginal_stderr", "nats_above_truth_stderr"):
+            if name in group:
+                row[name] = group[name].mean()
+        notes = [f"seed {seed}: {note}" for seed, note in zip(group["seed"], group["note"], strict=True) if note]
+        row["note"] = "; ".join(notes)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def to_markdown(summary: pd.DataFrame) -> str:
+    """The summary as a table to read: nats per datum; ± is one standard error."""
+    varying = [c for c in CELL_COLUMNS if c in ("posterior", "estimator") or summary[c].nunique() > 1]
+    table = summary[[*varying, "seeds"]].copy()
+    for heading, measure in (
+        ("test −ELBO", "test_neg_elbo"),
+        ("reconstruction", "test_reconstruction"),
+        ("KL", "test_kl"),
+        ("log p(x)", "test_log_marginal"),
+    ):
+        table[heading] = summary.get(measure)
+    measure = "test_neg_elbo"
+    if "nats_above_truth" in summary:
+        measure = "nats_above_truth"
+        table["nats above truth (± data)"] = [
+            f"{_text(mean)} ± {_text(stderr)}" if stderr == stderr else ""
+            for mean, stderr in zip(summary[measure], summary[f"{measure}_stderr"], strict=True)
+        ]
+    table["± seeds"] = summary.get(f"{measure}_stderr_seeds")
+    if "active_directions" in summary:
+        table["active latents"] = summary["active_directions"]
+    table["seconds"] = summary["seconds"].round(1)
+    table["note"] = [note if len(note) < 100 else f"{note[:97]}…" for note in summary["note"]]
+    return markdown_table(table)
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A data frame as an aligned Markdown table, numbers with four significant digits or decimals."""
+    header = [str(column) for column in table.columns]
+    rows = [[_text(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, float | np.floating):
+        return "" if value is None else str(value)
+    number = float(value)
+    if math.isnan(number):
+        return ""
+    return f"{number:.0f}" if number.is_integer() else f"{number:.4f}" if abs(number) < 10 else f"{number:.4g}"
+
+
+def write_run(
+    folder: Path,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    history: History,
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Write ``config.json``, ``history.csv``, ``metrics.json`` and ``model.safetensors`` of a run."""
+    remove_partial_files(make_folder(folder))
+    write_json(folder / "config.json", {**settings, "versions": versions()})
+    write_json(folder / "metrics.json", metrics)
+    write_table(folder / "history.csv", history.to_frame())
+    save(folder / "model.safetensors", model, guide, preprocessing=preprocessing)
+
+
+def write_run_pictures(
+    folder: Path,
+    history: History,
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+) -> None:
+    """Write the slides' pictures of a run."""
+    if history.epochs:
+        for name, figure in _run_figures(history, model, guide, test, truth).items():
+            write_figure(folder / f"{name}.png", figure)
+
+
+@torch.no_grad()
+def _run_figures(
+    history: History,
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    test: Tensor,
+    truth: SyntheticDataset | None,
+) -> dict[str, Figure]:
+    """The slides' pictures of a run, drawn with fixed noise."""
+    shown = test[:4000]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        posterior = guide.posterior(shown)
+        generated = model.sample(len(shown))
+        reconstructed = model.conditional(posterior.sample()).mean
+        angle = torch.atan2(shown[:, min(1, shown.shape[-1] - 1)], shown[:, 0])
+        floor = truth.entropy if truth is not None else None
+        epoch_loss = [record.loss for record in history.epochs]
+        figures = {
+            "loss": plotting.losses(epoch_loss, history.batch_loss, floor),
+            "samples": plotting.scatter_panels({"test data": shown, "generated samples": generated}),
+            "reconstructions": plotting.reconstructions(shown, reconstructed),
+            "latent": plotting.latent_space(posterior, angle),
+        }
+        if model.latent_dim == 2 and shown.shape[-1] >= 2:
+            axis = torch.linspace(-2, 2, 7)
+            z = torch.cartesian_prod(axis, axis)
+            draws = model.conditional(z).sample(torch.Size([20]))
+            figures["conditional"] = plotting.conditional_draws(z, draws, shown)
+    return figures
+
+
+def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, samples: Mapping[str, Tensor]) -> None:
+    """Write ``runs.csv`` (a row a run), ``comparison.csv`` and ``comparison.md`` (a row a cell), and pictures.
+
+    Args:
+        folder: where to write.
+        table: one row a run.
+        summary: one row a cell.
+        samples: points (num, n) to show side by side, the test data first, by caption.
+    """
+    write_table(folder / "runs.csv", table)
+    write_table(folder / "comparison.csv", summary)
+    text = to_markdown(summary) + "\n"
+    write_text(folder / "comparison.md", text)
+    measure = "nats_above_truth" if "nats_above_truth" in summary else "test_neg_elbo"
+    if summary[measure].notna().any():
+        labels = [
+            f"{row.posterior}, {row.estimator}" + (f", d = {row.latent_dim}" if table.latent_dim.nunique() > 1 else "")
+            for row in summary.itertuples()
+        ]
+        stderr = np.hypot(summary[f"{measure}_stderr"], summary[f"{measure}_stderr_seeds"].fillna(0))
+        meaning, reference = ("test −ELBO, nats per datum", None)
+        if measure == "nats_above_truth":
+            meaning, reference = "nats above the truth", 0.0
+        figure = plotting.intervals(labels, list(summary[measure]), list(stderr), meaning, reference)
+        write_figure(folder / "comparison.png", figure)
+    write_figure(folder / "samples.png", plotting.scatter_panels(samples, columns=min(5, len(samples))))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    packages = ("pyrovae", "torch", "pyro-ppl", "numpy")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write CSV atomically."""
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write PNG atomically."""
+    write_atomically(path, lambda temporary: plotting.save_figure(figure, str(temporary)))

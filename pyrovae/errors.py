@@ -1,0 +1,70 @@
+"""Errors that the user can mend, and the checks that raise them."""
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+
+
+class InputError(ValueError):
+    """Something that the user can mend: the message says what, where and how, in one line."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument of the wrong type."""
+
+
+class MissingExtraError(InputError, ImportError):
+    """A package of an optional extra is not installed; the message names the extra."""
+
+
+def check_integer(name: str, value: object, least: int = 1) -> None:
+    """Raise an InputError unless the value is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        what = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise InputError(f"{name} must be {what}, not {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise an InputError unless the value is one of the choices; the message names the nearest."""
+    if value not in choices:
+        raise InputError(f"unknown {name} {value!r}{did_you_mean(value, choices)}; choose one of {', '.join(choices)}")
+
+
+def did_you_mean(value: object, choices: Collection[str]) -> str:
+    """``" (did you mean 'x'?)"`` for the choice nearest to a value; empty where none is near."""
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def named_parts(kind: str, parts: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """Parts by name; those given alone are named after their class.
+
+    Raises:
+        TypeError: names instead of parts, or a part that is not in a sequence.
+        ValueError: none, or two of one name.
+    """
+    if callable(parts):
+        raise TypeError(f"the {kind} must be a sequence such as [{getattr(parts, '__name__', parts)}], not one alone")
+    if isinstance(parts, str) or (not isinstance(parts, Mapping) and any(isinstance(part, str) for part in parts)):
+        raise TypeError(f"the {kind} must be classes or instances, not the names {parts!r}")
+    if not isinstance(parts, Mapping):
+        names = [getattr(part, "__name__", type(part).__name__) for part in parts]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of the {kind} are called alike ({', '.join(names)}); give a mapping with names")
+        parts = dict(zip(names, parts, strict=True))
+    if not parts:
+        raise ValueError(f"give at least one of the {kind}")
+    return dict(parts)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What to say of an error that is a lack of memory; None of any other."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"out of memory: {text or 'none is left'}"
+    if isinstance(error, RuntimeError) and re.search(r"(can't|cannot) allocate memory|not enough memory", text.lower()):
+        return f"out of memory: {text}"
+    return None

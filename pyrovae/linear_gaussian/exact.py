@@ -1,0 +1,293 @@
+"""The linear-Gaussian VAE, where log p(x), the posterior and each family's best ELBO are known exactly."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from pyro.distributions import MultivariateNormal
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.likelihoods import GaussianLikelihood
+from pyrovae.linear_gaussian._optimum import best_decoder, closest_head, make_head, set_head
+from pyrovae.nn import positive
+from pyrovae.posteriors import FullCovariancePosterior, Posterior
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+_LEAST_NOISE = 1e-12
+"""Smallest σ² beside the data's largest variance along any direction."""
+
+
+class LinearGaussianVAE:
+    """x = Az + b + N(0, σ² I), z ~ N(0, I): p(x) = N(b, AAᵀ + σ² I), posterior precision P = I + AᵀA/σ².
+
+    Everything is in float64. The programs that :meth:`to_model` and :meth:`to_guide` make are ordinary ones,
+    so whatever the library computes can be held against the truth.
+
+    Args:
+        loadings: A, shape (n, d).
+        noise_scale: σ > 0.
+        offset: b, shape (n,); zeros by default.
+
+    Raises:
+        ValueError: shapes that do not fit, or a scale that is not positive.
+
+    Example:
+        >>> vae = LinearGaussianVAE(torch.tensor([[1.0, 0.5], [0.0, 1.0], [1.0, 1.0]]), noise_scale=0.5)
+        >>> x = vae.sample(4)
+        >>> gap = vae.log_prob(x) - vae.best_elbo("diagonal", x)  # the same for every x
+        >>> torch.allclose(gap, torch.tensor(vae.gap("diagonal")).double())
+        True
+    """
+
+    def __init__(self, loadings: Tensor, noise_scale: float, offset: Tensor | None = None) -> None:
+        self.loadings = torch.as_tensor(loadings, dtype=torch.float64)
+        if self.loadings.dim() != 2 or 0 in self.loadings.shape:
+            raise ValueError(f"loadings must have shape (n, d), not {tuple(self.loadings.shape)}")
+        n, d = self.loadings.shape
+        if not self.loadings.isfinite().all():
+            raise ValueError("loadings hold NaN or infinite values")
+        if not 0 < noise_scale < math.inf:
+            raise ValueError(f"noise_scale must be a positive number, not {noise_scale!r}")
+        self.noise_scale = float(noise_scale)
+        self.offset = torch.zeros(n).double() if offset is None else torch.as_tensor(offset, dtype=torch.float64)
+        if self.offset.shape != (n,):
+            raise ValueError(f"offset must have shape ({n},), not {tuple(self.offset.shape)}")
+        eye = torch.eye(d, dtype=torch.float64)
+        self.precision = eye + self.loadings.T @ self.loadings / self.noise_scale**2
+        """P, shape (d, d), the same for every x."""
+        self.covariance = torch.linalg.inv(self.precision)
+        """C = P⁻¹, shape (d, d)."""
+        self.gain = self.covariance @ self.loadings.T / self.noise_scale**2
+        """CAᵀ/σ², shape (d, n): the posterior mean is gain (x − b)."""
+
+    def __repr__(self) -> str:
+        return f"LinearGaussianVAE(n={self.n}, latent_dim={self.latent_dim}, noise_scale={self.noise_scale:.4g})"
+
+    @property
+    def n(self) -> int:
+        """Dimension of x."""
+        return self.loadings.shape[0]
+
+    @property
+    def latent_dim(self) -> int:
+        """Dimension d of z."""
+        return self.loadings.shape[1]
+
+    @property
+    def marginal(self) -> MultivariateNormal:
+        """p(x)."""
+        covariance = self.loadings @ self.loadings.T + self.noise_scale**2 * torch.eye(self.n, dtype=torch.float64)
+        return MultivariateNormal(self.offset, covariance)
+
+    @classmethod
+    def fit(
+        cls, x: Tensor, latent_dim: int, family: str | Callable[[int, int], Posterior] = "full-covariance"
+    ) -> "LinearGaussianVAE":
+        """Maximise the mean over data x (num, n) of the family's best ELBO, see :meth:`from_moments`."""
+        x = torch.as_tensor(x, dtype=torch.float64)
+        if x.dim() != 2 or len(x) < 2:
+            raise ValueError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
+        return cls.from_moments(x.mean(0), torch.cov(x.T, correction=0).reshape(x.shape[1], -1), latent_dim, family)
+
+    @classmethod
+    def from_moments(
+        cls,
+        mean: Tensor,
+        covariance: Tensor,
+        latent_dim: int,
+        family: str | Callable[[int, int], Posterior] = "full-covariance",
+    ) -> "LinearGaussianVAE":
+        """The decoder, free, at which the family's best ELBO is largest in the mean over data of these moments.
+
+        By default maximum likelihood, which is probabilistic principal component analysis (Tipping and Bishop 1999):
+        with S = U diag(λ) Uᵀ, σ² is the mean of the n − d smallest λ and A = U_d diag(λ_d − σ²)^½. Its axes are the
+        posterior's own, so that a diagonal family loses nothing there, nor does any that contains it. An isotropic one
+        has λ_i replaced by √λ_i (Σ_j √λ_j)/d, and stays d log(AM/GM of the √λ_i) nats below log p(x). Others are
+        found by multi-start minimisation of the exact expected −ELBO.
+
+        Args:
+            mean: shape (n,).
+            covariance: S, shape (n, n).
+            latent_dim: dimension d < n.
+            family: by name or as a callable of (in_features, latent_dim).
+
+        Raises:
+            ValueError: no room for noise: d ≥ n, or S has no more than d dimensions.
+        """
+        covariance = torch.as_tensor(covariance, dtype=torch.float64)
+        n = len(covariance)
+        if n < 2 or covariance.shape != (n, n) or not torch.allclose(covariance, covariance.T):
+            raise ValueError(
+                f"covariance must be a symmetric matrix of two rows or more, not {tuple(covariance.shape)}"
+            )
+        if not isinstance(latent_dim, int) or not 0 < latent_dim < n:
+            raise ValueError(
+                f"latent_dim must be an integer from 1 to {n - 1}, below the data's {n}, not {latent_dim!r}"
+            )
+        values, axes = torch.linalg.eigh(covariance)
+        noise = values[: n - latent_dim].mean()
+        if not noise > _LEAST_NOISE * values[-1]:
+            raise ValueError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
+        kept, axes = values[n - latent_dim :], axes[:, n - latent_dim :]
+        if family == "isotropic":
+            kept = kept.sqrt() * kept.sqrt().mean()
+        best = cls(axes * (kept - noise).sqrt(), noise.sqrt().item(), mean)
+        if family in ("isotropic", "full-covariance") or best.gap(family) < 1e-9:
+            return best
+        loadings, scale = best_decoder(covariance, best.loadings, best.noise_scale, family)
+        return cls(loadings, scale, mean)
+
+    @classmethod
+    def from_model(cls, model: GenerativeModel) -> "LinearGaussianVAE":
+        """What a model with an affine decoder, one σ and the prior N(0, I) is.
+
+        Raises:
+            ValueError: the model is another.
+        """
+        model = copy.deepcopy(model).double().eval()
+        d = model.latent_dim
+        eye = torch.eye(d, dtype=torch.float64)
+        with torch.no_grad():
+            prior = model.prior_distribution()
+            generator = torch.Generator().manual_seed(0)
+            z = torch.cat([torch.zeros_like(eye[:1]), eye, 3 * torch.randn(20 * d, d, generator=generator).double()])
+            given = model.conditional(z)
+            loc, scale = given.mean, given.stddev
+        loadings = (loc[1 : d + 1] - loc[0]).T
+        affine = torch.allclose(loc, loc[0] + z @ loadings.T)
+        standard = torch.equal(mean_of(prior), torch.zeros(d).double()) and torch.equal(covariance_of(prior), eye)
+        if not affine or not standard or not torch.allclose(scale, scale.flatten()[0]):
+            raise ValueError("the model is not linear-Gaussian: an affine decoder, one σ and the prior N(0, I)")
+        return cls(loadings, scale.flatten()[0].item(), loc[0])
+
+    def principal_axes(self) -> "LinearGaussianVAE":
+        """The same p(x) with the latent space turned so that the posterior's covariance is diagonal."""
+        _, _, turn = torch.linalg.svd(self.loadings, full_matrices=False)
+        if self.latent_dim > self.n:
+            turn = torch.linalg.svd(self.loadings).Vh
+        return LinearGaussianVAE(self.loadings @ turn.T, self.noise_scale, self.offset)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log p(x) in nats, shape (*batch)."""
+        return self.marginal.log_prob(x.double())
+
+    def expected_log_prob(self, mean: Tensor, covariance: Tensor) -> float:
+        """E[log p(x)] in nats over data of these moments: −½[n log 2π + log det M + tr M⁻¹(S + (m − b)(m − b)ᵀ)]."""
+        off = torch.as_tensor(mean, dtype=torch.float64) - self.offset
+        spread = torch.as_tensor(covariance, dtype=torch.float64) + torch.outer(off, off)
+        own = self.marginal.covariance_matrix
+        fit = torch.linalg.solve(own, spread).trace()
+        return -0.5 * (self.n * math.log(2 * math.pi) + torch.logdet(own) + fit).item()
+
+    @torch.no_grad()
+    def elbo(self, guide: AmortizedGuide, x: Tensor) -> Tensor:
+        """The ELBO of any Gaussian guide for this model, log p(x) − KL(q(z|x) ‖ p(z|x)), exactly; shape (num,).
+
+        Raises:
+            NotImplementedError: the guide's KL has no closed form.
+        """
+        q = copy.deepcopy(guide).double().eval().posterior(x.double())
+        return self.log_prob(x) - kl_divergence(q, self.posterior(x))
+
+    def sample(self, num: int) -> Tensor:
+        """Draw x, shape (num, n)."""
+        return self.marginal.sample(torch.Size([num]))
+
+    def posterior(self, x: Tensor) -> MultivariateNormal:
+        """p(z|x) for x (*batch, n)."""
+        return MultivariateNormal((x.double() - self.offset) @ self.gain.T, self.covariance)
+
+    def gap(self, family: str | Callable[[int, int], Posterior]) -> float:
+        """Nats between log p(x) and the family's best ELBO, min KL(q ‖ p(z|x)), the same for every x.
+
+        ½(Σ log P_ii − log det P) for the diagonal family, ½(−log det P − d log(d/tr P)) for the isotropic one,
+        0 for full covariance; other Gaussian families by numerical minimisation.
+        """
+        covariance = self.best_covariance(family)
+        trace = (self.precision * covariance).sum().item() - self.latent_dim
+        return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
+
+    def best_elbo(self, family: str | Callable[[int, int], Posterior], x: Tensor) -> Tensor:
+        """The largest ELBO that the family reaches at this decoder, in nats, shape (*batch)."""
+        return self.log_prob(x) - self.gap(family)
+
+    def best_covariance(self, family: str | Callable[[int, int], Posterior]) -> Tensor:
+        """Covariance of the family's member nearest to the posterior in KL(q ‖ p(z|x)), shape (d, d)."""
+        if family == "full-covariance":
+            return self.covariance
+        if family == "diagonal":
+            return self.precision.diagonal().reciprocal().diag()
+        if family == "isotropic":
+            return torch.eye(self.latent_dim, dtype=torch.float64) * self.latent_dim / self.precision.trace()
+        return covariance_of(
+            closest_head(self.precision, family, self.n)(torch.zeros(self.n, dtype=torch.float64))
+        ).detach()
+
+    def to_model(self) -> GenerativeModel:
+        """The generative model as a Pyro program, in float64."""
+        likelihood = GaussianLikelihood(self.latent_dim, self.n, scale=self.noise_scale)
+        model = GenerativeModel(nn.Identity(), likelihood, self.latent_dim).double()
+        with torch.no_grad():
+            likelihood.loc_head.weight.copy_(self.loadings)
+            likelihood.loc_head.bias.copy_(self.offset)
+        return model
+
+    def to_guide(self, family: str | Callable[[int, int], Posterior] = "full-covariance") -> AmortizedGuide:
+        """The family's best guide at this decoder as a Pyro program, in float64: by default the exact posterior."""
+        if family == "full-covariance":
+            return self.gaussian_guide(self.gain, self.covariance)
+        if family in ("diagonal", "isotropic"):
+            head = make_head(family, self.n, self.latent_dim)
+            linear = head.get_submodule("covariance_head")
+            raw = _raw(self.best_covariance(family).diagonal().sqrt())
+            set_head(linear, torch.zeros(1, dtype=torch.float64), raw[: len(linear.get_parameter("bias"))])
+        else:
+            head = closest_head(self.precision, family, self.n)
+        set_head(head.get_submodule("loc_head"), self.gain, -self.gain @ self.offset)
+        return AmortizedGuide(nn.Identity(), head)
+
+    def gaussian_guide(self, gain: Tensor, covariance: Tensor) -> AmortizedGuide:
+        """Any q(z|x) = N(gain (x − b), covariance) as a full-covariance guide, in float64.
+
+        Args:
+            gain: shape (d, n).
+            covariance: shape (d, d).
+
+        Raises:
+            ValueError: other shapes, or a covariance that is none.
+        """
+        gain, covariance = (torch.as_tensor(value, dtype=torch.float64) for value in (gain, covariance))
+        d = self.latent_dim
+        for name, value, shape in (("gain", gain, (d, self.n)), ("covariance", covariance, (d, d))):
+            if value.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, not {tuple(value.shape)}")
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed or not torch.allclose(covariance, covariance.T):
+            raise ValueError("covariance must be symmetric and positive definite")
+        head = FullCovariancePosterior(self.n, self.latent_dim).double()
+        below = factor[torch.tril_indices(self.latent_dim, self.latent_dim, -1).unbind()]
+        bias = torch.cat([_raw(factor.diagonal()), below])
+        set_head(head.covariance_head, torch.zeros(1, dtype=torch.float64), bias)
+        set_head(head.loc_head, gain, -gain @ self.offset)
+        return AmortizedGuide(nn.Identity(), head)
+
+
+def _raw(scale: Tensor) -> Tensor:
+    """What :func:`pyrovae.nn.positive` turns into ``scale``."""
+    floor = positive(torch.tensor(-math.inf, dtype=scale.dtype))
+    if not (scale > floor).all():
+        raise ValueError(f"a scale of {scale.min().item():.2g} is below {floor.item():.0e}, the least of a guide's")
+    return torch.log(torch.expm1(scale - floor))
+
+
+def most_latent_dims(covariance: Tensor) -> int:
+    """The largest d with which :meth:`LinearGaussianVAE.from_moments` leaves data of this covariance some noise."""
+    values = torch.linalg.eigvalsh(covariance).clamp_min(0)
+    n = len(values)
+    noise = values.cumsum(0)[:-1] / torch.arange(1, n)  # the mean of the smallest n − d, for n − d = 1, 2, …
+    return n - 1 - int((noise <= _LEAST_NOISE * values[-1]).sum())

@@ -1,0 +1,110 @@
+"""Pairs of programs that start as a linear-Gaussian model, and learn what it lacks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
+from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
+from pyrovae.nn import LocHead, Skip
+from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+
+def linear_models(
+    x: Tensor,
+    likelihoods: Mapping[str, Callable[[int, int], Likelihood]],
+    latent_dims: Sequence[int],
+    validation: Tensor | None = None,
+    *,
+    progress: bool = True,
+) -> dict[tuple[str, int], FactorModel]:
+    """The linear model of each likelihood's noise, by the likelihood's name and the latent dimension.
+
+    Args:
+        x: data, shape (num, n).
+        likelihoods: Gaussian ones by name, callables of (in_features, n).
+        latent_dims: dimensions d.
+        validation: what chooses how far a full covariance is shrunk, see :meth:`~pyrovae.FactorModel.fit`.
+        progress: show a bar on a terminal.
+
+    Raises:
+        TypeError: a likelihood that is not Gaussian.
+    """
+    made = {name: make(1, x.shape[-1]) for name, make in likelihoods.items()}
+    for likelihood in made.values():
+        if not isinstance(likelihood, GaussianNoiseLikelihood):
+            raise TypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
+    fitted: dict[tuple[Any, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
+    found = {}
+    jobs = [(name, likelihood, d) for name, likelihood in made.items() for d in latent_dims]
+    for name, likelihood, d in tqdm(jobs, "linear models", leave=False, disable=None if progress else True):
+        assert isinstance(likelihood, GaussianNoiseLikelihood)
+        form, more = simpler_form(likelihood, x, d)
+        kind, settings = _form(form)
+        key = (kind, *settings.items(), d + more)
+        fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)
+        found[name, d] = fitted[key].with_noise_of(likelihood, d, x, validation)
+    return found
+
+
+@torch.no_grad()
+def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: FactorModel) -> None:
+    """Give a pair the parameters at which it is a factor model, and its guide the family's best for that.
+
+    A network trained from random weights takes thousands of steps to reach what the linear model has at once where a
+    few directions hold nearly all of the variance, as in spectra. From there the networks, whose part in the heads
+    starts at 0, learn what is not linear, and the means are counted in units of the noise, and of the posterior's
+    standard deviations.
+
+    Args:
+        model: its decoder is ``Skip(network, latent_dim)``, its likelihood a Gaussian one.
+        guide: its encoder is ``Skip(network, latent_dim)``; its head has the mean in ``loc_head``.
+        linear: ``FactorModel.fit(x, model.likelihood, latent_dim)``, or another with a likelihood like the model's.
+
+    Raises:
+        TypeError: programs of other parts.
+        ValueError: shapes that do not fit.
+    """
+    d, decoder, encoder = linear.latent_dim, model.decoder, guide.encoder
+    likelihood, head = model.likelihood, guide.posterior_head
+    if not isinstance(decoder, Skip) or not isinstance(encoder, Skip):
+        raise TypeError("the decoder and the encoder must be Skip, with the linear model's latent_dim as width")
+    if not isinstance(likelihood, GaussianNoiseLikelihood):
+        raise TypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
+    loc, mean = getattr(head, "loc_head", None), likelihood.loc_head
+    if not isinstance(loc, LocHead):
+        raise TypeError(f"a {type(head).__name__} has no loc_head, and cannot start as a linear model's posterior")
+    if (model.latent_dim, decoder.width, encoder.width, likelihood.n) != (d, d, d, linear.n):
+        raise ValueError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
+    if _form(likelihood) != _form(linear.likelihood):
+        raise ValueError("the linear model was fitted with noise of another form than the model's likelihood has")
+    encoder.linear.weight.copy_(linear.gain)
+    encoder.linear.bias.copy_(-linear.gain @ linear.offset)
+    best = linear.whitened.to_guide(_family_of(head)).posterior_head
+    for name, parameter in head.named_parameters():
+        if not name.startswith("loc_head"):
+            parameter.copy_(torch.zeros_like(parameter) if name.endswith("weight") else best.get_parameter(name))
+    loc.set_units(linear.whitened.covariance.diagonal().sqrt())
+    loc.set_affine(torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
+    likelihood.start_at(linear.likelihood.initial_scale)
+    for name in likelihood.noise_names:
+        likelihood.get_parameter(name).copy_(linear.likelihood.get_parameter(name))
+    mean.set_units(linear.conditional_scale)
+    mean.set_affine(linear.loadings, linear.offset)
+
+
+def _form(likelihood: GaussianNoiseLikelihood) -> tuple[type, dict[str, Any]]:
+    """What must agree for one likelihood's noise to be another's."""
+    return type(likelihood), {k: v for k, v in likelihood.config().items() if k not in ("in_features", "initial_scale")}
+
+
+def _family_of(head: Posterior) -> str | Callable[[int, int], Posterior]:
+    """The head's family: by name where its best member has a closed form."""
+    for name in ("isotropic", "diagonal", "full-covariance"):
+        if type(head) is POSTERIORS[name]:
+            return name
+    return lambda n, d: type(head)(**{**head.config(), "in_features": n, "latent_dim": d})

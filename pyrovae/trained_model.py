@@ -1,0 +1,216 @@
+"""What a trained model says of each datum, in the units of the original data: one row a datum."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae.datasets import Preprocessing
+from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
+from pyrovae.files import write_atomically
+from pyrovae.io import load, load_preprocessing
+from pyrovae.programs import check_data
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model, its guide, and what was done to the data before they saw them.
+
+    Args:
+        model: the generative model.
+        guide: its guide.
+        preprocessing: the fitted step, or None.
+    """
+
+    model: GenerativeModel
+    guide: AmortizedGuide
+    preprocessing: Preprocessing | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :func:`pyrovae.save` wrote: a ``.safetensors`` file, or a folder with ``model.safetensors``.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: it is damaged.
+        """
+        path = Path(path)
+        file = path if path.suffix == ".safetensors" else path / "model.safetensors"
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no model {file}; give the folder that pyrovae fit wrote")
+        model, guide = load(file)
+        return cls(model.eval(), guide.eval(), load_preprocessing(file))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """The data (num, n) as the model sees them.
+
+        Raises:
+            ValueError: they have another number of channels, or values that the model cannot take.
+        """
+        if self.preprocessing is not None:
+            x = self.preprocessing.transform(x)
+        parameter = next(self.model.parameters())
+        y = x.to(dtype=parameter.dtype, device=parameter.device)
+        try:
+            check_data(y, self.model, self.guide)
+        except RuntimeError:  # the encoder, on data of another width
+            raise ValueError(f"the model cannot take data of {x.shape[1]} channels; give data like its own") from None
+        return y
+
+    def restore(self, y: Tensor) -> Tensor:
+        """Data (num, n) as the model sees them, in the original units; as they are where the step is no bijection."""
+        step = self.preprocessing
+        return step.inverse(y) if step is not None and step.comparable else y
+
+    @torch.no_grad()
+    def latents(self, x: Tensor, *, seed: int = 0, progress: bool = False) -> pd.DataFrame:
+        """Mean and covariance of q(z|x), from draws where a family does not know them.
+
+        Args:
+            x: data (num, n), in the original units.
+            seed: of the draws.
+            progress: whether to show a progress bar (on a terminal).
+
+        Returns:
+            ``row`` (counted from 0), ``mean_i``, and ``covariance_i_j`` for i ≤ j, dimensions counted from 1.
+        """
+        rows = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for y in _chunks(self.prepare(x), "encoding", progress):
+                q = self.guide.posterior(y)
+                rows.append(torch.cat([mean_of(q), _upper(covariance_of(q))], dim=1))
+        d = self.model.latent_dim
+        names = [f"mean_{i}" for i in range(1, d + 1)]
+        names += [f"covariance_{i}_{j}" for i in range(1, d + 1) for j in range(i, d + 1)]
+        return _table(torch.cat(rows), names)
+
+    @torch.no_grad()
+    def reconstructions(
+        self, x: Tensor, *, num_samples: int = 100, seed: int = 0, progress: bool = False
+    ) -> pd.DataFrame:
+        """E[x̂|x] = E_{q(z|x)} E[x|z] over draws of z, in the original units.
+
+        Args:
+            x: data (num, n), in the original units.
+            num_samples: draws of z per datum.
+            seed: of the draws.
+            progress: whether to show a progress bar (on a terminal).
+
+        Returns:
+            ``row`` (counted from 0) and ``x_j``, channels counted from 1.
+        """
+        found = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for y in _chunks(self.prepare(x), "reconstructing", progress):
+                q = self.guide.posterior(y)
+                total = sum((self.model.conditional(q.sample()).mean for _ in range(num_samples)), torch.zeros_like(y))
+                found.append(self.restore(total / num_samples))
+        return _table(torch.cat(found), [f"x_{j}" for j in range(1, x.shape[1] + 1)])
+
+    @torch.no_grad()
+    def samples(self, num: int, *, seed: int = 0) -> pd.DataFrame:
+        """Draws x ~ p(x), in the original units: ``row`` and ``x_j``, counted from 0 and from 1.
+
+        Raises:
+            ValueError: ``num`` is no positive integer.
+        """
+        if not isinstance(num, int) or num < 1:
+            raise ValueError(f"the number of draws must be a positive integer, not {num!r}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            x = self.restore(self.model.sample(num))
+        return _table(x, [f"x_{j}" for j in range(1, x.shape[1] + 1)])
+
+    def scores(self, x: Tensor, *, num_samples: int = 300, seed: int = 0, progress: bool = False) -> pd.DataFrame:
+        """Log p(x) and the ELBO of each datum, in nats, of the original data.
+
+        A datum of small log p(x) is one that the model has not seen the like of.
+
+        Args:
+            x: data (num, n), in the original units.
+            num_samples: draws of z per datum for log p(x).
+            seed: of the draws.
+            progress: whether to show a progress bar (on a terminal).
+
+        Returns:
+            ``row`` (counted from 0); ``log_prob``, by importance sampling, a lower bound in expectation, with its Monte
+            Carlo standard error ``log_prob_stderr``; ``pareto_k`` and ``reliable``, whether that standard error can be
+            trusted; ``elbo``, ``reconstruction`` and ``kl``. Where the preprocessing loses dimensions, densities are of
+            the preprocessed data, and not comparable with those of another preprocessing.
+        """
+        step, y = self.preprocessing, self.prepare(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreliableEstimateWarning)  # a column of the table
+            marginal = log_marginal(self.model, self.guide, y, num_samples=num_samples, seed=seed, progress=progress)
+        terms = elbo_terms(self.model, self.guide, y, seed=seed)
+        jacobian = step.log_abs_det_jacobian(x) if step is not None and step.comparable else torch.zeros(len(x))
+        columns = {
+            "log_prob": marginal.per_datum + jacobian,
+            "log_prob_stderr": marginal.stderr_per_datum,
+            "pareto_k": marginal.pareto_k,
+            "reliable": ~marginal.unreliable,
+            "elbo": terms.elbo + jacobian,
+            "reconstruction": terms.reconstruction + jacobian,
+            "kl": terms.kl,
+        }
+        table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+        table.insert(0, "row", range(len(table)))
+        return table
+
+
+def write_rows(path: Path, table: pd.DataFrame) -> None:
+    """Write a table to ``.csv`` or ``.parquet``, whole or not at all.
+
+    Raises:
+        ValueError: another suffix.
+        ImportError: parquet without pyarrow.
+    """
+    if path.suffix == ".csv":
+        write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+    elif path.suffix == ".parquet":
+        write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+    else:
+        raise ValueError(f"the file {path} must end in .csv or .parquet")
+
+
+def _chunks(y: Tensor, what: str, progress: bool) -> Iterator[Tensor]:
+    pieces = y.split(_ROWS)
+    yield from tqdm(pieces, desc=what, disable=None if progress and len(pieces) > 1 else True, leave=False)
+
+
+def _upper(covariance: Tensor) -> Tensor:
+    """Entries i ≤ j of matrices (num, d, d), row by row: (num, d(d + 1)/2)."""
+    i, j = torch.triu_indices(*covariance.shape[-2:])
+    return covariance[:, i, j]
+
+
+def _table(values: Tensor, names: list[str]) -> pd.DataFrame:
+    table = pd.DataFrame(values.cpu().numpy(), columns=names)
+    table.insert(0, "row", range(len(table)))
+    return table
+
+
+def summary_of(scores: pd.DataFrame) -> dict[str, float]:
+    """Means over the data of :meth:`TrainedModel.scores`, with the standard error of mean log p(x)."""
+    num = len(scores)
+    return {
+        "num": num,
+        "log_prob": float(scores["log_prob"].mean()),
+        "log_prob_stderr": float(scores["log_prob"].std() / math.sqrt(num)) if num > 1 else math.nan,
+        "elbo": float(scores["elbo"].mean()),
+        "kl": float(scores["kl"].mean()),
+        "reliable_share": float(scores["reliable"].mean()),
+    }

@@ -1,0 +1,48 @@
+"""Losses that are not finite, and the loss of held-out data."""
+
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+
+from pyrovae.programs import Program, mode
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss, or a parameter after an epoch, became NaN or infinite."""
+
+
+class NonFiniteStepError(FloatingPointError):
+    """The loss of a step, counted from 1, is not finite; says which site is to blame."""
+
+    def __init__(self, value: float, site: str, step: int) -> None:
+        super().__init__(f"the loss is {value} at step {step}: not finite is {site}")
+        self.value, self.site, self.step = value, site, step
+
+
+@torch.no_grad()
+def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]) -> str:
+    """Say what holds the first value that is not finite: a parameter, or a sample site's value or log-density."""
+    if not all(parameter.isfinite().all() for parameter in parameters):
+        return "a parameter already, after a gradient of the step before that was not"
+    guide_trace = poutine.trace(guide).get_trace(x)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    for where, trace in (("guide", guide_trace), ("model", model_trace)):
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
+                continue
+            if not site["is_observed"] and not torch.isfinite(site["value"]).all():
+                return f"the {where}'s sample at site {name!r} ({type(site['fn']).__name__})"
+            if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
+                return f"the {where}'s log-density at site {name!r} ({type(site['fn']).__name__})"
+    return "no single site's value or log-density (a divergence between sites, then)"
+
+
+@torch.no_grad()
+def evaluate_loss(
+    model: Program, guide: Program, x: Tensor, elbo: ELBO, seed: int = 0, chunk_size: int = 4096
+) -> float:
+    """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed."""
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
+        torch.manual_seed(seed)
+        return sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size)) / len(x)

@@ -1,0 +1,48 @@
+"""What a run asks of its process: signals held back, and a number of threads."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def deferred_signals(active: bool) -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list, and act on the first at the end; a second one interrupts at once.
+
+    Signals that are ignored stay so. Off the main thread, or not ``active``, nothing is collected.
+    """
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    before = {}
+    if active and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
+
+
+@contextmanager
+def num_threads(number: int) -> Iterator[None]:
+    """Compute with so many threads, on which the last bits of sums depend."""
+    before = torch.get_num_threads()
+    if number != before:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        if number != before:
+            torch.set_num_threads(before)

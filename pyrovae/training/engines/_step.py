@@ -1,0 +1,158 @@
+"""One optimiser step of R replicas as a graph, and the loop over steps around it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyrovae.randomness import random_state, set_random_state
+from pyrovae.training.engines._ahead_of_time import NativeLoop
+from pyrovae.training.engines._tracing import GradientGraph, tidy
+from pyrovae.training.settings import Settings
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""Adam's constants, PyTorch's defaults."""
+
+_CHUNK_BYTES = 32 * 2**20
+_CHUNK_STEPS = 256
+
+State = tuple[Tensor, ...]
+"""Flat parameters and Adam's two moments, each (R, P), then the programs' buffers."""
+
+
+class StepProgram:
+    """A step for batches of one shape.
+
+    Args:
+        gradient: loss and gradient of one replica.
+        settings: of the training.
+        replicas: their number R.
+        x: a batch (size, …) like those to come.
+    """
+
+    def __init__(self, gradient: GradientGraph, settings: Settings, replicas: int, x: Tensor) -> None:
+        self.gradient, self.settings, self.replicas = gradient, settings, replicas
+        self._gradient = gradient if replicas == 1 else gradient.vectorizable(gradient.buffers, x)
+        self.sizes = [p.numel() for p in gradient.parameters]
+        step_bytes = replicas * x.numel() * x.element_size()
+        step_bytes += replicas * sum(d.shape.numel() * d.dtype.itemsize for d in gradient.draws)
+        self.capacity = min(_CHUNK_STEPS, 2 ** max(0, int(math.log2(_CHUNK_BYTES / step_bytes))))
+        self._in_one_call = self._can_draw_in_one_call(x)
+        flat = torch.cat([p.detach().reshape(-1) for p in gradient.parameters]).expand(replicas, -1).clone()
+        noise, _ = self.draw(1, 1, [random_state()] * replicas)
+        example = (
+            (flat, torch.zeros_like(flat), torch.zeros_like(flat), *[b.clone() for b in gradient.buffers]),
+            x.expand(replicas, *x.shape).clone(),
+            [each[:, 0] for each in noise],
+            flat.new_ones(4),
+            gradient.fixed,
+        )
+        self.graph: GraphModule = make_fx(lambda *arguments: self._all_replicas(*arguments))(*example)
+        tidy(self.graph)
+        batches = x.new_zeros(self.capacity, replicas, *x.shape)
+        filled, _ = self.draw(0, self.capacity, [random_state()] * replicas)
+        self.native = NativeLoop(
+            self.graph, example[0], batches, filled, flat.new_zeros(self.capacity, 4), gradient.fixed
+        )
+
+    def _all_replicas(
+        self, state: State, x: Tensor, noise: list[Tensor], row: Tensor, fixed: list[Tensor]
+    ) -> tuple[State, Tensor]:
+        if self.replicas > 1:
+            return torch.vmap(self._step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
+        (flat, first, second, *buffers), loss = self._step(
+            (*(s[0] for s in state[:3]), *state[3:]), x[0], [each[0] for each in noise], row, fixed
+        )
+        return (flat[None], first[None], second[None], *buffers), loss[None]
+
+    def _step(
+        self, state: State, x: Tensor, noise: list[Tensor], row: Tensor, fixed: list[Tensor]
+    ) -> tuple[State, Tensor]:
+        """Adam (with decoupled weight decay) on the flat parameters of one replica; the loss in nats."""
+        flat, first, second, *buffers = state
+        rate, root, beta, decay = row.unbind()
+        parameters = [
+            part.view(p.shape) for part, p in zip(flat.split(self.sizes), self.gradient.parameters, strict=True)
+        ]
+        buffers = [b.clone() for b in buffers]
+        loss, derivatives, buffers = self._gradient(parameters, buffers, fixed, x, beta, self._by_draw(noise))
+        slope = torch.cat([d.reshape(-1) for d in derivatives])
+        if self.settings.clip_norm is not None:
+            slope = slope * (self.settings.clip_norm / (slope.norm() + 1e-6)).clamp(max=1.0)
+        first = _normal(torch.lerp(first, slope, 1 - BETA1))
+        second = _normal(BETA2 * second + (1 - BETA2) * slope * slope)
+        if self.settings.weight_decay > 0:
+            flat = flat * (1 - decay)
+        flat = flat - rate * first / (second.sqrt() * root + EPSILON)
+        return (flat, first, second, *buffers), loss
+
+    def loop(self, count: int, state: State, x: Tensor, noise: list[Tensor], rows: Tensor) -> tuple[State, Tensor]:
+        """Run ``count`` steps; x (steps, R, size, …), noise (R, steps, …), rows (steps, 4) -> losses (steps, R)."""
+        losses = rows.new_zeros(len(rows), self.replicas)
+        for i in range(count):
+            state, losses[i] = self.graph(state, x[i], [each[:, i] for each in noise], rows[i], self.gradient.fixed)
+        return state, losses
+
+    def draw(
+        self, count: int, capacity: int, states: Sequence[list[Tensor]]
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Noise of ``count`` steps, each replica's from its generator's state: tensors (R, capacity, …), new states.
+
+        There is one tensor a draw, or one for all where one call can fill it.
+        """
+        draws, after = self.gradient.draws, []
+        like = self.gradient.parameters[0]
+        if self._in_one_call:
+            shapes = [torch.Size([sum(draw.shape.numel() for draw in draws)])]
+        else:
+            shapes = [draw.shape for draw in draws]
+        noise = [
+            torch.empty(self.replicas, capacity, *shape, dtype=draw.dtype, device=like.device)
+            for shape, draw in zip(shapes, draws, strict=False)
+        ]
+        for r, state in enumerate(states):
+            set_random_state(state)
+            if self._in_one_call:
+                noise[0][r, :count].normal_()
+            else:
+                for i in range(count):
+                    for draw, out in zip(draws, noise, strict=True):
+                        draw.fill(out[r, i])
+            after.append(random_state())
+        return noise, after
+
+    def _by_draw(self, noise: list[Tensor]) -> list[Tensor]:
+        """One step's noise of one replica, a tensor for each draw."""
+        if not self._in_one_call:
+            return noise
+        draws = self.gradient.draws
+        parts = noise[0].split([draw.shape.numel() for draw in draws])
+        return [part.view(draw.shape) for part, draw in zip(parts, draws, strict=True)]
+
+    def _can_draw_in_one_call(self, x: Tensor) -> bool:
+        """Whether one call for many steps draws what a call a step does, bit for bit."""
+        draws = self.gradient.draws
+        if x.is_cuda or not draws or any(d.dtype != draws[0].dtype or not d.standard_normal for d in draws):
+            return False
+        if any(draw.shape.numel() % 16 for draw in draws):  # PyTorch makes them by sixteen; what is left, otherwise
+            return False
+        with torch.random.fork_rng(devices=[]):
+            start = random_state()
+            one_by_one = torch.cat([each.reshape(-1) for _ in range(3) for each in self.gradient.draw()])
+            end = random_state()
+            set_random_state(start)
+            return torch.equal(torch.empty_like(one_by_one).normal_(), one_by_one) and torch.equal(
+                end[0], random_state()[0]
+            )
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    """The tensor with subnormal numbers as 0.
+
+    The mean gradient of a unit that no longer fires decays by a tenth a step, and never to 0: 0.9 of the smallest
+    number is rounded to that number. Arithmetic with such numbers made steps take twice as long.
+    """
+    return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0.0, tensor)

@@ -1,0 +1,268 @@
+"""The loss of any Pyro programs and its gradient as one graph of tensor operations, random draws as its inputs.
+
+The programs run once under a tracer: Pyro's handlers leave nothing behind in the graph. The tracer knows the very
+tensors that the programs hold, so it makes no difference whether they are modules, functions with ``pyro.param``,
+or closures.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyrovae.programs import Program, unregistered
+from pyrovae.randomness import random_state, set_random_state, state_elsewhere
+from pyrovae.training.engines._draws import CannotTraceError, Draw, Recorder, Replayer
+
+_DATA_DEPENDENT = "a value that depends on parameters, data or draws decides what they do (data-dependent control flow)"
+
+
+@dataclass(frozen=True)
+class GradientGraph:
+    """Loss, gradient and updated buffers of a step as a function of tensors alone.
+
+    Attributes:
+        graph: the function, as traced.
+        parameters: leaf tensors that the loss depends on.
+        buffers: the programs' tensors that a step changes, such as running means.
+        fixed: the programs' other tensors, and those that they make from numbers.
+        draws: what each tensor of ``noise`` is filled with, in order.
+    """
+
+    graph: GraphModule
+    parameters: list[Tensor]
+    buffers: list[Tensor]
+    fixed: list[Tensor]
+    draws: list[Draw]
+
+    def __call__(
+        self,
+        parameters: list[Tensor],
+        buffers: list[Tensor],
+        fixed: list[Tensor],
+        x: Tensor,
+        beta: Tensor,
+        noise: list[Tensor],
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The loss in nats, its derivatives, and the buffers after the step; ``buffers`` change in place."""
+        names = _constants(self.graph)
+        own = len(fixed) - len(names)
+        before = [getattr(self.graph, name) for name in names]
+        try:
+            for name, tensor in zip(names, fixed[own:], strict=True):
+                setattr(self.graph, name, tensor)
+            return self.graph(parameters, buffers, fixed[:own], x, beta, noise)
+        finally:
+            for name, tensor in zip(names, before, strict=True):
+                setattr(self.graph, name, tensor)
+
+    def vectorizable(self, buffers: list[Tensor], x: Tensor) -> GraphModule:
+        """The same function without operations in place, of which ``torch.vmap`` takes few, and in terms it knows."""
+        parameters = [p.detach() for p in self.parameters]
+        beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
+        arguments = (parameters, buffers, self.fixed, x, beta, self.draw())
+        in_values = torch.func.functionalize(lambda *arguments: self(*arguments))
+        graph = make_fx(in_values, decomposition_table={torch.ops.aten.copy.default: _copy})(*arguments)
+        for node in graph.graph.nodes:
+            if node.target is torch.ops.aten.slice_scatter.default:
+                full: tuple[Any, ...] = (*node.args, *(0, None, None, 1)[len(node.args) - 2 :])
+                base, source, dim, *rest = full
+                node.args = (base, source, dim, *slice(*rest).indices(base.meta["tensor_meta"].shape[dim]))
+        tidy(graph)
+        return graph
+
+    def draw(self) -> list[Tensor]:
+        """One step's noise from the global generator."""
+        device = self.parameters[0].device
+        noise = [torch.empty(draw.shape, dtype=draw.dtype, device=device) for draw in self.draws]
+        for draw, out in zip(self.draws, noise, strict=True):
+            draw.fill(out)
+        return noise
+
+
+def trace_gradient(
+    model: Program,
+    guide: Program,
+    elbo: ELBO,
+    parameters: list[Tensor],
+    x: Tensor,
+    data: Tensor,
+    *,
+    beta_is_input: bool,
+) -> GradientGraph:
+    """Trace the programs on a batch x; the graph holds for every batch of its shape.
+
+    The graph is tried against the programs on others of the data, with other parameters and noise, before it is
+    handed out. What it cannot see is state of the programs' own that changes later, such as a count of calls.
+
+    Raises:
+        CannotTraceError: a value decides what the programs do, a draw is not reparameterised, or the graph gives
+            other numbers than the programs.
+    """
+    elbo = copy.copy(elbo)
+    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
+    tensors = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
+    parameters = list(parameters)
+    if len({p.dtype for p in parameters}) > 1 or len({p.device for p in parameters}) > 1:
+        raise CannotTraceError("the parameters are of several dtypes or devices")
+
+    def gradient(x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        with unregistered() if len(modules) == 2 else nullcontext():
+            loss = elbo.differentiable_loss(model, guide, x)
+            return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
+    recorder = Recorder()
+    held = [t for t in tensors.values() if not any(t is p for p in parameters)]
+    elsewhere = state_elsewhere()
+    with left_as_they_are(held) as changed, torch.random.fork_rng(devices=_devices(x)), recorder:
+        _, derivatives = gradient(x)
+    if state_elsewhere() != elsewhere:
+        raise CannotTraceError("they draw random numbers outside PyTorch")
+    buffers = [t for t in held if id(t) in changed]
+    fixed = [t for t in held if id(t) not in changed]
+    parameters = [p for p, derivative in zip(parameters, derivatives, strict=True) if derivative is not None]
+
+    def traced(
+        parameters: Any, buffers: list[Tensor], fixed: Any, x: Tensor, beta: Tensor, noise: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+        if beta_is_input:
+            elbo.beta = beta
+        with Replayer(recorder.draws, recorder.calls, noise) as replayer:
+            loss, derivatives = gradient(x)
+        for failed in replayer.failures:
+            loss = torch.where(failed, torch.nan, loss)  # the run stops there, and the programs say why
+        return loss, derivatives, [buffer.clone() for buffer in buffers]
+
+    beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
+    noise = [torch.zeros(draw.shape, dtype=draw.dtype, device=x.device) for draw in recorder.draws]
+    for out, draw in zip(noise, recorder.draws, strict=True):
+        with torch.random.fork_rng(devices=_devices(x)):
+            draw.fill(out)
+    example = (parameters, buffers, fixed, x, beta, noise)
+    try:
+        with left_as_they_are(held), torch.random.fork_rng(devices=_devices(x)):
+            graph = make_fx(traced)(*example)
+    except CannotTraceError:
+        raise
+    except Exception as error:
+        raise CannotTraceError(_reason(error)) from error
+    if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
+        raise CannotTraceError(_DATA_DEPENDENT)
+    _draw_as_values(graph)
+    tidy(graph)
+    constants = [getattr(graph, name) for name in _constants(graph)]
+    result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
+    elbo.beta = 0.7 if beta_is_input else getattr(elbo, "beta", 1.0)
+    rows = torch.randint(len(data), (len(x),), generator=torch.Generator().manual_seed(1))
+    try:
+        _try(result, gradient, data[rows.to(data.device)], elbo.beta)
+    except CannotTraceError:
+        raise
+    except Exception as error:
+        raise CannotTraceError(_reason(error)) from error
+    return result
+
+
+def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, beta: float) -> None:
+    """Compare the graph with the programs at other parameters, data and noise than those it was traced at."""
+    parameters = result.parameters
+    before = [p.detach().clone() for p in parameters]
+    try:
+        with torch.no_grad():
+            for p in parameters:
+                p.mul_(1.01)
+        with torch.random.fork_rng(devices=_devices(x)):
+            start = random_state()
+            with left_as_they_are(result.buffers):
+                loss, derivatives = gradient(x)
+                buffers = [b.clone() for b in result.buffers]
+            end = random_state()
+            set_random_state(start)
+            noise = result.draw()
+            same_end = all(torch.equal(a, b) for a, b in zip(end, random_state(), strict=True))
+        arguments = ([p.detach() for p in parameters], [b.clone() for b in result.buffers], result.fixed, x)
+        constants = [t.clone() for t in result.fixed]
+        traced = result(*arguments, torch.tensor(beta, dtype=parameters[0].dtype, device=x.device), noise)
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, before, strict=True):
+                p.copy_(value)
+    if not all(torch.equal(a, b) for a, b in zip(constants, result.fixed, strict=True)):
+        for tensor, value in zip(result.fixed, constants, strict=True):
+            tensor.copy_(value)
+        raise CannotTraceError("they change a tensor that is not a module program's own")
+    relative = 1e-9 if parameters[0].dtype == torch.float64 else 1e-4
+    used = [d for d in derivatives if d is not None]
+    pairs = [(loss, traced[0]), *zip(used, traced[1], strict=True), *zip(buffers, traced[2], strict=True)]
+    if not same_end or not all(_close(a, b, relative) for a, b in pairs):
+        raise CannotTraceError(
+            "their graph gives other numbers than they do on other data: part of them is computed outside PyTorch, or "
+            "changes from call to call"
+        )
+
+
+def _copy(to: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(to.dtype).expand(to.shape).clone()
+
+
+def _draw_as_values(graph: GraphModule) -> None:
+    """Where a draw fills an empty tensor, take a copy of the draw instead: an operation that replicas can share."""
+    for node in graph.graph.nodes:
+        if node.target is not torch.ops.aten.copy_.default or not isinstance(node.args[0], Node):
+            continue
+        filled, draw = node.args[:2]
+        if str(filled.target).removeprefix("aten.").startswith(("empty", "new_empty")) and len(node.args) == 2:
+            with graph.graph.inserting_before(node):
+                copied = graph.graph.call_function(torch.ops.aten.clone.default, (draw,))
+            node.replace_all_uses_with(copied)
+            filled.replace_all_uses_with(copied, delete_user_cb=lambda user, fill=node: user is not fill)
+            graph.graph.erase_node(node)
+
+
+def _close(left: Tensor, right: Tensor, relative: float) -> bool:
+    largest = float(left.abs().nan_to_num(0.0, 0.0).max())
+    return torch.allclose(right, left, rtol=relative, atol=relative * largest, equal_nan=True)
+
+
+def _constants(graph: GraphModule) -> list[str]:
+    """Names of the tensors that a graph holds itself."""
+    return sorted({node.target for node in graph.graph.nodes if node.op == "get_attr"})
+
+
+def tidy(graph: GraphModule) -> None:
+    """Drop operations whose result is not used."""
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _devices(x: Tensor) -> list[torch.device]:
+    return [x.device] if x.is_cuda else []
+
+
+@contextmanager
+def left_as_they_are(tensors: list[Tensor]) -> Iterator[set[int]]:
+    """Restore tensors on the way out; the set then holds the identities of those that had changed."""
+    before = [t.detach().clone() for t in tensors]
+    changed: set[int] = set()
+    try:
+        yield changed
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                if not torch.equal(tensor, value):
+                    changed.add(id(tensor))
+                    tensor.copy_(value)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "_local_scalar_dense" in text or "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
+        return _DATA_DEPENDENT
+    return f"they cannot be traced ({type(error).__name__}: {text[:200]})"

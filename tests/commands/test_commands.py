@@ -1,0 +1,283 @@
+"""The console command, each subcommand as a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.commands.main import main
+from pyrovae.comparison.fit_file import Project, fit_project
+from pyrovae.datasets import Standardize
+from pyrovae.datasets.spectra import simulated
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.trained_model import TrainedModel
+
+
+@pytest.fixture(scope="module")
+def spectra(tmp_path_factory):
+    x = simulated(120, 12).x.numpy()
+    path = tmp_path_factory.mktemp("data") / "spectra.csv"
+    pd.DataFrame(x, columns=[f"{900 + 10 * j}" for j in range(12)]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(spectra, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fits") / "run"
+    project = Project(spectra, posterior="full-covariance", likelihood="ar1", epochs=5, hidden=(16,), seed=1)
+    return out, fit_project(project, out, progress=False)
+
+
+def command(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "pyrovae", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def in_this_process(capsys, *arguments):
+    """Status, output and errors."""
+    try:
+        main([str(argument) for argument in arguments])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+def test_every_subcommand_as_a_process(spectra, tmp_path):
+    out = tmp_path / "run"
+    status, said, _ = command("fit", spectra, "--out", out, "--epochs", 2, "--hidden", 16, "--json")
+    assert status == 0
+    assert said.count("\n") == 1
+    assert np.isfinite(json.loads(said)["test_log_marginal"])
+    names = {".lock", "config.json", "checkpoints", "history.csv", "metrics.json", "model.json", "model.safetensors"}
+    assert {path.name for path in out.iterdir()} == names
+    for name in ("evaluate", "encode", "reconstruct"):
+        status, said, errors = command(name, out, spectra, "--json")
+        assert (status, errors) == (0, "")
+        assert len(pd.read_csv(json.loads(said)["out"])) == 120
+    status, said, errors = command("sample", out, "--num", 7, "--out", tmp_path / "draws.parquet", "--json")
+    assert (status, errors) == (0, "")
+    assert pd.read_parquet(tmp_path / "draws.parquet").shape == (7, 13)
+    status, said, errors = command("resume", out, "--json")  # at its end
+    assert status == 0
+    status, said, errors = command("--help")
+    assert status == 0
+    assert "evaluate" in said
+
+
+def test_compare_and_resume_as_a_process(spectra, tmp_path):
+    out, small = tmp_path / "study", ["--epochs", 2, "--seeds", 2, "--posteriors", "diagonal", "--budget", "1s"]
+    status, said, errors = command("compare", spectra, "--likelihoods", "gaussian", *small, "--out", out, "--json")
+    assert (status, errors) == (0, "")
+    assert said.count("\n") == 1
+    found = json.loads(said)
+    assert found["choice"] == "diagonal posterior, gaussian likelihood"
+    assert found["report"] == str(out / "report.html")
+    assert found["recommendation"] in (out / "report.html").read_text()
+    status, said, errors = command("resume", out)
+    assert (status, errors) == (0, "")
+    assert found["recommendation"] in said
+    assert said.rstrip().endswith(f"report: {out / 'report.html'}")
+    status, said, errors = command("evaluate", found["model"], spectra, "--out", tmp_path / "scores.csv", "--json")
+    assert (status, errors) == (0, "")
+    assert json.loads(said)["num"] == 120
+
+
+def test_bad_input_to_every_subcommand_as_a_process(fitted, tmp_path):
+    folder, nowhere = fitted[0], tmp_path / "nowhere.csv"
+    bad = {
+        "compare": [nowhere],
+        "fit": [nowhere, "--out", tmp_path / "out"],
+        "resume": [tmp_path],
+        "evaluate": [folder, nowhere],
+        "encode": [folder, nowhere],
+        "reconstruct": [folder, nowhere],
+        "sample": [tmp_path],
+    }
+    start = [sys.executable, "-m", "pyrovae"]
+    running = {
+        name: subprocess.Popen(
+            [*start, name, *map(str, arguments)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, arguments in bad.items()
+    }
+    for name, process in running.items():
+        said, errors = process.communicate()
+        assert (process.returncode, said) == (2, ""), (name, said, errors)
+        assert errors.startswith("error: "), (name, errors)
+        assert errors.count("\n") == 1, (name, errors)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "sample"])
+def test_help_says_what_each_option_is(name, capsys):
+    status, said, _ = in_this_process(capsys, name, "--help")
+    assert status == 0
+    lines = [line.strip("│ ") for line in said.splitlines()]
+    options = [i for i, line in enumerate(lines) if line.startswith("--")]
+    assert len(options) >= 2
+    for i in options:  # each has words beside it or below it, not its default alone
+        words = re.sub(r"\(.*\)|--[\w-]+|[A-Z|{}\[\]]{3,}", "", " ".join(lines[i : i + 2]))
+        assert len(re.findall(r"[A-Za-z]{2,}", words)) >= 2, (lines[i], words)
+
+
+def test_one_spectrum_is_scored(fitted, spectra, tmp_path, capsys):
+    folder = fitted[0]
+    whole = TrainedModel.load(folder).latents(pv.datasets.read_spectra(spectra).x)
+    pd.read_csv(spectra).iloc[[5]].to_csv(tmp_path / "one.csv", index=False)
+    for name in ("evaluate", "encode", "reconstruct"):
+        out = tmp_path / f"{name}.csv"
+        status, _, errors = in_this_process(capsys, name, folder, tmp_path / "one.csv", "--out", out, "--json")
+        assert (status, errors) == (0, "")
+        assert len(pd.read_csv(out)) == 1
+    means = ["mean_1", "mean_2"]
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "encode.csv")[means], whole.iloc[[5]][means], rtol=1e-4)
+    status, _, errors = in_this_process(capsys, "fit", tmp_path / "one.csv", "--out", tmp_path / "run")
+    assert status == 2
+    assert "needs at least two" in errors
+
+
+def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path):
+    options = ["--epochs", "200", "--hidden", "16", "--engine", "eager"]
+    assert command("fit", spectra, "--out", tmp_path / "whole", *options)[0] == 0
+    for i, number in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
+        out = tmp_path / str(i)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pyrovae", "fit", spectra, "--out", out, *options, "--checkpoint-seconds", "0.1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        deadline = time.monotonic() + 60
+        while not list(out.glob("checkpoints/checkpoint-*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate()
+        assert process.returncode == (130 if number == signal.SIGINT else -number), errors
+        assert not (out / "model.safetensors").exists()
+        status, _, errors = command("resume", out)
+        assert status == 0, errors
+        for name in ("model.safetensors", "model.json"):
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_scores_are_of_the_original_data(fitted, spectra):
+    folder, metrics = fitted
+    trained = TrainedModel.load(folder)
+    x = pv.datasets.read_spectra(spectra).x
+    scores = trained.scores(x, num_samples=50)
+    y = trained.prepare(x)
+    jacobian = trained.preprocessing.log_abs_det_jacobian(x)
+    marginal = pv.log_marginal(trained.model, trained.guide, y, num_samples=50)
+    np.testing.assert_allclose(scores["log_prob"], marginal.per_datum + jacobian)
+    np.testing.assert_allclose(scores["elbo"], scores["reconstruction"] - scores["kl"])
+    strange = x.clone()
+    strange[7] += 3 * torch.randn(12)
+    assert trained.scores(strange)["log_prob"].idxmin() == 7
+    assert metrics["test_log_marginal"] >= -metrics["test_neg_elbo"] - 0.5
+
+
+def test_a_fit_starts_at_probabilistic_pca_where_it_can(spectra):
+    x = pv.datasets.read_spectra(spectra).x
+    y = Standardize("mean").fit(x).transform(x)
+    linear = LinearGaussianVAE.fit(y, 2)
+    for settings in ({}, {"start": "linear"}):
+        model, guide = Project(spectra, posterior="full-covariance", hidden=(16,), **settings).make_pair(y)
+        found = pv.log_marginal(model, guide, y[:20], num_samples=50)  # at the exact posterior every draw has log p(x)
+        np.testing.assert_allclose(found.per_datum, linear.log_prob(y[:20]), rtol=1e-4, atol=1e-3)
+    for settings in ({"start": "random"}, {"posterior": "flow"}, {"missing": "mask"}, {"latent_dim": 12}):
+        model, _ = Project(spectra, hidden=(16,), **settings).make_pair(y)
+        assert isinstance(model.decoder, pv.nn.MLP), settings
+    with pytest.raises(TypeError, match="needs a Gaussian likelihood"):
+        Project(spectra, likelihood="bernoulli", start="linear").make_pair(y)
+
+
+def test_latents_are_the_posteriors_moments(fitted, spectra):
+    trained = TrainedModel.load(fitted[0])
+    x = pv.datasets.read_spectra(spectra).x
+    table = trained.latents(x)
+    with torch.no_grad():
+        q = trained.guide.posterior(trained.prepare(x))
+    np.testing.assert_allclose(table[["mean_1", "mean_2"]], q.mean, rtol=1e-5)
+    np.testing.assert_allclose(table["covariance_1_2"], q.covariance_matrix[:, 0, 1], rtol=1e-4, atol=1e-7)
+
+
+def test_reconstructions_and_draws_are_in_the_datas_units(fitted, spectra):
+    trained = TrainedModel.load(fitted[0])
+    x = pv.datasets.read_spectra(spectra).x
+    table = trained.reconstructions(x).drop(columns="row").to_numpy()
+    assert np.abs(table - x.numpy()).mean() < 2 * x.std()
+    draws = trained.samples(500).drop(columns="row").to_numpy()
+    np.testing.assert_allclose(draws.mean(0), x.mean(0), atol=6 * x.std() / 20)
+
+
+def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
+    folder = fitted[0]
+    other = tmp_path / "other.csv"
+    pd.DataFrame(np.random.default_rng(0).normal(size=(9, 4)), columns=list("1234")).to_csv(other, index=False)
+    for arguments, message in (
+        (["fit", "nowhere.csv", "--out", tmp_path / "a"], "there is no file nowhere.csv"),
+        (["fit", spectra, "--out", tmp_path / "a", "--posterior", "diagnal"], "unknown posterior 'diagnal'"),
+        (["fit", spectra, "--out", tmp_path / "a", "--epochs", "0"], "epochs must be a positive integer"),
+        (["fit", spectra, "--out", tmp_path / "a", "--likelihood", "bernoulli"], "cannot score"),
+        (["fit", spectra, "--out", tmp_path / "a", "--start", "pca"], "unknown start 'pca'"),
+        (["fit", spectra, "--out", tmp_path / "a", "--start", "linear", "--posterior", "flow"], "cannot start as"),
+        (["fit", spectra, "--out", tmp_path / "a", "--group", "sample"], "there is no column 'sample'"),
+        (["compare", spectra, "--out", tmp_path / "a", "--group", "sample"], "there is no column 'sample'"),
+        (["fit", spectra, "--out", folder], f"{folder} holds a training with posterior full-covariance"),
+        (["fit", spectra], "out"),
+        (["encode", folder, other], "channels"),
+        (["encode", tmp_path, spectra], "there is no model"),
+        (["evaluate", folder, spectra, "--out", tmp_path / "a.xlsx"], "must end in .csv or .parquet"),
+        (["evaluate", folder, spectra, "--samples", "0"], "num_samples must be a positive integer"),
+        (["sample", folder, "--num", "0"], "must be a positive integer"),
+        (["resume", tmp_path], "holds no training to go on with"),
+        (["frobnicate"], "frobnicate"),
+    ):
+        status, said, errors = in_this_process(capsys, *arguments)
+        assert status == 2, (arguments, said, errors)
+        assert said == ""
+        assert errors.count("\n") == 1, errors
+        assert errors.startswith("error: ")
+        assert message in errors
+    assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
+
+
+def test_missing_values_are_data_with_mask(spectra, tmp_path, capsys):
+    table = pd.read_csv(spectra)
+    table.iloc[3, 2] = np.nan
+    table.to_csv(tmp_path / "holes.csv", index=False)
+    data, out = tmp_path / "holes.csv", tmp_path / "run"
+    status, _, errors = in_this_process(capsys, "fit", data, "--out", out)
+    assert status == 2
+    assert "missing" in errors
+    options = ["--missing", "mask", "--json"]
+    assert in_this_process(capsys, "fit", data, "--out", out, "--epochs", 2, "--hidden", 8, *options)[0] == 0
+    for name in ("encode", "evaluate", "reconstruct"):
+        status, said, _ = in_this_process(capsys, name, out, data, *options)
+        assert status == 0
+        assert pd.read_csv(json.loads(said)["out"]).notna().all(axis=None)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="a folder that nobody can write to")
+def test_a_folder_that_cannot_be_written(fitted, spectra, capsys):
+    for arguments in (["fit", spectra, "--out", "/proc/run"], ["sample", fitted[0], "--out", "/proc/run/a.csv"]):
+        status, _, errors = in_this_process(capsys, *arguments)
+        assert status == 2
+        assert "cannot write to the output folder /proc/run" in errors

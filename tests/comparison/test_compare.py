@@ -1,0 +1,427 @@
+"""Comparisons: the table, what is written, and that processes do not change the numbers."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.comparison._measures import evaluate
+from pyrovae.comparison._plan import Cell
+from pyrovae.comparison._runs import groups
+from pyrovae.datasets import SYNTHETIC
+from pyrovae.elbo import ESTIMATORS
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.posteriors import POSTERIORS
+
+SMALL = {
+    "posteriors": {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior},
+    "estimators": {"analytic": pv.AnalyticELBO()},
+    "seeds": (0, 1),
+    "epochs": 2,
+    "hidden": (16, 16),
+    "num_train": 200,
+    "num_test": 300,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("comparison") / "out"
+    return out, pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=out)
+
+
+def test_the_table_and_its_summary(written):
+    _, table = written
+    assert len(table) == 4
+    assert table.groupby(["posterior", "seed"]).size().eq(1).all()
+    np.testing.assert_allclose(table["test_neg_elbo"], table["test_kl"] - table["test_reconstruction"])
+    summary = pv.summarize(table)
+    assert list(summary["posterior"]) == ["diagonal", "full-covariance"]
+    both = table[table["posterior"] == "diagonal"]["nats_above_truth"]
+    assert summary["nats_above_truth"][0] == pytest.approx(both.mean())
+    assert summary["nats_above_truth_stderr_seeds"][0] == pytest.approx(abs(both.diff().iloc[1]) / 2)
+    assert "| diagonal " in pv.to_markdown(summary)
+
+
+def test_what_a_run_writes(written):
+    out, table = written
+    folder = out / "diagonal-analytic-gaussian-d2-seed1"
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "config.json", "metrics.json", "history.csv", "scores.csv", "model.safetensors", "model.json",
+        "loss.png", "samples.png", "reconstructions.png", "latent.png", "conditional.png",
+    }  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["seed"], config["epochs"], config["hidden"]) == (1, 2, [16, 16])
+    assert set(config["versions"]) == {"python", "pyrovae", "torch", "pyro-ppl", "numpy"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    row = table[(table["posterior"] == "diagonal") & (table["seed"] == 1)].iloc[0]
+    assert metrics["nats_above_truth"] == pytest.approx(row["nats_above_truth"])
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+    model, guide = pv.load(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    dataset = SYNTHETIC["rotated-gaussian"]
+    dataset.sample(200, generator)
+    again = evaluate(model, guide, dataset.sample(300, generator), dataset)
+    assert again["test_neg_elbo"] == pytest.approx(metrics["test_neg_elbo"], rel=1e-6)
+    assert {p.name for p in out.iterdir() if p.is_file()} == {
+        ".lock", "runs.csv", "comparison.csv", "comparison.md", "recommendation.json", "comparison.png", "samples.png",
+    }  # fmt: skip
+
+
+def test_processes_give_the_same_numbers(written):
+    _, table = written
+    parallel = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, workers=2)
+    columns = ["posterior", "seed", "test_neg_elbo", "test_kl", "nats_above_truth"]
+    pd.testing.assert_frame_equal(table[columns], parallel[columns], rtol=1e-5)
+
+
+def test_a_cell_that_fails_says_so_and_the_others_finish():
+    class Diverging(pv.DiagonalPosterior):
+        def forward(self, features):
+            q = super().forward(features)
+            return q if not self.training else type(q)(type(q.base_dist)(q.base_dist.loc / 0, q.base_dist.scale), 1)
+
+    settings = SMALL | {"posteriors": {"good": pv.DiagonalPosterior, "bad": Diverging}, "seeds": (0,)}
+    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings).set_index("posterior")
+    assert table["note"]["good"] == ""
+    assert table["note"]["bad"].startswith("failed: the loss is")
+    assert "site 'z'" in table["note"]["bad"]
+    assert np.isnan(table["test_neg_elbo"]["bad"])
+    assert "failed" in pv.to_markdown(pv.summarize(table.reset_index()))
+
+
+def test_dropped_modes_and_collapse_are_named():
+    dataset = SYNTHETIC["mixture"]
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 2, scale=0.5), 2)
+    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.DiagonalPosterior(8, 2))
+    x = dataset.sample(200, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.zero_()
+        model.likelihood.loc_head.bias.copy_(torch.tensor([0.0, 5.2]))  # one component's centre
+    metrics = evaluate(model, guide, x, dataset)
+    assert (metrics["modes_found"], metrics["note"]) == (1, "2 of 3 modes dropped")
+    with torch.no_grad():
+        guide.posterior_head.loc_head.weight.zero_()
+    assert evaluate(model, guide, x, None)["note"] == "posterior collapsed"
+
+
+def test_a_given_model_of_correlated_posterior_asks_for_full_covariance(tmp_path):
+    loadings = torch.tensor([[1.0, 0.8], [0.8, 1.0], [1.0, 1.0], [0.5, 0.9]])
+    truth = LinearGaussianVAE(loadings, 0.5)
+    torch.manual_seed(0)
+    x = truth.sample(1200).float()
+    model = truth.to_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    posteriors = {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior}
+    settings = {"estimators": [pv.AnalyticELBO()], "epochs": 15, "learning_rate": 5e-3, "hidden": (32,)}
+    settings |= {"seeds": (0, 2), "gap_data": 20, "progress": False}
+    table = pv.compare(x, model=model, posteriors=posteriors, **settings)
+    advice = table.attrs["recommendation"]
+    assert (advice["choice"], advice["verdict"]) == ("full-covariance posterior", "better")
+    gain = advice["gains"][1]
+    # what theory says that the diagonal family loses at this decoder: 0.806 nats
+    assert gain["low"] - 0.1 < truth.gap("diagonal") < gain["high"] + 0.1
+    assert gain["gain"] > 0.7
+    gaps = table[table["seed"] == 0].set_index("posterior")["approximation_gap"]
+    assert gaps["diagonal"] == pytest.approx(truth.gap("diagonal"), abs=0.05)
+    assert abs(gaps["full-covariance"]) < 0.01
+    assert table[table["seed"] == 2]["approximation_gap"].isna().all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    log_p = truth.log_prob(x).mean().item()
+    assert table["test_log_marginal"].between(log_p - 0.5, log_p + 0.5).all()
+    json.dumps(advice)
+    for change, message in (
+        ({"likelihoods": [pv.GaussianLikelihood]}, "has its likelihood"),
+        ({"start": "linear"}, "has its likelihood"),
+        ({"latent_dims": (3,)}, "2 latent dimensions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pv.compare(x, model=model, posteriors=posteriors, **settings | change)
+    with pytest.raises(ValueError, match="4 columns, and the data have 3"):
+        pv.compare(x[:, :3], model=model, posteriors=posteriors, **settings)
+    with pytest.raises(TypeError, match="cannot save model"):  # before it trains, and writes nothing
+        pv.compare(x, model=model, posteriors=posteriors, **settings, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_given_model_is_not_put_into_training_mode(tmp_path):
+    class Decoder(pv.nn.MLP):
+        def forward(self, z):
+            assert not self.training
+            return super().forward(z)
+
+    model = pv.GenerativeModel(Decoder(2, 8), pv.BernoulliLikelihood(8, 5), 2).train()
+    x = torch.rand(60, 5).round()
+    settings = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "epochs": 1}
+    table = pv.compare(x, model=model, **settings, hidden=(8,), progress=False)
+    assert table["note"][0] in ("", "posterior collapsed")
+    assert model.training
+    assert "recommendation" not in table.attrs  # of one seed
+    with pytest.raises(ValueError, match="cannot score"):
+        pv.compare(x + 0.5, model=model, **settings)
+
+
+def test_the_recommendation_is_that_of_the_scores_on_disk(written):
+    out, table = written
+    by_name = {}
+    for posterior in ("diagonal", "full-covariance"):
+        folders = [out / f"{posterior}-analytic-gaussian-d2-seed{seed}" for seed in (0, 1)]
+        values = np.stack([pd.read_csv(folder / "scores.csv")["log_prob"] for folder in folders])
+        by_name[f"{posterior} posterior, gaussian likelihood"] = torch.as_tensor(values)
+    found = pv.recommend(by_name)
+    advice = table.attrs["recommendation"]
+    assert advice["text"] == found.text
+    assert json.loads((out / "recommendation.json").read_text()) == advice
+    np.testing.assert_allclose(pd.DataFrame(advice["gains"])["log_prob"], found.gains["log_prob"])
+
+
+def test_finished_runs_give_the_same_recommendation(written):
+    out, table = written
+    again = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=out, resume=True)
+    assert again.attrs["recommendation"] == table.attrs["recommendation"]
+
+
+def test_a_tensor_of_ones_own():
+    table = pv.compare(torch.randn(60, 5), posteriors=[pv.AR1Posterior], estimators=[pv.MonteCarloELBO()], epochs=1)
+    assert table["posterior"][0] == "AR1Posterior"
+    assert (table["num_train"][0], table["num_test"][0]) == (48, 12)
+    assert "nats_above_truth" not in table
+
+
+class _OwnPosterior(pv.DiagonalPosterior):
+    """A family of one's own."""
+
+
+def test_a_family_of_ones_own_is_compared_and_drawn(tmp_path):
+    settings = SMALL | {"posteriors": [_OwnPosterior], "seeds": (0,)}
+    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings, out=tmp_path / "out")
+    assert np.isfinite(table["nats_above_truth"]).all()
+    assert (tmp_path / "out" / "samples.png").exists()
+
+
+def test_nothing_but_failures(tmp_path):
+    settings = SMALL | {"posteriors": [pv.FlowPosterior], "seeds": (0,)}
+    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings, out=tmp_path / "out")
+    assert table["note"][0].startswith("failed: no closed form for KL(FlowPosterior")
+    assert np.isnan(table["test_neg_elbo"][0])
+    assert (tmp_path / "out" / "comparison.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"posteriors": ["diagonal"]}, "the posteriors must be classes or instances"),
+        ({"estimators": [pv.AnalyticELBO]}, r"must be an instance such as AnalyticELBO\(\)"),
+        ({"seeds": 2}, "seeds must be a sequence"),
+    ],
+)
+def test_misuse_is_named(settings, message):
+    with pytest.raises(TypeError, match=message):
+        pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL | settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a positive integer"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"posteriors": {}}, "at least one of the posteriors"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+        ({"likelihoods": {"g": lambda i, n: pv.GaussianLikelihood(i, n, scale=-1)}}, "scale must be"),
+        ({"latent_dims": (0,)}, "latent_dim must be a positive integer"),
+        ({"learning_rate": -1.0}, "learning_rate must be a positive number"),
+        ({"hidden": ()}, "at least one hidden width"),
+        ({"num_train": -5}, "num_train must be an integer of at least 2"),
+    ],
+)
+def test_bad_settings_leave_no_trace(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL | settings, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="cannot write to the output folder"):
+        pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=tmp_path / "file")
+
+
+def test_bad_tensors():
+    settings = {
+        "posteriors": [pv.DiagonalPosterior],
+        "estimators": [c() for c in ESTIMATORS.values()],
+        "epochs": 1,
+    }
+    with pytest.raises(ValueError, match="row 1, column 2"):
+        pv.compare(torch.tensor([[0.0, 0, 0], [0, 0, torch.nan], [0, 0, 0], [0, 0, 0]]), **settings)
+    with pytest.raises(ValueError, match=r"must have shape \(num, n\)"):
+        pv.compare(torch.zeros(5), **settings)
+
+
+def test_the_gap_is_paired_and_has_its_sign_and_error():
+    """On the exact posterior of a linear-Gaussian model the ELBO is log p_model(x), so the gap is known."""
+    dataset = SYNTHETIC["rotated-gaussian"]
+    model = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(2, 2, scale=math.sqrt(0.2)), 2).double()
+    guide = pv.AmortizedGuide(torch.nn.Identity(), pv.FullCovariancePosterior(2, 2)).double()
+    loadings = dataset.loadings
+    covariance = torch.linalg.inv(torch.eye(2).double() + loadings.T @ loadings / 0.2)
+    factor = torch.linalg.cholesky(covariance)
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.copy_(loadings)
+        model.likelihood.loc_head.bias.copy_(torch.tensor([0.5, 0.0]))  # an offset the data do not have
+        gain = covariance @ loadings.T / 0.2
+        head = guide.posterior_head
+        head.loc_head.weight.copy_(gain)
+        head.loc_head.bias.copy_(-gain @ model.likelihood.loc_head.bias)
+        head.covariance_head.weight.zero_()
+        head.covariance_head.bias.copy_(torch.cat([torch.log(torch.expm1(factor.diagonal() - 1e-6)), factor[1, :1]]))
+    x = dataset.sample(4000, torch.Generator().manual_seed(0)).double()
+    p_model = torch.distributions.MultivariateNormal(
+        torch.tensor([0.5, 0.0]).double(), loadings @ loadings.T + 0.2 * torch.eye(2).double()
+    )
+    gap = dataset.log_density(x) - p_model.log_prob(x)
+    metrics = evaluate(model, guide, x, dataset)
+    stderr = gap.std().item() / math.sqrt(len(x))
+    assert metrics["nats_above_truth"] == pytest.approx(gap.mean().item(), abs=4 * 0.7 / math.sqrt(16 * 4000))
+    assert metrics["nats_above_truth"] > 0.1
+    assert metrics["nats_above_truth_stderr"] == pytest.approx(stderr, rel=0.3)
+    assert metrics["test_neg_elbo"] == pytest.approx(-p_model.log_prob(x).mean().item(), abs=0.02)
+
+
+def test_the_sampled_kl_of_a_flow_has_the_right_sign_and_is_averaged_over_draws():
+    torch.manual_seed(0)
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 2), 2)
+    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.FlowPosterior(8, 2))
+    x = torch.randn(50, 2)
+    with torch.no_grad():
+        z = guide.posterior(x).sample(torch.Size([4000]))
+        log_ratio = guide.posterior(x).log_prob(z) - model.prior_distribution().log_prob(z)
+    kl = pv.elbo_terms(model, guide, x, num_samples=400).kl.mean().item()
+    assert kl == pytest.approx(log_ratio.mean().item(), abs=5 * log_ratio.std().item() / math.sqrt(400 * 50))
+    assert kl > 0
+
+
+def test_seeds_initialise_differently(written):
+    out, _ = written
+    folders = [out / f"diagonal-analytic-gaussian-d2-seed{seed}" / "model.safetensors" for seed in (0, 1)]
+    first, second = (pv.load(folder)[0].likelihood.loc_head.weight for folder in folders)
+    assert (first - second).abs().mean() > 0.05
+
+
+def test_the_config_says_everything(written):
+    out, _ = written
+    config = json.loads((out / "diagonal-analytic-gaussian-d2-seed1" / "config.json").read_text())
+    assert config["estimator_settings"]["beta"] == 1
+    assert config["model"]["arguments"]["likelihood"]["arguments"]["initial_scale"] == pytest.approx(0.55, abs=0.1)
+    assert config["guide"]["arguments"]["posterior"]["class"] == "DiagonalPosterior"
+
+
+def test_one_column_arrays_of_any_dtype(tmp_path):
+    settings = {
+        "posteriors": [pv.DiagonalPosterior],
+        "estimators": [pv.AnalyticELBO()],
+        "epochs": 1,
+    }
+    for number, x in enumerate((torch.randn(40, 1).double(), np.arange(40).reshape(40, 1))):
+        table = pv.compare(x, **settings, latent_dims=(1,), out=tmp_path / str(number))
+        assert np.isfinite(table["test_neg_elbo"]).all()
+        assert (tmp_path / str(number) / "samples.png").exists()
+
+
+def test_names_and_seeds_must_differ():
+    settings = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "epochs": 1}
+    for wrong in (
+        {"estimators": [pv.AnalyticELBO(), pv.AnalyticELBO(beta=0.5)]},
+        {"seeds": (0, 0)},
+        {"latent_dims": (2, 2)},
+    ):
+        with pytest.raises(ValueError, match=r"called alike|hold one twice"):
+            pv.compare(torch.randn(20, 2), **settings | wrong)
+
+
+@pytest.mark.parametrize("together", ["eager", "graph"])
+def test_a_seed_alone_is_that_seed_in_company(together, monkeypatch, tmp_path):
+    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path))
+    settings = SMALL | {"posteriors": dict(POSTERIORS), "estimators": {"monte-carlo": pv.MonteCarloELBO()}}
+    if together == "graph":
+        monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 0.05)  # too little to compile
+        settings |= {"epochs": 16, "posteriors": {k: POSTERIORS[k] for k in ("diagonal", "ar1")}}
+    company = pv.compare(SYNTHETIC["rotated-gaussian"], **settings)
+    alone = pv.compare(SYNTHETIC["rotated-gaussian"], **(settings | {"seeds": (1,), "engine": "eager"}))
+    assert set(company["engine"]) == {together}
+    second = company[company["seed"] == 1]
+    np.testing.assert_allclose(second["test_neg_elbo"], alone["test_neg_elbo"], rtol=1e-4)
+
+
+def test_groups_of_seeds():
+    def cells(*seeds):
+        return [Cell(family, "analytic", "gaussian", 2, seed) for family in ("diagonal", "ar1") for seed in seeds]
+
+    assert [[c.seed for c in group] for group in groups(cells(0, 1, 2), workers=1)] == [[0, 1, 2], [0, 1, 2]]
+    assert [[c.seed for c in group] for group in groups(cells(0, 1, 2), workers=4)] == [[0, 1], [2], [0, 1], [2]]
+    assert [[c.seed for c in group] for group in groups(cells(4, 0, 5), workers=2)] == [[0], [4, 5], [0], [4, 5]]
+
+
+def test_a_comparison_goes_on_where_it_stopped(tmp_path):
+    first = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=tmp_path)
+    changed = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)
+    assert (changed["epochs"] == 3).all()
+    again = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)
+    pd.testing.assert_frame_equal(again, changed, check_dtype=False)  # its seconds too: nothing ran
+    assert (first["test_neg_elbo"] != changed["test_neg_elbo"]).all()
+
+
+def _parts():
+    generator = torch.Generator().manual_seed(3)
+    mixing = torch.randn(2, 5, generator=generator)
+    x = 7 + 3 * (torch.randn(160, 2, generator=generator) @ mixing + 0.1 * torch.randn(160, 5, generator=generator))
+    return x.split([100, 30, 30])
+
+
+OWN = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "hidden": (8,), "progress": False}
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.UnreliableEstimateWarning")  # of a guide trained for three epochs
+def test_densities_are_those_of_the_original_data(tmp_path):
+    train, validation, test = _parts()
+    settings = OWN | {"epochs": 3, "validation": validation, "log_marginal_samples": 50}
+    step = pv.datasets.Standardize()
+    table = pv.compare(train, test=test, preprocessing=step, out=tmp_path / "out", **settings)
+    assert step.mean is None  # the caller's own is left as it was
+    folder = tmp_path / "out" / "DiagonalPosterior-AnalyticELBO-gaussian-d2-seed0"
+    model, guide = pv.load(folder / "model.safetensors")
+    saved = pv.load_preprocessing(folder / "model.safetensors")
+    # the same affine map in the decoder's head: the model of the original data
+    scale = torch.tensor(saved.scale)
+    terms = pv.elbo_terms(model, guide, saved.transform(test))
+    expected = terms.elbo.mean().item() - scale.double().log().sum().item()
+    assert table["test_neg_elbo"][0] == pytest.approx(-expected, rel=1e-6)
+    np.testing.assert_allclose(table["test_neg_elbo"], table["test_kl"] - table["test_reconstruction"])
+    marginal = pv.log_marginal(model, guide, saved.transform(test), num_samples=50).mean - scale.double().log().sum()
+    assert table["test_log_marginal"][0] == pytest.approx(marginal.item(), rel=1e-6)
+    assert table["validation_neg_elbo"].notna().all()
+    lossy = pv.compare(train, test=test, preprocessing=pv.datasets.StandardNormalVariate(), **settings)
+    assert lossy["note"][0].startswith("not comparable: preprocessing loses dimensions")
+    assert lossy[["test_neg_elbo", "test_reconstruction", "test_log_marginal"]].isna().all(axis=None)
+
+
+def test_the_learning_rate_is_chosen_by_validation(tmp_path):
+    train, validation, test = _parts()
+    settings = OWN | {"epochs": 10, "validation": validation, "test": test, "out": tmp_path / "out"}
+    table = pv.compare(train, learning_rate=(1e-6, 1e-2), seeds=(0, 1), **settings)
+    assert table["learning_rate"].tolist() == [1e-2, 1e-2]
+    tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
+    assert tried["validation_neg_elbo"].idxmin() == 1e-2
+    assert tried["test_neg_elbo"][1e-2] == pytest.approx(table["test_neg_elbo"][0])  # that run is not made again
+    again = pv.compare(train, learning_rate=(1e-6, 1e-2), seeds=(0, 1), resume=True, **settings)
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(ValueError, match="several learning rates are chosen from by validation data"):
+        pv.compare(train, learning_rate=(1e-3, 1e-2), epochs=1, **OWN)
+    with pytest.raises(ValueError, match="test has 4 columns and the training data 5"):
+        pv.compare(train, test=test[:, :4], epochs=1, **OWN)

@@ -1,0 +1,246 @@
+"""pyrovae compare: the right answer on simulated spectra, a study gone on with, and its report."""
+
+import dataclasses
+import gzip
+import json
+import re
+import shlex
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pyrovae.commands.compare import seconds_of
+from pyrovae.commands.main import main
+from pyrovae.comparison import compare_file as studies
+from pyrovae.comparison._budget import Needs, measure
+from pyrovae.comparison._study import Study, holds_study, load_study
+from pyrovae.comparison.compare_file import compare_file, within
+from pyrovae.comparison.report import command_of, write_report
+from pyrovae.datasets import Standardize, read_data
+from pyrovae.files import held
+
+STUDY = Study(
+    None,
+    posteriors=("full-covariance",),
+    likelihoods=("gaussian", "ar1"),
+    seeds=2,
+    epochs=20,
+    hidden=(32,),
+    samples=50,
+    learning_rate=1e-2,
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("studies") / "study"
+    return compare_file(STUDY, out, progress=False), out
+
+
+def test_ar1_noise_is_found(found):
+    result, _ = found
+    assert result.recommendation.verdict == "better"
+    assert "ar1 likelihood" in result.recommendation.choice
+    table = result.table.set_index("model")
+    assert table.loc["full-covariance posterior, ar1 likelihood", "low"] > 0.1
+    baselines = ["probabilistic PCA", "factor analysis", "linear, ar1"]
+    baselines += ["probabilistic PCA, d by validation", "Gaussian, shrunk covariance"]
+    assert list(table.index[2:]) == baselines
+    assert (table["low"] <= table["gain"]).all()
+    assert (table["gain"] <= table["high"]).all()
+    assert result.left_out == ""
+    own = table.iloc[:2]
+    # full covariance holds the linear model's posterior, and its encoder starts as that: neither costs anything yet
+    assert (own["approximation_gap"] < 0.5).all()
+    assert (own["amortization_gap"].abs() < 0.5).all()
+    assert table.iloc[2:][["approximation_gap", "seconds"]].isna().all(axis=None)
+
+
+def test_a_study_is_gone_on_with(found, tmp_path, monkeypatch):
+    result, out = found
+    whole = (out / "comparison.csv").read_text()
+    lost = next((out / "runs").glob("*-ar1-*-seed2"))
+    (lost / "metrics.json").unlink()  # as if it had been interrupted there
+    begun = tmp_path / "begun"  # and one that was interrupted before its first run
+    begun.mkdir()
+    (begun / "config.json").write_bytes((out / "config.json").read_bytes())
+    assert holds_study(out)
+    assert holds_study(begun)
+    assert not holds_study(tmp_path)
+    trained = []
+    original = studies.compare
+    monkeypatch.setattr(studies, "compare", lambda *a, **o: trained.append(o["resume"]) or original(*a, **o))
+    assert load_study(out) == STUDY
+    again = compare_file(load_study(out), out, progress=False)
+    assert trained == [True]
+    values = pd.read_csv(out / "comparison.csv", dtype={"note": str}).drop(columns="seconds")
+    before = result.table.drop(columns="seconds")
+    pd.testing.assert_frame_equal(values.fillna({"note": ""}), before.reset_index(drop=True), check_dtype=False)
+    assert again.recommendation.text == result.recommendation.text
+    assert whole.splitlines()[0] == ",".join(result.table.columns)
+
+
+def test_a_folder_of_another_study_or_in_use_is_refused(found):
+    _, out = found
+    with pytest.raises(ValueError, match="holds a study with seeds 2, not 3; give another folder"):
+        compare_file(dataclasses.replace(STUDY, seeds=3), out, progress=False)
+    with held(out), pytest.raises(ValueError, match="another run is writing to"):
+        compare_file(STUDY, out, progress=False)
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.sources, self.open = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_stands_alone(found):
+    result, out = found
+    text = write_report(result, out).read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(text)
+    assert not page.open
+    assert "script" not in page.tags
+    assert len(page.sources) == 3
+    assert 'name="viewport"' in text
+    assert "@media print" in text
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert not re.search(r"https?://|url\(|@import", text)
+    for said in (result.recommendation.choice, result.recommendation.verdict, "probabilistic PCA", "torch"):
+        assert said in text
+    assert command_of(STUDY, result.epochs) in text
+
+
+def test_the_command_is_the_study(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pyrovae.commands.compare.run", lambda study, *_: seen.append(study) or {"text": ""})
+    study = Study(tmp_path / "my data.csv", likelihoods=("gaussian", "low-rank"), seeds=4, threshold=0.2, latent_dim=3)
+    study = dataclasses.replace(study, budget=90.0, missing="mask")
+    main(shlex.split(command_of(study, 7))[1:])
+    assert seen == [dataclasses.replace(study, epochs=7)]
+
+
+def test_a_budget_is_turned_into_epochs(tmp_path, monkeypatch):
+    study = dataclasses.replace(STUDY, epochs=None, seeds=2)
+    # of 60 s each seed's evaluation takes 5, and the gaps 10: 0.65 of the 40 that are left are for training
+    assert within(study, Needs(epoch=0.5, evaluation=5.0, gap=10 / 32), 60.0) == (26, 32)
+    # gaps that take too large a share are left out
+    assert within(study, Needs(epoch=0.5, evaluation=5.0, gap=1.0), 60.0) == (32, 0)
+    assert within(study, Needs(epoch=500.0, evaluation=5.0, gap=1.0), 60.0) == (1, 0)
+    monkeypatch.setattr(studies, "measure", lambda *_, **__: Needs(0.5, 5.0, 10 / 32))
+    train = study.read().x
+    assert studies._plan(study, {}, (train, train, train), tmp_path, 540.0) == (26, 32)
+    monkeypatch.setattr(studies, "measure", lambda *_, **__: Needs(50.0, 5.0, 10 / 32))
+    assert studies._plan(study, {}, (train, train, train), tmp_path, 0.0) == (26, 32)  # fixed when it was begun
+    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 26
+
+
+def test_what_a_study_takes_is_measured():
+    study = dataclasses.replace(STUDY, likelihoods=("gaussian",))
+    x = study.read().x
+    parts = {**study.parts, "start": "linear", "preprocessing": Standardize("mean")}
+    begin = time.perf_counter()
+    few, many = (measure(parts, x, x[:50], x[:num], 2, 50) for num in (50, 400))
+    took = time.perf_counter() - begin
+    assert 0 < few.epoch < took
+    assert 0 < few.gap < took
+    assert many.evaluation > 2 * few.evaluation  # of 8 times as many data: timings are what they are
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
+def test_durations(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "a")]
+    for arguments, message in (
+        (["compare", *out], "either a file of data or --demo"),
+        (["compare", "--demo", "--budget", "soon", *out], "--budget must be a time"),
+        (["compare", "--demo", "--seeds", "1", *out], "seeds must be at least 2"),
+        (["compare", "--demo", "--posteriors", "diagnal", *out], "posteriors: unknown 'diagnal'"),
+        (["compare", "--demo", "--epochs", "0", *out], "epochs must be a positive integer"),
+        (["compare", "nowhere.csv", *out], "there is no file nowhere.csv"),
+        (["compare", "--demo", "--latent-dim", "0", *out], "latent_dim must be"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        said, errors = capsys.readouterr()
+        assert (stop.value.code, said) == (2, "")
+        assert errors.count("\n") == 1
+        assert errors.startswith("error: ")
+        assert message in errors
+    assert not (tmp_path / "a").exists()
+
+
+def test_no_difference_is_found_where_there_is_none(tmp_path):
+    """Of linear-Gaussian data along the principal axes the posterior is diagonal: a full covariance gains nothing."""
+    g = torch.Generator().manual_seed(0)
+    loadings = torch.linalg.qr(torch.randn(6, 2, generator=g))[0] * torch.tensor([2.0, 1.0])
+    x = torch.randn(1500, 2, generator=g) @ loadings.T + 0.5 * torch.randn(1500, 6, generator=g)
+    np.save(tmp_path / "linear.npy", x.numpy())
+    study = Study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=20, hidden=(32,), budget=1.0)
+    advice = compare_file(study, tmp_path / "study", progress=False).recommendation
+    assert advice.verdict == "no difference"
+    assert advice.choice == "diagonal posterior, gaussian likelihood"
+    assert advice.text.startswith("No difference within noise, take diagonal")
+
+
+def test_a_linear_model_that_beats_all_is_said_so(tmp_path):
+    """Noise that differs by channel, and models that have one scale for all: factor analysis is the right model."""
+    g = torch.Generator().manual_seed(0)
+    noise = torch.tensor([0.1, 1.0, 0.1, 1.0, 0.1, 1.0]) * torch.randn(600, 6, generator=g)
+    x = torch.randn(600, 2, generator=g) @ torch.randn(2, 6, generator=g) + noise
+    np.save(tmp_path / "x.npy", x.numpy())
+    study = Study(
+        tmp_path / "x.npy", likelihoods=("gaussian",), epochs=3, seeds=2, hidden=(16,), samples=50, budget=1.0
+    )
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert found.recommendation.beaten_by == "factor analysis"
+    assert found.recommendation.text.startswith(
+        "Factor analysis, a simpler model, is better than every model here, by "
+    )
+    assert "Of the models: no difference" in found.recommendation.text
+    assert "left out: the budget is too short" in found.left_out
+
+
+def test_missing_values_and_images_are_compared(tmp_path):
+    small = {"likelihoods": ("gaussian",), "epochs": 2, "seeds": 2, "hidden": (8,), "samples": 25, "budget": 1.0}
+    x = STUDY.read().x[:60, :8].clone()
+    x[3, 2] = np.nan
+    np.save(tmp_path / "holes.npy", x.numpy())
+    study = Study(tmp_path / "holes.npy", missing="mask", **small)
+    found = compare_file(study, tmp_path / "a", progress=False)
+    assert (study.start, len(found.table)) == ("random", 2)
+    assert found.table["log_prob"].notna().all()
+    assert "no linear baselines" in found.left_out
+    with pytest.raises(ValueError, match="the value is missing"):
+        compare_file(dataclasses.replace(study, missing="error"), tmp_path / "b", progress=False)
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 4), dtype=np.uint8)
+    images[:, 0, 0] = 0  # a border that never changes
+    content = bytes([0, 0, 8, 3, 0, 0, 0, 60, 0, 0, 0, 3, 0, 0, 0, 4]) + images.tobytes()
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(content))
+    found = compare_file(Study(path, **small), tmp_path / "c", progress=False)
+    assert found.data.axis.tolist() == list(range(1, 12))
+    np.testing.assert_allclose(found.data.x[5], images[5].reshape(-1)[1:] / 255, rtol=1e-6)
+    assert found.table["log_prob"].notna().all()
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4]))
+    with pytest.raises(ValueError, match=r"holds no images, but numbers of shape \(4,\)"):
+        read_data(labels)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_data(tmp_path / "missing-ubyte.gz")

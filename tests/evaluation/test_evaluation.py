@@ -1,0 +1,231 @@
+"""Log p(x) by sampling, and the statistics of gradients, where the truth is known."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.elbo import ESTIMATORS
+from pyrovae.posteriors import POSTERIORS
+from tests.pairs import make_pair
+
+
+def test_log_marginal_is_exact_at_the_exact_posterior(linear):
+    x = linear.sample(7)
+    found = pv.log_marginal(linear.to_model(), linear.to_guide(), x, num_samples=5)
+    torch.testing.assert_close(found.per_datum, linear.log_prob(x), rtol=1e-9, atol=1e-9)
+    assert found.stderr_monte_carlo < 1e-8
+    assert found.effective_sample_size.min() > 5 - 1e-9
+    assert found.stderr_data == pytest.approx((linear.log_prob(x).std() / math.sqrt(7)).item())
+
+
+def test_log_marginals_intervals_cover(linear):
+    x, model, guide = linear.sample(20), linear.to_model(), linear.to_guide("diagonal")
+    truth = linear.log_prob(x).mean().item()
+    inside = 0
+    for seed in range(200):
+        found = pv.log_marginal(model, guide, x, num_samples=400, seed=seed)
+        inside += abs(found.mean - truth) <= 1.96 * found.stderr_monte_carlo
+    assert 180 <= inside <= 196
+
+
+def test_log_marginal_in_chunks_is_log_mean_exp(linear):
+    x, model, guide = linear.sample(1100), linear.to_model(), linear.to_guide("isotropic")
+    state = torch.get_rng_state()
+    found = pv.log_marginal(model, guide, x, num_samples=100)  # two chunks of data, four of draws
+    assert (torch.get_rng_state() == state).all()
+    assert found.per_datum.shape == (1100,)
+    assert (found.per_datum - linear.log_prob(x)).abs().mean() < 0.1
+    assert found.mean == pytest.approx(linear.log_prob(x).mean().item(), abs=5 * found.stderr_monte_carlo + 0.01)
+
+
+def test_log_marginal_of_a_nearly_singular_posterior():
+    """Solved for, the density of such a q at its own draws is wrong by any amount: log p(x) came out at 1e38."""
+    model, guide = make_pair(pv.FullCovariancePosterior, d=6)
+    model, guide = model.float(), guide.float()
+    with torch.no_grad():
+        guide.posterior_head.covariance_head.bias[:6] = -30.0
+        guide.posterior_head.covariance_head.bias[6:] = 1.0
+    x = torch.randn(10, 3)
+    found = pv.log_marginal(model, guide, x, num_samples=50)
+    bound = pv.log_marginal(model, pv.AmortizedGuide(*_prior_guide()), x, num_samples=50_000)
+    assert (found.per_datum < bound.per_datum + 0.1).all()
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def _prior_guide(n=3, d=6):
+    head = pv.DiagonalPosterior(n, d)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+        head.covariance_head.bias.fill_(math.log(math.expm1(1.0)))
+    return torch.nn.Identity(), head
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_samples": 0}, "num_samples must be a positive integer, not 0"),
+        ({"method": "exactly"}, "unknown method 'exactly'"),
+        ({"x": torch.zeros(0, 3).double()}, "x is empty"),
+        ({"x": torch.zeros(4, 2).double()}, r"cannot run on data of shape \(4, 2\)"),
+    ],
+)
+def test_log_marginal_of_bad_input(linear, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pv.log_marginal(**{"model": linear.to_model(), "guide": linear.to_guide(), "x": linear.sample(4)} | arguments)
+
+
+PARTS = ["encoder location head", "encoder covariance head", "encoder body", "encoder", "decoder"]
+
+
+@pytest.mark.parametrize("family", POSTERIORS.values(), ids=POSTERIORS)
+@pytest.mark.parametrize("name", ["monte-carlo", "doubly-reparameterized"])
+def test_gradient_statistics_under_vmap_and_one_by_one(family, name, monkeypatch):
+    model, guide = make_pair(family)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    mapped = pv.gradient_statistics(model, guide, ESTIMATORS[name](), x, 400)
+    assert mapped.vectorized
+
+    def refuse(*_, **__):
+        raise RuntimeError("no vmap here")
+
+    monkeypatch.setattr(torch, "vmap", refuse)
+    looped = pv.gradient_statistics(model, guide, ESTIMATORS[name](), x, 300, seed=1)
+    assert not looped.vectorized
+    expected = [part for part in PARTS if family is not pv.FlowPosterior or part != "encoder location head"]
+    assert [part.part for part in mapped.parts] == expected
+    for part in expected:
+        a, b = mapped[part], looped[part]
+        assert a.num_parameters == b.num_parameters
+        assert abs(a.variance - b.variance) <= 5 * math.hypot(a.variance_stderr, b.variance_stderr)
+        assert abs(a.snr - b.snr) <= 5 * math.hypot(a.snr_stderr, b.snr_stderr) + 0.1
+        noise = math.sqrt(a.variance / 400 + b.variance / 300)
+        assert (mapped.mean[part] - looped.mean[part]).norm() <= 3 * noise
+    assert mapped.loss == pytest.approx(looped.loss, abs=5 * math.hypot(mapped.loss_stderr, looped.loss_stderr))
+
+
+def test_gradient_statistics_are_the_plain_moments(linear, monkeypatch):
+    x, model, guide = linear.sample(3), linear.to_model(), linear.to_guide("diagonal")
+    found = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 40)
+    parameters = [*model.parameters(), *guide.parameters()]
+    sizes = [sum(p.numel() for p in program.parameters()) for program in (model, guide)]
+    rows = []
+    for _ in range(4000):
+        loss = pv.MonteCarloELBO().differentiable_loss(model, guide, x) / 3
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+    rows = torch.stack(rows)
+    big = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 4000)
+    for part, gradients in zip(("decoder", "encoder"), rows.split(sizes, dim=1), strict=True):
+        variance = gradients.var(0).sum().item()
+        # the bound holds for both draws' noise; for the small number of repeats it tells if stderr is of the right size
+        assert big[part].variance == pytest.approx(variance, abs=7 * big[part].variance_stderr)
+        assert found[part].variance == pytest.approx(variance, abs=6 * found[part].variance_stderr)
+        assert 3 < found[part].variance_stderr / big[part].variance_stderr < 30
+        snr = (gradients.mean(0).norm() / math.sqrt(variance)).item()
+        assert big[part].snr == pytest.approx(snr, abs=7 * big[part].snr_stderr + 0.02)
+        assert big[part].variance_seconds == pytest.approx(big[part].variance * big.seconds)
+    assert list(found.to_frame()["part"]) == [p for p in PARTS if p != "encoder body"]
+
+
+def test_gradient_statistics_of_functions():
+    x = torch.tensor([0.5, -1.0], dtype=torch.float64)
+
+    def model(x):
+        noise = pyro.param("noise", torch.tensor(0.6, dtype=torch.float64), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2).double(), 1.0))
+            pyro.sample("x", dist.Normal(z, noise), obs=x)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.tensor(0.3, dtype=torch.float64))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(slope * x, 0.8))
+
+    found = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 200)
+    assert [(part.part, part.num_parameters) for part in found.parts] == [("guide", 1), ("decoder", 1)]
+    assert found["guide"].variance > 0
+    # dLoss/dslope = Σ x (slope x − (x − slope x)/noise² + …)/2: closed form of the mean
+    expected = (0.3 * x.square() - x * (x - 0.3 * x) / 0.36).mean().item()
+    assert found.mean["guide"].item() == pytest.approx(expected, abs=5 * math.sqrt(found["guide"].variance / 200))
+
+
+def test_gradient_statistics_needs_two():
+    model, guide = make_pair(pv.DiagonalPosterior)
+    with pytest.raises(ValueError, match="num_repeats must be an integer of at least 2, not 1"):
+        pv.gradient_statistics(model, guide, pv.AnalyticELBO(), torch.zeros(2, 3).double(), 1)
+
+
+def test_gradient_statistics_of_a_shared_submodule_leaves_it_as_it_was():
+    body = pv.nn.MLP(2, 2).double()
+    model = pv.GenerativeModel(body, pv.GaussianLikelihood(2, 2), 2).double()
+    guide = pv.AmortizedGuide(body, pv.DiagonalPosterior(2, 2)).double()
+    before = list(model.parameters()) + list(guide.parameters())
+    x = torch.randn(4, 2, dtype=torch.float64)
+    found = pv.gradient_statistics(model, guide, pv.AnalyticELBO(), x, 20)
+    after = list(model.parameters()) + list(guide.parameters())
+    assert all(a is b for a, b in zip(before, after, strict=True))
+    assert found["encoder body"].variance > 0
+
+
+def test_gradient_statistics_of_parameters_in_pyros_store():
+    """A PyroParam, and a pyro.param inside a module, go through the store, where vmap would not see them."""
+
+    class Model(pyro.nn.PyroModule):
+        def __init__(self):
+            super().__init__(name="model")
+            self.sigma = pyro.nn.PyroParam(torch.tensor(0.7).double(), constraint=dist.constraints.positive)
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x)).double(), 1.0))
+                pyro.sample("x", dist.Normal(z, self.sigma), obs=x)
+
+    class Guide(torch.nn.Module):
+        def forward(self, x):
+            slope = pyro.param("slope", torch.tensor(0.3).double())
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(slope * x, 0.8))
+
+    x = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    found = pv.gradient_statistics(Model(), Guide(), pv.MonteCarloELBO(), x, 200)
+    assert not found.vectorized
+    assert [(part.part, part.num_parameters) for part in found.parts] == [("guide", 1), ("decoder", 1)]
+    assert all(part.variance > 0 for part in found.parts)
+
+
+def test_log_marginal_of_nested_plates_and_its_gain_of_doubling():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            a = pyro.sample("a", dist.Normal(torch.zeros(()).double(), 1.0))
+            with pyro.plate("channels", 3, dim=-1):
+                pyro.sample("x", dist.Normal(a, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("a", dist.Normal(0.8 * x.mean(1, keepdim=True), 0.4))
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    covariance = torch.ones(3, 3).double() + 0.25 * torch.eye(3).double()
+    truth = dist.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x)
+    found = pv.log_marginal(model, guide, x, num_samples=4000, max_plate_nesting=2)
+    torch.testing.assert_close(found.per_datum, truth, atol=0.1, rtol=0)
+    few = pv.log_marginal(model, guide, x, num_samples=4, max_plate_nesting=2)
+    assert (few.gain_of_doubling >= 0).all()
+    assert few.gain_of_doubling.mean() > 10 * found.gain_of_doubling.mean()
+    with pytest.raises(ValueError, match="max_plate_nesting"):
+        pv.log_marginal(model, guide, x, num_samples=4)
+
+
+def test_what_is_printed(linear):
+    model, guide, x = linear.to_model(), linear.to_guide(), linear.sample(5)
+    found = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 20)
+    assert "encoder covariance head" in str(found)
+    assert "variance_seconds" in str(found)
+    with pytest.raises(KeyError, match="no part 'encodr'; there are encoder location head"):
+        found["encodr"]
+    assert str(pv.log_marginal(model, guide, x, num_samples=20)).startswith("log p(x) ≥ ")
+    assert "(grid)" in str(pv.log_marginal(model, guide, x, "quadrature", num_points=20))

@@ -1,0 +1,94 @@
+"""Grids: the lecture notes' toy integrals, and log p(x) where it is known."""
+
+import math
+
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.evaluation.quadrature import gauss_hermite_rule, midpoint_rule
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+
+
+def integral(function, low, high, num_points):
+    nodes, log_weights = midpoint_rule(torch.tensor(low).double(), torch.tensor(high).double(), num_points)
+    return (log_weights.exp() * function(nodes)).sum().item()
+
+
+def test_the_notes_toy_integrals():
+    assert integral(lambda z: (z[:, 0] + 1) ** 2, [0.0], [1.0], 5) == pytest.approx(2.33, abs=1e-12)
+    assert integral(lambda z: (z[:, 0] + 1) ** 2, [0.0], [1.0], 2000) == pytest.approx(7 / 3, abs=1e-6)
+    truth = (1 - math.exp(-1)) ** 2
+    assert truth == pytest.approx(0.3996, abs=5e-5)
+    assert integral(lambda z: torch.exp(-z.sum(-1)), [0.0, 0.0], [1.0, 1.0], 200) == pytest.approx(truth, abs=1e-5)
+
+
+def test_gauss_hermite_is_exact_for_polynomials():
+    nodes, log_weights = gauss_hermite_rule(2, 4)
+    weights = log_weights.exp()
+    assert weights.sum().item() == pytest.approx(1, abs=1e-12)
+    moments = {(2, 0): 1, (4, 2): 3, (6, 4): 45, (1, 2): 0}
+    for (i, j), expected in moments.items():
+        assert (weights * nodes[:, 0] ** i * nodes[:, 1] ** j).sum().item() == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("center", ["prior", "guide"])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_log_p_within_the_stated_error(d, center):
+    truth = LinearGaussianVAE(torch.randn(4, d), 0.8, torch.randn(4))
+    x = truth.sample(50)
+    num_points = {1: 200, 2: 80, 3: 40}[d] if center == "prior" else 12
+    found = pv.log_marginal(
+        truth.to_model(), truth.to_guide("isotropic"), x, "quadrature", num_points=num_points, center=center
+    )
+    error = (found.per_datum - truth.log_prob(x)).abs()
+    assert (error <= found.quadrature_error + 1e-7).all()
+    assert error.max() < 0.02
+    assert found.stderr_monte_carlo == 0
+    assert found.mean == pytest.approx(truth.log_prob(x).mean().item(), abs=0.02)
+
+
+def test_a_posterior_of_two_modes_around_the_prior_and_a_float32_model():
+    """A decoder that folds z has a posterior of two modes, of which a guide sees one."""
+
+    class Fold(torch.nn.Module):
+        def forward(self, z):
+            return z.abs()
+
+    model = pv.GenerativeModel(Fold(), pv.GaussianLikelihood(1, 1, scale=0.1), 1)
+    guide = pv.AmortizedGuide(torch.nn.Identity(), pv.DiagonalPosterior(1, 1))
+    with torch.no_grad():
+        for layer, weight in ((model.likelihood.loc_head, 1.0), (guide.posterior_head.loc_head, 1.0)):
+            layer.weight.fill_(weight)
+            layer.bias.zero_()
+        guide.posterior_head.covariance_head.weight.zero_()
+        guide.posterior_head.covariance_head.bias.fill_(math.log(math.expm1(0.1)))
+    x = torch.tensor([[0.8], [1.5]])
+    both = pv.log_marginal(model, guide, x, "quadrature", num_points=2000)
+    one = pv.log_marginal(model, guide, x, "quadrature", num_points=30, center="guide")
+    spread = (1 + 0.01) ** 0.5
+    truth = math.log(2) + torch.distributions.Normal(0.0, spread).log_prob(x).squeeze(-1).double()
+    torch.testing.assert_close(both.per_datum, truth, atol=1e-4, rtol=0)
+    torch.testing.assert_close(one.per_datum, truth - math.log(2), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_points": 1}, "num_points must be an integer of at least 2, not 1"),
+        ({"center": "data"}, "center must be 'prior' or 'guide', not 'data'"),
+        ({"x": torch.zeros(4, 3)}, r"cannot run on data of shape \(4, 3\)"),
+        ({"guide": lambda x: None}, "method=.quadrature. needs a GenerativeModel and an AmortizedGuide"),
+    ],
+)
+def test_bad_input(arguments, message):
+    truth = LinearGaussianVAE(torch.randn(4, 2), 0.8)
+    settings = {"model": truth.to_model(), "guide": truth.to_guide(), "x": truth.sample(3), "method": "quadrature"}
+    with pytest.raises(ValueError, match=message):
+        pv.log_marginal(**settings | arguments)
+
+
+def test_too_many_dimensions():
+    truth = LinearGaussianVAE(torch.randn(12, 10), 0.8)
+    with pytest.raises(ValueError, match="at most 3 latent dimensions, not 10; use method='importance'"):
+        pv.log_marginal(truth.to_model(), truth.to_guide(), truth.sample(3), "quadrature")
