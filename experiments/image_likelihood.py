@@ -26,6 +26,7 @@ from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_table
 from pyrovae.datasets.images import IMAGES
 from pyrovae.elbo import BetaELBO
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_atomically, write_json
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import ENGINES, SCHEDULES, Trainer, check_learning_rate
@@ -129,7 +130,7 @@ class Run:
                 trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
             except (ValueError, RuntimeError, EOFError, UnpicklingError) as error:
                 reason = str(error).splitlines()[0] if str(error) else "it is empty"
-                raise ValueError(f"cannot go on from {checkpoint}: {reason}; delete it or give another --out") from None
+                raise InputError(f"cannot go on from {checkpoint}: {reason}; delete it or give another --out") from None
         while trainer.steps < trainer.total_steps:
             trainer.run(max_steps=s.checkpoint_every * trainer.steps_per_epoch)
             write_atomically(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
@@ -172,7 +173,7 @@ class Run:
             [(model, guide)],
             train[: s.num_train],
             elbo,
-            pv.training.Settings(s.epochs, s.batch_size, s.learning_rate, schedule, seed=self.seed),
+            pv.TrainingSettings(s.epochs, s.batch_size, s.learning_rate, schedule, seed=self.seed),
             transform=images.transform,
             validation=None if s.all_training_images else validation,
             engine=s.engine,
@@ -229,7 +230,7 @@ def table(settings: Settings, runs: pd.DataFrame) -> str:
 
 
 def check(settings: Settings) -> None:
-    """Raise a ValueError for what cannot be run, before anything is trained or written."""
+    """Raise an InputError for what cannot be run, before anything is trained or written."""
     console.pick("--dataset", [settings.dataset], IMAGES)
     console.pick("--binarization", [settings.binarization], dict.fromkeys(("dynamic", "static")))
     console.pick("--posteriors", settings.posteriors, POSTERIORS)
@@ -239,27 +240,27 @@ def check(settings: Settings) -> None:
     check_learning_rate(settings.learning_rate)
     for option in ("latent_dim", "seeds", "epochs", "batch_size", "samples", "checkpoint_every", "workers"):
         if getattr(settings, option) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
+            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
     if any(num is not None and num < 2 for num in (settings.num_train, settings.num_test)):
-        raise ValueError("--num-train and --num-test must be at least 2")
+        raise InputError("--num-train and --num-test must be at least 2")
     for option in ("hidden", "particles", "posteriors"):
         values = getattr(settings, option)
         if not values or (option != "hidden" and len(set(values)) < len(values)):
-            raise ValueError(f"--{option} needs at least one, and none twice, not {values}")
+            raise InputError(f"--{option} needs at least one, and none twice, not {values}")
         if option != "posteriors" and min(values) < 1:
-            raise ValueError(f"--{option} must be positive, not {values}")
+            raise InputError(f"--{option} must be positive, not {values}")
     if settings.device != "cpu" and settings.workers > 1:
-        raise ValueError("processes would share the device; give --workers 1")
+        raise InputError("processes would share the device; give --workers 1")
 
 
 def keep_config(settings: Settings, out: Path) -> None:
-    """Write what the folder's runs depend on, or raise a ValueError if it holds others."""
+    """Write what the folder's runs depend on, or raise an InputError if it holds others."""
     path = out / "config.json"
     config = {name: getattr(settings, name) for name in OF_A_TRAINING} | {"hidden": list(settings.hidden)}
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else config
     for name, value in config.items():
         if found.get(name) != value:
-            raise ValueError(f"--out {out} holds runs with {name} {found.get(name)}, not {value}; give another folder")
+            raise InputError(f"--out {out} holds runs with {name} {found.get(name)}, not {value}; give another folder")
     write_json(path, config)
 
 

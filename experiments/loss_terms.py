@@ -26,6 +26,7 @@ from pyrovae.comparison.tables import markdown_table, write_figure, write_table
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
 from pyrovae.elbo.base import latent_sites
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
@@ -297,7 +298,7 @@ tell = partial(page.tell, "loss_terms")
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
     if min(settings.seeds, settings.steps, settings.samples, settings.workers) < 1:
-        raise ValueError("--seeds, --steps, --samples and --workers must be at least 1")
+        raise InputError("--seeds, --steps, --samples and --workers must be at least 1")
     losses(settings)
     out = page.new_folder(settings.out, "loss-terms")
     make_folder(out)

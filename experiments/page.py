@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pyrovae.errors import InputError
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -56,7 +58,7 @@ def new_folder(out: Path | None, study: str) -> Path:
     """The folder for a run's results: the one asked for, which must be new or empty, or a new one under runs/."""
     out = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise ValueError(f"--out {out} already holds files; give a new or an empty folder")
+        raise InputError(f"--out {out} already holds files; give a new or an empty folder")
     return out
 
 

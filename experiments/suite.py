@@ -19,6 +19,7 @@ from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_figure, write_table
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_text
 from pyrovae.posteriors import POSTERIORS
 
@@ -93,7 +94,7 @@ def main(settings: Settings) -> None:
     posteriors = console.pick("--posteriors", settings.posteriors, POSTERIORS)
     estimators = {name: cls() for name, cls in console.pick("--estimators", settings.estimators, ESTIMATORS).items()}
     if settings.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
+        raise InputError(f"--seeds must be at least 1, not {settings.seeds}")
     out = make_folder(settings.out or Path("runs") / f"suite-{time.strftime('%Y%m%d-%H%M%S')}")
     start = time.perf_counter()
     tables = []

@@ -13,6 +13,7 @@ from experiments import page
 from pyrovae.commands import console
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.errors import InputError
 from pyrovae.posteriors import POSTERIORS
 
 
@@ -60,7 +61,7 @@ def main(settings: Settings) -> None:
     (dataset,) = console.pick("--dataset", [settings.dataset], SYNTHETIC).values()
     out = page.new_folder(settings.out, f"synthetic-{dataset.name}")
     if settings.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
+        raise InputError(f"--seeds must be at least 1, not {settings.seeds}")
     fixed = None if settings.noise is None else {"gaussian": partial(pv.GaussianLikelihood, scale=settings.noise)}
     table = pv.compare(
         dataset,
@@ -94,7 +95,7 @@ def main(settings: Settings) -> None:
         )
     print(f"\nresults: {out}")
     if table["note"].str.startswith("failed").all():
-        raise ValueError(f"every run failed; the first: {table['note'][0]}")
+        raise InputError(f"every run failed; the first: {table['note'][0]}")
 
 
 if __name__ == "__main__":

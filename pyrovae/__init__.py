@@ -27,6 +27,7 @@ from pyrovae.elbo import (
     StickingTheLandingELBO,
     audit,
 )
+from pyrovae.errors import InputError
 from pyrovae.evaluation import (
     UnreliableEstimateWarning,
     active_directions,
@@ -68,6 +69,7 @@ from pyrovae.training import (
     History,
     NonFiniteLossError,
     Replica,
+    TrainingSettings,
     fit,
     linear_warmup,
 )
@@ -97,6 +99,7 @@ __all__ = [
     "GenerativeModel",
     "History",
     "ImportanceWeightedELBO",
+    "InputError",
     "IsotropicPosterior",
     "Likelihood",
     "LowRankGaussianLikelihood",
@@ -107,6 +110,7 @@ __all__ = [
     "Posterior",
     "Replica",
     "StickingTheLandingELBO",
+    "TrainingSettings",
     "UnreliableEstimateWarning",
     "active_directions",
     "audit",

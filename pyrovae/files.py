@@ -10,6 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pyrovae.errors import InputError
+
 _PARTIAL = ".partial-"
 
 
@@ -110,14 +112,14 @@ def make_folder(path: Path) -> Path:
     """Make a folder for results and check that it can be written.
 
     Raises:
-        ValueError: it cannot be made or written, or a file is in the way.
+        InputError: it cannot be made or written, or a file is in the way.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; give another") from None
+        raise InputError(f"cannot write to the output folder {path}: {error.strerror}; give another") from None
     return path
 
 
@@ -126,13 +128,13 @@ def held(folder: Path) -> Iterator[None]:
     """Make a folder for results and keep other runs out of it, until the end or this process's own.
 
     Raises:
-        ValueError: it cannot be written, or another run holds it.
+        InputError: it cannot be written, or another run holds it.
     """
     lock = FileLock(make_folder(folder) / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"another run is writing to {folder}; wait for its end, or give another folder") from None
+        raise InputError(f"another run is writing to {folder}; wait for its end, or give another folder") from None
     try:
         remove_partial_files(folder)
         yield

@@ -13,6 +13,7 @@ import torch
 from pyrovae import likelihoods, nn, posteriors, vae
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.files import to_json, write_bytes
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -42,22 +43,22 @@ def save(
             JSON, and :func:`load_preprocessing` reads them.
 
     Raises:
-        TypeError: a part cannot be described by its constructor's arguments.
-        ValueError: the path does not end in ``.safetensors``.
+        InputTypeError: a part cannot be described by its constructor's arguments.
+        InputError: the path does not end in ``.safetensors``.
     """
     path = _checked_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}")
     for name, program, cls in (("model", model, GenerativeModel), ("guide", guide, AmortizedGuide)):
         if not isinstance(program, cls):
-            raise TypeError(f"the {name} must be of class {cls.__name__}, not {type(program).__name__}")
+            raise InputTypeError(f"the {name} must be of class {cls.__name__}, not {type(program).__name__}")
     programs = {"model": model, "guide": guide}
     description: dict[str, Any] = {"format": FORMAT} | {
         name: describe(program, name) for name, program in programs.items()
     }
     if preprocessing is not None:
         if not isinstance(preprocessing, Preprocessing):
-            raise TypeError(f"preprocessing must be of class Preprocessing, not {type(preprocessing).__name__}")
+            raise InputTypeError(f"preprocessing must be of class Preprocessing, not {type(preprocessing).__name__}")
         description["preprocessing"] = describe(preprocessing, "preprocessing")
     tensors = {
         f"{name}.{key}": tensor.detach().cpu().contiguous()
@@ -77,7 +78,7 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
         classes: your own module classes that the saved programs are made of.
 
     Raises:
-        ValueError: the files are damaged, of a newer format, or name a class that is not known.
+        InputError: the files are damaged, of a newer format, or name a class that is not known.
         FileNotFoundError: there is no such file.
     """
     path = _checked_path(path)
@@ -90,11 +91,11 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
         description = json.loads(beside.read_text(encoding="utf-8"))
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             found = description.get("format") if isinstance(description, dict) else None
-            raise ValueError(f"its format is {found!r}, this version reads {FORMAT}")
+            raise InputError(f"its format is {found!r}, this version reads {FORMAT}")
         model, guide = (_build(description[name], known) for name in ("model", "guide"))
         content = path.read_bytes()
         if description.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):  # None: of version 0.1
-            raise ValueError(f"it is damaged, or {beside.name} is of another model")
+            raise InputError(f"it is damaged, or {beside.name} is of another model")
         tensors = safetensors.torch.load(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         for name, program in (("model", model), ("guide", guide)):
@@ -102,9 +103,9 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
             program.to(dtype)
             program.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-        raise ValueError(f"cannot load {path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"cannot load {path}: {' '.join(str(error).split())}") from None
     except Exception as error:  # safetensors raises a class of its own for damaged files
-        raise ValueError(f"cannot load {path}: {error}") from None
+        raise InputError(f"cannot load {path}: {error}") from None
     return model, guide
 
 
@@ -116,7 +117,7 @@ def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]
         classes: your own classes of steps.
 
     Raises:
-        ValueError: the file is damaged, or names a class that is not known.
+        InputError: the file is damaged, or names a class that is not known.
         FileNotFoundError: there is no such file.
     """
     beside = _checked_path(path).with_suffix(".json")
@@ -128,16 +129,16 @@ def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]
         saved = description.get("preprocessing")
         step = None if saved is None else _build(saved, known)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ValueError(f"cannot load {beside}: {' '.join(str(error).split())}") from None
+        raise InputError(f"cannot load {beside}: {' '.join(str(error).split())}") from None
     if step is not None and not isinstance(step, Preprocessing):
-        raise ValueError(f"cannot load {beside}: its preprocessing is a {type(step).__name__}")
+        raise InputError(f"cannot load {beside}: its preprocessing is a {type(step).__name__}")
     return step
 
 
 def _checked_path(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"the file name must end in .safetensors, not {path.name!r}")
+        raise InputError(f"the file name must end in .safetensors, not {path.name!r}")
     return path
 
 
@@ -150,7 +151,7 @@ def describe(value: Any, where: str) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [describe(item, where) for item in value]
-    raise TypeError(
+    raise InputTypeError(
         f"cannot save {where}, a {type(value).__name__}: only numbers, strings and modules that derive from "
         "pyrovae.nn.ConfigurableModule can be described"
     )
@@ -163,7 +164,7 @@ def _build(description: Any, known: Mapping[str, type[torch.nn.Module]]) -> Any:
         return description
     name = description["class"]
     if name not in known:
-        raise ValueError(f"it holds a {name}, which is not of the library; pass classes=[{name}]")
+        raise InputError(f"it holds a {name}, which is not of the library; pass classes=[{name}]")
     arguments = {key: _build(item, known) for key, item in description["arguments"].items()}
     positional = arguments.pop("*", ())
     inspect.signature(known[name]).bind(*positional, **arguments)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrovae.errors import InputError
+
 
 class ConfigurableModule(nn.Module):
     """A module that knows the arguments it was made with, so that it can be saved and made again.
@@ -45,7 +47,7 @@ class MLP(nn.Sequential, ConfigurableModule):
 
     def __init__(self, *sizes: int) -> None:
         if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise ValueError(f"MLP takes at least two positive widths, input first, not {sizes}")
+            raise InputError(f"MLP takes at least two positive widths, input first, not {sizes}")
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -82,10 +84,10 @@ class LocHead(nn.Linear):
         """Count outputs in units u > 0, shape (out_features,): the map stays as it is.
 
         Raises:
-            ValueError: another shape, or units that are not positive numbers.
+            InputError: another shape, or units that are not positive numbers.
         """
         if units.shape != self.bias.shape or not ((units > 0) & units.isfinite()).all():
-            raise ValueError(f"units must be {len(self.bias)} positive numbers, not {units}")
+            raise InputError(f"units must be {len(self.bias)} positive numbers, not {units}")
         before = torch.ones_like(self.bias) if self.units is None else self.units
         self.units = units.to(self.bias)
         ratio = before / self.units
@@ -125,7 +127,7 @@ class Skip(ConfigurableModule):
     def __init__(self, network: MLP, width: int) -> None:
         super().__init__()
         if not isinstance(width, int) or width < 1:
-            raise ValueError(f"width must be a positive integer, not {width!r}")
+            raise InputError(f"width must be a positive integer, not {width!r}")
         self.network = network
         self.width = width
         self.linear = nn.Linear(network.sizes[0], width).requires_grad_(False)
@@ -164,7 +166,7 @@ class ImputeMissing(ConfigurableModule):
         super().__init__()
         values = [fill] if isinstance(fill, int | float) else list(fill)
         if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-            raise ValueError(f"fill must be a finite number or a list of them, one a channel, not {fill!r}")
+            raise InputError(f"fill must be a finite number or a list of them, one a channel, not {fill!r}")
         self.encoder = encoder
         self.fill = float(fill) if isinstance(fill, int | float) else [float(value) for value in values]
         self.indicate = indicate
@@ -266,10 +268,10 @@ class ConvDecoder(ConfigurableModule):
 
 def _check_sizes(name: str, *sizes: int, **named: int) -> None:
     if not sizes:
-        raise ValueError(f"give at least one number of {name}")
+        raise InputError(f"give at least one number of {name}")
     for key, value in [*((name, size) for size in sizes), *named.items()]:
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key} must be positive integers, not {value!r}")
+            raise InputError(f"{key} must be positive integers, not {value!r}")
 
 
 def _halved(side: int, times: int) -> list[int]:

@@ -18,7 +18,7 @@ from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.errors import out_of_memory
+from pyrovae.errors import InputError, InputTypeError, out_of_memory
 from pyrovae.nn import ConfigurableModule
 
 Program = Callable[..., Any]
@@ -93,12 +93,12 @@ def evaluating(model: Program, guide: Program, x: Tensor, seed: int) -> Iterator
         yield
 
 
-def cannot_run(x: Tensor, error: Exception) -> ValueError:
+def cannot_run(x: Tensor, error: Exception) -> InputError:
     """What to raise where programs fail on data, in one line."""
     reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
     if "collide at dim" in reason:
         reason += " (or the programs' plates nest deeper than max_plate_nesting)"
-    return ValueError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}")
+    return InputError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}")
 
 
 def takes_missing(model: Program) -> bool:
@@ -107,7 +107,7 @@ def takes_missing(model: Program) -> bool:
 
 
 def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
-    """Raise a ValueError that names the first value of x (num, …) which is not finite.
+    """Raise an InputError that names the first value of x (num, …) which is not finite.
 
     NaN is allowed where the model takes missing values, if the guide draws finite z for them.
     """
@@ -117,7 +117,7 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
         advice = "remove them" if takes_missing(model) else "remove or impute them"
         if hasattr(model, "missing") and not takes_missing(model):
             advice += ", or make the model with missing=True, to which NaN is a value not observed"
-        raise ValueError(
+        raise InputError(
             f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
             f"(counted from 0); {advice}"
         )
@@ -139,14 +139,14 @@ def _check_guide_takes_missing(name: str, x: Tensor, guide: Program, row: int) -
     ):
         trace = poutine.trace(guide).get_trace(x[row : row + 1])
     if not all(site["value"].isfinite().all() for site in trace.nodes.values() if site["type"] == "sample"):
-        raise ValueError(
+        raise InputError(
             f"{name} has missing values at row {row} (counted from 0), for which the guide draws no finite z; put "
             "pv.nn.ImputeMissing around its encoder"
         )
 
 
 def check_support(name: str, x: Tensor, model: Program) -> None:
-    """Raise a ValueError that names the first value of x (num, …) which p(x|z) cannot score, where the model knows."""
+    """Raise an InputError that names the first value of x (num, …) which p(x|z) cannot score, where the model knows."""
     if hasattr(model, "check_support"):
         model.check_support(name, x)
 
@@ -154,9 +154,9 @@ def check_support(name: str, x: Tensor, model: Program) -> None:
 def check_data(x: Any, model: Program, guide: Program) -> None:
     """Raise unless x is a tensor (num, …) of at least one datum, all of it what the model can score."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor of the programs' dtype and device, not {type(x).__name__}")
+        raise InputTypeError(f"x must be a tensor of the programs' dtype and device, not {type(x).__name__}")
     if x.dim() < 1 or len(x) == 0:
-        raise ValueError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
+        raise InputError(f"x is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
     check_values("x", x, model, guide)
     check_support("x", x, model)
 
@@ -188,12 +188,12 @@ def trainable_parameters(model: Program, guide: Program, probe: Callable[[], Any
     """Leaf tensors to train: those of module programs, and every parameter announced while ``probe`` runs.
 
     Raises:
-        ValueError: there are none, or Pyro would tie a ``PyroParam`` of the model to one of the guide.
+        InputError: there are none, or Pyro would tie a ``PyroParam`` of the model to one of the guide.
     """
     if isinstance(model, PyroModule) and isinstance(guide, PyroModule) and model._pyro_name == guide._pyro_name:
         shared = _pyro_param_names(model) & _pyro_param_names(guide)
         if shared:
-            raise ValueError(
+            raise InputError(
                 f"model and guide both have a PyroParam {min(shared)!r}, which Pyro takes for one and the same; "
                 "give one of them a name with super().__init__(name=…)"
             )
@@ -203,7 +203,7 @@ def trainable_parameters(model: Program, guide: Program, probe: Callable[[], Any
     candidates = [p for module in modules for p in module.parameters()] + announced_parameters(capture.trace)
     parameters = list({id(p): p for p in candidates if p.requires_grad}.values())
     if not parameters:
-        raise ValueError("neither the model nor the guide has parameters to train")
+        raise InputError("neither the model nor the guide has parameters to train")
     return parameters
 
 
@@ -239,9 +239,9 @@ def as_data(
     """The data as one tensor of the parameters' dtype and device, checked."""
     x = torch.as_tensor(data)
     if x.dim() < 1 or len(x) == 0:
-        raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
+        raise InputError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
     if x.is_complex():
-        raise ValueError(f"{name} is complex; give real numbers")
+        raise InputError(f"{name} is complex; give real numbers")
     parameters = [p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()]
     like = next((p for p in parameters if p.is_floating_point()), None)
     x = x.to(

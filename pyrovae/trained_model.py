@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.datasets import Preprocessing
 from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.errors import InputError
 from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
 from pyrovae.files import write_atomically
 from pyrovae.io import load, load_preprocessing
@@ -43,7 +44,7 @@ class TrainedModel:
 
         Raises:
             FileNotFoundError: it is not there.
-            ValueError: it is damaged.
+            InputError: it is damaged.
         """
         path = Path(path)
         file = path if path.suffix == ".safetensors" else path / "model.safetensors"
@@ -56,7 +57,7 @@ class TrainedModel:
         """The data (num, n) as the model sees them.
 
         Raises:
-            ValueError: they have another number of channels, or values that the model cannot take.
+            InputError: they have another number of channels, or values that the model cannot take.
         """
         if self.preprocessing is not None:
             x = self.preprocessing.transform(x)
@@ -65,7 +66,7 @@ class TrainedModel:
         try:
             check_data(y, self.model, self.guide)
         except RuntimeError:  # the encoder, on data of another width
-            raise ValueError(f"the model cannot take data of {x.shape[1]} channels; give data like its own") from None
+            raise InputError(f"the model cannot take data of {x.shape[1]} channels; give data like its own") from None
         return y
 
     def restore(self, y: Tensor) -> Tensor:
@@ -125,10 +126,10 @@ class TrainedModel:
         """Draws x ~ p(x), in the original units: ``row`` and ``x_j``, counted from 0 and from 1.
 
         Raises:
-            ValueError: ``num`` is no positive integer.
+            InputError: ``num`` is no positive integer.
         """
         if not isinstance(num, int) or num < 1:
-            raise ValueError(f"the number of draws must be a positive integer, not {num!r}")
+            raise InputError(f"the number of draws must be a positive integer, not {num!r}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             x = self.restore(self.model.sample(num))
@@ -175,15 +176,15 @@ def write_rows(path: Path, table: pd.DataFrame) -> None:
     """Write a table to ``.csv`` or ``.parquet``, whole or not at all.
 
     Raises:
-        ValueError: another suffix.
-        ImportError: parquet without pyarrow.
+        InputError: another suffix.
+        MissingExtraError: parquet without pyarrow.
     """
     if path.suffix == ".csv":
         write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
     elif path.suffix == ".parquet":
         write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
     else:
-        raise ValueError(f"the file {path} must end in .csv or .parquet")
+        raise InputError(f"the file {path} must end in .csv or .parquet")
 
 
 def _chunks(y: Tensor, what: str, progress: bool) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyrovae.distributions import PartiallyObserved
+from pyrovae.errors import InputError
 from pyrovae.likelihoods import Likelihood
 from pyrovae.posteriors import Posterior
 from pyrovae.programs import ProgramModule
@@ -33,8 +34,8 @@ class GenerativeModel(ProgramModule):
             of what is observed becomes NaN by ``x.masked_fill(~observed, math.nan)``.
 
     Raises:
-        ValueError: the prior's shape does not fit, or data have the wrong width.
-        TypeError: with ``missing``, a likelihood of which the density of a part is not known.
+        InputError: the prior's shape does not fit, or data have the wrong width.
+        InputTypeError: with ``missing``, a likelihood of which the density of a part is not known.
 
     Example:
         >>> import pyrovae as pv
@@ -53,7 +54,7 @@ class GenerativeModel(ProgramModule):
     ) -> None:
         super().__init__()
         if not isinstance(latent_dim, int) or latent_dim < 1:
-            raise ValueError(f"latent_dim must be a positive integer, not {latent_dim!r}")
+            raise InputError(f"latent_dim must be a positive integer, not {latent_dim!r}")
         self.decoder = decoder
         self.likelihood = likelihood
         self.latent_dim = latent_dim
@@ -63,7 +64,7 @@ class GenerativeModel(ProgramModule):
         self.register_buffer("_standard_scale", torch.ones(latent_dim), persistent=False)
         p_z = self.prior_distribution()
         if tuple(p_z.event_shape) != (latent_dim,) or p_z.batch_shape:
-            raise ValueError(
+            raise InputError(
                 f"the prior must have batch shape () and event shape ({latent_dim},), "
                 f"not {tuple(p_z.batch_shape)} and {tuple(p_z.event_shape)}; use .to_event(1)?"
             )
@@ -80,14 +81,14 @@ class GenerativeModel(ProgramModule):
         return PartiallyObserved(p) if self.missing else p
 
     def check_support(self, name: str, x: Tensor) -> None:
-        """Raise a ValueError that names the first value of x (num, n) which the likelihood cannot score."""
+        """Raise an InputError that names the first value of x (num, n) which the likelihood cannot score."""
         if x.dim() == 2 and x.shape[1] == self.likelihood.n:  # what else is wrong, the program says itself
             self.likelihood.check_support(name, x)
 
     def forward(self, x: Tensor | None = None, num: int | None = None) -> Tensor:
         """The Pyro program: conditioned on x (num, n), or drawing ``num`` data."""
         if (x is None) == (num is None):
-            raise ValueError("a generative model takes the data x or the number num of data to draw, one of the two")
+            raise InputError("a generative model takes the data x or the number num of data to draw, one of the two")
         if x is not None:
             _check_width("x", x, self.likelihood.n, "the likelihood")
             num = x.shape[0]
@@ -144,4 +145,4 @@ class AmortizedGuide(ProgramModule):
 
 def _check_width(name: str, x: Tensor, width: int, whose: str) -> None:
     if x.dim() < 2 or x.shape[-1] != width:
-        raise ValueError(f"{name} must have shape (num, {width}) to fit {whose}, not {tuple(x.shape)}")
+        raise InputError(f"{name} must have shape (num, {width}) to fit {whose}, not {tuple(x.shape)}")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.training import Settings
+from pyrovae.training import TrainingSettings
 from tests.training.engines.test_compiled import as_graph
 
 
@@ -64,7 +64,7 @@ def test_the_graph_is_the_eager_engine_and_replicas_are_single_runs():
     x = pv.datasets.split_digits("static").train[:64]
     settings = {"epochs": 2, "progress": False}
     eager = pv.fit(*make_pair(), x, pv.AnalyticELBO(), engine="eager", **settings)
-    losses = as_graph(*make_pair(), x.double(), pv.AnalyticELBO(), Settings(epochs=2))
+    losses = as_graph(*make_pair(), x.double(), pv.AnalyticELBO(), TrainingSettings(epochs=2))
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
     together = pv.fit(*make_pair(), x, pv.AnalyticELBO(), num_replicas=2, **settings)
     alone = pv.fit(*make_pair(), x, pv.AnalyticELBO(), engine="eager", num_replicas=1, seed=1, **settings)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyrovae.errors import InputError
+
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler else prints a line at each start and stop
 
 import numpy as np
@@ -184,11 +186,11 @@ def closed_forms(settings: Settings) -> pd.DataFrame:
 def main(settings: Settings) -> None:
     """Measure, print, and write the table and the picture."""
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: there is no GPU here")
+        raise InputError("--device cuda: there is no GPU here")
     if settings.device not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be cpu or cuda, not {settings.device}")
+        raise InputError(f"--device must be cpu or cuda, not {settings.device}")
     if not settings.dims or any(d < 2 for d in settings.dims) or settings.repeats < 3:
-        raise ValueError("--dims needs values of at least 2, --repeats at least 3")
+        raise InputError("--dims needs values of at least 2, --repeats at least 3")
     torch.set_num_threads(1)
     make_folder(settings.out)
     with pyro.validation_enabled(False):

@@ -22,12 +22,12 @@ from experiments.benchmarks.estimators import Step, interleaved
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_table
 from pyrovae.distributions import fill_scale_tril, tril_position
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import unregistered
-from pyrovae.training import Settings as FitSettings
-from pyrovae.training import Trainer
+from pyrovae.training import Trainer, TrainingSettings
 
 HIDDEN = 128
 STEPS_AT_ONCE = 10
@@ -79,7 +79,7 @@ def fitted_steps(posterior: str, likelihood: str, d: int, x: Tensor, engine: str
     model = pv.GenerativeModel(pv.nn.MLP(d, HIDDEN), LIKELIHOODS[likelihood](HIDDEN, n), d)
     guide = pv.AmortizedGuide(pv.nn.MLP(n, HIDDEN), POSTERIORS[posterior](HIDDEN, d))
     many = x.repeat(10 * STEPS_AT_ONCE, 1)
-    fit_settings = FitSettings(epochs=10**6, batch_size=len(x))
+    fit_settings = TrainingSettings(epochs=10**6, batch_size=len(x))
     trainer = Trainer([(model, guide)], many, pv.AnalyticELBO(), fit_settings, engine=engine, progress=False)
     return partial(trainer.run, max_steps=STEPS_AT_ONCE)
 
@@ -219,9 +219,9 @@ def main(settings: Settings) -> None:
     """Measure, print and write the table."""
     for name in ("batch_size", "channels", "many_channels", "repeats"):
         if getattr(settings, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
     if settings.latent_dim < 2:
-        raise ValueError(f"--latent-dim must be at least 2, not {settings.latent_dim}")
+        raise InputError(f"--latent-dim must be at least 2, not {settings.latent_dim}")
     torch.set_num_threads(1)
     make_folder(settings.out)
     table = measure(settings)

@@ -15,6 +15,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from pyrovae.errors import InputError
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
@@ -34,8 +36,7 @@ from pyrovae.comparison.tables import markdown_table, write_figure, write_table
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import make_folder
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.training import Settings as TrainingSettings
-from pyrovae.training import Trainer
+from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training.replicas import make_replicas
 
 SMALL = Work("2-128-128-d", 2, (128, 128), 2, 32, "diagonal", "analytic")
@@ -221,9 +222,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def main(settings: Settings) -> None:
     """Measure, print and write the tables."""
     if settings.device not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be cpu or cuda, not {settings.device}")
+        raise InputError(f"--device must be cpu or cuda, not {settings.device}")
     if settings.repeats < 1 or not settings.seconds > 0:
-        raise ValueError("--repeats must be at least 1 and --seconds positive")
+        raise InputError("--repeats must be at least 1 and --seconds positive")
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # JAX takes every core it can get, whatever it is told of threads
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -13,6 +13,7 @@ from experiments.estimators.settings import Settings, estimators
 from experiments.estimators.trainings import training_picture, training_table, trainings, which_one
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_figure, write_table
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 
 tell = partial(page.tell, "estimators")
@@ -22,9 +23,9 @@ def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
     for option in ("seeds", "steps", "batch_size", "samples", "workers"):
         if getattr(settings, option) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
+            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
     if settings.repeats < 4 or not settings.particles:
-        raise ValueError("--repeats must be at least 4, and --particles needs at least one number")
+        raise InputError("--repeats must be at least 4, and --particles needs at least one number")
     out = page.new_folder(settings.out, "estimators")
     estimators(settings.particles)
     make_folder(out)

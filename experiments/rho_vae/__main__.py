@@ -17,6 +17,7 @@ from experiments.rho_vae.training import PIXELS, images
 from pyrovae.commands import console
 from pyrovae.comparison.tables import write_figure, write_table
 from pyrovae.datasets.images import IMAGES
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import ENGINES, check_learning_rate
@@ -27,7 +28,7 @@ tell = partial(page.tell, "rho_vae")
 
 
 def check(settings: Settings) -> None:
-    """Raise a ValueError for what cannot be run, before anything is trained or written."""
+    """Raise an InputError for what cannot be run, before anything is trained or written."""
     console.pick("--dataset", [settings.dataset], IMAGES)
     console.pick(
         "--posteriors", settings.posteriors, {name: make for name, make in POSTERIORS.items() if name != "flow"}
@@ -41,28 +42,28 @@ def check(settings: Settings) -> None:
         least = 2 if option in ("num_train", "num_test", "batch_size") else 1
         if value is not None and value < least:
             name = option.removeprefix("num_") if option == "num_epochs" else option.replace("_", "-")
-            raise ValueError(f"--{name} must be at least {least}, not {value}")
+            raise InputError(f"--{name} must be at least {least}, not {value}")
     for option in ("dims", "hidden", "channels", "posteriors", "learning_rates", "betas"):
         values = getattr(settings, option)
         name = "latent-dim" if option == "dims" else option.replace("_", "-")
         if not values or (len(set(values)) < len(values) and option not in ("hidden", "channels")):
-            raise ValueError(f"--{name} needs at least one, and none twice, not {values}")
+            raise InputError(f"--{name} needs at least one, and none twice, not {values}")
         if option in ("dims", "hidden", "channels") and min(values) < 1:
-            raise ValueError(f"--{name} must be positive, not {values}")
+            raise InputError(f"--{name} must be positive, not {values}")
     for rate in settings.learning_rates:
         check_learning_rate(rate)
     if not all(0 <= beta < math.inf for beta in settings.betas):
-        raise ValueError(f"--betas must be finite numbers ≥ 0, not {settings.betas}")
+        raise InputError(f"--betas must be finite numbers ≥ 0, not {settings.betas}")
     if not settings.info_alpha <= 1 or not 1 <= settings.info_alpha + settings.info_lambda < math.inf:
-        raise ValueError("--info-alpha must be at most 1, and --info-alpha plus --info-lambda at least 1")
+        raise InputError("--info-alpha must be at most 1, and --info-alpha plus --info-lambda at least 1")
     if settings.audit and settings.pixels == "continuous-bernoulli":
-        raise ValueError("--audit is of a cross-entropy; use --pixels soft-targets or binarised")
+        raise InputError("--audit is of a cross-entropy; use --pixels soft-targets or binarised")
     if settings.device != "cpu" and settings.workers > 1:
-        raise ValueError("processes would share the device; give --workers 1")
+        raise InputError("processes would share the device; give --workers 1")
     try:
         torch.zeros(1, device=settings.device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {settings.device} cannot be used: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--device {settings.device} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def main(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.study import bound_name, pm
 from experiments.rho_vae.training import evaluate, fit, images, make_pair, shape_of
 from pyrovae.comparison.tables import markdown_table
+from pyrovae.errors import InputError
 
 RATE = 1e-3
 """Adam's rate in the released code."""
@@ -32,7 +33,7 @@ class Audit:
         try:
             history = fit(s, model, walk, ReleasedLoss(), RATE, self.seed, validate=False)
         except FloatingPointError as error:
-            raise ValueError(f"the training with the released objective broke: {error}") from None
+            raise InputError(f"the training with the released objective broke: {error}") from None
         head = walk.posterior_head
         assert isinstance(head, ReleasedPosterior)
         declared = pv.AmortizedGuide(walk.encoder, DeclaredPosterior(head))

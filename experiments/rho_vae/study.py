@@ -15,6 +15,7 @@ from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import PIXELS, Evaluation, Training
 from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 
 CELL = ["latent_dim", "beta", "posterior"]
@@ -31,7 +32,7 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
     """One row a run at its cell's best learning rate, those that failed left out; all are saved under ``out/models``.
 
     Raises:
-        ValueError: every run failed.
+        InputError: every run failed.
     """
     make_folder(out / "models")
     tried = [
@@ -55,7 +56,7 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
     wanted = [replace(run, seed=seed) for run in best for seed in range(settings.seeds)]
     runs = [run for run in wanted if math.isfinite(told[run]["validation_loss"])]
     if not runs:
-        raise ValueError(f"every run failed; the first: {told[tried[0]]['note']}")
+        raise InputError(f"every run failed; the first: {told[tried[0]]['note']}")
     for note in filter(None, (result["note"] for result in told.values())):
         print(note, file=sys.stderr)
     rows = in_processes([Evaluation(run) for run in runs], settings.workers, "evaluation")

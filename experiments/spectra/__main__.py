@@ -17,6 +17,7 @@ from experiments.spectra.sets import spectra_sets
 from experiments.spectra.settings import Settings
 from pyrovae.commands import console
 from pyrovae.comparison.tables import write_figure, write_table
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
@@ -106,12 +107,12 @@ def main(settings: Settings) -> None:
         "workers",
     ):
         if getattr(settings, option) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
+            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
     for option in ("learning_rates", "recovery_rates"):
         if not getattr(settings, option):
-            raise ValueError(f"--{option.replace('_', '-')} needs at least one")
+            raise InputError(f"--{option.replace('_', '-')} needs at least one")
     if any(d < 1 for d in settings.linear_dims):
-        raise ValueError(f"--linear-dims must be at least 1, not {min(settings.linear_dims)}")
+        raise InputError(f"--linear-dims must be at least 1, not {min(settings.linear_dims)}")
     out = page.new_folder(settings.out, "spectra")
     make_folder(out)
     torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from torch import Tensor
 import pyrovae as pv
 from pyrovae.datasets import Preprocessing, Standardize
 from pyrovae.distributions import covariance_of
+from pyrovae.errors import InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 
 NUM_BAND_DRAWS = 200
@@ -101,10 +102,10 @@ def scale_of(step: Preprocessing, y: Tensor) -> Tensor:
     """∂x/∂y of each channel, shape (n,), float64.
 
     Raises:
-        TypeError: a step that is not ``Standardize``.
+        InputTypeError: a step that is not ``Standardize``.
     """
     if not isinstance(step, Standardize):
-        raise TypeError(f"the noise in the data's units is known of Standardize, not of {type(step).__name__}")
+        raise InputTypeError(f"the noise in the data's units is known of Standardize, not of {type(step).__name__}")
     return torch.ones(y.shape[-1], dtype=torch.float64) * torch.tensor(step.scale, dtype=torch.float64)
 
 

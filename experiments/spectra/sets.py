@@ -11,6 +11,7 @@ from torch import Tensor
 from experiments.spectra.settings import Settings
 from pyrovae.datasets import Spectra, read_spectra
 from pyrovae.datasets.spectra import simulated, split_spectra
+from pyrovae.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SpectraSet:
         if not columns:
             return "", torch.zeros(len(self.test))
         if columns[0] not in table:
-            raise ValueError(f"--color: {self.name} has no column {column!r} (it has {', '.join(map(str, table))})")
+            raise InputError(f"--color: {self.name} has no column {column!r} (it has {', '.join(map(str, table))})")
         values = table[columns[0]]
         if not pd.api.types.is_numeric_dtype(values):
             values = pd.Series(pd.factorize(values, sort=True)[0])
@@ -51,7 +52,7 @@ def spectra_sets(settings: Settings) -> list[SpectraSet]:
     """The set of each file, or the simulated one: all of them read, and fit to be studied.
 
     Raises:
-        ValueError: a file cannot be read or studied, or two have one name.
+        InputError: a file cannot be read or studied, or two have one name.
     """
     if not settings.data:
         spectra = simulated(settings.num, settings.channels, correlation=settings.correlation)
@@ -61,18 +62,18 @@ def spectra_sets(settings: Settings) -> list[SpectraSet]:
     names = [data.name for data in sets]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"--data: two files are called {name}, and would write the same results; rename one")
+            raise InputError(f"--data: two files are called {name}, and would write the same results; rename one")
     for data in sets:
         num, n = data.train.x.shape
         if settings.latent_dim >= min(num, n):
-            raise ValueError(
+            raise InputError(
                 f"--latent-dim {settings.latent_dim} must be below the {n} channels and {num} training spectra of "
                 f"{data.name}"
             )
         constant = (data.train.x == data.train.x[0]).all(0)
         if constant.any():
             position = data.train.axis[constant][0].item()
-            raise ValueError(f"{data.name}: channel {position:g} is constant in the training spectra; leave it out")
+            raise InputError(f"{data.name}: channel {position:g} is constant in the training spectra; leave it out")
         data.color(settings.color)
     return sets
 
@@ -85,7 +86,7 @@ def _from_file(path: Path, settings: Settings) -> SpectraSet:
     try:
         return split(path.name.removesuffix(".gz").rpartition(".")[0], read, settings.time_column, notes)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def split(name: str, spectra: Spectra, time_column: str, notes: list[str]) -> SpectraSet:

@@ -20,6 +20,7 @@ from experiments.spectra.settings import Settings
 from pyrovae.comparison._plan import Cell
 from pyrovae.comparison.tables import markdown_table, write_table
 from pyrovae.datasets import SimulatedSpectra, Standardize
+from pyrovae.errors import InputError
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.baselines import Baseline
 from pyrovae.linear_gaussian.exact import most_latent_dims
@@ -77,7 +78,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     )
     good = runs[~runs["note"].str.startswith("failed")]
     if good.empty:
-        raise ValueError(f"every run on {data.name} failed; the first: {runs['note'].iloc[0]}")
+        raise InputError(f"every run on {data.name} failed; the first: {runs['note'].iloc[0]}")
     jobs = [Check(folder_of(out / data.name, row, settings), data, settings.samples) for row in rows_of(good)]
     checked = in_processes(jobs, settings.workers, f"{data.name}: test spectra")
     metrics = pd.DataFrame([found.metrics for found in checked], index=good.index)

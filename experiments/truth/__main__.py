@@ -17,6 +17,7 @@ from experiments.truth import failures, gaps, linear, synthetic
 from experiments.truth.settings import Settings
 from pyrovae.commands import console
 from pyrovae.comparison.tables import write_figure, write_table
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 
 tell = partial(page.tell, "truth")
@@ -62,9 +63,9 @@ def main(settings: Settings) -> None:
     parts = console.pick("--parts", settings.parts, PARTS)
     for option in ("steps", "seeds", "epochs", "num_data", "num_test", "refit_steps", "workers"):
         if getattr(settings, option) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
+            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
     if not settings.dims or min(settings.dims) < 1:
-        raise ValueError(f"--dims must be positive, not {settings.dims}")
+        raise InputError(f"--dims must be positive, not {settings.dims}")
     out = page.new_folder(settings.out, "truth")
     make_folder(out)
     torch.set_num_threads(1)

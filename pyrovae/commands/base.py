@@ -9,6 +9,7 @@ import tyro
 from torch import Tensor
 
 from pyrovae.datasets import read_data
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 from pyrovae.trained_model import TrainedModel, write_rows
 
@@ -32,7 +33,7 @@ class OnAModel:
         beside = self.model.parent if self.model.suffix == ".safetensors" else self.model
         path = out or beside / f"{name}.csv"
         if path.suffix not in (".csv", ".parquet"):
-            raise ValueError(f"--out {path} must end in .csv or .parquet")
+            raise InputError(f"--out {path} must end in .csv or .parquet")
         make_folder(path.parent)
         write_rows(path, table)
         return path

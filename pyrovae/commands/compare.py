@@ -14,6 +14,7 @@ from pyrovae.comparison._study import Study
 from pyrovae.comparison.compare_file import compare_file, shown
 from pyrovae.comparison.report import write_report
 from pyrovae.comparison.tables import markdown_table
+from pyrovae.errors import InputError
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Compare:
     def __call__(self) -> Summary:
         """Compare."""
         if self.demo == (self.data is not None):
-            raise ValueError("give either a file of data or --demo")
+            raise InputError("give either a file of data or --demo")
         study = Study(
             data=self.data,
             posteriors=self.posteriors,
@@ -99,9 +100,9 @@ def seconds_of(duration: str) -> float:
     """Seconds of a duration such as ``90``, ``90s``, ``10m`` or ``2h``.
 
     Raises:
-        ValueError: it is none.
+        InputError: it is none.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", duration.strip())
     if not match or float(match[1]) <= 0:
-        raise ValueError(f"--budget must be a time such as 90s, 10m or 2h, not {duration!r}")
+        raise InputError(f"--budget must be a time such as 90s, 10m or 2h, not {duration!r}")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

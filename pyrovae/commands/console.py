@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from pyrovae.errors import InputError
 from pyrovae.training import NonFiniteLossError, out_of_memory
 
 T = TypeVar("T")
@@ -71,13 +72,13 @@ def pick(option: str, names: Sequence[str], choices: Mapping[str, Any]) -> dict[
     """The choices of these names.
 
     Raises:
-        ValueError: one of them is unknown; says which are known and which was probably meant.
+        InputError: one of them is unknown; says which are known and which was probably meant.
     """
     if not names:
-        raise ValueError(f"{option} needs at least one of {', '.join(choices)}")
+        raise InputError(f"{option} needs at least one of {', '.join(choices)}")
     for name in names:
         if name not in choices:
             near = difflib.get_close_matches(name, choices, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{option}: unknown name {name!r}{hint} (known are {', '.join(choices)})")
+            raise InputError(f"{option}: unknown name {name!r}{hint} (known are {', '.join(choices)})")
     return {name: choices[name] for name in names}

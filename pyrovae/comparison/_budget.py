@@ -14,7 +14,7 @@ from pyrovae.comparison._plan import Cell, Plan, make_pair
 from pyrovae.comparison._runs import FAILURES
 from pyrovae.evaluation import refit
 from pyrovae.linear_gaussian.warm_start import linear_models
-from pyrovae.training import Settings, Trainer
+from pyrovae.training import Trainer, TrainingSettings
 
 _STEPS = 40
 _ROWS = 50
@@ -75,9 +75,8 @@ def _measure(plan: Plan, cell: Cell) -> Needs:
         [(model, guide)],
         data.train,
         plan.estimators[cell.estimator],
-        Settings(_STEPS, plan.batch_size, plan.learning_rate),
+        TrainingSettings(_STEPS, plan.batch_size, plan.learning_rate, engine="eager"),
         validation=data.validation,
-        engine="eager",
         progress=False,
     )
     trainer.run(max_steps=3)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.datasets import Preprocessing, SyntheticDataset
+from pyrovae.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,17 @@ def prepare(
     """The data as :func:`pyrovae.compare` is given them, split and preprocessed.
 
     Raises:
-        ValueError: data of another shape, values that are not finite (but for NaN where ``missing``), or settings
+        InputError: data of another shape, values that are not finite (but for NaN where ``missing``), or settings
             that do not go with them.
     """
     generator = torch.Generator().manual_seed(0)
     if isinstance(data, SyntheticDataset):
         if test is not None or validation is not None or preprocessing is not None:
-            raise ValueError("test, validation and preprocessing belong to data of one's own, not to a synthetic set")
+            raise InputError("test, validation and preprocessing belong to data of one's own, not to a synthetic set")
         sizes = [data.num_train if num_train is None else num_train, data.num_test if num_test is None else num_test]
         for name, size in zip(("num_train", "num_test"), sizes, strict=True):
             if not isinstance(size, int) or size < 2:
-                raise ValueError(f"{name} must be an integer of at least 2, not {size!r}")
+                raise InputError(f"{name} must be an integer of at least 2, not {size!r}")
         return Data(data.name, data.sample(sizes[0], generator), data.sample(sizes[1], generator), data)
     train = as_data_tensor("data", data, missing)
     if test is None:
@@ -67,7 +68,7 @@ def prepare(
         parts["validation"] = as_data_tensor("validation", validation, missing)
     for name, part in parts.items():
         if part.shape[1] != train.shape[1]:
-            raise ValueError(f"{name} has {part.shape[1]} columns and the training data {train.shape[1]}")
+            raise InputError(f"{name} has {part.shape[1]} columns and the training data {train.shape[1]}")
     jacobian = None
     if preprocessing is not None:
         preprocessing = copy.deepcopy(preprocessing).fit(train)
@@ -81,14 +82,14 @@ def as_data_tensor(name: str, data: Tensor | np.ndarray, missing: bool) -> Tenso
     """Data (num, n) in torch's default dtype.
 
     Raises:
-        ValueError: other data.
+        InputError: other data.
     """
     data = torch.as_tensor(data).to(torch.get_default_dtype())
     if data.dim() != 2 or len(data) < (4 if name == "data" else 2):
         least = 4 if name == "data" else 2
-        raise ValueError(f"{name} must have shape (num, n) with num ≥ {least}, not {tuple(data.shape)}")
+        raise InputError(f"{name} must have shape (num, n) with num ≥ {least}, not {tuple(data.shape)}")
     valid = data.isfinite() | (data.isnan() & missing)
     if not valid.all():
         row, column = (~valid).nonzero()[0].tolist()
-        raise ValueError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")
+        raise InputError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")
     return data

@@ -16,7 +16,7 @@ from pyrovae.comparison._plan import Cell, Plan, description, make_pair
 from pyrovae.comparison.tables import write_run, write_run_pictures, write_table
 from pyrovae.evaluation import elbo_terms
 from pyrovae.io import load
-from pyrovae.training import EpochRecord, Replica, Settings, out_of_memory, train_replicas
+from pyrovae.training import EpochRecord, Replica, TrainingSettings, out_of_memory, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 FAILURES = (ArithmeticError, RuntimeError, MemoryError)
@@ -129,12 +129,13 @@ def blank(plan: Plan, cell: Cell) -> dict[str, Any]:
 def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
     """Train and evaluate runs that differ in their seeds alone, and write their folders if the plan has one."""
     folders = {cell.seed: cell.folder for cell in cells}
-    settings = Settings(
+    settings = TrainingSettings(
         epochs=plan.epochs[cells[0].estimator],
         batch_size=plan.batch_size,
         learning_rate=plan.rate(cells[0]),
         schedule=plan.schedule,
         seed=cells[0].seed,
+        engine=plan.engine,
     )
     elbo = plan.estimators[cells[0].estimator]
     failure = None
@@ -148,7 +149,6 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]
             elbo,
             settings,
             validation=plan.data.validation,
-            engine=plan.engine,
             progress=False,
             on_epoch=lambda record: on_epoch(folders[record.seed], record),
         )

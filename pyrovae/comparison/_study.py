@@ -12,9 +12,10 @@ from pyrovae.comparison.recommendation import THRESHOLD
 from pyrovae.datasets import Spectra, read_data
 from pyrovae.datasets.spectra import simulated
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.errors import InputError
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.training import Settings
+from pyrovae.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Study:
 
     def __post_init__(self) -> None:
         if self.missing not in ("error", "mask"):
-            raise ValueError(f"missing must be 'error' or 'mask', not {self.missing!r}")
+            raise InputError(f"missing must be 'error' or 'mask', not {self.missing!r}")
         for option, names, choices in (
             ("posteriors", self.posteriors, POSTERIORS),
             ("likelihoods", self.likelihoods, LIKELIHOODS),
@@ -58,12 +59,12 @@ class Study:
             unknown = [name for name in names if name not in choices]
             if unknown or not names:
                 what = f"unknown {unknown[0]!r}" if unknown else "none given"
-                raise ValueError(f"{option}: {what}; choose from {', '.join(choices)}")
+                raise InputError(f"{option}: {what}; choose from {', '.join(choices)}")
         if self.seeds < 2:
-            raise ValueError(f"seeds must be at least 2, not {self.seeds}: one shows no spread to judge a gain by")
+            raise InputError(f"seeds must be at least 2, not {self.seeds}: one shows no spread to judge a gain by")
         if not self.budget > 0:
-            raise ValueError(f"the budget must be a positive time, not {self.budget!r}")
-        Settings(1 if self.epochs is None else self.epochs, self.batch_size, self.learning_rate)
+            raise InputError(f"the budget must be a positive time, not {self.budget!r}")
+        TrainingSettings(1 if self.epochs is None else self.epochs, self.batch_size, self.learning_rate)
 
     @property
     def start(self) -> str:
@@ -108,7 +109,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """What a study was begun with; None where none was.
 
     Raises:
-        ValueError: the file is damaged.
+        InputError: the file is damaged.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -116,9 +117,9 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config["study"], dict) or not int(config["epochs"]) > 0 or "gap_data" not in config:
-            raise ValueError("it holds no study")
+            raise InputError("it holds no study")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"cannot read {path} as a study: {' '.join(str(error).split())}") from None
+        raise InputError(f"cannot read {path} as a study: {' '.join(str(error).split())}") from None
     return config
 
 
@@ -134,14 +135,14 @@ def load_study(folder: str | Path) -> Study:
     """The study that a folder was begun with.
 
     Raises:
-        ValueError: it holds none.
+        InputError: it holds none.
     """
     config = read_config(Path(folder))
     if config is None:
-        raise ValueError(f"{folder} holds no study to go on with; give what pyrovae compare wrote")
+        raise InputError(f"{folder} holds no study to go on with; give what pyrovae compare wrote")
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["study"].items()}
     try:
         data = settings.pop("data")
         return Study(data=None if data is None else Path(data), **settings)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"cannot read the study in {folder}: {error}") from None
+        raise InputError(f"cannot read the study in {folder}: {error}") from None

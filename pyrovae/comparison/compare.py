@@ -23,7 +23,7 @@ from pyrovae.comparison._workers import run_here, run_in_processes
 from pyrovae.comparison.recommendation import THRESHOLD
 from pyrovae.comparison.tables import summarize, write_comparison, write_table
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.errors import named_parts
+from pyrovae.errors import InputError, InputTypeError, named_parts
 from pyrovae.files import held, make_folder, write_json
 from pyrovae.io import describe
 from pyrovae.likelihoods import GaussianLikelihood
@@ -125,7 +125,7 @@ def compare(
         ``verdict``, ``text``, and ``gains`` with their intervals, one entry a model, the simplest first.
 
     Raises:
-        ValueError: settings or data that cannot be run, or ``out`` in use.
+        InputError: settings or data that cannot be run, or ``out`` in use.
     """
     if latent_dims is None:
         latent_dims = (getattr(model, "latent_dim", 2),)
@@ -133,41 +133,41 @@ def compare(
     named_estimators = named_parts("estimators", estimators)
     epochs = epochs if epochs is not None else getattr(data, "epochs", None)
     if epochs is None:
-        raise ValueError("epochs must be given for data that are not a synthetic set")
+        raise InputError("epochs must be given for data that are not a synthetic set")
     by_estimator = dict(epochs) if isinstance(epochs, Mapping) else dict.fromkeys(named_estimators, epochs)
     if set(by_estimator) != set(named_estimators):
-        raise ValueError(
+        raise InputError(
             f"epochs must name the estimators {', '.join(named_estimators)}, not {', '.join(by_estimator)}"
         )
     positive = {"batch_size": batch_size, "workers": workers, "log_marginal_samples": log_marginal_samples}
     for name, value in [*(("epochs", value) for value in by_estimator.values()), *positive.items()]:
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+            raise InputError(f"{name} must be a positive integer, not {value!r}")
     for kind, values in {"seeds": seeds, "latent_dims": latent_dims}.items():
         if isinstance(values, int):
-            raise TypeError(f"{kind} must be a sequence such as ({values},), not the number {values}")
+            raise InputTypeError(f"{kind} must be a sequence such as ({values},), not the number {values}")
     for estimator in named_estimators.values():
         if not isinstance(estimator, ELBO):
-            raise TypeError(f"an estimator must be an instance such as AnalyticELBO(), not {estimator!r}")
+            raise InputTypeError(f"an estimator must be an instance such as AnalyticELBO(), not {estimator!r}")
     for kind, values in {"seed": seeds, "latent dimension": latent_dims, "hidden width": hidden}.items():
         if not values:
-            raise ValueError(f"give at least one {kind}")
+            raise InputError(f"give at least one {kind}")
     for kind, values in {"seeds": seeds, "latent dimensions": latent_dims}.items():
         if len(set(values)) < len(values):
-            raise ValueError(f"the {kind} {tuple(values)} hold one twice")
+            raise InputError(f"the {kind} {tuple(values)} hold one twice")
     if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     rates = [learning_rate] if isinstance(learning_rate, int | float) else list(learning_rate)
     for rate in rates:
         check_learning_rate(rate)
     if not rates or len(set(rates)) < len(rates):
-        raise ValueError(f"learning_rate must be one number or several different ones, not {learning_rate!r}")
+        raise InputError(f"learning_rate must be one number or several different ones, not {learning_rate!r}")
     if len(rates) > 1 and validation is None:
-        raise ValueError("several learning rates are chosen from by validation data; give validation=")
+        raise InputError("several learning rates are chosen from by validation data; give validation=")
     MLP(1, *hidden)  # widths that cannot be made are found before anything is written
     as_schedule(schedule)
     if missing not in ("error", "mask"):
-        raise ValueError(f"missing must be 'error' or 'mask', not {missing!r}")
+        raise InputError(f"missing must be 'error' or 'mask', not {missing!r}")
     prepared = prepare(data, num_train, num_test, test, validation, preprocessing, missing == "mask")
     if model is not None:
         model = _frozen(model, prepared, likelihoods, latent_dims, start, missing)
@@ -181,7 +181,7 @@ def compare(
         _ = [make(1, latent_dim) for make in named_posteriors.values()]
     _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
     if start not in ("random", "linear"):
-        raise ValueError(f"start must be 'random' or 'linear', not {start!r}")
+        raise InputError(f"start must be 'random' or 'linear', not {start!r}")
     linear = None
     if start == "linear":
         linear = linear_models(prepared.train, named_likelihoods, latent_dims, prepared.validation, progress=progress)
@@ -192,7 +192,7 @@ def compare(
         )
     ]
     if len({cell.folder for cell in cells}) < len(cells):
-        raise ValueError("two parts have names that differ only in signs; their runs would share a folder")
+        raise InputError("two parts have names that differ only in signs; their runs would share a folder")
     plan = Plan(
         data=prepared,
         posteriors=named_posteriors,
@@ -272,14 +272,14 @@ def _frozen(
 ) -> GenerativeModel:
     """A copy of a given model, in the data's dtype, that is not trained."""
     if not isinstance(model, GenerativeModel):
-        raise TypeError(f"model must be a GenerativeModel, not {type(model).__name__}")
+        raise InputTypeError(f"model must be a GenerativeModel, not {type(model).__name__}")
     if likelihoods is not None or start != "random" or missing != "error" or data.preprocessing is not None:
-        raise ValueError("a model that is given has its likelihood, start and preprocessing: give none of them")
+        raise InputError("a model that is given has its likelihood, start and preprocessing: give none of them")
     if tuple(latent_dims) != (model.latent_dim,):
-        raise ValueError(f"the model has {model.latent_dim} latent dimensions, and latent_dims are {latent_dims}")
+        raise InputError(f"the model has {model.latent_dim} latent dimensions, and latent_dims are {latent_dims}")
     n = data.train.shape[1]
     if model.likelihood.n != n:
-        raise ValueError(f"the model is of data with {model.likelihood.n} columns, and the data have {n}")
+        raise InputError(f"the model is of data with {model.likelihood.n} columns, and the data have {n}")
     model = copy.deepcopy(model).to(data.train.dtype).eval().requires_grad_(False)
     for name, x in (("data", data.train), ("test", data.test)):
         model.check_support(name, x)

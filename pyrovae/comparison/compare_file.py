@@ -19,6 +19,7 @@ from pyrovae.comparison.tables import markdown_table, versions, write_table
 from pyrovae.datasets import Spectra, Standardize
 from pyrovae.datasets.readers.data import PIXEL
 from pyrovae.datasets.spectra import split_spectra
+from pyrovae.errors import InputError
 from pyrovae.files import held, write_json, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, linear_baselines
 
@@ -100,7 +101,7 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         progress: whether to show progress bars (on a terminal).
 
     Raises:
-        ValueError: data or settings that cannot be used, or a folder of another study, or one in use.
+        InputError: data or settings that cannot be used, or a folder of another study, or one in use.
     """
     begin = time.perf_counter()
     spectra = study.read()
@@ -140,7 +141,7 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
             progress=progress,
         )
         if "recommendation" not in runs.attrs:
-            raise ValueError(f"every run failed, so there is nothing to recommend; the first: {runs['note'].iloc[0]}")
+            raise InputError(f"every run failed, so there is nothing to recommend; the first: {runs['note'].iloc[0]}")
         found = runs.attrs["recommendation"]
         advice = Recommendation(**{**found, "gains": pd.DataFrame(found["gains"])})
         table = _tabulate(study, runs, advice, baselines)
@@ -193,7 +194,7 @@ def _plan(
     if begun is not None:
         for name, value in settings.items():
             if begun["study"].get(name) != value:
-                raise ValueError(
+                raise InputError(
                     f"{folder} holds a study with {name} {begun['study'].get(name)}, not {value}; give another folder"
                 )
         return int(begun["epochs"]), int(begun["gap_data"])

@@ -15,13 +15,14 @@ from pyrovae.comparison.tables import versions, write_table
 from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data
 from pyrovae.datasets.spectra import split_spectra
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.errors import InputError
 from pyrovae.files import held, write_json
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.warm_start import linear_models
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.trained_model import TrainedModel, summary_of
-from pyrovae.training import ENGINES, Settings, fit
+from pyrovae.training import ENGINES, TrainingSettings, fit
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 INITIAL_SCALE = 0.25
@@ -40,7 +41,7 @@ class Project:
     """What a model of a file of data is made with: posterior, likelihood and estimator by their names.
 
     Raises:
-        ValueError: a setting out of its range.
+        InputError: a setting out of its range.
     """
 
     data: Path
@@ -70,15 +71,15 @@ class Project:
             ("start", STARTS),
         ):
             if getattr(self, name) not in choices:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-        Settings(self.epochs, self.batch_size, self.learning_rate, seed=self.seed)
+                raise InputError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        TrainingSettings(self.epochs, self.batch_size, self.learning_rate, seed=self.seed)
 
     def read(self) -> Spectra:
         """The data in the file.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it cannot be read; says where and how to mend it.
+            InputError: it cannot be read; says where and how to mend it.
         """
         return read_data(self.data, self.channels, missing=self.missing)
 
@@ -132,7 +133,7 @@ def fit_project(
         The metrics, in nats per datum of the original data.
 
     Raises:
-        ValueError: data or settings that cannot be used, or a folder of another project, or one in use.
+        InputError: data or settings that cannot be used, or a folder of another project, or one in use.
     """
     spectra = project.read()
     train, validation, test = (part.x for part in split_spectra(spectra, group=project.group, seed=project.seed)[0])
@@ -183,17 +184,17 @@ def load_project(folder: str | Path) -> Project:
     """The project that a folder was begun with.
 
     Raises:
-        ValueError: it holds none, or a damaged one.
+        InputError: it holds none, or a damaged one.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no training to go on with (there is no {path}); give what pyrovae fit wrote")
+        raise InputError(f"{folder} holds no training to go on with (there is no {path}); give what pyrovae fit wrote")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))["project"]
         settings["data"], settings["hidden"] = Path(settings["data"]), tuple(settings["hidden"])
         return Project(**settings)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 
 def _claim(folder: Path, project: Project) -> None:
@@ -205,7 +206,7 @@ def _claim(folder: Path, project: Project) -> None:
             if name == "data" and Path(value) == begun[name].resolve():
                 continue
             if begun[name] != value and not (isinstance(value, float) and math.isclose(begun[name], value, rel_tol=0)):
-                raise ValueError(
+                raise InputError(
                     f"{folder} holds a training with {name} {begun[name]}, not {value}; give another folder to --out"
                 )
         return

@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.errors import InputError
+
 THRESHOLD = 0.1
 """Nats per datum below which a gain is not worth a more complex model."""
 
@@ -69,7 +71,7 @@ def recommend(
         seed: of the draws.
 
     Raises:
-        ValueError: fewer than two seeds or data, shapes that differ, or no model that was trained.
+        InputError: fewer than two seeds or data, shapes that differ, or no model that was trained.
 
     Example:
         >>> import torch
@@ -80,23 +82,23 @@ def recommend(
         'no difference'
     """
     if not threshold >= 0 or not 0 < level < 1:
-        raise ValueError(f"threshold must be ≥ 0 and level inside (0, 1), not {threshold!r} and {level!r}")
+        raise InputError(f"threshold must be ≥ 0 and level inside (0, 1), not {threshold!r} and {level!r}")
     shapes = {tuple(values.shape) for values in log_prob.values()}
     if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2:
-        raise ValueError(f"log_prob must hold tensors (seeds, num) of one shape, not {sorted(shapes)}")
+        raise InputError(f"log_prob must hold tensors (seeds, num) of one shape, not {sorted(shapes)}")
     if min(shape) < 2:
-        raise ValueError(
+        raise InputError(
             f"{shape[0]} seed(s) and {shape[1]} data show no spread; train at least two seeds and test on two data"
         )
     for name, values in (baselines or {}).items():
         if tuple(values.shape) != shape[1:]:
-            raise ValueError(f"baseline {name} must have shape {shape[1:]}, not {tuple(values.shape)}")
+            raise InputError(f"baseline {name} must have shape {shape[1:]}, not {tuple(values.shape)}")
         if not values.isfinite().all():
-            raise ValueError(f"baseline {name} holds NaN or infinite values")
+            raise InputError(f"baseline {name} holds NaN or infinite values")
     trained = {name: v.double().cpu().numpy() for name, v in log_prob.items() if v.isfinite().all()}
     failed = [name for name in log_prob if name not in trained]
     if not trained:
-        raise ValueError("every model failed, so there is none to recommend")
+        raise InputError("every model failed, so there is none to recommend")
     names = list(trained)
     fixed = {name: np.tile(v.double().cpu().numpy(), (shape[0], 1)) for name, v in (baselines or {}).items()}
     drawn = _Resampling({**trained, **fixed}, num_resamples, seed)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyrovae.errors import InputError
+
 _TIMEOUT = 20.0
 _LEFT_BEHIND = 3600.0
 """Seconds after which a part of a download is one that a killed process left behind."""
@@ -49,7 +51,7 @@ def locate(file: PublishedFile) -> Path:
     removed.
 
     Raises:
-        ValueError: the file in ``PYROVAE_DATA`` is another one or damaged.
+        InputError: the file in ``PYROVAE_DATA`` is another one or damaged.
         FileNotFoundError: there is none, and it cannot be downloaded.
         OSError: a file cannot be read, or the cache cannot be written to.
     """
@@ -57,7 +59,7 @@ def locate(file: PublishedFile) -> Path:
     if ours is not None and (ours / file.folder / file.name).exists():
         path = ours / file.folder / file.name
         if (found := _sha256(path)) != file.sha256:
-            raise ValueError(
+            raise InputError(
                 f"{path} is damaged or not the published file: its sha256 is {found[:12]}…, not "
                 f"{file.sha256[:12]}…; replace or remove it"
             )

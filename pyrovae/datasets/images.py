@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyrovae.datasets._published import PublishedFile, locate
 from pyrovae.datasets.readers.idx import read_idx
+from pyrovae.errors import InputError
 
 NUM_VALIDATION = 10_000
 """Images at the end of the published training set that validate."""
@@ -60,14 +61,14 @@ def binarize(x: Tensor, generator: torch.Generator) -> Tensor:
         generator: of the draws, on the device of x.
 
     Raises:
-        ValueError: values outside [0, 1].
+        InputError: values outside [0, 1].
 
     Example:
         >>> binarize(torch.tensor([0.0, 1.0, 1.0]), torch.Generator())
         tensor([0., 1., 1.])
     """
     if x.numel() and not (x.min() >= 0 and x.max() <= 1):
-        raise ValueError(f"grey values must lie in [0, 1], not reach from {x.min():.4g} to {x.max():.4g}; scale them")
+        raise InputError(f"grey values must lie in [0, 1], not reach from {x.min():.4g} to {x.max():.4g}; scale them")
     return torch.rand(x.shape, generator=generator, dtype=torch.float32, device=x.device).lt(x).to(x.dtype)
 
 
@@ -90,7 +91,7 @@ def split_digits(binarization: str | None = None) -> ImageDataset:
         binarization: ``None``, ``"static"`` or ``"dynamic"``, see :class:`ImageDataset`.
 
     Raises:
-        ValueError: an unknown binarization.
+        InputError: an unknown binarization.
     """
     _check_binarization(binarization)
     x, labels = digits()
@@ -110,7 +111,7 @@ def mnist(binarization: str | None = None) -> ImageDataset:
         binarization: ``None``, ``"static"`` or ``"dynamic"``, see :class:`ImageDataset`.
 
     Raises:
-        ValueError: an unknown binarization, or a damaged file.
+        InputError: an unknown binarization, or a damaged file.
         OSError: a file that is missing and cannot be downloaded, or a cache that cannot be written to.
     """
     return _published("mnist", _MNIST, binarization)
@@ -125,7 +126,7 @@ def fashion_mnist(binarization: str | None = None) -> ImageDataset:
         binarization: ``None``, ``"static"`` or ``"dynamic"``, see :class:`ImageDataset`.
 
     Raises:
-        ValueError: an unknown binarization, or a damaged file.
+        InputError: an unknown binarization, or a damaged file.
         OSError: a file that is missing and cannot be downloaded, or a cache that cannot be written to.
     """
     return _published("fashion-mnist", _FASHION_MNIST, binarization)
@@ -174,7 +175,7 @@ _FASHION_MNIST = _files(
 
 def _check_binarization(binarization: str | None) -> None:
     if binarization not in (None, "static", "dynamic"):
-        raise ValueError(f"unknown binarization {binarization!r}; choose None, 'static' or 'dynamic'")
+        raise InputError(f"unknown binarization {binarization!r}; choose None, 'static' or 'dynamic'")
 
 
 def _published(name: str, files: tuple[PublishedFile, ...], binarization: str | None) -> ImageDataset:
@@ -183,13 +184,13 @@ def _published(name: str, files: tuple[PublishedFile, ...], binarization: str | 
     x, labels, x_test, test_labels = contents
     for file, images, classes in ((files[0], x, labels), (files[2], x_test, test_labels)):
         if images.dim() != 3 or images.shape[1] != images.shape[2] or classes.shape != images.shape[:1]:
-            raise ValueError(
+            raise InputError(
                 f"{file.name} and its labels hold shapes {tuple(images.shape)} and {tuple(classes.shape)}, not "
                 "(num, side, side) and (num,)"
             )
     sizes = [len(x) - NUM_VALIDATION, NUM_VALIDATION]
     if sizes[0] < 1:
-        raise ValueError(f"{files[0].name} holds {len(x)} images; {NUM_VALIDATION} of them validate, and none is left")
+        raise InputError(f"{files[0].name} holds {len(x)} images; {NUM_VALIDATION} of them validate, and none is left")
     grey = [_as_grey(part) for part in (*x.split(sizes), x_test)]
     return _dataset(name, binarization, grey, (*labels.long().split(sizes), test_labels.long()))
 

@@ -16,6 +16,7 @@ import torch
 from scipy.signal import savgol_filter
 from torch import Tensor
 
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.nn import ConfigurableModule
 
 
@@ -40,9 +41,9 @@ class Preprocessing(ConfigurableModule):
         """X of y (num, n).
 
         Raises:
-            ValueError: the step is no bijection.
+            InputError: the step is no bijection.
         """
-        raise ValueError(f"{type(self).__name__} loses dimensions, so it cannot be undone")
+        raise InputError(f"{type(self).__name__} loses dimensions, so it cannot be undone")
 
     def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
         """Log |det ∂y/∂x| of spectra x (num, n) in nats, of the observed channels, shape (num,), float64.
@@ -50,9 +51,9 @@ class Preprocessing(ConfigurableModule):
         Add it to log p(y) for log p(x).
 
         Raises:
-            ValueError: the step is no bijection.
+            InputError: the step is no bijection.
         """
-        raise ValueError(
+        raise InputError(
             f"{type(self).__name__} loses dimensions, so log-likelihoods after it are not comparable with those of x"
         )
 
@@ -83,14 +84,14 @@ class Standardize(Preprocessing):
     def __init__(self, per: str = "channel", mean: list[float] | None = None, scale: list[float] | None = None) -> None:
         super().__init__()
         if per not in ("channel", "all", "mean"):
-            raise ValueError(f"per must be 'channel', 'all' or 'mean', not {per!r}")
+            raise InputError(f"per must be 'channel', 'all' or 'mean', not {per!r}")
         self.per, self.mean, self.scale = per, mean, scale
 
     def fit(self, x: Tensor) -> Self:
         """Learn m and s from training spectra (num, n); a channel nobody observed keeps m = 0 and s = 1.
 
         Raises:
-            ValueError: a channel is constant.
+            InputError: a channel is constant.
         """
         values = _as_float64(x)
         columns = values.reshape(-1, 1) if self.per == "all" else values
@@ -105,16 +106,16 @@ class Standardize(Preprocessing):
             where = (
                 f"channel {int(constant.nonzero()[0])} (counted from 0)" if self.per == "channel" else "every channel"
             )
-            raise ValueError(f"{where} is constant in the training data, so it cannot be standardised; leave it out")
+            raise InputError(f"{where} is constant in the training data, so it cannot be standardised; leave it out")
         self.mean, self.scale = mean.tolist(), scale.nan_to_num(1.0).tolist()
         return self
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.mean is None or self.scale is None:
-            raise ValueError("this Standardize has not been fitted; call fit(training data) first")
+            raise InputError("this Standardize has not been fitted; call fit(training data) first")
         mean, scale = (torch.tensor(v, dtype=torch.float64, device=x.device) for v in (self.mean, self.scale))
         if mean.shape[-1:] not in ((1,), x.shape[-1:]):
-            raise ValueError(f"this Standardize was fitted on {len(mean)} channels, and x has {x.shape[-1]}")
+            raise InputError(f"this Standardize was fitted on {len(mean)} channels, and x has {x.shape[-1]}")
         return mean, scale
 
     def transform(self, x: Tensor) -> Tensor:
@@ -171,10 +172,10 @@ class MultiplicativeScatterCorrection(Preprocessing):
     def transform(self, x: Tensor) -> Tensor:
         """(x − a)/b with a and b by least squares over each spectrum's observed channels."""
         if self.reference is None:
-            raise ValueError("this MultiplicativeScatterCorrection has not been fitted; call fit(training data) first")
+            raise InputError("this MultiplicativeScatterCorrection has not been fitted; call fit(training data) first")
         values, reference = _as_float64(x), torch.tensor(self.reference, dtype=torch.float64, device=x.device)
         if len(reference) != x.shape[-1]:
-            raise ValueError(f"the reference has {len(reference)} channels, and x has {x.shape[-1]}")
+            raise InputError(f"the reference has {len(reference)} channels, and x has {x.shape[-1]}")
         reference = torch.where(values.isnan(), math.nan, reference)
         r = reference - reference.nanmean(-1, keepdim=True)
         mean = values.nanmean(-1, keepdim=True)
@@ -198,9 +199,9 @@ class SavitzkyGolay(Preprocessing):
         super().__init__()
         for name, value in (("window", window), ("degree", degree), ("derivative", derivative)):
             if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be an integer ≥ 0, not {value!r}")
+                raise InputError(f"{name} must be an integer ≥ 0, not {value!r}")
         if window % 2 == 0 or not derivative <= degree < window:
-            raise ValueError(
+            raise InputError(
                 f"SavitzkyGolay needs an odd window > degree ≥ derivative, not {window}, {degree}, {derivative}"
             )
         self.window, self.degree, self.derivative = window, degree, derivative
@@ -208,9 +209,9 @@ class SavitzkyGolay(Preprocessing):
     def transform(self, x: Tensor) -> Tensor:
         """Filtered spectra, shape (num, n)."""
         if x.shape[-1] < self.window:
-            raise ValueError(f"the window of {self.window} channels is wider than the spectra of {x.shape[-1]}")
+            raise InputError(f"the window of {self.window} channels is wider than the spectra of {x.shape[-1]}")
         if x.isnan().any():
-            raise ValueError("SavitzkyGolay takes no missing values: a window needs all its channels")
+            raise InputError("SavitzkyGolay takes no missing values: a window needs all its channels")
         values = _as_float64(x).cpu().numpy()
         filtered = savgol_filter(values, self.window, self.degree, deriv=self.derivative, axis=-1)
         return torch.as_tensor(np.ascontiguousarray(filtered)).to(x)
@@ -233,7 +234,7 @@ class Pipeline(Preprocessing):
         super().__init__()
         for step in steps:
             if not isinstance(step, Preprocessing):
-                raise TypeError(f"a step must be a Preprocessing, not a {type(step).__name__}")
+                raise InputTypeError(f"a step must be a Preprocessing, not a {type(step).__name__}")
         self.steps = torch.nn.ModuleList(steps)
 
     def __iter__(self) -> Iterator[Preprocessing]:
@@ -274,7 +275,7 @@ class Pipeline(Preprocessing):
 def _as_float64(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor) or x.dim() != 2 or len(x) == 0 or not x.is_floating_point():
         seen = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"spectra must be a floating-point tensor of shape (num, n) with num ≥ 1, not {seen}")
+        raise InputError(f"spectra must be a floating-point tensor of shape (num, n) with num ≥ 1, not {seen}")
     return x.double()
 
 
@@ -282,5 +283,5 @@ def _nonzero(values: Tensor, message: str) -> Tensor:
     """Raise where a spectrum's value (num, 1) is 0, or unknown as nothing of it was observed."""
     bad = (values == 0) | values.isnan()
     if bad.any():
-        raise ValueError(f"spectrum {int(bad.nonzero()[0, 0])} (counted from 0) {message}")
+        raise InputError(f"spectrum {int(bad.nonzero()[0, 0])} (counted from 0) {message}")
     return values

@@ -18,6 +18,7 @@ from torch.distributions import MultivariateNormal
 from pyrovae.datasets.mixture_density import log_prob_of_mixtures
 from pyrovae.datasets.splitting import split_by_group, split_into_blocks, split_randomly
 from pyrovae.distributions import AR1Normal
+from pyrovae.errors import InputError
 
 SHAPES = ("gaussian", "lorentzian", "voigt")
 """Shapes of peaks."""
@@ -46,7 +47,7 @@ class Spectra:
 
     def __post_init__(self) -> None:
         if self.x.dim() != 2 or self.axis.shape != self.x.shape[1:] or len(self.targets) != len(self.x):
-            raise ValueError(
+            raise InputError(
                 f"x (num, n), axis (n,) and targets of num rows do not fit: "
                 f"{tuple(self.x.shape)}, {tuple(self.axis.shape)}, {len(self.targets)} rows"
             )
@@ -74,7 +75,7 @@ class Spectra:
                 formats has another order.
 
         Raises:
-            ValueError: there is no such column, or it holds no dates.
+            InputError: there is no such column, or it holds no dates.
         """
         values = self._dates(column) if dates else self._column(column)
         return self.take(torch.tensor(values.reset_index(drop=True).sort_values(kind="stable").index.to_numpy()))
@@ -83,11 +84,11 @@ class Spectra:
         """The channels whose position lies in [low, high].
 
         Raises:
-            ValueError: there are none.
+            InputError: there are none.
         """
         inside = (self.axis >= low) & (self.axis <= high)
         if not inside.any():
-            raise ValueError(
+            raise InputError(
                 f"no channel lies in [{low:g}, {high:g}]: the axis goes from {self.axis[0]:g} to {self.axis[-1]:g}"
             )
         return dataclasses.replace(self, x=self.x[:, inside], axis=self.axis[inside])
@@ -100,7 +101,7 @@ class Spectra:
             by_day: whether it holds dates or times, in ISO 8601, whose days are the groups.
 
         Raises:
-            ValueError: there is no such column, or it holds no dates.
+            InputError: there is no such column, or it holds no dates.
         """
         values = self._dates(column).dt.strftime("%Y-%m-%d") if by_day else self._column(column)
         return values.to_numpy(dtype=object)
@@ -111,14 +112,14 @@ class Spectra:
             found = pd.to_datetime(values, format="ISO8601")
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:100]
-            raise ValueError(f"column {column!r} holds no dates in ISO 8601, such as 2024-03-25: {reason}") from None
+            raise InputError(f"column {column!r} holds no dates in ISO 8601, such as 2024-03-25: {reason}") from None
         if found.isna().any():
-            raise ValueError(f"column {column!r} has no date at sample {int(found.isna().argmax())} (counted from 0)")
+            raise InputError(f"column {column!r} has no date at sample {int(found.isna().argmax())} (counted from 0)")
         return found
 
     def _column(self, name: str) -> pd.Series:
         if name not in self.targets:
-            raise ValueError(f"there is no column {name!r} among the targets: {', '.join(map(str, self.targets))}")
+            raise InputError(f"there is no column {name!r} among the targets: {', '.join(map(str, self.targets))}")
         return self.targets[name]
 
 
@@ -195,18 +196,18 @@ class SpectraTruth:
         The others' is an integral over the concentrations and the scatter, by importance sampling.
 
         Raises:
-            ValueError: mixtures of one substance or without scatter, for which that integral is not written, or of more
+            InputError: mixtures of one substance or without scatter, for which that integral is not written, or of more
                 substances than channels; or x of another shape, or not finite.
         """
         n = len(self.axis)
         if x.dim() != 2 or x.shape[1] != n or not x.isfinite().all():
-            raise ValueError(f"x must be finite spectra of shape (num, {n}), not {tuple(x.shape)}")
+            raise InputError(f"x must be finite spectra of shape (num, {n}), not {tuple(x.shape)}")
         x = x.double()
         if self.linear:
             log_prob = MultivariateNormal(self.offset, self.covariance_matrix).log_prob(x)
             return log_prob, torch.zeros_like(log_prob)
         if not 2 <= len(self.pure) <= n or self.scatter == 0:
-            raise ValueError(f"log p(x) needs linear=True, or scatter and 2 to {n} substances, one a channel")
+            raise InputError(f"log p(x) needs linear=True, or scatter and 2 to {n} substances, one a channel")
         precision = torch.linalg.inv(self.noise.covariance_matrix)
         found = [
             log_prob_of_mixtures(
@@ -220,7 +221,7 @@ class SpectraTruth:
     def sample(self, num: int, seed: int = 0) -> "SimulatedSpectra":
         """Draw ``num`` spectra."""
         if not isinstance(num, int) or num < 1:
-            raise ValueError(f"num must be a positive integer, not {num!r}")
+            raise InputError(f"num must be a positive integer, not {num!r}")
         rng, k = np.random.default_rng([seed, 1]), len(self.pure)
         if self.linear:
             concentrations = 1 / k + torch.as_tensor(rng.standard_normal((num, k))) @ self._concentration_factor.T
@@ -266,7 +267,7 @@ class SimulatedSpectra(Spectra):
 
     def between(self, low: float, high: float) -> Self:
         """Not of simulated spectra: their truth is of all channels; simulate fewer."""
-        raise ValueError("the truth of simulated spectra is of all their channels; choose them with axis=(low, high)")
+        raise InputError("the truth of simulated spectra is of all their channels; choose them with axis=(low, high)")
 
 
 def split_spectra(
@@ -288,7 +289,7 @@ def split_spectra(
         The three parts, how they were split, and what to know of it, in words.
 
     Raises:
-        ValueError: there is no such column, or it has too few values or some that are missing.
+        InputError: there is no such column, or it has too few values or some that are missing.
     """
     if group is not None:
         labels = spectra.groups(group)
@@ -354,7 +355,7 @@ def simulated(
         seed: of the truth and of the draws.
 
     Raises:
-        ValueError: settings out of their range.
+        InputError: settings out of their range.
 
     Example:
         >>> spectra = simulated(100, 60, linear=True)
@@ -363,20 +364,20 @@ def simulated(
     """
     for name, value in (("num", num), ("channels", channels), ("components", components), ("peaks", peaks)):
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+            raise InputError(f"{name} must be a positive integer, not {value!r}")
     if baseline_degree is not None and (not isinstance(baseline_degree, int) or baseline_degree < 0):
-        raise ValueError(f"baseline_degree must be an integer ≥ 0 or None, not {baseline_degree!r}")
+        raise InputError(f"baseline_degree must be an integer ≥ 0 or None, not {baseline_degree!r}")
     if not shapes or any(shape not in SHAPES for shape in shapes):
-        raise ValueError(f"shapes must be some of {', '.join(SHAPES)}, not {shapes!r}")
+        raise InputError(f"shapes must be some of {', '.join(SHAPES)}, not {shapes!r}")
     if not -1 < correlation < 1:
-        raise ValueError(f"correlation must be inside (−1, 1), not {correlation!r}")
+        raise InputError(f"correlation must be inside (−1, 1), not {correlation!r}")
     sigma = torch.atleast_1d(torch.as_tensor(noise_scale, dtype=torch.float64))
     if sigma.shape not in ((1,), (channels,)) or not (sigma.isfinite() & (sigma > 0)).all():
-        raise ValueError(f"noise_scale must be a positive number or {channels} of them, not {noise_scale!r}")
+        raise InputError(f"noise_scale must be a positive number or {channels} of them, not {noise_scale!r}")
     if not (math.isfinite(scatter) and scatter >= 0 and math.isfinite(baseline_scale) and baseline_scale >= 0):
-        raise ValueError(f"scatter and baseline_scale must be finite and ≥ 0, not {scatter!r} and {baseline_scale!r}")
+        raise InputError(f"scatter and baseline_scale must be finite and ≥ 0, not {scatter!r} and {baseline_scale!r}")
     if not axis[0] < axis[1]:
-        raise ValueError(f"axis must be the first and the last position, in this order, not {axis!r}")
+        raise InputError(f"axis must be the first and the last position, in this order, not {axis!r}")
     rng = np.random.default_rng([seed, 0])
     positions, unit_axis = np.linspace(*axis, channels), np.linspace(-1, 1, channels)
     pure = np.zeros((components, channels))

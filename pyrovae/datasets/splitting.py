@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrovae.errors import InputError
+
 DEFAULT_SHARES = (0.7, 0.15, 0.15)
 """Training, validation and test."""
 
@@ -25,7 +27,7 @@ def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: 
         seed: of the shuffling.
 
     Raises:
-        ValueError: shares that do not sum to 1, or a part that would be empty.
+        InputError: shares that do not sum to 1, or a part that would be empty.
 
     Example:
         >>> [len(part) for part in split_randomly(100)]
@@ -44,7 +46,7 @@ def split_by_group(groups: ArrayLike, shares: Sequence[float] = DEFAULT_SHARES, 
         seed: of the groups' order.
 
     Raises:
-        ValueError: fewer groups than parts, a label that is missing, or shares that do not sum to 1.
+        InputError: fewer groups than parts, a label that is missing, or shares that do not sum to 1.
     """
     codes = _codes(groups)
     order = np.random.default_rng(seed).permutation(codes.max() + 1)
@@ -64,7 +66,7 @@ def split_into_blocks(
         groups: label of each datum, such as its day, shape (num,): no boundary then cuts a run of equal labels.
 
     Raises:
-        ValueError: a part that would be empty, a label that comes back after another, or shares that do not sum to 1.
+        InputError: a part that would be empty, a label that comes back after another, or shares that do not sum to 1.
 
     Example:
         >>> [part.tolist() for part in split_into_blocks(6, (0.5, 0.5), groups=list("aaaabb"))]
@@ -74,10 +76,10 @@ def split_into_blocks(
         return [torch.as_tensor(part) for part in np.split(np.arange(num), _bounds(num, shares, "data"))]
     codes = _codes(groups)
     if len(codes) != num:
-        raise ValueError(f"there are {len(codes)} group labels for {num} data")
+        raise InputError(f"there are {len(codes)} group labels for {num} data")
     run = np.concatenate([[0], np.cumsum(codes[1:] != codes[:-1])])
     if run[-1] > codes.max():
-        raise ValueError("a group comes back after another, so contiguous parts would share it; sort the data by it")
+        raise InputError("a group comes back after another, so contiguous parts would share it; sort the data by it")
     return _whole(run, shares)
 
 
@@ -98,16 +100,16 @@ def _codes(groups: Any) -> NDArray[np.int64]:
     """Labels as integers, in the order in which they appear."""
     codes, _ = pd.factorize(np.asarray(groups, dtype=object))
     if len(codes) == 0:
-        raise ValueError("there are no data to split")
+        raise InputError("there are no data to split")
     if (codes < 0).any():
-        raise ValueError(f"datum {int(np.argmin(codes))} (counted from 0) has no group label")
+        raise InputError(f"datum {int(np.argmin(codes))} (counted from 0) has no group label")
     return codes.astype(np.int64)
 
 
 def _bounds(num: int, shares: Sequence[float], what: str) -> NDArray[np.int64]:
     if len(shares) < 2 or any(not share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-9:
-        raise ValueError(f"shares must be two or more positive numbers that sum to 1, not {tuple(shares)}")
+        raise InputError(f"shares must be two or more positive numbers that sum to 1, not {tuple(shares)}")
     bounds = np.rint(np.cumsum(shares)[:-1] * num).astype(np.int64)
     if ((np.diff([0, *bounds, num]) < 1).any() and what == "data") or num < len(shares):
-        raise ValueError(f"{num} {what} are too few for parts of {', '.join(f'{share:g}' for share in shares)}")
+        raise InputError(f"{num} {what} are too few for parts of {', '.join(f'{share:g}' for share in shares)}")
     return bounds

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions.utils import lazy_property
 
 from pyrovae.distributions.recurrence import linear_recurrence
+from pyrovae.errors import InputError, InputTypeError
 
 FISHER_Z_BOUND = 8.0
 """Largest |arctanh ρ| that a network may give: beyond it the density loses its digits in float32."""
@@ -44,8 +45,8 @@ class AR1Normal(TorchDistribution):
         validate_args: whether to check the values too (shapes and types always are).
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
-        ValueError: not exactly one of ``correlation`` and ``fisher_z`` is given, shapes do not fit,
+        InputTypeError: an argument is no floating-point tensor, or dtypes differ.
+        InputError: not exactly one of ``correlation`` and ``fisher_z`` is given, shapes do not fit,
             devices differ, a scale is not positive or a correlation not inside (−1, 1).
 
     Example:
@@ -76,10 +77,10 @@ class AR1Normal(TorchDistribution):
     ) -> None:
         if (correlation is None) == (fisher_z is None):
             given = "neither" if correlation is None else "both"
-            raise ValueError(f"AR1Normal takes exactly one of correlation and fisher_z, but {given} was given")
+            raise InputError(f"AR1Normal takes exactly one of correlation and fisher_z, but {given} was given")
         _check_floating("loc", loc)
         if loc.dim() < 1 or loc.shape[-1] < 1:
-            raise ValueError(f"loc must have shape (*batch, d) with d ≥ 1, not {tuple(loc.shape)}")
+            raise InputError(f"loc must have shape (*batch, d) with d ≥ 1, not {tuple(loc.shape)}")
         d = loc.shape[-1]
         self.loc = loc
         self.scale = _parameter("scale", scale, loc, d)
@@ -92,7 +93,7 @@ class AR1Normal(TorchDistribution):
         try:
             batch_shape = torch.broadcast_shapes(loc.shape[:-1], self.scale.shape[:-1], step.shape[:-1])
         except RuntimeError:
-            raise ValueError(
+            raise InputError(
                 f"batch shapes do not broadcast: loc {tuple(loc.shape[:-1])}, scale "
                 f"{tuple(self.scale.shape[:-1])}, {name} {tuple(step.shape[:-1])}"
             ) from None
@@ -244,7 +245,7 @@ def _sum_of(tensor: Tensor, count: int) -> Tensor:
 def _check_floating(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         seen = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"{name} must be a floating-point tensor, not {seen}")
+        raise InputTypeError(f"{name} must be a floating-point tensor, not {seen}")
 
 
 def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) -> Tensor:
@@ -253,13 +254,13 @@ def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) 
     _check_floating(name, value)
     assert isinstance(value, Tensor)
     if value.dtype != loc.dtype:
-        raise TypeError(f"{name} is of {value.dtype}, loc of {loc.dtype}; convert one of them")
+        raise InputTypeError(f"{name} is of {value.dtype}, loc of {loc.dtype}; convert one of them")
     if value.device != loc.device:
-        raise ValueError(f"{name} is on {value.device}, loc on {loc.device}; move one of them")
+        raise InputError(f"{name} is on {value.device}, loc on {loc.device}; move one of them")
     if value.dim() == 0:
         return value.unsqueeze(0)
     if value.shape[-1] not in (1, size):
-        raise ValueError(
+        raise InputError(
             f"the last axis of {name} must be 1 (shared){f' or {size}' if size > 1 else ''} "
             f"for loc of shape {tuple(loc.shape)}, "
             f"but {name} has shape {tuple(value.shape)}"
@@ -275,4 +276,4 @@ def _has_values(tensor: Tensor) -> bool:
 
 def _check_values(name: str, tensor: Tensor, valid: Tensor, meaning: str) -> None:
     if _has_values(tensor) and not bool(valid.all()):
-        raise ValueError(f"{name} must be {meaning}, but holds {tensor[~valid].flatten()[0].item():g}")
+        raise InputError(f"{name} must be {meaning}, but holds {tensor[~valid].flatten()[0].item():g}")

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from pyro.distributions import Independent, Normal
 from torch import Tensor
 
+from pyrovae.errors import InputError
+
 
 class IsotropicNormal(Independent):
     """``Normal(loc, scale).to_event(1)`` with one scalar scale σ, its density in a third of the passes over x.
@@ -25,7 +27,7 @@ class IsotropicNormal(Independent):
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
         if scale.dim() > 0:
-            raise ValueError(f"scale must be a scalar tensor, not one of shape {tuple(scale.shape)}")
+            raise InputError(f"scale must be a scalar tensor, not one of shape {tuple(scale.shape)}")
         super().__init__(Normal(loc, scale, validate_args=validate_args), 1, validate_args=validate_args)
         self._loc, self._scale = loc, scale
 

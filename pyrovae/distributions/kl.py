@@ -31,6 +31,7 @@ from torch.distributions import (
 
 from pyrovae.distributions.ar1 import AR1Normal, ar1_factor_transpose, log_sech
 from pyrovae.distributions.cholesky import CholeskyNormal
+from pyrovae.errors import InputError
 
 
 def _as_normal(distribution: Any) -> Any:
@@ -108,7 +109,7 @@ def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Any, Any], T
         @register_kl(type_q, type_p)
         def checked(q: Any, p: Any) -> Tensor:
             if q.event_shape != p.event_shape:
-                raise ValueError(f"KL between event shapes {tuple(q.event_shape)} and {tuple(p.event_shape)}")
+                raise InputError(f"KL between event shapes {tuple(q.event_shape)} and {tuple(p.event_shape)}")
             return function(q, p)
 
         return function

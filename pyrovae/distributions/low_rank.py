@@ -4,6 +4,8 @@ import torch
 from pyro.distributions import LowRankMultivariateNormal, TorchDistribution
 from torch import Tensor
 
+from pyrovae.errors import InputError
+
 
 class LowRankNormal(LowRankMultivariateNormal):
     """Pyro's ``LowRankMultivariateNormal``, Σ = diag(D) + WWᵀ, that replicas can run with a W that all data share.
@@ -25,7 +27,7 @@ class LowRankNormal(LowRankMultivariateNormal):
     def __init__(self, loc: Tensor, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None) -> None:
         d, rank = loc.shape[-1], cov_factor.shape[-1]
         if cov_factor.shape[-2:] != (d, rank) or cov_diag.shape[-1:] != (d,):
-            raise ValueError(
+            raise InputError(
                 f"loc (…, d), cov_factor (…, d, r) and cov_diag (…, d) do not fit: "
                 f"{tuple(loc.shape)}, {tuple(cov_factor.shape)}, {tuple(cov_diag.shape)}"
             )

@@ -11,6 +11,7 @@ from torch.distributions import Independent, LowRankMultivariateNormal, Multivar
 
 from pyrovae.distributions.ar1 import AR1Normal
 from pyrovae.distributions.recurrence import linear_recurrence
+from pyrovae.errors import InputTypeError
 
 
 class PartiallyObserved(TorchDistribution):
@@ -32,7 +33,7 @@ class PartiallyObserved(TorchDistribution):
             ``MultivariateNormal``, with event_dim 1.
 
     Raises:
-        TypeError: the density of a part of the base is not known.
+        InputTypeError: the density of a part of the base is not known.
 
     Example:
         >>> x = torch.tensor([0.3, math.nan, 0.1])
@@ -47,7 +48,9 @@ class PartiallyObserved(TorchDistribution):
     def __init__(self, base: TorchDistribution, validate_args: bool | None = None) -> None:
         unknown = _marginal_log_prob.dispatch(type(base)) is _marginal_log_prob.dispatch(object)
         if unknown or base.event_dim != 1:
-            raise TypeError(f"the density of some entries of a {type(base).__name__} is not known; give complete data")
+            raise InputTypeError(
+                f"the density of some entries of a {type(base).__name__} is not known; give complete data"
+            )
         self.base = base
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
 

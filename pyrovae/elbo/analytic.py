@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, describe, latent_sites, same_scale
+from pyrovae.errors import InputError
 
 
 class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
@@ -53,7 +54,7 @@ class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
         q, p = guide_site["fn"], model_site["fn"]
         for what in ("scale", "mask"):
             if not same_scale(guide_site[what], model_site[what]):
-                raise ValueError(
+                raise InputError(
                     f"site {name!r} has another {what} in the guide than in the model, so its terms do not make up "
                     f"a multiple of KL(q ‖ p); set the {what} on both sides, or use MonteCarloELBO"
                 )

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.elbo.base import BetaELBO, NoClosedFormError, Note, Program, describe, latent_sites
+from pyrovae.errors import InputTypeError
 from pyrovae.programs import cannot_run, check_data, mode, unregistered
 
 
@@ -111,7 +112,7 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
 
     Raises:
         NoClosedFormError: the estimator refuses the programs, or with ``strict`` falls back.
-        TypeError: an estimator whose code cannot be listened to.
+        InputTypeError: an estimator whose code cannot be listened to.
 
     Example:
         >>> import pyrovae as pv
@@ -121,10 +122,10 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
         [('x', 'sampled: at draws of z'), ('z', 'closed form')]
     """
     if isinstance(elbo, type):
-        raise TypeError(f"audit takes an estimator, {elbo.__name__}(), not its class")
+        raise InputTypeError(f"audit takes an estimator, {elbo.__name__}(), not its class")
     if not isinstance(elbo, BetaELBO) and type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
         name = type(elbo).__name__
-        raise TypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
+        raise InputTypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
     check_data(x, model, guide)
     elbo = copy.copy(elbo)
     devices = [x.device] if x.is_cuda else []

@@ -18,6 +18,8 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyrovae.errors import InputError
+
 Program = Callable[..., Any]
 
 
@@ -66,9 +68,9 @@ class BetaELBO(Trace_ELBO):
         max_plate_nesting: int = 1,
     ) -> None:
         if not isinstance(beta, int | float) or isinstance(beta, bool) or not 0 <= beta < math.inf:
-            raise ValueError(f"beta must be a finite number ≥ 0, not {beta!r}")
+            raise InputError(f"beta must be a finite number ≥ 0, not {beta!r}")
         if not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles must be a positive integer, not {num_particles!r}")
+            raise InputError(f"num_particles must be a positive integer, not {num_particles!r}")
         super().__init__(
             num_particles=num_particles,
             vectorize_particles=vectorize_particles,
@@ -98,7 +100,7 @@ class BetaELBO(Trace_ELBO):
         return super()._get_trace(self._weigh(model), self._weigh(guide), args, kwargs)
 
 
-class NoClosedFormError(NotImplementedError):
+class NoClosedFormError(InputError, NotImplementedError):
     """A quantity that the estimator needs of a latent site has no closed form."""
 
 
@@ -191,7 +193,7 @@ def check_guide(guide_trace: Trace) -> None:
         if site["type"] == "sample" and site["is_observed"]:
             if isinstance(site["fn"], Unit) or (site["infer"] or {}).get("_deterministic"):
                 continue  # pyro.factor and pyro.deterministic
-            raise ValueError(f"the guide observes site {name!r}: are the model and the guide swapped?")
+            raise InputError(f"the guide observes site {name!r}: are the model and the guide swapped?")
 
 
 def latent_sites(trace: Trace) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrovae.elbo.base import NoClosedFormError, latent_sites, same_scale
 from pyrovae.elbo.importance_weighted import ImportanceWeightedELBO
 from pyrovae.elbo.path_derivative import PathDerivativeELBO
+from pyrovae.errors import InputError
 
 
 class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
@@ -23,7 +24,7 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
 
     Raises:
         NoClosedFormError: a latent is a ``Delta``, which has no density.
-        ValueError: some of the latents are masked and others are not.
+        InputError: some of the latents are masked and others are not.
     """
 
     _kind = "doubly reparameterised weights"
@@ -48,7 +49,7 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
         latents = latent_sites(guide_trace)
         masks = [site["mask"] for site in latents.values()]
         if not all(same_scale(mask, masks[0]) for mask in masks[1:]):
-            raise ValueError(
+            raise InputError(
                 f"the latent sites {', '.join(latents)} do not share one mask, so there is no one factor for the "
                 "guide's gradient; mask them alike, or use ImportanceWeightedELBO"
             )

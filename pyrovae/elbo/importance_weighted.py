@@ -9,6 +9,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.elbo.base import NoClosedFormError, Program, ReparameterizedELBO, describe, latent_sites, same_scale
+from pyrovae.errors import InputError
 
 
 class ImportanceWeightedELBO(ReparameterizedELBO):
@@ -70,7 +71,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         if not self._in_one_pass:
             return torch.stack(log_weights)
         if log_weights[0].dim() != self.max_plate_nesting:
-            raise ValueError(
+            raise InputError(
                 f"the programs' plates nest deeper than max_plate_nesting={self.max_plate_nesting - 1}; give the depth"
             )
         return log_weights[0]
@@ -105,7 +106,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
             if not site["is_observed"]:
                 guide_site = guide_trace.nodes[name]
                 if not same_scale(guide_site["mask"], site["mask"]):
-                    raise ValueError(
+                    raise InputError(
                         f"site {name!r} has another mask in the guide than in the model, so log p − log q is not that "
                         "of one set of data; set the mask on both sides"
                     )
@@ -131,7 +132,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         for name, site in latent_sites(guide_trace).items():
             own = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
             if not dims.items() <= own.items():
-                raise ValueError(f"site {name!r} is in the data plate of the model but not in that of the guide")
+                raise InputError(f"site {name!r} is in the data plate of the model but not in that of the guide")
         return set(dims)
 
 
@@ -143,7 +144,7 @@ def _shared_scale(model_trace: Trace, guide_trace: Trace) -> float | Tensor:
     first_name, first = sites[0]
     for name, site in sites[1:]:
         if not same_scale(site["scale"], first["scale"]):
-            raise ValueError(
+            raise InputError(
                 f"site {name!r} has another scale than site {first_name!r}, and an importance weight has no part to "
                 "scale; set one scale for all sites, or use the estimator's beta"
             )

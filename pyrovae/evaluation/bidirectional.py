@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.evaluation.marginal import LogMarginal, log_marginal
 from pyrovae.programs import mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -69,9 +70,9 @@ def sandwich(
     """
     if not isinstance(num, int) or num < 1:
         what = f"a {type(num).__name__}" if isinstance(num, Tensor) else repr(num)
-        raise ValueError(f"num, of data to simulate from the model, must be a positive integer, not {what}")
+        raise InputError(f"num, of data to simulate from the model, must be a positive integer, not {what}")
     if not isinstance(model, GenerativeModel):
-        raise TypeError("sandwich needs a GenerativeModel and an AmortizedGuide")
+        raise InputTypeError("sandwich needs a GenerativeModel and an AmortizedGuide")
     with torch.random.fork_rng(), mode(model, training=False):
         torch.manual_seed(seed)
         z, x = model.simulate(num)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.distributions import AR1Normal, covariance_of, mean_of
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.programs import cannot_run, check_data, evaluating, mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -108,15 +109,15 @@ def collapse_report(
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
-        ValueError: fewer than two data, or data that the guide cannot take.
+        InputError: fewer than two data, or data that the guide cannot take.
     """
     check_data(x, model, guide)
     if not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"num_samples must be a positive integer, not {num_samples!r}")
+        raise InputError(f"num_samples must be a positive integer, not {num_samples!r}")
     if min(len(x), max_data) < 2:
-        raise ValueError("the spread of posterior means needs at least two data")
+        raise InputError("the spread of posterior means needs at least two data")
     if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
-        raise TypeError("collapse_report needs a GenerativeModel and an AmortizedGuide")
+        raise InputTypeError("collapse_report needs a GenerativeModel and an AmortizedGuide")
     x = x[torch.linspace(0, len(x) - 1, min(len(x), max_data)).long()].double()
     model, guide = copy.deepcopy(model).double(), copy.deepcopy(guide).double()
     with evaluating(model, guide, x, seed):
@@ -203,7 +204,7 @@ def active_directions(guide: AmortizedGuide, x: Tensor, threshold: float = 0.01)
     which means nothing for a posterior that may be rotated). :func:`collapse_report` says more.
     """
     if len(x) < 2:
-        raise ValueError("the spread of posterior means needs at least two data")
+        raise InputError("the spread of posterior means needs at least two data")
     with torch.random.fork_rng(devices=[]), mode(guide, guide, training=False):
         means = torch.cat([mean_of(guide.posterior(chunk)) for chunk in x.split(4096)])
     return int((torch.linalg.eigvalsh(torch.cov(means.T.double()).reshape(means.shape[-1], -1)) > threshold).sum())

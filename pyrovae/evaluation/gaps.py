@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
-from pyrovae.errors import named_parts
+from pyrovae.errors import InputError, InputTypeError, named_parts
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
 from pyrovae.evaluation.per_datum import Family, refit
@@ -160,23 +160,23 @@ def inference_gaps(
         progress: whether to show progress bars (on a terminal).
 
     Raises:
-        ValueError: data that the programs cannot take, or settings that cannot be run.
-        TypeError: programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
+        InputError: data that the programs cannot take, or settings that cannot be run.
+        InputTypeError: programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
         NoClosedFormError: a family that is not reparameterised.
     """
     if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
-        raise TypeError("inference_gaps needs a GenerativeModel and an AmortizedGuide")
+        raise InputTypeError("inference_gaps needs a GenerativeModel and an AmortizedGuide")
     least = {"num_particles": (num_particles, 1), "max_steps": (max_steps, 1), "num_samples": (num_samples, 2)}
     for name, (value, low) in least.items():
         if not isinstance(value, int) or value < low:
-            raise ValueError(f"{name} must be an integer of at least {low}, not {value!r}")
+            raise InputError(f"{name} must be an integer of at least {low}, not {value!r}")
     check_data(x, model, guide)
     if log_p is not None and not isinstance(log_p, LogMarginal):
-        raise TypeError(
+        raise InputTypeError(
             f"log_p must be what log_marginal gives, or LogMarginal.exact(values), not {type(log_p).__name__}"
         )
     if log_p is not None and len(log_p.per_datum) != len(x):
-        raise ValueError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
+        raise InputError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
     if families is None:
         families = {name: family for name, family in POSTERIORS.items() if name != "flow"}
     named = named_parts("families", families)
@@ -184,7 +184,7 @@ def inference_gaps(
         heads = {name: family(1, model.latent_dim) for name, family in named.items()}
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+            raise InputError(f"{name} must be a positive integer, not {value!r}")
     if train is not None:
         check_data(train, model, guide)
     model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()

@@ -14,6 +14,7 @@ from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs import (
     Program,
     announced_parameters,
@@ -123,13 +124,13 @@ def gradient_statistics(
         seed: of the draws; the caller's random state is left as it was.
 
     Raises:
-        ValueError: too few repeats, nothing to train, or data that the programs cannot take.
-        TypeError: not an estimator, or not a tensor.
+        InputError: too few repeats, nothing to train, or data that the programs cannot take.
+        InputTypeError: not an estimator, or not a tensor.
     """
     if not isinstance(num_repeats, int) or num_repeats < 2:
-        raise ValueError(f"num_repeats must be an integer of at least 2, not {num_repeats!r}")
+        raise InputError(f"num_repeats must be an integer of at least 2, not {num_repeats!r}")
     if not isinstance(elbo, ELBO) or not hasattr(elbo, "differentiable_loss"):
-        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
+        raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
     check_data(x, model, guide)
     devices = [x.device] if x.is_cuda else []
     with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.evaluation.annealing import forward_log_weights, path_from, reverse_log_weights
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.pareto import pareto_k, reliable_below
@@ -146,13 +147,13 @@ def log_marginal(
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
-        ValueError: an unknown method, no samples, data that the programs cannot take, a grid for more than
+        InputError: an unknown method, no samples, data that the programs cannot take, a grid for more than
             three latent dimensions, or a grid or annealing for programs that are not ``GenerativeModel`` and
             ``AmortizedGuide``.
         NoClosedFormError: a latent site outside the data plate, or one that is not reparameterised.
     """
     if method not in ("importance", "quadrature", "annealed"):
-        raise ValueError(f"unknown method {method!r}; choose 'importance', 'quadrature' or 'annealed'")
+        raise InputError(f"unknown method {method!r}; choose 'importance', 'quadrature' or 'annealed'")
     if num_samples is None:
         num_samples = 16 if method == "annealed" else 1000
     for name, value, least in (
@@ -163,13 +164,13 @@ def log_marginal(
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             what = "a positive integer" if least == 1 else f"an integer of at least {least}"
-            raise ValueError(f"{name} must be {what}, not {value!r}")
+            raise InputError(f"{name} must be {what}, not {value!r}")
     if center not in (None, "prior", "guide"):
-        raise ValueError(f"center must be 'prior' or 'guide', not {center!r}")
+        raise InputError(f"center must be 'prior' or 'guide', not {center!r}")
     if (reverse or latents is not None) and method != "annealed":
-        raise ValueError(f"reverse and latents belong to method='annealed', not to {method!r}")
+        raise InputError(f"reverse and latents belong to method='annealed', not to {method!r}")
     if latents is not None and not isinstance(latents, Tensor):
-        raise TypeError(f"latents must be a tensor, not {type(latents).__name__}")
+        raise InputTypeError(f"latents must be a tensor, not {type(latents).__name__}")
     check_data(x, model, guide)
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
         model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
@@ -177,7 +178,7 @@ def log_marginal(
         if method == "importance":
             found = _by_importance(model, guide, x, num_samples, max_plate_nesting, progress)
         elif not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide | PerDatumGuide):
-            raise ValueError(
+            raise InputError(
                 f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'"
             )
         elif method == "quadrature":
@@ -221,14 +222,14 @@ def _by_annealing(
     progress: bool,
 ) -> LogMarginal:
     if reverse != (latents is not None):
-        raise ValueError(
+        raise InputError(
             "reverse=True and latents=, the z that x was simulated with, belong together (z, x = model.simulate(100)): "
             "only simulated data come with an exact draw of their posterior"
         )
     if latents is not None and latents.shape != (len(x), model.latent_dim):
-        raise ValueError(f"latents must have shape ({len(x)}, {model.latent_dim}), not {tuple(latents.shape)}")
+        raise InputError(f"latents must have shape ({len(x)}, {model.latent_dim}), not {tuple(latents.shape)}")
     if latents is not None and not latents.isfinite().all():
-        raise ValueError("latents hold NaN or infinite values")
+        raise InputError("latents hold NaN or infinite values")
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
         here = rows_of(guide, rows, x) if center == "guide" else None
@@ -271,11 +272,11 @@ def _on_a_grid(
     model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int, center: str, progress: bool
 ) -> LogMarginal:
     if center == "guide" and num_points > MAX_HERMITE_POINTS:
-        raise ValueError(
+        raise InputError(
             f"num_points must be at most {MAX_HERMITE_POINTS} around the guide, not {num_points}: weights would vanish"
         )
     if model.latent_dim > MAX_LATENT_DIM:
-        raise ValueError(
+        raise InputError(
             f"quadrature is for at most {MAX_LATENT_DIM} latent dimensions, not {model.latent_dim}; "
             "use method='importance' or 'annealed'"
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.posteriors import Posterior
 from pyrovae.programs import cannot_run, check_data, evaluating
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -36,7 +37,7 @@ class PerDatumGuide(nn.Module):
         loc: where to start each mean, shape (num, latent_dim).
 
     Raises:
-        ValueError: the family's head has a parameter outside linear layers, of which there cannot be one a datum.
+        InputError: the family's head has a parameter outside linear layers, of which there cannot be one a datum.
     """
 
     def __init__(self, family: Family, loc: Tensor) -> None:
@@ -51,7 +52,7 @@ class PerDatumGuide(nn.Module):
         }
         for name, parameter in self.head.named_parameters():
             if id(parameter) not in own:
-                raise ValueError(f"{type(head).__name__} has the parameter {name} outside linear layers")
+                raise InputError(f"{type(head).__name__} has the parameter {name} outside linear layers")
         loc_head = getattr(self.head, "loc_head", None)
         if isinstance(loc_head, _LinearPerDatum):
             with torch.no_grad():
@@ -68,7 +69,7 @@ class PerDatumGuide(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The Pyro program for the data x (num, n) whose posteriors these are."""
         if len(x) != len(self):
-            raise ValueError(f"this guide is for {len(self)} data of its own, not for {len(x)}; see select")
+            raise InputError(f"this guide is for {len(self)} data of its own, not for {len(x)}; see select")
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.posterior())
 
@@ -117,12 +118,12 @@ def rows_of(guide: Any, rows: slice, x: Tensor) -> Any:
     """The guide for some of the data x: one that has parameters for each takes theirs.
 
     Raises:
-        ValueError: such a guide is not for these data, but for another number of them.
+        InputError: such a guide is not for these data, but for another number of them.
     """
     if not isinstance(guide, PerDatumGuide):
         return guide
     if len(guide) != len(x):
-        raise ValueError(f"this guide is for {len(guide)} data of its own, not for {len(x)}; use its select")
+        raise InputError(f"this guide is for {len(guide)} data of its own, not for {len(x)}; use its select")
     return guide.select(rows)
 
 
@@ -145,13 +146,13 @@ def refit(
         The fitted guide of these data, and the number of steps.
 
     Raises:
-        ValueError: data that the programs cannot take, or ``max_steps`` below 1.
-        TypeError: not a family.
+        InputError: data that the programs cannot take, or ``max_steps`` below 1.
+        InputTypeError: not a family.
     """
     if isinstance(family, str) or not callable(family):
-        raise TypeError(f"a family is a Posterior class, not {family!r}; see pyrovae.posteriors")
+        raise InputTypeError(f"a family is a Posterior class, not {family!r}; see pyrovae.posteriors")
     if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer, not {max_steps!r}")
+        raise InputError(f"max_steps must be a positive integer, not {max_steps!r}")
     check_data(x, model, guide)
     estimator = StickingTheLandingELBO(num_particles=num_particles, vectorize_particles=num_particles > 1)
     with evaluating(model, guide, x, seed):

@@ -11,6 +11,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyrovae.errors import InputError
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, check_data, evaluating
@@ -56,7 +57,7 @@ def elbo_terms(
         chunk_size: data evaluated at once, which bounds the memory.
 
     Raises:
-        ValueError: data outside the likelihood's support, such as grey values under a Bernoulli.
+        InputError: data outside the likelihood's support, such as grey values under a Bernoulli.
     """
     check_data(x, model, guide)
     reconstruction, kl, stderr = [], [], []
@@ -76,7 +77,7 @@ def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tenso
     guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(x))
     model_trace = prune_subsample_sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x))
     if set(model_trace.stochastic_nodes) != set(guide_trace.stochastic_nodes):
-        raise ValueError(
+        raise InputError(
             f"the model's latent sites {sorted(model_trace.stochastic_nodes)} are not the guide's "
             f"{sorted(guide_trace.stochastic_nodes)}"
         )
@@ -105,6 +106,6 @@ def _per_datum(name: str, site: dict[str, Any], values: Tensor, num: int) -> Ten
     """Sum over all plates but the data's, the outermost one of that size."""
     dims = [frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == num]
     if not dims:
-        raise ValueError(f"site {name!r} is in no plate of the data's size, {num}, so it has no value per datum")
+        raise InputError(f"site {name!r} is in no plate of the data's size, {num}, so it has no value per datum")
     values = values.double().cpu().movedim(min(dims), 0)
     return values.reshape(num, -1).sum(1)

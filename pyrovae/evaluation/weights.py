@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
+from pyrovae.errors import InputError
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, cannot_run, check_data, evaluating
@@ -70,7 +71,7 @@ def _log_weights(model: Program, guide: Program, x: Tensor, num: int, max_plate_
     log_w = elbo.log_weights(model, guide, x).double().cpu()
     sizes = [size for size in log_w.shape[1:] if size > 1] or [1]
     if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
-        raise ValueError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
+        raise InputError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
     return log_w.reshape(num, len(x))
 
 
@@ -92,7 +93,7 @@ def elbo_estimate(
         max_plate_nesting: depth of the programs' own plates.
     """
     if not isinstance(num_samples, int) or num_samples < 2:
-        raise ValueError(f"num_samples must be an integer of at least 2, not {num_samples!r}")
+        raise InputError(f"num_samples must be an integer of at least 2, not {num_samples!r}")
     check_data(x, model, guide)
 
     def mean_and_stderr(log_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrovae.distributions import AR1Normal, bounded_fisher_z
+from pyrovae.errors import InputError
 from pyrovae.likelihoods.base import CovarianceLikelihood
 
 
@@ -39,7 +40,7 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
         floor: float = 1e-4,
     ) -> None:
         if scale not in ("shared", "per-dimension"):
-            raise ValueError(f"scale must be 'shared' or 'per-dimension', not {scale!r}")
+            raise InputError(f"scale must be 'shared' or 'per-dimension', not {scale!r}")
         num_scales = n if scale == "per-dimension" else 1
         super().__init__(in_features, n, num_scales, num_scales + 1, covariance, initial_scale, floor)
         self.scale = scale

@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae.distributions import covariance_of
+from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule, LocHead, positive
 
 
@@ -30,7 +31,7 @@ class Likelihood(ConfigurableModule, ABC):
         super().__init__()
         for name, value in (("in_features", in_features), ("n", n)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, not {value!r}")
+                raise InputError(f"{name} must be a positive integer, not {value!r}")
         self.in_features = in_features
         self.n = n
 
@@ -48,12 +49,12 @@ class Likelihood(ConfigurableModule, ABC):
         return torch.ones_like(x, dtype=torch.bool)
 
     def check_support(self, name: str, x: Tensor) -> None:
-        """Raise a ValueError that names the first value of x (num, n), NaN apart, that p(x|z) cannot score."""
+        """Raise an InputError that names the first value of x (num, n), NaN apart, that p(x|z) cannot score."""
         outside = ~(self.in_support(x) | x.isnan())
         if outside.any():
             row, column = outside.nonzero()[0].tolist()
             what, remedy = self.support
-            raise ValueError(
+            raise InputError(
                 f"{name} holds {x[row, column].item():.4g} at row {row}, column {column} (counted from 0), the first "
                 f"of {int(outside.sum())} that a {type(self).__name__} cannot score: they must be {what}; {remedy}"
             )
@@ -77,9 +78,9 @@ class GaussianNoiseLikelihood(Likelihood):
     def __init__(self, in_features: int, n: int, initial_scale: float, floor: float) -> None:
         super().__init__(in_features, n)
         if not is_positive(initial_scale):
-            raise ValueError(f"initial_scale must be a positive number, not {initial_scale!r}")
+            raise InputError(f"initial_scale must be a positive number, not {initial_scale!r}")
         if not is_positive(floor) or floor >= 1:
-            raise ValueError(f"floor must be a share of initial_scale between 0 and 1, not {floor!r}")
+            raise InputError(f"floor must be a share of initial_scale between 0 and 1, not {floor!r}")
         self.initial_scale = initial_scale
         self.floor = floor
 
@@ -169,7 +170,7 @@ class GaussianNoiseLikelihood(Likelihood):
     def _features(self, features: Tensor | None) -> Tensor:
         if features is None:
             if self.depends_on_z:
-                raise ValueError(f"the noise of this {type(self).__name__} depends on z; give the decoder's features")
+                raise InputError(f"the noise of this {type(self).__name__} depends on z; give the decoder's features")
             like = next(self.parameters())
             return torch.zeros(self.in_features, dtype=like.dtype, device=like.device)
         return features
@@ -200,7 +201,7 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
     ) -> None:
         super().__init__(in_features, n, initial_scale, floor)
         if covariance not in ("shared", "per-datum"):
-            raise ValueError(f"covariance must be 'shared' or 'per-datum', not {covariance!r}")
+            raise InputError(f"covariance must be 'shared' or 'per-datum', not {covariance!r}")
         self.covariance = covariance
         self._num_scales = num_scales
         if covariance == "shared":  # first, as replicas start anew: a module before the modules inside it

@@ -6,6 +6,7 @@ from pyro.distributions import Independent, TransformedDistribution
 from torch import Tensor, nn
 from torch.distributions.transforms import ReshapeTransform
 
+from pyrovae.errors import InputError
 from pyrovae.likelihoods.base import Likelihood
 
 
@@ -24,9 +25,9 @@ class CategoricalLikelihood(Likelihood):
     def __init__(self, in_features: int, n: int, num_classes: int, one_hot: bool = False) -> None:
         super().__init__(in_features, n)
         if not isinstance(num_classes, int) or num_classes < 2:
-            raise ValueError(f"num_classes must be an integer of at least 2, not {num_classes!r}")
+            raise InputError(f"num_classes must be an integer of at least 2, not {num_classes!r}")
         if one_hot and n % num_classes:
-            raise ValueError(f"one-hot data of {n} entries are no whole blocks of {num_classes} classes")
+            raise InputError(f"one-hot data of {n} entries are no whole blocks of {num_classes} classes")
         self.num_classes = num_classes
         self.one_hot = one_hot
         self.logits_head = nn.Linear(in_features, n if one_hot else n * num_classes)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.distributions import CholeskyNormal, fill_scale_tril, tril_position
+from pyrovae.errors import InputError
 from pyrovae.likelihoods.base import CovarianceLikelihood
 
 
@@ -62,7 +63,7 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
         Where Σ depends on z, it then does so no more, until trained to.
 
         Raises:
-            ValueError: a matrix of another shape, or not symmetric and positive definite.
+            InputError: a matrix of another shape, or not symmetric and positive definite.
         """
         shape = (self.n, self.n)
         factor, failed = torch.linalg.cholesky_ex(covariance.double()) if covariance.shape == shape else (None, 1)
@@ -71,7 +72,7 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
             or failed
             or not torch.allclose(covariance, covariance.mT, atol=1e-8 * covariance.max().item())
         ):
-            raise ValueError(f"covariance must be symmetric and positive definite, of shape {shape}")
+            raise InputError(f"covariance must be symmetric and positive definite, of shape {shape}")
         self.start_at(self.initial_scale if initial_scale is None else initial_scale)
         raw_scale = self._raw(factor.diagonal())
         scale = self._scale(raw_scale)  # not below the floor: a channel's own noise grows, its covariances stay

@@ -5,6 +5,7 @@ from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
 from pyrovae.distributions import IsotropicNormal
+from pyrovae.errors import InputError
 from pyrovae.likelihoods.base import GaussianNoiseLikelihood, is_positive
 from pyrovae.nn import LocHead
 
@@ -41,7 +42,7 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
     ) -> None:
         super().__init__(in_features, n, initial_scale, floor)
         if scale not in SCALES and not is_positive(scale):
-            raise ValueError(f"scale must be {', '.join(map(repr, SCALES))} or a positive number, not {scale!r}")
+            raise InputError(f"scale must be {', '.join(map(repr, SCALES))} or a positive number, not {scale!r}")
         self.scale = scale
         self.loc_head = LocHead(in_features, n)
         if scale == "per-datum":
@@ -65,10 +66,10 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
         """σ, a scalar, or shape (n,) for one a channel.
 
         Raises:
-            ValueError: it depends on z.
+            InputError: it depends on z.
         """
         if self.depends_on_z:
-            raise ValueError("this σ depends on z; likelihood(features).variance is σ² at the decoder's features")
+            raise InputError("this σ depends on z; likelihood(features).variance is σ² at the decoder's features")
         return self._noise_scale(self.loc_head.weight)
 
     def _noise_scale(self, features: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.distributions import LowRankNormal
+from pyrovae.errors import InputError
 from pyrovae.likelihoods.base import CovarianceLikelihood
 
 RELATIVE_FLOOR = 1e-4
@@ -41,7 +42,7 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
         floor: float = 1e-4,
     ) -> None:
         if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank must be a positive integer, not {rank!r}")
+            raise InputError(f"rank must be a positive integer, not {rank!r}")
         super().__init__(in_features, n, n, n * (rank + 1), covariance, initial_scale, floor)
         self.rank = rank
 
@@ -61,16 +62,16 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
         Columns of W beyond those given stay small; δ is kept above :data:`RELATIVE_FLOOR` of WWᵀ.
 
         Raises:
-            ValueError: other shapes, or scales that are not positive numbers.
+            InputError: other shapes, or scales that are not positive numbers.
         """
         given = cov_factor.shape[-1] if cov_factor.dim() == 2 else -1
         if scale.shape != (self.n,) or cov_factor.shape[:-1] != (self.n,) or not 0 <= given <= self.rank:
-            raise ValueError(
+            raise InputError(
                 f"scale must have shape ({self.n},) and cov_factor ({self.n}, at most {self.rank}), not "
                 f"{tuple(scale.shape)} and {tuple(cov_factor.shape)}"
             )
         if not ((scale > 0) & scale.isfinite()).all() or not cov_factor.isfinite().all():
-            raise ValueError("scale must hold positive numbers, and cov_factor finite ones")
+            raise InputError("scale must hold positive numbers, and cov_factor finite ones")
         self.start_at(self.initial_scale if initial_scale is None else initial_scale)
         raw = self.get_parameter(*self.noise_names)
         factor = raw[self.n :].view(self.n, self.rank)

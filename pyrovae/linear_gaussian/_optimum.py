@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pyrovae.distributions import covariance_of
+from pyrovae.errors import InputError
 from pyrovae.posteriors import POSTERIORS, Posterior
 
 Family = str | Callable[[int, int], Posterior]
@@ -77,10 +78,10 @@ def make_head(family: Family, in_features: int, latent_dim: int) -> Posterior:
     """A head of the family in float64.
 
     Raises:
-        ValueError: an unknown name.
+        InputError: an unknown name.
     """
     if isinstance(family, str) and family not in POSTERIORS:
-        raise ValueError(f"unknown family {family!r}; choose one of {', '.join(POSTERIORS)}")
+        raise InputError(f"unknown family {family!r}; choose one of {', '.join(POSTERIORS)}")
     return (POSTERIORS[family] if isinstance(family, str) else family)(in_features, latent_dim).double()
 
 
@@ -97,7 +98,7 @@ def _constant_head(family: Family, n: int, d: int) -> tuple[Posterior, Tensor]:
     try:
         bias = head.get_parameter("covariance_head.bias")
     except AttributeError:
-        raise ValueError(f"{type(head).__name__} has no covariance_head, so its best member is not known") from None
+        raise InputError(f"{type(head).__name__} has no covariance_head, so its best member is not known") from None
     set_head(head.get_submodule("covariance_head"), torch.zeros(1, dtype=torch.float64), bias)
     return head, bias
 

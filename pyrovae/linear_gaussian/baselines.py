@@ -10,6 +10,7 @@ from pyro.distributions import MultivariateNormal
 from sklearn.decomposition import PCA, FactorAnalysis
 from torch import Tensor
 
+from pyrovae.errors import InputError
 from pyrovae.likelihoods import FullCovarianceGaussianLikelihood, Likelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel, check_data
@@ -81,8 +82,8 @@ def linear_baselines(
         progress: show a bar on a terminal.
 
     Raises:
-        TypeError: a likelihood that is not Gaussian.
-        ValueError: data of another shape, not finite, or too few of them, or a channel that is constant, or numbers of
+        InputTypeError: a likelihood that is not Gaussian.
+        InputError: data of another shape, not finite, or too few of them, or a channel that is constant, or numbers of
             components without validation data.
 
     Example:
@@ -94,21 +95,21 @@ def linear_baselines(
         ['probabilistic PCA, d by validation', 'Gaussian, shrunk covariance']
     """
     if train.dim() != 2:
-        raise ValueError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
+        raise InputError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
     for name, x in (("train", train), ("test", test), *([] if validation is None else [("validation", validation)])):
         check_data(name, x, train.shape[1])
     most = most_latent_dims(torch.cov(train.double().T, correction=0)) if len(train) > 1 < train.shape[1] else 0
     for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
         for d in dims:
             if not isinstance(d, Integral) or not 0 < d <= most:
-                raise ValueError(f"{name} must be an integer from 1 to {most} for {len(train)} data, not {d!r}")
+                raise InputError(f"{name} must be an integer from 1 to {most} for {len(train)} data, not {d!r}")
     if latent_dims and (validation is None or not likelihoods):
-        raise ValueError("latent_dims are for likelihoods, and validation data choose from them; give both")
+        raise InputError("latent_dims are for likelihoods, and validation data choose from them; give both")
     train, test = train.double().cpu(), test.double().cpu()
     validation = None if validation is None else validation.double().cpu()
     mean, deviation = train.mean(0), train.std(0, correction=0)
     if (deviation == 0).any():
-        raise ValueError(f"channel {int((deviation == 0).nonzero()[0])} (counted from 0) is constant; leave it out")
+        raise InputError(f"channel {int((deviation == 0).nonzero()[0])} (counted from 0) is constant; leave it out")
     pca = PCA(latent_dim, svd_solver="full").fit(train.numpy())
     projected = torch.as_tensor(pca.inverse_transform(pca.transform(test.numpy())))
     fa = FactorAnalysis(latent_dim, tol=1e-3, max_iter=5000).fit(((train - mean) / deviation).numpy())

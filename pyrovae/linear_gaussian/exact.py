@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.errors import InputError
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian._optimum import best_decoder, closest_head, make_head, set_head
 from pyrovae.nn import positive
@@ -32,7 +33,7 @@ class LinearGaussianVAE:
         offset: b, shape (n,); zeros by default.
 
     Raises:
-        ValueError: shapes that do not fit, or a scale that is not positive.
+        InputError: shapes that do not fit, or a scale that is not positive.
 
     Example:
         >>> vae = LinearGaussianVAE(torch.tensor([[1.0, 0.5], [0.0, 1.0], [1.0, 1.0]]), noise_scale=0.5)
@@ -45,16 +46,16 @@ class LinearGaussianVAE:
     def __init__(self, loadings: Tensor, noise_scale: float, offset: Tensor | None = None) -> None:
         self.loadings = torch.as_tensor(loadings, dtype=torch.float64)
         if self.loadings.dim() != 2 or 0 in self.loadings.shape:
-            raise ValueError(f"loadings must have shape (n, d), not {tuple(self.loadings.shape)}")
+            raise InputError(f"loadings must have shape (n, d), not {tuple(self.loadings.shape)}")
         n, d = self.loadings.shape
         if not self.loadings.isfinite().all():
-            raise ValueError("loadings hold NaN or infinite values")
+            raise InputError("loadings hold NaN or infinite values")
         if not 0 < noise_scale < math.inf:
-            raise ValueError(f"noise_scale must be a positive number, not {noise_scale!r}")
+            raise InputError(f"noise_scale must be a positive number, not {noise_scale!r}")
         self.noise_scale = float(noise_scale)
         self.offset = torch.zeros(n).double() if offset is None else torch.as_tensor(offset, dtype=torch.float64)
         if self.offset.shape != (n,):
-            raise ValueError(f"offset must have shape ({n},), not {tuple(self.offset.shape)}")
+            raise InputError(f"offset must have shape ({n},), not {tuple(self.offset.shape)}")
         eye = torch.eye(d, dtype=torch.float64)
         self.precision = eye + self.loadings.T @ self.loadings / self.noise_scale**2
         """P, shape (d, d), the same for every x."""
@@ -89,9 +90,9 @@ class LinearGaussianVAE:
         """Maximise the mean over data x (num, n) of the family's best ELBO, see :meth:`from_moments`."""
         x = torch.as_tensor(x, dtype=torch.float64)
         if x.dim() != 2 or len(x) < 2:
-            raise ValueError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
+            raise InputError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
         if not x.isfinite().all():
-            raise ValueError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
+            raise InputError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
         return cls.from_moments(x.mean(0), torch.cov(x.T, correction=0).reshape(x.shape[1], -1), latent_dim, family)
 
     @classmethod
@@ -117,22 +118,22 @@ class LinearGaussianVAE:
             family: by name or as a callable of (in_features, latent_dim).
 
         Raises:
-            ValueError: no room for noise: d ≥ n, or S has no more than d dimensions.
+            InputError: no room for noise: d ≥ n, or S has no more than d dimensions.
         """
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
         n = len(covariance)
         if n < 2 or covariance.shape != (n, n) or not torch.allclose(covariance, covariance.T):
-            raise ValueError(
+            raise InputError(
                 f"covariance must be a symmetric matrix of two rows or more, not {tuple(covariance.shape)}"
             )
         if not isinstance(latent_dim, int) or not 0 < latent_dim < n:
-            raise ValueError(
+            raise InputError(
                 f"latent_dim must be an integer from 1 to {n - 1}, below the data's {n}, not {latent_dim!r}"
             )
         values, axes = torch.linalg.eigh(covariance)
         noise = values[: n - latent_dim].mean()
         if not noise > _LEAST_NOISE * values[-1]:
-            raise ValueError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
+            raise InputError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
         kept, axes = values[n - latent_dim :], axes[:, n - latent_dim :]
         if family == "isotropic":
             kept = kept.sqrt() * kept.sqrt().mean()
@@ -147,7 +148,7 @@ class LinearGaussianVAE:
         """What a model with an affine decoder, one σ and the prior N(0, I) is.
 
         Raises:
-            ValueError: the model is another.
+            InputError: the model is another.
         """
         model = copy.deepcopy(model).double().eval()
         d = model.latent_dim
@@ -162,7 +163,7 @@ class LinearGaussianVAE:
         affine = torch.allclose(loc, loc[0] + z @ loadings.T)
         standard = torch.equal(mean_of(prior), torch.zeros(d).double()) and torch.equal(covariance_of(prior), eye)
         if not affine or not standard or not torch.allclose(scale, scale.flatten()[0]):
-            raise ValueError("the model is not linear-Gaussian: an affine decoder, one σ and the prior N(0, I)")
+            raise InputError("the model is not linear-Gaussian: an affine decoder, one σ and the prior N(0, I)")
         return cls(loadings, scale.flatten()[0].item(), loc[0])
 
     def principal_axes(self) -> "LinearGaussianVAE":
@@ -259,16 +260,16 @@ class LinearGaussianVAE:
             covariance: shape (d, d).
 
         Raises:
-            ValueError: other shapes, or a covariance that is none.
+            InputError: other shapes, or a covariance that is none.
         """
         gain, covariance = (torch.as_tensor(value, dtype=torch.float64) for value in (gain, covariance))
         d = self.latent_dim
         for name, value, shape in (("gain", gain, (d, self.n)), ("covariance", covariance, (d, d))):
             if value.shape != shape:
-                raise ValueError(f"{name} must have shape {shape}, not {tuple(value.shape)}")
+                raise InputError(f"{name} must have shape {shape}, not {tuple(value.shape)}")
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if failed or not torch.allclose(covariance, covariance.T):
-            raise ValueError("covariance must be symmetric and positive definite")
+            raise InputError("covariance must be symmetric and positive definite")
         head = FullCovariancePosterior(self.n, self.latent_dim).double()
         below = factor[torch.tril_indices(self.latent_dim, self.latent_dim, -1).unbind()]
         bias = torch.cat([_raw(factor.diagonal()), below])
@@ -281,7 +282,7 @@ def _raw(scale: Tensor) -> Tensor:
     """What :func:`pyrovae.nn.positive` turns into ``scale``."""
     floor = positive(torch.tensor(-math.inf, dtype=scale.dtype))
     if not (scale > floor).all():
-        raise ValueError(f"a scale of {scale.min().item():.2g} is below {floor.item():.0e}, the least of a guide's")
+        raise InputError(f"a scale of {scale.min().item():.2g} is below {floor.item():.0e}, the least of a guide's")
     return torch.log(torch.expm1(scale - floor))
 
 

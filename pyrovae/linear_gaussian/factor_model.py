@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pyrovae.distributions import covariance_of
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import (
     AR1GaussianLikelihood,
     FullCovarianceGaussianLikelihood,
@@ -53,7 +54,7 @@ class FactorModel:
         self.likelihood = copy.deepcopy(likelihood).double().requires_grad_(False)
         n = self.likelihood.n
         if self.loadings.dim() != 2 or len(self.loadings) != n or self.offset.shape != (n,):
-            raise ValueError(
+            raise InputError(
                 f"loadings must have shape ({n}, d) and offset ({n},) as the likelihood has, not "
                 f"{tuple(self.loadings.shape)} and {tuple(self.offset.shape)}"
             )
@@ -133,19 +134,19 @@ class FactorModel:
             max_steps: of L-BFGS.
 
         Raises:
-            TypeError: a likelihood that is not Gaussian.
-            ValueError: as :meth:`~pyrovae.exact.LinearGaussianVAE.fit`, or validation data of another shape or not
+            InputTypeError: a likelihood that is not Gaussian.
+            InputError: as :meth:`~pyrovae.exact.LinearGaussianVAE.fit`, or validation data of another shape or not
                 finite.
 
         Warns:
             UserWarning: it ended before a maximum.
         """
         if not isinstance(likelihood, GaussianNoiseLikelihood):
-            raise TypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
+            raise InputTypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
         x = torch.as_tensor(x, dtype=torch.float64)
         start = LinearGaussianVAE.fit(x, latent_dim)
         if start.n != likelihood.n:
-            raise ValueError(f"the likelihood has n = {likelihood.n}, the data {start.n}")
+            raise InputError(f"the likelihood has n = {likelihood.n}, the data {start.n}")
         form, more = simpler_form(likelihood, x, latent_dim)
         if form is not likelihood:
             simpler = cls.fit(x, form, latent_dim + more, None, max_steps)
@@ -208,9 +209,9 @@ def simpler_form(
 
 
 def check_data(name: str, x: Tensor, n: int) -> None:
-    """Raise a ValueError unless x is finite data of n channels."""
+    """Raise an InputError unless x is finite data of n channels."""
     if x.dim() != 2 or x.shape[1] != n or not len(x) or not x.isfinite().all():
-        raise ValueError(f"{name} must be finite data of shape (num, {n}), not {tuple(x.shape)}")
+        raise InputError(f"{name} must be finite data of shape (num, {n}), not {tuple(x.shape)}")
 
 
 def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float, d: int, max_steps: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
 from pyrovae.nn import LocHead, Skip
@@ -32,12 +33,14 @@ def linear_models(
         progress: show a bar on a terminal.
 
     Raises:
-        TypeError: a likelihood that is not Gaussian.
+        InputTypeError: a likelihood that is not Gaussian.
     """
     made = {name: make(1, x.shape[-1]) for name, make in likelihoods.items()}
     for likelihood in made.values():
         if not isinstance(likelihood, GaussianNoiseLikelihood):
-            raise TypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
+            raise InputTypeError(
+                f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}"
+            )
     fitted: dict[tuple[Any, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
     found = {}
     jobs = [(name, likelihood, d) for name, likelihood in made.items() for d in latent_dims]
@@ -66,22 +69,22 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
         linear: ``FactorModel.fit(x, model.likelihood, latent_dim)``, or another with a likelihood like the model's.
 
     Raises:
-        TypeError: programs of other parts.
-        ValueError: shapes that do not fit.
+        InputTypeError: programs of other parts.
+        InputError: shapes that do not fit.
     """
     d, decoder, encoder = linear.latent_dim, model.decoder, guide.encoder
     likelihood, head = model.likelihood, guide.posterior_head
     if not isinstance(decoder, Skip) or not isinstance(encoder, Skip):
-        raise TypeError("the decoder and the encoder must be Skip, with the linear model's latent_dim as width")
+        raise InputTypeError("the decoder and the encoder must be Skip, with the linear model's latent_dim as width")
     if not isinstance(likelihood, GaussianNoiseLikelihood):
-        raise TypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
+        raise InputTypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
     loc, mean = getattr(head, "loc_head", None), likelihood.loc_head
     if not isinstance(loc, LocHead):
-        raise TypeError(f"a {type(head).__name__} has no loc_head, and cannot start as a linear model's posterior")
+        raise InputTypeError(f"a {type(head).__name__} has no loc_head, and cannot start as a linear model's posterior")
     if (model.latent_dim, decoder.width, encoder.width, likelihood.n) != (d, d, d, linear.n):
-        raise ValueError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
+        raise InputError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
     if _form(likelihood) != _form(linear.likelihood):
-        raise ValueError("the linear model was fitted with noise of another form than the model's likelihood has")
+        raise InputError("the linear model was fitted with noise of another form than the model's likelihood has")
     encoder.linear.weight.copy_(linear.gain)
     encoder.linear.bias.copy_(-linear.gain @ linear.offset)
     best = linear.whitened.to_guide(_family_of(head)).posterior_head

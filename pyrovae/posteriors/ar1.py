@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from pyrovae.distributions import AR1Normal, bounded_fisher_z
+from pyrovae.errors import InputError
 from pyrovae.nn import LocHead, positive
 from pyrovae.posteriors.base import Posterior
 
@@ -33,7 +34,7 @@ class AR1Posterior(Posterior):
         super().__init__(in_features, latent_dim)
         for name, value, other in (("scale", scale, "per-dimension"), ("correlation", correlation, "per-step")):
             if value not in ("shared", other):
-                raise ValueError(f"{name} must be 'shared' or {other!r}, not {value!r}")
+                raise InputError(f"{name} must be 'shared' or {other!r}, not {value!r}")
         self.scale = scale
         self.correlation = correlation
         num_scales = latent_dim if scale == "per-dimension" else 1

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule
 
 
@@ -24,7 +25,7 @@ class Posterior(ConfigurableModule, ABC):
         super().__init__()
         for name, value in (("in_features", in_features), ("latent_dim", latent_dim)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, not {value!r}")
+                raise InputError(f"{name} must be a positive integer, not {value!r}")
         self.in_features = in_features
         self.latent_dim = latent_dim
 

@@ -7,6 +7,7 @@ from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyrovae.errors import MissingExtraError
 from pyrovae.posteriors.base import Posterior
 
 
@@ -44,7 +45,7 @@ class FlowPosterior(Posterior):
         hidden: width of each coupling's two hidden layers.
 
     Raises:
-        ImportError: zuko is not installed.
+        MissingExtraError: zuko is not installed.
     """
 
     def __init__(self, in_features: int, latent_dim: int, transforms: int = 3, hidden: int = 32) -> None:
@@ -71,7 +72,7 @@ def _import_zuko() -> ModuleType:
     try:
         import zuko
     except ImportError:
-        raise ImportError("FlowPosterior needs zuko: pip install 'pyrovae[flows]'") from None
+        raise MissingExtraError("FlowPosterior needs zuko: pip install 'pyrovae[flows]'") from None
     for name in zuko.distributions.__all__:
         own = getattr(zuko.distributions, name)
         own._validate_args = False

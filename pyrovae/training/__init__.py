@@ -5,12 +5,11 @@ from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
 from pyrovae.training.engines._ahead_of_time import CannotCompileError
 from pyrovae.training.engines._draws import CannotTraceError
-from pyrovae.training.engines.choice import ENGINES
 from pyrovae.training.fit import fit, train_replicas
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.replicas import CannotReplicateError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
-from pyrovae.training.settings import Settings, check_learning_rate
+from pyrovae.training.settings import ENGINES, TrainingKeywords, TrainingSettings, check_learning_rate
 from pyrovae.training.trainer import Trainer
 
 __all__ = [
@@ -25,8 +24,9 @@ __all__ = [
     "History",
     "NonFiniteLossError",
     "Replica",
-    "Settings",
     "Trainer",
+    "TrainingKeywords",
+    "TrainingSettings",
     "as_schedule",
     "check_learning_rate",
     "fit",

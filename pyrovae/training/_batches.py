@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pyrovae.errors import InputError
+
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """Data (num, …) and a generator of random numbers on their device -> data of the same shape and dtype."""
 
@@ -32,7 +34,7 @@ class Batches:
         """The data of the epoch that has begun, and the indices (R, size) of its batches among them.
 
         Raises:
-            ValueError: the transform gave data of another shape or dtype.
+            InputError: the transform gave data of another shape or dtype.
         """
         for generator, state in zip(self._generators, self.states, strict=True):
             generator.set_state(state)
@@ -50,7 +52,7 @@ class Batches:
         x = self.transform(self.x, torch.Generator(self.x.device).manual_seed(seed))
         if not isinstance(x, Tensor) or x.shape != self.x.shape or x.dtype != self.x.dtype:
             found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(
+            raise InputError(
                 f"transform must return data like those it is given, {self.x.dtype} of shape {tuple(self.x.shape)}, "
                 f"not {found}"
             )

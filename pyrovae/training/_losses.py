@@ -5,10 +5,11 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.errors import InputError
 from pyrovae.programs import Program, mode
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(InputError, FloatingPointError):
     """The loss, or a parameter after an epoch, became NaN or infinite."""
 
 

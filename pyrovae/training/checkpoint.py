@@ -19,9 +19,10 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.files import held, write_bytes
 from pyrovae.training._batches import Transform
-from pyrovae.training.settings import Settings
+from pyrovae.training.settings import TrainingSettings
 
 FORMAT = 1
 
@@ -44,7 +45,7 @@ class Checkpoints:
         seconds: how long to train between two states.
 
     Raises:
-        ValueError: the folder cannot be written, or another run uses it.
+        InputError: the folder cannot be written, or another run uses it.
 
     Example:
         >>> import tempfile
@@ -56,7 +57,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, seconds: float = 60.0) -> None:
         if not seconds >= 0:
-            raise ValueError(f"the seconds between checkpoints must be a number ≥ 0, not {seconds!r}")
+            raise InputError(f"the seconds between checkpoints must be a number ≥ 0, not {seconds!r}")
         self.folder, self.seconds = Path(folder), seconds
         self._held: AbstractContextManager[None]
         self._good: int | None = None
@@ -108,7 +109,7 @@ class Checkpoints:
         """The last state; None where there is none.
 
         Raises:
-            ValueError: a newer version wrote it, or no state is whole; says what is wrong with the last one.
+            InputError: a newer version wrote it, or no state is whole; says what is wrong with the last one.
 
         Warns:
             CheckpointWarning: the last state is damaged, and the one before is taken.
@@ -127,7 +128,7 @@ class Checkpoints:
             self._good = steps
             return state
         if problems:
-            raise ValueError(f"{problems[0]}; there is no other to go on from: delete {self.folder} to start anew")
+            raise InputError(f"{problems[0]}; there is no other to go on from: delete {self.folder} to start anew")
         return None
 
     def _path(self, steps: int) -> Path:
@@ -145,7 +146,7 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
 
-class FutureFormatError(ValueError):
+class FutureFormatError(InputError):
     """A newer version of pyrovae wrote the file."""
 
 
@@ -153,33 +154,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The state in a checkpoint's JSON and the tensors beside it.
 
     Raises:
-        ValueError: they are damaged, or of another format.
+        InputError: they are damaged, or of another format.
     """
     try:
         found = json.loads(path.read_bytes())
         if not isinstance(found, dict) or type(found.get("format")) is not int:
-            raise ValueError("it has no format number")
+            raise InputError("it has no format number")
         if found["format"] > FORMAT:
             raise FutureFormatError(
                 f"cannot read the checkpoint {path}: its format is {found['format']}, and this version of pyrovae "
                 f"reads {FORMAT}; install a newer one"
             )
         if found["format"] != FORMAT:
-            raise ValueError(f"its format is {found['format']}, not {FORMAT}")
+            raise InputError(f"its format is {found['format']}, not {FORMAT}")
         content = path.with_suffix(".safetensors").read_bytes()
         body = {key: value for key, value in found.items() if key not in ("format", "sha256")}
         if found.get("sha256") != _checksum(body, content):
-            raise ValueError("its checksum is wrong, so it is damaged")
+            raise InputError("its checksum is wrong, so it is damaged")
         state = _decode(body["state"], safetensors.torch.load(content))
         if not isinstance(state, dict):
-            raise ValueError("it holds no state")
+            raise InputError("it holds no state")
     except FutureFormatError:
         raise
     except OSError as error:
-        raise ValueError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
+        raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except Exception as error:  # not JSON, nested too deep, not safetensors, …
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"cannot read the checkpoint {path}: {reason}") from None
+        raise InputError(f"cannot read the checkpoint {path}: {reason}") from None
     return state
 
 
@@ -214,7 +215,7 @@ def _encode(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
         return {"$float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a checkpoint cannot hold {where}, a {type(value).__name__}")
+    raise InputTypeError(f"a checkpoint cannot hold {where}, a {type(value).__name__}")
 
 
 def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -236,20 +237,20 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return {key: _decode(item, tensors) for key, item in inner}
     if tag == "$float":
         return float(inner)
-    raise ValueError(f"it holds something of an unknown kind, {tag}")
+    raise InputError(f"it holds something of an unknown kind, {tag}")
 
 
 def engine_of(saved: Mapping[str, Any], wanted: str, folder: Path) -> str:
     """The engine that a run goes on with: the one it was begun with.
 
     Raises:
-        ValueError: another one is asked for, or the checkpoint names none.
+        InputError: another one is asked for, or the checkpoint names none.
     """
     engine, threads = saved.get("engine"), saved.get("threads")
     if engine not in ("eager", "compiled", "graph") or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"cannot go on from the checkpoint in {folder}: it is not of a training run")
+        raise InputError(f"cannot go on from the checkpoint in {folder}: it is not of a training run")
     if wanted not in ("auto", engine):
-        raise ValueError(
+        raise InputError(
             f"the run in {folder} was begun with the {engine} engine and goes on with it, not with {wanted}; "
             "give another folder to start anew"
         )
@@ -257,7 +258,7 @@ def engine_of(saved: Mapping[str, Any], wanted: str, folder: Path) -> str:
 
 
 def identity(
-    settings: Settings,
+    settings: TrainingSettings,
     transform: Transform | None,
     data: Mapping[str, Any],
     elbo: ELBO,

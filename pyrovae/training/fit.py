@@ -4,61 +4,72 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import pyro
-import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.errors import check_integer
+from pyrovae.keywords import accepts
 from pyrovae.programs import Program
-from pyrovae.training._batches import Transform
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.replicas import CannotVectorizeError, Replica, make_replicas
-from pyrovae.training.schedules import Schedule
-from pyrovae.training.settings import Settings
+from pyrovae.training.settings import TrainingKeywords, TrainingSettings
 from pyrovae.training.trainer import Trainer
 
 
 @overload
 def fit(
-    model: Program, guide: Program, data: Tensor | np.ndarray, elbo: ELBO, *, num_replicas: None = None, **settings: Any
-) -> History: ...
-
-
-@overload
-def fit(
-    model: Program, guide: Program, data: Tensor | np.ndarray, elbo: ELBO, *, num_replicas: int, **settings: Any
-) -> list[Replica]: ...
-
-
-def fit(  # type: ignore[misc]  # the two signatures above leave the settings to this one
     model: Program,
     guide: Program,
     data: Tensor | np.ndarray,
     elbo: ELBO,
     *,
-    epochs: int,
-    batch_size: int = 32,
-    learning_rate: float | Schedule = 1e-3,
-    schedule: str | Schedule = "cosine",
-    weight_decay: float = 0.0,
-    clip_norm: float | None = None,
-    beta: float | Schedule | None = None,
-    seed: int = 0,
-    transform: Transform | None = None,
     validation: Tensor | np.ndarray | None = None,
-    device: str | torch.device | None = None,
-    engine: str = "auto",
-    num_replicas: int | None = None,
-    strict: bool = False,
+    num_replicas: None = None,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
+    **settings: Unpack[TrainingKeywords],
+) -> History: ...
+
+
+@overload
+def fit(
+    model: Program,
+    guide: Program,
+    data: Tensor | np.ndarray,
+    elbo: ELBO,
+    *,
+    validation: Tensor | np.ndarray | None = None,
+    num_replicas: int,
+    progress: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    **settings: Unpack[TrainingKeywords],
+) -> list[Replica]: ...
+
+
+@accepts(TrainingSettings)
+def fit(
+    model: Program,
+    guide: Program,
+    data: Tensor | np.ndarray,
+    elbo: ELBO,
+    *,
+    validation: Tensor | np.ndarray | None = None,
+    num_replicas: int | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    **settings: Unpack[TrainingKeywords],
 ) -> History | list[Replica]:
     """Maximise the ELBO over the parameters of a model and a guide with Adam.
 
@@ -73,30 +84,12 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         guide: Pyro program of the variational posterior.
         data: (num, …), floating point; converted once to the parameters' dtype and device.
         elbo: the estimator, such as ``MonteCarloELBO()`` or ``AnalyticELBO()``.
-        epochs: number of passes over the data.
-        batch_size: data per step; the last batch of an epoch may be smaller.
-        learning_rate: Adam's rate at the schedule's value 1, or itself a function of the progress.
-        schedule: ``"cosine"`` (to zero), ``"constant"``, or a function of the progress in [0, 1).
-        weight_decay: AdamW's decoupled decay of the parameters, a share of the rate.
-        clip_norm: the Euclidean norm that a gradient (of the loss summed over the batch) is clipped to.
-        beta: weight of the KL part, a number or a function of the progress; overrides the estimator's.
-        seed: of the batches and of the noise; the caller's random state is left as it was.
-        transform: a function of the data and of a random generator, called at the start of each epoch; its batches
-            are taken from what it returns, of the same shape and dtype. For one, ``pv.datasets.binarize`` draws
-            binary images afresh from grey ones. It does not touch the validation data.
         validation: data (num, …) on which the loss is evaluated at the start and after each epoch, with the same
             noise each time; the best state is then kept.
-        device: where to train; by default where the parameters are.
-        engine: ``"eager"`` runs the programs at each step. ``"compiled"`` runs them once and makes native code
-            of what they compute, which must not depend on the data's values or on the step; that takes some
-            15 seconds and a C++ compiler, once: the code is kept in the folder ``PYROVAE_CACHE``, and a later
-            run starts within a few seconds. ``"auto"`` compiles where it pays and can be done. The two draw the
-            same noise and differ by rounding alone.
         num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
             every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are. Where
             ``"auto"`` does not compile them, their one graph is run step by step (``history.engine`` is then
             ``"graph"``); where they cannot be one program, they are trained one by one.
-        strict: refuse an estimator that would fall back to sampling, see :func:`~pyrovae.audit`.
         progress: whether to say in one line each what the estimator computes and which engine runs, and to
             show a progress bar (on a terminal).
         on_epoch: called with each epoch's record, replica by replica.
@@ -104,12 +97,17 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
             SIGTERM and at the end. The same call goes on from it, with the engine and the number of threads that the
             run was begun with, and ends with the same bits as a run that was never interrupted on the same machine.
         checkpoint_seconds: how long to train between two states.
+        **settings: the fields of :class:`~pyrovae.TrainingSettings`, ``epochs`` at least. The engine ``"eager"`` runs
+            the programs at each step. ``"compiled"`` runs them once and makes native code of what they compute, which
+            must not depend on the data's values or on the step; that takes some 15 seconds and a C++ compiler, once:
+            the code is kept in the folder ``PYROVAE_CACHE``. ``"auto"`` compiles where it pays and can be done. The
+            two draw the same noise and differ by rounding alone.
 
     Returns:
         The losses by epoch and by batch; with ``num_replicas``, the replicas.
 
     Raises:
-        ValueError: data or settings that cannot be trained on; a ``checkpoint`` of another run, one that is damaged,
+        InputError: data or settings that cannot be trained on; a ``checkpoint`` of another run, one that is damaged,
             or one in use.
         CannotTraceError: programs that the compiled engine cannot take, where it was asked for.
         CannotCompileError: no compiler, where it was asked for.
@@ -125,25 +123,34 @@ def fit(  # type: ignore[misc]  # the two signatures above leave the settings to
         >>> history.steps
         4
     """
-    settings = Settings(epochs, batch_size, learning_rate, schedule, weight_decay, clip_norm, beta, seed)
-    options: dict[str, Any] = {
-        "transform": transform,
-        "validation": validation,
-        "device": device,
-        "strict": strict,
-        "on_epoch": on_epoch,
-    }
+    how = TrainingSettings(**settings)
     if num_replicas is None:
         with checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints:
-            options |= {"engine": engine, "progress": progress, "checkpoints": checkpoints}
-            trainer = Trainer([(model, guide)], data, elbo, settings, **options)
+            trainer = Trainer(
+                [(model, guide)],
+                data,
+                elbo,
+                how,
+                validation=validation,
+                progress=progress,
+                on_epoch=on_epoch,
+                checkpoints=checkpoints,
+            )
             trainer.run()
         return trainer.histories[0]
-    if not isinstance(num_replicas, int) or num_replicas < 1:
-        raise ValueError(f"num_replicas must be a positive integer or None, not {num_replicas!r}")
-    replicas = make_replicas(model, guide, seed, num_replicas)
-    options |= {"checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds}
-    train_replicas(replicas, data, elbo, settings, engine=engine, progress=progress, **options)
+    check_integer("num_replicas", num_replicas)
+    replicas = make_replicas(model, guide, how.seed, num_replicas)
+    train_replicas(
+        replicas,
+        data,
+        elbo,
+        how,
+        validation=validation,
+        progress=progress,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+    )
     return replicas
 
 
@@ -151,7 +158,7 @@ def train_replicas(
     replicas: list[Replica],
     data: Tensor | np.ndarray,
     elbo: ELBO,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 60.0,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from pyrovae.errors import InputError
 from pyrovae.training.history import History
 
 
@@ -13,7 +14,7 @@ class CannotVectorizeError(RuntimeError):
     """Several pairs of programs cannot run as one; says why."""
 
 
-class CannotReplicateError(ValueError):
+class CannotReplicateError(InputError):
     """Programs of which there can be no replicas; says why."""
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from pyrovae.errors import InputError
+
 Schedule = Callable[[float], float]
 
 
@@ -25,7 +27,7 @@ def linear_warmup(fraction: float) -> Schedule:
         (0.0, 0.5, 1.0)
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], not {fraction!r}")
+        raise InputError(f"fraction must be in (0, 1], not {fraction!r}")
     return lambda progress: min(1.0, progress / fraction)
 
 
@@ -38,5 +40,5 @@ def as_schedule(schedule: str | Schedule) -> Schedule:
     if callable(schedule):
         return schedule
     if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}, or give a callable")
+        raise InputError(f"unknown schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}, or give a callable")
     return SCHEDULES[schedule]

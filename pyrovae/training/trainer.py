@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo.auditing import audit
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs import (
     Pair,
     as_data,
@@ -29,14 +30,14 @@ from pyrovae.programs import (
     modules_of,
     own_parameter_store,
 )
-from pyrovae.training._batches import Batches, Transform
+from pyrovae.training._batches import Batches
 from pyrovae.training._losses import NonFiniteLossError, evaluate_loss
 from pyrovae.training._process import deferred_signals, num_threads
 from pyrovae.training.checkpoint import Checkpoints, describe_data, engine_of, identity
-from pyrovae.training.engines.choice import ENGINES, choose_engine
+from pyrovae.training.engines.choice import choose_engine
 from pyrovae.training.history import EpochRecord, History, mean_loss
 from pyrovae.training.replicas import CannotVectorizeError
-from pyrovae.training.settings import Settings
+from pyrovae.training.settings import TrainingSettings
 
 _ADVICE = "lower the learning rate or look at the data's scale"
 
@@ -49,11 +50,7 @@ class Trainer:
         data: (num, …).
         elbo: the estimator.
         settings: how to train.
-        transform: what each epoch makes of the data, see :func:`fit`.
         validation: data (num, …) on which the loss is evaluated at the start and after each epoch.
-        engine: ``"auto"``, ``"eager"`` or ``"compiled"``.
-        device: where to train; by default where the parameters are.
-        strict: refuse an estimator that would fall back to sampling.
         progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
         checkpoints: where the run's states are written as it goes on, and whether one to go on from is looked for: the
@@ -66,10 +63,10 @@ class Trainer:
 
     Example:
         >>> import pyrovae as pv
-        >>> from pyrovae.training import Settings, Trainer
+        >>> from pyrovae.training import TrainingSettings, Trainer
         >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
         >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
-        >>> data, settings = torch.randn(64, 3), Settings(epochs=3)
+        >>> data, settings = torch.randn(64, 3), TrainingSettings(epochs=3)
         >>> trainer = Trainer([(model, guide)], data, pv.AnalyticELBO(), settings, progress=False)
         >>> trainer.run(max_steps=4)
         >>> saved = trainer.state_dict()  # for torch.save
@@ -87,21 +84,16 @@ class Trainer:
         pairs: Sequence[Pair],
         data: Tensor | np.ndarray,
         elbo: ELBO,
-        settings: Settings,
+        settings: TrainingSettings,
         *,
-        transform: Transform | None = None,
         validation: Tensor | np.ndarray | None = None,
-        engine: str = "auto",
-        device: str | torch.device | None = None,
-        strict: bool = False,
         progress: bool = True,
         on_epoch: Callable[[EpochRecord], None] | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         check_estimator(elbo, settings)
         self.checkpoints, saved = checkpoints, None if checkpoints is None else checkpoints.load()
-        if engine not in ENGINES:
-            raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        engine, device, strict = settings.engine, settings.device, settings.strict
         if checkpoints is not None and saved is not None:
             engine = engine_of(saved, engine, checkpoints.folder)
         self._threads = torch.get_num_threads() if saved is None else saved["threads"]
@@ -116,7 +108,7 @@ class Trainer:
         if settings.beta is not None:
             self.elbo.beta = settings.final_beta  # where it is evaluated, so that epochs compare
         seeds = [settings.seed + r for r in range(len(pairs))]
-        self.batches = Batches(self.x, settings.batch_size, seeds, transform)
+        self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = settings.epochs * self.steps_per_epoch
         self.histories = [History() for _ in pairs]
@@ -225,7 +217,7 @@ class Trainer:
             self.load_state_dict(saved["state"])
         except Exception as error:  # of another run, or made by other hands
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(
+            raise InputError(
                 f"cannot go on from the checkpoint in {folder}: {reason}; use the programs, data and settings that it "
                 "was begun with, or another folder"
             ) from None
@@ -325,13 +317,13 @@ class Trainer:
         """Go back to a state of a run of these programs, data and settings, whichever engine made it.
 
         Raises:
-            ValueError: it is of another run; says in what. Nothing is changed then.
+            InputError: it is of another run; says in what. Nothing is changed then.
         """
         if not isinstance(state, dict) or "of" not in state:
-            raise ValueError("this is not a state that Trainer.state_dict gave")
+            raise InputError("this is not a state that Trainer.state_dict gave")
         for name, own in self._identity().items():
             if state["of"].get(name) != own:
-                raise ValueError(f"this state is of a run with {name} {state['of'].get(name)}, not {own}")
+                raise InputError(f"this state is of a run with {name} {state['of'].get(name)}, not {own}")
         self.engine.load_state_dict(state["engine"])
         self.batches.states = [generator_state.clone() for generator_state in state["epoch_start"]]
         self.errors = {r: NonFiniteLossError(message) for r, message in state["errors"].items()}
@@ -341,11 +333,11 @@ class Trainer:
         self._seconds = state["seconds"]
 
 
-def check_estimator(elbo: ELBO, settings: Settings) -> None:
+def check_estimator(elbo: ELBO, settings: TrainingSettings) -> None:
     """Raise unless an estimator can be trained with these settings."""
     if not isinstance(elbo, ELBO):
-        raise TypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
+        raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
     if not hasattr(elbo, "differentiable_loss"):
-        raise TypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
+        raise InputTypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
     if settings.beta is not None and not hasattr(elbo, "beta"):
-        raise ValueError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")
+        raise InputError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")

@@ -13,7 +13,7 @@ from scipy import stats
 import pyrovae as pv
 from pyrovae.distributions import PartiallyObserved
 from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.training import Settings, reinitialize
+from pyrovae.training import TrainingSettings, reinitialize
 from tests.training.engines.test_compiled import as_graph
 
 GAUSSIAN = [name for name in LIKELIHOODS if "bernoulli" not in name]
@@ -217,7 +217,7 @@ def test_missing_values_train_as_if_they_were_not_there(name):
 @pytest.mark.parametrize("name", ["gaussian-per-datum", "ar1", "low-rank", "full-covariance", "missing"])
 def test_the_graph_is_the_eager_engine(name):
     missing, name = name == "missing", "ar1" if name == "missing" else name
-    x, settings = data(64, missing=missing), Settings(epochs=2, learning_rate=3e-3, seed=4)
+    x, settings = data(64, missing=missing), TrainingSettings(epochs=2, learning_rate=3e-3, seed=4)
     model, guide = make_pair(name, missing=missing)
     eager = pv.fit(
         model, guide, x, pv.MonteCarloELBO(), engine="eager", progress=False, epochs=2, learning_rate=3e-3, seed=4

@@ -12,7 +12,7 @@ from scipy import integrate, stats
 
 import pyrovae as pv
 from pyrovae.distributions import ContinuousBernoulli
-from pyrovae.training import Settings
+from pyrovae.training import TrainingSettings
 from tests.training.engines.test_compiled import as_graph
 
 LIKELIHOODS = {
@@ -218,7 +218,7 @@ def test_a_bound_of_soft_targets_never_passes_for_log_p(tmp_path):
 def test_the_graph_is_the_eager_engine(likelihood):
     x, elbo = data(likelihood, 64), pv.AnalyticELBO()
     eager = pv.fit(*make_pair(likelihood), x, elbo, engine="eager", epochs=4, learning_rate=3e-3, progress=False)
-    losses = as_graph(*make_pair(likelihood), x, elbo, Settings(epochs=4, learning_rate=3e-3))
+    losses = as_graph(*make_pair(likelihood), x, elbo, TrainingSettings(epochs=4, learning_rate=3e-3))
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
 
 

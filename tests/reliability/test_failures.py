@@ -14,7 +14,7 @@ import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.datasets.spectra import simulated
 from pyrovae.files import held
-from pyrovae.training import Checkpoints, NonFiniteLossError, Settings, Trainer, out_of_memory
+from pyrovae.training import Checkpoints, NonFiniteLossError, Trainer, TrainingSettings, out_of_memory
 
 
 class WithoutMemory(pv.DiagonalPosterior):
@@ -107,7 +107,7 @@ def trainer(checkpoints, engine):
     def schedule(progress):
         return 1e300 if progress >= 8 / 20 else 1.0
 
-    settings = Settings(epochs=10, batch_size=32, schedule=schedule)
+    settings = TrainingSettings(epochs=10, batch_size=32, schedule=schedule)
     return Trainer(
         [(model, guide)], x, pv.AnalyticELBO(), settings, checkpoints=checkpoints, engine=engine, progress=False
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.training import Settings, Trainer
+from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training._batches import Batches
 from tests.training.engines.test_compiled import as_graph
 
@@ -66,7 +66,7 @@ def test_engines_agree():
     x, elbo = grey(), pv.AnalyticELBO()
     eager = pv.fit(*make_pair(), x, elbo, engine="eager", **SETTINGS)
     torch.manual_seed(5)  # the caller's random state plays no part
-    settings = Settings(epochs=5, learning_rate=3e-3)
+    settings = TrainingSettings(epochs=5, learning_rate=3e-3)
     losses = as_graph(*make_pair(), x, elbo, settings, transform=pv.datasets.binarize)
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
     static = pv.fit(
@@ -88,7 +88,7 @@ def test_replicas_are_single_runs():
 
 def test_a_run_restored_in_the_middle_of_an_epoch():
     def trainer(x=grey(), transform=pv.datasets.binarize):  # noqa: B008
-        settings = Settings(epochs=4)
+        settings = TrainingSettings(epochs=4)
         return Trainer(
             [make_pair()], x, pv.AnalyticELBO(), settings, engine="eager", transform=transform, progress=False
         )

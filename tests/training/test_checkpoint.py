@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 import pyrovae as pv
-from pyrovae.training import Checkpoints, CheckpointWarning, Settings, Trainer
+from pyrovae.training import Checkpoints, CheckpointWarning, Trainer, TrainingSettings
 from pyrovae.training.checkpoint import read_checkpoint
 
 STEPS = 6 * 5
@@ -30,7 +30,7 @@ def make_pair(seed=1):
 
 def trainer(engine="eager", checkpoints=None, seed=1, **options):
     pair = make_pair(seed)
-    settings = Settings(epochs=6, seed=3, beta=pv.linear_warmup(0.5))
+    settings = TrainingSettings(epochs=6, seed=3, beta=pv.linear_warmup(0.5))
     options = {"validation": data(40, 1), "progress": False, **options}
     return Trainer([pair], data(), pv.MonteCarloELBO(), settings, engine=engine, checkpoints=checkpoints, **options)
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrovae.errors import InputError
+
 UNITS = {
     "nm": "nm",
     "um": "µm",
@@ -79,7 +81,7 @@ def find_channels(
         where: what to call the table in errors.
 
     Raises:
-        ValueError: there are none, two groups are equally large, a name is there twice, or the positions neither
+        InputError: there are none, two groups are equally large, a name is there twice, or the positions neither
             ascend nor descend.
     """
     parts = [_parts(name) for name in names]
@@ -88,12 +90,12 @@ def find_channels(
     elif isinstance(channels, str):
         found = [i for i, part in enumerate(parts) if part is not None and part[0] == channels]
         if not found:
-            raise ValueError(f"{where} has no columns named {channels!r} and a number; {_some(names)}")
+            raise InputError(f"{where} has no columns named {channels!r} and a number; {_some(names)}")
     else:
         found = []
         for name in channels:
             if str(name) not in names:
-                raise ValueError(f"{where} has no column {str(name)!r}; {_some(names)}")
+                raise InputError(f"{where} has no column {str(name)!r}; {_some(names)}")
             found.append(list(names).index(str(name)))
     chosen = [part for part in (parts[i] for i in found) if part is not None]
     if len(chosen) < len(found) or len({prefix for prefix, _, _ in chosen}) > 1:
@@ -116,12 +118,12 @@ def _largest_group(names: Sequence[str], parts: Sequence[tuple[str, float, str] 
             groups[part[0]].append(i)
     ordered = sorted(groups.items(), key=lambda group: len(group[1]), reverse=True)
     if not ordered or len(ordered[0][1]) < 2:
-        raise ValueError(
+        raise InputError(
             f"{where} has no channels: no two columns are named by numbers, or by one prefix and numbers; name them "
             f"with channels=…; {_some(names)}"
         )
     if len(ordered) > 1 and len(ordered[0][1]) == len(ordered[1][1]):
-        raise ValueError(
+        raise InputError(
             f"{where} has {len(ordered[0][1])} columns {ordered[0][0]!r} and as many {ordered[1][0]!r}; say which are "
             f"the channels with channels={ordered[0][0]!r}"
         )
@@ -142,7 +144,7 @@ def _check_order(positions: NDArray[np.float64], names: Sequence[str], columns: 
     for j, position in enumerate(positions.tolist()):
         if position in seen:
             first = seen[position]
-            raise ValueError(
+            raise InputError(
                 f"{where}, columns {columns[first] + 1} and {columns[j] + 1}: both are channel {names[j]!r}; remove one"
             )
         seen[position] = j
@@ -151,7 +153,7 @@ def _check_order(positions: NDArray[np.float64], names: Sequence[str], columns: 
     wrong = np.flatnonzero(steps < 0 if ascending else steps > 0)
     if len(wrong):
         j = int(wrong[0])
-        raise ValueError(
+        raise InputError(
             f"{where}, column {columns[j + 1] + 1}: channel {names[j + 1]!r} comes after {names[j]!r}, and the others "
             f"{'ascend' if ascending else 'descend'}; sort the columns (or is the first row no header?)"
         )

@@ -1,4 +1,4 @@
-"""Spectra in the binary formats: numpy's and parquet. Nothing is unpickled; damaged files raise a ValueError."""
+"""Spectra in the binary formats: numpy's and parquet. Nothing is unpickled; damaged files raise an InputError."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import out_of_order
 from pyrovae.datasets.readers.text import Table, default_dtype, too_large
+from pyrovae.errors import InputError, MissingExtraError
 
 _AXIS_KEYS = ("axis", "wavelength", "wavelengths", "wavenumber", "wavenumbers", "channels")
 _SPECTRA_KEYS = ("x", "X", "spectra", "data")
@@ -33,31 +34,31 @@ def _array(file: Any, where: Any, size: int, max_gib: float, kinds: str = "fiu")
         shape, _, dtype = header
         start = file.tell()
     except Exception as error:  # whatever is wrong with it, it is no array
-        raise ValueError(
+        raise InputError(
             f"{where} is no array in numpy's format, or is damaged: {' '.join(str(error).split())[:200]}"
         ) from None
     if dtype.hasobject:
-        raise ValueError(f"{where} holds pickled objects, which are not read; save numbers, and text with astype(str)")
+        raise InputError(f"{where} holds pickled objects, which are not read; save numbers, and text with astype(str)")
     if dtype.kind not in kinds:
-        raise ValueError(f"{where} holds {dtype}, not numbers")
+        raise InputError(f"{where} holds {dtype}, not numbers")
     needed = 2.0 * float(np.prod([float(s) for s in shape])) * max(dtype.itemsize, 4)
     if needed > max_gib * 2**30:
-        raise ValueError(too_large(str(where), needed, max_gib))
+        raise InputError(too_large(str(where), needed, max_gib))
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
     if size - start < expected:
-        raise ValueError(f"{where} is damaged: it should hold {expected} bytes of numbers and holds {size - start}")
+        raise InputError(f"{where} is damaged: it should hold {expected} bytes of numbers and holds {size - start}")
     try:
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:
-        raise ValueError(f"{where} is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{where} is damaged: {' '.join(str(error).split())[:200]}") from None
 
 
 def _of_array(array: NDArray[Any], where: str, targets: pd.DataFrame | None = None) -> Table:
     if array.ndim == 1 and array.size:
-        raise ValueError(f"{where} holds one spectrum; a model of spectra needs at least two")
+        raise InputError(f"{where} holds one spectrum; a model of spectra needs at least two")
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"{where} must hold an array (samples, channels), not one of shape {array.shape}")
+        raise InputError(f"{where} must hold an array (samples, channels), not one of shape {array.shape}")
     with np.errstate(over="ignore"):
         numbers = array.astype(default_dtype())
     others = pd.DataFrame(index=range(len(array))) if targets is None else targets
@@ -75,18 +76,18 @@ def from_npz(
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 if info.file_size > max_gib * 2**30:
-                    raise ValueError(too_large(f"{path} ({name})", 2 * info.file_size, max_gib))
+                    raise InputError(too_large(f"{path} ({name})", 2 * info.file_size, max_gib))
                 with archive.open(info) as file:
                     arrays[name] = _array(file, f"{path} ({name})", info.file_size, max_gib, "fiubUSM")
     except Exception as error:
         if str(error).startswith(str(path)):
             raise
-        raise ValueError(f"{path} is no .npz file, or is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{path} is no .npz file, or is damaged: {' '.join(str(error).split())[:200]}") from None
     tables = [name for name, array in arrays.items() if array.ndim == 2]
     named = [name for name in _SPECTRA_KEYS if name in tables]
     wanted = channels if isinstance(channels, str) else tables[0] if len(tables) == 1 else next(iter(named), None)
     if wanted is None or wanted not in arrays or arrays[wanted].dtype.kind not in "fiu":
-        raise ValueError(
+        raise InputError(
             f"{path} holds {', '.join(f'{n} {a.shape}' for n, a in arrays.items()) or 'nothing'}; say which array "
             "(samples, channels) holds the spectra with channels='its name'"
         )
@@ -95,11 +96,11 @@ def from_npz(
     axis = next((name for name in _AXIS_KEYS if name in arrays), None)
     if axis is not None:
         if arrays[axis].shape != (width,) or arrays[axis].dtype.kind not in "fiu":
-            raise ValueError(f"{path} ({axis}) must hold the positions of {width} channels, not {arrays[axis].shape}")
+            raise InputError(f"{path} ({axis}) must hold the positions of {width} channels, not {arrays[axis].shape}")
         positions = arrays[axis].astype(float)
         wrong = out_of_order(positions)
         if wrong is not None:
-            raise ValueError(
+            raise InputError(
                 f"{path} ({axis}): position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice"
             )
     rest = {n: a for n, a in arrays.items() if a.shape == (num,) and n != wanted and n not in _AXIS_KEYS}
@@ -111,24 +112,24 @@ def from_parquet(path: Path, choose: Callable[[list[str]], list[int]], max_gib: 
     try:
         import pyarrow.parquet
     except ImportError:
-        raise ImportError("read_spectra needs pyarrow for parquet: pip install 'pyrovae[parquet]'") from None
+        raise MissingExtraError("read_spectra needs pyarrow for parquet: pip install 'pyrovae[parquet]'") from None
     where = str(path)
     try:
         description = pyarrow.parquet.ParquetFile(path)
         names = [str(name) for name in description.schema_arrow.names]
         rows = description.metadata.num_rows
     except Exception as error:
-        raise ValueError(f"{where} is no parquet file, or is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{where} is no parquet file, or is damaged: {' '.join(str(error).split())[:200]}") from None
     if not rows or not names:
-        raise ValueError(f"{where} is empty")
+        raise InputError(f"{where} is empty")
     columns = choose(names)
     needed = 2.0 * 8 * rows * len(names)
     if needed > max_gib * 2**30:
-        raise ValueError(too_large(where, needed, max_gib))
+        raise InputError(too_large(where, needed, max_gib))
     try:
         frame = description.read().to_pandas()
     except Exception as error:
-        raise ValueError(f"{where} is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{where} is damaged: {' '.join(str(error).split())[:200]}") from None
     frame.columns = names
     others = [i for i in range(len(names)) if i not in set(columns)]
     numbers = np.empty((rows, len(columns)), dtype=default_dtype())
@@ -139,7 +140,7 @@ def from_parquet(path: Path, choose: Callable[[list[str]], list[int]], max_gib: 
         bad = np.isnan(values) & ~column.isna().to_numpy()
         if bad.any() and column.dtype.kind not in "fiu":
             row = int(np.flatnonzero(bad)[0])
-            raise ValueError(f"{table.cell(row, j)}: {str(column.iloc[row])[:40]!r} is not a number")
+            raise InputError(f"{table.cell(row, j)}: {str(column.iloc[row])[:40]!r} is not a number")
         with np.errstate(over="ignore"):
             numbers[:, j] = values
     return table

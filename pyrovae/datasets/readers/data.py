@@ -8,6 +8,7 @@ import torch
 from pyrovae.datasets.readers.idx import read_idx
 from pyrovae.datasets.readers.spectra import read_spectra
 from pyrovae.datasets.spectra import Spectra
+from pyrovae.errors import InputError
 
 PIXEL = "pixel"
 """Unit of the axis of images."""
@@ -26,7 +27,7 @@ def read_data(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read; says where and how to mend it.
+        InputError: it cannot be read; says where and how to mend it.
     """
     path = Path(path)
     plain = path.name.removesuffix(".gz")
@@ -36,7 +37,7 @@ def read_data(
         raise FileNotFoundError(f"there is no file {path}")
     images = read_idx(path)
     if images.dim() < 2 or not images.numel():
-        raise ValueError(f"{path} holds no images, but numbers of shape {tuple(images.shape)}; give the images' file")
+        raise InputError(f"{path} holds no images, but numbers of shape {tuple(images.shape)}; give the images' file")
     pixels = images.flatten(1).to(torch.get_default_dtype()) / 255
     axis = torch.arange(pixels.shape[1], dtype=torch.float64)
     return Spectra(pixels, axis, PIXEL, pd.DataFrame(index=range(len(pixels))), plain)

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pyrovae.errors import InputError
+
 _UNSIGNED_BYTES = 0x08
 
 
@@ -21,7 +23,7 @@ def read_idx(path: str | Path) -> Tensor:
         path: the file.
 
     Raises:
-        ValueError: the file is torn, damaged or none of that format; says how.
+        InputError: the file is torn, damaged or none of that format; says how.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -30,10 +32,10 @@ def read_idx(path: str | Path) -> Tensor:
             start = file.read(4)
             if len(start) < 4 or start[:3] != bytes([0, 0, _UNSIGNED_BYTES]) or start[3] == 0:
                 found = start.hex(" ") or "nothing"
-                raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {found}, not 00 00 08 …")
+                raise InputError(f"{path} is no IDX file of unsigned bytes: it begins with {found}, not 00 00 08 …")
             header = file.read(4 * start[3])
             if len(header) < 4 * start[3]:
-                raise ValueError(f"{path} is torn: it ends within the header of an IDX file")
+                raise InputError(f"{path} is torn: it ends within the header of an IDX file")
             shape = [int.from_bytes(header[i : i + 4], "big") for i in range(0, len(header), 4)]
             size = math.prod(shape)
             content = bytearray()
@@ -41,10 +43,10 @@ def read_idx(path: str | Path) -> Tensor:
                 content += piece
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is torn or no gzip file ({reason}); get it again") from None
+        raise InputError(f"{path} is torn or no gzip file ({reason}); get it again") from None
     if len(content) != size:
         much = "more" if len(content) > size else f"{len(content)}"
-        raise ValueError(
+        raise InputError(
             f"{path} does not hold what its header says: {size} bytes of shape {tuple(shape)}, but {much}; get it again"
         )
     return torch.frombuffer(content, dtype=torch.uint8).view(shape) if size else torch.empty(shape).byte()

@@ -15,6 +15,7 @@ from pyrovae.datasets.readers._channels import axis_unit, find_channels, number,
 from pyrovae.datasets.readers.arrays import from_npy, from_npz, from_parquet
 from pyrovae.datasets.readers.text import MISSING, Table, default_dtype, read_text
 from pyrovae.datasets.spectra import Spectra
+from pyrovae.errors import InputError
 
 
 def read_spectra(
@@ -60,8 +61,8 @@ def read_spectra(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImportError: a parquet file, and no pyarrow.
-        ValueError: the file cannot be read as spectra. In one line: the file, the row and the column (both counted
+        MissingExtraError: a parquet file, and no pyarrow.
+        InputError: the file cannot be read as spectra. In one line: the file, the row and the column (both counted
             from 1, a header included), what is there, and how to mend it.
 
     Warns:
@@ -69,15 +70,15 @@ def read_spectra(
     """
     path = Path(path)
     if samples not in (None, "rows", "columns"):
-        raise ValueError(f"samples must be 'rows', 'columns' or None, not {samples!r}")
+        raise InputError(f"samples must be 'rows', 'columns' or None, not {samples!r}")
     if missing not in ("error", "mask"):
-        raise ValueError(f"missing must be 'error' or 'mask', not {missing!r}")
+        raise InputError(f"missing must be 'error' or 'mask', not {missing!r}")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if not path.is_file():
-        raise ValueError(f"{path} is a folder, not a file")
+        raise InputError(f"{path} is a folder, not a file")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
+        raise InputError(f"{path} is empty")
     chosen: dict[str, Any] = {"positions": None, "unit": "channel", "in_columns": False}
 
     def choose(names: list[str]) -> list[int]:
@@ -108,7 +109,7 @@ def read_spectra(
                 dtype=default_dtype(),
             )
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     _check_finite(table, missing)
     if chosen["in_columns"]:
         values, targets, positions = _turned(table)
@@ -124,19 +125,19 @@ def read_spectra(
 
     if np.isnan(values).all(1).any():
         sample = int(np.flatnonzero(np.isnan(values).all(1))[0])
-        raise ValueError(f"{where(sample, 0)}: every value of this spectrum is missing; remove it")
+        raise InputError(f"{where(sample, 0)}: every value of this spectrum is missing; remove it")
     if axis is not None:
         positions = np.asarray(axis, dtype=float)
         if positions.shape != values.shape[1:]:
-            raise ValueError(f"axis has {positions.size} positions, and {path} has {values.shape[1]} channels")
+            raise InputError(f"axis has {positions.size} positions, and {path} has {values.shape[1]} channels")
         wrong = out_of_order(positions)
         if wrong is not None:
-            raise ValueError(f"axis: position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice")
+            raise InputError(f"axis: position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice")
     known = positions is not None
     if positions is None:
         positions = np.arange(values.shape[1], dtype=float)
     if to_train and len(values) < 2:
-        raise ValueError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
+        raise InputError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
     if drop_constant and not _constant(values).all():
         kept = ~_constant(values)
         values, positions = values[:, kept], positions[kept]
@@ -160,11 +161,11 @@ def _turned(table: Table) -> tuple[NDArray[np.floating], pd.DataFrame, NDArray[n
     for row, position in enumerate(axis):
         if position is None or not math.isfinite(position):
             text = str(table.others.iloc[row, 0])
-            raise ValueError(f"{table.place(row, 0)}: {text[:40]!r} is not the position of a channel")
+            raise InputError(f"{table.place(row, 0)}: {text[:40]!r} is not the position of a channel")
     positions = np.array(axis, dtype=np.float64)
     wrong = out_of_order(positions)
     if wrong is not None:
-        raise ValueError(
+        raise InputError(
             f"{table.place(wrong, 0)}: the channel {positions[wrong]:g} is not in order, or is there twice"
         )
     return table.numbers.T, pd.DataFrame({"sample": [table.names[i] for i in table.columns]}), positions
@@ -175,11 +176,11 @@ def _check_finite(table: Table, missing: str) -> None:
     infinite = np.isinf(table.numbers)
     if infinite.any():
         row, column = np.argwhere(infinite)[0]
-        raise ValueError(f"{table.cell(row, column)}: the value is infinite; correct it, or leave it empty as missing")
+        raise InputError(f"{table.cell(row, column)}: the value is infinite; correct it, or leave it empty as missing")
     absent = np.isnan(table.numbers)
     if missing == "error" and absent.any():
         row, column = np.argwhere(absent)[0]
-        raise ValueError(
+        raise InputError(
             f"{table.cell(row, column)}: the value is missing, one of {int(absent.sum())}; pass missing='mask' to read "
             "them as missing data"
         )
@@ -194,7 +195,7 @@ def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], st
         what = "was never observed"
         if len(observed):
             what = f"is constant ({observed[0]:g} in all spectra), so its noise has no scale"
-        raise ValueError(f"{where(0, j)}: the channel {what}; pass drop_constant=True to leave such channels out")
+        raise InputError(f"{where(0, j)}: the channel {what}; pass drop_constant=True to leave such channels out")
 
 
 def _constant(values: NDArray[np.floating]) -> NDArray[np.bool_]:

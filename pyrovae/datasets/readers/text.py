@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import number
+from pyrovae.errors import InputError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "."})
 """What stands for a missing value, in any case of letters."""
@@ -80,7 +81,7 @@ def read_text(
         dtype: of the numbers.
 
     Raises:
-        ValueError: the file is empty, damaged, of another encoding or too large, has rows of several lengths, or text
+        InputError: the file is empty, damaged, of another encoding or too large, has rows of several lengths, or text
             in a column of numbers; names the row and the column.
     """
     where = str(path)
@@ -90,11 +91,11 @@ def read_text(
         lines = _lines(gzip.GzipFile(fileobj=raw) if zipped else raw, where, encoding)
         first = list(itertools.islice(lines, 2))
         if not first:
-            raise ValueError(f"{where} is empty")
+            raise InputError(f"{where} is empty")
         try:
             delimiter = delimiter or _delimiter([line for _, line in first])
         except csv.Error as error:
-            raise ValueError(f"{where}: its first rows cannot be cut into fields: {error}") from None
+            raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
         rows = _fields(itertools.chain(first, lines), delimiter, where)
         peeked = list(itertools.islice(rows, 20))
         header = _has_header([fields for _, fields in peeked])
@@ -116,9 +117,9 @@ def read_text(
                 blocks.append(_numbers(cells, decimal, table).astype(dtype))
             needed = 2 * sum(b.nbytes for b in blocks) * max(1.0, size / max(1, raw.tell()))
             if needed > limit:
-                raise ValueError(too_large(where, needed, max_gib))
+                raise InputError(too_large(where, needed, max_gib))
     if not blocks:
-        raise ValueError(f"{where} is empty: it has a header and no rows")
+        raise InputError(f"{where} is empty: it has a header and no rows")
     frame = pd.DataFrame(texts, columns=[names[i] for i in others], dtype=str)
     return Table(where, names, columns, np.concatenate(blocks), frame, row_numbers, decimal or ".")
 
@@ -138,7 +139,7 @@ def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
         start = binary.read(4)
         binary.seek(0)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff") and "16" not in encoding:
-            raise ValueError(f"{where}, row 1, column 1: the file is UTF-16; pass encoding='utf-16'")
+            raise InputError(f"{where}, row 1, column 1: the file is UTF-16; pass encoding='utf-16'")
         wide = io.TextIOWrapper(binary, encoding=encoding, newline="") if "16" in encoding or "32" in encoding else None
         try:
             for row, line in enumerate(wide or _decoded(binary, where, encoding), 1):
@@ -149,15 +150,15 @@ def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
             if wide is not None:
                 wide.detach()  # else it closes the file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{where} is damaged after row {row}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where} is damaged after row {row}: {' '.join(str(error).split())}") from None
     except UnicodeError as error:
-        raise ValueError(f"{where}, row {row + 1}: the text is not {encoding} ({error})") from None
+        raise InputError(f"{where}, row {row + 1}: the text is not {encoding} ({error})") from None
 
 
 def _decoded(binary: Any, where: str, encoding: str) -> Iterator[str]:
     for row, line in enumerate(iter(lambda: binary.readline(_LONGEST_ROW), b""), 1):
         if len(line) == _LONGEST_ROW:
-            raise ValueError(f"{where}, row {row}: the row is longer than {_LONGEST_ROW} bytes; is this a text file?")
+            raise InputError(f"{where}, row {row}: the row is longer than {_LONGEST_ROW} bytes; is this a text file?")
         if row == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         try:
@@ -165,12 +166,12 @@ def _decoded(binary: Any, where: str, encoding: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             before = line[: error.start]
             column = 1 + max(before.count(d.encode()) for d in _DELIMITERS)
-            raise ValueError(
+            raise InputError(
                 f"{where}, row {row}, column {column}: byte 0x{line[error.start]:02x} is not {encoding}; pass the "
                 "file's encoding=…, such as 'latin-1'"
             ) from None
         except LookupError:
-            raise ValueError(f"there is no encoding {encoding!r}") from None
+            raise InputError(f"there is no encoding {encoding!r}") from None
 
 
 def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -183,7 +184,7 @@ def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Ite
             lines_of_row.append(row)
             if "\0" in line:
                 column = line[: line.index("\0")].count(delimiter) + 1
-                raise ValueError(f"{where}, row {row}, column {column}: the file is not text (it holds a zero byte)")
+                raise InputError(f"{where}, row {row}, column {column}: the file is not text (it holds a zero byte)")
             yield line
 
     try:
@@ -191,13 +192,13 @@ def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Ite
             row, expected = lines_of_row[0], len(fields) if expected is None else expected
             lines_of_row.clear()
             if len(fields) != expected:
-                raise ValueError(
+                raise InputError(
                     f"{where}, row {row}, column {min(len(fields), expected) + 1}: the row has {len(fields)} fields, "
                     f"the first one {expected}"
                 )
             yield row, fields
     except csv.Error as error:
-        raise ValueError(f"{where}, row {lines_of_row[0] if lines_of_row else 1}: {error}") from None
+        raise InputError(f"{where}, row {lines_of_row[0] if lines_of_row else 1}: {error}") from None
 
 
 def _delimiter(lines: Sequence[str]) -> str:
@@ -247,7 +248,7 @@ def _numbers(cells: list[list[str]], decimal: str, table: Table) -> NDArray[np.f
                 values[i, j] = value
             elif field.strip().lower() not in MISSING:
                 text = field.strip().replace("\0", ".")
-                raise ValueError(f"{table.cell(i, j)}: {text[:40]!r} is not a number")
+                raise InputError(f"{table.cell(i, j)}: {text[:40]!r} is not a number")
     return values
 
 

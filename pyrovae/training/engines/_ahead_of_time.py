@@ -18,11 +18,13 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from pyrovae.errors import InputError
+
 _KEPT_BYTES = 512 * 2**20
 """Size of the folder of compiled loops, past which those used longest ago are deleted."""
 
 
-class CannotCompileError(RuntimeError):
+class CannotCompileError(InputError, RuntimeError):
     """No native code can be made here; says why."""
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyrovae.errors import InputError
 from pyrovae.randomness import random_state
 
 
-class CannotTraceError(ValueError):
+class CannotTraceError(InputError):
     """Programs whose step is not one fixed graph of tensor operations; says why."""
 
 

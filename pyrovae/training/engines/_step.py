@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.engines._ahead_of_time import NativeLoop
 from pyrovae.training.engines._tracing import GradientGraph, tidy
-from pyrovae.training.settings import Settings
+from pyrovae.training.settings import TrainingSettings
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's constants, PyTorch's defaults."""
@@ -33,7 +33,7 @@ class StepProgram:
         x: a batch (size, …) like those to come.
     """
 
-    def __init__(self, gradient: GradientGraph, settings: Settings, replicas: int, x: Tensor) -> None:
+    def __init__(self, gradient: GradientGraph, settings: TrainingSettings, replicas: int, x: Tensor) -> None:
         self.gradient, self.settings, self.replicas = gradient, settings, replicas
         self._gradient = gradient if replicas == 1 else gradient.vectorizable(gradient.buffers, x)
         self.sizes = [p.numel() for p in gradient.parameters]

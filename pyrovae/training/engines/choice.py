@@ -17,10 +17,7 @@ from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.engines._tracing import left_as_they_are
 from pyrovae.training.engines.compiled import CompiledEngine
 from pyrovae.training.engines.eager import EagerEngine
-from pyrovae.training.settings import Settings
-
-ENGINES = ("auto", "eager", "compiled")
-"""The engines by name."""
+from pyrovae.training.settings import TrainingSettings
 
 _COMPILE_SECONDS = 15.0
 _LOAD_SECONDS = 2.0
@@ -65,7 +62,7 @@ def choose_engine(
     pairs: Sequence[Pair],
     elbo: ELBO,
     parameters: Sequence[list[Tensor]],
-    settings: Settings,
+    settings: TrainingSettings,
     x: Tensor,
     total_steps: int,
 ) -> tuple[Engine | None, str]:

@@ -21,7 +21,7 @@ from pyrovae.training.engines._ahead_of_time import CannotCompileError
 from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.engines._step import BETA1, BETA2, State, StepProgram
 from pyrovae.training.engines._tracing import trace_gradient
-from pyrovae.training.settings import Settings
+from pyrovae.training.settings import TrainingSettings
 
 
 class CompiledEngine:
@@ -45,7 +45,7 @@ class CompiledEngine:
         pairs: Sequence[Pair],
         elbo: ELBO,
         parameters: Sequence[list[Tensor]],
-        settings: Settings,
+        settings: TrainingSettings,
         x: Tensor,
     ) -> None:
         self.pairs, self.elbo, self.settings = list(pairs), elbo, settings

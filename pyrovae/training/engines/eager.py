@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pyrovae.programs import Program, announced_parameters, module_buffers, unregistered
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
-from pyrovae.training.settings import Settings
+from pyrovae.training.settings import TrainingSettings
 
 
 class EagerEngine:
@@ -32,7 +32,9 @@ class EagerEngine:
 
     name = "eager"
 
-    def __init__(self, model: Program, guide: Program, elbo: ELBO, parameters: list[Tensor], settings: Settings):
+    def __init__(
+        self, model: Program, guide: Program, elbo: ELBO, parameters: list[Tensor], settings: TrainingSettings
+    ):
         self.model, self.guide = model, guide
         self.elbo = copy.copy(elbo)  # its beta may change from step to step
         self._own = list(parameters)

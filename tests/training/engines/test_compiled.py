@@ -17,7 +17,7 @@ import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import mode
-from pyrovae.training import CannotCompileError, CannotTraceError, Settings, Trainer, reinitialize
+from pyrovae.training import CannotCompileError, CannotTraceError, Trainer, TrainingSettings, reinitialize
 from pyrovae.training.engines._ahead_of_time import cache_folder
 from pyrovae.training.engines.compiled import CompiledEngine
 
@@ -59,7 +59,7 @@ def as_graph(model, guide, x, elbo, settings, **options):
 def test_the_graph_is_the_eager_engine(family, elbo, likelihood):
     num = 80 if likelihood == "gaussian" else 64  # 32 to a batch, and 16 that are left over
     x, elbo = data(num, likelihood=likelihood), ESTIMATORS[elbo]()
-    settings = Settings(epochs=6, learning_rate=3e-3, seed=4)
+    settings = TrainingSettings(epochs=6, learning_rate=3e-3, seed=4)
     eager = fit(*make_pair(family, likelihood), x, elbo, "eager", epochs=6, learning_rate=3e-3, seed=4)
     np.testing.assert_allclose(
         as_graph(*make_pair(family, likelihood), x, elbo, settings), eager.batch_loss, atol=1e-10, rtol=0
@@ -112,7 +112,7 @@ def test_compiled_takes_every_setting():
 @pytest.mark.parametrize(("batch_size", "d"), [(1, 1), (2, 2), (5, 3)])
 def test_few_draws_a_step_are_the_same_draws(batch_size, d):
     # PyTorch makes normal numbers by sixteen, and fewer otherwise
-    settings = Settings(epochs=2, batch_size=batch_size, seed=4)
+    settings = TrainingSettings(epochs=2, batch_size=batch_size, seed=4)
     eager = fit(*make_pair(d=d), data(40), pv.MonteCarloELBO(), "eager", epochs=2, batch_size=batch_size, seed=4)
     losses = as_graph(*make_pair(d=d), data(40), pv.MonteCarloELBO(), settings)
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
@@ -138,7 +138,7 @@ def test_float32_ends_at_the_same_loss():
 
 def trainers(engine):
     pair = make_pair("ar1")
-    settings = Settings(epochs=6, batch_size=32, seed=3, beta=pv.linear_warmup(0.5))
+    settings = TrainingSettings(epochs=6, batch_size=32, seed=3, beta=pv.linear_warmup(0.5))
     return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, engine=engine, progress=False), pair
 
 
@@ -146,7 +146,7 @@ def trainers(engine):
 def test_a_state_saved_by_a_callback_and_one_after_the_end(engine, tmp_path):
     def make(**options):
         pair = make_pair("ar1")
-        settings = Settings(epochs=4, learning_rate=0.05, schedule="constant", seed=3)
+        settings = TrainingSettings(epochs=4, learning_rate=0.05, schedule="constant", seed=3)
         return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, engine=engine, progress=False, **options), pair
 
     whole, pair = make(validation=data(40, seed=1))
@@ -601,7 +601,7 @@ def test_the_engine_leaves_pyro_and_the_random_state_alone():
 def test_draws_made_alike_are_one_input():
     model, guide = functions()
     elbo = pv.StickingTheLandingELBO()
-    settings = Settings(epochs=1)
+    settings = TrainingSettings(epochs=1)
     with poutine.trace(param_only=True) as capture:
         elbo.differentiable_loss(model, guide, data())
     parameters = [site["value"].unconstrained() for site in capture.trace.nodes.values()]
@@ -619,7 +619,7 @@ def test_a_state_of_another_run_is_refused():
         [pair],
         data(144),
         pv.MonteCarloELBO(),
-        Settings(epochs=6, batch_size=16, seed=3),
+        TrainingSettings(epochs=6, batch_size=16, seed=3),
         engine="eager",
         progress=False,
     )

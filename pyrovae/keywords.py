@@ -1,0 +1,49 @@
+"""Functions that take the fields of a settings class as keywords: checked by name, and listed by ``help``."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import ParamSpec, TypeVar
+
+from pyrovae.errors import InputTypeError, did_you_mean
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def accepts(*settings: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a function's ``**keywords`` be the fields of these dataclasses, and nothing else.
+
+    A keyword that is no field is refused in one line that names the nearest. ``help`` and completion list the fields
+    in place of the ``**keywords``. For a type checker the function annotates them, ``**keywords: Unpack[…]``.
+    """
+    declared = {field.name: field for cls in settings for field in fields(cls)}
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+        named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {p.name for p in named}
+        listed = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=field.type,
+            )
+            for name, field in declared.items()
+            if name not in taken
+        ]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            for name in kwargs:
+                if name not in taken and name not in declared:
+                    near = did_you_mean(name, [*taken, *declared])
+                    raise InputTypeError(f"{function.__name__}() has no setting {name!r}{near}")
+            return function(*args, **kwargs)
+
+        checked.__signature__ = signature.replace(parameters=[*named, *listed])  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
