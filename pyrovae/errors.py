@@ -3,9 +3,11 @@
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -39,27 +41,35 @@ def did_you_mean(value: object, choices: Collection[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def named_parts(kind: str, parts: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Parts by name; those given alone are named after their class.
+def named_parts(
+    kind: str, parts: Mapping[str, T] | Sequence[str | T], known: Mapping[str, T] | None = None
+) -> dict[str, T]:
+    """Parts by name: those given alone are named after their class, and names stand for the parts ``known`` by them.
 
     Raises:
-        InputTypeError: names instead of parts, or a part that is not in a sequence.
-        InputError: none, or two of one name.
+        InputTypeError: a part that is not in a sequence, or names where none are known.
+        InputError: none, an unknown name, or two of one name.
     """
-    if callable(parts):
-        raise InputTypeError(
-            f"the {kind} must be a sequence such as [{getattr(parts, '__name__', parts)}], not one alone"
-        )
-    if isinstance(parts, str) or (not isinstance(parts, Mapping) and any(isinstance(part, str) for part in parts)):
-        raise InputTypeError(f"the {kind} must be classes or instances, not the names {parts!r}")
-    if not isinstance(parts, Mapping):
-        names = [getattr(part, "__name__", type(part).__name__) for part in parts]
-        if len(set(names)) < len(names):
+    if callable(parts) or isinstance(parts, str):
+        name = getattr(parts, "__name__", repr(parts))
+        raise InputTypeError(f"the {kind} must be a sequence such as [{name}], not one alone")
+    if isinstance(parts, Mapping):
+        found = dict(parts)
+    else:
+        names, found = [], {}
+        for part in parts:
+            if isinstance(part, str):
+                if known is None:
+                    raise InputTypeError(f"the {kind} must be classes or instances, not the names {parts!r}")
+                check_choice(kind, part, known)
+            name = part if isinstance(part, str) else getattr(part, "__name__", type(part).__name__)
+            names.append(name)
+            found[name] = known[part] if isinstance(part, str) and known is not None else part
+        if len(found) < len(names):
             raise InputError(f"two of the {kind} are called alike ({', '.join(names)}); give a mapping with names")
-        parts = dict(zip(names, parts, strict=True))
-    if not parts:
+    if not found:
         raise InputError(f"give at least one of the {kind}")
-    return dict(parts)
+    return found
 
 
 def out_of_memory(error: BaseException) -> str | None:

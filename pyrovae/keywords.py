@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from typing import ParamSpec, TypeVar
 
@@ -12,13 +12,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def accepts(*settings: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def accepts(*settings: type, omit: Collection[str] = ()) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let a function's ``**keywords`` be the fields of these dataclasses, and nothing else.
 
     A keyword that is no field is refused in one line that names the nearest. ``help`` and completion list the fields
     in place of the ``**keywords``. For a type checker the function annotates them, ``**keywords: Unpack[…]``.
+
+    Args:
+        *settings: the dataclasses.
+        omit: fields that are no keywords.
     """
-    declared = {field.name: field for cls in settings for field in fields(cls)}
+    declared = {field.name: field for cls in settings for field in fields(cls) if field.name not in omit}
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from pyrovae.errors import InputError
-from pyrovae.training import NonFiniteLossError, out_of_memory
+from pyrovae.errors import InputError, out_of_memory
+from pyrovae.training import NonFiniteLossError
 
 T = TypeVar("T")
 

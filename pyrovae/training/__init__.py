@@ -1,14 +1,14 @@
 """Training: one loop, two engines that make its steps."""
 
-from pyrovae.errors import out_of_memory
+from pyrovae.training._batches import Transform
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
 from pyrovae.training.engines._ahead_of_time import CannotCompileError
 from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.fit import fit, train_replicas
 from pyrovae.training.history import EpochRecord, History
-from pyrovae.training.replicas import CannotReplicateError, Replica, reinitialize
-from pyrovae.training.schedules import SCHEDULES, as_schedule, linear_warmup
+from pyrovae.training.replicas import CannotReplicateError, CannotVectorizeError, Replica, reinitialize
+from pyrovae.training.schedules import SCHEDULES, Schedule, as_schedule, linear_warmup
 from pyrovae.training.settings import ENGINES, TrainingKeywords, TrainingSettings, check_learning_rate
 from pyrovae.training.trainer import Trainer
 
@@ -18,20 +18,22 @@ __all__ = [
     "CannotCompileError",
     "CannotReplicateError",
     "CannotTraceError",
+    "CannotVectorizeError",
     "CheckpointWarning",
     "Checkpoints",
     "EpochRecord",
     "History",
     "NonFiniteLossError",
     "Replica",
+    "Schedule",
     "Trainer",
     "TrainingKeywords",
     "TrainingSettings",
+    "Transform",
     "as_schedule",
     "check_learning_rate",
     "fit",
     "linear_warmup",
-    "out_of_memory",
     "reinitialize",
     "train_replicas",
 ]

@@ -1,0 +1,225 @@
+"""The settings of a comparison and of a single model, each declared once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Required, TypedDict
+
+from pyro.infer import ELBO
+
+from pyrovae.comparison.recommendation import THRESHOLD
+from pyrovae.datasets import Preprocessing, Standardize
+from pyrovae.elbo import ESTIMATORS
+from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer, named_parts
+from pyrovae.likelihoods import LIKELIHOODS, Likelihood
+from pyrovae.nn import MLP
+from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.training import Schedule, TrainingSettings, Transform, check_learning_rate
+
+PosteriorFactory = Callable[[int, int], Posterior]
+"""(in_features, latent_dim) -> a head for q(z|x)."""
+LikelihoodFactory = Callable[[int, int], Likelihood]
+"""(in_features, n) -> a head for p(x|z)."""
+Posteriors = Mapping[str, PosteriorFactory] | Sequence[str | PosteriorFactory]
+Estimators = Mapping[str, ELBO] | Sequence[str | ELBO]
+Likelihoods = Mapping[str, LikelihoodFactory] | Sequence[str | LikelihoodFactory]
+
+STARTS = ("random", "linear", "auto")
+"""Where training may start."""
+MISSING = ("error", "mask")
+"""What a missing value may be."""
+PREPROCESSING = ("mean", "channel", "all", "none")
+"""What :class:`~pyrovae.datasets.Standardize` does, or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """What a comparison and a single model share: the networks, where they start, and what is done to the data."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
+    start: str = "random"
+    """Where training starts: random weights (random), the linear model with the same noise (linear), or that model
+    wherever every model can start there (auto)."""
+    missing: str = "error"
+    """What a missing value is: error, or mask for one that was not observed."""
+    preprocessing: Preprocessing | str | None = None
+    """Standardise by the channels' means and one deviation (mean), by each channel (channel), by all values together
+    (all), or not at all (none)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if not self.hidden:
+            raise InputError("give at least one hidden width")
+        MLP(1, *self.hidden)  # checks the widths
+        check_choice("start", self.start, STARTS)
+        check_choice("missing", self.missing, MISSING)
+        if isinstance(self.preprocessing, str):
+            check_choice("preprocessing", self.preprocessing, PREPROCESSING)
+
+    @property
+    def preprocessing_step(self) -> Preprocessing | None:
+        """The step, not yet fitted."""
+        if isinstance(self.preprocessing, str):
+            return None if self.preprocessing == "none" else Standardize(self.preprocessing)
+        return self.preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(NetworkSettings):
+    """One model, by the names of its parts."""
+
+    posterior: str = "diagonal"
+    """Family of q(z|x): isotropic, diagonal, ar1, ar1-per-dimension, ar1-per-step, low-rank, full-covariance or
+    flow."""
+    likelihood: str = "gaussian"
+    """Noise p(x|z): gaussian, gaussian-per-dimension, gaussian-per-datum, ar1, ar1-per-dimension, ar1-per-datum,
+    low-rank, low-rank-per-datum, full-covariance, full-covariance-per-datum, bernoulli, bernoulli-soft-targets or
+    continuous-bernoulli."""
+    estimator: str = "analytic"
+    """Of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted or
+    doubly-reparameterized."""
+    latent_dim: int = 2
+    """Dimension of z."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("posterior", self.posterior, POSTERIORS)
+        check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_integer("latent_dim", self.latent_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSettings(NetworkSettings):
+    """What is compared, and how; with the fields of ``training`` the keywords of :func:`~pyrovae.compare`."""
+
+    posteriors: Posteriors
+    """Families of q(z|x), the simplest first: isotropic, diagonal, ar1, ar1-per-dimension, ar1-per-step, low-rank,
+    full-covariance, flow."""
+    estimators: Estimators
+    """Of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted,
+    doubly-reparameterized."""
+    likelihoods: Likelihoods | None = None
+    """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, gaussian-per-datum, ar1, ar1-per-dimension,
+    ar1-per-datum, low-rank, low-rank-per-datum, full-covariance, full-covariance-per-datum, bernoulli,
+    bernoulli-soft-targets, continuous-bernoulli."""
+    latent_dims: tuple[int, ...] = (2,)
+    """Dimensions of z, one or several."""
+    seeds: tuple[int, ...] = (0,)
+    """One run of every model for each seed."""
+    training: TrainingSettings
+    """How each run is trained; its seed is the run's."""
+    epochs_by_estimator: Mapping[str, int] | None = None
+    """Passes over the training data by the estimator's name, where they differ."""
+    learning_rates: tuple[float, ...] = ()
+    """Rates of which validation data choose one for each model, tried at the first seed; none: the training's."""
+    num_train: int | None = None
+    """Size of a synthetic training set, instead of its own."""
+    num_test: int | None = None
+    """Size of a synthetic test set, instead of its own."""
+    log_marginal_samples: int = 100
+    """Draws of z per datum for the test log p(x)."""
+    gap_data: int = 0
+    """Test data whose log p(x) − ELBO is split into what the family and what the encoder costs, at the first seed."""
+    threshold: float = THRESHOLD
+    """Nats per datum below which there is no difference."""
+    together: bool = True
+    """Train runs whose seeds follow one another in one program."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        estimators = named_parts("estimators", self.estimators, {name: make() for name, make in ESTIMATORS.items()})
+        for estimator in estimators.values():
+            if not isinstance(estimator, ELBO):
+                raise InputTypeError(f"an estimator must be an instance such as AnalyticELBO(), not {estimator!r}")
+        object.__setattr__(self, "estimators", estimators)
+        object.__setattr__(self, "posteriors", named_parts("posteriors", self.posteriors, POSTERIORS))
+        if self.likelihoods is not None:
+            object.__setattr__(self, "likelihoods", named_parts("likelihoods", self.likelihoods, LIKELIHOODS))
+        for name, kind in (("seeds", "seed"), ("latent_dims", "latent dimension"), ("learning_rates", "")):
+            values = getattr(self, name)
+            if isinstance(values, int | float):
+                raise InputTypeError(f"{name} must be a sequence such as ({values},), not the number {values}")
+            values = tuple(values)
+            object.__setattr__(self, name, values)
+            if kind and not values:
+                raise InputError(f"give at least one {kind}")
+            if len(set(values)) < len(values):
+                raise InputError(f"duplicate {name.replace('_', ' ')}: {values}")
+        for latent_dim in self.latent_dims:
+            check_integer("latent_dim", latent_dim)
+        for rate in self.learning_rates:
+            check_learning_rate(rate)
+        if self.epochs_by_estimator is not None:
+            if set(self.epochs_by_estimator) != set(estimators):
+                given = ", ".join(self.epochs_by_estimator)
+                raise InputError(f"epochs must name the estimators {', '.join(estimators)}, not {given}")
+            for epochs in self.epochs_by_estimator.values():
+                check_integer("epochs", epochs)
+        for name in ("num_train", "num_test"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), least=2)
+        check_integer("log_marginal_samples", self.log_marginal_samples)
+        check_integer("gap_data", self.gap_data, least=0)
+        if not self.threshold >= 0:
+            raise InputError(f"threshold must be a number ≥ 0, not {self.threshold!r}")
+
+    @property
+    def named_posteriors(self) -> Mapping[str, PosteriorFactory]:
+        """The families by name."""
+        assert isinstance(self.posteriors, Mapping)
+        return self.posteriors
+
+    @property
+    def named_estimators(self) -> Mapping[str, ELBO]:
+        """The estimators by name."""
+        assert isinstance(self.estimators, Mapping)
+        return self.estimators
+
+    @property
+    def named_likelihoods(self) -> Mapping[str, LikelihoodFactory]:
+        """The likelihoods by name; none of a given model."""
+        assert self.likelihoods is None or isinstance(self.likelihoods, Mapping)
+        return self.likelihoods or {}
+
+    def training_of(self, estimator: str, seed: int, learning_rate: float | None) -> TrainingSettings:
+        """How a run of this estimator and seed is trained, at this rate or at the training's."""
+        epochs = (self.epochs_by_estimator or {}).get(estimator, self.training.epochs)
+        rate = self.training.learning_rate if learning_rate is None else learning_rate
+        return replace(self.training, epochs=epochs, learning_rate=rate, seed=seed)
+
+
+class ComparisonKeywords(TypedDict, total=False):
+    """The fields of :class:`ComparisonSettings` and of its training, as a type checker sees them as keywords."""
+
+    posteriors: Required[Posteriors]
+    estimators: Required[Estimators]
+    likelihoods: Likelihoods | None
+    latent_dims: Sequence[int]
+    seeds: Sequence[int]
+    epochs_by_estimator: Mapping[str, int] | None
+    learning_rates: Sequence[float]
+    num_train: int | None
+    num_test: int | None
+    log_marginal_samples: int
+    gap_data: int
+    threshold: float
+    together: bool
+    hidden: Sequence[int]
+    start: str
+    missing: str
+    preprocessing: Preprocessing | str | None
+    epochs: int | None
+    batch_size: int
+    learning_rate: float | Schedule
+    schedule: str | Schedule
+    weight_decay: float
+    clip_norm: float | None
+    beta: float | Schedule | None
+    transform: Transform | None
+    engine: str
+    strict: bool
+
+
+OF_EACH_RUN = ("training", "seed", "device")
+"""Fields that are no keywords of a comparison: the seed is each run's, and runs are trained on the CPU."""
