@@ -1,0 +1,28 @@
+"""A study's page: generated sections are replaced, what people wrote stays."""
+
+from experiments import page
+
+
+def test_an_introduction_and_other_sections_outlive_a_second_publication(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    written = tmp_path / "synthetic.md"
+    written.write_text("# synthetic\n\n**What it shows.** Much.\n\n## first\n\nold\n\n## Reading\n\nby hand\n")
+    picture = tmp_path / "samples.png"
+    picture.write_bytes(b"png")
+    for text in ("new", "newer"):
+        page.publish("synthetic", "first", text, {"samples": picture})
+        page.publish("synthetic", "second", text, {})
+    found = written.read_text(encoding="utf-8")
+    assert found.startswith("# synthetic\n\n**What it shows.** Much.\n\n## first\n")
+    assert "old" not in found
+    assert found.count("newer\n") == 2
+    assert found.count("## Reading\n\nby hand\n") == 1
+    assert "![samples](synthetic/first-samples.png)" in found
+    assert (tmp_path / "synthetic" / "first-samples.png").read_bytes() == b"png"
+
+
+def test_the_first_publication_makes_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    path = page.publish("benchmarks.training_step", "cpu", "fast", {})
+    assert path == tmp_path / "benchmarks-training-step.md"
+    assert path.read_text(encoding="utf-8").startswith("# benchmarks.training_step\n\n## cpu\n")
