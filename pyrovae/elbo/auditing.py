@@ -127,16 +127,16 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
         name = type(elbo).__name__
         raise InputTypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
     check_data(x, model, guide)
-    elbo = copy.copy(elbo)
     devices = [x.device] if x.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), unregistered(), mode(model, guide, training=False):
         try:
             if isinstance(elbo, BetaELBO):
-                elbo._notes = notes = []
-                loss = elbo.differentiable_loss(model, guide, x).item()
+                recorder, notes = elbo.recording()
+                loss = recorder.differentiable_loss(model, guide, x).item()
             else:
-                with _listening(elbo) as notes:
-                    loss = elbo.loss(model, guide, x)
+                stock = copy.copy(elbo)
+                with _listening(stock) as notes:
+                    loss = stock.loss(model, guide, x)
         except NotImplementedError:
             raise  # the estimator's own refusal
         except KeyError as error:  # stock Pyro's, of a latent that the guide lacks

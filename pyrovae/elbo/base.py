@@ -1,10 +1,11 @@
 """What the estimators share: β, the nesting of plates set rather than guessed, and traces without log q."""
 
+import copy
 import math
-from abc import abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pyro.poutine as poutine
 import torch
@@ -21,6 +22,12 @@ from torch.distributions import Independent
 from pyrovae.errors import InputError
 
 Program = Callable[..., Any]
+
+
+def check_beta(beta: object) -> None:
+    """Raise an InputError unless β is a finite number ≥ 0."""
+    if not isinstance(beta, int | float) or isinstance(beta, bool) or not 0 <= beta < math.inf:
+        raise InputError(f"beta must be a finite number ≥ 0, not {beta!r}")
 
 
 class LatentScaleMessenger(Messenger):
@@ -46,17 +53,32 @@ class Note:
     guide_site: dict[str, Any] | None
 
 
-class BetaELBO(Trace_ELBO):
+class _ImmutableMeta(ABCMeta):
+    """Metaclass of objects whose attributes are set by their constructors alone."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = cls.__new__(cls)
+        made.__dict__["_in_construction"] = True
+        made.__init__(*args, **kwargs)
+        del made.__dict__["_in_construction"]
+        return made
+
+
+class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
     """Trace_ELBO with β, the weight of the latent sites' terms.
 
     β belongs to the estimator: written into the programs with ``poutine.scale`` it is ignored or
-    wrong for some pairs, and 0 is refused.
+    wrong for some pairs, and 0 is refused. An estimator does not change once it is made;
+    :meth:`with_beta` gives another one.
 
     Args:
         beta: weight of the KL part, ≥ 0; 1 gives the evidence lower bound.
         num_particles: number of draws from the guide.
         vectorize_particles: whether to draw them in one pass.
         max_plate_nesting: depth of the programs' own plates.
+
+    Raises:
+        AttributeError: an attribute is assigned after construction.
     """
 
     def __init__(
@@ -67,8 +89,7 @@ class BetaELBO(Trace_ELBO):
         vectorize_particles: bool = False,
         max_plate_nesting: int = 1,
     ) -> None:
-        if not isinstance(beta, int | float) or isinstance(beta, bool) or not 0 <= beta < math.inf:
-            raise InputError(f"beta must be a finite number ≥ 0, not {beta!r}")
+        check_beta(beta)
         if not isinstance(num_particles, int) or num_particles < 1:
             raise InputError(f"num_particles must be a positive integer, not {num_particles!r}")
         super().__init__(
@@ -77,7 +98,37 @@ class BetaELBO(Trace_ELBO):
             max_plate_nesting=max_plate_nesting,
         )
         self.beta: float | Tensor = float(beta)
-        self._notes: list[Note] | None = None  # filled where an audit listens
+        self._notes: list[Note] | None = None  # a list in the copies that record, see recording()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if "_in_construction" not in self.__dict__:
+            raise AttributeError(
+                f"cannot set {name} of {type(self).__name__}: an estimator does not change; make another one, "
+                "for another beta with elbo.with_beta(b)"
+            )
+        super().__setattr__(name, value)
+
+    def with_beta(self, beta: float | Tensor) -> Self:
+        """The same estimator with another β, a finite number ≥ 0.
+
+        A tensor () is allowed, for derivatives and traces; its value is not checked.
+        """
+        if not isinstance(beta, Tensor):
+            check_beta(beta)
+            beta = float(beta)
+        elif beta.dim():
+            raise InputError(f"beta must be a scalar, not a tensor of shape {tuple(beta.shape)}")
+        return self._with(beta=beta)
+
+    def recording(self) -> tuple[Self, list[Note]]:
+        """The same estimator, which notes each site's term, and the list of its notes."""
+        notes: list[Note] = []
+        return self._with(_notes=notes), notes
+
+    def _with(self, **attributes: object) -> Self:
+        other = copy.copy(self)
+        other.__dict__.update(attributes)
+        return other
 
     def _term(
         self,

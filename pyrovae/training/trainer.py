@@ -18,7 +18,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyrovae.elbo.auditing import audit
+from pyrovae.elbo import BetaELBO, audit
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs import (
     Pair,
@@ -104,9 +104,11 @@ class Trainer:
         self.x = as_data("data", data, *pairs[0], device)
         self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
         self._data = describe_data(self.x, self.x_validation)
-        self.elbo = copy.copy(elbo)
-        if settings.beta is not None:
-            self.elbo.beta = settings.final_beta  # where it is evaluated, so that epochs compare
+        if not isinstance(elbo, BetaELBO):
+            elbo = copy.copy(elbo)  # Pyro's own store the depth of plates that they guess
+        elif settings.beta is not None:
+            elbo = elbo.with_beta(settings.final_beta)  # where it is evaluated, so that epochs compare
+        self.elbo = elbo
         seeds = [settings.seed + r for r in range(len(pairs))]
         self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
         self.steps_per_epoch = self.batches.steps_per_epoch
@@ -339,5 +341,5 @@ def check_estimator(elbo: ELBO, settings: TrainingSettings) -> None:
         raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
     if not hasattr(elbo, "differentiable_loss"):
         raise InputTypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
-    if settings.beta is not None and not hasattr(elbo, "beta"):
+    if settings.beta is not None and not isinstance(elbo, BetaELBO):
         raise InputError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")

@@ -1,6 +1,8 @@
 """The estimators: β, traps of Pyro's own, hand-written programs."""
 
+import copy
 import math
+import pickle
 
 import pyro
 import pyro.distributions as dist
@@ -340,3 +342,34 @@ def test_analytic_refuses_a_guide_that_draws_in_another_order():
     with pytest.raises(pv.NoClosedFormError, match="in the order a, b, the model in the order b, a"):
         pv.AnalyticELBO().loss(model, guide, torch.randn(3))
     assert math.isfinite(pv.StickingTheLandingELBO().loss(model, guide, torch.randn(3)))
+
+
+@pytest.mark.parametrize("elbo_class", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_an_estimator_does_not_change_and_with_beta_gives_another(elbo_class):
+    elbo = elbo_class(num_particles=3, beta=0.5)
+    for name, value in (("beta", 2.0), ("num_particles", 7), ("of_my_own", None)):
+        with pytest.raises(AttributeError, match=rf"cannot set {name} of {elbo_class.__name__}.*with_beta\(b\)$"):
+            setattr(elbo, name, value)
+    other = elbo.with_beta(2)
+    assert type(other) is elbo_class
+    assert (elbo.beta, other.beta) == (0.5, 2.0)
+    assert vars(other) == {**vars(elbo), "beta": 2.0}
+    assert copy.deepcopy(elbo).beta == pickle.loads(pickle.dumps(elbo)).beta == 0.5
+
+
+@pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf, "1", True, torch.ones(2)])
+def test_with_beta_refuses_what_is_no_weight(beta):
+    with pytest.raises(ValueError, match=r"^beta must be a"):
+        pv.AnalyticELBO().with_beta(beta)
+
+
+def test_a_subclass_may_set_attributes_in_its_constructor_alone():
+    class Own(pv.AnalyticELBO):
+        def __init__(self, weight):
+            super().__init__(beta=0.1)
+            self.weight = weight
+
+    elbo = Own(weight=3.0)
+    assert elbo.with_beta(1.0).weight == 3.0
+    with pytest.raises(AttributeError, match="weight"):
+        elbo.weight = 1.0

@@ -29,11 +29,11 @@ def gradients_of(loss, *programs):
 def test_value_and_its_derivative_in_beta_from_the_same_draws(elbo_class, family, beta):
     model, guide = make_pair(family)
     x = torch.randn(5, 3, dtype=torch.float64)
-    elbo = elbo_class(4)
-    elbo.beta = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
+    elbo = elbo_class(4).with_beta(weight)
     torch.manual_seed(1)
     loss = elbo.differentiable_loss(model, guide, x)
-    (slope,) = torch.autograd.grad(loss, elbo.beta)
+    (slope,) = torch.autograd.grad(loss, weight)
     torch.manual_seed(1)
     with torch.no_grad():
         q = guide.posterior(x).expand([4, 5])

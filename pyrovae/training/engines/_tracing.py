@@ -5,7 +5,6 @@ tensors that the programs hold, so it makes no difference whether they are modul
 or closures.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyrovae.elbo import BetaELBO
 from pyrovae.programs import Program, unregistered
 from pyrovae.randomness import random_state, set_random_state, state_elsewhere
 from pyrovae.training.engines._draws import CannotTraceError, Draw, Recorder, Replayer
@@ -106,16 +106,16 @@ def trace_gradient(
         CannotTraceError: a value decides what the programs do, a draw is not reparameterised, or the graph gives
             other numbers than the programs.
     """
-    elbo = copy.copy(elbo)
     modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
     tensors = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
     parameters = list(parameters)
     if len({p.dtype for p in parameters}) > 1 or len({p.device for p in parameters}) > 1:
         raise CannotTraceError("the parameters are of several dtypes or devices")
 
-    def gradient(x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    def gradient(x: Tensor, beta: float | Tensor | None = None) -> tuple[Tensor, list[Tensor | None]]:
+        weighted = elbo.with_beta(beta) if beta_is_input and beta is not None and isinstance(elbo, BetaELBO) else elbo
         with unregistered() if len(modules) == 2 else nullcontext():
-            loss = elbo.differentiable_loss(model, guide, x)
+            loss = weighted.differentiable_loss(model, guide, x)
             return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
     recorder = Recorder()
@@ -132,10 +132,8 @@ def trace_gradient(
     def traced(
         parameters: Any, buffers: list[Tensor], fixed: Any, x: Tensor, beta: Tensor, noise: list[Tensor]
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
-        if beta_is_input:
-            elbo.beta = beta
         with Replayer(recorder.draws, recorder.calls, noise) as replayer:
-            loss, derivatives = gradient(x)
+            loss, derivatives = gradient(x, beta)
         for failed in replayer.failures:
             loss = torch.where(failed, torch.nan, loss)  # the run stops there, and the programs say why
         return loss, derivatives, [buffer.clone() for buffer in buffers]
@@ -159,10 +157,9 @@ def trace_gradient(
     tidy(graph)
     constants = [getattr(graph, name) for name in _constants(graph)]
     result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
-    elbo.beta = 0.7 if beta_is_input else getattr(elbo, "beta", 1.0)
     rows = torch.randint(len(data), (len(x),), generator=torch.Generator().manual_seed(1))
     try:
-        _try(result, gradient, data[rows.to(data.device)], elbo.beta)
+        _try(result, gradient, data[rows.to(data.device)], beta=0.7)
     except CannotTraceError:
         raise
     except Exception as error:
@@ -170,7 +167,7 @@ def trace_gradient(
     return result
 
 
-def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, beta: float) -> None:
+def _try(result: GradientGraph, gradient: Callable[[Tensor, float], Any], x: Tensor, beta: float) -> None:
     """Compare the graph with the programs at other parameters, data and noise than those it was traced at."""
     parameters = result.parameters
     before = [p.detach().clone() for p in parameters]
@@ -181,7 +178,7 @@ def _try(result: GradientGraph, gradient: Callable[[Tensor], Any], x: Tensor, be
         with torch.random.fork_rng(devices=_devices(x)):
             start = random_state()
             with left_as_they_are(result.buffers):
-                loss, derivatives = gradient(x)
+                loss, derivatives = gradient(x, beta)
                 buffers = [b.clone() for b in result.buffers]
             end = random_state()
             set_random_state(start)

@@ -1,6 +1,5 @@
 """The eager engine: every step runs the Pyro programs and calls PyTorch's optimiser."""
 
-import copy
 import math
 from collections.abc import Generator
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
+from pyrovae.elbo import BetaELBO
 from pyrovae.programs import Program, announced_parameters, module_buffers, unregistered
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
@@ -36,7 +36,7 @@ class EagerEngine:
         self, model: Program, guide: Program, elbo: ELBO, parameters: list[Tensor], settings: TrainingSettings
     ):
         self.model, self.guide = model, guide
-        self.elbo = copy.copy(elbo)  # its beta may change from step to step
+        self.elbo = elbo
         self._own = list(parameters)
         self.clip_norm = settings.clip_norm
         self.optimizer = torch.optim.AdamW(self._own, lr=0.0, weight_decay=settings.weight_decay, fused=True)
@@ -62,10 +62,11 @@ class EagerEngine:
         set_random_state(self.noise_states[0])
         try:
             for k, (index, rate) in enumerate(zip(batches, rates, strict=True)):
-                if betas is not None:
-                    self.elbo.beta = float(betas[k])
+                elbo = self.elbo
+                if betas is not None and isinstance(elbo, BetaELBO):
+                    elbo = elbo.with_beta(float(betas[k]))
                 try:
-                    value = self._step(x[index[0]], float(rate))
+                    value = self._step(elbo, x[index[0]], float(rate))
                 except NonFiniteStepError as error:
                     self.errors[0] = error
                     return
@@ -73,11 +74,11 @@ class EagerEngine:
         finally:
             self.noise_states = [random_state()]
 
-    def _step(self, batch: Tensor, rate: float) -> float:
+    def _step(self, elbo: ELBO, batch: Tensor, rate: float) -> float:
         before = random_state()
         with unregistered() if self.modules_only else nullcontext():
             with nullcontext() if self.modules_only else poutine.trace(param_only=True) as capture:
-                loss = self.elbo.differentiable_loss(self.model, self.guide, batch)
+                loss = elbo.differentiable_loss(self.model, self.guide, batch)
             if capture is not None:
                 self._adopt(announced_parameters(capture.trace))
             value = loss.item() / len(batch)
