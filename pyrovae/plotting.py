@@ -111,7 +111,7 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
         num_ellipses: how many posteriors to draw as ellipses.
     """
     fig, axes = figure(2, size=4.0)
-    means, draws = mean_of(posterior).detach().cpu(), posterior.sample().cpu()
+    means, draws = mean_of(posterior, num_draws=256).detach().cpu(), posterior.sample().cpu()
     if means.shape[-1] == 1:
         means, draws = (torch.cat([t, torch.zeros_like(t)], -1) for t in (means, draws))
     for ax, points, title in zip(
@@ -135,7 +135,7 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
         ax.set_aspect("equal", adjustable="datalim")
     angle = np.linspace(0, 2 * np.pi, 200)
     axes[0, 1].plot(2 * np.cos(angle), 2 * np.sin(angle), color=COLORS[1], linestyle="--", linewidth=1)
-    covariance = covariance_of(posterior)[:num_ellipses, :2, :2].detach().cpu().double()
+    covariance = covariance_of(posterior, num_draws=256)[:num_ellipses, :2, :2].detach().cpu().double()
     if covariance.shape[-1] == 2:
         _add_ellipses(axes[0, 0], means[:num_ellipses, :2].double(), covariance)
     return fig

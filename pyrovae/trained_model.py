@@ -91,7 +91,7 @@ class TrainedModel:
             torch.manual_seed(seed)
             for y in _chunks(self.prepare(x), "encoding", progress):
                 q = self.guide.posterior(y)
-                rows.append(torch.cat([mean_of(q), _upper(covariance_of(q))], dim=1))
+                rows.append(torch.cat([mean_of(q, num_draws=256), _upper(covariance_of(q, num_draws=256))], dim=1))
         d = self.model.latent_dim
         names = [f"mean_{i}" for i in range(1, d + 1)]
         names += [f"covariance_{i}_{j}" for i in range(1, d + 1) for j in range(i, d + 1)]

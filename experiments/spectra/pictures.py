@@ -46,7 +46,7 @@ def write_pictures(
         q = guide.eval().posterior(step.transform(data.test.x))
         latent = plotting.latent_space(q, values)
         latent.suptitle(f"coloured by {column}" if column else "", fontsize=9)
-        swept = sweeps(data, model.eval(), step, mean_of(q))
+        swept = sweeps(data, model.eval(), step, mean_of(q, num_draws=256))
     figures = {
         f"{data.name}: test spectra, reconstructions and {BAND:.0%} bands, {best}": (
             "bands",

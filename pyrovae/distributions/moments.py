@@ -1,27 +1,50 @@
 """First two moments of any distribution on vectors."""
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import Distribution
+
+from pyrovae.errors import InputTypeError
 
 
-def mean_of(distribution: TorchDistribution, num_draws: int = 256) -> Tensor:
-    """Mean, shape (*batch, d): exact where the distribution knows it, else of draws."""
+def mean_of(distribution: Distribution, num_draws: int | None = None) -> Tensor:
+    """Mean, shape (*batch, d).
+
+    Args:
+        distribution: any on vectors.
+        num_draws: how many draws estimate the mean of a distribution, such as a flow, that does not know it.
+
+    Raises:
+        InputTypeError: the distribution does not know its mean, and ``num_draws`` is None.
+    """
     try:
         return distribution.mean
-    except (NotImplementedError, AttributeError):
-        return distribution.sample(torch.Size([num_draws])).mean(0)
+    except NotImplementedError:
+        return _draws("mean", distribution, num_draws).mean(0)
 
 
-def covariance_of(distribution: TorchDistribution, num_draws: int = 256) -> Tensor:
-    """Dense covariance, shape (*batch, d, d): exact where the distribution knows it, else of draws."""
-    try:
+def covariance_of(distribution: Distribution, num_draws: int | None = None) -> Tensor:
+    """Dense covariance, shape (*batch, d, d): ``covariance_matrix`` where the class has it, else of the variances.
+
+    Args:
+        distribution: any on vectors.
+        num_draws: how many draws estimate the covariance of a distribution, such as a flow, that does not know it.
+
+    Raises:
+        InputTypeError: the distribution does not know its variances, and ``num_draws`` is None.
+    """
+    if hasattr(type(distribution), "covariance_matrix"):
         return distribution.covariance_matrix
-    except AttributeError:
-        pass
     try:
         return distribution.variance.diag_embed()
-    except (NotImplementedError, AttributeError):
-        centred = distribution.sample(torch.Size([num_draws]))
+    except NotImplementedError:
+        centred = _draws("covariance", distribution, num_draws)
         centred = (centred - centred.mean(0)).movedim(0, -1)
-        return centred @ centred.mT / (num_draws - 1)
+        return centred @ centred.mT / (centred.shape[-1] - 1)
+
+
+def _draws(moment: str, distribution: Distribution, num_draws: int | None) -> Tensor:
+    if num_draws is None:
+        name = type(distribution).__name__
+        raise InputTypeError(f"a {name} does not know its {moment}; give num_draws to estimate it from draws")
+    return distribution.sample(torch.Size([num_draws]))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, constraints
 
 from pyrovae.distributions.ar1 import AR1Normal
+from pyrovae.distributions.moments import covariance_of
 from pyrovae.distributions.recurrence import linear_recurrence
 from pyrovae.errors import InputTypeError
 
@@ -74,10 +75,10 @@ class PartiallyObserved(TorchDistribution):
         """Variance of complete data."""
         return self.base.variance
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "covariance_matrix":  # where the base has one
-            return self.base.covariance_matrix
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """Covariance of complete data, shape (*batch, d, d)."""
+        return covariance_of(self.base)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
         """Draw complete data."""

@@ -61,7 +61,7 @@ def path_from(model: GenerativeModel, guide: AnyGuide | None, x: Tensor, num_tem
         log_start=start.log_prob,
         log_joint=lambda z: prior.log_prob(z) + model.conditional(z).log_prob(x),
         draw=lambda chains: start.sample(torch.Size([chains, *shape])).to(x),  # a prior may be of another dtype
-        factor=torch.linalg.cholesky(covariance_of(start).to(x)),
+        factor=torch.linalg.cholesky(covariance_of(start, num_draws=256).to(x)),
         temperatures=(rise - rise[0]) / (rise[-1] - rise[0]),
     )
 

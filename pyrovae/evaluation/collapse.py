@@ -126,7 +126,7 @@ def collapse_report(
         except (RuntimeError, ValueError) as error:
             raise cannot_run(x, error) from error
         prior = model.prior_distribution()
-        mean, covariance = _in_units_of(prior, mean_of(q), covariance_of(q))
+        mean, covariance = _in_units_of(prior, mean_of(q, num_draws=256), covariance_of(q, num_draws=256))
         parts = []
         draws_at_once = max(1, _PAIRS_AT_ONCE // (len(x) * mean.shape[-1]))
         with tqdm(total=len(x) * num_samples, unit="draw", disable=None if progress else True) as bar:
@@ -174,8 +174,8 @@ def _half_log_det(distribution: torch.distributions.Distribution) -> Tensor:
 
 def _in_units_of(prior: torch.distributions.Distribution, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Means and covariances in coordinates in which the prior's are 0 and I, in float64 on the CPU."""
-    factor = torch.linalg.cholesky(covariance_of(prior).double().cpu())
-    mean = (mean - mean_of(prior)).double().cpu()
+    factor = torch.linalg.cholesky(covariance_of(prior, num_draws=256).double().cpu())
+    mean = (mean - mean_of(prior, num_draws=256)).double().cpu()
     mean = torch.linalg.solve_triangular(factor, mean.T, upper=False).T
     inverse = torch.linalg.inv(factor)
     return mean, inverse @ covariance.double().cpu() @ inverse.T
@@ -206,5 +206,5 @@ def active_directions(guide: AmortizedGuide, x: Tensor, threshold: float = 0.01)
     if len(x) < 2:
         raise InputError("the spread of posterior means needs at least two data")
     with torch.random.fork_rng(devices=[]), mode(guide, guide, training=False):
-        means = torch.cat([mean_of(guide.posterior(chunk)) for chunk in x.split(4096)])
+        means = torch.cat([mean_of(guide.posterior(chunk), num_draws=256) for chunk in x.split(4096)])
     return int((torch.linalg.eigvalsh(torch.cov(means.T.double()).reshape(means.shape[-1], -1)) > threshold).sum())

@@ -158,7 +158,7 @@ def refit(
     with evaluating(model, guide, x, seed):
         with torch.no_grad():
             try:
-                loc = mean_of(guide.posterior(x))
+                loc = mean_of(guide.posterior(x), num_draws=256)
             except (RuntimeError, ValueError) as error:
                 raise cannot_run(x, error) from error
         q = PerDatumGuide(family, loc)

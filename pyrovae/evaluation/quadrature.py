@@ -64,8 +64,8 @@ def gauss_hermite_rule(dim: int, num_points: int) -> tuple[Tensor, Tensor]:
 def log_integral_around_prior(model: GenerativeModel, x: Tensor, num_points: int, progress: bool = False) -> Tensor:
     """Log ∫ p(z) p(x|z) dz by midpoints within 6 standard deviations of the prior's mean, shape (num,)."""
     prior = model.prior_distribution()
-    center = mean_of(prior).double().cpu()
-    reach = 6 * covariance_of(prior).double().cpu().diagonal().sqrt()
+    center = mean_of(prior, num_draws=256).double().cpu()
+    reach = 6 * covariance_of(prior, num_draws=256).double().cpu().diagonal().sqrt()
     nodes, log_weights = midpoint_rule(center - reach, center + reach, num_points)
     nodes, log_weights = nodes.to(x), log_weights.to(x)
     log_prior = prior.log_prob(nodes) + log_weights
@@ -98,10 +98,10 @@ def log_integral_around_guide(
         for start in range(0, len(x), data_at_once):
             rows = slice(start, min(start + data_at_once, len(x)))
             q = rows_of(guide, rows, x).posterior(x[rows])
-            factor = torch.linalg.cholesky(covariance_of(q))
+            factor = torch.linalg.cholesky(covariance_of(q, num_draws=256))
             total = x.new_full((rows.stop - start,), -math.inf)
             for node, log_one in zip(nodes.split(nodes_at_once), log_unit.split(nodes_at_once), strict=True):
-                z = mean_of(q) + (factor @ node.unsqueeze(-1)).squeeze(-1)
+                z = mean_of(q, num_draws=256) + (factor @ node.unsqueeze(-1)).squeeze(-1)
                 log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
                 total = torch.logaddexp(total, (log_one + log_joint).logsumexp(0))
             parts.append(total + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1))

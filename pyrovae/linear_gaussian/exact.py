@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from pyro.distributions import MultivariateNormal
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian._optimum import best_decoder, closest_head, make_head, set_head
 from pyrovae.nn import positive
@@ -161,8 +161,7 @@ class LinearGaussianVAE:
             loc, scale = given.mean, given.stddev
         loadings = (loc[1 : d + 1] - loc[0]).T
         affine = torch.allclose(loc, loc[0] + z @ loadings.T)
-        standard = torch.equal(mean_of(prior), torch.zeros(d).double()) and torch.equal(covariance_of(prior), eye)
-        if not affine or not standard or not torch.allclose(scale, scale.flatten()[0]):
+        if not affine or not _is_standard(prior) or not torch.allclose(scale, scale.flatten()[0]):
             raise InputError("the model is not linear-Gaussian: an affine decoder, one σ and the prior N(0, I)")
         return cls(loadings, scale.flatten()[0].item(), loc[0])
 
@@ -276,6 +275,15 @@ class LinearGaussianVAE:
         set_head(head.covariance_head, torch.zeros(1, dtype=torch.float64), bias)
         set_head(head.loc_head, gain, -gain @ self.offset)
         return AmortizedGuide(nn.Identity(), head)
+
+
+def _is_standard(prior: Distribution) -> bool:
+    """Whether a prior's mean is 0 and its covariance I."""
+    try:
+        mean, covariance = mean_of(prior), covariance_of(prior)
+    except InputTypeError:  # a flow's moments are not known
+        return False
+    return torch.equal(mean, torch.zeros_like(mean)) and torch.equal(covariance, torch.eye(len(mean)).to(mean))
 
 
 def _raw(scale: Tensor) -> Tensor:
