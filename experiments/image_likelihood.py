@@ -173,11 +173,17 @@ class Run:
             [(model, guide)],
             train[: s.num_train],
             elbo,
-            pv.TrainingSettings(s.epochs, s.batch_size, s.learning_rate, schedule, seed=self.seed),
-            transform=images.transform,
+            pv.TrainingSettings(
+                s.epochs,
+                s.batch_size,
+                s.learning_rate,
+                schedule,
+                seed=self.seed,
+                transform=images.transform,
+                engine=s.engine,
+                device=s.device,
+            ),
             validation=None if s.all_training_images else validation,
-            engine=s.engine,
-            device=s.device,
             progress=s.workers == 1 and sys.stderr.isatty(),
         )
 

@@ -79,8 +79,8 @@ def fitted_steps(posterior: str, likelihood: str, d: int, x: Tensor, engine: str
     model = pv.GenerativeModel(pv.nn.MLP(d, HIDDEN), LIKELIHOODS[likelihood](HIDDEN, n), d)
     guide = pv.AmortizedGuide(pv.nn.MLP(n, HIDDEN), POSTERIORS[posterior](HIDDEN, d))
     many = x.repeat(10 * STEPS_AT_ONCE, 1)
-    fit_settings = TrainingSettings(epochs=10**6, batch_size=len(x))
-    trainer = Trainer([(model, guide)], many, pv.AnalyticELBO(), fit_settings, engine=engine, progress=False)
+    fit_settings = TrainingSettings(epochs=10**6, batch_size=len(x), engine=engine)
+    trainer = Trainer([(model, guide)], many, pv.AnalyticELBO(), fit_settings, progress=False)
     return partial(trainer.run, max_steps=STEPS_AT_ONCE)
 
 

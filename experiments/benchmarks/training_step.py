@@ -84,8 +84,10 @@ def with_fit(work: Work, x: Tensor, engine: str, replicas: int = 1) -> Loop:
     """``pv.fit``'s own loop, a long training taken in pieces."""
     pair = programs(work)
     pairs = [(r.model, r.guide) for r in make_replicas(*pair, 0, replicas)] if replicas > 1 else [pair]
-    settings = TrainingSettings(epochs=10**6, batch_size=work.batch, schedule="constant")
-    trainer = Trainer(pairs, x, ESTIMATORS[work.estimator](), settings, engine=engine, progress=False, device=x.device)
+    settings = TrainingSettings(
+        epochs=10**6, batch_size=work.batch, schedule="constant", engine=engine, device=x.device
+    )
+    trainer = Trainer(pairs, x, ESTIMATORS[work.estimator](), settings, progress=False)
 
     def loop(steps: int) -> float:
         start = time.perf_counter()

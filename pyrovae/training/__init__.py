@@ -1,5 +1,7 @@
 """Training: one loop, two engines that make its steps."""
 
+import warnings
+
 from pyrovae.training._batches import Transform
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
@@ -37,3 +39,11 @@ __all__ = [
     "reinitialize",
     "train_replicas",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Names of an earlier version, with a warning."""
+    if name == "Settings":
+        warnings.warn("pyrovae.training.Settings is now pyrovae.TrainingSettings", DeprecationWarning, stacklevel=2)
+        return TrainingSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

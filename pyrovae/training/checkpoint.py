@@ -28,6 +28,9 @@ FORMAT = 1
 
 _KEPT = 2
 
+_FREE = ("engine", "device", "strict")
+"""Settings that a state may be loaded under, whichever it was made with."""
+
 
 class CheckpointWarning(UserWarning):
     """A checkpoint could not be written or read, and the run goes on without it."""
@@ -266,7 +269,7 @@ def identity(
 ) -> dict[str, Any]:
     """What a state must share with the run that it is loaded into, as plain values."""
     return {
-        **{k: v for k, v in vars(settings).items() if not callable(v)},
+        **{k: v for k, v in vars(settings).items() if k not in _FREE and not callable(v)},
         "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
         **data,
         "estimator": type(elbo).__name__,

@@ -108,10 +108,8 @@ def trainer(checkpoints, engine):
     def schedule(progress):
         return 1e300 if progress >= 8 / 20 else 1.0
 
-    settings = TrainingSettings(epochs=10, batch_size=32, schedule=schedule)
-    return Trainer(
-        [(model, guide)], x, pv.AnalyticELBO(), settings, checkpoints=checkpoints, engine=engine, progress=False
-    )
+    settings = TrainingSettings(epochs=10, batch_size=32, schedule=schedule, engine=engine)
+    return Trainer([(model, guide)], x, pv.AnalyticELBO(), settings, checkpoints=checkpoints, progress=False)
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])

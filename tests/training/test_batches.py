@@ -66,8 +66,8 @@ def test_engines_agree():
     x, elbo = grey(), pv.AnalyticELBO()
     eager = pv.fit(*make_pair(), x, elbo, engine="eager", **SETTINGS)
     torch.manual_seed(5)  # the caller's random state plays no part
-    settings = TrainingSettings(epochs=5, learning_rate=3e-3)
-    losses = as_graph(*make_pair(), x, elbo, settings, transform=pv.datasets.binarize)
+    settings = TrainingSettings(epochs=5, learning_rate=3e-3, transform=pv.datasets.binarize)
+    losses = as_graph(*make_pair(), x, elbo, settings)
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
     static = pv.fit(
         *make_pair(), pv.datasets.binarize(x, torch.Generator()), elbo, engine="eager", **SETTINGS | {"transform": None}
@@ -88,10 +88,8 @@ def test_replicas_are_single_runs():
 
 def test_a_run_restored_in_the_middle_of_an_epoch():
     def trainer(x=grey(), transform=pv.datasets.binarize):  # noqa: B008
-        settings = TrainingSettings(epochs=4)
-        return Trainer(
-            [make_pair()], x, pv.AnalyticELBO(), settings, engine="eager", transform=transform, progress=False
-        )
+        settings = TrainingSettings(epochs=4, engine="eager", transform=transform)
+        return Trainer([make_pair()], x, pv.AnalyticELBO(), settings, progress=False)
 
     whole, part, rest = trainer(), trainer(), trainer()
     whole.run()

@@ -30,9 +30,9 @@ def make_pair(seed=1):
 
 def trainer(engine="eager", checkpoints=None, seed=1, **options):
     pair = make_pair(seed)
-    settings = TrainingSettings(epochs=6, seed=3, beta=pv.linear_warmup(0.5))
+    settings = TrainingSettings(epochs=6, seed=3, beta=pv.linear_warmup(0.5), engine=engine)
     options = {"validation": data(40, 1), "progress": False, **options}
-    return Trainer([pair], data(), pv.MonteCarloELBO(), settings, engine=engine, checkpoints=checkpoints, **options)
+    return Trainer([pair], data(), pv.MonteCarloELBO(), settings, checkpoints=checkpoints, **options)
 
 
 def same_bits(one, other):

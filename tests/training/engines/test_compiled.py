@@ -1,6 +1,7 @@
 """The compiled engine against the eager one, and replicas against single runs."""
 
 import copy
+import dataclasses
 import math
 import random
 
@@ -41,10 +42,10 @@ def fit(model, guide, x, elbo, engine, **settings):
     return pv.fit(model, guide, x, elbo, engine=engine, progress=False, **settings)
 
 
-def as_graph(model, guide, x, elbo, settings, **options):
+def as_graph(model, guide, x, elbo, settings):
     """Losses of the graph run step by step, without the compiler."""
     parameters = [*model.parameters(), *guide.parameters()]
-    trainer = Trainer([(model, guide)], x, elbo, settings, engine="eager", progress=False, **options)
+    trainer = Trainer([(model, guide)], x, elbo, dataclasses.replace(settings, engine="eager"), progress=False)
     with trainer._scope(), pyro.validation_enabled(False):
         trainer.engine = CompiledEngine([(model, guide)], elbo, [parameters], settings, trainer.x)
         assert trainer.engine.name == "graph"
@@ -138,16 +139,16 @@ def test_float32_ends_at_the_same_loss():
 
 def trainers(engine):
     pair = make_pair("ar1")
-    settings = TrainingSettings(epochs=6, batch_size=32, seed=3, beta=pv.linear_warmup(0.5))
-    return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, engine=engine, progress=False), pair
+    settings = TrainingSettings(epochs=6, batch_size=32, seed=3, beta=pv.linear_warmup(0.5), engine=engine)
+    return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, progress=False), pair
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_a_state_saved_by_a_callback_and_one_after_the_end(engine, tmp_path):
     def make(**options):
         pair = make_pair("ar1")
-        settings = TrainingSettings(epochs=4, learning_rate=0.05, schedule="constant", seed=3)
-        return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, engine=engine, progress=False, **options), pair
+        settings = TrainingSettings(epochs=4, learning_rate=0.05, schedule="constant", seed=3, engine=engine)
+        return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, progress=False, **options), pair
 
     whole, pair = make(validation=data(40, seed=1))
     whole.run()
@@ -619,8 +620,7 @@ def test_a_state_of_another_run_is_refused():
         [pair],
         data(144),
         pv.MonteCarloELBO(),
-        TrainingSettings(epochs=6, batch_size=16, seed=3),
-        engine="eager",
+        TrainingSettings(epochs=6, batch_size=16, seed=3, engine="eager"),
         progress=False,
     )
     before = [p.detach().clone() for p in pair[1].parameters()]
