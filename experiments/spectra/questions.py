@@ -19,8 +19,7 @@ from experiments.pool import in_processes
 from experiments.spectra.settings import Settings
 from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets import Standardize
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import Standardize, simulated
 from pyrovae.distributions import fill_scale_tril, tril_position
 
 DIAGONALS: dict[str, Callable[[Tensor], Tensor]] = {

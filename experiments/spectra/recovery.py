@@ -17,8 +17,7 @@ from experiments.pool import in_processes
 from experiments.spectra.settings import Settings
 from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets import SimulatedSpectra, SpectraTruth, Standardize
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import SimulatedSpectra, SpectraTruth, Standardize, simulated
 from pyrovae.likelihoods import LIKELIHOODS, AR1GaussianLikelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 

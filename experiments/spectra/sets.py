@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from experiments.spectra.settings import Settings
-from pyrovae.datasets import Spectra, read_spectra
-from pyrovae.datasets.spectra import simulated, split_spectra
+from pyrovae.datasets import Spectra, read_spectra, simulated, split_spectra
 from pyrovae.errors import InputError
 
 
@@ -90,12 +89,13 @@ def _from_file(path: Path, settings: Settings) -> SpectraSet:
 
 
 def split(name: str, spectra: Spectra, time_column: str, notes: list[str]) -> SpectraSet:
-    """The set of these spectra, see :func:`~pyrovae.datasets.spectra.split_spectra`."""
-    (train, validation, test), how, about_split = split_spectra(spectra, time_column)
-    notes = [*notes, *about_split]
+    """The set of these spectra, see :func:`~pyrovae.datasets.split_spectra`."""
+    parts = split_spectra(spectra, time_column)
+    train, validation, test = parts.parts
+    notes = [*notes, *parts.notes()]
     unit = f" {spectra.unit}" if spectra.unit != "channel" else ""
     about = (
         f"{len(spectra)} spectra of {len(spectra.axis)} channels, {spectra.axis[0]:g} to {spectra.axis[-1]:g}{unit}, "
-        f"split {how}: {len(train)} train, {len(validation)} validate, {len(test)} test."
+        f"split {parts.describe()}: {len(train)} train, {len(validation)} validate, {len(test)} test."
     )
     return SpectraSet(name, train, validation, test, " ".join([about, *(f"Note: {note}." for note in notes)]))

@@ -9,8 +9,7 @@ from pyrovae.comparison._pairs import LikelihoodFactory, can_start_as_linear
 from pyrovae.comparison._plan import Cell
 from pyrovae.comparison.fit_file import likelihood_of_own_data
 from pyrovae.comparison.recommendation import THRESHOLD
-from pyrovae.datasets import Spectra, read_data
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import Spectra, read_data, simulated
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
 from pyrovae.likelihoods import LIKELIHOODS

@@ -16,9 +16,8 @@ from pyrovae.comparison._study import Study, cells_of, read_config
 from pyrovae.comparison.compare import compare
 from pyrovae.comparison.recommendation import Recommendation
 from pyrovae.comparison.tables import markdown_table, versions, write_table
-from pyrovae.datasets import Spectra, Standardize
+from pyrovae.datasets import Spectra, Standardize, split_spectra
 from pyrovae.datasets.readers.data import PIXEL
-from pyrovae.datasets.spectra import split_spectra
 from pyrovae.errors import InputError
 from pyrovae.files import held, write_json, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, linear_baselines
@@ -105,8 +104,8 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
     """
     begin = time.perf_counter()
     spectra = study.read()
-    parts_of_data, how, notes = split_spectra(spectra, group=study.group)
-    train, validation, test = (part.x for part in parts_of_data)
+    split = split_spectra(spectra, group=study.group)
+    train, validation, test = (part.x for part in split.parts)
     validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
     if spectra.unit == PIXEL:  # one that never changes would tell the models apart by nothing but its noise
         kept = (train != train[0]).any(0)
@@ -153,9 +152,9 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         "There are no linear baselines of data with missing values." if not baselines else "",
     ]
     seconds = time.perf_counter() - begin
-    left_out += [f"{note[0].upper()}{note[1:]}." for note in notes]
+    left_out += [f"{note[0].upper()}{note[1:]}." for note in split.notes()]
     said = " ".join(filter(None, left_out))
-    return StudyResult(study, epochs, spectra, test, how, runs, table, advice, said, seconds)
+    return StudyResult(study, epochs, spectra, test, split.describe(), runs, table, advice, said, seconds)
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from pyrovae.comparison._pairs import LikelihoodFactory, can_start_as_linear, new_pair
 from pyrovae.comparison.tables import versions, write_table
-from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data
-from pyrovae.datasets.spectra import split_spectra
+from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data, split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
 from pyrovae.files import held, write_json
@@ -136,7 +135,7 @@ def fit_project(
         InputError: data or settings that cannot be used, or a folder of another project, or one in use.
     """
     spectra = project.read()
-    train, validation, test = (part.x for part in split_spectra(spectra, group=project.group, seed=project.seed)[0])
+    train, validation, test = (part.x for part in split_spectra(spectra, group=project.group, seed=project.seed).parts)
     step = preprocessing_of(project.preprocessing)
     step = None if step is None else step.fit(train)
     parts = (train, validation) if step is None else (step.transform(train), step.transform(validation))

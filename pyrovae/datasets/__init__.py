@@ -12,8 +12,16 @@ from pyrovae.datasets.preprocessing import (
 from pyrovae.datasets.readers.data import read_data
 from pyrovae.datasets.readers.idx import read_idx
 from pyrovae.datasets.readers.spectra import read_spectra
-from pyrovae.datasets.spectra import SimulatedSpectra, Spectra, SpectraTruth
-from pyrovae.datasets.splitting import split_by_group, split_into_blocks, split_randomly
+from pyrovae.datasets.simulation import SimulatedSpectra, SimulationSettings, SpectraTruth, simulated
+from pyrovae.datasets.spectra import Spectra
+from pyrovae.datasets.splitting import (
+    SpectraSplit,
+    SplitMethod,
+    split_by_group,
+    split_into_blocks,
+    split_randomly,
+    split_spectra,
+)
 from pyrovae.datasets.synthetic import SYNTHETIC, SyntheticDataset
 
 __all__ = [
@@ -25,8 +33,11 @@ __all__ = [
     "Preprocessing",
     "SavitzkyGolay",
     "SimulatedSpectra",
+    "SimulationSettings",
     "Spectra",
+    "SpectraSplit",
     "SpectraTruth",
+    "SplitMethod",
     "StandardNormalVariate",
     "Standardize",
     "SyntheticDataset",
@@ -37,8 +48,10 @@ __all__ = [
     "read_data",
     "read_idx",
     "read_spectra",
+    "simulated",
     "split_by_group",
     "split_digits",
     "split_into_blocks",
     "split_randomly",
+    "split_spectra",
 ]

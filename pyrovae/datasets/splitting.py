@@ -1,25 +1,136 @@
 """Splits of data into parts: at random, by whole groups, or by contiguous blocks."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError
 
 DEFAULT_SHARES = (0.7, 0.15, 0.15)
 """Training, validation and test."""
 
 
+class SplitMethod(StrEnum):
+    """How :func:`split_spectra` chose the parts."""
+
+    RANDOM = "random"
+    """At random; equal spectra stay in one part."""
+    GROUPS = "groups"
+    """By whole groups, in random order."""
+    DAYS = "days"
+    """In blocks of whole days, in the order of time."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpectraSplit:
+    """Spectra to train on, to validate on and to test on, and how they were chosen.
+
+    Attributes:
+        train: the first part.
+        validation: the second.
+        test: the third.
+        method: how they were chosen.
+        column: of the targets, that holds the groups or the times; None if split at random.
+        num_groups: number of groups or days in all, None if split at random.
+        num_test_groups: number of groups or days in the test part, None if split at random.
+        num_copies: number of spectra that equal an earlier one; counted if split at random.
+    """
+
+    train: Spectra
+    validation: Spectra
+    test: Spectra
+    method: SplitMethod
+    column: str | None = None
+    num_groups: int | None = None
+    num_test_groups: int | None = None
+    num_copies: int = 0
+
+    @property
+    def parts(self) -> tuple[Spectra, Spectra, Spectra]:
+        """Training, validation and test part."""
+        return self.train, self.validation, self.test
+
+    def describe(self) -> str:
+        """How the spectra were split, in words that follow "split"."""
+        if self.method is SplitMethod.GROUPS:
+            return f"by {self.column} ({self.num_groups} groups, none in two parts)"
+        if self.method is SplitMethod.DAYS:
+            return f"in blocks of whole days by {self.column} ({self.num_groups} days, none in two parts)"
+        return "at random"
+
+    def notes(self) -> list[str]:
+        """What to know when reading results on the test part, one note a clause; maybe none."""
+        if self.method is SplitMethod.GROUPS:
+            return [
+                f"the test spectra are of {self.num_test_groups} group(s), and errors do not cover how groups differ"
+            ]
+        if self.method is SplitMethod.DAYS:
+            return [f"the test spectra are of {self.num_test_groups} day(s), and errors do not cover how days differ"]
+        return [f"{self.num_copies} spectra are copies of others, and go where these go"] if self.num_copies else []
+
+
+def split_spectra(
+    spectra: Spectra, time_column: str = "datetime", *, group: str | None = None, seed: int = 0
+) -> SpectraSplit:
+    """Split spectra into 70 % to train, 15 % to validate and 15 % to test, without a leak between the parts.
+
+    The split is by the groups in a column, if one is given; else in blocks of whole days, if there is a column of
+    times; else at random, and spectra that are equal in every channel stay together.
+
+    Args:
+        spectra: to be split.
+        time_column: of ``spectra.targets``; it need not exist.
+        group: column of ``spectra.targets`` whose equal values stay in one part, such as the sample of several
+            measurements; it takes precedence over the times.
+        seed: of the random split.
+
+    Raises:
+        InputError: there is no such column, or it has too few values or missing ones.
+    """
+    if group is not None:
+        labels = spectra.groups(group)
+        return _grouped(spectra, SplitMethod.GROUPS, group, split_by_group(labels, seed=seed), labels)
+    if time_column in spectra.targets:
+        ordered = spectra.sorted_by(time_column, dates=True)
+        days = ordered.groups(time_column, by_day=True)
+        return _grouped(ordered, SplitMethod.DAYS, time_column, split_into_blocks(len(ordered), groups=days), days)
+    rows = np.ascontiguousarray(spectra.x.numpy())
+    _, alike = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
+    copies = len(spectra) - int(alike.max()) - 1
+    indices = split_by_group(alike.ravel(), seed=seed) if copies else split_randomly(len(spectra), seed=seed)
+    train, validation, test = (spectra.take(part) for part in indices)
+    return SpectraSplit(train=train, validation=validation, test=test, method=SplitMethod.RANDOM, num_copies=copies)
+
+
+def _grouped(
+    spectra: Spectra, method: SplitMethod, column: str, indices: Sequence[Tensor], labels: NDArray[np.object_]
+) -> SpectraSplit:
+    """The parts of these indices, and numbers of their group labels, shape (num,)."""
+    train, validation, test = (spectra.take(part) for part in indices)
+    return SpectraSplit(
+        train=train,
+        validation=validation,
+        test=test,
+        method=method,
+        column=column,
+        num_groups=len(set(labels)),
+        num_test_groups=len(set(labels[indices[-1].numpy()])),
+    )
+
+
 def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: int = 0) -> list[Tensor]:
     """Indices of each part of ``num`` data, shuffled.
 
-    For data that are independent of each other; repeated measurements of one sample belong in one part, and
-    neighbours in time are nearly copies: :func:`split_by_group`, :func:`split_into_blocks`.
+    Use it for data that are independent of each other. Repeated measurements of one sample belong in one part
+    (:func:`split_by_group`), and neighbours in time are nearly copies (:func:`split_into_blocks`).
 
     Args:
         num: number of data.
@@ -38,11 +149,11 @@ def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: 
 
 
 def split_by_group(groups: ArrayLike, shares: Sequence[float] = DEFAULT_SHARES, *, seed: int = 0) -> list[Tensor]:
-    """Indices of each part, no group in two of them: groups in random order, to the parts' shares of the data.
+    """Indices of each part, no group in two of them; the groups are taken in random order.
 
     Args:
         groups: label of each datum, shape (num,).
-        shares: of the parts, summing to 1; met as nearly as whole groups allow.
+        shares: of the parts, summing to 1; whole groups come as near to them as they can.
         seed: of the groups' order.
 
     Raises:
@@ -58,15 +169,15 @@ def split_by_group(groups: ArrayLike, shares: Sequence[float] = DEFAULT_SHARES, 
 def split_into_blocks(
     num: int, shares: Sequence[float] = DEFAULT_SHARES, *, groups: ArrayLike | None = None
 ) -> list[Tensor]:
-    """Indices of contiguous parts in the data's order, as a series in time needs: the first part first.
+    """Indices of contiguous parts in the data's order, as a time series needs them: the first part comes first.
 
     Args:
         num: number of data.
         shares: of the parts, summing to 1.
-        groups: label of each datum, such as its day, shape (num,): no boundary then cuts a run of equal labels.
+        groups: label of each datum, such as its day, shape (num,): no boundary cuts a run of equal labels.
 
     Raises:
-        InputError: a part that would be empty, a label that comes back after another, or shares that do not sum to 1.
+        InputError: a part that would be empty, a label that returns after another, or shares that do not sum to 1.
 
     Example:
         >>> [part.tolist() for part in split_into_blocks(6, (0.5, 0.5), groups=list("aaaabb"))]
@@ -96,8 +207,10 @@ def _whole(codes: NDArray[np.int64], shares: Sequence[float]) -> list[Tensor]:
     return [torch.as_tensor(np.flatnonzero(part == i)) for i in range(len(shares))]
 
 
-def _codes(groups: Any) -> NDArray[np.int64]:
+def _codes(groups: ArrayLike) -> NDArray[np.int64]:
     """Labels as integers, in the order in which they appear."""
+    import pandas as pd
+
     codes, _ = pd.factorize(np.asarray(groups, dtype=object))
     if len(codes) == 0:
         raise InputError("there are no data to split")

@@ -16,8 +16,7 @@ import torch
 import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.comparison.fit_file import Project, fit_project
-from pyrovae.datasets import Standardize
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import Standardize, simulated
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.trained_model import TrainedModel
 

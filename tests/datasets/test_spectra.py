@@ -20,15 +20,18 @@ from pyrovae.datasets import (
     MultiplicativeScatterCorrection,
     Pipeline,
     SavitzkyGolay,
+    Spectra,
     Standardize,
     StandardNormalVariate,
     read_spectra,
+    simulated,
     split_by_group,
     split_into_blocks,
     split_randomly,
+    split_spectra,
 )
 from pyrovae.datasets.readers import text as tables
-from pyrovae.datasets.spectra import Spectra, peak, simulated, split_spectra
+from pyrovae.datasets.simulation import peak
 
 SHARED = Path(os.environ.get("PYROVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -79,7 +82,8 @@ def test_copies_and_days_stay_in_one_part():
     x[40, 0] = math.nan  # missing values are alike, too
     x[80, 0] = math.nan
     spectra = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"row": range(120)}), "copied")
-    parts, how, notes = split_spectra(spectra)
+    split = split_spectra(spectra)
+    parts, how, notes = split.parts, split.describe(), split.notes()
     rows = [{tuple(row.nan_to_num(9.0).tolist()) for row in part.x} for part in parts]
     assert sum(map(len, parts)) == 120
     assert sum(map(len, rows)) == len(set.union(*rows)) == 41
@@ -87,7 +91,8 @@ def test_copies_and_days_stay_in_one_part():
     assert notes == ["79 spectra are copies of others, and go where these go"]
     times = pd.date_range("2026-01-01", periods=120, freq="3h")
     timed = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"datetime": times.astype(str)}), "timed")
-    parts, how, notes = split_spectra(timed.take(torch.randperm(120)))
+    split = split_spectra(timed.take(torch.randperm(120)))
+    parts, how, notes = split.parts, split.describe(), split.notes()
     days = [set(pd.to_datetime(part.targets["datetime"]).dt.date) for part in parts]
     assert sum(map(len, days)) == len(set.union(*days)) == 15
     assert max(days[0]) < min(days[1]) < max(days[1]) < min(days[2])
@@ -95,7 +100,8 @@ def test_copies_and_days_stay_in_one_part():
     assert "of 2 day(s)" in notes[0]
     sample = np.arange(120) % 12
     grouped = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"sample": sample, "datetime": times.astype(str)}), "")
-    parts, how, notes = split_spectra(grouped, group="sample")
+    split = split_spectra(grouped, group="sample")
+    parts, how, notes = split.parts, split.describe(), split.notes()
     groups = [set(part.targets["sample"]) for part in parts]
     assert sum(map(len, parts)) == 120
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
@@ -166,7 +172,10 @@ def test_simulations_repeat_and_differ():
         ({"shapes": ("box",)}, "shapes must be some of"),
         ({"baseline_degree": -1}, "baseline_degree"),
         ({"axis": (2.0, 1.0)}, "axis must be"),
-        ({"scatter": -0.1}, "scatter and baseline_scale"),
+        ({"scatter": -0.1}, "scatter must be a finite number"),
+        ({"baseline_scale": math.inf}, "baseline_scale must be a finite number"),
+        ({"noise_scale": -1.0}, "noise_scale must be a positive number"),
+        ({"peeks": 3}, "no setting .peeks. .did you mean .peaks."),
     ],
 )
 def test_simulations_that_cannot_be(settings, message):
@@ -680,3 +689,14 @@ def test_parts_of_spectra():
         spectra.groups("x")
     with pytest.raises(ValueError, match="do not fit"):
         Spectra(torch.zeros(3, 4), torch.zeros(3), "nm", spectra.targets)
+
+
+def test_names_that_moved_out_of_spectra_warn():
+    from pyrovae.datasets import spectra as module
+
+    with pytest.warns(DeprecationWarning, match=r"spectra\.simulated is now pyrovae\.datasets\.simulation\.sim"):
+        assert module.simulated is simulated
+    with pytest.warns(DeprecationWarning, match=r"is now pyrovae\.datasets\.splitting\.split_spectra"):
+        assert module.split_spectra is split_spectra
+    with pytest.raises(AttributeError, match="has no attribute 'simulate'"):
+        _ = module.simulate

@@ -13,8 +13,7 @@ from experiments.spectra import recovery
 from experiments.spectra.checks import autocorrelation, check
 from experiments.spectra.questions import Training, counts
 from experiments.spectra.sets import split
-from pyrovae.datasets import Standardize
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import Standardize, simulated
 from pyrovae.distributions import tril_position
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from tests.experiments.test_experiments import run

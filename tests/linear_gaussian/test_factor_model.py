@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.decomposition import FactorAnalysis
 
 import pyrovae as pv
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import simulated
 from pyrovae.distributions import covariance_of
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE

@@ -9,7 +9,7 @@ import pytest
 
 from pyrovae.commands import compare, fit, main, resume
 from pyrovae.comparison.fit_file import Project, fit_project
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import simulated
 
 NUM = 400
 WORDS = (

@@ -12,7 +12,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.commands.main import main
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import simulated
 from pyrovae.errors import out_of_memory
 from pyrovae.files import held
 from pyrovae.training import Checkpoints, NonFiniteLossError, Trainer, TrainingSettings

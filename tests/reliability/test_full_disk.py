@@ -17,7 +17,7 @@ import safetensors.torch
 import pyrovae as pv
 from pyrovae import files
 from pyrovae.commands.main import main
-from pyrovae.datasets.spectra import simulated
+from pyrovae.datasets import simulated
 from pyrovae.training.checkpoint import read_checkpoint
 
 FIT = ("--epochs", "1", "--hidden", "8", "--engine", "eager", "--checkpoint-seconds", "0")
