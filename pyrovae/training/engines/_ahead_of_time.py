@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from pyrovae.errors import InputError
+from pyrovae.files import cache_folder, make_private_folder
 
 _KEPT_BYTES = 512 * 2**20
 """Size of the folder of compiled loops, past which those used longest ago are deleted."""
@@ -26,12 +26,6 @@ _KEPT_BYTES = 512 * 2**20
 
 class CannotCompileError(InputError, RuntimeError):
     """No native code can be made here; says why."""
-
-
-def cache_folder() -> Path:
-    """Where compiled loops are kept: ``PYROVAE_CACHE``, or ``pyrovae`` in the user's cache folder."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("PYROVAE_CACHE") or user_cache / "pyrovae")
 
 
 def missing_compiler() -> str | None:
@@ -70,10 +64,16 @@ class NativeLoop:
         """Load the native code, made first where it is not there yet.
 
         Raises:
-            CannotCompileError: there is no compiler, or it failed.
+            CannotCompileError: there is no compiler, or it failed, or other users may write to the cache folder.
         """
         if self._run is not None:
             return
+        import torch._inductor
+
+        try:
+            make_private_folder(self.path.parent)
+        except (InputError, OSError) as error:
+            raise CannotCompileError(f"no native code can be kept: {error}") from None
         if self.path.exists():
             try:
                 self._run = torch._inductor.aoti_load_package(str(self.path))
@@ -166,10 +166,11 @@ def _processor() -> str:
 
 
 def _compile(loop: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
+    from filelock import FileLock
+
     if missing := missing_compiler():
         raise CannotCompileError(missing)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")), _quietly():
             if path.exists():  # another process has made it meanwhile
                 return

@@ -16,10 +16,10 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.files import cache_folder
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import mode
 from pyrovae.training import CannotCompileError, CannotTraceError, Trainer, TrainingSettings, reinitialize
-from pyrovae.training.engines._ahead_of_time import cache_folder
 from pyrovae.training.engines.compiled import CompiledEngine
 
 LIKELIHOODS = {"gaussian": pv.GaussianLikelihood, "bernoulli": pv.BernoulliLikelihood}
