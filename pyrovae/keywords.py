@@ -16,13 +16,17 @@ def accepts(*settings: type, omit: Collection[str] = ()) -> Callable[[Callable[P
     """Let a function's ``**keywords`` be the fields of these dataclasses, and nothing else.
 
     A keyword that is no field is refused in one line that names the nearest. ``help`` and completion list the fields
-    in place of the ``**keywords``. For a type checker the function annotates them, ``**keywords: Unpack[…]``.
+    in place of the ``**keywords``; where classes differ in a field's default, it is listed as None. For a type checker
+    the function annotates them, ``**keywords: Unpack[…]``.
 
     Args:
         *settings: the dataclasses.
         omit: fields that are no keywords.
     """
     declared = {field.name: field for cls in settings for field in fields(cls) if field.name not in omit}
+    defaults: dict[str, list[object]] = {name: [] for name in declared}
+    for field in (field for cls in settings for field in fields(cls) if field.name in declared):
+        defaults[field.name].append(inspect.Parameter.empty if field.default is MISSING else field.default)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
@@ -32,7 +36,7 @@ def accepts(*settings: type, omit: Collection[str] = ()) -> Callable[[Callable[P
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                default=defaults[name][0] if all(d == defaults[name][0] for d in defaults[name]) else None,
                 annotation=field.type,
             )
             for name, field in declared.items()

@@ -101,6 +101,19 @@ def cannot_run(x: Tensor, error: Exception) -> InputError:
     return InputError(f"the model and the guide cannot run on data of shape {tuple(x.shape)}: {reason}")
 
 
+@contextmanager
+def running_on(x: Tensor) -> Iterator[None]:
+    """Turn what programs raise on data into an InputError of one line; an estimator's own refusal stays as it is."""
+    try:
+        yield
+    except NotImplementedError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        raise cannot_run(x, error) from error
+
+
 def takes_missing(model: Program) -> bool:
     """Whether a NaN is to the model a value that was not observed."""
     return bool(getattr(model, "missing", False))

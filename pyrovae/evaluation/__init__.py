@@ -1,25 +1,32 @@
 """What a trained pair is worth: log p(x), gaps, collapse, gradients."""
 
-from pyrovae.evaluation.bidirectional import Sandwich, sandwich
+from pyrovae.evaluation.annealing import Annealing
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
-from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
-from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
+from pyrovae.evaluation.importance import Importance
+from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import PerDatumGuide, refit
+from pyrovae.evaluation.quadrature import Quadrature
+from pyrovae.evaluation.sandwich import Sandwich, sandwich
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
+    "Annealing",
+    "Bound",
     "CollapseReport",
     "ELBOTerms",
     "Estimate",
     "FamilyGaps",
     "GradientStatistics",
+    "Importance",
     "InferenceGaps",
     "LogMarginal",
     "PartStatistics",
     "PerDatumGuide",
+    "Quadrature",
     "Sandwich",
     "UnreliableEstimateWarning",
     "active_directions",

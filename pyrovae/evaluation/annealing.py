@@ -1,17 +1,86 @@
-"""Annealed importance sampling with Hamiltonian transitions (Neal 2001; Wu, Burda, Salakhutdinov and Grosse 2017)."""
+"""Log p(x) by annealed importance sampling with Hamiltonian transitions (Neal 2001; Wu, Burda et al. 2017)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of
-from pyrovae.evaluation.per_datum import AnyGuide
+from pyrovae.errors import InputError, check_choice, check_integer
+from pyrovae.evaluation._guides import PosteriorGuide, rows_of
+from pyrovae.evaluation._method import NUM_DRAWS, Center, Method, Problem
+from pyrovae.evaluation.estimate import Bound, LogMarginal
+from pyrovae.evaluation.weights import in_chunks, log_mean_weight
 from pyrovae.vae import GenerativeModel
 
 _PILOT_CHAINS = 8
 _TARGET_ACCEPTANCE = 0.8
+
+
+@dataclass(frozen=True)
+class Annealing(Method):
+    """Chains from the guide or the prior to the posterior, by Hamiltonian transitions (Neal 2001).
+
+    They pass through ``num_temperatures`` densities in between: a lower bound in expectation that needs no good guide.
+    Data that were simulated with known latents have chains from the posterior back, and an upper bound (Grosse et al.
+    2015).
+    """
+
+    name: ClassVar[str] = "annealed"
+    takes_latents: ClassVar[bool] = True
+    num_samples: int = 16
+    """Chains for each datum."""
+    center: str = Center.GUIDE
+    """Where the chains start, guide or prior."""
+    num_temperatures: int = 500
+    """Steps of annealing: the distance of the bounds falls as one over it."""
+    num_leapfrog: int = 5
+    """Leapfrog steps in each transition."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "num_temperatures", "num_leapfrog"):
+            check_integer(name, getattr(self, name))
+        check_choice("center", self.center, list(Center))
+
+    def estimate(self, problem: Problem) -> LogMarginal:
+        """Estimate log p(x) of each datum; from above where the latents are known."""
+        model, guide = problem.parts(self.name)
+        x, latents = problem.x, problem.latents
+        if latents is not None and latents.shape != (len(x), model.latent_dim):
+            raise InputError(f"latents must have shape ({len(x)}, {model.latent_dim}), not {tuple(latents.shape)}")
+        if latents is not None and not latents.isfinite().all():
+            raise InputError("latents hold NaN or infinite values")
+
+        def estimate(rows: slice) -> tuple[Tensor, ...]:
+            start = rows_of(guide, rows, x) if self.center == Center.GUIDE else None
+            path = path_from(model, start, x[rows], self.num_temperatures)
+            if latents is None:
+                log_w, acceptance = forward_log_weights(path, self.num_samples, self.num_leapfrog)
+            else:
+                log_w, acceptance = reverse_log_weights(path, latents[rows].to(x), self.num_samples, self.num_leapfrog)
+                log_w = -log_w  # weights of mean 1/p(x)
+            return *log_mean_weight(log_w.double().cpu()), acceptance.double().cpu()
+
+        data_at_once = max(1, problem.rows_at_once // self.num_samples)
+        per_datum, stderr, effective, gain, k, acceptance = in_chunks(estimate, x, data_at_once, problem.progress)
+        if latents is None:
+            return LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k, acceptance)
+        unknown = torch.full_like(stderr, math.nan)  # the chains of a datum start at one draw: they are not independent
+        return LogMarginal(
+            -per_datum, unknown, self.num_samples, unknown, -gain, unknown, acceptance, bound=Bound.UPPER
+        )
+
+
+class AnnealingKeywords(TypedDict, total=False):
+    """The fields of :class:`Annealing`, as a type checker sees the keywords of a function."""
+
+    num_samples: int
+    center: str
+    num_temperatures: int
+    num_leapfrog: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +119,7 @@ class Path:
         return value.detach(), slope
 
 
-def path_from(model: GenerativeModel, guide: AnyGuide | None, x: Tensor, num_temperatures: int) -> Path:
+def path_from(model: GenerativeModel, guide: PosteriorGuide | None, x: Tensor, num_temperatures: int) -> Path:
     """The path from the guide's q(z|x), or from the prior without one, to p(z|x)."""
     prior = model.prior_distribution()
     start = prior if guide is None else guide.posterior(x)
@@ -61,7 +130,7 @@ def path_from(model: GenerativeModel, guide: AnyGuide | None, x: Tensor, num_tem
         log_start=start.log_prob,
         log_joint=lambda z: prior.log_prob(z) + model.conditional(z).log_prob(x),
         draw=lambda chains: start.sample(torch.Size([chains, *shape])).to(x),  # a prior may be of another dtype
-        factor=torch.linalg.cholesky(covariance_of(start, num_draws=256).to(x)),
+        factor=torch.linalg.cholesky(covariance_of(start, num_draws=NUM_DRAWS).to(x)),
         temperatures=(rise - rise[0]) / (rise[-1] - rise[0]),
     )
 

@@ -111,22 +111,6 @@ def _per_datum(module: nn.Module, num: int) -> Any:
     return module
 
 
-AnyGuide = AmortizedGuide | PerDatumGuide
-
-
-def rows_of(guide: Any, rows: slice, x: Tensor) -> Any:
-    """The guide for some of the data x: one that has parameters for each takes theirs.
-
-    Raises:
-        InputError: such a guide is not for these data, but for another number of them.
-    """
-    if not isinstance(guide, PerDatumGuide):
-        return guide
-    if len(guide) != len(x):
-        raise InputError(f"this guide is for {len(guide)} data of its own, not for {len(x)}; use its select")
-    return guide.select(rows)
-
-
 def refit(
     model: GenerativeModel,
     guide: AmortizedGuide,

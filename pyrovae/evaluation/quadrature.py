@@ -1,6 +1,8 @@
-"""Integrals over a few latent dimensions by a grid."""
+"""Log p(x) as an integral over a few latent dimensions, by a grid."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -8,14 +10,53 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.evaluation.per_datum import AnyGuide, rows_of
-from pyrovae.evaluation.weights import rows_at_once
-from pyrovae.vae import GenerativeModel
+from pyrovae.errors import InputError, check_choice, check_integer
+from pyrovae.evaluation._guides import rows_of
+from pyrovae.evaluation._method import NUM_DRAWS, VALUES_AT_ONCE, Center, Method, Problem
+from pyrovae.evaluation.estimate import LogMarginal
+from pyrovae.programs import running_on
 
 MAX_LATENT_DIM = 3
 MAX_HERMITE_POINTS = 200
-_VALUES_AT_ONCE = 2**22
-"""Numbers x − x̂ held in one pass, which bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Quadrature(Method):
+    """Sums p(z) p(x|z) over a grid of at most three latent dimensions.
+
+    The grid consists of midpoints around the prior or of Gauss–Hermite nodes around the guide. Half the points along
+    each dimension give an estimate of the error, which means nothing where the grid around the prior is coarser than
+    the posterior is wide: give more ``num_points``.
+    """
+
+    name: ClassVar[str] = "quadrature"
+    num_points: int = 128
+    """Points along each latent dimension, at least 2."""
+    center: str = Center.PRIOR
+    """Where the grid lies, prior or guide. Around the guide it needs fewer points where q is near the posterior, and
+    overlooks what lies far from q."""
+
+    def __post_init__(self) -> None:
+        check_integer("num_points", self.num_points, least=2)
+        check_choice("center", self.center, list(Center))
+        if self.center == Center.GUIDE and self.num_points > MAX_HERMITE_POINTS:
+            raise InputError(
+                f"num_points must be at most {MAX_HERMITE_POINTS} around the guide, not {self.num_points}: weights "
+                "would vanish"
+            )
+
+    def estimate(self, problem: Problem) -> LogMarginal:
+        """Integrate p(z) p(x|z) for each datum."""
+        model, _ = problem.parts(self.name)
+        if model.latent_dim > MAX_LATENT_DIM:
+            raise InputError(
+                f"quadrature is for at most {MAX_LATENT_DIM} latent dimensions, not {model.latent_dim}; "
+                "use method='importance' or 'annealed'"
+            )
+        integral = log_integral_around_prior if self.center == Center.PRIOR else log_integral_around_guide
+        with running_on(problem.x):
+            fine, coarse = (integral(problem, num) for num in (self.num_points, self.num_points // 2))
+        return LogMarginal.exact(fine, (fine - coarse).abs())
 
 
 def midpoint_rule(low: Tensor, high: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
@@ -61,19 +102,20 @@ def gauss_hermite_rule(dim: int, num_points: int) -> tuple[Tensor, Tensor]:
     return nodes, torch.cartesian_prod(*[log_weights] * dim).reshape(-1, dim).sum(-1)
 
 
-def log_integral_around_prior(model: GenerativeModel, x: Tensor, num_points: int, progress: bool = False) -> Tensor:
+def log_integral_around_prior(problem: Problem, num_points: int) -> Tensor:
     """Log ∫ p(z) p(x|z) dz by midpoints within 6 standard deviations of the prior's mean, shape (num,)."""
+    (model, _), x = problem.parts(Quadrature.name), problem.x
     prior = model.prior_distribution()
-    center = mean_of(prior, num_draws=256).double().cpu()
-    reach = 6 * covariance_of(prior, num_draws=256).double().cpu().diagonal().sqrt()
+    center = mean_of(prior, num_draws=NUM_DRAWS).double().cpu()
+    reach = 6 * covariance_of(prior, num_draws=NUM_DRAWS).double().cpu().diagonal().sqrt()
     nodes, log_weights = midpoint_rule(center - reach, center + reach, num_points)
     nodes, log_weights = nodes.to(x), log_weights.to(x)
     log_prior = prior.log_prob(nodes) + log_weights
     total = x.new_full((len(x),), -math.inf)
-    nodes_at_once = max(1, min(len(nodes), _VALUES_AT_ONCE // x[0].numel()))
+    nodes_at_once = max(1, min(len(nodes), VALUES_AT_ONCE // x[0].numel()))
     passes = list(zip(nodes.split(nodes_at_once), log_prior.split(nodes_at_once), strict=True))
-    data_at_once = max(1, _VALUES_AT_ONCE // (min(nodes_at_once, len(nodes)) * x[0].numel()))
-    with tqdm(total=len(passes) * len(x), unit="datum", disable=None if progress else True) as bar:
+    data_at_once = max(1, VALUES_AT_ONCE // (min(nodes_at_once, len(nodes)) * x[0].numel()))
+    with tqdm(total=len(passes) * len(x), unit="datum", disable=None if problem.progress else True) as bar:
         for node, log_p in passes:
             likelihood = model.conditional(node)  # the decoder sees each node once, not once a datum
             parts = []
@@ -84,24 +126,23 @@ def log_integral_around_prior(model: GenerativeModel, x: Tensor, num_points: int
     return total.double().cpu()
 
 
-def log_integral_around_guide(
-    model: GenerativeModel, guide: AnyGuide, x: Tensor, num_points: int, progress: bool = False
-) -> Tensor:
+def log_integral_around_guide(problem: Problem, num_points: int) -> Tensor:
     """Log ∫ p(z) p(x|z) dz by Gauss–Hermite nodes of the Gaussian with q(z|x)'s mean and covariance, shape (num,)."""
+    (model, guide), x = problem.parts(Quadrature.name), problem.x
     nodes, log_weights = gauss_hermite_rule(model.latent_dim, num_points)
     nodes, log_weights = nodes.to(x).unsqueeze(1), log_weights.to(x).unsqueeze(1)
     log_unit = log_weights + 0.5 * (nodes.square().sum(-1) + model.latent_dim * math.log(2 * math.pi))
-    nodes_at_once = min(len(nodes), max(1, rows_at_once(x)))
-    data_at_once = max(1, rows_at_once(x) // nodes_at_once)
+    nodes_at_once = min(len(nodes), problem.rows_at_once)
+    data_at_once = max(1, problem.rows_at_once // nodes_at_once)
     parts = []
-    with tqdm(total=len(x), unit="datum", disable=None if progress else True) as bar:
+    with tqdm(total=len(x), unit="datum", disable=None if problem.progress else True) as bar:
         for start in range(0, len(x), data_at_once):
             rows = slice(start, min(start + data_at_once, len(x)))
             q = rows_of(guide, rows, x).posterior(x[rows])
-            factor = torch.linalg.cholesky(covariance_of(q, num_draws=256))
+            factor = torch.linalg.cholesky(covariance_of(q, num_draws=NUM_DRAWS))
             total = x.new_full((rows.stop - start,), -math.inf)
             for node, log_one in zip(nodes.split(nodes_at_once), log_unit.split(nodes_at_once), strict=True):
-                z = mean_of(q, num_draws=256) + (factor @ node.unsqueeze(-1)).squeeze(-1)
+                z = mean_of(q, num_draws=NUM_DRAWS) + (factor @ node.unsqueeze(-1)).squeeze(-1)
                 log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
                 total = torch.logaddexp(total, (log_one + log_joint).logsumexp(0))
             parts.append(total + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1))

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.errors import InputError
+from pyrovae.evaluation._guides import rows_of
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, check_data, evaluating
 
 

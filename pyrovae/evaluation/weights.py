@@ -8,43 +8,41 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_integer
+from pyrovae.evaluation._guides import rows_of
+from pyrovae.evaluation._method import VALUES_AT_ONCE, Problem
+from pyrovae.evaluation._pareto import pareto_k
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.evaluation.per_datum import rows_of
-from pyrovae.programs import Program, cannot_run, check_data, evaluating
-
-_ROWS_AT_ONCE = 2**15
-_VALUES_AT_ONCE = 2**22
-"""Draws × data, and those times the width of a datum, evaluated in one pass, which bounds the memory."""
-
-
-def rows_at_once(x: Tensor) -> int:
-    """Draws × data to evaluate in one pass."""
-    return max(1, min(_ROWS_AT_ONCE, _VALUES_AT_ONCE // x[0].numel()))
+from pyrovae.programs import Program, check_data, evaluating, running_on
 
 
 def over_log_weights(
     summarize: Callable[[Tensor], tuple[Tensor, ...]],
-    model: Program,
-    guide: Program,
-    x: Tensor,
+    problem: Problem,
     num_samples: int,
-    max_plate_nesting: int = 1,
-    progress: bool = False,
 ) -> tuple[Tensor, ...]:
     """Summaries, each of shape (num,), of the log-weights log p(x, z) − log q(z|x) at draws from the guide.
 
     ``summarize`` is given those of some data at a time, shape (num_samples, …), in float64 on the CPU.
     """
-    data_at_once = max(1, min(len(x), 1024, rows_at_once(x), _VALUES_AT_ONCE // num_samples))
-    draws_at_once = max(1, min(num_samples, rows_at_once(x) // data_at_once))
+    x = problem.x
+    data_at_once = max(1, min(len(x), 1024, problem.rows_at_once, VALUES_AT_ONCE // num_samples))
+    draws_at_once = max(1, min(num_samples, problem.rows_at_once // data_at_once))
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
-        here = rows_of(guide, rows, x)
-        passes = [len(part) for part in torch.empty(num_samples).split(draws_at_once)]
-        return summarize(torch.cat([_log_weights(model, here, x[rows], num, max_plate_nesting) for num in passes]))
+        guide = rows_of(problem.guide, rows, x)
+        return summarize(
+            torch.cat(
+                [
+                    _log_weights(
+                        problem.model, guide, x[rows], min(draws_at_once, num_samples - done), problem.max_plate_nesting
+                    )
+                    for done in range(0, num_samples, draws_at_once)
+                ]
+            )
+        )
 
-    return in_chunks(estimate, x, data_at_once, progress)
+    return in_chunks(estimate, x, data_at_once, problem.progress)
 
 
 def in_chunks(
@@ -55,12 +53,8 @@ def in_chunks(
     with tqdm(total=len(x), unit="datum", disable=None if progress else True) as bar:
         for start in range(0, len(x), data_at_once):
             rows = slice(start, min(start + data_at_once, len(x)))
-            try:
+            with running_on(x[rows]):
                 parts.append(estimate(rows))
-            except NotImplementedError:
-                raise  # an estimator's own refusal
-            except (RuntimeError, ValueError) as error:
-                raise cannot_run(x[rows], error) from error
             bar.update(rows.stop - rows.start)
     return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
@@ -73,6 +67,25 @@ def _log_weights(model: Program, guide: Program, x: Tensor, num: int, max_plate_
     if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
         raise InputError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
     return log_w.reshape(num, len(x))
+
+
+def log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Log mean weight of each datum, its standard error, effective sample size, gain of doubling and k̂, each (num,).
+
+    Args:
+        log_w: log-weights, shape (K, num), in float64 on the CPU.
+    """
+    num = len(log_w)
+    first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+    per_datum = first - math.log(num)
+    effective = (2 * first - second).exp()
+    if num == 1:
+        unknown = torch.full_like(first, math.nan)
+        return per_datum, unknown, effective, unknown, unknown
+    relative_variance = (1 / effective - 1 / num).clamp_min(0) * num / (num - 1)
+    halves = [half.logsumexp(0) - math.log(len(half)) for half in log_w.tensor_split([(num + 1) // 2])]
+    gain = per_datum - 0.5 * (halves[0] + halves[1])
+    return per_datum, relative_variance.sqrt(), effective, gain, pareto_k(log_w)
 
 
 @torch.no_grad()
@@ -92,12 +105,12 @@ def elbo_estimate(
         seed: of the draws; the caller's random state is left as it was.
         max_plate_nesting: depth of the programs' own plates.
     """
-    if not isinstance(num_samples, int) or num_samples < 2:
-        raise InputError(f"num_samples must be an integer of at least 2, not {num_samples!r}")
+    check_integer("num_samples", num_samples, least=2)
     check_data(x, model, guide)
 
     def mean_and_stderr(log_w: Tensor) -> tuple[Tensor, Tensor]:
         return log_w.mean(0), log_w.std(0) / math.sqrt(len(log_w))
 
     with evaluating(model, guide, x, seed):
-        return Estimate(*over_log_weights(mean_and_stderr, model, guide, x, num_samples, max_plate_nesting))
+        problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
+        return Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))

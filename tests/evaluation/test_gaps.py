@@ -1,4 +1,4 @@
-"""Inference gaps, collapse reports and their errors, on linear-Gaussian models."""
+"""Inference gaps on linear-Gaussian models."""
 
 import math
 
@@ -8,16 +8,10 @@ from torch.distributions import kl_divergence
 
 import pyrovae as pv
 from experiments.truth.linear import Trained
-from pyrovae.evaluation import Estimate, LogMarginal
-from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.evaluation import LogMarginal
 from pyrovae.posteriors import POSTERIORS
 
 GAUSSIAN = [name for name in POSTERIORS if name != "flow"]
-
-
-@pytest.fixture
-def vae():
-    return LinearGaussianVAE(torch.randn(5, 3), 0.6, torch.randn(5))
 
 
 @pytest.mark.parametrize("family", GAUSSIAN)
@@ -113,21 +107,6 @@ def test_a_flow_of_its_own_for_every_datum(vae):
     assert (vae.log_prob(x) - best.per_datum).mean() < vae.gap("isotropic") + 0.5
 
 
-@pytest.mark.parametrize("family", GAUSSIAN)
-def test_data_are_fitted_apart_from_one_another(vae, family):
-    """The guide of some of the data is theirs alone, and knows how many it is for."""
-    x = vae.sample(5)
-    q = pv.evaluation.PerDatumGuide(POSTERIORS[family], torch.randn(5, 3).double())
-    whole, part = q.posterior(), q.select(slice(1, 3)).posterior()
-    torch.testing.assert_close(part.mean, whole.mean[1:3])
-    with pytest.raises(ValueError, match="for 5 data of its own, not for 3"):
-        q(x[:3])
-    terms = pv.elbo_terms(vae.to_model(), q, x, chunk_size=2, num_samples=1000)
-    estimate = pv.elbo_estimate(vae.to_model(), q, x, num_samples=4000)
-    spread = (terms.stderr_per_datum.square() + estimate.stderr_per_datum.square()).sqrt()
-    assert ((terms.elbo - estimate.per_datum).abs() < 5 * spread).all()
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -153,87 +132,3 @@ def test_bad_input(vae, arguments, error, message):
 def test_diagonal_and_full_covariance_end_alike_at_two_dimensions(family):
     (reached,) = Trained(2, family, "analytic", free=True, steps=3000)()
     assert -1e-9 < reached.total < 0.005
-
-
-def test_a_collapse_report_where_everything_is_known(vae):
-    """At the exact posterior of the model's own data I(x; z) = ½ log det P and the aggregate posterior is the prior."""
-    x = vae.sample(2000)
-    found = pv.collapse_report(vae.to_model(), vae.to_guide(), x, num_samples=2)
-    information = 0.5 * torch.logdet(vae.precision).item()
-    assert found.mutual_information.mean == pytest.approx(information, abs=0.15)
-    assert found.aggregate_kl.mean == pytest.approx(0, abs=0.15)
-    exact = kl_divergence(vae.to_guide().posterior(x), vae.to_model().prior_distribution()).mean().item()
-    assert found.kl.mean == pytest.approx(exact, abs=5 * found.kl.stderr)
-    assert found.kl.mean == pytest.approx(found.mutual_information.mean + found.aggregate_kl.mean)
-    assert found.spectrum.sum().item() + found.correlation == pytest.approx(exact)
-    means = vae.to_guide().posterior(x).mean
-    torch.testing.assert_close(found.signal, torch.linalg.eigvalsh(torch.cov(means.T)).flip(0))
-    torch.testing.assert_close(found.signal + found.noise, torch.ones(3).double(), atol=0.1, rtol=0)
-    assert found.active == 3
-    assert found.ar1 is None
-    assert "3 of 3 latent directions active" in str(found)
-
-
-def test_a_collapse_report_does_not_change_when_the_latent_space_is_turned(vae):
-    x = vae.sample(500)
-    turn = torch.linalg.qr(torch.randn(3, 3).double()).Q
-    turned = LinearGaussianVAE(vae.loadings @ turn, vae.noise_scale, vae.offset)
-    a, b = (pv.collapse_report(v.to_model(), v.to_guide(), x) for v in (vae, turned))
-    torch.testing.assert_close(a.spectrum, b.spectrum)
-    torch.testing.assert_close(a.signal, b.signal)
-    assert a.correlation == pytest.approx(b.correlation, abs=1e-9)
-
-
-def test_a_unit_that_the_decoder_ignores_is_reported(vae):
-    loadings = vae.loadings.clone()
-    loadings[:, 2] = loadings[:, 1]  # in no coordinate is a unit idle, in one direction it is
-    folded = LinearGaussianVAE(loadings, 0.6)
-    found = pv.collapse_report(folded.to_model(), folded.to_guide(), folded.sample(500))
-    assert found.active == 2
-    assert found.spectrum[2] < 1e-6
-    assert list(found.to_frame()["signal"] > 0.01) == [True, True, False]
-
-
-@pytest.mark.parametrize("family", [pv.FlowPosterior, pv.LowRankPosterior, pv.IsotropicPosterior])
-def test_a_collapse_report_of_other_families_in_float32(vae, family):
-    model = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(3, 5), 3)
-    guide = pv.AmortizedGuide(torch.nn.Identity(), family(5, 3))
-    found = pv.collapse_report(model, guide, vae.sample(60), num_samples=20)
-    assert found.kl.mean == pytest.approx(found.mutual_information.mean + found.aggregate_kl.mean)
-    assert math.isnan(found.correlation) == (family is pv.FlowPosterior)
-    if family is not pv.FlowPosterior:
-        assert found.spectrum.sum().item() + found.correlation == pytest.approx(found.kl.mean, abs=5 * found.kl.stderr)
-    with pytest.raises(TypeError, match="needs a GenerativeModel and an AmortizedGuide"):
-        pv.collapse_report(model, lambda x: None, vae.sample(5))
-
-
-def test_ar1_quantiles_and_another_prior(vae):
-    prior = torch.distributions.Independent(torch.distributions.Normal(torch.ones(3), 2 * torch.ones(3)), 1)
-    model = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(3, 5), 3, prior=prior)
-    guide = pv.AmortizedGuide(torch.nn.Identity(), pv.AR1Posterior(5, 3))
-    with torch.no_grad():
-        for parameter in guide.parameters():
-            parameter.zero_()
-        guide.posterior_head.loc_head.bias.fill_(1.0)
-        guide.posterior_head.covariance_head.bias.copy_(torch.tensor([math.log(math.expm1(2.0)), math.atanh(0.6)]))
-    found = pv.collapse_report(model, guide, torch.randn(50, 5))
-    assert found.ar1.loc["correlation"].tolist() == pytest.approx([0.6] * 5, abs=1e-2)
-    assert found.ar1.loc["scale"].tolist() == pytest.approx([2.0] * 5, abs=1e-3)
-    assert found.active == 0
-    assert found.mutual_information.mean == pytest.approx(0, abs=1e-6)
-    torch.testing.assert_close(found.noise, torch.ones(3).double(), atol=1e-3, rtol=0)
-    assert "AR(1), quantiles" in str(found)
-    with pytest.raises(ValueError, match="at least two data"):
-        pv.collapse_report(model, guide, torch.randn(1, 5))
-
-
-def test_the_errors_of_an_estimate():
-    values, errors = torch.tensor([1.0, 2.0, 4.0]).double(), torch.tensor([0.3, 0.0, 0.4]).double()
-    found = Estimate(values, errors)
-    assert found.stderr_monte_carlo == pytest.approx(0.5 / 3)
-    assert found.stderr == pytest.approx(values.std().item() / math.sqrt(3))
-    assert found.stderr**2 == pytest.approx(found.stderr_data**2 + found.stderr_monte_carlo**2)
-    difference = found - Estimate(values, errors)
-    assert difference.mean == 0
-    assert difference.stderr_monte_carlo == pytest.approx(0.5 / 3 * math.sqrt(2))
-    assert difference.stderr_data == 0

@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 import pyrovae as pv
 from pyrovae.distributions import ContinuousBernoulli
+from pyrovae.evaluation import Importance, Quadrature
 from pyrovae.training import TrainingSettings
 from tests.training.engines.test_compiled import as_graph
 
@@ -194,11 +195,11 @@ def test_data_outside_the_support_are_refused_before_anything_is_computed(likeli
 def test_a_bound_of_soft_targets_never_passes_for_log_p(tmp_path):
     x = data("soft-targets")
     soft, hard = make_pair("soft-targets"), make_pair("bernoulli")
-    for method, sign in (("importance", "≥"), ("quadrature", "=")):
-        bound = pv.log_marginal(*soft, x, method, num_samples=20, num_points=16)
+    for method, sign in ((Importance(20), "≥"), (Quadrature(16), "=")):
+        bound = pv.log_marginal(*soft, x, method)
         assert not bound.is_density
         assert str(bound).startswith(f"cross-entropy bound (no density, not log p(x)) {sign} -")
-        density = pv.log_marginal(*hard, x.round(), method, num_samples=20, num_points=16)
+        density = pv.log_marginal(*hard, x.round(), method)
         assert density.is_density
         assert str(density).startswith(f"log p(x) {sign} -")
     settings = {"epochs": 1, "seeds": (0,), "latent_dims": (2,), "hidden": (4,), "progress": False}

@@ -1,13 +1,16 @@
 """Log p(x) between two bounds, on data simulated from the model (Grosse, Ghahramani and Adams 2015)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, InputTypeError
-from pyrovae.evaluation.marginal import LogMarginal, log_marginal
+from pyrovae.errors import InputTypeError, check_integer
+from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
+from pyrovae.evaluation.estimate import LogMarginal
+from pyrovae.evaluation.marginal import log_marginal
+from pyrovae.keywords import accepts
 from pyrovae.programs import mode
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -28,14 +31,14 @@ class Sandwich:
 
     @property
     def width(self) -> float:
-        """How far apart the bounds are: neither is further from the truth than this, but for Monte Carlo error."""
+        """Distance of the bounds: neither is further from the truth than this, but for Monte Carlo error."""
         return self.upper.mean - self.lower.mean
 
     @property
     def upper_stderr(self) -> float:
         """Standard error of the upper bound's mean, from the spread over data of its distance to the lower one.
 
-        Each datum has one exact draw of its posterior, so that only the data tell how much depends on it.
+        Each datum has one exact draw of its posterior, so only the spread over data shows how much depends on the draw.
         """
         return (self.upper - self.lower).stderr
 
@@ -52,30 +55,36 @@ class Sandwich:
         return f"{self.lower}\n{self.upper}\nwidth {self.width:.4f} ± {self.upper_stderr:.2g} nats"
 
 
+@accepts(Annealing)
 def sandwich(
-    model: GenerativeModel, guide: AmortizedGuide, num: int = 100, *, seed: int = 0, **annealing: Any
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    num: int = 100,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    **annealing: Unpack[AnnealingKeywords],
 ) -> Sandwich:
     """Simulate data from the model and bound their log p(x) from both sides by annealed importance sampling.
 
-    The bounds hold for the model's own data; how far apart they are says how well annealing with the same settings
-    does, and so how near the lower bound is that real data have.
+    The bounds hold for the model's own data. Their distance says how well annealing with the same settings does, and
+    so how near its lower bound is for real data.
 
     Args:
         model: the generative model.
         guide: its guide, where annealing starts unless ``center="prior"``.
         num: number of data to simulate.
         seed: of everything random; the caller's random state is left as it was.
-        **annealing: as in :func:`~pyrovae.log_marginal`: ``num_samples``, ``num_temperatures``, ``num_leapfrog``,
-            ``center``, ``progress``.
+        progress: whether to show a progress bar (on a terminal).
+        **annealing: the fields of :class:`~pyrovae.evaluation.Annealing`: ``num_samples``, ``center``,
+            ``num_temperatures``, ``num_leapfrog``.
     """
-    if not isinstance(num, int) or num < 1:
-        what = f"a {type(num).__name__}" if isinstance(num, Tensor) else repr(num)
-        raise InputError(f"num, of data to simulate from the model, must be a positive integer, not {what}")
+    check_integer("num, of data to simulate from the model,", num)
     if not isinstance(model, GenerativeModel):
         raise InputTypeError("sandwich needs a GenerativeModel and an AmortizedGuide")
     with torch.random.fork_rng(), mode(model, training=False):
         torch.manual_seed(seed)
         z, x = model.simulate(num)
-    lower = log_marginal(model, guide, x, "annealed", seed=seed + 1, **annealing)
-    upper = log_marginal(model, guide, x, "annealed", reverse=True, latents=z, seed=seed + 2, **annealing)
+    lower = log_marginal(model, guide, x, "annealed", seed=seed + 1, progress=progress, **annealing)
+    upper = log_marginal(model, guide, x, "annealed", latents=z, seed=seed + 2, progress=progress, **annealing)
     return Sandwich(lower, upper, x)

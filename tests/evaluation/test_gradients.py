@@ -1,4 +1,4 @@
-"""Log p(x) by sampling, and the statistics of gradients, where the truth is known."""
+"""Statistics of gradients, where the truth is known."""
 
 import math
 
@@ -11,73 +11,6 @@ import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.posteriors import POSTERIORS
 from tests.pairs import make_pair
-
-
-def test_log_marginal_is_exact_at_the_exact_posterior(linear):
-    x = linear.sample(7)
-    found = pv.log_marginal(linear.to_model(), linear.to_guide(), x, num_samples=5)
-    torch.testing.assert_close(found.per_datum, linear.log_prob(x), rtol=1e-9, atol=1e-9)
-    assert found.stderr_monte_carlo < 1e-8
-    assert found.effective_sample_size.min() > 5 - 1e-9
-    assert found.stderr_data == pytest.approx((linear.log_prob(x).std() / math.sqrt(7)).item())
-
-
-def test_log_marginals_intervals_cover(linear):
-    x, model, guide = linear.sample(20), linear.to_model(), linear.to_guide("diagonal")
-    truth = linear.log_prob(x).mean().item()
-    inside = 0
-    for seed in range(200):
-        found = pv.log_marginal(model, guide, x, num_samples=400, seed=seed)
-        inside += abs(found.mean - truth) <= 1.96 * found.stderr_monte_carlo
-    assert 180 <= inside <= 196
-
-
-def test_log_marginal_in_chunks_is_log_mean_exp(linear):
-    x, model, guide = linear.sample(1100), linear.to_model(), linear.to_guide("isotropic")
-    state = torch.get_rng_state()
-    found = pv.log_marginal(model, guide, x, num_samples=100)  # two chunks of data, four of draws
-    assert (torch.get_rng_state() == state).all()
-    assert found.per_datum.shape == (1100,)
-    assert (found.per_datum - linear.log_prob(x)).abs().mean() < 0.1
-    assert found.mean == pytest.approx(linear.log_prob(x).mean().item(), abs=5 * found.stderr_monte_carlo + 0.01)
-
-
-def test_log_marginal_of_a_nearly_singular_posterior():
-    """Solved for, the density of such a q at its own draws is wrong by any amount: log p(x) came out at 1e38."""
-    model, guide = make_pair(pv.FullCovariancePosterior, d=6)
-    model, guide = model.float(), guide.float()
-    with torch.no_grad():
-        guide.posterior_head.covariance_head.bias[:6] = -30.0
-        guide.posterior_head.covariance_head.bias[6:] = 1.0
-    x = torch.randn(10, 3)
-    found = pv.log_marginal(model, guide, x, num_samples=50)
-    bound = pv.log_marginal(model, pv.AmortizedGuide(*_prior_guide()), x, num_samples=50_000)
-    assert (found.per_datum < bound.per_datum + 0.1).all()
-    assert next(model.parameters()).dtype == torch.float32
-
-
-def _prior_guide(n=3, d=6):
-    head = pv.DiagonalPosterior(n, d)
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.zero_()
-        head.covariance_head.bias.fill_(math.log(math.expm1(1.0)))
-    return torch.nn.Identity(), head
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_samples": 0}, "num_samples must be a positive integer, not 0"),
-        ({"method": "exactly"}, "unknown method 'exactly'"),
-        ({"x": torch.zeros(0, 3).double()}, "x is empty"),
-        ({"x": torch.zeros(4, 2).double()}, r"cannot run on data of shape \(4, 2\)"),
-    ],
-)
-def test_log_marginal_of_bad_input(linear, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        pv.log_marginal(**{"model": linear.to_model(), "guide": linear.to_guide(), "x": linear.sample(4)} | arguments)
-
 
 PARTS = ["encoder location head", "encoder covariance head", "encoder body", "encoder", "decoder"]
 
@@ -195,29 +128,6 @@ def test_gradient_statistics_of_parameters_in_pyros_store():
     assert not found.vectorized
     assert [(part.part, part.num_parameters) for part in found.parts] == [("guide", 1), ("decoder", 1)]
     assert all(part.variance > 0 for part in found.parts)
-
-
-def test_log_marginal_of_nested_plates_and_its_gain_of_doubling():
-    def model(x):
-        with pyro.plate("data", len(x), dim=-2):
-            a = pyro.sample("a", dist.Normal(torch.zeros(()).double(), 1.0))
-            with pyro.plate("channels", 3, dim=-1):
-                pyro.sample("x", dist.Normal(a, 0.5), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x), dim=-2):
-            pyro.sample("a", dist.Normal(0.8 * x.mean(1, keepdim=True), 0.4))
-
-    x = torch.randn(4, 3, dtype=torch.float64)
-    covariance = torch.ones(3, 3).double() + 0.25 * torch.eye(3).double()
-    truth = dist.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x)
-    found = pv.log_marginal(model, guide, x, num_samples=4000, max_plate_nesting=2)
-    torch.testing.assert_close(found.per_datum, truth, atol=0.1, rtol=0)
-    few = pv.log_marginal(model, guide, x, num_samples=4, max_plate_nesting=2)
-    assert (few.gain_of_doubling >= 0).all()
-    assert few.gain_of_doubling.mean() > 10 * found.gain_of_doubling.mean()
-    with pytest.raises(ValueError, match="max_plate_nesting"):
-        pv.log_marginal(model, guide, x, num_samples=4)
 
 
 def test_what_is_printed(linear):

@@ -1,0 +1,88 @@
+"""What a method of estimating log p(x) receives, and what it gives."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.evaluation._guides import PosteriorGuide
+from pyrovae.evaluation.estimate import LogMarginal
+from pyrovae.programs import Program
+from pyrovae.vae import GenerativeModel
+
+ROWS_AT_ONCE = 2**15
+"""Draws × data in one pass."""
+
+VALUES_AT_ONCE = 2**22
+"""Draws × data × the width of a datum in one pass."""
+
+
+NUM_DRAWS = 256
+"""Draws that estimate the moments of a distribution, such as a flow, that does not know them."""
+
+
+class Center(StrEnum):
+    """Where a grid lies, or where annealing starts."""
+
+    PRIOR = "prior"
+    GUIDE = "guide"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Programs in evaluation mode, and the data whose log p(x) is wanted.
+
+    Attributes:
+        model: Pyro program of the joint density.
+        guide: Pyro program of q(z|x).
+        x: data (num, …).
+        latents: the z that each x was simulated with, (num, latent_dim), for a bound from above.
+        max_plate_nesting: depth of the programs' own plates.
+        progress: whether to show a progress bar (on a terminal).
+        max_rows: draws × data evaluated in one pass at most; wide data lower it. It bounds the memory.
+    """
+
+    model: Program
+    guide: Program
+    x: Tensor
+    latents: Tensor | None = None
+    max_plate_nesting: int = 1
+    progress: bool = False
+    max_rows: int = ROWS_AT_ONCE
+
+    @property
+    def rows_at_once(self) -> int:
+        """Draws × data to evaluate in one pass."""
+        return max(1, min(self.max_rows, VALUES_AT_ONCE // self.x[0].numel()))
+
+    def parts(self, method: str) -> tuple[GenerativeModel, PosteriorGuide]:
+        """The programs, for a method that needs p(z), p(x|z) and q(z|x) as distributions.
+
+        Raises:
+            InputError: programs that do not give them.
+        """
+        if not isinstance(self.model, GenerativeModel) or not isinstance(self.guide, PosteriorGuide):
+            raise InputError(
+                f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'"
+            )
+        return self.model, self.guide
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to estimate log p(x); its fields are its options.
+
+    Attributes:
+        name: what :func:`~pyrovae.log_marginal` calls it.
+        takes_latents: whether it gives a bound from above of data that were simulated with known latents.
+    """
+
+    name: ClassVar[str]
+    takes_latents: ClassVar[bool] = False
+
+    @abstractmethod
+    def estimate(self, problem: Problem) -> LogMarginal:
+        """Estimate log p(x) of each datum, without gradients and under the random state as it is."""

@@ -1,0 +1,112 @@
+"""Log p(x) by importance sampling, where it is known; its warning and its memory."""
+
+import math
+import subprocess
+import sys
+import warnings
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+
+
+def test_log_marginal_is_exact_at_the_exact_posterior(linear):
+    x = linear.sample(7)
+    found = pv.log_marginal(linear.to_model(), linear.to_guide(), x, num_samples=5)
+    torch.testing.assert_close(found.per_datum, linear.log_prob(x), rtol=1e-9, atol=1e-9)
+    assert found.stderr_monte_carlo < 1e-8
+    assert found.effective_sample_size.min() > 5 - 1e-9
+    assert found.stderr_data == pytest.approx((linear.log_prob(x).std() / math.sqrt(7)).item())
+
+
+def test_log_marginals_intervals_cover(linear):
+    x, model, guide = linear.sample(20), linear.to_model(), linear.to_guide("diagonal")
+    truth = linear.log_prob(x).mean().item()
+    inside = 0
+    for seed in range(200):
+        found = pv.log_marginal(model, guide, x, num_samples=400, seed=seed)
+        inside += abs(found.mean - truth) <= 1.96 * found.stderr_monte_carlo
+    assert 180 <= inside <= 196
+
+
+def test_log_marginal_in_chunks_is_log_mean_exp(linear):
+    x, model, guide = linear.sample(1100), linear.to_model(), linear.to_guide("isotropic")
+    state = torch.get_rng_state()
+    found = pv.log_marginal(model, guide, x, num_samples=100)  # two chunks of data, four of draws
+    assert (torch.get_rng_state() == state).all()
+    assert found.per_datum.shape == (1100,)
+    assert (found.per_datum - linear.log_prob(x)).abs().mean() < 0.1
+    assert found.mean == pytest.approx(linear.log_prob(x).mean().item(), abs=5 * found.stderr_monte_carlo + 0.01)
+
+
+def test_log_marginal_of_nested_plates_and_its_gain_of_doubling():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            a = pyro.sample("a", dist.Normal(torch.zeros(()).double(), 1.0))
+            with pyro.plate("channels", 3, dim=-1):
+                pyro.sample("x", dist.Normal(a, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("a", dist.Normal(0.8 * x.mean(1, keepdim=True), 0.4))
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    covariance = torch.ones(3, 3).double() + 0.25 * torch.eye(3).double()
+    truth = dist.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x)
+    found = pv.log_marginal(model, guide, x, num_samples=4000, max_plate_nesting=2)
+    torch.testing.assert_close(found.per_datum, truth, atol=0.1, rtol=0)
+    few = pv.log_marginal(model, guide, x, num_samples=4, max_plate_nesting=2)
+    assert (few.gain_of_doubling >= 0).all()
+    assert few.gain_of_doubling.mean() > 10 * found.gain_of_doubling.mean()
+    with pytest.raises(ValueError, match="max_plate_nesting"):
+        pv.log_marginal(model, guide, x, num_samples=4)
+
+
+def test_a_narrow_guide_is_warned_of(vae):
+    x, model = vae.sample(50), vae.to_model()
+    narrow = vae.gaussian_guide(vae.gain, 0.05 * vae.covariance)
+    with pytest.warns(pv.UnreliableEstimateWarning, match=r"of the data have a Pareto k̂ above 0\.67") as caught:
+        found = pv.log_marginal(model, narrow, x)
+    assert caught[0].filename == __file__
+    assert found.unreliable.double().mean() > 0.8
+    assert "with a bad k̂" in str(found)
+    wide = vae.gaussian_guide(vae.gain, 1.5 * vae.covariance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pv.UnreliableEstimateWarning)
+        found = pv.log_marginal(model, wide, x)
+    assert found.unreliable.sum() <= 2
+    assert str(found).startswith("log p(x) ≥ ")
+
+
+def test_a_guide_that_is_not_reparameterised(vae):
+    class NotReparameterised(pv.DiagonalPosterior):
+        def forward(self, features):
+            q = super().forward(features)
+            return pyro.distributions.MultivariateNormal(q.mean, q.variance.diag_embed()).has_rsample_(False)
+
+    guide = pv.AmortizedGuide(torch.nn.Identity(), NotReparameterised(5, 3))
+    with pytest.raises(pv.NoClosedFormError, match="'z' is not reparameterised"):
+        pv.log_marginal(vae.to_model(), guide.double(), vae.sample(4))
+
+
+MEMORY = """
+import resource, torch, pyrovae as pv
+torch.set_num_threads(1)
+model = pv.GenerativeModel(pv.nn.MLP(8, 16), pv.GaussianLikelihood(16, 64), 8)
+guide = pv.AmortizedGuide(pv.nn.MLP(64, 16), pv.DiagonalPosterior(16, 8))
+x = torch.rand({num}, 64)
+pv.elbo_terms(model, guide, x[:10])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pv.log_marginal(model, guide, x, num_samples={num_samples})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_is_bounded():
+    """More than one chunk of data and many of draws, so that more of either costs no more."""
+    script = MEMORY.format(num=1100, num_samples=900)
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 1024

@@ -1,0 +1,33 @@
+"""Pareto k̂ of weights of known tails."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from pyrovae.evaluation._pareto import pareto_k, reliable_below
+
+
+@pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
+def test_pareto_k_of_weights_of_known_tail(k):
+    """By inversion, and against scipy's maximum-likelihood fit of the same tail."""
+    weights = (1 - torch.rand(20_000, 3, dtype=torch.float64)) ** -k
+    found = pareto_k(weights.log())
+    assert ((found - k).abs() < 0.2).all()
+    tail = weights[:, 0].sort(descending=True).values[:425]
+    fitted, *_ = stats.genpareto.fit((tail[:-1] - tail[-1]).numpy(), floc=0)
+    assert found[0].item() == pytest.approx((fitted * 424 + 5) / 434, abs=0.05)
+
+
+def test_pareto_k_of_few_or_equal_weights():
+    assert pareto_k(torch.zeros(24, 2)).isnan().all()
+    assert (pareto_k(torch.full((100, 2), -math.inf)) == math.inf).all()
+    huge = pareto_k(40 * torch.randn(1000, 20))
+    assert (huge > 2).all()
+    few = torch.full((1000, 1), -math.inf)
+    few[:3] = 0.0
+    assert pareto_k(few) == math.inf
+    assert (pareto_k(torch.zeros(100, 2)) == -math.inf).all()
+    assert reliable_below(100) == pytest.approx(0.5)
+    assert reliable_below(10**6) == 0.7
