@@ -23,11 +23,11 @@ import pyrovae as pv
 from experiments import page
 from experiments.pool import in_processes
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_table
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets.images import IMAGES
 from pyrovae.elbo import BetaELBO
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_atomically, write_json
+from pyrovae.files import make_folder, write_atomically, write_json, write_table
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import ENGINES, SCHEDULES, Trainer, check_learning_rate
 from pyrovae.training.schedules import Schedule

@@ -22,12 +22,12 @@ from experiments import page
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison._plan import Cell
-from pyrovae.comparison.tables import markdown_table, write_figure, write_table
+from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
 from pyrovae.elbo.base import latent_sites
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
 """σ of the likelihood, fixed so that β means the same for all: the figure eight's own, and a guess for the digits."""

@@ -16,11 +16,11 @@ import pyrovae as pv
 from experiments import page
 from pyrovae import plotting
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure, write_table
+from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_text
+from pyrovae.files import make_folder, write_table, write_text
 from pyrovae.posteriors import POSTERIORS
 
 

@@ -2,16 +2,21 @@
 
 import json
 import os
+import platform
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from pyrovae.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PARTIAL = ".partial-"
 
@@ -149,7 +154,7 @@ def make_private_folder(path: Path) -> Path:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Make a folder for results and keep other runs out of it, until the end or this process's own.
 
     Raises:
@@ -167,3 +172,14 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write CSV atomically."""
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    packages = ("pyrovae", "torch", "pyro-ppl", "numpy")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}

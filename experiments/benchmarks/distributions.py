@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 from experiments import page
 from pyrovae import plotting
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure, write_table
+from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.distributions import AR1Normal
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 
 BATCH = 128
 RANK = 4

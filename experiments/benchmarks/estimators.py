@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 import pyrovae as pv
 from experiments import page
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_table
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import unregistered
 

@@ -20,10 +20,10 @@ import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.estimators import Step, interleaved
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_table
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.distributions import fill_scale_tril, tril_position
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import unregistered

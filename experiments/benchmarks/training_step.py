@@ -32,9 +32,9 @@ from experiments import page
 from experiments.benchmarks.peers import Loop, Work, by_hand, numpyro_loops
 from pyrovae import plotting
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure, write_table
+from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training.replicas import make_replicas

@@ -12,9 +12,9 @@ from experiments.estimators.gradients import gradient_noise, linear_gaussian, ne
 from experiments.estimators.settings import Settings, estimators
 from experiments.estimators.trainings import training_picture, training_table, trainings, which_one
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure, write_table
+from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 
 tell = partial(page.tell, "estimators")
 

@@ -15,10 +15,10 @@ from experiments.rho_vae import audit, pictures, study
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import PIXELS, images
 from pyrovae.commands import console
-from pyrovae.comparison.tables import write_figure, write_table
+from pyrovae.comparison.tables import write_figure
 from pyrovae.datasets.images import IMAGES
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import ENGINES, check_learning_rate
 from pyrovae.training.schedules import SCHEDULES

@@ -16,9 +16,9 @@ from experiments.spectra import questions, reading, recovery, study
 from experiments.spectra.sets import spectra_sets
 from experiments.spectra.settings import Settings
 from pyrovae.commands import console
-from pyrovae.comparison.tables import write_figure, write_table
+from pyrovae.comparison.tables import write_figure
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 

@@ -18,9 +18,10 @@ from experiments.spectra.pictures import write_pictures
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
 from pyrovae.comparison._plan import Cell
-from pyrovae.comparison.tables import markdown_table, write_table
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SimulatedSpectra, Standardize
 from pyrovae.errors import InputError
+from pyrovae.files import write_table
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.baselines import Baseline
 from pyrovae.linear_gaussian.exact import most_latent_dims

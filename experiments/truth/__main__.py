@@ -16,9 +16,9 @@ from experiments import page
 from experiments.truth import failures, gaps, linear, synthetic
 from experiments.truth.settings import Settings
 from pyrovae.commands import console
-from pyrovae.comparison.tables import write_figure, write_table
+from pyrovae.comparison.tables import write_figure
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 
 tell = partial(page.tell, "truth")
 

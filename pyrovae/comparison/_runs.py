@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 
 from pyrovae.comparison._measures import GAPS, gaps, measures_of, score
 from pyrovae.comparison._plan import Cell, Plan, description, make_pair
-from pyrovae.comparison.tables import write_run, write_run_pictures, write_table
+from pyrovae.comparison.tables import write_run, write_run_pictures
 from pyrovae.errors import out_of_memory
 from pyrovae.evaluation import elbo_terms
+from pyrovae.files import write_table
 from pyrovae.io import load
 from pyrovae.training import EpochRecord, Replica, TrainingSettings, train_replicas
 from pyrovae.vae import AmortizedGuide, GenerativeModel

@@ -21,10 +21,10 @@ from pyrovae.comparison._plan import Cell, Plan, make_pair
 from pyrovae.comparison._runs import Progress, Result, finished
 from pyrovae.comparison._workers import run_here, run_in_processes
 from pyrovae.comparison.recommendation import THRESHOLD
-from pyrovae.comparison.tables import summarize, write_comparison, write_table
+from pyrovae.comparison.tables import summarize, write_comparison
 from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.errors import InputError, InputTypeError, named_parts
-from pyrovae.files import held, make_folder, write_json
+from pyrovae.files import locked_folder, make_folder, write_json, write_table
 from pyrovae.io import describe
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline
@@ -228,7 +228,7 @@ def compare(
         if left:
             outcomes.update(runs(plan, left, workers, bar))
 
-    with bar.bar, nullcontext() if plan.out is None else held(plan.out):
+    with bar.bar, nullcontext() if plan.out is None else locked_folder(plan.out):
         if tried:
             run(tried)
             best = {}

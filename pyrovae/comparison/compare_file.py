@@ -15,11 +15,11 @@ from pyrovae.comparison._budget import Needs, measure
 from pyrovae.comparison._study import Study, cells_of, read_config
 from pyrovae.comparison.compare import compare
 from pyrovae.comparison.recommendation import Recommendation
-from pyrovae.comparison.tables import markdown_table, versions, write_table
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import Spectra, Standardize, split_spectra
 from pyrovae.datasets.readers.data import PIXEL
 from pyrovae.errors import InputError
-from pyrovae.files import held, write_json, write_text
+from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, linear_baselines
 
 MAX_EPOCHS = 500
@@ -118,7 +118,7 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         )
         baselines = [baseline for baseline in found if baseline.log_prob is not None]
     folder = Path(out)
-    with held(folder):
+    with locked_folder(folder):
         parts = {**study.parts, "start": study.start, "preprocessing": Standardize("mean")}
         epochs, gap_data = _plan(study, parts, (train, validation, test), folder, time.perf_counter() - begin)
         runs = compare(

@@ -11,11 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from pyrovae.comparison._pairs import LikelihoodFactory, can_start_as_linear, new_pair
-from pyrovae.comparison.tables import versions, write_table
 from pyrovae.datasets import Preprocessing, Spectra, Standardize, read_data, split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
-from pyrovae.files import held, write_json
+from pyrovae.files import locked_folder, versions, write_json, write_table
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.warm_start import linear_models
@@ -143,7 +142,7 @@ def fit_project(
     trained = TrainedModel(model, guide, step)
     data, held_out = trained.prepare(train), trained.prepare(validation)  # before anything is written
     folder = Path(out)
-    with held(folder):
+    with locked_folder(folder):
         _claim(folder, project)
         history = fit(
             model,

@@ -20,10 +20,9 @@ from pyrovae.comparison._advice import models_of
 from pyrovae.comparison._plan import Cell
 from pyrovae.comparison._study import Study, cells_of
 from pyrovae.comparison.compare_file import StudyResult, shown
-from pyrovae.comparison.tables import versions
 from pyrovae.datasets import Standardize
 from pyrovae.elbo import ESTIMATORS, audit
-from pyrovae.files import write_text
+from pyrovae.files import versions, write_text
 from pyrovae.trained_model import TrainedModel
 
 

@@ -1,9 +1,7 @@
 """What runs and comparisons leave on disk: settings, metrics, tables and pictures."""
 
 import math
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,15 @@ from torch import Tensor
 
 from pyrovae import plotting
 from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.files import make_folder, remove_partial_files, write_atomically, write_json, write_text
+from pyrovae.files import (
+    make_folder,
+    remove_partial_files,
+    versions,
+    write_atomically,
+    write_json,
+    write_table,
+    write_text,
+)
 from pyrovae.io import save
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -188,17 +194,6 @@ def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, s
         figure = plotting.intervals(labels, list(summary[measure]), list(stderr), meaning, reference)
         write_figure(folder / "comparison.png", figure)
     write_figure(folder / "samples.png", plotting.scatter_panels(samples, columns=min(5, len(samples))))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    packages = ("pyrovae", "torch", "pyro-ppl", "numpy")
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write CSV atomically."""
-    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
 
 
 def write_figure(path: Path, figure: Figure) -> None:

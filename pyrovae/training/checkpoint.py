@@ -20,7 +20,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError
-from pyrovae.files import held, write_bytes
+from pyrovae.files import locked_folder, write_bytes
 from pyrovae.training._batches import Transform
 from pyrovae.training.settings import TrainingSettings
 
@@ -67,7 +67,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._held = held(self.folder)
+        self._held = locked_folder(self.folder)
         self._held.__enter__()
         self._prune()  # of a run that was killed before it could
         self._last = time.monotonic()

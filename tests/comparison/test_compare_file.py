@@ -21,7 +21,7 @@ from pyrovae.comparison._study import Study, holds_study, load_study
 from pyrovae.comparison.compare_file import compare_file, within
 from pyrovae.comparison.report import command_of, write_report
 from pyrovae.datasets import Standardize, read_data
-from pyrovae.files import held
+from pyrovae.files import locked_folder
 
 STUDY = Study(
     None,
@@ -88,7 +88,7 @@ def test_a_folder_of_another_study_or_in_use_is_refused(found):
     _, out = found
     with pytest.raises(ValueError, match="holds a study with seeds 2, not 3; give another folder"):
         compare_file(dataclasses.replace(STUDY, seeds=3), out, progress=False)
-    with held(out), pytest.raises(ValueError, match="another run is writing to"):
+    with locked_folder(out), pytest.raises(ValueError, match="another run is writing to"):
         compare_file(STUDY, out, progress=False)
 
 

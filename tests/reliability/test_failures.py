@@ -14,7 +14,7 @@ import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.datasets import simulated
 from pyrovae.errors import out_of_memory
-from pyrovae.files import held
+from pyrovae.files import locked_folder
 from pyrovae.training import Checkpoints, NonFiniteLossError, Trainer, TrainingSettings
 
 
@@ -136,13 +136,13 @@ def _tensors(value):
 def test_a_second_fit_or_comparison_in_one_folder(tmp_path, capsys):
     np.save(tmp_path / "x.npy", simulated(60, 6).x.numpy())
     for name in ("fit", "compare"):
-        with held(tmp_path / "run"), pytest.raises(SystemExit) as stop:
+        with locked_folder(tmp_path / "run"), pytest.raises(SystemExit) as stop:
             main([name, str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "--epochs", "1"])
         said, errors = capsys.readouterr()
         assert (stop.value.code, said) == (2, "")
         assert errors.startswith("error: another run is writing to ")
         assert errors.count("\n") == 1
-    with held(tmp_path / "out"), pytest.raises(ValueError, match="another run is writing to"):
+    with locked_folder(tmp_path / "out"), pytest.raises(ValueError, match="another run is writing to"):
         compare(pv.DiagonalPosterior, tmp_path / "out")
 
 
