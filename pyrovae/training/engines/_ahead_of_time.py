@@ -68,20 +68,18 @@ class NativeLoop:
         """
         if self._run is not None:
             return
-        import torch._inductor
-
         try:
             make_private_folder(self.path.parent)
         except (InputError, OSError) as error:
             raise CannotCompileError(f"no native code can be kept: {error}") from None
         if self.path.exists():
             try:
-                self._run = torch._inductor.aoti_load_package(str(self.path))
+                self._run = _load(self.path)
             except Exception:  # damaged, and made anew
                 self.path.unlink(missing_ok=True)
         if self._run is None:
             _compile(self._loop, self._arguments, self.path)
-            self._run = torch._inductor.aoti_load_package(str(self.path))
+            self._run = _load(self.path)
         with suppress(OSError):  # of others, perhaps
             self.path.touch()  # used just now
 
@@ -165,11 +163,18 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _compile(loop: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
-    from filelock import FileLock
+def _load(path: Path) -> Callable[..., Any]:
+    import torch._inductor
 
+    return torch._inductor.aoti_load_package(str(path))
+
+
+def _compile(loop: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
     if missing := missing_compiler():
         raise CannotCompileError(missing)
+    import torch._inductor  # it reads the compiler's name when it is imported
+    from filelock import FileLock
+
     try:
         with FileLock(path.with_suffix(".lock")), _quietly():
             if path.exists():  # another process has made it meanwhile
