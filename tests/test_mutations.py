@@ -1,14 +1,28 @@
-"""The suite notices: each known slip of a published code, put into a copy of the package, turns tests red."""
+"""The suite notices: each known slip of a published code, put into the package as it is imported, turns a test red.
 
+``python -m tests.test_mutations`` is the process that imports the package anew for each slip and runs its test.
+"""
+
+import json
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# green on the package as it is, by the same way; the suite runs the others
+UNCHANGED = (
+    "tests/distributions/test_ar1.py::test_covariance_factor_precision_and_density",
+    "tests/elbo/test_gradients.py::test_sticking_the_landing_sticks",
+    "tests/elbo/test_importance_weighted.py::test_every_bound_is_log_p_at_the_exact_posterior",
+    "tests/test_testing.py::test_posterior[ar1]",
+)
 
 MUTATIONS = {
     "flipped sign of the KL": (
@@ -33,7 +47,7 @@ MUTATIONS = {
         "training/engines/eager.py",
         "value = loss.item() / len(batch)",
         "value = loss.item()",
-        "tests/training/test_fit.py",
+        "tests/training/test_fit.py::test_fit_is_svi",
     ),
     "1/√s in the sampler": (
         "distributions/ar1.py",
@@ -45,13 +59,13 @@ MUTATIONS = {
         "elbo/path_derivative.py",
         "- (score - score.detach())",
         "+ (score - score.detach())",
-        "tests/elbo/test_gradients.py",
+        "tests/elbo/test_gradients.py::test_sticking_the_landing_sticks",
     ),
     "one log-mean-exp over the batch": (
         "elbo/importance_weighted.py",
         "inner = [dim for dim in range(-term.dim(), 0) if dim not in shared]",
         "inner = list(range(1 - term.dim(), 0))",
-        "tests/test_testing.py::test_estimator[importance-weighted]",
+        "tests/elbo/test_importance_weighted.py::test_every_bound_is_log_p_at_the_exact_posterior",
     ),
     "the guide detached site by site where one draw depends on another": (
         "elbo/path_derivative.py",
@@ -81,41 +95,82 @@ MUTATIONS = {
         "distributions/ar1.py",
         "return _sum_of(self.scale.log(), d) + _sum_of(self._log_innovation_scale, d - 1)",
         "return _sum_of(self.scale.log(), d) + 0 * _sum_of(self._log_innovation_scale, d - 1)",
-        "tests/distributions",
+        "tests/distributions/test_ar1.py::test_covariance_factor_precision_and_density",
     ),
 }
 
 
-def run_tests(package: Path, tests: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", tests],
-        cwd=package,
-        env=os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
+@pytest.mark.slow
+def test_each_slip_turns_its_test_red(tmp_path):
+    results = tmp_path / "results.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.test_mutations", results],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    unchanged, *mutants = json.loads(results.read_text())
+    assert unchanged == ["no slip", pytest.ExitCode.OK, []], done.stdout[-2000:]
+    assert [name for name, *_ in mutants] == list(MUTATIONS)
+    for name, status, errors in mutants:
+        assert status == pytest.ExitCode.TESTS_FAILED, f"{name}: the test did not notice"
+        assert "AssertionError" in errors, (name, errors)
 
 
-def copied(to: Path) -> Path:
-    for part in ("pyrovae", "tests"):
-        shutil.copytree(ROOT / part, to / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", to)
-    return to
+class Mutant(MetaPathFinder, SourceFileLoader):
+    """Imports one module of the package with a slip in its source, and leaves all others to Python."""
+
+    def __init__(self, file: str, right: str, wrong: str) -> None:
+        self.right, self.wrong = right, wrong
+        path = ROOT / "pyrovae" / file
+        super().__init__(".".join(path.relative_to(ROOT).with_suffix("").parts), str(path))
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == self.name else None
+        if spec is not None:
+            spec.loader = self
+        return spec
+
+    def get_code(self, fullname):
+        """Code of the changed source; the cache beside the file is neither read nor written."""
+        text = Path(self.path).read_text(encoding="utf-8")
+        assert text.count(self.right) == 1, f"the mutation no longer fits the code: {self.right}"
+        return compile(text.replace(self.right, self.wrong), self.path, "exec")
 
 
-def test_an_unchanged_copy_stays_green(tmp_path):
-    result = run_tests(copied(tmp_path), "tests/elbo/test_gradients.py")
-    assert result.returncode == 0, f"{result.stdout[-2000:]}{result.stderr[-2000:]}"
+class Errors:
+    """A plugin of pytest that keeps the names of the errors."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_exception_interact(self, call):
+        self.names.append(call.excinfo.typename)
 
 
-@pytest.mark.parametrize("slip", MUTATIONS)
-def test_the_suite_turns_red(tmp_path, slip):
-    file, right, wrong, tests = MUTATIONS[slip]
-    source = copied(tmp_path) / "pyrovae" / file
-    text = source.read_text(encoding="utf-8")
-    assert text.count(right) == 1, "the mutation no longer fits the code"
-    source.write_text(text.replace(right, wrong), encoding="utf-8")
-    result = run_tests(tmp_path, tests)
-    assert result.returncode == 1, f"the tests did not notice: {result.stdout[-2000:]}{result.stderr[-2000:]}"
-    assert "AssertionError" in result.stdout
+def run_anew(tests: Sequence[str]) -> tuple[int, list[str]]:
+    """Run tests on the package and the tests as they are imported now: pytest's status, and the errors."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("pyrovae", "tests")]:
+        del sys.modules[name]
+    errors = Errors()
+    options = ["-x", "-q", "-n0", "-m", "", "-p", "no:cacheprovider"]
+    return int(pytest.main([*options, *tests], plugins=[errors])), errors.names
+
+
+def main(results: Path) -> None:
+    """Run some tests on the package as it is, then each one on its mutant."""
+    rows = [["no slip", *run_anew(UNCHANGED)]]
+    for name, (file, right, wrong, tests) in MUTATIONS.items():
+        sys.meta_path.insert(0, Mutant(file, right, wrong))
+        rows.append([name, *run_anew([tests])])
+        del sys.meta_path[0]
+    results.write_text(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
