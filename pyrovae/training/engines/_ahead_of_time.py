@@ -172,7 +172,7 @@ def _load(path: Path) -> Callable[..., Any]:
 def _compile(loop: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
     if missing := missing_compiler():
         raise CannotCompileError(missing)
-    import torch._inductor  # it reads the compiler's name when it is imported
+    import torch._inductor
     from filelock import FileLock
 
     try:

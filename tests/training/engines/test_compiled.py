@@ -218,6 +218,7 @@ def test_nothing_is_compiled_again(monkeypatch):
 
 
 def test_without_a_compiler(monkeypatch, tmp_path, capsys):
+    import torch._inductor.config  # noqa: F401, it remembers CXX from its import on
 
     monkeypatch.setenv("CXX", "/nonexistent")
     monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path / "cache"))
