@@ -56,4 +56,4 @@ class OnData(OnAModel):
 
     def read(self) -> Tensor:
         """The data (num, n)."""
-        return read_data(self.data, self.channels, missing=self.missing, to_train=False).x
+        return read_data(self.data, channels=self.channels, missing=self.missing, to_train=False).x

@@ -91,7 +91,9 @@ class Study:
 
     def read(self) -> Spectra:
         """The data."""
-        return simulated(400, 60) if self.data is None else read_data(self.data, self.channels, missing=self.missing)
+        if self.data is None:
+            return simulated(400, 60)
+        return read_data(self.data, channels=self.channels, missing=self.missing)
 
 
 def cells_of(study: Study, seed: int = 0) -> list[Cell]:

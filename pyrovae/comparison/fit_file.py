@@ -79,7 +79,7 @@ class Project:
             FileNotFoundError: there is no such file.
             InputError: it cannot be read; says where and how to mend it.
         """
-        return read_data(self.data, self.channels, missing=self.missing)
+        return read_data(self.data, channels=self.channels, missing=self.missing)
 
     def make_pair(self, data: Tensor, validation: Tensor | None = None) -> tuple[GenerativeModel, AmortizedGuide]:
         """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the seed."""

@@ -10,7 +10,8 @@ from pyrovae.datasets.preprocessing import (
     StandardNormalVariate,
 )
 from pyrovae.datasets.readers.data import read_data
-from pyrovae.datasets.readers.idx import read_idx
+from pyrovae.datasets.readers.idx import PIXEL, read_idx
+from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
 from pyrovae.datasets.readers.spectra import read_spectra
 from pyrovae.datasets.simulation import SimulatedSpectra, SimulationSettings, SpectraTruth, simulated
 from pyrovae.datasets.spectra import Spectra
@@ -26,11 +27,14 @@ from pyrovae.datasets.synthetic import SYNTHETIC, SyntheticDataset
 
 __all__ = [
     "IMAGES",
+    "PIXEL",
     "SYNTHETIC",
     "ImageDataset",
     "MultiplicativeScatterCorrection",
     "Pipeline",
     "Preprocessing",
+    "ReadingKeywords",
+    "ReadingSettings",
     "SavitzkyGolay",
     "SimulatedSpectra",
     "SimulationSettings",

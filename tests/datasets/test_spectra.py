@@ -4,6 +4,8 @@ import gzip
 import itertools
 import math
 import os
+import typing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ import pyrovae as pv
 from pyrovae.datasets import (
     MultiplicativeScatterCorrection,
     Pipeline,
+    ReadingKeywords,
+    ReadingSettings,
     SavitzkyGolay,
     Spectra,
     Standardize,
@@ -30,7 +34,8 @@ from pyrovae.datasets import (
     split_randomly,
     split_spectra,
 )
-from pyrovae.datasets.readers import text as tables
+from pyrovae.datasets.readers._table import Layout
+from pyrovae.datasets.readers.text import read_text
 from pyrovae.datasets.simulation import peak
 
 SHARED = Path(os.environ.get("PYROVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -269,9 +274,9 @@ def test_channels_by_prefix_by_name_and_without_a_header(tmp_path):
     path = written(tmp_path, as_text(values, header, labels=False))
     with pytest.raises(ValueError, match=r"2 columns 'abs_' and as many 'pc_'; say which .* channels='abs_'"):
         read_spectra(path)
-    assert read_spectra(path, "pc_").x.tolist() == values[:, 2:].astype(np.float32).tolist()
-    assert read_spectra(path, ["abs_2", "pc_2"]).axis.tolist() == [0, 1]
-    assert read_spectra(path, "abs_").unit == "channel"
+    assert read_spectra(path, channels="pc_").x.tolist() == values[:, 2:].astype(np.float32).tolist()
+    assert read_spectra(path, channels=["abs_2", "pc_2"]).axis.tolist() == [0, 1]
+    assert read_spectra(path, ReadingSettings(channels="abs_")).unit == "channel"
     bare = read_spectra(written(tmp_path, as_text(values, "", labels=False).lstrip(), "b.csv"))
     assert (bare.x.shape, bare.unit, bare.axis.tolist()) == ((4, 4), "channel", [0, 1, 2, 3])
     named = read_spectra(tmp_path / "b.csv", axis=[900, 910, 920, 930], unit="nm")
@@ -279,9 +284,9 @@ def test_channels_by_prefix_by_name_and_without_a_header(tmp_path):
     with pytest.raises(ValueError, match=r"axis has 2 positions, and .* has 4 channels"):
         read_spectra(tmp_path / "b.csv", axis=[900, 910])
     with pytest.raises(ValueError, match=r"has no column 'x'; its columns are 'abs_1'"):
-        read_spectra(path, ["x"])
+        read_spectra(path, channels=["x"])
     with pytest.raises(ValueError, match="no columns named 'q' and a number"):
-        read_spectra(path, "q")
+        read_spectra(path, channels="q")
 
 
 def test_samples_in_columns(tmp_path):
@@ -434,11 +439,10 @@ def test_an_axis_that_is_given_must_be_one(tmp_path):
             read_spectra(path, axis=axis)
 
 
-def test_a_row_without_an_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_LONGEST_ROW", 40)
+def test_a_row_without_an_end_is_refused(tmp_path):
     path = written(tmp_path, "label,900,901\n" + "1" * 100)
     with pytest.raises(ValueError, match="row 2: the row is longer than 40 bytes"):
-        read_spectra(path)
+        read_text(path, ReadingSettings(), lambda names: Layout([1, 2]), longest_row=40)
 
 
 def test_bad_arrays(tmp_path):
@@ -457,7 +461,7 @@ def test_bad_arrays(tmp_path):
     assert "no array" in _one_line(written(tmp_path, b"\x80\x04cos\nsystem\n", "c.npy"))
     np.savez(tmp_path / "a.npz", a=numbers(), b=numbers())
     assert "say which array" in _one_line(tmp_path / "a.npz")
-    assert read_spectra(tmp_path / "a.npz", "b").x.shape == (4, 3)
+    assert read_spectra(tmp_path / "a.npz", channels="b").x.shape == (4, 3)
     np.savez(tmp_path / "p.npz", x=np.array([[1, {}]], dtype=object))
     assert "pickled objects" in _one_line(tmp_path / "p.npz")
     np.savez_compressed(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(40, 5)))
@@ -489,15 +493,15 @@ def test_damaged_anywhere_is_never_another_error(tmp_path):
     assert all("\n" not in message and "broken-" in message for message in messages)
 
 
-def test_large_files_are_read_in_blocks_or_refused(tmp_path, monkeypatch):
+def test_large_files_are_read_in_blocks_or_refused(tmp_path):
     values = numbers(50, 3)
     path = written(tmp_path, as_text(values))
-    monkeypatch.setattr(tables, "_CELLS_AT_ONCE", 30)
-    spectra = read_spectra(path)
-    np.testing.assert_allclose(spectra.x.numpy(), values.astype(np.float32))
-    assert spectra.targets["label"].tolist() == [f"s{i}" for i in range(50)]
+    read = partial(read_text, settings=ReadingSettings(), choose=lambda names: Layout([1, 2, 3]), cells_at_once=30)
+    table = read(path)
+    np.testing.assert_allclose(table.numbers, values.astype(np.float32))
+    assert table.others["label"].tolist() == [f"s{i}" for i in range(50)]
     with pytest.raises(ValueError, match=r"row 41, column 3 \('902.5'\): 'x' is not a number"):
-        read_spectra(written(tmp_path, path.read_text().replace(str(values[39, 1]), "x"), "b.csv"))
+        read(written(tmp_path, path.read_text().replace(str(values[39, 1]), "x"), "b.csv"))
     assert "would need about" in _one_line(path, max_gib=1e-7)
     np.save(tmp_path / "a.npy", values)
     assert "would need about" in _one_line(tmp_path / "a.npy", max_gib=1e-7)
@@ -700,3 +704,34 @@ def test_names_that_moved_out_of_spectra_warn():
         assert module.split_spectra is split_spectra
     with pytest.raises(AttributeError, match="has no attribute 'simulate'"):
         _ = module.simulate
+
+
+def test_channels_in_the_place_of_the_settings_warn(tmp_path):
+    path = written(tmp_path, as_text(numbers(4, 4), "abs_1,abs_2,pc_1,pc_2", labels=False))
+    for channels in ("pc_", ["pc_1", "pc_2"]):
+        with pytest.warns(DeprecationWarning, match=r"is now read_spectra\(path, channels=…\)") as caught:
+            old = read_spectra(path, channels, drop_constant=True)
+        assert caught[0].filename == __file__
+        assert torch.equal(old.x, read_spectra(path, channels="pc_").x)
+
+
+def test_reading_settings_are_declared_once():
+    assert typing.get_type_hints(ReadingSettings) == typing.get_type_hints(ReadingKeywords)
+    assert ReadingSettings(channels=["a", "b"], axis=np.arange(2)) == ReadingSettings(("a", "b"), axis=(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samples": "diagonal"}, "samples must be 'rows', 'columns' or None, not 'diagonal'"),
+        ({"missing": True}, "missing must be 'error' or 'mask', not True"),
+        ({"decimal": "'"}, "decimal must be"),
+        ({"delimiter": "||"}, "delimiter must be one character or None"),
+        ({"encoding": "utf-9"}, "there is no encoding 'utf-9'"),
+        ({"max_gib": 0}, "max_gib must be a positive number"),
+        ({"chanels": "x"}, r"no setting 'chanels' \(did you mean 'channels'\?\)"),
+    ],
+)
+def test_reading_settings_that_cannot_be(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_spectra(tmp_path / "a.csv", **settings)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrovae.datasets.readers._table import COUNTED, Layout
 from pyrovae.errors import InputError
 
 UNITS = {
@@ -43,7 +44,7 @@ _AXIS_NAME = re.compile(
 
 
 def number(text: str) -> float | None:
-    """The number that a text is, with a decimal point or comma; None where it is none, such as 1_0."""
+    """The number in a text, with a decimal point or comma; None for all other text, such as 1_0."""
     try:
         return float(text.replace(",", ".")) if "_" not in text else None
     except ValueError:
@@ -61,19 +62,17 @@ def _parts(name: str) -> tuple[str, float, str] | None:
 
 
 def axis_unit(name: str) -> str | None:
-    """The unit of a column of channel positions by its name, empty if it tells none; None where it is no such name."""
+    """The unit in the name of a column of channel positions, empty if it has none; None for all other names."""
     match = _AXIS_NAME.fullmatch(name.strip())
     if match is None:
         return None
     return UNITS.get(match["unit"].lower()) or UNITS.get(name.strip().lower(), "")
 
 
-def find_channels(
-    names: Sequence[str], channels: str | Sequence[str] | None, where: str
-) -> tuple[list[int], NDArray[np.float64], str]:
+def find_channels(names: Sequence[str], channels: str | Sequence[str] | None, where: str) -> Layout:
     """Columns of the channels, their positions and the unit.
 
-    By themselves, channels are the largest group of columns whose names are numbers, or one prefix and numbers.
+    Without ``channels``, they are the largest group of columns whose names are numbers, or one prefix and numbers.
 
     Args:
         names: of all columns.
@@ -81,8 +80,8 @@ def find_channels(
         where: what to call the table in errors.
 
     Raises:
-        InputError: there are none, two groups are equally large, a name is there twice, or the positions neither
-            ascend nor descend.
+        InputError: there are none, two groups are equally large, a name occurs twice, or the positions neither ascend
+            nor descend.
     """
     parts = [_parts(name) for name in names]
     if channels is None:
@@ -99,16 +98,16 @@ def find_channels(
             found.append(list(names).index(str(name)))
     chosen = [part for part in (parts[i] for i in found) if part is not None]
     if len(chosen) < len(found) or len({prefix for prefix, _, _ in chosen}) > 1:
-        positions, unit = np.arange(len(found), dtype=float), "channel"  # their names are no positions on one axis
+        positions, unit = np.arange(len(found), dtype=float), COUNTED  # their names are no positions on one axis
     else:
         positions = np.array([position for _, position, _ in chosen])
         units = {unit for _, _, unit in chosen}
         unit = units.pop() if len(units) == 1 else ""
         counted = chosen[0][0] != "" and np.array_equal(positions, positions[0] + np.arange(len(positions)))
         if not unit and counted and positions[0] in (0, 1):
-            unit = "channel"
+            unit = COUNTED
     _check_order(positions, [names[i] for i in found], found, where)
-    return found, positions, unit
+    return Layout(found, positions, unit)
 
 
 def _largest_group(names: Sequence[str], parts: Sequence[tuple[str, float, str] | None], where: str) -> list[int]:
@@ -131,7 +130,7 @@ def _largest_group(names: Sequence[str], parts: Sequence[tuple[str, float, str] 
 
 
 def out_of_order(positions: NDArray[np.float64]) -> int | None:
-    """The first position that is not finite, or does not go on in the direction of most; None where all do."""
+    """The first position that is not finite, or not in the direction of most; None if all are in order."""
     if not np.isfinite(positions).all():
         return int(np.flatnonzero(~np.isfinite(positions))[0])
     steps = np.diff(positions)

@@ -5,10 +5,16 @@ import math
 import zlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.datasets.readers._table import Choose, Layout, Table
+from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.errors import InputError
+
+PIXEL = "pixel"
+"""Unit of the axis of images."""
 
 _UNSIGNED_BYTES = 0x08
 
@@ -23,7 +29,7 @@ def read_idx(path: str | Path) -> Tensor:
         path: the file.
 
     Raises:
-        InputError: the file is torn, damaged or none of that format; says how.
+        InputError: the file is torn, damaged or of another format; says how.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -50,3 +56,22 @@ def read_idx(path: str | Path) -> Tensor:
             f"{path} does not hold what its header says: {size} bytes of shape {tuple(shape)}, but {much}; get it again"
         )
     return torch.frombuffer(content, dtype=torch.uint8).view(shape) if size else torch.empty(shape).byte()
+
+
+def read_images(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
+    """Images as grey values in [0, 1]; the channels are the pixels, row by row, counted from 0."""
+    import pandas as pd
+
+    images = read_idx(path)
+    if images.dim() < 2 or not images.numel():
+        raise InputError(f"{path} holds no images, but numbers of shape {tuple(images.shape)}; give the images' file")
+    pixels = images.flatten(1).to(torch.get_default_dtype()) / 255
+    num, width = pixels.shape
+    return Table(
+        where=str(path),
+        names=[""] * width,
+        layout=Layout(list(range(width)), np.arange(width, dtype=float), PIXEL),
+        rows=range(1, num + 1),
+        numbers=pixels.numpy(),
+        others=pd.DataFrame(index=range(num)),
+    )

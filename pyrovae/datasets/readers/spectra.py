@@ -1,63 +1,58 @@
 """Spectra from the files that people have."""
 
+from __future__ import annotations
+
+import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import axis_unit, find_channels, number, out_of_order
-from pyrovae.datasets.readers.arrays import from_npy, from_npz, from_parquet
-from pyrovae.datasets.readers.text import MISSING, Table, default_dtype, read_text
+from pyrovae.datasets.readers._table import COUNTED, Layout, Table
+from pyrovae.datasets.readers.formats import format_of
+from pyrovae.datasets.readers.idx import PIXEL
+from pyrovae.datasets.readers.settings import Missing, ReadingKeywords, ReadingSettings
+from pyrovae.datasets.readers.text import MISSING
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError
+from pyrovae.keywords import accepts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
+@accepts(ReadingSettings)
 def read_spectra(
     path: str | Path,
-    channels: str | Sequence[str] | None = None,
+    settings: ReadingSettings | None = None,
     *,
-    samples: str | None = None,
-    missing: str = "error",
-    axis: Sequence[float] | None = None,
-    unit: str | None = None,
-    drop_constant: bool = False,
-    delimiter: str | None = None,
-    decimal: str | None = None,
-    encoding: str = "utf-8",
-    max_gib: float = 4.0,
     to_train: bool = True,
+    **keywords: Unpack[ReadingKeywords],
 ) -> Spectra:
-    """Read spectra from CSV or TSV (also gzipped), ``.npy``, ``.npz`` or ``.parquet``.
+    """Read spectra from CSV or TSV (also gzipped), ``.npy``, ``.npz`` or ``.parquet``, or images from IDX.
 
-    Of a table, the channels are the largest group of columns named by numbers (``899.327``, ``450 nm``) or by one
-    prefix and numbers (``absorbance_12``); all other columns become ``targets``. Where the first column is called
-    wavelength, wavenumber, nm or the like and its numbers are in order, samples are in columns instead. An
-    ``.npz`` holds the spectra as its one array of two axes (or ``x``, ``spectra``, ``data``), and may hold an
-    ``axis`` and targets. Nothing in a file is ever executed. Text is read in blocks, numbers are in torch's default
-    dtype.
+    In a table, the channels are the largest group of columns named by numbers (``899.327``, ``450 nm``) or by one
+    prefix and numbers (``absorbance_12``); all other columns become ``targets``. If the first column is called
+    wavelength, wavenumber, nm or the like and its numbers are in order, samples are in columns instead. An ``.npz``
+    holds the spectra as its one array of two axes (or ``x``, ``spectra``, ``data``), and may hold an ``axis`` and
+    targets. The channels of images (such as MNIST's) are their pixels, grey values in [0, 1]. Nothing in a file is
+    ever executed. Text is read in blocks. Numbers are in torch's default dtype.
 
     Args:
         path: the file.
-        channels: the channels' prefix or their names, where they are not found by themselves; of an ``.npz`` the
-            array's name.
-        samples: ``"rows"`` or ``"columns"``; found by itself.
-        missing: ``"error"``, or ``"mask"`` to read missing values (an empty field, NA, NaN) as NaN, which is what
-            ``GenerativeModel(…, missing=True)`` takes.
-        axis: the channels' positions, where the file does not tell them.
-        unit: of the axis, likewise.
-        drop_constant: whether to leave out channels that are constant, instead of refusing them.
-        delimiter: between fields of a text file; found by itself.
-        decimal: ``"."`` or ``","``; found by itself.
-        encoding: of a text file.
-        max_gib: refuse a file that would need more memory than this.
-        to_train: whether to refuse what no model can be trained on: a single spectrum, a constant channel. A model
-            that is trained already takes both.
+        settings: how to read it.
+        to_train: whether to refuse what no model can be trained on: a single spectrum, or a constant channel (except
+            in images). A trained model takes both.
+        **keywords: the fields of :class:`~pyrovae.datasets.ReadingSettings`, in place of those of ``settings``. With
+            ``missing="mask"`` missing values are NaN, which ``GenerativeModel(…, missing=True)`` takes.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,110 +63,137 @@ def read_spectra(
     Warns:
         UserWarning: there are more channels than samples.
     """
-    path = Path(path)
-    if samples not in (None, "rows", "columns"):
-        raise InputError(f"samples must be 'rows', 'columns' or None, not {samples!r}")
-    if missing not in ("error", "mask"):
-        raise InputError(f"missing must be 'error' or 'mask', not {missing!r}")
+    settings = _complete(settings, keywords)
+    path = _checked(Path(path))
+    try:
+        table = format_of(path).read(path, settings, partial(_layout, settings=settings, where=f"{path}, row 1"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    _check_finite(table, settings.missing)
+    found = _oriented(table, settings)
+    _check_observed(found)
+    if settings.axis is not None:
+        found = _with_axis(found, settings.axis, path)
+    if to_train and found.unit != PIXEL:
+        _check_several(found, path)
+    if settings.drop_constant:
+        found = _without_constant(found)
+    if to_train and found.unit != PIXEL:
+        _check_trainable(found, path)
+    return Spectra(
+        torch.as_tensor(np.ascontiguousarray(found.values)),
+        torch.as_tensor(found.positions),
+        found.unit if settings.unit is None else settings.unit,
+        found.targets.reset_index(drop=True),
+        path.stem,
+    )
+
+
+def _complete(settings: ReadingSettings | Sequence[str] | None, keywords: ReadingKeywords) -> ReadingSettings:
+    """The settings, with those that are given as keywords; the channels may still stand in their place."""
+    if settings is not None and not isinstance(settings, ReadingSettings):
+        warnings.warn(
+            "read_spectra(path, channels) is now read_spectra(path, channels=…)", DeprecationWarning, stacklevel=4
+        )
+        channels = settings if isinstance(settings, str) else tuple(settings)
+        return dataclasses.replace(ReadingSettings(channels=channels), **keywords)
+    return dataclasses.replace(settings or ReadingSettings(), **keywords)
+
+
+def _checked(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if not path.is_file():
         raise InputError(f"{path} is a folder, not a file")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
-    chosen: dict[str, Any] = {"positions": None, "unit": "channel", "in_columns": False}
-
-    def choose(names: list[str]) -> list[int]:
-        first = axis_unit(names[0])
-        if samples == "columns" or (samples is None and channels is None and first is not None):
-            chosen.update(in_columns=True, unit=first or "")
-            return list(range(1, len(names)))  # the first is the axis, whose positions are not rounded
-        if not any(names):
-            return list(range(len(names)))
-        found, chosen["positions"], chosen["unit"] = find_channels(names, channels, f"{path}, row 1")
-        return found
-
-    try:
-        if path.suffix == ".npy":
-            table = from_npy(path, max_gib)
-        elif path.suffix == ".npz":
-            table, chosen["positions"] = from_npz(path, channels, max_gib)
-        elif path.suffix in (".parquet", ".pq"):
-            table = from_parquet(path, choose, max_gib)
-        else:
-            table = read_text(
-                path,
-                choose,
-                delimiter=delimiter,
-                decimal=decimal,
-                encoding=encoding,
-                max_gib=max_gib,
-                dtype=default_dtype(),
-            )
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    _check_finite(table, missing)
-    if chosen["in_columns"]:
-        values, targets, positions = _turned(table)
-    elif samples == "columns":
-        values, positions = table.numbers.T, None
-        targets = pd.DataFrame(index=range(len(values)))
-    else:
-        values, targets, positions = table.numbers, _typed(table.others, table.decimal), chosen["positions"]
-
-    def where(sample: int, channel: int) -> str:
-        turned = samples == "columns" or chosen["in_columns"]
-        return table.cell(channel, sample) if turned else table.cell(sample, channel)
-
-    if np.isnan(values).all(1).any():
-        sample = int(np.flatnonzero(np.isnan(values).all(1))[0])
-        raise InputError(f"{where(sample, 0)}: every value of this spectrum is missing; remove it")
-    if axis is not None:
-        positions = np.asarray(axis, dtype=float)
-        if positions.shape != values.shape[1:]:
-            raise InputError(f"axis has {positions.size} positions, and {path} has {values.shape[1]} channels")
-        wrong = out_of_order(positions)
-        if wrong is not None:
-            raise InputError(f"axis: position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice")
-    known = positions is not None
-    if positions is None:
-        positions = np.arange(values.shape[1], dtype=float)
-    if to_train and len(values) < 2:
-        raise InputError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
-    if drop_constant and not _constant(values).all():
-        kept = ~_constant(values)
-        values, positions = values[:, kept], positions[kept]
-    if to_train:
-        _check_constant(values, where)
-    if to_train and values.shape[1] > len(values):
-        warnings.warn(
-            f"{path} has more channels ({values.shape[1]}) than samples ({len(values)}): a full covariance of the "
-            "channels is not determined by the data",
-            stacklevel=2,
-        )
-    if unit is None:
-        unit = chosen["unit"] if known and axis is None else "" if known else "channel"
-    x = torch.as_tensor(np.ascontiguousarray(values))
-    return Spectra(x, torch.as_tensor(positions), unit, targets.reset_index(drop=True), path.stem)
+    return path
 
 
-def _turned(table: Table) -> tuple[NDArray[np.floating], pd.DataFrame, NDArray[np.float64]]:
-    """Spectra in columns, the first of which is the axis."""
-    axis = [number(str(text)) for text in table.others.iloc[:, 0]]
-    for row, position in enumerate(axis):
+def _layout(names: list[str], settings: ReadingSettings, where: str) -> Layout:
+    """What the columns of these names mean."""
+    unit = axis_unit(names[0])
+    if settings.samples == "columns" or (settings.samples is None and settings.channels is None and unit is not None):
+        # the axis is no column of numbers, so its positions are not rounded to their dtype
+        return Layout(list(range(1, len(names))), unit=unit or "", axis=0)
+    if not any(names):
+        return Layout(list(range(len(names))))
+    return find_channels(names, settings.channels, where)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Spectra in rows, as they are found in a table.
+
+    Attributes:
+        table: the table.
+        transposed: whether they are its columns.
+        values: shape (num, n).
+        positions: of the channels, shape (n,).
+        unit: of the positions.
+        targets: one row a sample.
+    """
+
+    table: Table
+    transposed: bool
+    values: NDArray[np.floating]
+    positions: NDArray[np.float64]
+    unit: str
+    targets: pd.DataFrame
+
+    def where(self, sample: int, channel: int) -> str:
+        """Where a value stands in the file."""
+        return self.table.cell(channel, sample) if self.transposed else self.table.cell(sample, channel)
+
+
+def _oriented(table: Table, settings: ReadingSettings) -> _Found:
+    """The spectra of a table, one a row."""
+    import pandas as pd
+
+    layout = table.layout
+    if layout.axis is not None:
+        targets = pd.DataFrame({"sample": [table.names[i] for i in layout.columns]})
+        return _Found(table, True, table.numbers.T, _positions(table), layout.unit, targets)
+    rows, columns = table.numbers.shape
+    if settings.samples == "columns":
+        counted = np.arange(rows, dtype=float)
+        return _Found(table, True, table.numbers.T, counted, COUNTED, pd.DataFrame(index=range(columns)))
+    positions = np.arange(columns, dtype=float) if layout.positions is None else layout.positions
+    return _Found(table, False, table.numbers, positions, layout.unit, _typed(table.others, table.decimal))
+
+
+def _positions(table: Table) -> NDArray[np.float64]:
+    """The channel positions in the first column, which is the only one that is not a sample."""
+    column = 0
+    texts = [str(text) for text in table.others.iloc[:, column]]
+    found = [number(text) for text in texts]
+    for row, position in enumerate(found):
         if position is None or not math.isfinite(position):
-            text = str(table.others.iloc[row, 0])
-            raise InputError(f"{table.place(row, 0)}: {text[:40]!r} is not the position of a channel")
-    positions = np.array(axis, dtype=np.float64)
+            raise InputError(f"{table.place(row, column)}: {texts[row][:40]!r} is not the position of a channel")
+    positions = np.array(found, dtype=np.float64)
     wrong = out_of_order(positions)
     if wrong is not None:
         raise InputError(
-            f"{table.place(wrong, 0)}: the channel {positions[wrong]:g} is not in order, or is there twice"
+            f"{table.place(wrong, column)}: the channel {positions[wrong]:g} is not in order, or is there twice"
         )
-    return table.numbers.T, pd.DataFrame({"sample": [table.names[i] for i in table.columns]}), positions
+    return positions
 
 
-def _check_finite(table: Table, missing: str) -> None:
+def _with_axis(found: _Found, axis: Sequence[float], path: Path) -> _Found:
+    if len(axis) != found.values.shape[1]:
+        raise InputError(f"axis has {len(axis)} positions, and {path} has {found.values.shape[1]} channels")
+    return dataclasses.replace(found, positions=np.asarray(axis, dtype=float), unit="")
+
+
+def _without_constant(found: _Found) -> _Found:
+    """Without the channels that are constant, unless all are."""
+    kept = ~_constant(found.values)
+    if not kept.any():
+        return found
+    return dataclasses.replace(found, values=found.values[:, kept], positions=found.positions[kept])
+
+
+def _check_finite(table: Table, missing: Missing) -> None:
     """Raise for infinite values, and for missing ones unless they are asked for."""
     infinite = np.isinf(table.numbers)
     if infinite.any():
@@ -186,26 +208,51 @@ def _check_finite(table: Table, missing: str) -> None:
         )
 
 
-def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], str]) -> None:
-    """Raise for a channel that never changes, or was never observed."""
-    constant = _constant(values)
+def _check_observed(found: _Found) -> None:
+    """Raise for a spectrum without any value."""
+    empty = np.isnan(found.values).all(1)
+    if empty.any():
+        raise InputError(f"{found.where(int(empty.argmax()), 0)}: every value of this spectrum is missing; remove it")
+
+
+def _check_several(found: _Found, path: Path) -> None:
+    if len(found.values) < 2:
+        raise InputError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
+
+
+def _check_trainable(found: _Found, path: Path) -> None:
+    """Raise for a channel that never changes, or was never observed; warn of more channels than samples."""
+    constant = _constant(found.values)
     if constant.any():
-        j = int(np.flatnonzero(constant)[0])
-        observed = values[~np.isnan(values[:, j]), j]
+        channel = int(constant.argmax())
+        values = found.values[:, channel]
+        observed = values[~np.isnan(values)]
         what = "was never observed"
         if len(observed):
             what = f"is constant ({observed[0]:g} in all spectra), so its noise has no scale"
-        raise InputError(f"{where(0, j)}: the channel {what}; pass drop_constant=True to leave such channels out")
+        raise InputError(
+            f"{found.where(0, channel)}: the channel {what}; pass drop_constant=True to leave such channels out"
+        )
+    num, n = found.values.shape
+    if n > num:
+        warnings.warn(
+            f"{path} has more channels ({n}) than samples ({num}): a full covariance of the channels is not determined "
+            "by the data",
+            stacklevel=4,
+        )
 
 
 def _constant(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    unobserved = np.isnan(values).all(0)
-    return (np.fmin.reduce(values, axis=0) == np.fmax.reduce(values, axis=0)) | unobserved
+    same = np.fmin.reduce(values, axis=0) == np.fmax.reduce(values, axis=0)
+    found: NDArray[np.bool_] = same | np.isnan(values).all(0)
+    return found
 
 
 def _typed(others: pd.DataFrame, decimal: str) -> pd.DataFrame:
-    """Columns of text as numbers where they all are; columns without a name and without content dropped."""
-    columns: dict[str, Any] = {}
+    """Columns of text as numbers if they all are; without the columns that have neither a name nor content."""
+    import pandas as pd
+
+    columns: dict[str, pd.Series] = {}
     for i, name in enumerate(others.columns):
         column = others.iloc[:, i]
         if not name and (column == "").all():

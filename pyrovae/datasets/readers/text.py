@@ -1,139 +1,104 @@
 """Tables of numbers in text files, read in blocks, with errors that name the row and the column."""
 
+from __future__ import annotations
+
 import csv
 import gzip
 import io
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import number
+from pyrovae.datasets.readers._table import Choose, Grid, Table, check_size, default_dtype
+from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.errors import InputError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "."})
 """What stands for a missing value, in any case of letters."""
 
-_CELLS_AT_ONCE = 2**20
-_LONGEST_ROW = 2**26
+_Binary: TypeAlias = io.BufferedReader | gzip.GzipFile
 _DELIMITERS = "\t;|,"
-
-
-@dataclass
-class Table:
-    """A table of samples in rows, or of whatever lies in the file's rows.
-
-    Attributes:
-        where: what to call it in errors.
-        names: of all columns.
-        columns: those that are read as numbers.
-        numbers: of these, shape (rows, len(columns)); NaN where a value is missing.
-        others: the other columns, as text.
-        rows: number of each row in the file, counted from 1.
-        decimal: ``"."`` or ``","`` in the other columns.
-    """
-
-    where: str
-    names: list[str]
-    columns: list[int]
-    numbers: NDArray[np.floating]
-    others: pd.DataFrame
-    rows: list[int]
-    decimal: str = "."
-
-    def cell(self, row: int, column: int) -> str:
-        """Where an entry of ``numbers`` stands in the file."""
-        return self.place(row, self.columns[column])
-
-    def place(self, row: int, column: int) -> str:
-        """Where a row and a column of the file meet."""
-        name = self.names[column]
-        return f"{self.where}, row {self.rows[row]}, column {column + 1}" + (f" ({name!r})" if name else "")
 
 
 def read_text(
     path: Path,
-    choose: Callable[[list[str]], list[int]],
+    settings: ReadingSettings,
+    choose: Choose,
     *,
-    delimiter: str | None = None,
-    decimal: str | None = None,
-    encoding: str = "utf-8",
-    max_gib: float = 4.0,
-    dtype: type[np.floating] = np.float64,
+    cells_at_once: int = 2**20,
+    longest_row: int = 2**26,
 ) -> Table:
-    """Read a delimited text file, plain or gzipped.
+    """Read a delimited text file, plain or gzipped, in blocks of rows.
 
     Args:
         path: the file.
-        choose: columns to read as numbers, given all names; these are empty where the file has no header.
-        delimiter: between fields; found by itself among tab, ``;``, ``|`` and ``,``.
-        decimal: ``"."`` or ``","``; found by itself.
-        encoding: of the text; a byte-order mark is skipped.
-        max_gib: refuse a table that would need more memory.
-        dtype: of the numbers.
+        settings: delimiter, decimal sign and encoding (a byte-order mark is skipped), and the limit of memory.
+        choose: finds the layout from the names of all columns, which are empty if the file has no header.
+        cells_at_once: number of cells in a block.
+        longest_row: in bytes.
 
     Raises:
         InputError: the file is empty, damaged, of another encoding or too large, has rows of several lengths, or text
             in a column of numbers; names the row and the column.
+        OSError: the file cannot be read.
     """
-    where = str(path)
+    import pandas as pd
+
+    where, size = str(path), path.stat().st_size
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        lines = _lines(gzip.GzipFile(fileobj=raw) if zipped else raw, where, encoding)
-        first = list(itertools.islice(lines, 2))
-        if not first:
-            raise InputError(f"{where} is empty")
-        try:
-            delimiter = delimiter or _delimiter([line for _, line in first])
-        except csv.Error as error:
-            raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
-        rows = _fields(itertools.chain(first, lines), delimiter, where)
+        lines = _lines(gzip.GzipFile(fileobj=raw) if zipped else raw, where, settings.encoding, longest_row)
+        rows = _fields(*_with_delimiter(lines, settings.delimiter, where), where)
         peeked = list(itertools.islice(rows, 20))
         header = _has_header([fields for _, fields in peeked])
         names = [name.strip() for name in peeked[0][1]] if header else [""] * len(peeked[0][1])
         body = itertools.chain(peeked[1:] if header else peeked, rows)
-        columns = choose(names)
-        others = [i for i in range(len(names)) if i not in set(columns)]
-        blocks, texts, row_numbers = [], [], []
-        size, limit = path.stat().st_size, max_gib * 2**30
-        per_block = max(1, _CELLS_AT_ONCE // max(1, len(names)))
-        while block := list(itertools.islice(body, per_block)):
-            cells = [[fields[i] for i in columns] for _, fields in block]
-            if decimal is None:
-                decimal = _decimal([field for row in cells[:20] for field in row])
-            row_numbers += [row for row, _ in block]
+        layout = choose(names)
+        others = [i for i in range(len(names)) if i not in set(layout.columns)]
+        blocks: list[NDArray[np.floating]] = []
+        texts: list[list[str]] = []
+        row_numbers: list[int] = []
+        decimal: str | None = settings.decimal
+        while block := list(itertools.islice(body, max(1, cells_at_once // max(1, len(names))))):
+            cells = [[fields[i] for i in layout.columns] for _, fields in block]
+            decimal = decimal or _decimal([field for row in cells[:20] for field in row])
             texts += [[fields[i].strip() for i in others] for _, fields in block]
-            table = Table(where, names, columns, np.empty((0, 0)), pd.DataFrame(), [row for row, _ in block])
+            grid = Grid(where, names, layout, [row for row, _ in block])
+            row_numbers += grid.rows
             with np.errstate(over="ignore"):
-                blocks.append(_numbers(cells, decimal, table).astype(dtype))
-            needed = 2 * sum(b.nbytes for b in blocks) * max(1.0, size / max(1, raw.tell()))
-            if needed > limit:
-                raise InputError(too_large(where, needed, max_gib))
+                blocks.append(_numbers(cells, decimal, grid).astype(default_dtype()))
+            of_all = max(1.0, size / max(1, raw.tell()))
+            check_size(where, 2 * sum(b.nbytes for b in blocks) * of_all, settings.max_gib)
     if not blocks:
         raise InputError(f"{where} is empty: it has a header and no rows")
     frame = pd.DataFrame(texts, columns=[names[i] for i in others], dtype=str)
-    return Table(where, names, columns, np.concatenate(blocks), frame, row_numbers, decimal or ".")
+    return Table(where, names, layout, row_numbers, np.concatenate(blocks), frame, decimal or ".")
 
 
-def too_large(where: str, needed: float, max_gib: float) -> str:
-    """The message for a table that would need too much memory."""
-    return (
-        f"{where} would need about {needed / 2**30:.2g} GiB of memory, more than max_gib={max_gib:g}; raise it, or "
-        "choose fewer columns with channels=…"
-    )
+def _with_delimiter(
+    lines: Iterator[tuple[int, str]], delimiter: str | None, where: str
+) -> tuple[Iterator[tuple[int, str]], str]:
+    """The same lines, and what delimits their fields."""
+    first = list(itertools.islice(lines, 2))
+    if not first:
+        raise InputError(f"{where} is empty")
+    try:
+        delimiter = delimiter or _delimiter([line for _, line in first])
+    except csv.Error as error:
+        raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
+    return itertools.chain(first, lines), delimiter
 
 
-def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers from 1; empty lines, and comments (#) at the beginning, skipped."""
+def _lines(binary: _Binary, where: str, encoding: str, longest_row: int) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers from 1, without empty lines and without comments (#) at the beginning."""
     row, begun = 0, False
     try:
         start = binary.read(4)
@@ -142,7 +107,7 @@ def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
             raise InputError(f"{where}, row 1, column 1: the file is UTF-16; pass encoding='utf-16'")
         wide = io.TextIOWrapper(binary, encoding=encoding, newline="") if "16" in encoding or "32" in encoding else None
         try:
-            for row, line in enumerate(wide or _decoded(binary, where, encoding), 1):
+            for row, line in enumerate(wide or _decoded(binary, where, encoding, longest_row), 1):
                 if line.strip() and (begun or not line.startswith("#")):
                     begun = True
                     yield row, line
@@ -155,10 +120,10 @@ def _lines(binary: Any, where: str, encoding: str) -> Iterator[tuple[int, str]]:
         raise InputError(f"{where}, row {row + 1}: the text is not {encoding} ({error})") from None
 
 
-def _decoded(binary: Any, where: str, encoding: str) -> Iterator[str]:
-    for row, line in enumerate(iter(lambda: binary.readline(_LONGEST_ROW), b""), 1):
-        if len(line) == _LONGEST_ROW:
-            raise InputError(f"{where}, row {row}: the row is longer than {_LONGEST_ROW} bytes; is this a text file?")
+def _decoded(binary: _Binary, where: str, encoding: str, longest_row: int) -> Iterator[str]:
+    for row, line in enumerate(iter(lambda: binary.readline(longest_row), b""), 1):
+        if len(line) == longest_row:
+            raise InputError(f"{where}, row {row}: the row is longer than {longest_row} bytes; is this a text file?")
         if row == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         try:
@@ -170,14 +135,12 @@ def _decoded(binary: Any, where: str, encoding: str) -> Iterator[str]:
                 f"{where}, row {row}, column {column}: byte 0x{line[error.start]:02x} is not {encoding}; pass the "
                 "file's encoding=…, such as 'latin-1'"
             ) from None
-        except LookupError:
-            raise InputError(f"there is no encoding {encoding!r}") from None
 
 
 def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of fields, all as many as the first's."""
+    """Rows of fields, as many in each as in the first."""
     expected = None
-    lines_of_row: list[int] = []  # more than one where a quoted field goes on
+    lines_of_row: list[int] = []  # several if a quoted field continues
 
     def text() -> Iterator[str]:
         for row, line in lines:
@@ -202,12 +165,12 @@ def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Ite
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """What cuts the first two rows into the same number of fields; a comma last, for it may be decimal."""
+    """What cuts the first two rows into the same number of fields; a comma comes last, as it may be decimal."""
     for candidate in _DELIMITERS[:-1]:
         counts = {len(fields) for fields in csv.reader(lines, delimiter=candidate)}
         if len(counts) == 1 and counts.pop() > 1:
             return candidate
-    for candidate in _DELIMITERS[:-1]:  # rows of several lengths are reported by whoever reads them
+    for candidate in _DELIMITERS[:-1]:  # _fields reports rows of several lengths
         if min(line.count(candidate) for line in lines) > max(1, max(line.count(",") for line in lines)):
             return candidate
     return ","
@@ -231,16 +194,16 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     return len(rest) > 0 and bool((values > rest.max()).all() or (values < rest.min()).all())
 
 
-def _numbers(cells: list[list[str]], decimal: str, table: Table) -> NDArray[np.float64]:
+def _numbers(cells: list[list[str]], decimal: str, grid: Grid) -> NDArray[np.float64]:
     """Fields as numbers, missing ones as NaN."""
     if decimal == ",":
         cells = [[field.replace(".", "\0").replace(",", ".") for field in row] for row in cells]
     try:
-        if not any("_" in field for row in cells for field in row):  # Python's own 1_0 is no number of data
+        if not any("_" in field for row in cells for field in row):  # float("1_0") is 10
             return np.array(cells, dtype=np.float64).reshape(len(cells), -1)
     except ValueError:
         pass
-    values = np.full((len(cells), len(table.columns)), np.nan)
+    values = np.full((len(cells), len(grid.layout.columns)), np.nan)
     for i, row in enumerate(cells):
         for j, field in enumerate(row):
             value = None if "," in field else number(field)
@@ -248,10 +211,5 @@ def _numbers(cells: list[list[str]], decimal: str, table: Table) -> NDArray[np.f
                 values[i, j] = value
             elif field.strip().lower() not in MISSING:
                 text = field.strip().replace("\0", ".")
-                raise InputError(f"{table.cell(i, j)}: {text[:40]!r} is not a number")
+                raise InputError(f"{grid.cell(i, j)}: {text[:40]!r} is not a number")
     return values
-
-
-def default_dtype() -> type[np.floating]:
-    """Numpy's name of torch's default dtype."""
-    return np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
