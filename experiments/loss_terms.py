@@ -24,10 +24,11 @@ from pyrovae.commands import console
 from pyrovae.comparison._plan import Cell
 from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.datasets import SYNTHETIC, digits
-from pyrovae.elbo import BetaELBO
-from pyrovae.elbo.base import latent_sites
+from pyrovae.elbo import BetaELBO, Computation
+from pyrovae.elbo.base import total
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_table
+from pyrovae.programs import latent_sites
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
 """σ of the likelihood, fixed so that β means the same for all: the figure eight's own, and a guess for the digits."""
@@ -58,11 +59,11 @@ class KLAlone(pv.AnalyticELBO):
     """The notes' second loss: KL(q ‖ p) without a reconstruction term."""
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        bound: Any = 0.0
+        terms = []
         for name, site in latent_sites(guide_trace).items():
             kl = self._site_kl(name, site, model_trace.nodes[name]).sum()
-            bound = bound + self._term(name, "closed form", -kl, model_trace.nodes[name], site)
-        return bound
+            terms.append(self._term(name, Computation.CLOSED_FORM, -kl, model_trace.nodes[name], site))
+        return total(terms)
 
 
 def losses(settings: Settings) -> dict[str, BetaELBO]:

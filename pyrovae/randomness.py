@@ -1,7 +1,7 @@
 """The state of the global random generators, and noise that ``torch.vmap`` can draw."""
 
 import random
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -32,10 +32,16 @@ def state_elsewhere() -> str:
 class FunctionalNoise(TorchFunctionMode):
     """Draw standard normal noise as a value, where ``torch.distributions`` fills a tensor in place.
 
-    ``torch.vmap`` refuses the latter, since one tensor cannot hold a different draw for each of its entries.
+    ``torch.vmap`` refuses the latter, since one tensor cannot contain a different draw for each of its entries.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[Tensor] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if func is torch.Tensor.normal_ and len(args) == 1 and not kwargs:
             return torch.randn(args[0].shape, dtype=args[0].dtype, device=args[0].device)
         return func(*args, **(kwargs or {}))

@@ -137,7 +137,8 @@ def dense_kl(q: TorchDistribution, p: TorchDistribution) -> Tensor:
     difference = (mu_p - mu_q).unsqueeze(-1)
     trace = torch.linalg.solve(sigma_p, sigma_q).diagonal(dim1=-2, dim2=-1).sum(-1)
     mahalanobis = (difference.mT @ torch.linalg.solve(sigma_p, difference)).squeeze(-1).squeeze(-1)
-    return 0.5 * (torch.logdet(sigma_p) - torch.logdet(sigma_q) - mu_q.shape[-1] + trace + mahalanobis)
+    kl: Tensor = 0.5 * (torch.logdet(sigma_p) - torch.logdet(sigma_q) - mu_q.shape[-1] + trace + mahalanobis)
+    return kl
 
 
 def _check_shapes(head: nn.Module, event_shape: tuple[int, ...]) -> None:

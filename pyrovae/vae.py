@@ -1,7 +1,6 @@
 """The generative model and the guide: plain Pyro programs."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pyro
 import torch
@@ -10,10 +9,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyrovae.distributions import PartiallyObserved
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_integer
 from pyrovae.likelihoods import Likelihood
 from pyrovae.posteriors import Posterior
-from pyrovae.programs import ProgramModule
+from pyrovae.programs import ProgramModule, unregistered
 
 
 class GenerativeModel(ProgramModule):
@@ -26,16 +25,16 @@ class GenerativeModel(ProgramModule):
         likelihood: head from those features to p(x|z).
         latent_dim: dimension d of z.
         prior: p(z), a distribution of batch shape () and event shape (latent_dim,), or a callable
-            (a module, if it has parameters) that returns one; N(0, I) by default. A distribution's
-            tensors stay on the device they were made on.
-        missing: whether a NaN in x is a value that was not observed: p(x|z) is then the density of the others,
-            see :class:`~pyrovae.distributions.PartiallyObserved`, in training and evaluation alike, and NaN
-            everywhere else remains an error. The guide's encoder needs :class:`~pyrovae.nn.ImputeMissing`. A mask
-            of what is observed becomes NaN by ``x.masked_fill(~observed, math.nan)``.
+            (a module, if it has parameters) that returns one; N(0, I) by default. The tensors of a given
+            distribution stay on their device.
+        missing: whether NaN in x marks a value that was not observed. p(x|z) is then the density of the other
+            values, in training and in evaluation, see :class:`~pyrovae.distributions.PartiallyObserved`; the
+            guide's encoder needs :class:`~pyrovae.nn.ImputeMissing`. Without it NaN is an error. To turn a mask of
+            observed values into NaN: ``x.masked_fill(~observed, math.nan)``.
 
     Raises:
         InputError: the prior's shape does not fit, or data have the wrong width.
-        InputTypeError: with ``missing``, a likelihood of which the density of a part is not known.
+        InputTypeError: with ``missing``, a likelihood that has no density of a part of x.
 
     Example:
         >>> import pyrovae as pv
@@ -53,8 +52,7 @@ class GenerativeModel(ProgramModule):
         missing: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(latent_dim, int) or latent_dim < 1:
-            raise InputError(f"latent_dim must be a positive integer, not {latent_dim!r}")
+        check_integer("latent_dim", latent_dim)
         self.decoder = decoder
         self.likelihood = likelihood
         self.latent_dim = latent_dim
@@ -82,7 +80,7 @@ class GenerativeModel(ProgramModule):
 
     def check_support(self, name: str, x: Tensor) -> None:
         """Raise an InputError that names the first value of x (num, n) which the likelihood cannot score."""
-        if x.dim() == 2 and x.shape[1] == self.likelihood.n:  # what else is wrong, the program says itself
+        if x.dim() == 2 and x.shape[1] == self.likelihood.n:  # forward refuses another shape
             self.likelihood.check_support(name, x)
 
     def forward(self, x: Tensor | None = None, num: int | None = None) -> Tensor:
@@ -95,12 +93,15 @@ class GenerativeModel(ProgramModule):
         self.register_parameters()
         with pyro.plate("data", num):
             z = pyro.sample("z", self.prior_distribution())
-            return pyro.sample("x", self.conditional(z), obs=x)
+            drawn: Tensor = pyro.sample("x", self.conditional(z), obs=x)
+        return drawn
 
     @torch.no_grad()
     def sample(self, num: int) -> Tensor:
         """Draw ``num`` data x (num, n) from p(x)."""
-        return self(num=num)
+        with unregistered():
+            drawn: Tensor = self(num=num)
+        return drawn
 
     @torch.no_grad()
     def simulate(self, num: int) -> tuple[Tensor, Tensor]:
@@ -110,7 +111,7 @@ class GenerativeModel(ProgramModule):
 
 
 class AmortizedGuide(ProgramModule):
-    """q(z|x) as a Pyro guide, its parameters read off x by an encoder.
+    """q(z|x) as a Pyro guide; an encoder computes its parameters from x.
 
     Args:
         encoder: module from x (*batch, n) to features.
@@ -128,7 +129,7 @@ class AmortizedGuide(ProgramModule):
         self.encoder = encoder
         self.posterior_head = posterior
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """Constructor arguments by name."""
         return {"encoder": self.encoder, "posterior": self.posterior_head}
 
@@ -140,7 +141,8 @@ class AmortizedGuide(ProgramModule):
         """The Pyro program for data x (num, n)."""
         self.register_parameters()
         with pyro.plate("data", x.shape[0]):
-            return pyro.sample("z", self.posterior(x))
+            drawn: Tensor = pyro.sample("z", self.posterior(x))
+        return drawn
 
 
 def _check_width(name: str, x: Tensor, width: int, whose: str) -> None:

@@ -56,7 +56,7 @@ MUTATIONS = {
         "tests/test_testing.py::test_posterior[ar1]",
     ),
     "the score left in where sticking the landing takes it out": (
-        "elbo/path_derivative.py",
+        "elbo/_path_derivative.py",
         "- (score - score.detach())",
         "+ (score - score.detach())",
         "tests/elbo/test_gradients.py::test_sticking_the_landing_sticks",
@@ -68,7 +68,7 @@ MUTATIONS = {
         "tests/elbo/test_importance_weighted.py::test_value_and_its_derivative_in_beta_from_the_same_draws",
     ),
     "the guide detached site by site where one draw depends on another": (
-        "elbo/path_derivative.py",
+        "elbo/_path_derivative.py",
         "if len(latents) == 1:",
         "if True:",
         "tests/elbo/test_importance_weighted.py::test_doubly_reparameterized_is_unbiased_with_dependent_sites",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import pyrovae as pv
 from pyrovae.distributions import AR1Normal, CholeskyNormal
 from pyrovae.distributions.ar1 import log_sech
-from pyrovae.elbo.base import Program
+from pyrovae.programs import Program
 
 
 class RandomWalkNormal(CholeskyNormal):

@@ -164,10 +164,7 @@ def _audits(result: StudyResult, folder: Path) -> list[str]:
             trained = TrainedModel.load(path)
             assert isinstance(trained.preprocessing, Standardize)
             y = trained.prepare(result.test[:32])
-            line = audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line.removesuffix(
-                " before training"
-            )
-            lines.append(f"{name}: {line}")
+            lines.append(f"{name}: {audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line}")
     return lines
 
 

@@ -1,5 +1,6 @@
 """ELBO estimators, one a file; each is a :class:`pyro.infer.ELBO` whose value is −ELBO in nats."""
 
+from pyrovae.elbo._computation import Computation, Reason
 from pyrovae.elbo.analytic import AnalyticELBO
 from pyrovae.elbo.auditing import Audit, SiteAudit, audit
 from pyrovae.elbo.base import BetaELBO, NoClosedFormError
@@ -25,10 +26,12 @@ __all__ = [
     "Audit",
     "BetaELBO",
     "ClosedFormEntropyELBO",
+    "Computation",
     "DoublyReparameterizedELBO",
     "ImportanceWeightedELBO",
     "MonteCarloELBO",
     "NoClosedFormError",
+    "Reason",
     "SiteAudit",
     "StickingTheLandingELBO",
     "audit",

@@ -1,31 +1,31 @@
 """The estimator with the KL in closed form."""
 
-from typing import Any
-
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, describe, latent_sites, same_scale
+from pyrovae.elbo._computation import Computation
+from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, total
 from pyrovae.errors import InputError
+from pyrovae.programs import Site, describe, latent_sites, paired_sites, same_scale
 
 
 class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
     """−ELBO with the KL in closed form: E_q[log p(x|z)] sampled, β KL(q(z|x) ‖ p(z)) exact.
 
-    Pyro's ``TraceMeanField_ELBO`` made strict: where a pair of distributions has no registered KL the
-    stock one samples without a word, this one raises, and it never evaluates log q. With several latent sites
-    the guide must draw them in the model's order: a sum of the sites' KLs is the KL only where a site's model
+    This is Pyro's ``TraceMeanField_ELBO`` made strict. Where a pair of distributions has no registered KL, the
+    stock one samples without a word; this one raises. It never evaluates log q. With several latent sites the
+    guide must draw them in the model's order: a sum of the sites' KLs is the KL only where a site's model
     distribution does not depend on a draw that the guide makes later.
 
     Raises:
-        NoClosedFormError: a site's KL is registered nowhere; names the site and both distributions. Or the
-            guide's sites come in another order than the model's.
+        NoClosedFormError: a site's KL is registered nowhere; the message names the site and both distributions.
+            Or the guide draws its sites in another order than the model.
     """
 
-    def _scored(self, name: str, site: dict[str, Any]) -> bool:
+    def _is_scored(self, site: Site) -> bool:
         return site["is_observed"]
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
@@ -37,19 +37,17 @@ class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
                 f"{', '.join(in_model)}, so the sites' KLs need not add up to the KL; order them alike, or use "
                 "MonteCarloELBO"
             )
-        bound: Any = 0.0
-        for name, site in model_trace.nodes.items():
-            if site["type"] == "sample":
-                if site["is_observed"]:
-                    bound = bound + self._term(name, "sampled", site["log_prob_sum"], site)
-                else:
-                    guide_site = guide_trace.nodes[name]
-                    kl = self._site_kl(name, guide_site, site).sum()
-                    bound = bound + self._term(name, "closed form", -kl, site, guide_site)
-        return bound
+        terms = []
+        for name, site, guide_site in paired_sites(model_trace, guide_trace):
+            if guide_site is None:
+                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
+            else:
+                kl = self._site_kl(name, guide_site, site).sum()
+                terms.append(self._term(name, Computation.CLOSED_FORM, -kl, site, guide_site))
+        return total(terms)
 
     @staticmethod
-    def _site_kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
+    def _site_kl(name: str, guide_site: Site, model_site: Site) -> Tensor:
         """β KL(q ‖ p) of a latent site, shape (*batch), with the guide's scale and mask."""
         q, p = guide_site["fn"], model_site["fn"]
         for what in ("scale", "mask"):

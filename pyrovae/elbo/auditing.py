@@ -1,32 +1,49 @@
 """What an estimator really computed, site by site, as its own code recorded it."""
 
-import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
+from pyro.distributions import TorchDistribution
 from pyro.distributions.util import scale_and_mask
-from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO, trace_mean_field_elbo
+from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
-from pyrovae.elbo.base import BetaELBO, NoClosedFormError, Note, Program, describe, latent_sites
+from pyrovae.elbo._computation import Computation, Note, Reason
+from pyrovae.elbo.base import BetaELBO, NoClosedFormError, check_guide_has_latents
 from pyrovae.errors import InputTypeError
-from pyrovae.programs import cannot_run, check_data, mode, unregistered
+from pyrovae.programs import (
+    Program,
+    cannot_run,
+    check_data,
+    describe,
+    is_deterministic,
+    latent_sites,
+    paired_sites,
+    undisturbed,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class SiteAudit:
-    """One sample site: what stands on each side, how its part was computed, and what it adds to the bound.
+    """One sample site: the distribution on each side, how its part was computed, and what it adds to the bound.
 
     Attributes:
         site: name of the site.
         guide: distribution in the guide; empty for an observed site.
         model: distribution in the model; empty for a site of the guide alone.
-        how: ``"closed form"``, or ``"sampled: …"`` with the reason.
+        computation: how the site's part was computed.
+        reason: why it is sampled, or is not what it should be; None for a closed form.
+        num_particles: draws from the guide.
+        at_draws_of: the latent sites at whose draws an observed site was scored.
         guide_scale: factor of the site's terms in the guide, β included.
         model_scale: the same in the model.
         reparameterized: whether draws are differentiable in the guide's parameters.
@@ -39,7 +56,10 @@ class SiteAudit:
     site: str
     guide: str
     model: str
-    how: str
+    computation: Computation
+    reason: Reason | None
+    num_particles: int
+    at_draws_of: tuple[str, ...]
     guide_scale: float | None
     model_scale: float | None
     reparameterized: bool | None
@@ -47,6 +67,45 @@ class SiteAudit:
     batch_shape: tuple[int, ...]
     nats_per_datum: float
     fallback: bool
+
+    @property
+    def how(self) -> str:
+        """The computation in words: ``"closed form"``, or ``"sampled: …"`` with the reason."""
+        words = self.computation.in_words(self.num_particles)
+        match self.reason:
+            case None:
+                return words
+            case Reason.OBSERVED:
+                return f"{words}: at draws of {', '.join(self.at_draws_of)}" if self.at_draws_of else words
+            case Reason.NO_CLOSED_FORM:
+                return f"{words}: no closed form for {self.guide} ‖ {self.model}"
+            case Reason.BY_CHOICE:
+                return f"{words}: by choice, a closed form exists"
+            case Reason.GUIDE_ALONE:
+                return f"{words}: in the guide alone"
+            case Reason.MODEL_ALONE:
+                return f"{words}: from the model itself, the guide has no such site"
+            case Reason.ANOTHER_ORDER:
+                return f"{words}, but the guide draws in another order: no KL"
+
+    def row(self) -> dict[str, object]:
+        """The site as a row of a table."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+
+_COLUMNS = (
+    "site",
+    "guide",
+    "model",
+    "how",
+    "guide_scale",
+    "model_scale",
+    "reparameterized",
+    "event_dim",
+    "batch_shape",
+    "nats_per_datum",
+    "fallback",
+)
 
 
 @dataclass(frozen=True)
@@ -67,15 +126,17 @@ class Audit:
 
     @property
     def rest(self) -> float:
-        """−loss without the sites' contributions: 0 but for importance weights, and there never above 0.
+        """−loss without the sites' contributions: 0 except with importance weights, where it is never positive.
 
-        A log-mean-exp is the weighted mean of log w less KL(weights ‖ uniform), and no site owns the latter.
+        A log-mean-exp is the weighted mean of log w less KL(weights ‖ uniform), and the latter belongs to no site.
         """
         return -self.loss - sum(site.nats_per_datum for site in self.sites)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a sample site."""
-        return pd.DataFrame([asdict(site) for site in self.sites])
+        import pandas as pd
+
+        return pd.DataFrame([site.row() for site in self.sites], columns=list(_COLUMNS))
 
     @property
     def line(self) -> str:
@@ -85,21 +146,21 @@ class Audit:
             pair = f"{site.guide} ‖ {site.model}" if site.guide else site.model
             parts.append(f"{site.site} {pair} {site.how}" if site.guide else f"{site.site} {pair}")
         beta = "" if self.beta == 1 else f", β = {self.beta:g}"
-        return f"{self.estimator}{beta}: {'; '.join(parts)}; loss {self.loss:.4g} nats/datum before training"
+        return f"{self.estimator}{beta}: {'; '.join(parts)}; loss {self.loss:.4g} nats/datum"
 
     def __str__(self) -> str:
         frame = self.to_frame().drop(columns="fallback")
         text = f"{self.estimator}, β = {self.beta:g}, loss {self.loss:.6g} nats per datum\n"
         text += frame.to_string(index=False, na_rep="")
-        if any("weights" in site.how for site in self.sites):
+        if any(site.computation.is_weighted for site in self.sites):
             text += f"\nand {self.rest:.6g}: how far the weights are from even, −KL(weights ‖ uniform)"
         return text
 
 
 def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool = False) -> Audit:
-    """Evaluate an estimator once and tell what it computed, read off what its own code recorded.
+    """Evaluate an estimator once and report what it computed, as its own code recorded it.
 
-    Stock Pyro's ``Trace_ELBO`` and ``TraceMeanField_ELBO`` can be audited too: the latter samples without a
+    Pyro's own ``Trace_ELBO`` and ``TraceMeanField_ELBO`` can be audited too: the latter samples without a
     word where a KL is missing.
 
     Args:
@@ -107,12 +168,12 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
         guide: Pyro program of q(z|x).
         elbo: the estimator.
         x: data (num, …), of the programs' dtype and device.
-        strict: raise where the estimator departs from its usual way: samples a KL that it gives in closed
+        strict: raise where the estimator departs from its usual way: it samples a KL that it gives in closed
             form elsewhere, or uses score-function gradients.
 
     Raises:
         NoClosedFormError: the estimator refuses the programs, or with ``strict`` falls back.
-        InputTypeError: an estimator whose code cannot be listened to.
+        InputTypeError: an estimator that records nothing.
 
     Example:
         >>> import pyrovae as pv
@@ -123,35 +184,24 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
     """
     if isinstance(elbo, type):
         raise InputTypeError(f"audit takes an estimator, {elbo.__name__}(), not its class")
-    if not isinstance(elbo, BetaELBO) and type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
+    if not isinstance(elbo, BetaELBO) and type(elbo) not in _RECORDING:
         name = type(elbo).__name__
         raise InputTypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
     check_data(x, model, guide)
-    devices = [x.device] if x.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), unregistered(), mode(model, guide, training=False):
+    with torch.no_grad(), undisturbed(x, model, guide):
         try:
-            if isinstance(elbo, BetaELBO):
-                recorder, notes = elbo.recording()
-                loss = recorder.differentiable_loss(model, guide, x).item()
-            else:
-                stock = copy.copy(elbo)
-                with _listening(stock) as notes:
-                    loss = stock.loss(model, guide, x)
+            loss, notes = _record(elbo, model, guide, x)
         except NotImplementedError:
             raise  # the estimator's own refusal
-        except KeyError as error:  # stock Pyro's, of a latent that the guide lacks
-            raise NoClosedFormError(f"latent site {error} of the model is missing in the guide") from None
         except RuntimeError as error:
             raise cannot_run(x, error) from error
     sites: dict[str, list[Note]] = {}
     for note in notes:
-        recorded_site = note.model_site or note.guide_site or {}
-        if (recorded_site.get("infer") or {}).get("_deterministic"):
-            continue
-        sites.setdefault(note.site, []).append(note)
-    latents = {name for name, recorded in sites.items() if recorded[0].guide_site is not None}
+        if not is_deterministic(note.model_site or note.guide_site or {}):
+            sites.setdefault(note.site, []).append(note)
+    latents = sorted(name for name, recorded in sites.items() if recorded[0].guide_site is not None)
     order = sorted(sites, key=lambda name: name in latents)
-    rows = tuple(_row(sites[name], elbo, len(x), sorted(latents)) for name in order)
+    rows = tuple(_audit_site(sites[name], elbo, len(x), tuple(latents)) for name in order)
     if strict:
         for row in rows:
             if row.fallback:
@@ -159,104 +209,116 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
     return Audit(type(elbo).__name__, rows, float(getattr(elbo, "beta", 1.0)), loss / len(x))
 
 
-def _row(notes: list[Note], elbo: ELBO, num: int, latents: list[str]) -> SiteAudit:
-    """A site's row from what was recorded of it, once a draw where they are made one by one."""
+def _audit_site(notes: list[Note], elbo: ELBO, num: int, latents: tuple[str, ...]) -> SiteAudit:
+    """The audit of a site from its notes: one, or one for each draw where they are made one by one."""
     note = notes[0]
-    model_site, guide_site = note.model_site, note.guide_site
-    site = guide_site if guide_site is not None else model_site
-    assert site is not None
-    sampled_by_choice = not isinstance(elbo, TraceMeanField_ELBO)
-    how, fallback = note.how, False
-    if guide_site is None and model_site is not None and not model_site["is_observed"]:
-        how, fallback = "sampled: from the model itself, the guide has no such site", True
-    elif guide_site is None:
-        how = f"{how}: at draws of {', '.join(latents)}" if latents else how
-    elif "weights" in how:
-        pass  # of a log-mean-exp there is no closed form, whatever the pair
-    elif how.startswith("closed form,"):
-        fallback = True
-    elif how.startswith("sampled"):
-        p = None if model_site is None else model_site["fn"]
-        if p is None:
-            how = f"{how}: in the guide alone"
-        elif not _has_kl(guide_site["fn"], p):
-            how = f"{how}: no closed form for {describe(guide_site['fn'])} ‖ {describe(p)}"
-            fallback = not sampled_by_choice
-        else:
-            how = f"{how}: by choice, a closed form exists"
-        fallback = fallback or "score-function" in how
-    beta = getattr(elbo, "beta", 1.0) if "weights" in note.how else 1.0  # inside the weights, not in the trace
+    q = None if note.guide_site is None else note.guide_site["fn"]
+    p = None if note.model_site is None else note.model_site["fn"]
+    drawn: TorchDistribution = p if q is None else q
+    reason, fallback = _reason(note, elbo)
+    beta = elbo.beta if note.computation.is_weighted else 1.0  # inside the weights, not in the trace
     return SiteAudit(
         site=note.site,
-        guide="" if guide_site is None else describe(guide_site["fn"]),
-        model="" if model_site is None else describe(model_site["fn"]),
-        how=how,
-        guide_scale=None if guide_site is None else _number(guide_site["scale"], beta),
-        model_scale=None if model_site is None else _number(model_site["scale"], 1.0 if guide_site is None else beta),
-        reparameterized=None if guide_site is None else bool(guide_site["fn"].has_rsample),
-        event_dim=site["fn"].event_dim,
-        batch_shape=tuple(site["fn"].batch_shape),
+        guide="" if q is None else describe(q),
+        model="" if p is None else describe(p),
+        computation=note.computation,
+        reason=reason,
+        num_particles=elbo.num_particles,
+        at_draws_of=latents if reason is Reason.OBSERVED else (),
+        guide_scale=None if note.guide_site is None else _number(note.guide_site["scale"], beta),
+        model_scale=None if note.model_site is None else _number(note.model_site["scale"], 1.0 if q is None else beta),
+        reparameterized=None if q is None else bool(q.has_rsample),
+        event_dim=drawn.event_dim,
+        batch_shape=tuple(drawn.batch_shape),
         nats_per_datum=sum(n.nats.item() for n in notes) / elbo.num_particles / num,
         fallback=fallback,
     )
 
 
+def _reason(note: Note, elbo: ELBO) -> tuple[Reason | None, bool]:
+    """Why a site's part was computed as it was, and whether the estimator departed from its usual way."""
+    if note.guide_site is None:
+        is_observed = note.model_site is not None and note.model_site["is_observed"]
+        return (Reason.OBSERVED, False) if is_observed else (Reason.MODEL_ALONE, True)
+    if note.reason is not None:
+        return note.reason, True
+    if not note.computation.is_sampled:
+        return None, False  # a log-mean-exp, for one, has no closed form, whatever the pair
+    is_score_function = note.computation is Computation.SCORE_FUNCTION
+    if note.model_site is None:
+        return Reason.GUIDE_ALONE, is_score_function
+    if _kl(note.guide_site["fn"], note.model_site["fn"]) is None:
+        return Reason.NO_CLOSED_FORM, is_score_function or isinstance(elbo, TraceMeanField_ELBO)
+    return Reason.BY_CHOICE, is_score_function
+
+
 def _number(scale: float | Tensor, beta: float | Tensor) -> float:
-    """A scale as a number; of one that varies over the plate, the mean."""
+    """A scale as a number; the mean of a scale that varies over the plate."""
     return torch.as_tensor(scale * beta).double().mean().item()
 
 
-def _has_kl(q: Any, p: Any) -> bool:
+def _kl(q: Distribution, p: Distribution) -> Tensor | None:
+    """KL(q ‖ p) where torch's registry has it."""
     try:
-        kl_divergence(q, p)
+        return kl_divergence(q, p)
     except NotImplementedError:
-        return False
-    return True
+        return None
 
 
-@contextmanager
-def _listening(elbo: ELBO) -> Iterator[list[Note]]:
-    """Record what a copy of a stock estimator of Pyro does: its traces, and each KL it asked for and got."""
-    notes: list[Note] = []
-    traces: list[tuple[Any, Any]] = []
-    answers: list[Tensor | None] = []
-    get_trace: Callable[..., tuple[Any, Any]] = elbo._get_trace
+def _record(elbo: ELBO, model: Program, guide: Program, x: Tensor) -> tuple[float, list[Note]]:
+    """The loss in nats, and the notes of an estimator of pyrovae, or those that the traces of a stock one give."""
+    if isinstance(elbo, BetaELBO):
+        recorder, notes = elbo.recording()
+        return recorder.differentiable_loss(model, guide, x).item(), notes
+    stock = _RECORDING[type(elbo)](elbo)
+    loss = stock.loss(model, guide, x)
+    return loss, [note for traces in stock.traces for note in _notes_of_stock(elbo, *traces)]
 
-    def recorded_trace(*args: Any) -> tuple[Any, Any]:
-        traces.append(get_trace(*args))
-        return traces[-1]
 
-    def recorded_kl(q: Any, p: Any) -> Tensor:
-        answers.append(None)
-        answers[-1] = answer = kl_divergence(q, p)
-        return answer
+class _RecordingTrace(Trace_ELBO):
+    """A copy of a stock estimator that remembers its traces."""
 
-    elbo._get_trace = recorded_trace
-    trace_mean_field_elbo.kl_divergence = recorded_kl
-    try:
-        yield notes
-    finally:
-        trace_mean_field_elbo.kl_divergence = kl_divergence
-    asked = iter(answers)
-    for model_trace, guide_trace in traces:
-        model_trace.compute_log_prob()
-        guide_trace.compute_log_prob()
-        for name, site in model_trace.nodes.items():
-            if site["type"] == "sample" and name not in latent_sites(guide_trace):
-                notes.append(Note(name, "sampled", site["log_prob_sum"], site, None))
-        # a stock mean-field estimator asks for its KLs in the order of the model's sites
-        closed = {
-            name: next(asked)
-            for name, site in model_trace.nodes.items()
-            if isinstance(elbo, TraceMeanField_ELBO) and site["type"] == "sample" and not site["is_observed"]
-        }
-        in_order = [name for name in model_trace.nodes if name in closed] == list(latent_sites(guide_trace))
-        closed_form = "closed form" if in_order else "closed form, but the guide draws in another order: no KL"
-        for name, q in latent_sites(guide_trace).items():
-            p, kl = model_trace.nodes.get(name), closed.get(name)
+    def __init__(self, elbo: ELBO) -> None:
+        self.__dict__.update(vars(elbo))
+        self.traces: list[tuple[Trace, Trace]] = []
+
+    def _get_traces(self, *args: object) -> Iterator[tuple[Trace, Trace]]:
+        for traces in super()._get_traces(*args):
+            if isinstance(self, TraceMeanField_ELBO):
+                check_guide_has_latents(*traces)
+            self.traces.append(traces)
+            yield traces
+
+
+class _RecordingTraceMeanField(_RecordingTrace, TraceMeanField_ELBO):
+    """The same of the stock mean-field estimator."""
+
+
+_RECORDING = {Trace_ELBO: _RecordingTrace, TraceMeanField_ELBO: _RecordingTraceMeanField}
+
+
+def _notes_of_stock(elbo: ELBO, model_trace: Trace, guide_trace: Trace) -> Iterator[Note]:
+    """What a stock estimator computed from these traces: it asks torch's registry for each KL, as is done here."""
+    model_trace.compute_log_prob()
+    guide_trace.compute_log_prob()
+    latents = latent_sites(guide_trace)
+    closed_forms: dict[str, Tensor] = {}
+    in_model = []
+    for name, site, _ in paired_sites(model_trace, guide_trace):
+        if name not in latents:
+            yield Note(name, Computation.SAMPLED, site["log_prob_sum"], site, None)
+        if isinstance(elbo, TraceMeanField_ELBO) and not site["is_observed"]:
+            in_model.append(name)
+            kl = _kl(latents[name]["fn"], site["fn"])
             if kl is not None:
-                notes.append(Note(name, closed_form, -scale_and_mask(kl, q["scale"], q["mask"]).sum(), p, q))
-            else:
-                value = -q["log_prob_sum"] + (0 if p is None else p["log_prob_sum"])
-                how = "sampled" if q["fn"].has_rsample else "sampled, score-function gradient"
-                notes.append(Note(name, how, value, p, q))
+                closed_forms[name] = kl
+    reason = None if in_model == list(latents) else Reason.ANOTHER_ORDER
+    for name, q in latents.items():
+        p = model_trace.nodes.get(name)
+        if name in closed_forms:
+            kl = scale_and_mask(closed_forms[name], q["scale"], q["mask"])
+            yield Note(name, Computation.CLOSED_FORM, -torch.as_tensor(kl).sum(), p, q, reason)
+        else:
+            computation = Computation.SAMPLED if q["fn"].has_rsample else Computation.SCORE_FUNCTION
+            value = -q["log_prob_sum"] + (0 if p is None else p["log_prob_sum"])
+            yield Note(name, computation, value, p, q)

@@ -1,12 +1,12 @@
 """The estimator with the guide's entropy in closed form."""
 
-from typing import Any
-
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, describe
+from pyrovae.elbo._computation import Computation
+from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, total
+from pyrovae.programs import Site, describe, paired_sites
 
 
 class ClosedFormEntropyELBO(SampleMeanELBO):
@@ -19,20 +19,17 @@ class ClosedFormEntropyELBO(SampleMeanELBO):
     """
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        bound: Any = 0.0
-        for name, site in model_trace.nodes.items():
-            if site["type"] != "sample":
-                continue
-            if site["is_observed"]:
-                bound = bound + self._term(name, "sampled", site["log_prob_sum"], site)
+        terms = []
+        for name, site, guide_site in paired_sites(model_trace, guide_trace):
+            if guide_site is None:
+                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
             else:
-                guide_site = guide_trace.nodes[name]
                 value = site["log_prob_sum"] + self._site_entropy(name, guide_site).sum()
-                bound = bound + self._term(name, "log p sampled, entropy in closed form", value, site, guide_site)
-        return bound
+                terms.append(self._term(name, Computation.ENTROPY, value, site, guide_site))
+        return total(terms)
 
     @staticmethod
-    def _site_entropy(name: str, site: dict[str, Any]) -> Tensor:
+    def _site_entropy(name: str, site: Site) -> Tensor:
         try:
             entropy = site["fn"].entropy()
         except NotImplementedError:

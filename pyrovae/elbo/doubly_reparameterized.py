@@ -1,17 +1,18 @@
-"""The importance-weighted bound with a guide gradient that does not drown in noise as K grows."""
+"""The importance-weighted bound, with a gradient of the guide whose signal-to-noise ratio grows with K."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from pyro.distributions import Delta
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.elbo.base import NoClosedFormError, latent_sites, same_scale
+from pyrovae.elbo._computation import Computation
+from pyrovae.elbo._path_derivative import PathDerivativeELBO
+from pyrovae.elbo.base import NoClosedFormError
 from pyrovae.elbo.importance_weighted import ImportanceWeightedELBO
-from pyrovae.elbo.path_derivative import PathDerivativeELBO
 from pyrovae.errors import InputError
+from pyrovae.programs import Site, latent_sites, same_scale
 
 
 class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
@@ -27,12 +28,12 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
         InputError: some of the latents are masked and others are not.
     """
 
-    _kind = "doubly reparameterised weights"
+    _computation = Computation.DOUBLY_REPARAMETERIZED_WEIGHTS
 
-    def _as_seen_by_the_model(self, at: Callable[[Callable[[dict[str, Any]], Tensor]], Trace]) -> Trace:
+    def _as_seen_by_the_model(self, at: Callable[[Callable[[Site], Tensor]], Trace]) -> Trace:
         factors: dict[str, Tensor] = {}  # known only once the model has been scored
 
-        def draw(site: dict[str, Any]) -> Tensor:
+        def draw(site: Site) -> Tensor:
             value = site["value"].view_as(site["value"])
             if value.requires_grad:
                 value.register_hook(lambda gradient: gradient * factors[site["name"]])
@@ -44,7 +45,7 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
         return trace
 
     def _set_weights(self, guide_trace: Trace, weights: Tensor) -> None:
-        # the backward pass brings w̃ ∂log w/∂z to a draw; the guide is to see (1 − β) + β w̃ times that
+        # the backward pass brings w̃ ∂log w/∂z to a draw; the guide should see (1 − β) + β w̃ times that
         factor = 1 - self.beta + self.beta * weights
         latents = latent_sites(guide_trace)
         masks = [site["mask"] for site in latents.values()]
@@ -60,5 +61,5 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
                 raise NoClosedFormError(f"site {name!r} is a Delta, which has no density; use MonteCarloELBO")
             site["gradient_factors"][name] = factor.reshape(factor.shape + (1,) * site["fn"].event_dim)
 
-    def _log_q(self, site: dict[str, Any]) -> Tensor:
+    def _log_q(self, site: Site) -> Tensor:
         return site["log_q"]

@@ -1,15 +1,16 @@
 """The importance-weighted bound: log-mean-exp of K weights for each datum."""
 
 import math
-from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.elbo.base import NoClosedFormError, Program, ReparameterizedELBO, describe, latent_sites, same_scale
+from pyrovae.elbo._computation import Computation
+from pyrovae.elbo.base import NoClosedFormError, ReparameterizedELBO, total
 from pyrovae.errors import InputError
+from pyrovae.programs import Program, Site, describe, latent_sites, paired_sites, same_scale
 
 
 class ImportanceWeightedELBO(ReparameterizedELBO):
@@ -17,9 +18,9 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
 
     log w = log p(x|z) + β (log p(z) − log q(z|x)) at K = ``num_particles`` draws of z. With β = 1 the bound
     rises with K from the ELBO to log p(x); the signal-to-noise ratio of the *guide's* gradient falls with K
-    (Rainforth et al. 2018). A datum is an element of the plates that hold every site of the model: a latent
-    outside them has no weight for each datum and is refused, as a log-mean-exp over the batch would be
-    another bound.
+    (Rainforth et al. 2018). A datum is an element of the plates that contain every site of the model. A latent
+    outside them has no weight for each datum and is refused: a log-mean-exp over the batch would be another
+    bound.
 
     Args:
         num_particles: number K of draws.
@@ -43,12 +44,12 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
             max_plate_nesting=max_plate_nesting,
         )
 
-    _kind = "weights"
+    _computation = Computation.WEIGHTS
 
     def _weigh(self, program: Program) -> Program:
         return program  # β is inside the weights
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
         """−bound, summed over the plates, in nats."""
         traces = list(self._get_traces(model, guide, args, kwargs))
         terms = [self._log_weight_terms(*pair) for pair in traces]
@@ -62,12 +63,12 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
                 self._note_terms(pair, {name: (scale * share * term).sum() for name, term in by_site.items()})
         return -(scale * (log_weight.logsumexp(0) - math.log(self.num_particles))).sum()
 
-    def log_weights(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    def log_weights(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
         """Log w of each draw and datum in nats, shape (K, *plates)."""
         return self._stack([self._log_weight_terms(*pair) for pair in self._get_traces(model, guide, args, kwargs)])
 
     def _stack(self, terms: list[dict[str, Tensor]]) -> Tensor:
-        log_weights: list[Any] = [sum(by_site.values()) for by_site in terms]
+        log_weights = [total(by_site.values()) for by_site in terms]
         if not self._in_one_pass:
             return torch.stack(log_weights)
         if log_weights[0].dim() != self.max_plate_nesting:
@@ -82,29 +83,25 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         return self.vectorize_particles and self.num_particles > 1
 
     def _set_weights(self, guide_trace: Trace, weights: Tensor) -> None:
-        """Told the normalised weights of a trace's draws, shape ([K,] *plates), before the backward pass."""
+        """Called before the backward pass with the normalised weights of a trace's draws, shape ([K,] *plates)."""
 
     def _note_terms(self, traces: tuple[Trace, Trace], terms: dict[str, Tensor]) -> None:
         model_trace, guide_trace = traces
         for name, term in terms.items():
             site = model_trace.nodes[name]
             guide_site = None if site["is_observed"] else guide_trace.nodes[name]
-            how = f"sampled, {self._kind} of {self.num_particles}"
-            self._term(name, how, self.num_particles * term, site, guide_site)
+            self._term(name, self._computation, self.num_particles * term, site, guide_site)
 
-    def _log_q(self, site: dict[str, Any]) -> Tensor:
+    def _log_q(self, site: Site) -> Tensor:
         return site["fn"].log_prob(site["value"])
 
     def _log_weight_terms(self, model_trace: Trace, guide_trace: Trace) -> dict[str, Tensor]:
         """The terms of log w by site, each of shape ([K,] *plates), other plates summed out."""
         shared = self._shared_plates(model_trace, guide_trace)
         terms = {}
-        for name, site in model_trace.nodes.items():
-            if site["type"] != "sample":
-                continue
+        for name, site, guide_site in paired_sites(model_trace, guide_trace):
             term = scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
-            if not site["is_observed"]:
-                guide_site = guide_trace.nodes[name]
+            if guide_site is not None:
                 if not same_scale(guide_site["mask"], site["mask"]):
                     raise InputError(
                         f"site {name!r} has another mask in the guide than in the model, so log p − log q is not that "
@@ -116,7 +113,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         return terms
 
     def _shared_plates(self, model_trace: Trace, guide_trace: Trace) -> set[int]:
-        """Dimensions of the plates that hold every site, the particles' among them."""
+        """Dimensions of the plates that contain every site, the particles' among them."""
         sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
         plates = {name: {f for f in site["cond_indep_stack"] if f.vectorized} for name, site in sites.items()}
         shared = set.intersection(*plates.values())
@@ -130,8 +127,8 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
             )
         dims = {frame.dim: frame.size for frame in shared}
         for name, site in latent_sites(guide_trace).items():
-            own = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
-            if not dims.items() <= own.items():
+            its_dims = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+            if not dims.items() <= its_dims.items():
                 raise InputError(f"site {name!r} is in the data plate of the model but not in that of the guide")
         return set(dims)
 

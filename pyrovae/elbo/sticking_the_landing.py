@@ -1,13 +1,13 @@
 """The estimator whose guide gradient vanishes at the exact posterior."""
 
-from typing import Any
-
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.elbo.base import SampleMeanELBO
-from pyrovae.elbo.path_derivative import PathDerivativeELBO
+from pyrovae.elbo._computation import Computation
+from pyrovae.elbo._path_derivative import PathDerivativeELBO
+from pyrovae.elbo.base import SampleMeanELBO, total
+from pyrovae.programs import paired_sites
 
 
 class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
@@ -18,14 +18,12 @@ class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
     """
 
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        bound: Any = 0.0
-        for name, site in model_trace.nodes.items():
-            if site["type"] != "sample":
-                continue
-            value, guide_site = site["log_prob_sum"], None
-            if not site["is_observed"]:
-                guide_site = guide_trace.nodes[name]
-                value = value - scale_and_mask(guide_site["log_q"], guide_site["scale"], guide_site["mask"]).sum()
-            how = "sampled" if guide_site is None else "sampled, path derivative"
-            bound = bound + self._term(name, how, value, site, guide_site)
-        return bound
+        terms = []
+        for name, site, guide_site in paired_sites(model_trace, guide_trace):
+            if guide_site is None:
+                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
+            else:
+                log_q = scale_and_mask(guide_site["log_q"], guide_site["scale"], guide_site["mask"]).sum()
+                value = site["log_prob_sum"] - log_q
+                terms.append(self._term(name, Computation.PATH_DERIVATIVE, value, site, guide_site))
+        return total(terms)

@@ -2,19 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import pyro.poutine as poutine
 import torch
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation._guides import rows_of
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.programs import Program, check_data, evaluating
+from pyrovae.programs import Program, Site, check_data, check_same_latents, evaluating, paired_sites, trace_pair
 
 
 @dataclass(frozen=True)
@@ -74,21 +71,13 @@ def elbo_terms(
 
 
 def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tensor, Tensor]:
-    guide_trace = prune_subsample_sites(poutine.trace(guide).get_trace(x))
-    model_trace = prune_subsample_sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x))
-    if set(model_trace.stochastic_nodes) != set(guide_trace.stochastic_nodes):
-        raise InputError(
-            f"the model's latent sites {sorted(model_trace.stochastic_nodes)} are not the guide's "
-            f"{sorted(guide_trace.stochastic_nodes)}"
-        )
+    model_trace, guide_trace = trace_pair(model, guide, x)
+    check_same_latents(model_trace, guide_trace)
     reconstruction = kl = torch.zeros(len(x), dtype=torch.float64)
-    for name, site in model_trace.nodes.items():
-        if site["type"] != "sample":
-            continue
-        if site["is_observed"]:
+    for name, site, q in paired_sites(model_trace, guide_trace):
+        if q is None:
             reconstruction = reconstruction + _per_datum(name, site, _log_prob(site), len(x))
         else:
-            q = guide_trace.nodes[name]
             try:
                 divergence = kl_divergence(q["fn"], site["fn"]).expand(q["fn"].batch_shape)
                 divergence = scale_and_mask(divergence, q["scale"], q["mask"])
@@ -98,11 +87,11 @@ def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tenso
     return reconstruction, kl
 
 
-def _log_prob(site: dict[str, Any]) -> Tensor:
+def _log_prob(site: Site) -> Tensor:
     return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
 
 
-def _per_datum(name: str, site: dict[str, Any], values: Tensor, num: int) -> Tensor:
+def _per_datum(name: str, site: Site, values: Tensor, num: int) -> Tensor:
     """Sum over all plates but the data's, the outermost one of that size."""
     dims = [frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == num]
     if not dims:

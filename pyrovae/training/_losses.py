@@ -1,12 +1,11 @@
 """Losses that are not finite, and the loss of held-out data."""
 
-import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.programs import Program, mode
+from pyrovae.programs import Program, mode, trace_pair
 
 
 class NonFiniteLossError(InputError, FloatingPointError):
@@ -26,11 +25,10 @@ def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[T
     """Say what holds the first value that is not finite: a parameter, or a sample site's value or log-density."""
     if not all(parameter.isfinite().all() for parameter in parameters):
         return "a parameter already, after a gradient of the step before that was not"
-    guide_trace = poutine.trace(guide).get_trace(x)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    model_trace, guide_trace = trace_pair(model, guide, x)
     for where, trace in (("guide", guide_trace), ("model", model_trace)):
         for name, site in trace.nodes.items():
-            if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
+            if site["type"] != "sample":
                 continue
             if not site["is_observed"] and not torch.isfinite(site["value"]).all():
                 return f"the {where}'s sample at site {name!r} ({type(site['fn']).__name__})"

@@ -126,7 +126,9 @@ class Trainer:
             if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in modules_of(pair)):
                 raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
             parameters = [check_programs(*pair, x, self.x_validation, batch_size, self.elbo) for pair in pairs]
-            self._tell(lambda: audit(*pairs[0], self.elbo, x[:batch_size], strict=strict).line, strict)
+            self._tell(
+                lambda: f"{audit(*pairs[0], self.elbo, x[:batch_size], strict=strict).line} before training", strict
+            )
             with pyro.validation_enabled(False):
                 chosen, why = choose_engine(engine, pairs, elbo, parameters, settings, x, self.total_steps)
             if chosen is None:

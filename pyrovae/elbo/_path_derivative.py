@@ -1,7 +1,6 @@
-"""What estimators share that hold the guide's parameters fixed inside log q."""
+"""What the estimators share that keep the guide's parameters fixed inside log q."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pyro.poutine as poutine
 import torch
@@ -9,27 +8,28 @@ from pyro.poutine import Trace
 from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
-from pyrovae.elbo.base import NoClosedFormError, Program, ReparameterizedELBO, describe, latent_sites
+from pyrovae.elbo.base import Arguments, Keywords, NoClosedFormError, ReparameterizedELBO
+from pyrovae.programs import Program, Site, describe, latent_sites
 from pyrovae.randomness import random_state, set_random_state
 
 
 class PathDerivativeELBO(ReparameterizedELBO):
-    """Base of estimators that differentiate log q along its draws, with the guide's parameters held fixed.
+    """Base of estimators that differentiate log q along its draws, with the guide's parameters fixed.
 
-    The derivative of log q(z; φ) with respect to φ at fixed z is subtracted again. With one latent site the
-    draws are moved at the same distribution, with several by replaying the guide, since there a site's
-    distribution depends on the draws of others; whatever else the guide draws, such as dropout's masks, is drawn
-    alike. Each latent site of the guide's trace then holds ``"log_q"``.
+    The derivative of log q(z; φ) with respect to φ at fixed z is subtracted again. With one latent site the same
+    distribution scores the draws as constants. With several sites the guide is replayed at them, since a site's
+    distribution depends on the draws of others; whatever else the guide draws, such as the masks of dropout, is
+    drawn alike. Each latent site of the guide's trace then has an entry ``"log_q"``.
     """
 
-    def _trace_guide(self, guide: Program, args: tuple, kwargs: dict) -> Trace:
+    def _trace_guide(self, guide: Program, args: Arguments, kwargs: Keywords) -> Trace:
         before = random_state()
         trace = super()._trace_guide(guide, args, kwargs)
         latents = latent_sites(trace)
         if any(not site["fn"].has_rsample for site in latents.values()):
             return trace  # refused by the base, by name
 
-        def at(draw: Callable[[dict[str, Any]], Tensor]) -> Trace:
+        def at(draw: Callable[[Site], Tensor]) -> Trace:
             moved = trace.copy()
             for name, site in latents.items():
                 moved.nodes[name] = {**site, "value": draw(site)}
@@ -49,22 +49,22 @@ class PathDerivativeELBO(ReparameterizedELBO):
             try:
                 score = fixed["fn"].log_prob(fixed["value"])
                 site["log_q"] = site["fn"].log_prob(site["value"]) - (score - score.detach())
-            except KeyError:  # a transform that only finds the inverse of what it has just made
+            except KeyError:  # a transform that finds the inverse only of what it has just made
                 raise NoClosedFormError(
                     f"the guide's {describe(site['fn'])} at site {name!r} has no density at a given value: "
                     f"{type(self).__name__} cannot be used; use MonteCarloELBO"
                 ) from None
         return seen
 
-    def _as_seen_by_the_model(self, at: Callable[[Callable[[dict[str, Any]], Tensor]], Trace]) -> Trace | None:
-        """The guide's trace at other tensors for its draws, where the model is to see other ones."""
+    def _as_seen_by_the_model(self, at: Callable[[Callable[[Site], Tensor]], Trace]) -> Trace | None:
+        """The guide's trace at other tensors for its draws, where the model should see others."""
         return None
 
 
 class _Redrawn(ReplayMessenger):
-    """Replay a trace, but draw at each site first, so that the random state moves on as it did."""
+    """Replay a trace, but draw at each site first, so that the random state advances as it did."""
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Site) -> None:
         if not msg["is_observed"] and msg["name"] in self.trace:
             with torch.no_grad():
                 msg["fn"](*msg["args"], **msg["kwargs"])
