@@ -3,13 +3,14 @@
 import json
 import os
 import platform
+import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import platformdirs
 
@@ -24,7 +25,7 @@ _PARTIAL = ".partial-"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path`` and move it there, whole or not at all.
 
-    File and folder are on the disk before it returns, so that a crash of the machine leaves the one or the other.
+    File and folder are on the disk before it returns, so that a crash of the machine leaves the old file or the new.
 
     Raises:
         OSError: it cannot be written, with the reason and ``path`` as its file name.
@@ -42,13 +43,13 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     path = Path()
     try:
         for path, write in writers.items():
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PARTIAL}{path.name}-", suffix=path.suffix)
-            os.close(handle)
-            temporary = temporaries[path] = Path(name)
+            temporary = path.with_name(f"{_PARTIAL}{path.name}-{secrets.token_hex(4)}{path.suffix}")
+            # not tempfile: the caller's umask says who else may read the file
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            temporaries[path] = temporary
             write(temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
         for path, temporary in temporaries.items():
             temporary.replace(path)
             _sync_folder(path.parent)
@@ -60,15 +61,9 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote left in a folder that no other writes to."""
+    """Remove the temporary files of a process that was killed while it wrote; no other may be writing to the folder."""
     for left_over in folder.glob(f"{_PARTIAL}*"):
         left_over.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _sync_folder(folder: Path) -> None:
@@ -94,17 +89,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes((path, text.encode()))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write JSON atomically; NaN and infinity become null."""
     write_text(path, to_json(content))
 
 
-def to_json(content: Any) -> str:
-    """Content as JSON to read; NaN and infinity become null."""
+def to_json(content: object) -> str:
+    """Content as indented JSON; NaN and infinity become null."""
     return json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -155,10 +150,10 @@ def make_private_folder(path: Path) -> Path:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Make a folder for results and keep other runs out of it, until the end or this process's own.
+    """Make a folder for results and keep other runs out of it, until the block ends or the process does.
 
     Raises:
-        InputError: it cannot be written, or another run holds it.
+        InputError: it cannot be written, or another run is writing to it.
     """
     from filelock import FileLock, Timeout
 

@@ -3,12 +3,14 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, Union
 
-import safetensors.torch
 import torch
+from torch import Tensor
 
 from pyrovae import likelihoods, nn, posteriors, vae
 from pyrovae.datasets import preprocessing as preprocessing_steps
@@ -18,9 +20,14 @@ from pyrovae.files import to_json, write_bytes
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
+Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007
+"""What JSON can hold."""
+
 FORMAT = 1
 
-_LIBRARY = {
+_Classes: TypeAlias = dict[str, type[torch.nn.Module]]
+
+_LIBRARY: _Classes = {
     name: value
     for module in (nn, likelihoods, posteriors, vae, preprocessing_steps)
     for name, value in vars(module).items()
@@ -28,44 +35,50 @@ _LIBRARY = {
 }
 
 
+class MissingChecksumWarning(UserWarning):
+    """A model of version 0.1 has no checksum, so damage to its numbers would not be noticed."""
+
+
 def save(
     path: str | Path, model: GenerativeModel, guide: AmortizedGuide, *, preprocessing: Preprocessing | None = None
 ) -> None:
     """Save a model and a guide as ``<path>`` (safetensors) with ``<path minus suffix>.json`` beside it.
 
-    Both are made of the library's modules, or of your own :class:`~pyrovae.nn.ConfigurableModule` s.
+    Both consist of the library's modules, or of your own :class:`~pyrovae.nn.ConfigurableModule` s.
 
     Args:
         path: a file name ending in ``.safetensors``.
         model: the generative model.
         guide: the guide.
-        preprocessing: the fitted steps that make the model's data of the original ones; its statistics go into the
+        preprocessing: the fitted steps that turn the original data into the model's. Their statistics go into the
             JSON, and :func:`load_preprocessing` reads them.
 
     Raises:
         InputTypeError: a part cannot be described by its constructor's arguments.
         InputError: the path does not end in ``.safetensors``.
+        FileNotFoundError: the folder does not exist.
     """
     path = _checked_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}")
-    for name, program, cls in (("model", model, GenerativeModel), ("guide", guide, AmortizedGuide)):
-        if not isinstance(program, cls):
-            raise InputTypeError(f"the {name} must be of class {cls.__name__}, not {type(program).__name__}")
-    programs = {"model": model, "guide": guide}
-    description: dict[str, Any] = {"format": FORMAT} | {
-        name: describe(program, name) for name, program in programs.items()
-    }
+    parts: dict[str, tuple[object, type]] = {"model": (model, GenerativeModel), "guide": (guide, AmortizedGuide)}
     if preprocessing is not None:
-        if not isinstance(preprocessing, Preprocessing):
-            raise InputTypeError(f"preprocessing must be of class Preprocessing, not {type(preprocessing).__name__}")
-        description["preprocessing"] = describe(preprocessing, "preprocessing")
-    tensors = {
-        f"{name}.{key}": tensor.detach().cpu().contiguous()
-        for name, program in programs.items()
-        for key, tensor in program.state_dict().items()
-    }
-    content = safetensors.torch.save(tensors)
+        parts["preprocessing"] = (preprocessing, Preprocessing)
+    for name, (part, cls) in parts.items():
+        if not isinstance(part, cls):
+            the = "" if name == "preprocessing" else "the "
+            raise InputTypeError(f"{the}{name} must be of class {cls.__name__}, not {type(part).__name__}")
+    description: dict[str, Json] = {"format": FORMAT}
+    description |= {name: describe(part, name) for name, (part, _) in parts.items()}
+    from safetensors.torch import save as to_bytes
+
+    content = to_bytes(
+        {
+            f"{name}.{key}": tensor.detach().cpu().contiguous()
+            for name, program in (("model", model), ("guide", guide))
+            for key, tensor in program.state_dict().items()
+        }
+    )
     description["sha256"] = hashlib.sha256(content).hexdigest()
     write_bytes((path, content), (path.with_suffix(".json"), to_json(description).encode()))
 
@@ -75,75 +88,72 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
 
     Args:
         path: the ``.safetensors`` file.
-        classes: your own module classes that the saved programs are made of.
+        classes: your own module classes that the saved programs consist of.
 
     Raises:
-        InputError: the files are damaged, of a newer format, or name a class that is not known.
+        InputError: the files are damaged, of a newer format, or name an unknown class.
         FileNotFoundError: there is no such file.
+
+    Warns:
+        MissingChecksumWarning: version 0.1 saved the model, without a checksum.
     """
     path = _checked_path(path)
     beside = path.with_suffix(".json")
-    for file in (path, beside):
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no file {file}")
-    known = _LIBRARY | {cls.__name__: cls for cls in classes}
-    try:
-        description = json.loads(beside.read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            found = description.get("format") if isinstance(description, dict) else None
-            raise InputError(f"its format is {found!r}, this version reads {FORMAT}")
-        model, guide = (_build(description[name], known) for name in ("model", "guide"))
+    _check_exist(path, beside)
+    with _naming(path):
+        description = _read_description(beside)
+        if description.get("format") != FORMAT:
+            raise InputError(f"its format is {description.get('format')!r}, this version reads {FORMAT}")
+        known = _LIBRARY | {cls.__name__: cls for cls in classes}
+        model, guide = (_build(description.get(name), known) for name in ("model", "guide"))
+        if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
+            raise InputError(f"{beside.name} describes no model and guide")
         content = path.read_bytes()
-        if description.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):  # None: of version 0.1
+        checksum = description.get("sha256")
+        if checksum is not None and checksum != hashlib.sha256(content).hexdigest():
             raise InputError(f"it is damaged, or {beside.name} is of another model")
-        tensors = safetensors.torch.load(content)
+        tensors = _read_tensors(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         for name, program in (("model", model), ("guide", guide)):
             prefix = f"{name}."
             program.to(dtype)
             program.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-        raise InputError(f"cannot load {path}: {' '.join(str(error).split())}") from None
-    except Exception as error:  # safetensors raises a class of its own for damaged files
-        raise InputError(f"cannot load {path}: {error}") from None
+    if checksum is None:
+        warnings.warn(
+            f"{path} was saved by version 0.1 without a checksum, so damage to its numbers would not be noticed; "
+            "save it again with pyrovae.save",
+            MissingChecksumWarning,
+            stacklevel=2,
+        )
     return model, guide
 
 
 def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> Preprocessing | None:
-    """Load the preprocessing that :func:`save` wrote beside a model; None if it was given none.
+    """Load the preprocessing that :func:`save` wrote beside a model; None if there was none.
 
     Args:
         path: the ``.safetensors`` file.
         classes: your own classes of steps.
 
     Raises:
-        InputError: the file is damaged, or names a class that is not known.
+        InputError: the file is damaged, or names an unknown class.
         FileNotFoundError: there is no such file.
     """
     beside = _checked_path(path).with_suffix(".json")
-    if not beside.is_file():
-        raise FileNotFoundError(f"there is no file {beside}")
-    known = _LIBRARY | {cls.__name__: cls for cls in classes}
-    try:
-        description = json.loads(beside.read_text(encoding="utf-8"))
-        saved = description.get("preprocessing")
-        step = None if saved is None else _build(saved, known)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise InputError(f"cannot load {beside}: {' '.join(str(error).split())}") from None
-    if step is not None and not isinstance(step, Preprocessing):
-        raise InputError(f"cannot load {beside}: its preprocessing is a {type(step).__name__}")
+    _check_exist(beside)
+    with _naming(beside):
+        step = _build(_read_description(beside).get("preprocessing"), _LIBRARY | {cls.__name__: cls for cls in classes})
+        if step is not None and not isinstance(step, Preprocessing):
+            raise InputError(f"its preprocessing is a {type(step).__name__}")
     return step
 
 
-def _checked_path(path: str | Path) -> Path:
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"the file name must end in .safetensors, not {path.name!r}")
-    return path
+def describe(value: object, where: str) -> Json:
+    """Constructor arguments of a module, and of the modules among them, as plain values.
 
-
-def describe(value: Any, where: str) -> Any:
-    """Constructor arguments of a module, and of the modules among them, as plain values."""
+    Raises:
+        InputTypeError: a value is neither a number, a string, a list of them nor a ConfigurableModule.
+    """
     if isinstance(value, ConfigurableModule):
         arguments = {key: describe(item, f"{where}.{key}") for key, item in value.config().items()}
         return {"class": type(value).__name__, "arguments": arguments}
@@ -157,15 +167,65 @@ def describe(value: Any, where: str) -> Any:
     )
 
 
-def _build(description: Any, known: Mapping[str, type[torch.nn.Module]]) -> Any:
+def _build(description: Json, known: _Classes) -> object:
+    """The value that :func:`describe` described.
+
+    Raises:
+        InputError: an unknown class, or no description of a module.
+        TypeError: arguments that the class does not take, or whatever else its constructor raises for them.
+    """
     if isinstance(description, list):
         return [_build(item, known) for item in description]
     if not isinstance(description, dict):
         return description
-    name = description["class"]
+    name, given = description.get("class"), description.get("arguments")
+    if not isinstance(name, str) or not isinstance(given, dict):
+        raise InputError(f"a module needs a class and its arguments, and has only {', '.join(description)}")
     if name not in known:
         raise InputError(f"it holds a {name}, which is not of the library; pass classes=[{name}]")
-    arguments = {key: _build(item, known) for key, item in description["arguments"].items()}
-    positional = arguments.pop("*", ())
+    arguments = {key: _build(item, known) for key, item in given.items()}
+    positional = arguments.pop("*", [])
+    if not isinstance(positional, list):
+        raise InputError(f"the positional arguments of {name} must be a list, not {positional!r}")
     inspect.signature(known[name]).bind(*positional, **arguments)
     return known[name](*positional, **arguments)
+
+
+def _checked_path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"the file name must end in .safetensors, not {path.name!r}")
+    return path
+
+
+def _check_exist(*paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what a damaged file makes the constructors raise into an InputError that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"cannot load {path}: {' '.join(str(error).split())}") from error
+
+
+def _read_description(path: Path) -> dict[str, Json]:
+    description: Json = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(description, dict):
+        raise InputError(f"{path.name} is no description of a model")
+    return description
+
+
+def _read_tensors(content: bytes) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    try:
+        tensors: dict[str, Tensor] = from_bytes(content)
+    except SafetensorError as error:
+        raise InputError(str(error)) from None
+    return tensors

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.io import load_preprocessing
+from pyrovae.io import MissingChecksumWarning, load_preprocessing
 from pyrovae.nn import ConfigurableModule
 from pyrovae.posteriors import POSTERIORS
 
@@ -76,7 +76,8 @@ def test_what_earlier_versions_saved_loads():
     values = json.loads((folder / "format-1-values.json").read_text())
     values = {name: torch.tensor(value) for name, value in values.items()}
     path = folder / "format-1.safetensors"
-    model, guide = pv.load(path)
+    with pytest.warns(MissingChecksumWarning, match=r"without a checksum, .*; save it again with pyrovae\.save"):
+        model, guide = pv.load(path)
     y = load_preprocessing(path).transform(values["x"])
     torch.testing.assert_close(y, values["y"])
     jacobian = load_preprocessing(path).log_abs_det_jacobian(values["x"])
@@ -108,6 +109,30 @@ def test_damaged_files_are_refused(tmp_path, how):
     damage(tmp_path, how)
     with pytest.raises(ValueError, match=r"cannot load .*vae\.safetensors: "):
         pv.load(tmp_path / "vae.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "describes no model and guide"),
+        ({"guide": {"class": "MLP"}}, "a module needs a class and its arguments, and has only class"),
+        ({"model": {"class": "MLP", "arguments": {"*": 3}}}, "positional arguments of MLP must be a list, not 3"),
+        ({"model": {"class": "MLP", "arguments": {"*": [2, 2]}}}, "describes no model and guide"),
+        ({"model": {"class": "os.system", "arguments": {}}}, "os.system, which is not of the library"),
+        ({"preprocessing": {"class": "MLP", "arguments": {"*": [2, 2]}}}, "its preprocessing is a MLP"),
+        ({"preprocessing": 3}, "its preprocessing is a int"),
+    ],
+)
+def test_descriptions_of_something_else_are_refused(tmp_path, changes, message):
+    path = tmp_path / "vae.safetensors"
+    pv.save(path, *make_pair())
+    path.with_suffix(".json").write_text(json.dumps(json.loads(path.with_suffix(".json").read_text()) | changes))
+    with pytest.raises(pv.InputError, match=message):
+        load_preprocessing(path) if "preprocessing" in changes else pv.load(path)
+    path.with_suffix(".json").write_text("[" * 100_000)
+    for read in (pv.load, load_preprocessing):
+        with pytest.raises(pv.InputError, match="cannot load"):
+            read(path)
 
 
 def test_swapped_programs_and_missing_folders(tmp_path):
