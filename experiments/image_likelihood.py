@@ -1,14 +1,12 @@
 """Test log p(x) of binarised images beside the literature's: one stochastic layer, as Burda et al. (2016) have it.
 
 python -m experiments.image_likelihood
-python -m experiments.image_likelihood --out FOLDER   # again, to go on with what was interrupted
+python -m experiments.image_likelihood --out FOLDER   # again, to resume an interrupted run
 """
 
 import json
 import math
-import os
 import sys
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch import Tensor
 
 import pyrovae as pv
 from experiments import page
+from experiments.options import ImageOptions, check_distinct, check_integers, check_names
 from experiments.pool import in_processes
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
@@ -29,8 +28,7 @@ from pyrovae.elbo import BetaELBO
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_atomically, write_json, write_table
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.training import ENGINES, SCHEDULES, Trainer, check_learning_rate
-from pyrovae.training.schedules import Schedule
+from pyrovae.training import SCHEDULES, Schedule, Trainer, check_learning_rate
 
 PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}
 """Burda et al. (2016), one stochastic layer of 50, MNIST binarised dynamically: test −log p(x) in nats by K."""
@@ -55,13 +53,13 @@ RATES: dict[str, Schedule] = {**SCHEDULES, "staged": staged}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ImageOptions):
     """Train VAEs on binarised images and estimate test log p(x) as the literature does."""
 
     dataset: str = "mnist"
     """mnist, fashion-mnist or digits."""
     binarization: str = "dynamic"
-    """dynamic (pixels drawn afresh each epoch) or static."""
+    """dynamic (pixels drawn anew each epoch) or static."""
     latent_dim: int = 50
     """Dimension of z."""
     hidden: tuple[int, ...] = (200, 200)
@@ -69,50 +67,52 @@ class Settings:
     posteriors: tuple[str, ...] = ("diagonal", "ar1-per-dimension", "full-covariance")
     """Families of q(z|x)."""
     particles: tuple[int, ...] = (1, 5)
-    """Draws K of the bound that is trained with; 1 is the ELBO with the KL in closed form (sampled for a flow)."""
+    """Draws K of the training bound; 1 is the ELBO with the KL in closed form (sampled for a flow)."""
     estimator: str = "importance-weighted"
-    """Of K > 1: importance-weighted (the literature's) or doubly-reparameterized."""
+    """Estimator for K > 1: importance-weighted (the literature's) or doubly-reparameterized."""
     seeds: int = 1
     """Trainings of each cell, with seeds 0, 1, …"""
     epochs: int = 60
-    """Passes over the training images; the literature's are 3,280."""
+    """Passes over the training images; the literature has 3,280."""
     batch_size: int = 100
-    """Images per step; the literature's are 20."""
+    """Images per step; the literature has 20."""
     learning_rate: float = 1e-3
     """Adam's rate at the start."""
     schedule: str = "cosine"
     """Learning rate: cosine, constant, or staged (the literature's eight stages, down to a tenth)."""
     all_training_images: bool = False
-    """Train with the images that else validate, too, as the literature does, and take the last epoch, not the best."""
+    """Train with the validation images too, as the literature does, and take the last epoch, not the best."""
     samples: int = 5000
     """Draws of z per test image."""
-    num_train: int | None = None
-    """Train with so many of the training images only."""
-    num_test: int | None = None
-    """Test with so many of the test images only."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
-    device: str = "cpu"
-    """Where to train and to evaluate."""
-    engine: str = "auto"
-    """auto, eager or compiled."""
     out: Path | None = None
-    """Folder for the results, new or of an interrupted run to go on with; by default a new one under runs/."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/image-likelihood.md."""
-    workers: int = min(os.cpu_count() or 1, 8)
-    """Processes, one thread each."""
+    """Folder for the results, new or of an interrupted run to resume; by default a new one under runs/."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names(self, "dataset", IMAGES)
+        check_names(self, "binarization", ("dynamic", "static"))
+        check_names(self, "posteriors", POSTERIORS)
+        check_names(self, "estimator", MANY_SAMPLES)
+        check_names(self, "schedule", RATES)
+        check_distinct(self, "particles")
+        check_integers(self, "latent_dim", "hidden", "particles", "seeds", "epochs", "batch_size", "samples")
+        check_integers(self, "checkpoint_every")
+        if not self.hidden:
+            raise InputError("--hidden needs at least one width")
+        check_learning_rate(self.learning_rate)
 
     @property
     def as_published(self) -> bool:
-        """Whether data and sizes are those of the published numbers."""
+        """Whether the published numbers have the same data and sizes."""
         found = (self.dataset, self.binarization, self.latent_dim, self.hidden, self.num_train, self.num_test)
         return found == ("mnist", "dynamic", 50, (200, 200), None, None)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell and seed. Calling it trains, or goes on from its checkpoint, and evaluates."""
+    """One cell and seed. Calling it trains, from its checkpoint if there is one, and evaluates."""
 
     settings: Settings
     out: Path
@@ -130,11 +130,13 @@ class Run:
                 trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
             except (ValueError, RuntimeError, EOFError, UnpicklingError) as error:
                 reason = str(error).splitlines()[0] if str(error) else "it is empty"
-                raise InputError(f"cannot go on from {checkpoint}: {reason}; delete it or give another --out") from None
+                raise InputError(
+                    f"cannot resume from {checkpoint}: {reason}; delete it or give another --out"
+                ) from None
         while trainer.steps < trainer.total_steps:
             trainer.run(max_steps=s.checkpoint_every * trainer.steps_per_epoch)
             write_atomically(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
-        trainer.run()  # nothing is left to do but to take the best state
+        trainer.run()  # takes the best state
         ((model, guide),), (history,) = trainer.pairs, trainer.histories
         assert isinstance(model, pv.GenerativeModel)
         assert isinstance(guide, pv.AmortizedGuide)
@@ -168,7 +170,7 @@ class Run:
         elbo: BetaELBO = pv.MonteCarloELBO() if self.posterior == "flow" else pv.AnalyticELBO()
         if self.particles > 1:
             elbo = MANY_SAMPLES[s.estimator](num_particles=self.particles)
-        schedule: str | Schedule = s.schedule if s.schedule in SCHEDULES else RATES[s.schedule]
+        schedule = s.schedule if s.schedule in SCHEDULES else RATES[s.schedule]
         return Trainer(
             [(model, guide)],
             train[: s.num_train],
@@ -190,7 +192,7 @@ class Run:
     def evaluated(
         self, row: dict[str, Any], model: pv.GenerativeModel, guide: pv.AmortizedGuide, x: Tensor, path: Path
     ) -> dict[str, Any]:
-        """The row with test log p(x) by importance sampling, read from ``path`` if it was worked out before."""
+        """The row with test log p(x) by importance sampling, read from ``path`` if an earlier run wrote it."""
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
             if {key: found.get(key) for key in row} == row:
@@ -235,30 +237,6 @@ def table(settings: Settings, runs: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
-def check(settings: Settings) -> None:
-    """Raise an InputError for what cannot be run, before anything is trained or written."""
-    console.pick("--dataset", [settings.dataset], IMAGES)
-    console.pick("--binarization", [settings.binarization], dict.fromkeys(("dynamic", "static")))
-    console.pick("--posteriors", settings.posteriors, POSTERIORS)
-    console.pick("--estimator", [settings.estimator], MANY_SAMPLES)
-    console.pick("--schedule", [settings.schedule], RATES)
-    console.pick("--engine", [settings.engine], dict.fromkeys(ENGINES))
-    check_learning_rate(settings.learning_rate)
-    for option in ("latent_dim", "seeds", "epochs", "batch_size", "samples", "checkpoint_every", "workers"):
-        if getattr(settings, option) < 1:
-            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
-    if any(num is not None and num < 2 for num in (settings.num_train, settings.num_test)):
-        raise InputError("--num-train and --num-test must be at least 2")
-    for option in ("hidden", "particles", "posteriors"):
-        values = getattr(settings, option)
-        if not values or (option != "hidden" and len(set(values)) < len(values)):
-            raise InputError(f"--{option} needs at least one, and none twice, not {values}")
-        if option != "posteriors" and min(values) < 1:
-            raise InputError(f"--{option} must be positive, not {values}")
-    if settings.device != "cpu" and settings.workers > 1:
-        raise InputError("processes would share the device; give --workers 1")
-
-
 def keep_config(settings: Settings, out: Path) -> None:
     """Write what the folder's runs depend on, or raise an InputError if it holds others."""
     path = out / "config.json"
@@ -271,10 +249,9 @@ def keep_config(settings: Settings, out: Path) -> None:
 
 
 def main(settings: Settings) -> None:
-    """Train what is not there yet, evaluate it, print the table and write it."""
-    check(settings)
-    images = IMAGES[settings.dataset](settings.binarization)  # a file that is missing or damaged is found at once
-    out = make_folder(settings.out or Path("runs") / f"image-likelihood-{time.strftime('%Y%m%d-%H%M%S')}")
+    """Train and evaluate what is missing, print the table and write it."""
+    images = IMAGES[settings.dataset](settings.binarization)  # first: a missing or damaged file is an error at once
+    out = page.run_folder(settings.out, "image-likelihood", resumable=True)
     keep_config(settings, out)
     torch.set_num_threads(1)
     jobs = [
@@ -299,7 +276,7 @@ def main(settings: Settings) -> None:
             "training images, 5,000 draws; reproductions differ by up to a nat."
         )
     section = f"{settings.dataset}, {settings.binarization}, {settings.epochs} epochs"
-    page.tell("image_likelihood", section, text, {}, settings.publish)
+    page.show("image_likelihood", section, text, {}, settings.publish)
     print(f"results: {out}")
 
 

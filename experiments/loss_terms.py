@@ -4,7 +4,6 @@ python -m experiments.loss_terms
 """
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 import pyrovae as pv
 from experiments import page
+from experiments.options import StudyOptions, check_integers
+from experiments.summaries import mean_and_error
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison._plan import Cell
@@ -26,8 +27,7 @@ from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO, Computation
 from pyrovae.elbo.base import total
-from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_table
+from pyrovae.files import write_table
 from pyrovae.programs import latent_sites
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
@@ -36,7 +36,7 @@ LATENT_DIM = {"figure-eight": 2, "digits": 8}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(StudyOptions):
     """Train with reconstruction alone, KL alone, both, and other β; then compare the sources' conventions."""
 
     betas: tuple[float, ...] = (0.1, 0.3, 3.0, 10.0)
@@ -44,15 +44,14 @@ class Settings:
     seeds: int = 3
     """Number of trainings of each, with seeds 0, 1, …"""
     steps: int = 3000
-    """Steps of a training, about."""
+    """About so many steps of a training."""
     samples: int = 500
     """Draws of z per test datum for log p(x)."""
-    out: Path | None = None
-    """Folder for the results; by default a new one under runs/."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/loss-terms.md."""
-    workers: int = min(os.cpu_count() or 1, 8)
-    """Processes for the trainings, one thread each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integers(self, "seeds", "steps", "samples")
+        losses(self)  # refuses a β that no estimator takes
 
 
 class KLAlone(pv.AnalyticELBO):
@@ -109,9 +108,7 @@ def rate_distortion_table(runs: pd.DataFrame) -> pd.DataFrame:
             ("test log p(x)", "test_log_marginal"),
             ("active latents", "active_directions"),
         ):
-            values = group[measure]
-            stderr = f" ± {values.std() / math.sqrt(len(values)):.2g}" if len(values) > 1 else ""
-            row[heading] = f"{values.mean():.4g}{stderr}"
+            row[heading] = mean_and_error(group[measure], ".4g", ".2g")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -155,7 +152,7 @@ def pictures(name: str, settings: Settings, out: Path) -> Figure:
 
 @dataclass(frozen=True)
 class Convention:
-    """A source's loss of a batch as it is written, and the −ELBO that it is to be held against."""
+    """A source's loss of a batch as it is written, and the −ELBO that it is compared with."""
 
     source: str
     written: str
@@ -210,12 +207,12 @@ def conventions(n: int) -> list[Convention]:
         Convention(
             "full-covariance slides", "KL + (1/nd) Σ Σ (x − x̂)²", "σ² = n/2, β = 1",
             lambda x, q, z, x_hat: _kl_dense(q).mean() + (x - x_hat).square().mean(), math.sqrt(n / 2), 1.0,
-            "equal, but to a likelihood nobody asked for",
+            "equal, but with a likelihood nobody asked for",
         ),
         Convention(
             "full-covariance slides", "the same", "σ = 1, β = n/2",
             lambda x, q, z, x_hat: _kl_dense(q).mean() + (x - x_hat).square().mean(), 1.0, n / 2,
-            "equal up to the factor 2/n: a KL weighed n/2 times",
+            "equal up to the factor 2/n: the KL has weight n/2",
         ),
         Convention(
             "full-covariance slides", "the same", "σ = 1, β = 1",
@@ -270,7 +267,7 @@ def convention_table() -> pd.DataFrame:
             {
                 "source": convention.source,
                 "loss as written": convention.written,
-                "held against": convention.implies,
+                "compared with": convention.implies,
                 "gradient = factor × that of −ELBO": f"{of_all[0]:.4g}",
                 "rest": f"{of_all[1]:.0e}",
                 "decoder alone": f"{of_decoder[0]:.4g}",
@@ -281,7 +278,7 @@ def convention_table() -> pd.DataFrame:
 
 
 def _factor(written: Tensor, ours: Tensor, module: nn.Module) -> tuple[float, float]:
-    """The number c for which ∇written is nearest to c ∇ours, and what is left, relative to ∇written."""
+    """The number c for which c ∇ours is nearest to ∇written, and the rest relative to ∇written."""
     parameters = list(module.parameters())
     a, b = (
         torch.cat(
@@ -293,29 +290,29 @@ def _factor(written: Tensor, ours: Tensor, module: nn.Module) -> tuple[float, fl
     return factor.item(), ((a - factor * b).norm() / a.norm()).item()
 
 
-tell = partial(page.tell, "loss_terms")
-
-
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
-    if min(settings.seeds, settings.steps, settings.samples, settings.workers) < 1:
-        raise InputError("--seeds, --steps, --samples and --workers must be at least 1")
-    losses(settings)
-    out = page.new_folder(settings.out, "loss-terms")
-    make_folder(out)
+    out = page.run_folder(settings.out, "loss-terms")
     torch.set_num_threads(1)
     table = convention_table()
     write_table(out / "conventions.csv", table)
-    tell("The sources' losses as written", markdown_table(table), {}, settings.publish)
+    page.show("loss_terms", "The sources' losses as written", markdown_table(table), {}, settings.publish)
     runs = {}
     for name in NOISE:
         runs[name] = rate_distortion(name, settings, out)
         write_table(out / f"{name}-rate-distortion.csv", runs[name])
         write_figure(out / f"{name}-three-losses.png", pictures(name, settings, out))
         text = f"σ fixed at {NOISE[name]:.4g}.\n\n{markdown_table(rate_distortion_table(runs[name]))}"
-        tell(name, text, {f"{name} under the three losses": out / f"{name}-three-losses.png"}, settings.publish)
+        page.show(
+            "loss_terms",
+            name,
+            text,
+            {f"{name} under the three losses": out / f"{name}-three-losses.png"},
+            settings.publish,
+        )
     write_figure(out / "rate-distortion.png", rate_distortion_picture(runs))
-    tell(
+    page.show(
+        "loss_terms",
         "Rate and distortion",
         "A point a training; the line joins the means along β.",
         {"distortion against rate": out / "rate-distortion.png"},

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pyrovae.errors import InputError
+from pyrovae.files import make_folder
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,21 +23,24 @@ def command(study: str) -> str:
     return shlex.join(["python", "-m", f"experiments.{study}", *arguments])
 
 
-def publish(study: str, section: str, text: str, pictures: Mapping[str, Path]) -> Path:
+def publish(study: str, section: str, text: str, pictures: Mapping[str, Path], results: Path = RESULTS) -> Path:
     """Write or replace a section of the study's page, and copy its pictures beside the page.
+
+    What stands before the first section, an introduction, and all other sections stay as they are.
 
     Args:
         study: the script's name; it names the page.
         section: the section's heading.
         text: its text, in Markdown.
         pictures: files by caption.
+        results: the folder of all pages.
     """
-    RESULTS.mkdir(exist_ok=True)
+    results.mkdir(exist_ok=True)
     stem = study.replace(".", "-").replace("_", "-")
-    page = RESULTS / f"{stem}.md"
+    page = results / f"{stem}.md"
     lines = [f"## {section}", "", f"`{command(study)}`", "", text.strip(), ""]
     for caption, source in pictures.items():
-        target = RESULTS / stem / f"{_slug(section)}-{source.name}"
+        target = results / stem / f"{_slug(section)}-{source.name}"
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
         lines += [f"![{caption}]({stem}/{target.name})", ""]
@@ -47,19 +51,28 @@ def publish(study: str, section: str, text: str, pictures: Mapping[str, Path]) -
     return page
 
 
-def tell(study: str, section: str, text: str, pictures: Mapping[str, Path], to_page: bool) -> None:
+def show(study: str, section: str, text: str, pictures: Mapping[str, Path], to_page: bool) -> None:
     """Print a section, and publish it if asked to."""
     print(f"## {section}\n\n{text}\n")
     if to_page:
         publish(study, section, text, pictures)
 
 
-def new_folder(out: Path | None, study: str) -> Path:
-    """The folder for a run's results: the one asked for, which must be new or empty, or a new one under runs/."""
+def run_folder(out: Path | None, study: str, resumable: bool = False) -> Path:
+    """The folder for a run's results, made: ``out``, new or empty unless ``resumable``, or a new one under runs/.
+
+    Raises:
+        InputError: it holds files.
+    """
     out = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+    if not resumable and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise InputError(f"--out {out} already holds files; give a new or an empty folder")
-    return out
+    return make_folder(out)
+
+
+def took(start: float, workers: int) -> str:
+    """How long it took since ``start``, a time of :func:`time.perf_counter`."""
+    return f"This took {(time.perf_counter() - start) / 60:.1f} minutes on {workers} worker(s)."
 
 
 def _slug(text: str) -> str:

@@ -3,7 +3,6 @@
 python -m experiments.suite
 """
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,44 +13,28 @@ from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
+from experiments.options import SyntheticOptions, check_names
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_table, write_text
+from pyrovae.files import write_table, write_text
 from pyrovae.posteriors import POSTERIORS
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Train posterior families × ELBO estimators on all synthetic sets; a run that was cut off goes on with --out."""
+class Settings(SyntheticOptions):
+    """Train posterior families × ELBO estimators on all synthetic sets; --out FOLDER resumes an interrupted run."""
 
     datasets: tuple[str, ...] = tuple(SYNTHETIC)
     """isotropic-gaussian, rotated-gaussian, figure-eight, three-blobs and mixture."""
-    posteriors: tuple[str, ...] = ("diagonal", "ar1", "full-covariance")
-    """Families of q(z|x)."""
-    estimators: tuple[str, ...] = ("analytic", "monte-carlo")
-    """ELBO estimators."""
-    seeds: int = 1
-    """Number of runs of every cell, with seeds 0, 1, …"""
-    epochs: int | None = None
-    """Passes over the data; the slides' own by default."""
-    schedule: str = "cosine"
-    """Learning rate: cosine (to zero) or constant (the slides')."""
-    engine: str = "auto"
-    """auto, eager or compiled (native code, made once in about 15 s and kept)."""
-    num_train: int | None = None
-    """Size of the training sets; the slides' own by default."""
-    num_test: int | None = None
-    """Size of the test sets; the slides' own by default."""
     out: Path | None = None
-    """Folder for the results, new or of a run to go on with; by default a new one under runs/."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/suite.md."""
-    workers: int = min(os.cpu_count() or 1, 8)
-    """Processes, one thread each."""
+    """Folder for the results, new or of an interrupted run to resume; by default a new one under runs/."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names(self, "datasets", SYNTHETIC)
 
 
 def spread(summary: pd.DataFrame) -> pd.Series:
@@ -89,20 +72,15 @@ def picture(summary: pd.DataFrame, path: Path) -> None:
 
 
 def main(settings: Settings) -> None:
-    """Run what is not there yet, then write the report."""
-    datasets = console.pick("--datasets", settings.datasets, SYNTHETIC)
-    posteriors = console.pick("--posteriors", settings.posteriors, POSTERIORS)
-    estimators = {name: cls() for name, cls in console.pick("--estimators", settings.estimators, ESTIMATORS).items()}
-    if settings.seeds < 1:
-        raise InputError(f"--seeds must be at least 1, not {settings.seeds}")
-    out = make_folder(settings.out or Path("runs") / f"suite-{time.strftime('%Y%m%d-%H%M%S')}")
+    """Run what is missing, then write the report."""
+    out = page.run_folder(settings.out, "suite", resumable=True)
     start = time.perf_counter()
     tables = []
-    for name, dataset in tqdm(datasets.items(), desc="sets", disable=None):
+    for name in tqdm(settings.datasets, desc="sets", disable=None):
         table = pv.compare(
-            dataset,
-            posteriors=posteriors,
-            estimators=estimators,
+            SYNTHETIC[name],
+            posteriors={name: POSTERIORS[name] for name in settings.posteriors},
+            estimators={name: ESTIMATORS[name]() for name in settings.estimators},
             seeds=range(settings.seeds),
             epochs=settings.epochs,
             schedule=settings.schedule,
@@ -125,7 +103,7 @@ def main(settings: Settings) -> None:
     minutes = (time.perf_counter() - start) / 60
     trained = table["seconds"].sum() / 60
     text += f"\n\nTraining took {trained:.1f} minutes in all, on {settings.workers} worker(s) of one thread each"
-    text += f"; this command took {minutes:.1f} minutes, with compiling, evaluation and pictures.\n"
+    text += f"; this command took {minutes:.1f} minutes, with compilation, evaluation and pictures.\n"
     write_text(out / "suite.md", text)
     picture(summary, out / "suite.png")
     print(text)

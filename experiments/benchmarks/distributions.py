@@ -10,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyrovae.errors import InputError
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler else prints a line at each start and stop
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # otherwise torch's profiler prints a line at each start and stop
 
 import numpy as np
 import pandas as pd
@@ -24,6 +22,8 @@ from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
 from experiments import page
+from experiments.benchmarks.timing import median_ratio
+from experiments.options import Options, check_device, check_distinct, check_integers, check_names
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_figure
@@ -32,11 +32,15 @@ from pyrovae.files import make_folder, write_table
 
 BATCH = 128
 RANK = 4
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Time rsample + log_prob + KL, forward and backward, for each covariance and dimension."""
+
+    out: Path = Path("runs/benchmark-distributions")
+    """Folder for the table and the picture."""
 
     dims: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
     """Dimensions d."""
@@ -46,10 +50,13 @@ class Settings:
     """Interleaved repetitions; the median is reported."""
     device: str = "cpu"
     """cpu (one thread) or cuda."""
-    out: Path = Path("runs/benchmark-distributions")
-    """Folder for the table and the picture."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/benchmarks-distributions.md."""
+
+    def __post_init__(self) -> None:
+        check_distinct(self, "dims")
+        check_integers(self, "dims", least=2)
+        check_integers(self, "repeats", least=3)
+        check_names(self, "device", DEVICES)
+        check_device(self.device)
 
 
 def families(d: int, device: str, max_dense: int) -> dict[str, tuple[list[Tensor], Callable[..., TorchDistribution]]]:
@@ -96,7 +103,7 @@ def seconds(function: Callable[[], object], device: str) -> float:
 
 
 def peak_bytes(function: Callable[[], object], device: str) -> int:
-    """Most memory that tensors made in one call held at once."""
+    """Most memory that the tensors of one call take at once."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -129,7 +136,7 @@ def measure(settings: Settings) -> pd.DataFrame:
                     "d": d,
                     "family": name,
                     "milliseconds": 1e3 * statistics.median(times[name]),
-                    "ratio_to_diagonal": _median_ratio(times[name], times["diagonal"]),
+                    "ratio_to_diagonal": median_ratio(times[name], times["diagonal"]),
                     "full_covariance_over_this": statistics.median(times["full-covariance"])
                     / statistics.median(times[name])
                     if "full-covariance" in times
@@ -138,10 +145,6 @@ def measure(settings: Settings) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=False))
 
 
 def growth(table: pd.DataFrame, column: str, low: int = 256, high: int = 4096) -> dict[str, float]:
@@ -185,12 +188,6 @@ def closed_forms(settings: Settings) -> pd.DataFrame:
 
 def main(settings: Settings) -> None:
     """Measure, print, and write the table and the picture."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: there is no GPU here")
-    if settings.device not in ("cpu", "cuda"):
-        raise InputError(f"--device must be cpu or cuda, not {settings.device}")
-    if not settings.dims or any(d < 2 for d in settings.dims) or settings.repeats < 3:
-        raise InputError("--dims needs values of at least 2, --repeats at least 3")
     torch.set_num_threads(1)
     make_folder(settings.out)
     with pyro.validation_enabled(False):
@@ -214,10 +211,8 @@ def main(settings: Settings) -> None:
             markdown_table(closed),
         ]
     )
-    print(text)
-    print(f"\nresults: {settings.out}")
-    if settings.publish:
-        page.publish("benchmarks.distributions", settings.device, text, {"cost against dimension": picture})
+    page.show("benchmarks.distributions", settings.device, text, {"cost against dimension": picture}, settings.publish)
+    print(f"results: {settings.out}")
 
 
 if __name__ == "__main__":

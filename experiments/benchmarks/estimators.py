@@ -4,10 +4,8 @@ python -m experiments.benchmarks.estimators
 """
 
 import itertools
-import random
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,21 +14,26 @@ import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
-from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
+from experiments.benchmarks.timing import Step, interleaved, median_ratio
+from experiments.options import Options, check_distinct, check_integers, check_names
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import make_folder, write_table
+from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import unregistered
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Time a training step under each estimator, one thread."""
+
+    out: Path = Path("runs/benchmark-estimators")
+    """Folder for the table."""
 
     posteriors: tuple[str, ...] = ("diagonal", "full-covariance")
     """Families of q(z|x)."""
@@ -42,22 +45,30 @@ class Settings:
     """Draws K of the importance-weighted pair."""
     repeats: int = 300
     """Steps of each, interleaved; the median ratio to Monte Carlo's is reported."""
-    out: Path = Path("runs/benchmark-estimators")
-    """Folder for the table."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/benchmarks-estimators.md."""
+
+    def __post_init__(self) -> None:
+        check_names(self, "posteriors", POSTERIORS)
+        check_distinct(self, "batch_sizes")
+        check_integers(self, "latent_dim", "batch_sizes", "particles", "repeats")
 
 
-Step = Callable[[], None]
 NETWORKS = {"2-128-128": (2, (128, 128)), "784-400": (784, (400,))}
 """Width of x and of the hidden layers, of the synthetic sets and of the ρ-VAE paper's images."""
 
 
-def training_step(family: str, elbo: ELBO, hidden: Sequence[int], d: int, x: Tensor) -> Step:
+def make_pair(
+    posterior: str, likelihood: str, hidden: Sequence[int], d: int, n: int
+) -> tuple[pv.GenerativeModel, pv.AmortizedGuide]:
+    """A fresh model and guide of multilayer perceptrons, by the names of their parts."""
+    model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(hidden)), LIKELIHOODS[likelihood](hidden[0], n), d)
+    return model, pv.AmortizedGuide(pv.nn.MLP(n, *hidden), POSTERIORS[posterior](hidden[-1], d))
+
+
+def training_step(
+    posterior: str, elbo: ELBO, hidden: Sequence[int], d: int, x: Tensor, likelihood: str = "gaussian"
+) -> Step:
     """One step as ``fit`` takes it: loss, gradients, Adam."""
-    n = x.shape[-1]
-    model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(hidden)), pv.GaussianLikelihood(hidden[0], n), d)
-    guide = pv.AmortizedGuide(pv.nn.MLP(n, *hidden), POSTERIORS[family](hidden[-1], d))
+    model, guide = make_pair(posterior, likelihood, hidden, d, x.shape[-1])
     parameters = [*model.parameters(), *guide.parameters()]
     optimizer = torch.optim.Adam(parameters, fused=True)
 
@@ -85,20 +96,6 @@ def bare_decoder(network: str, d: int, rows: int) -> Step:
     return step
 
 
-def interleaved(steps: Mapping[str, Step], repeats: int, label: str) -> dict[str, list[float]]:
-    """Seconds of each step, taken in turn and in ever another order."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    names = list(steps)
-    for repeat in tqdm(range(repeats + 20), desc=label, disable=None):
-        random.Random(repeat).shuffle(names)  # a long step leaves the next one a cold cache
-        for name in names:
-            start = time.perf_counter()
-            steps[name]()
-            if repeat >= 20:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
 def measure(settings: Settings) -> pd.DataFrame:
     """One row an estimator, family, batch size and network."""
     rows = []
@@ -123,20 +120,15 @@ def measure(settings: Settings) -> pd.DataFrame:
                     "posterior": family,
                     "step": f"{name}, K = {k}" if many else name,
                     "milliseconds": 1e3 * statistics.median(values),
-                    "ratio to monte-carlo": _ratio(values, times["monte-carlo"]),
-                    "ratio to the bare decoder": _ratio(values, bare) if many else None,
+                    "ratio to monte-carlo": median_ratio(values, times["monte-carlo"]),
+                    "ratio to the bare decoder": median_ratio(values, bare) if many else None,
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _ratio(values: list[float], reference: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(values, reference, strict=True))
-
-
 def main(settings: Settings) -> None:
     """Measure, print and write the table."""
-    console.pick("--posteriors", settings.posteriors, POSTERIORS)
     torch.set_num_threads(1)
     make_folder(settings.out)
     table = measure(settings)
@@ -145,10 +137,8 @@ def main(settings: Settings) -> None:
         f"One thread, float32, d = {settings.latent_dim}; loss, gradients and Adam; medians "
         f"of interleaved steps.\n\n{markdown_table(table)}"
     )
-    print(text)
-    print(f"\nresults: {settings.out}")
-    if settings.publish:
-        page.publish("benchmarks.estimators", "A step under each estimator", text, {})
+    page.show("benchmarks.estimators", "A step under each estimator", text, {}, settings.publish)
+    print(f"results: {settings.out}")
 
 
 if __name__ == "__main__":

@@ -155,19 +155,19 @@ def numpyro_loops(work: Work, x: Tensor) -> dict[str, Loop]:
     state = svi.init(jax.random.PRNGKey(0), data[0])
     one = jax.jit(svi.update)
     many = jax.jit(lambda state, order: jax.lax.scan(lambda s, i: svi.update(s, data[i]), state, order))
-    held = {"state": state}
+    current = {"state": state}
 
     def stepwise(steps: int) -> float:
         start = time.perf_counter()
         for step in range(steps):
-            held["state"], loss = one(held["state"], data[step % len(data)])
+            current["state"], loss = one(current["state"], data[step % len(data)])
             float(loss)
         return time.perf_counter() - start
 
     def scanned(steps: int) -> float:
         order = jnp.arange(steps) % len(data)
         start = time.perf_counter()
-        held["state"], losses = many(held["state"], order)
+        current["state"], losses = many(current["state"], order)
         losses.block_until_ready()
         return time.perf_counter() - start
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyro
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,16 +17,14 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import pyrovae as pv
 from experiments import page
-from experiments.benchmarks.estimators import Step, interleaved
+from experiments.benchmarks.estimators import make_pair, training_step
+from experiments.benchmarks.timing import Step, interleaved, median_ratio
+from experiments.options import Options, check_integers, check_names
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.distributions import fill_scale_tril, tril_position
-from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_table
-from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.posteriors import POSTERIORS
-from pyrovae.programs import unregistered
-from pyrovae.training import Trainer, TrainingSettings
+from pyrovae.training import ENGINES, Trainer, TrainingSettings
 
 HIDDEN = 128
 STEPS_AT_ONCE = 10
@@ -35,8 +32,11 @@ STEPS_AT_ONCE = 10
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Time training steps on spectra, one thread."""
+
+    out: Path = Path("runs/benchmark-spectra")
+    """Folder for the table."""
 
     batch_size: int = 128
     """Spectra per step."""
@@ -49,38 +49,25 @@ class Settings:
     repeats: int = 100
     """Steps of each, interleaved; a fifth as many against the forum post's."""
     engine: str = "compiled"
-    """What makes pyrovae's steps there."""
-    out: Path = Path("runs/benchmark-spectra")
-    """Folder for the table."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/benchmarks-spectra.md."""
+    """pyrovae's engine there: auto, eager or compiled."""
+
+    def __post_init__(self) -> None:
+        check_integers(self, "batch_size", "channels", "many_channels", "repeats")
+        check_integers(self, "latent_dim", least=2)
+        check_names(self, "engine", ENGINES)
 
 
 def step_of(posterior: str, likelihood: str, d: int, x: Tensor) -> Step:
-    """One step as ``fit`` takes it with the KL in closed form: loss, gradients, Adam."""
-    n = x.shape[-1]
-    model = pv.GenerativeModel(pv.nn.MLP(d, HIDDEN), LIKELIHOODS[likelihood](HIDDEN, n), d)
-    guide = pv.AmortizedGuide(pv.nn.MLP(n, HIDDEN), POSTERIORS[posterior](HIDDEN, d))
-    elbo = pv.AnalyticELBO()
-    optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], fused=True)
-
-    def step() -> None:
-        with unregistered(), pyro.validation_enabled(False):
-            elbo.differentiable_loss(model, guide, x).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    """One step as ``fit`` takes it with the KL in closed form."""
+    return training_step(posterior, pv.AnalyticELBO(), (HIDDEN,), d, x, likelihood)
 
 
 def fitted_steps(posterior: str, likelihood: str, d: int, x: Tensor, engine: str) -> Step:
     """As many steps of ``fit`` as :data:`STEPS_AT_ONCE`."""
-    n = x.shape[-1]
-    model = pv.GenerativeModel(pv.nn.MLP(d, HIDDEN), LIKELIHOODS[likelihood](HIDDEN, n), d)
-    guide = pv.AmortizedGuide(pv.nn.MLP(n, HIDDEN), POSTERIORS[posterior](HIDDEN, d))
+    pair = make_pair(posterior, likelihood, (HIDDEN,), d, x.shape[-1])
     many = x.repeat(10 * STEPS_AT_ONCE, 1)
-    fit_settings = TrainingSettings(epochs=10**6, batch_size=len(x), engine=engine)
-    trainer = Trainer([(model, guide)], many, pv.AnalyticELBO(), fit_settings, progress=False)
+    settings = TrainingSettings(epochs=10**6, batch_size=len(x), engine=engine)
+    trainer = Trainer([pair], many, pv.AnalyticELBO(), settings, progress=False)
     return partial(trainer.run, max_steps=STEPS_AT_ONCE)
 
 
@@ -155,13 +142,8 @@ def fill_step(num: int, d: int, by_datum: bool) -> Step:
     return step
 
 
-def ratio(times: dict[str, list[float]], of: str, to: str) -> float:
-    """Median of the interleaved steps' ratios."""
-    return statistics.median(a / b for a, b in zip(times[of], times[to], strict=True))
-
-
 def measure(settings: Settings) -> pd.DataFrame:
-    """One row a comparison, with the bar it is held against."""
+    """One row a comparison, with the bar that it must meet."""
     x = torch.randn(settings.batch_size, settings.channels)
     many = torch.randn(settings.batch_size, settings.many_channels)
     few = max(3, settings.repeats // 5)
@@ -207,7 +189,7 @@ def measure(settings: Settings) -> pd.DataFrame:
                 "comparison": title,
                 "step": name,
                 "milliseconds": 1e3 * statistics.median(values),
-                "ratio": ratio(times, name, reference),
+                "ratio": median_ratio(values, times[reference]),
                 "bar": bars.get(name, ""),
             }
             for name, values in times.items()
@@ -217,11 +199,6 @@ def measure(settings: Settings) -> pd.DataFrame:
 
 def main(settings: Settings) -> None:
     """Measure, print and write the table."""
-    for name in ("batch_size", "channels", "many_channels", "repeats"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
-    if settings.latent_dim < 2:
-        raise InputError(f"--latent-dim must be at least 2, not {settings.latent_dim}")
     torch.set_num_threads(1)
     make_folder(settings.out)
     table = measure(settings)
@@ -230,10 +207,8 @@ def main(settings: Settings) -> None:
         f"One thread, float32, B = {settings.batch_size}: loss, gradients and Adam; ratios to pyrovae's step, or to "
         f"independent noise, are medians of interleaved steps.\n\n{markdown_table(table)}"
     )
-    print(text)
-    print(f"\nresults: {settings.out}")
-    if settings.publish:
-        page.publish("benchmarks.spectra", "A step on spectra", text, {})
+    page.show("benchmarks.spectra", "A step on spectra", text, {}, settings.publish)
+    print(f"results: {settings.out}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from pyrovae.errors import InputError
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
@@ -29,13 +27,16 @@ from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
+from experiments.benchmarks.estimators import make_pair
 from experiments.benchmarks.peers import Loop, Work, by_hand, numpyro_loops
+from experiments.benchmarks.timing import median_ratio
+from experiments.options import Options, check_integers, check_names
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_figure
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_table
-from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training.replicas import make_replicas
 
@@ -46,13 +47,16 @@ HAND = "PyTorch by hand"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Time a training step of every implementation, on one core, interleaved."""
+
+    out: Path = Path("runs/benchmark-training-step")
+    """Folder for the tables."""
 
     repeats: int = 9
     """Blocks of steps; the median is reported, and the median of ratios within a block."""
     seconds: float = 0.5
-    """About how long a block of the hand-written loop takes; it sets the number of steps."""
+    """About how long a block of the hand-written loop takes; this sets the number of steps."""
     steps: bool = True
     """Whether to time a step of all implementations."""
     images: bool = True
@@ -60,33 +64,29 @@ class Settings:
     growth: bool = True
     """Whether to measure the growth with latent dimension, width and batch."""
     compiled: bool = True
-    """Whether to time what is compiled first, here and elsewhere."""
+    """Whether to time implementations that are compiled first, here and elsewhere."""
     memory: bool = True
     """Whether to measure the peak memory, in a process for each implementation."""
     device: str = "cpu"
     """cpu or cuda."""
-    out: Path = Path("runs/benchmark-training-step")
-    """Folder for the tables."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/benchmarks-training-step.md."""
+
+    def __post_init__(self) -> None:
+        check_integers(self, "repeats")
+        check_names(self, "device", ("cpu", "cuda"))
+        if not self.seconds > 0:
+            raise InputError(f"--seconds must be positive, not {self.seconds}")
 
 
 def programs(work: Work) -> tuple[pv.GenerativeModel, pv.AmortizedGuide]:
     """A fresh model and guide."""
-    likelihood = pv.BernoulliLikelihood if work.binary else pv.GaussianLikelihood
-    decoder = pv.nn.MLP(work.d, *reversed(work.hidden))
-    model = pv.GenerativeModel(decoder, likelihood(work.hidden[0], work.n), work.d)
-    head = POSTERIORS[work.posterior](work.hidden[-1], work.d)
-    return model, pv.AmortizedGuide(pv.nn.MLP(work.n, *work.hidden), head)
+    return make_pair(work.posterior, "bernoulli" if work.binary else "gaussian", work.hidden, work.d, work.n)
 
 
 def with_fit(work: Work, x: Tensor, engine: str, replicas: int = 1) -> Loop:
     """``pv.fit``'s own loop, a long training taken in pieces."""
     pair = programs(work)
     pairs = [(r.model, r.guide) for r in make_replicas(*pair, 0, replicas)] if replicas > 1 else [pair]
-    settings = TrainingSettings(
-        epochs=10**6, batch_size=work.batch, schedule="constant", engine=engine, device=x.device
-    )
+    settings = TrainingSettings(10**6, work.batch, schedule="constant", engine=engine, device=x.device)
     trainer = Trainer(pairs, x, ESTIMATORS[work.estimator](), settings, progress=False)
 
     def loop(steps: int) -> float:
@@ -155,7 +155,7 @@ def measure(work: Work, settings: Settings, peers: bool = True) -> list[dict[str
             "width": work.hidden[0],
             "implementation": name,
             "seconds": statistics.median(values),
-            "ratio": statistics.median(a / b for a, b in zip(values, times[HAND], strict=True)),
+            "ratio": median_ratio(values, times[HAND]),
         }
         for name, values in times.items()
     ]
@@ -223,12 +223,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 def main(settings: Settings) -> None:
     """Measure, print and write the tables."""
-    if settings.device not in ("cpu", "cuda"):
-        raise InputError(f"--device must be cpu or cuda, not {settings.device}")
-    if settings.repeats < 1 or not settings.seconds > 0:
-        raise InputError("--repeats must be at least 1 and --seconds positive")
     torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):  # JAX takes every core it can get, whatever it is told of threads
+    if hasattr(os, "sched_setaffinity"):  # JAX takes every core it can get, whatever limit of threads it is given
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     out = make_folder(settings.out)
     parts = [(p, e) for p in ("diagonal", "full-covariance") for e in ("analytic", "monte-carlo")]
@@ -277,7 +273,7 @@ def main(settings: Settings) -> None:
         )
     for heading, text in sections.items():
         pictures = {"cost of a step": out / "training_step.png"} if heading == "Ratios" else {}
-        page.tell("benchmarks.training_step", heading, text, pictures, settings.publish)
+        page.show("benchmarks.training_step", heading, text, pictures, settings.publish)
     print(f"results: {out}")
 
 

@@ -3,32 +3,20 @@
 python -m experiments.estimators
 """
 
-from functools import partial
-
 import torch
 
 from experiments import page
 from experiments.estimators.gradients import gradient_noise, linear_gaussian, networks, noise_pictures, noise_tables
-from experiments.estimators.settings import Settings, estimators
+from experiments.estimators.settings import Settings
 from experiments.estimators.trainings import training_picture, training_table, trainings, which_one
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table, write_figure
-from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_table
-
-tell = partial(page.tell, "estimators")
+from pyrovae.files import write_table
 
 
 def main(settings: Settings) -> None:
     """Run the study; print its tables, write them and the pictures."""
-    for option in ("seeds", "steps", "batch_size", "samples", "workers"):
-        if getattr(settings, option) < 1:
-            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
-    if settings.repeats < 4 or not settings.particles:
-        raise InputError("--repeats must be at least 4, and --particles needs at least one number")
-    out = page.new_folder(settings.out, "estimators")
-    estimators(settings.particles)
-    make_folder(out)
+    out = page.run_folder(settings.out, "estimators")
     torch.set_num_threads(1)
     studies = {
         "linear-Gaussian": (linear_gaussian(settings), settings.repeats),
@@ -45,7 +33,7 @@ def main(settings: Settings) -> None:
             write_figure(out / f"{name}-{kind}.png", picture)
         loss = "loss + log p(x)" if name == "linear-Gaussian" else "loss"
         text = "\n\n".join(f"**{where}**\n\n{markdown_table(t)}" for where, t in noise_tables(noise, loss).items())
-        tell(f"{name}, gradient noise", text, pictures, settings.publish)
+        page.show("estimators", f"{name}, gradient noise", text, pictures, settings.publish)
         if name == "linear-Gaussian":
             continue
         runs = trainings(name, settings)
@@ -53,9 +41,17 @@ def main(settings: Settings) -> None:
         write_figure(out / f"{name}-trainings.png", training_picture(runs))
         conclusions.append(which_one(name, runs))
         text = f"{markdown_table(training_table(runs))}\n\n{conclusions[-1]}"
-        tell(f"{name}, trainings", text, {f"{name}: test log p(x)": out / f"{name}-trainings.png"}, settings.publish)
-    criterion = "Told apart: beyond a 95 % interval of Student's t, paired by seed, and what more draws may add."
-    tell("Which one to use", "\n".join([*conclusions, "", criterion]), {}, settings.publish)
+        page.show(
+            "estimators",
+            f"{name}, trainings",
+            text,
+            {f"{name}: test log p(x)": out / f"{name}-trainings.png"},
+            settings.publish,
+        )
+    criterion = (
+        "A difference counts beyond a 95 % interval of Student's t, paired by seed, and beyond what more draws may add."
+    )
+    page.show("estimators", "Which one to use", "\n".join([*conclusions, "", criterion]), {}, settings.publish)
     print(f"results: {out}")
 
 

@@ -15,16 +15,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import pyrovae as pv
-from experiments.estimators.settings import Settings, epochs_of, estimators, pm, summary, training_data
+from experiments.estimators.settings import Settings, epochs_of, estimators, training_data
+from experiments.summaries import geometric_means_and_errors, mean_and_error, means_and_errors
 from pyrovae import plotting
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 
+MONTE_CARLO = "monte-carlo"
 PARTS = ("encoder location head", "encoder covariance head", "encoder body", "decoder")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of programs whose gradients are looked at, and −log p(x) per datum where it is known."""
+    """A pair of programs whose gradients are measured, and −log p(x) per datum where it is known."""
 
     where: str
     seed: int
@@ -119,16 +121,16 @@ def noise_tables(table: pd.DataFrame, loss: str) -> dict[str, pd.DataFrame]:
         for name in case["estimator"].unique():
             row: dict[str, Any] = {"estimator": name}
             of_encoder = _of(case, name, "encoder")
-            row[loss] = pm(of_encoder["loss"], ".3f")
-            row["variance of the value"] = pm(of_encoder["loss_variance"], ".2g")
+            row[loss] = mean_and_error(of_encoder["loss"], ".3f")
+            row["variance of the value"] = mean_and_error(of_encoder["loss_variance"], ".2g")
             for part in [p for p in PARTS if (case["part"] == p).any()]:
-                ratio = _of(case, name, part)["variance"] / _of(case, "monte-carlo", part)["variance"]
+                ratio = _of(case, name, part)["variance"] / _of(case, MONTE_CARLO, part)["variance"]
                 row[f"{part}, variance ×"] = _ratio(ratio)
             rounding = _is_rounding(case, name, "encoder").all()
-            row["encoder signal-to-noise"] = "(rounding)" if rounding else pm(of_encoder["snr"], ".2f")
+            row["encoder signal-to-noise"] = "(rounding)" if rounding else mean_and_error(of_encoder["snr"], ".2f")
             row["ms"] = f"{of_encoder['milliseconds'].median():.2f}"
             row["encoder variance × seconds, ×"] = _ratio(
-                of_encoder["variance_seconds"] / _of(case, "monte-carlo", "encoder")["variance_seconds"]
+                of_encoder["variance_seconds"] / _of(case, MONTE_CARLO, "encoder")["variance_seconds"]
             )
             rows.append(row)
         tables[str(where)] = pd.DataFrame(rows)
@@ -156,11 +158,14 @@ def noise_pictures(table: pd.DataFrame) -> dict[str, Figure]:
     ratios: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for where, case in table.groupby("where", sort=False):
         variances[str(where)] = {
-            part: summary([np.log(_relative(case, name, part, "variance")) for name in names], exponentiate=True)
+            part: geometric_means_and_errors(
+                (_measure(case, name, part, "variance") / _of(case, MONTE_CARLO, part)["variance"]).map(math.log)
+                for name in names
+            )
             for part in parts
         }
         ratios[str(where)] = {
-            part: summary([_of(case, name, part)["snr"].where(~_is_rounding(case, name, part)) for name in names])
+            part: means_and_errors(_measure(case, name, part, "snr") for name in names)
             for part in ("encoder", "decoder")
         }
     return {
@@ -171,11 +176,10 @@ def noise_pictures(table: pd.DataFrame) -> dict[str, Figure]:
     }
 
 
-def _relative(case: pd.DataFrame, name: str, part: str, measure: str) -> pd.Series:
-    """An estimator's measure over Monte Carlo's, by seed; NaN where it is rounding errors."""
-    ratio = _of(case, name, part)[measure] / _of(case, "monte-carlo", part)[measure]
-    return ratio.where(~_is_rounding(case, name, part))
+def _measure(case: pd.DataFrame, name: str, part: str, measure: str) -> pd.Series:
+    """An estimator's measure by seed; NaN where the gradient's variance is that of rounding errors."""
+    return _of(case, name, part)[measure].where(~_is_rounding(case, name, part))
 
 
 def _is_rounding(case: pd.DataFrame, name: str, part: str) -> pd.Series:
-    return _of(case, name, part)["variance"] < 1e-12 * _of(case, "monte-carlo", part)["variance"]
+    return _of(case, name, part)["variance"] < 1e-12 * _of(case, MONTE_CARLO, part)["variance"]

@@ -1,16 +1,14 @@
 """The study's options, its estimators and its data."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 import pyrovae as pv
+from experiments.options import StudyOptions, check_distinct, check_integers
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO
 
@@ -27,7 +25,7 @@ MANY_SAMPLES: dict[str, type[BetaELBO]] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(StudyOptions):
     """Compare ELBO estimators on a linear-Gaussian model, the figure eight and scikit-learn's digits."""
 
     seeds: int = 5
@@ -37,17 +35,17 @@ class Settings:
     repeats: int = 200
     """Gradients for each statistic on the linear-Gaussian model; half as many on the networks."""
     steps: int = 1000
-    """Steps of a training; at equal time, those of monte-carlo."""
+    """Steps of a training; at equal time, Monte Carlo's number of steps."""
     batch_size: int = 32
     """Data per step."""
     samples: int = 250
     """Draws of z per test datum for log p(x); eight times as many on the digits."""
-    out: Path | None = None
-    """Folder for the results; by default a new one under runs/."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/estimators.md."""
-    workers: int = min(os.cpu_count() or 1, 8)
-    """Processes for the trainings, one thread each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_distinct(self, "particles")
+        check_integers(self, "seeds", "particles", "steps", "batch_size", "samples")
+        check_integers(self, "repeats", least=4)
 
 
 def estimators(particles: Sequence[int]) -> dict[str, BetaELBO]:
@@ -67,23 +65,5 @@ def training_data(name: str) -> tuple[Tensor, int]:
 
 
 def epochs_of(num: int, settings: Settings) -> int:
-    """Epochs that make about the number of steps asked for."""
+    """Epochs that make about ``settings.steps`` steps."""
     return max(1, round(settings.steps / math.ceil(num / settings.batch_size)))
-
-
-def pm(values: pd.Series, form: str) -> str:
-    """Mean ± standard error over seeds."""
-    if len(values) == 1:
-        return f"{values.iloc[0]:{form}}".replace("-0.000", "0.000")
-    mean = f"{values.mean():{form}}".replace("-0.000", "0.000")
-    return f"{mean} ± {values.std() / math.sqrt(len(values)):{form}}"
-
-
-def summary(groups: list[pd.Series], exponentiate: bool = False) -> tuple[list[float], list[float]]:
-    """Means over seeds and their standard errors, of logarithms if asked for."""
-    means = [group.mean() for group in groups]
-    stderrs = [group.std() / math.sqrt(len(group)) if len(group) > 1 else 0.0 for group in groups]
-    if exponentiate:
-        means = [math.exp(mean) for mean in means]
-        stderrs = [mean * stderr for mean, stderr in zip(means, stderrs, strict=True)]
-    return means, stderrs

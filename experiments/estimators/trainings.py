@@ -10,14 +10,16 @@ from scipy import stats
 from torch import Tensor
 
 import pyrovae as pv
-from experiments.benchmarks.estimators import interleaved, training_step
-from experiments.estimators.settings import Settings, epochs_of, estimators, pm, summary, training_data
+from experiments.benchmarks.estimators import training_step
+from experiments.benchmarks.timing import interleaved
+from experiments.estimators.settings import Settings, epochs_of, estimators, training_data
+from experiments.summaries import mean_and_error, means_and_errors
 from pyrovae import plotting
 from pyrovae.datasets import SYNTHETIC, SyntheticDataset
 
 
 def trainings(name: str, settings: Settings) -> pd.DataFrame:
-    """Train with every estimator for the same number of steps, then for the time that those take Monte Carlo."""
+    """Train with every estimator for the same number of steps, then for the time that Monte Carlo takes for them."""
     x, d = training_data(name)
     data: SyntheticDataset | Tensor = x if name == "digits" else SYNTHETIC[name]
     chosen = {n: e for n, e in estimators(settings.particles).items() if not n.endswith("K = 1")}
@@ -67,10 +69,10 @@ def training_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "steps": int(group["steps"].median()),
                 "ms a step": f"{group['milliseconds_a_step'].iloc[0]:.2f}",
                 "seconds": f"{1e-3 * group['milliseconds_a_step'].iloc[0] * group['steps'].median():.1f}",
-                "test log p(x) ≥": pm(group["test_log_marginal"], ".3f"),
+                "test log p(x) ≥": mean_and_error(group["test_log_marginal"], ".3f"),
                 "gain of doubling the draws": f"{group['test_log_marginal_gain_of_doubling'].mean():.3f}",
-                "more than monte-carlo": "" if name == "monte-carlo" else pm(difference, "+.3f").replace("± +", "± "),
-                "test ELBO": pm(-group["test_neg_elbo"], ".3f"),
+                "more than monte-carlo": "" if name == "monte-carlo" else mean_and_error(difference, "+.3f"),
+                "test ELBO": mean_and_error(-group["test_neg_elbo"], ".3f"),
             }
         )
     return pd.DataFrame(rows)
@@ -82,7 +84,7 @@ def training_picture(runs: pd.DataFrame) -> Figure:
     panels = {}
     for budget, case in runs.groupby("budget", sort=False):
         groups = [case.loc[case["estimator"] == name, "test_log_marginal"] for name in names]
-        panels[str(budget)] = {"full covariance": summary(groups)}
+        panels[str(budget)] = {"full covariance": means_and_errors(groups)}
     return plotting.grouped_intervals(names, panels, "test log p(x), nats per datum")
 
 
@@ -105,6 +107,6 @@ def which_one(name: str, runs: pd.DataFrame) -> str:
                 interval = stats.t.ppf(0.975, len(short) - 1) * short.std() / math.sqrt(len(short))
             if short.mean() < max(interval, gain[best], gain[other]):
                 level.append(other)
-        others = f"; not told apart from it: {', '.join(level)}" if level else ""
+        others = f"; no difference shown to: {', '.join(level)}" if level else ""
         sentences.append(f"- {name}, {budget}: the largest test log p(x) is {best}'s{others}.")
     return "\n".join(sentences)

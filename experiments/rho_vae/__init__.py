@@ -1,1 +1,1 @@
-"""The ρ-VAE put to the test: two covariance parameters against none, d and d(d + 1)/2, on images."""
+"""The ρ-VAE, tested: two covariance parameters against none, d and d(d + 1)/2, on images."""

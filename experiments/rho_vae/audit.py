@@ -9,8 +9,9 @@ import pyrovae as pv
 from experiments.pool import in_processes
 from experiments.rho_vae.released import DeclaredPosterior, ReleasedLoss, ReleasedPosterior, reported_loss
 from experiments.rho_vae.settings import Settings
-from experiments.rho_vae.study import bound_name, pm
+from experiments.rho_vae.study import bound_name
 from experiments.rho_vae.training import evaluate, fit, images, make_pair, shape_of
+from experiments.summaries import mean_and_error
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.errors import InputError
 
@@ -27,7 +28,7 @@ class Audit:
     seed: int
 
     def __call__(self) -> dict[str, Any]:
-        """What it reports, and what is true of it, in nats per datum of the test images."""
+        """The loss that it reports and its true −ELBO, in nats per datum of the test images."""
         s = self.settings
         model, walk = make_pair(s, ReleasedPosterior, self.latent_dim, self.seed)
         try:
@@ -58,8 +59,8 @@ def study(settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(in_processes(jobs, settings.workers, "audit of the released code"))
 
 
-def honest(runs: pd.DataFrame, d: Any, posterior: str) -> pd.Series:
-    """Test −ELBO of the study's own runs of a family, β nearest 1."""
+def neg_elbo(runs: pd.DataFrame, d: Any, posterior: str) -> pd.Series:
+    """Test −ELBO of the study's runs of a family at the smallest β, by run."""
     here = runs[(runs["latent_dim"] == d) & (runs["posterior"] == posterior)]
     return here[here["beta"] == here["beta"].min()]["test_neg_elbo"]
 
@@ -70,17 +71,17 @@ def table(settings: Settings, audits: pd.DataFrame, runs: pd.DataFrame) -> str:
     for d, group in audits.groupby("latent_dim", sort=False):
         row = {
             "d": d,
-            "loss the released code reports": pm(group["reported"]),
-            "true −ELBO, declared AR(1)": pm(group["neg_elbo_declared"]),
-            "true −ELBO, random walk drawn": pm(group["neg_elbo_random_walk"]),
-            bound_name(settings): pm(group["bound"]),
+            "loss the released code reports": mean_and_error(group["reported"]),
+            "true −ELBO, declared AR(1)": mean_and_error(group["neg_elbo_declared"]),
+            "true −ELBO, random walk drawn": mean_and_error(group["neg_elbo_random_walk"]),
+            bound_name(settings): mean_and_error(group["bound"]),
             "√s": f"{group['scale'].mean():.3f}",
             "ρ (spread over images)": f"{group['rho'].mean():.3f} ({group['rho_spread'].mean():.3f})",
         }
         for posterior in ("diagonal", "ar1"):
-            own = honest(runs, d, posterior)
-            if len(own):
-                row[f"−ELBO, {posterior} trained rightly"] = pm(own)
+            with_elbo = neg_elbo(runs, d, posterior)
+            if len(with_elbo):
+                row[f"−ELBO, {posterior} trained rightly"] = mean_and_error(with_elbo)
         rows.append(row)
     return markdown_table(pd.DataFrame(rows))
 
@@ -97,8 +98,8 @@ def reading(audits: pd.DataFrame, runs: pd.DataFrame) -> str:
             f"({means['neg_elbo_declared']:.1f} under the AR(1) posterior that it declares, "
             f"{means['neg_elbo_random_walk']:.1f} under the random walk that it draws from)"
         )
-        own = {name: values.mean() for name in ("diagonal", "ar1") if len(values := honest(runs, d, name))}
-        for name, value in own.items():
+        with_elbo = {name: values.mean() for name in ("diagonal", "ar1") if len(values := neg_elbo(runs, d, name))}
+        for name, value in with_elbo.items():
             line += (
                 f"; over {name} trained with the ELBO, {value:.1f}, that is a {_gain(value - reported)} as reported "
                 f"and a {_gain(value - true)} in truth"

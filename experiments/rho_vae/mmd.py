@@ -18,9 +18,9 @@ def squared_mmd(z: Tensor) -> Tensor:
     squares = z.square().sum(-1)
     distances = squares.unsqueeze(-1) + squares - 2 * z @ z.mT
     apart = 1 - torch.eye(num, dtype=z.dtype, device=z.device)
-    within = ((-distances.clamp_min(0) / (2 * d)).exp() * apart).sum() / (num * (num - 1))
+    between_draws = ((-distances.clamp_min(0) / (2 * d)).exp() * apart).sum() / (num * (num - 1))
     across = (d / (d + 1)) ** (d / 2) * (-squares / (2 * (d + 1))).exp().mean()
-    return within - 2 * across + (d / (d + 2)) ** (d / 2)
+    return between_draws - 2 * across + (d / (d + 2)) ** (d / 2)
 
 
 class InfoELBO(pv.AnalyticELBO):

@@ -1,4 +1,4 @@
-"""WRONG on purpose: objective and sampler of the code that the ρ-VAE's authors released, kept to be audited.
+"""WRONG on purpose: objective and sampler of the code that the ρ-VAE's authors released, kept for the audit.
 
 Declared is q(z|x) = AR(1). Drawn is a random walk, in which ρ never appears; and in the loss what penalises the
 covariance is divided by the batch size once more than the rest.
@@ -21,7 +21,7 @@ class RandomWalkNormal(CholeskyNormal):
     times a lower triangle of ones: its density and its KL to the prior are exact.
 
     Args:
-        declared: the AR(1) Gaussian, with one scale √s, that it is taken for.
+        declared: the AR(1) Gaussian, with one scale √s, that it claims to be.
     """
 
     def __init__(self, declared: AR1Normal) -> None:

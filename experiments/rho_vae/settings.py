@@ -1,12 +1,29 @@
 """The study's options."""
 
-import os
+import math
 from dataclasses import dataclass
-from pathlib import Path
+
+from experiments.options import ImageOptions, check_distinct, check_integers, check_names
+from pyrovae.comparison.settings import LikelihoodFactory
+from pyrovae.datasets.images import IMAGES
+from pyrovae.errors import InputError
+from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.posteriors import POSTERIORS
+from pyrovae.training import SCHEDULES, check_learning_rate
+
+VARIANTS = ("vanilla", "convolutional", "beta", "info")
+
+
+PIXELS: dict[str, tuple[str | None, LikelihoodFactory]] = {
+    "soft-targets": (None, LIKELIHOODS["bernoulli-soft-targets"]),
+    "binarised": ("dynamic", LIKELIHOODS["bernoulli"]),
+    "continuous-bernoulli": (None, LIKELIHOODS["continuous-bernoulli"]),
+}
+"""How pixels are binarised, and their likelihood, by the names on the command line."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ImageOptions):
     """Train VAEs on images with every Gaussian posterior family, in the set-up of the ρ-VAE paper."""
 
     dataset: str = "digits"
@@ -24,7 +41,7 @@ class Settings:
     )
     """Families of q(z|x)."""
     variant: str = "vanilla"
-    """vanilla, convolutional, beta (several weights of the KL) or info (maximum mean discrepancy added)."""
+    """vanilla, convolutional, beta (several weights of the KL) or info (a maximum mean discrepancy is added)."""
     betas: tuple[float, ...] = (1.0, 4.0)
     """Weights β of the KL for the variant beta."""
     info_alpha: float = 0.0
@@ -32,14 +49,14 @@ class Settings:
     info_lambda: float = 1000.0
     """λ of the variant info: the discrepancy has weight α + λ − 1."""
     pixels: str = "soft-targets"
-    """soft-targets (grey pixels, cross-entropy: no density), binarised (drawn afresh each epoch) or
+    """soft-targets (grey pixels, cross-entropy: no density), binarised (drawn anew each epoch) or
     continuous-bernoulli."""
     seeds: int = 2
     """Trainings of each cell, with seeds 0, 1, …"""
     epochs: int | None = None
     """Passes over the training images; by default 15, and 80 for the digits. The best epoch by validation is kept."""
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
-    """Adam's rates, tried for every cell at the first seed; it goes on with the best by validation."""
+    """Adam's rates, tried for every cell at the first seed; the other seeds use the best by validation."""
     schedule: str = "constant"
     """Learning rate: constant (the paper's) or cosine (to zero)."""
     hidden: tuple[int, ...] = (400,)
@@ -52,20 +69,30 @@ class Settings:
     """Draws of z per test image for the importance-sampled bound."""
     audit: bool = False
     """Also train with the released code's objective and sampler, which are wrong, and compare what they report."""
-    num_train: int | None = None
-    """Train with so many of the training images only."""
-    num_test: int | None = None
-    """Test with so many of the test images only."""
-    device: str = "cpu"
-    """Where to train and to evaluate."""
-    engine: str = "auto"
-    """auto, eager or compiled."""
-    out: Path | None = None
-    """Folder for the results; by default a new one under runs/."""
-    publish: bool = False
-    """Also write the study's page, experiments/results/rho-vae.md."""
-    workers: int = min(os.cpu_count() or 1, 8)
-    """Processes, one thread each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names(self, "dataset", IMAGES)
+        check_names(self, "posteriors", [name for name in POSTERIORS if name != "flow"])
+        check_names(self, "variant", VARIANTS)
+        check_names(self, "pixels", PIXELS)
+        check_names(self, "schedule", SCHEDULES)
+        check_distinct(self, "learning_rates", "betas")
+        if self.latent_dim is not None:
+            check_distinct(self, "latent_dim")
+        check_integers(self, "latent_dim", "seeds", "epochs", "hidden", "channels", "samples")
+        check_integers(self, "batch_size", least=2)
+        for name in ("hidden", "channels"):
+            if not getattr(self, name):
+                raise InputError(f"--{name} needs at least one value")
+        for rate in self.learning_rates:
+            check_learning_rate(rate)
+        if not all(0 <= beta < math.inf for beta in self.betas):
+            raise InputError(f"--betas must be finite numbers ≥ 0, not {self.betas}")
+        if not self.info_alpha <= 1 or not 1 <= self.info_alpha + self.info_lambda < math.inf:
+            raise InputError("--info-alpha must be at most 1, and --info-alpha plus --info-lambda at least 1")
+        if self.audit and self.pixels == "continuous-bernoulli":
+            raise InputError("--audit needs a cross-entropy; use --pixels soft-targets or binarised")
 
     @property
     def dims(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.pool import in_processes
-from experiments.rho_vae.settings import Settings
-from experiments.rho_vae.training import PIXELS, Evaluation, Training
+from experiments.rho_vae.settings import PIXELS, Settings
+from experiments.rho_vae.training import Evaluation, Training
+from experiments.summaries import mean_and_error, means_and_errors
 from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.errors import InputError
@@ -29,7 +29,7 @@ def is_density(settings: Settings) -> bool:
 
 
 def study(settings: Settings, out: Path) -> pd.DataFrame:
-    """One row a run at its cell's best learning rate, those that failed left out; all are saved under ``out/models``.
+    """One row a run at its cell's best learning rate, without those that failed; all are saved under ``out/models``.
 
     Raises:
         InputError: every run failed.
@@ -42,33 +42,25 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
         for posterior in settings.posteriors
         for rate in settings.learning_rates
     ]
-    told = dict(zip(tried, in_processes(tried, settings.workers, "training, first seed"), strict=True))
+    results = dict(zip(tried, in_processes(tried, settings.workers, "training, first seed"), strict=True))
     cells = dict.fromkeys(replace(run, learning_rate=0.0) for run in tried)
     best = [
         min(
             (replace(cell, learning_rate=rate) for rate in settings.learning_rates),
-            key=lambda run: told[run]["validation_loss"],
+            key=lambda run: results[run]["validation_loss"],
         )
         for cell in cells
     ]
     others = [replace(run, seed=seed) for run in best for seed in range(1, settings.seeds)]
-    told |= dict(zip(others, in_processes(others, settings.workers, "training, other seeds"), strict=True))
+    results |= dict(zip(others, in_processes(others, settings.workers, "training, other seeds"), strict=True))
     wanted = [replace(run, seed=seed) for run in best for seed in range(settings.seeds)]
-    runs = [run for run in wanted if math.isfinite(told[run]["validation_loss"])]
+    runs = [run for run in wanted if math.isfinite(results[run]["validation_loss"])]
     if not runs:
-        raise InputError(f"every run failed; the first: {told[tried[0]]['note']}")
-    for note in filter(None, (result["note"] for result in told.values())):
+        raise InputError(f"every run failed; the first: {results[tried[0]]['note']}")
+    for note in filter(None, (result["note"] for result in results.values())):
         print(note, file=sys.stderr)
     rows = in_processes([Evaluation(run) for run in runs], settings.workers, "evaluation")
-    return pd.DataFrame([row | told[run] for run, row in zip(runs, rows, strict=True)])
-
-
-def pm(values: pd.Series, form: str = ".2f") -> str:
-    """Mean ± standard error over seeds; nothing of none."""
-    if values.empty:
-        return ""
-    mean = f"{values.mean():{form}}"
-    return mean if len(values) < 2 else f"{mean} ± {values.std() / math.sqrt(len(values)):{form}}"
+    return pd.DataFrame([row | results[run] for run, row in zip(runs, rows, strict=True)])
 
 
 def bound_name(settings: Settings) -> str:
@@ -81,6 +73,7 @@ def table(settings: Settings, runs: pd.DataFrame) -> str:
     rows = []
     for (d, beta, posterior), group in runs.groupby(CELL, sort=False):
         row = {"d": d, "β": f"{beta:g}", "posterior": posterior}
+        less = difference(runs, d, beta, posterior)
         if len(settings.weights) == 1:
             del row["β"]
         rows.append(
@@ -88,11 +81,11 @@ def table(settings: Settings, runs: pd.DataFrame) -> str:
             | {
                 "covariance parameters": group["covariance_parameters"].iloc[0],
                 "rate": f"{group['learning_rate'].iloc[0]:g}",
-                "test −ELBO": pm(group["test_neg_elbo"]),
-                "less diagonal's": pm(difference(runs, d, beta, posterior)) if posterior != "diagonal" else "",
-                "reconstruction": pm(group["test_reconstruction"]),
-                "KL": pm(group["test_kl"]),
-                bound_name(settings): pm(group["test_bound"]),
+                "test −ELBO": mean_and_error(group["test_neg_elbo"]),
+                "less diagonal's": mean_and_error(less) if posterior != "diagonal" else "",
+                "reconstruction": mean_and_error(group["test_reconstruction"]),
+                "KL": mean_and_error(group["test_kl"]),
+                bound_name(settings): mean_and_error(group["test_bound"]),
                 "bad k̂": f"{100 * group['unreliable'].mean():.0f} %",
                 "σ": f"{group['scale'].mean():.3f}",
                 "ρ of neighbours (spread over images)": f"{group['rho'].mean():.3f} ({group['rho_spread'].mean():.3f})",
@@ -120,8 +113,9 @@ def reading(settings: Settings, runs: pd.DataFrame) -> str:
         gain = difference(runs, d, beta, "ar1")
         if len(gain):
             which = "above" if gain.mean() > 0 else "below"
+            nats = gain if gain.mean() >= 0 else -gain
             line += (
-                f" The ρ-VAE's posterior, one scale and one ρ, ends {pm(math.copysign(1, gain.mean()) * gain)} nats "
+                f" The ρ-VAE's posterior, one scale and one ρ, ends {mean_and_error(nats)} nats "
                 f"{which} the diagonal one (on MNIST and Fashion-MNIST the paper claims 20 below)."
             )
         lines.append(line)
@@ -131,7 +125,7 @@ def reading(settings: Settings, runs: pd.DataFrame) -> str:
         off = ours["test_neg_elbo"].mean() - AUTHORS_LOG
         lines.append(
             f"- The authors logged {AUTHORS_LOG} for their diagonal VAE (Fashion-MNIST, d = 5, 15 epochs); ours is at "
-            f"{pm(ours['test_neg_elbo'])} after {settings.num_epochs}, {off:+.1f}."
+            f"{mean_and_error(ours['test_neg_elbo'])} after {settings.num_epochs}, {off:+.1f}."
         )
     return "\n".join(lines)
 
@@ -142,12 +136,7 @@ def picture(settings: Settings, runs: pd.DataFrame) -> Figure:
     panels = {}
     for d, here in runs.groupby("latent_dim", sort=False):
         panels[f"d = {d}"] = {
-            f"β = {beta:g}": _means([group[group["posterior"] == name]["test_neg_elbo"] for name in families])
+            f"β = {beta:g}": means_and_errors([group[group["posterior"] == name]["test_neg_elbo"] for name in families])
             for beta, group in here.groupby("beta", sort=False)
         }
     return plotting.grouped_intervals(families, panels, "test −ELBO, nats per datum")
-
-
-def _means(groups: Sequence[pd.Series]) -> tuple[list[float], list[float]]:
-    stderrs = [group.std() / math.sqrt(len(group)) if len(group) > 1 else 0.0 for group in groups]
-    return [group.mean() for group in groups], stderrs

@@ -13,27 +13,14 @@ from torch import Tensor, nn
 
 import pyrovae as pv
 from experiments.rho_vae.mmd import InfoELBO
-from experiments.rho_vae.settings import Settings
-from pyrovae.comparison._pairs import LikelihoodFactory, PosteriorFactory
+from experiments.rho_vae.settings import PIXELS, Settings
+from pyrovae.comparison.settings import PosteriorFactory
 from pyrovae.datasets.images import IMAGES, ImageDataset
 from pyrovae.distributions import covariance_of
 from pyrovae.posteriors import POSTERIORS
 
 SHOWN = 1000
 """Test images of which posterior scales and correlations are averaged."""
-
-
-def soft_targets(in_features: int, n: int) -> pv.BernoulliLikelihood:
-    """The cross-entropy of grey pixels."""
-    return pv.BernoulliLikelihood(in_features, n, soft_targets=True)
-
-
-PIXELS: dict[str, tuple[str | None, LikelihoodFactory]] = {
-    "soft-targets": (None, soft_targets),
-    "binarised": ("dynamic", pv.BernoulliLikelihood),
-    "continuous-bernoulli": (None, pv.ContinuousBernoulliLikelihood),
-}
-"""How pixels are binarised, and their likelihood, by the names on the command line."""
 
 
 @lru_cache(maxsize=1)
@@ -64,7 +51,7 @@ def make_pair(
 
 @dataclass(frozen=True)
 class Training:
-    """A run: one cell, learning rate and seed. Calling it trains, saves the pair and tells how it went."""
+    """A run: one cell, learning rate and seed. Calling it trains, saves the pair and returns how it went."""
 
     settings: Settings
     out: Path

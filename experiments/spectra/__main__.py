@@ -6,7 +6,6 @@ python -m experiments.spectra --parts spectra --data FILE …
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,22 +16,19 @@ from experiments.spectra.sets import spectra_sets
 from experiments.spectra.settings import Settings
 from pyrovae.commands import console
 from pyrovae.comparison.tables import write_figure
-from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_table
-from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.posteriors import POSTERIORS
+from pyrovae.files import write_table
 
-tell = partial(page.tell, "spectra")
-Told = list[str]
-"""What earlier parts measured that the answers repeat."""
+Gains = list[str]
+"""What correlated noise gained, in sentences, for the answers to repeat."""
 
 
-def took(start: float, settings: Settings) -> str:
-    """How long a part took."""
-    return f"\n\nThis took {(time.perf_counter() - start) / 60:.1f} minutes on {settings.workers} worker(s)."
+def show(start: float, settings: Settings, title: str, text: str, pictures: dict[str, Path]) -> None:
+    """Print and publish a part's section, with the time it took."""
+    text += f"\n\n{page.took(start, settings.workers)}"
+    page.show("spectra", title, text, pictures, settings.publish)
 
 
-def run_spectra(settings: Settings, out: Path, told: Told) -> None:
+def run_spectra(settings: Settings, out: Path, gains_so_far: Gains) -> None:
     """Each set of spectra: table, pictures, reading."""
     for data in spectra_sets(settings):
         start = time.perf_counter()
@@ -46,15 +42,15 @@ def run_spectra(settings: Settings, out: Path, told: Told) -> None:
         )
         title = f"Spectra: {data.name}"
         title += f", d = {settings.latent_dim}" if settings.latent_dim != Settings.latent_dim else ""
-        tell(title, text + took(start, settings), found.pictures, settings.publish)
-        told += [
+        show(start, settings, title, text, found.pictures)
+        gains_so_far += [
             f"On {data.name}, {name} noise differs from the best independent noise ({reference}) by {gain:+.2f} ± "
             f"{error:.2f} nats."
             for name, reference, gain, error in reading.gains(found)
         ]
 
 
-def run_recovery(settings: Settings, out: Path, told: Told) -> None:
+def run_recovery(settings: Settings, out: Path, gains_so_far: Gains) -> None:
     """Noise recovered, gain as implied."""
     start = time.perf_counter()
     tried, noise, gains = recovery.study(settings)
@@ -64,24 +60,24 @@ def run_recovery(settings: Settings, out: Path, told: Told) -> None:
     write_figure(out / "recovery.png", recovery.picture(noise, gains))
     text = f"{recovery.table(tried, noise, gains)}\n\n{recovery.reading(tried, noise, gains)}"
     title = "The noise recovered, and what AR(1) noise gains"
-    tell(title, text + took(start, settings), {title: out / "recovery.png"}, settings.publish)
+    show(start, settings, title, text, {title: out / "recovery.png"})
     for d, group in gains.groupby("d"):
-        told.append(
+        gains_so_far.append(
             f"With linear networks and {d} latent dimensions AR(1) noise gains {group['gain'].mean():.1f} nats."
         )
 
 
-def run_questions(settings: Settings, out: Path, told: Told) -> None:
+def run_questions(settings: Settings, out: Path, gains_so_far: Gains) -> None:
     """The answers."""
     start = time.perf_counter()
     answers = questions.study(settings)
     write_table(out / "diagonals.csv", answers.trainings)
     write_figure(out / "diagonals.png", questions.picture(answers))
-    text = f"{questions.reading(answers, told)}\n\n{questions.table(answers)}"
-    tell("Three questions", text + took(start, settings), {"Trainings broken": out / "diagonals.png"}, settings.publish)
+    text = f"{questions.reading(answers, gains_so_far)}\n\n{questions.table(answers)}"
+    show(start, settings, "Three questions", text, {"Trainings that diverged": out / "diagonals.png"})
 
 
-PARTS: dict[str, Callable[[Settings, Path, Told], None]] = {
+RUNS: dict[str, Callable[[Settings, Path, Gains], None]] = {
     "spectra": run_spectra,
     "recovery": run_recovery,
     "questions": run_questions,
@@ -90,35 +86,11 @@ PARTS: dict[str, Callable[[Settings, Path, Told], None]] = {
 
 def main(settings: Settings) -> None:
     """Run the parts; print their tables, write them and the pictures."""
-    parts = console.pick("--parts", settings.parts, PARTS)
-    console.pick("--posteriors", settings.posteriors, POSTERIORS)
-    continuous = {name: make for name, make in LIKELIHOODS.items() if "bernoulli" not in name}
-    console.pick("--likelihoods", settings.likelihoods, continuous)
-    for option in (
-        "latent_dim",
-        "seeds",
-        "epochs",
-        "batch_size",
-        "samples",
-        "data_sets",
-        "recovery_epochs",
-        "trainings",
-        "repeats",
-        "workers",
-    ):
-        if getattr(settings, option) < 1:
-            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
-    for option in ("learning_rates", "recovery_rates"):
-        if not getattr(settings, option):
-            raise InputError(f"--{option.replace('_', '-')} needs at least one")
-    if any(d < 1 for d in settings.linear_dims):
-        raise InputError(f"--linear-dims must be at least 1, not {min(settings.linear_dims)}")
-    out = page.new_folder(settings.out, "spectra")
-    make_folder(out)
+    out = page.run_folder(settings.out, "spectra")
     torch.set_num_threads(1)
-    told: Told = []
-    for run in parts.values():
-        run(settings, out, told)
+    gains_so_far: Gains = []
+    for name in settings.parts:
+        RUNS[name](settings, out, gains_so_far)
     print(f"results: {out}")
 
 

@@ -1,4 +1,4 @@
-"""What a trained pair makes of test spectra: log p(x), errors, residuals, bands, noise, in the original units."""
+"""A trained pair on test spectra: log p(x), errors, residuals, bands, noise, in the original units."""
 
 import copy
 import warnings
@@ -43,7 +43,7 @@ class Checked:
 def check(
     model: pv.GenerativeModel, guide: pv.AmortizedGuide, step: Preprocessing, x: Tensor, samples: int, seed: int = 0
 ) -> Checked:
-    """Everything about a pair that was trained on ``step.transform`` of spectra like x (num, n)."""
+    """Metrics and bands of a pair that was trained on ``step.transform`` of spectra like x (num, n)."""
     model, guide = model.eval(), guide.eval()
     y = step.transform(x)
     with warnings.catch_warnings():
@@ -105,7 +105,7 @@ def scale_of(step: Preprocessing, y: Tensor) -> Tensor:
         InputTypeError: a step that is not ``Standardize``.
     """
     if not isinstance(step, Standardize):
-        raise InputTypeError(f"the noise in the data's units is known of Standardize, not of {type(step).__name__}")
+        raise InputTypeError(f"only Standardize gives the noise in the data's units, not {type(step).__name__}")
     return torch.ones(y.shape[-1], dtype=torch.float64) * torch.tensor(step.scale, dtype=torch.float64)
 
 

@@ -65,7 +65,7 @@ def write_pictures(
 
 
 def bands(data: SpectraSet, checked: Checked, num: int = 3) -> Figure:
-    """Some test spectra, and below each what its band leaves."""
+    """Some test spectra, and below each the same less its reconstruction."""
     fig, axes = plotting.figure(num, 2, size=3.6)
     axis = data.test.axis.numpy()
     order = checked.log_prob.argsort()
@@ -86,7 +86,7 @@ def bands(data: SpectraSet, checked: Checked, num: int = 3) -> Figure:
 
 
 def residuals(data: SpectraSet, checked: Mapping[str, Checked], num: int = 12) -> Figure:
-    """Residuals of the same test spectra under each likelihood, each on a scale of its own."""
+    """Residuals of the same test spectra under each likelihood, each panel with its own scale."""
     fig, axes = plotting.figure(len(checked), size=3.4)
     axis = data.test.axis.numpy()
     parts = {name: data.test.x - found.reconstruction for name, found in checked.items()}

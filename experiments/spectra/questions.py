@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 import pyrovae as pv
-from experiments.benchmarks.estimators import interleaved
-from experiments.benchmarks.spectra import density_step, fill_step, identity_log_prob, ratio
+from experiments.benchmarks.spectra import density_step, fill_step, identity_log_prob
+from experiments.benchmarks.timing import interleaved, median_ratio
 from experiments.pool import in_processes
 from experiments.spectra.settings import Settings
 from pyrovae import plotting
@@ -42,8 +42,8 @@ class Short:
     Attributes:
         diagonal: name.
         rate: Adam's learning rate.
-        seed: of it.
-        broke_at: the step whose loss or parameters were not finite; None if none was.
+        seed: of the batches, the weights and the noise.
+        broke_at: the first step with a loss or parameters that are not finite; None without one.
         log_likelihood: log p(x|z) in nats per datum at its last finite step.
     """
 
@@ -56,7 +56,7 @@ class Short:
 
 @dataclass(frozen=True)
 class Training:
-    """A short training to be made; ``sign`` −1 minimises −log p(x|z) + KL, +1 log p(x|z) + KL, as the post has it."""
+    """A short training; with ``sign`` −1 it minimises −log p(x|z) + KL, with +1 log p(x|z) + KL, as the post does."""
 
     diagonal: str
     rate: float
@@ -140,21 +140,21 @@ def study(settings: Settings) -> Answers:
     return Answers(
         trainings,
         difference,
-        ratio(density, "multivariate", "univariate"),
-        ratio(fill, "datum by datum", "at once"),
+        median_ratio(density["multivariate"], density["univariate"]),
+        median_ratio(fill["datum by datum"], fill["at once"]),
         (right, wrong),
     )
 
 
 def counts(trainings: pd.DataFrame) -> pd.DataFrame:
-    """How many trainings broke, one row a diagonal, one column a rate."""
+    """How many trainings diverged, one row a diagonal, one column a rate."""
     broke = trainings.assign(broke=trainings["broke_at"].notna())
     rows = []
     for name, group in broke.groupby("diagonal", sort=False):
         by_rate = group.groupby("rate")["broke"]
         row = {"diagonal": name} | {f"rate {rate:g}": f"{int(b.sum())} of {len(b)}" for rate, b in by_rate}
         steps = group["broke_at"].dropna()
-        rows.append(row | {"median step of the break": f"{steps.median():.0f}" if len(steps) else ""})
+        rows.append(row | {"median step of divergence": f"{steps.median():.0f}" if len(steps) else ""})
     return pd.DataFrame(rows)
 
 
@@ -164,7 +164,7 @@ def table(answers: Answers) -> str:
 
 
 def reading(answers: Answers, noise: list[str]) -> str:
-    """The questions and their answers in numbers; ``noise``: what correlated noise gained in this run, in words."""
+    """The questions and their answers in numbers; ``noise``: what correlated noise gained in this run, in sentences."""
     broke = answers.trainings.assign(broke=answers.trainings["broke_at"].notna())
     by_diagonal = broke.groupby("diagonal", sort=False)["broke"]
     shares = "; ".join(f"{name} {int(b.sum())} of {len(b)}" for name, b in by_diagonal)
@@ -176,7 +176,7 @@ def reading(answers: Answers, noise: list[str]) -> str:
             f"(relative, float64), and it costs {answers.density_ratio:.2g} × as much (B = 128, 235 channels). A noise "
             f"covariance that is learned and not diagonal is another model. {gained}",
             f"**Must the Cholesky diagonal be made positive?** A factor has a positive diagonal. Trainings of {STEPS} "
-            f"steps that broke (a loss or parameters not finite): {shares}.",
+            f"steps that diverged (a loss or parameters not finite): {shares}.",
             f"**Why is it slow?** Filling factors datum by datum costs {answers.fill_ratio:.2g} × as much as at once "
             "(B = 128, d = 64, forward and backward); python -m experiments.benchmarks.spectra has the whole step.",
             "**The sign of the loss.** Minimising KL + log p(x|z), as posted, instead of KL − log p(x|z): after "
@@ -186,7 +186,7 @@ def reading(answers: Answers, noise: list[str]) -> str:
 
 
 def picture(answers: Answers) -> Figure:
-    """Share of broken trainings by diagonal and rate."""
+    """Share of trainings that diverge, by diagonal and rate."""
     fig, axes = plotting.figure(1, size=4.6)
     ax = axes[0, 0]
     broke = answers.trainings.assign(broke=answers.trainings["broke_at"].notna())
@@ -200,6 +200,6 @@ def picture(answers: Answers) -> Figure:
             label=f"rate {rate:g}",
         )
     ax.set_xticks(range(len(DIAGONALS)), DIAGONALS, rotation=20, fontsize=8, ha="right")
-    ax.set(ylabel=f"share of trainings broken within {STEPS} steps", ylim=(0, 1))
+    ax.set(ylabel=f"share of trainings that diverge within {STEPS} steps", ylim=(0, 1))
     ax.legend(fontsize=8)
     return fig

@@ -1,4 +1,4 @@
-"""What the study's numbers say."""
+"""The study's numbers, read in sentences."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-import pyrovae as pv
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
 from experiments.spectra.study import TRUTH, Found, cells, row_of_smallest, rows_of
+from pyrovae.comparison.recommendation import THRESHOLD
 from pyrovae.datasets import SimulatedSpectra
 
 
@@ -75,7 +75,7 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
         winner = rows.iloc[int(rows["log_prob"].argmax())]
         difference, error = mean_and_error(own - found.log_prob[winner["baseline"]])
         who = f"It is ahead of every {kind}" if difference > 0 else f"A {kind} wins"
-        if abs(difference) < max(2 * error, pv.evaluation.THRESHOLD):
+        if abs(difference) < max(2 * error, THRESHOLD):
             who = f"It cannot be told from the best {kind}"
         note = f" ({winner['note']})" if winner["note"] else ""
         lines.append(

@@ -21,7 +21,7 @@ class SpectraSet:
         name: in tables and file names.
         train: to train on.
         validation: to choose the epoch and the learning rate by.
-        test: to report of.
+        test: to report on.
         about: sizes, split and notes in a sentence.
     """
 
@@ -48,7 +48,7 @@ class SpectraSet:
 
 
 def spectra_sets(settings: Settings) -> list[SpectraSet]:
-    """The set of each file, or the simulated one: all of them read, and fit to be studied.
+    """The set of each file, or the simulated one, all checked.
 
     Raises:
         InputError: a file cannot be read or studied, or two have one name.

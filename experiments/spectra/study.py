@@ -17,6 +17,7 @@ from experiments.spectra.checks import Checked, autocorrelation, check
 from experiments.spectra.pictures import write_pictures
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
+from experiments.summaries import standard_error
 from pyrovae.comparison._plan import Cell
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SimulatedSpectra, Standardize
@@ -37,7 +38,7 @@ TRUTH = "the truth"
 
 @dataclass(frozen=True)
 class Found:
-    """What a set gave.
+    """The results on one set.
 
     Attributes:
         runs: one row a run.
@@ -72,6 +73,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
         learning_rate=rates,
         hidden=settings.hidden,
         start=settings.start,
+        engine=settings.engine,
         log_marginal_samples=25,
         out=out / data.name,
         pictures=False,
@@ -107,9 +109,9 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     by_key = dict(zip(keys, checked, strict=True))
     shown: dict[str, Checked] = {}
     for likelihood in settings.likelihoods:
-        own = good[good["likelihood"] == likelihood]
-        if not own.empty:
-            row = row_of_smallest(own, "validation_neg_elbo")
+        of_likelihood = good[good["likelihood"] == likelihood]
+        if not of_likelihood.empty:
+            row = row_of_smallest(of_likelihood, "validation_neg_elbo")
             shown[likelihood] = by_key[row["posterior"], likelihood, row["seed"]]
     row = row_of_smallest(good, "validation_neg_elbo")
     path = folder_of(out / data.name, row, settings) / "model.safetensors"
@@ -137,7 +139,7 @@ class Check:
     samples: int
 
     def __call__(self) -> Checked:
-        """What it makes of them."""
+        """Log p(x), errors, residuals and bands."""
         path = self.folder / "model.safetensors"
         model, guide = pv.load(path)
         step = pv.load_preprocessing(path)
@@ -200,7 +202,6 @@ def table(found: Found) -> str:
     rows = []
     for (posterior, likelihood), group in found.runs.groupby(["posterior", "likelihood"], sort=False):
         mean = group.mean(numeric_only=True)
-        seeds = group["log_prob"].std() / math.sqrt(len(group)) if len(group) > 1 else math.nan
         failed = int(group["note"].str.startswith("failed").sum())
         rows.append(
             {
@@ -208,7 +209,7 @@ def table(found: Found) -> str:
                 "order": mean["log_prob"],
                 "validation ELBO": f"{mean['validation_elbo']:.1f}",
                 "log p(x) (± data)": f"{mean['log_prob']:.2f} ± {mean['log_prob_stderr']:.2f}",
-                "± seeds": "" if seeds != seeds else f"{seeds:.2f}",
+                "± seeds": f"{standard_error(group['log_prob']):.2f}" if len(group) > 1 else "",
                 "bad k̂": f"{mean['bad_pareto_k']:.0%}",
                 "RMSE": f"{mean['rmse']:.3g}",
                 "worst channel": f"{mean['rmse_worst_channel']:.3g}",
@@ -230,10 +231,10 @@ def table(found: Found) -> str:
                 "model": f"{row.baseline}",
                 "order": row.log_prob,
                 "log p(x) (± data)": f"{row.log_prob:.2f} ± {row.log_prob_stderr:.2f}" if known else "no density",
-                "RMSE": told(row.rmse, ".3g"),
-                "worst channel": told(row.rmse_worst_channel, ".3g"),
-                "residuals' ρ₁": told(row.residual_autocorrelation, ".2f"),
-                "σ": told(row.sigma, ".3g"),
+                "RMSE": number(row.rmse, ".3g"),
+                "worst channel": number(row.rmse_worst_channel, ".3g"),
+                "residuals' ρ₁": number(row.residual_autocorrelation, ".2f"),
+                "σ": number(row.sigma, ".3g"),
                 "note": row.note,
             }
         )
@@ -241,7 +242,7 @@ def table(found: Found) -> str:
     return markdown_table(ordered.fillna(""))
 
 
-def told(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
     """A number as text, empty where there is none."""
     return "" if value is None or math.isnan(value) else format(value, form)
 

@@ -5,7 +5,6 @@ python -m experiments.truth
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +16,7 @@ from experiments.truth import failures, gaps, linear, synthetic
 from experiments.truth.settings import Settings
 from pyrovae.commands import console
 from pyrovae.comparison.tables import write_figure
-from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_table
-
-tell = partial(page.tell, "truth")
+from pyrovae.files import write_table
 
 
 def run_linear(settings: Settings, out: Path) -> tuple[pd.DataFrame, str, Figure]:
@@ -50,7 +46,7 @@ def run_failures(settings: Settings, out: Path) -> tuple[pd.DataFrame, str, Figu
 
 
 Part = Callable[[Settings, Path], tuple[pd.DataFrame, str, Figure]]
-PARTS: dict[str, tuple[str, Part]] = {
+RUNS: dict[str, tuple[str, Part]] = {
     "linear": ("Linear-Gaussian data, nats above the truth", run_linear),
     "synthetic": ("The synthetic sets, split", run_synthetic),
     "gaps": ("The three inference gaps", run_gaps),
@@ -60,22 +56,16 @@ PARTS: dict[str, tuple[str, Part]] = {
 
 def main(settings: Settings) -> None:
     """Run the parts; print their tables, write them and the pictures."""
-    parts = console.pick("--parts", settings.parts, PARTS)
-    for option in ("steps", "seeds", "epochs", "num_data", "num_test", "refit_steps", "workers"):
-        if getattr(settings, option) < 1:
-            raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(settings, option)}")
-    if not settings.dims or min(settings.dims) < 1:
-        raise InputError(f"--dims must be positive, not {settings.dims}")
-    out = page.new_folder(settings.out, "truth")
-    make_folder(out)
+    out = page.run_folder(settings.out, "truth")
     torch.set_num_threads(1)
-    for name, (title, run) in parts.items():
+    for name in settings.parts:
+        title, run = RUNS[name]
         start = time.perf_counter()
         table, text, picture = run(settings, out)
         write_table(out / f"{name}.csv", table)
         write_figure(out / f"{name}.png", picture)
-        text += f"\n\nThis part took {(time.perf_counter() - start) / 60:.1f} minutes on {settings.workers} worker(s)."
-        tell(title, text, {title: out / f"{name}.png"}, settings.publish)
+        text += f"\n\n{page.took(start, settings.workers)}"
+        page.show("truth", title, text, {title: out / f"{name}.png"}, settings.publish)
     print(f"results: {out}")
 
 

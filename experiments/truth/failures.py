@@ -1,5 +1,7 @@
 """The slides' "there are times when it fails", counted: modes dropped and units collapsed, over many seeds."""
 
+from collections.abc import Callable
+
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
@@ -17,7 +19,7 @@ FAMILIES = {
     "ar1": pv.AR1Posterior,
     "full-covariance": pv.FullCovariancePosterior,
 }
-FAILURES = {
+FAILURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "a mode dropped": lambda runs: runs["modes_found"] < runs["modes"],
     "a unit collapsed": lambda runs: runs["active_directions"] < runs["latent_dim"],
     "0.1 nats behind the family's best": lambda runs: runs["nats_above_truth"] > runs["nats_above_truth"].min() + 0.1,

@@ -42,14 +42,14 @@ def test_synthetic(tmp_path, dataset):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "rotated"], "--dataset: unknown name 'rotated'; did you mean rotated-gaussian?"),
-        (["--posteriors", "diagonal", "fullcovariance"], "did you mean full-covariance?"),
-        (["--estimators", "exact"], "--estimators: unknown name 'exact' (known are monte-carlo, analytic"),
+        (["--dataset", "rotated"], "unknown --dataset 'rotated' (did you mean 'rotated-gaussian'?)"),
+        (["--posteriors", "diagonal", "fullcovariance"], "did you mean 'full-covariance'?"),
+        (["--estimators", "exact"], "unknown --estimators 'exact'; choose one of monte-carlo, analytic"),
         (["--epochs", "many"], "--epochs"),
-        (["--epochs", "0"], "epochs must be a positive integer, not 0"),
+        (["--epochs", "0"], "--epochs must be a positive integer, not 0"),
         (["--noise", "-1"], "scale must be 'shared', 'per-dimension', 'per-datum' or a positive number, not -1.0"),
         (["--seed", "3"], "--seed"),
-        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--seeds", "0"], "--seeds must be a positive integer, not 0"),
         (["--out", "README.md"], "--out README.md already holds files"),
         (["--out", "/proc/nowhere"], "cannot write to the output folder /proc/nowhere"),
     ],
@@ -192,12 +192,12 @@ def test_the_sources_losses_against_the_elbo():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["experiments.estimators", "--particles", "0"], "num_particles must be a positive integer, not 0"),
-        (["experiments.estimators", "--repeats", "1"], "--repeats must be at least 4"),
-        (["experiments.estimators", "--workers", "0"], "--workers must be at least 1, not 0"),
-        (["experiments.truth", "--parts", "linaer"], "--parts: unknown name 'linaer'; did you mean linear?"),
-        (["experiments.truth", "--num-data", "0"], "--num-data must be at least 1, not 0"),
-        (["experiments.truth", "--dims", "0"], "--dims must be positive, not (0,)"),
+        (["experiments.estimators", "--particles", "0"], "--particles must be a positive integer, not 0"),
+        (["experiments.estimators", "--repeats", "1"], "--repeats must be an integer of at least 4"),
+        (["experiments.estimators", "--workers", "0"], "--workers must be a positive integer, not 0"),
+        (["experiments.truth", "--parts", "linaer"], "unknown --parts 'linaer' (did you mean 'linear'?)"),
+        (["experiments.truth", "--num-data", "0"], "--num-data must be a positive integer, not 0"),
+        (["experiments.truth", "--dims", "0"], "--dims must be a positive integer, not 0"),
         (["experiments.loss_terms", "--betas", "-1"], "beta must be a finite number ≥ 0"),
         (["experiments.loss_terms", "--out", "README.md"], "--out README.md already holds files"),
     ],
@@ -210,7 +210,10 @@ def test_bad_input_of_the_studies(arguments, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--device", "tpu"], "--device must be cpu or cuda"), (["--dims", "1"], "--dims needs values of at least 2")],
+    [
+        (["--device", "tpu"], "unknown --device 'tpu'; choose one of cpu, cuda"),
+        (["--dims", "1"], "--dims must be an integer of at least 2, not 1"),
+    ],
 )
 def test_bad_input_of_a_benchmark(arguments, message):
     result = run("experiments.benchmarks.distributions", *arguments)

@@ -55,7 +55,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for arguments, message in (
         (["--epochs", 4], "holds runs with epochs 3, not 4"),
-        ([], "cannot go on from"),
+        ([], "cannot resume from"),
     ):
         (tmp_path / "broken" / "diagonal-k1-seed0" / "checkpoint.pt").write_bytes(b"no checkpoint")
         with pytest.raises(SystemExit) as stopped:
@@ -77,10 +77,10 @@ def test_with_all_training_images(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--binarization", "dynamical"], "did you mean dynamic?"),
-        (["--particles", "0"], "--particles must be positive"),
-        (["--schedule", "burda"], "--schedule: unknown name 'burda'"),
-        (["--samples", "0"], "--samples must be at least 1"),
+        (["--binarization", "dynamical"], "did you mean 'dynamic'?"),
+        (["--particles", "0"], "--particles must be a positive integer, not 0"),
+        (["--schedule", "burda"], "unknown --schedule 'burda'"),
+        (["--samples", "0"], "--samples must be a positive integer, not 0"),
     ],
 )
 def test_bad_input(tmp_path, capsys, arguments, message):

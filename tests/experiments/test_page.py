@@ -1,17 +1,16 @@
 """A study's page: generated sections are replaced, what people wrote stays."""
 
-from experiments import page
+from experiments.page import publish
 
 
-def test_an_introduction_and_other_sections_outlive_a_second_publication(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
+def test_an_introduction_and_other_sections_outlive_a_second_publication(tmp_path):
     written = tmp_path / "synthetic.md"
     written.write_text("# synthetic\n\n**What it shows.** Much.\n\n## first\n\nold\n\n## Reading\n\nby hand\n")
     picture = tmp_path / "samples.png"
     picture.write_bytes(b"png")
     for text in ("new", "newer"):
-        page.publish("synthetic", "first", text, {"samples": picture})
-        page.publish("synthetic", "second", text, {})
+        publish("synthetic", "first", text, {"samples": picture}, tmp_path)
+        publish("synthetic", "second", text, {}, tmp_path)
     found = written.read_text(encoding="utf-8")
     assert found.startswith("# synthetic\n\n**What it shows.** Much.\n\n## first\n")
     assert "old" not in found
@@ -21,8 +20,7 @@ def test_an_introduction_and_other_sections_outlive_a_second_publication(tmp_pat
     assert (tmp_path / "synthetic" / "first-samples.png").read_bytes() == b"png"
 
 
-def test_the_first_publication_makes_the_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    path = page.publish("benchmarks.training_step", "cpu", "fast", {})
+def test_the_first_publication_makes_the_page(tmp_path):
+    path = publish("benchmarks.training_step", "cpu", "fast", {}, tmp_path)
     assert path == tmp_path / "benchmarks-training-step.md"
     assert path.read_text(encoding="utf-8").startswith("# benchmarks.training_step\n\n## cpu\n")

@@ -19,8 +19,8 @@ from experiments.rho_vae.released import (
     reported_loss,
 )
 from experiments.rho_vae.settings import Settings
-from experiments.rho_vae.training import soft_targets
 from pyrovae.commands import console
+from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from tests.experiments.test_experiments import run
 
@@ -36,7 +36,7 @@ def command_line(*arguments):
 
 def released_pair(n, d):
     torch.manual_seed(0)
-    model = pv.GenerativeModel(pv.nn.MLP(d, 8), soft_targets(8, n), d)
+    model = pv.GenerativeModel(pv.nn.MLP(d, 8), LIKELIHOODS["bernoulli-soft-targets"](8, n), d)
     return model, pv.AmortizedGuide(pv.nn.MLP(n, 8), ReleasedPosterior(8, d))
 
 
@@ -77,7 +77,7 @@ def test_the_random_walk_is_what_its_sampler_draws():
     torch.testing.assert_close(draws.mean(0), walk.loc.double(), rtol=0, atol=0.02)
     dense = torch.distributions.MultivariateNormal(walk.loc, expected)
     torch.testing.assert_close(walk.log_prob(draws[:5].float()), dense.log_prob(draws[:5].float()))
-    prior = pv.GenerativeModel(pv.nn.MLP(4, 2), soft_targets(2, 3), 4).prior_distribution()
+    prior = pv.GenerativeModel(pv.nn.MLP(4, 2), LIKELIHOODS["bernoulli-soft-targets"](2, 3), 4).prior_distribution()
     sigma, mu = expected.double().numpy(), walk.loc.double().numpy()
     kl = 0.5 * (np.trace(sigma) + mu @ mu - 4 - np.linalg.slogdet(sigma)[1])
     assert kl_divergence(walk, prior).item() == pytest.approx(kl, rel=1e-5)
@@ -128,7 +128,7 @@ def test_the_discrepancy_is_that_of_its_kernel():
     sampled = mean_kernel(z, z, True) - 2 * mean_kernel(z, prior, False) + mean_kernel(prior, prior, True)
     assert squared_mmd(z).item() == pytest.approx(sampled.item(), abs=0.01)
     assert abs(squared_mmd(prior).item()) < 2e-3 < squared_mmd(z).item()
-    model = pv.GenerativeModel(pv.nn.MLP(3, 4), soft_targets(4, 5), 3)
+    model = pv.GenerativeModel(pv.nn.MLP(3, 4), LIKELIHOODS["bernoulli-soft-targets"](4, 5), 3)
     guide = pv.AmortizedGuide(pv.nn.MLP(5, 4), pv.DiagonalPosterior(4, 3))
     losses = []
     for elbo in (InfoELBO(0.0, 1.0), pv.AnalyticELBO()):  # α = 0 and λ = 1 are the ELBO
@@ -188,13 +188,13 @@ def test_runs_that_break(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "mnits"], "--dataset: unknown name 'mnits'; did you mean mnist?"),
-        (["--posteriors", "flow"], "--posteriors: unknown name 'flow'"),
-        (["--variant", "vanila"], "did you mean vanilla?"),
-        (["--epochs", "0"], "--epochs must be at least 1"),
-        (["--latent-dim", "2", "2"], "--latent-dim needs at least one, and none twice"),
+        (["--dataset", "mnits"], "unknown --dataset 'mnits' (did you mean 'mnist'?)"),
+        (["--posteriors", "flow"], "unknown --posteriors 'flow'"),
+        (["--variant", "vanila"], "did you mean 'vanilla'?"),
+        (["--epochs", "0"], "--epochs must be a positive integer, not 0"),
+        (["--latent-dim", "2", "2"], "--latent-dim holds duplicates: 2 2"),
         (["--learning-rates", "-1"], "learning_rate must be a positive number"),
-        (["--audit", "--pixels", "continuous-bernoulli"], "--audit is of a cross-entropy"),
+        (["--audit", "--pixels", "continuous-bernoulli"], "--audit needs a cross-entropy"),
         (["--info-alpha", "2", "--variant", "info"], "--info-alpha must be at most 1"),
         (["--device", "abacus"], "--device abacus cannot be used"),
     ],

@@ -73,11 +73,11 @@ def test_files_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--likelihoods", "bernoulli"], "--likelihoods: unknown name 'bernoulli'"),
-        (["--posteriors", "fullcovariance"], "did you mean full-covariance?"),
+        (["--likelihoods", "bernoulli"], "unknown --likelihoods 'bernoulli'"),
+        (["--posteriors", "fullcovariance"], "did you mean 'full-covariance'?"),
         (["--data", "nowhere.csv"], "there is no file nowhere.csv"),
-        (["--seeds", "0"], "--seeds must be at least 1"),
-        (["--parts", "all"], "--parts: unknown name 'all'"),
+        (["--seeds", "0"], "--seeds must be a positive integer, not 0"),
+        (["--parts", "all"], "unknown --parts 'all'"),
     ],
 )
 def test_bad_input(tmp_path, arguments, message):
