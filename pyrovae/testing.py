@@ -6,9 +6,9 @@ Example:
     >>> pv.testing.check_likelihood(pv.GaussianLikelihood, gaussian=True)
     >>> pv.testing.check_elbo(pv.AnalyticELBO)
 
-The truths are worked out another way: dense float64 algebra, closed forms, finite differences. Where
-draws are compared with a moment, the seed is fixed and the bound is 5 standard errors, so a right
-implementation fails with a probability below 1e-6 a comparison.
+The truths come from another way: dense float64 algebra, closed forms, finite differences. Where draws are compared
+with a moment, the seed is fixed and the bound is 5 standard errors: a right implementation fails with a probability
+below 1e-6 a comparison.
 """
 
 import itertools
@@ -25,20 +25,29 @@ from torch.distributions import kl_divergence
 from pyrovae.distributions import PartiallyObserved, covariance_of
 from pyrovae.elbo import NoClosedFormError
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
+from pyrovae.nn import ConfigurableModule
 from pyrovae.posteriors import DiagonalPosterior, FullCovariancePosterior, Posterior
-from pyrovae.training import reinitialize
+from pyrovae.training import CannotReplicateError, reinitialize
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
 def check_posterior(
     make: Callable[[int, int], Posterior], *, latent_dims: tuple[int, ...] = (2, 5), gaussian: bool = True
 ) -> None:
-    """Check a posterior family: shapes, gradients, and for a Gaussian one its density, entropy, moments and KL.
+    """Check a posterior family: a subclass of :class:`~pyrovae.posteriors.Posterior` that is right in every use.
+
+    Checked are the shapes of q(z|x), its draws and their log-density; the independence of data from each other; the
+    gradient of reparameterised draws against finite differences; that every parameter receives a gradient; that the
+    state can be saved, loaded and started anew. For a Gaussian family also the density, the entropy, the moments of
+    draws and the KL against dense algebra; for another one that the draws have the density that ``log_prob`` gives.
 
     Args:
         make: the class, or another callable of (in_features, latent_dim).
         latent_dims: dimensions to check.
         gaussian: whether q(z|x) is Gaussian, with ``mean``, a covariance, ``entropy`` and a KL to N(0, I).
+
+    Raises:
+        AssertionError: names the first part that is wrong.
     """
     for d in latent_dims:
         with torch.random.fork_rng(), pyro.validation_enabled(True):
@@ -49,19 +58,31 @@ def check_posterior(
             _check_shapes(head, (d,))
             _check_gradients(head, lambda q: q.rsample())
             _check_round_trip(head, make(4, d).double())
+            _check_config(head)
+            _check_fresh_start(make(4, d), make(4, d))
             assert make(4, d)(torch.randn(3, 4)).rsample().dtype == torch.float32, "float32 features give other draws"
             if gaussian:
                 _check_gaussian(head(torch.randn(3, 4, dtype=torch.float64)))
+            else:
+                _check_score(head)
 
 
 def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3, gaussian: bool = False) -> None:
-    """Check a likelihood: shapes, gradients, state, a fresh start, and that draws are data it can score.
+    """Check a likelihood: a subclass of :class:`~pyrovae.likelihoods.Likelihood` that is right in every use.
+
+    Checked are the shapes of p(x|z), its draws and their log-density; the independence of data from each other; the
+    gradient of the log-density against finite differences; that every parameter receives a gradient; that the state
+    can be saved, loaded and started anew; that ``check_support`` accepts the likelihood's own draws, and that these
+    have the density that ``log_prob`` gives.
 
     Args:
         make: the class, or another callable of (in_features, n).
         n: dimension of x.
-        gaussian: whether p(x|z) is Gaussian, with ``mean`` and a covariance: then also its density and the moments
-            of its draws, and the density of what is observed for every pattern of missing values.
+        gaussian: whether p(x|z) is Gaussian, with ``mean`` and a covariance: then density and moments are compared
+            with dense algebra, and the density of the observed channels too, for every pattern of missing values.
+
+    Raises:
+        AssertionError: names the first part that is wrong.
     """
     with torch.random.fork_rng(), pyro.validation_enabled(True):
         torch.manual_seed(n)
@@ -72,12 +93,15 @@ def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3, gaus
         x = head(torch.randn(3, 4, dtype=torch.float64)).sample()
         _check_gradients(head, lambda p: p.log_prob(x))
         _check_round_trip(head, make(4, n).double())
+        _check_config(head)
         _check_fresh_start(make(4, n), make(4, n))
         head.check_support("the likelihood's own draws", x)
         if gaussian:
             p = head(torch.randn(3, 4, dtype=torch.float64))
             _check_density(p)
             _check_missing(p)
+        elif head.is_density:
+            _check_score(head)
 
 
 def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
@@ -88,6 +112,9 @@ def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
             ``vectorize_particles``.
         bound: whether the value is a tighter bound of log p(x) than the ELBO, datum by datum, that meets the
             ELBO at one particle.
+
+    Raises:
+        AssertionError: says which value is wrong, or which parameter receives no gradient.
     """
     for family in (DiagonalPosterior, FullCovariancePosterior):
         with torch.random.fork_rng(), pyro.validation_enabled(True):
@@ -181,9 +208,21 @@ def _check_round_trip(head: nn.Module, other: nn.Module) -> None:
     torch.testing.assert_close(other(features).log_prob(draw), head(features).log_prob(draw), rtol=0, atol=0)
 
 
+def _check_config(head: ConfigurableModule) -> None:
+    try:
+        config = head.config()
+    except AttributeError as error:
+        raise AssertionError(f"config() fails; keep each constructor argument as an attribute: {error}") from None
+    again = type(head)(*config.pop("*", []), **config).double()
+    again.load_state_dict(head.state_dict())
+
+
 def _check_fresh_start(head: nn.Module, other: nn.Module) -> None:
     for module in (head, other):
-        reinitialize(module, seed=0)
+        try:
+            reinitialize(module, seed=0)
+        except CannotReplicateError as error:
+            raise AssertionError(str(error)) from None
     for (name, left), right in zip(head.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(left, right), f"reset_parameters leaves {name} dependent on what it was"
 
@@ -210,6 +249,14 @@ def _check_density(q: TorchDistribution) -> None:
     _assert_mean(centred, torch.zeros_like(q.mean), "the mean of the draws is not q.mean")
     products = centred.unsqueeze(-1) * centred.unsqueeze(-2)
     _assert_mean(products, covariance, "the covariance of the draws is not the declared one")
+
+
+def _check_score(head: nn.Module) -> None:
+    """E[∂ log p(x) / ∂ features] = 0 over draws of p itself, whatever p is, continuous or discrete."""
+    features = torch.randn(3, 4, dtype=torch.float64).expand(10_000, 3, 4).clone().requires_grad_()
+    p = head(features)
+    (score,) = torch.autograd.grad(p.log_prob(p.sample()).sum(), features)
+    _assert_mean(score, torch.zeros(3, 4, dtype=torch.float64), "the draws do not have the density that log_prob gives")
 
 
 def _check_gaussian(q: TorchDistribution) -> None:

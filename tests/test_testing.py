@@ -2,12 +2,13 @@
 
 from functools import partial
 
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.likelihoods import LIKELIHOODS, Likelihood
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.testing import check_elbo, check_likelihood, check_posterior
 
@@ -58,6 +59,66 @@ class _WrongCovariance(Posterior):
 def test_the_contract_catches_a_sampler_of_another_covariance():
     with pytest.raises(AssertionError, match="covariance of the draws"):
         check_posterior(_WrongCovariance)
+
+
+class StudentTLikelihood(Likelihood):
+    """What a newcomer writes."""
+
+    def __init__(self, in_features, n, degrees_of_freedom=4.0):
+        super().__init__(in_features, n)
+        self.degrees_of_freedom = degrees_of_freedom
+        self.raw_scale = torch.nn.Parameter(torch.zeros(()))
+        self.loc_head = torch.nn.Linear(in_features, n)
+
+    def reset_parameters(self):
+        torch.nn.init.zeros_(self.raw_scale)
+
+    def forward(self, features):
+        scale = pv.nn.positive(self.raw_scale)
+        return dist.StudentT(self.degrees_of_freedom, self.loc_head(features), scale).to_event(1)
+
+
+class BandedPosterior(Posterior):
+    """What a newcomer writes: a Cholesky factor of two diagonals."""
+
+    def __init__(self, in_features, latent_dim):
+        super().__init__(in_features, latent_dim)
+        self.loc_head = torch.nn.Linear(in_features, latent_dim)
+        self.diagonal_head = torch.nn.Linear(in_features, latent_dim)
+        self.band_head = torch.nn.Linear(in_features, latent_dim - 1)
+
+    def forward(self, features):
+        diagonal = pv.nn.positive(self.diagonal_head(features))
+        scale_tril = torch.diag_embed(diagonal) + torch.diag_embed(self.band_head(features), offset=-1)
+        return pv.distributions.CholeskyNormal(self.loc_head(features), scale_tril=scale_tril)
+
+
+def test_a_newcomers_parts_meet_the_contract():
+    check_likelihood(StudentTLikelihood)
+    check_posterior(BandedPosterior)
+
+
+def test_the_contract_catches_what_a_newcomer_forgets():
+    class NoFreshStart(StudentTLikelihood):
+        reset_parameters = None
+
+    class NoAttribute(StudentTLikelihood):
+        def __init__(self, in_features, n, degrees=4.0):
+            super().__init__(in_features, n, degrees)
+
+    class OtherDraws(StudentTLikelihood):
+        def forward(self, features):
+            p = super().forward(features)
+            p.sample = lambda shape=(): 1.2 * dist.Independent.sample(p, shape)
+            return p
+
+    for wrong, message in (
+        (NoFreshStart, r"a NoFreshStart, has parameters but no reset_parameters\(\)"),
+        (NoAttribute, "keep each constructor argument as an attribute: .*'degrees'"),
+        (OtherDraws, "the draws do not have the density that log_prob gives"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            check_likelihood(wrong)
 
 
 def test_the_contract_catches_a_wrong_sign_of_the_kl():
