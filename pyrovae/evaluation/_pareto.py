@@ -47,4 +47,5 @@ def _shape(log_largest: Tensor, tail: Tensor) -> float:
         return -math.inf
     if not tail.sort().values[int(len(tail) / 4 - 0.5)] > 0:  # what the fit divides by
         return math.inf  # most of the tail is nothing beside the largest
-    return fit_generalized_pareto(tail)[0]
+    k, _ = fit_generalized_pareto(tail)
+    return float(k)

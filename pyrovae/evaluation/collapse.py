@@ -1,22 +1,28 @@
-"""What of the latent space a guide uses, for posteriors whose dimensions may correlate."""
+"""How much of the latent space a guide uses, for posteriors whose dimensions may correlate."""
+
+from __future__ import annotations
 
 import copy
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.distributions import AR1Normal, covariance_of, mean_of
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.evaluation._method import NUM_DRAWS
 from pyrovae.evaluation.estimate import Estimate
-from pyrovae.programs import cannot_run, check_data, evaluating, mode
+from pyrovae.programs import check_data, evaluating, mode, running_on
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _PAIRS_AT_ONCE = 2**21
-"""Numbers z − μ(x) held in one pass over pairs of draws and data."""
+"""Numbers z − μ(x) in one pass over pairs of draws and data."""
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -42,7 +48,9 @@ class CollapseReport:
         mutual_information: of x and z under q, with q(z) the mixture over these data: at most log num.
         aggregate_kl: KL(q(z) ‖ p(z)) of that mixture.
         active: number of directions of ``signal`` above the threshold.
-        ar1: for AR(1) posteriors quantiles over the data of ρ and of σ, a row each; else None.
+        ar1_quantiles: for AR(1) posteriors the values of ρ and of σ below which 5, 25, 50, 75 and 95 % of the data
+            lie (each step or dimension counts as one where they differ), by ``"correlation"`` and ``"scale"``; else
+            None.
     """
 
     directions: Tensor
@@ -54,10 +62,22 @@ class CollapseReport:
     mutual_information: Estimate
     aggregate_kl: Estimate
     active: int
-    ar1: pd.DataFrame | None
+    ar1_quantiles: dict[str, list[float]] | None
+
+    @property
+    def ar1(self) -> pd.DataFrame | None:
+        """``ar1_quantiles`` as a table, a row each for ρ and σ."""
+        import pandas as pd
+
+        if self.ar1_quantiles is None:
+            return None
+        columns = [f"{level:.0%}" for level in _QUANTILES]
+        return pd.DataFrame.from_dict(self.ar1_quantiles, orient="index", columns=columns)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a direction."""
+        import pandas as pd
+
         columns = {"signal": self.signal, "noise": self.noise, "aggregate": self.signal + self.noise}
         return pd.DataFrame({name: values.numpy() for name, values in columns.items()} | {"kl": self.spectrum.numpy()})
 
@@ -98,13 +118,15 @@ def collapse_report(
 ) -> CollapseReport:
     """Report active directions, mutual information and the aggregate posterior of a guide.
 
+    The moments of posteriors (or of a prior) that do not know them, such as a flow's, are estimated from 256 draws.
+
     Args:
         model: the generative model, for its prior.
         guide: the guide.
         x: data (num, n), at least two.
         threshold: variance of the posterior mean, in the prior's, from which a direction is active.
         num_samples: draws of z per datum.
-        max_data: only so many of the data are looked at, evenly spread: the cost is the number's square.
+        max_data: number of data to use at most, evenly spread: the cost is its square.
         seed: of the draws; the caller's random state is left as it was.
         progress: whether to show a progress bar (on a terminal).
 
@@ -112,21 +134,20 @@ def collapse_report(
         InputError: fewer than two data, or data that the guide cannot take.
     """
     check_data(x, model, guide)
-    if not isinstance(num_samples, int) or num_samples < 1:
-        raise InputError(f"num_samples must be a positive integer, not {num_samples!r}")
-    if min(len(x), max_data) < 2:
+    check_integer("num_samples", num_samples)
+    check_integer("max_data", max_data, least=2)
+    if len(x) < 2:
         raise InputError("the spread of posterior means needs at least two data")
     if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
         raise InputTypeError("collapse_report needs a GenerativeModel and an AmortizedGuide")
     x = x[torch.linspace(0, len(x) - 1, min(len(x), max_data)).long()].double()
     model, guide = copy.deepcopy(model).double(), copy.deepcopy(guide).double()
     with evaluating(model, guide, x, seed):
-        try:
+        with running_on(x):
             q = guide.posterior(x)
-        except (RuntimeError, ValueError) as error:
-            raise cannot_run(x, error) from error
         prior = model.prior_distribution()
-        mean, covariance = _in_units_of(prior, mean_of(q, num_draws=256), covariance_of(q, num_draws=256))
+        moments = mean_of(q, num_draws=NUM_DRAWS), covariance_of(q, num_draws=NUM_DRAWS)
+        mean, covariance = _in_units_of(prior, *moments)
         parts = []
         draws_at_once = max(1, _PAIRS_AT_ONCE // (len(x) * mean.shape[-1]))
         with tqdm(total=len(x) * num_samples, unit="draw", disable=None if progress else True) as bar:
@@ -151,11 +172,11 @@ def collapse_report(
         mutual_information=_estimate(information),
         aggregate_kl=_estimate(aggregate),
         active=int((signal > threshold).sum()),
-        ar1=_ar1_quantiles(q) if isinstance(q, AR1Normal) else None,
+        ar1_quantiles=_ar1_quantiles(q) if isinstance(q, _Autoregressive) else None,
     )
 
 
-def _log_mean_density(q: torch.distributions.Distribution, z: Tensor, bar: tqdm) -> Tensor:
+def _log_mean_density(q: torch.distributions.Distribution, z: Tensor, bar: tqdm[NoReturn]) -> Tensor:
     """Log of the mean over the data of q(z|x), at each draw z (some, d)."""
     num = q.batch_shape[0]
     values = q.log_prob(z.unsqueeze(1).expand(-1, num, -1)).logsumexp(1) - math.log(num)
@@ -174,8 +195,8 @@ def _half_log_det(distribution: torch.distributions.Distribution) -> Tensor:
 
 def _in_units_of(prior: torch.distributions.Distribution, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Means and covariances in coordinates in which the prior's are 0 and I, in float64 on the CPU."""
-    factor = torch.linalg.cholesky(covariance_of(prior, num_draws=256).double().cpu())
-    mean = (mean - mean_of(prior, num_draws=256)).double().cpu()
+    factor = torch.linalg.cholesky(covariance_of(prior, num_draws=NUM_DRAWS).double().cpu())
+    mean = (mean - mean_of(prior, num_draws=NUM_DRAWS)).double().cpu()
     mean = torch.linalg.solve_triangular(factor, mean.T, upper=False).T
     inverse = torch.linalg.inv(factor)
     return mean, inverse @ covariance.double().cpu() @ inverse.T
@@ -188,12 +209,21 @@ def _estimate(values: Tensor) -> Estimate:
     return Estimate(values.mean(0), spread / math.sqrt(draws))
 
 
-def _ar1_quantiles(q: AR1Normal) -> pd.DataFrame:
-    """Quantiles over data (and over steps and dimensions, where each has its own) of ρ and σ."""
+@runtime_checkable
+class _Autoregressive(Protocol):
+    """A distribution with correlations between neighbours, such as an AR(1) posterior."""
+
+    correlation: Tensor
+    scale: Tensor
+
+
+def _ar1_quantiles(q: _Autoregressive) -> dict[str, list[float]]:
+    """Quantiles of ρ and σ over data (and over steps and dimensions, where they differ)."""
     levels = torch.tensor(_QUANTILES, dtype=torch.float64)
-    rows = {"correlation": q.correlation, "scale": q.scale}
-    found = {name: torch.quantile(values.double().cpu().flatten(), levels).tolist() for name, values in rows.items()}
-    return pd.DataFrame.from_dict(found, orient="index", columns=[f"{level:.0%}" for level in _QUANTILES])
+    parameters = {"correlation": q.correlation, "scale": q.scale}
+    return {
+        name: torch.quantile(values.double().cpu().flatten(), levels).tolist() for name, values in parameters.items()
+    }
 
 
 @torch.no_grad()
@@ -201,10 +231,19 @@ def active_directions(guide: AmortizedGuide, x: Tensor, threshold: float = 0.01)
     """Number of latent directions along which the posterior mean moves with x.
 
     Counts the eigenvalues of Cov_x(E_q[z|x]) above the threshold (Burda et al. 2016 count coordinates,
-    which means nothing for a posterior that may be rotated). :func:`collapse_report` says more.
+    which means nothing for a posterior that may be rotated). The mean of a flow is estimated from 256 draws.
+    :func:`collapse_report` says more.
+
+    Args:
+        guide: the guide.
+        x: data (num, n), at least two.
+        threshold: variance of the posterior mean from which a direction counts.
+
+    Raises:
+        InputError: fewer than two data.
     """
     if len(x) < 2:
         raise InputError("the spread of posterior means needs at least two data")
-    with torch.random.fork_rng(devices=[]), mode(guide, guide, training=False):
-        means = torch.cat([mean_of(guide.posterior(chunk), num_draws=256) for chunk in x.split(4096)])
+    with torch.random.fork_rng(devices=[]), mode(guide, training=False):
+        means = torch.cat([mean_of(guide.posterior(chunk), num_draws=NUM_DRAWS) for chunk in x.split(4096)])
     return int((torch.linalg.eigvalsh(torch.cov(means.T.double()).reshape(means.shape[-1], -1)) > threshold).sum())

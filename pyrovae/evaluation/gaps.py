@@ -1,14 +1,15 @@
 """How many nats a family, an encoder and the training data cost: the three inference gaps (Cremer et al. 2018)."""
 
+from __future__ import annotations
+
 import copy
 import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Unpack
 
-import pandas as pd
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
@@ -16,15 +17,50 @@ from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
-from pyrovae.errors import InputError, InputTypeError, named_parts
-from pyrovae.evaluation.estimate import Estimate
-from pyrovae.evaluation.marginal import LogMarginal, UnreliableEstimateWarning, log_marginal
-from pyrovae.evaluation.per_datum import Family, refit
+from pyrovae.errors import InputError, InputTypeError, check_integer, named_parts
+from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
+from pyrovae.evaluation.marginal import log_marginal
+from pyrovae.evaluation.per_datum import Family, PerDatumGuide, refit
 from pyrovae.evaluation.weights import elbo_estimate
+from pyrovae.keywords import accepts
 from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.programs import check_data
-from pyrovae.training import fit
+from pyrovae.programs import Program, check_data
+from pyrovae.training import OptionalTrainingKeywords, Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class EncoderTraining(TrainingSettings):
+    """How :func:`inference_gaps` trains an encoder at the frozen decoder."""
+
+    epochs: int = 20
+    """Number of passes over the training data."""
+    batch_size: int = 64
+    """Data per step; the last batch of an epoch may be smaller."""
+
+
+class EncoderTrainingKeywords(OptionalTrainingKeywords, total=False):
+    """The fields of :class:`EncoderTraining`, as a type checker sees the keywords of a function."""
+
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of the means of two samples, in nats per datum.
+
+    Attributes:
+        mean: of the first sample − of the second.
+        stderr_data: its standard error due to the choice of the data.
+        stderr_monte_carlo: its standard error due to the draws of z.
+    """
+
+    mean: float
+    stderr_data: float
+    stderr_monte_carlo: float
 
 
 @dataclass(frozen=True)
@@ -35,30 +71,35 @@ class FamilyGaps:
         family: its name.
         best_elbo: max over the family of the ELBO, datum by datum.
         approximation: log p(x) − ``best_elbo``.
-        amortization: ``best_elbo`` − ELBO of the guide as it was given; None for families other than its own.
+        steps: number of steps of the refit of q.
+        refitted: the q of each datum that reached it.
+        amortization: ``best_elbo`` − ELBO of the given guide; None for families other than its own.
         generalization: ELBO of that guide on the training data − on ``x``; None without training data.
         amortization_refitted: ``amortization`` of an encoder trained anew at the fixed decoder.
         generalization_refitted: ``generalization`` of that encoder.
-        steps: that the refit of q took.
     """
 
     family: str
     best_elbo: Estimate
     approximation: Estimate
     steps: int
+    refitted: PerDatumGuide = field(repr=False, compare=False)
     amortization: Estimate | None = None
-    generalization: "Difference | None" = None
+    generalization: Difference | None = None
     amortization_refitted: Estimate | None = None
-    generalization_refitted: "Difference | None" = None
+    generalization_refitted: Difference | None = None
 
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference of the means of two samples, in nats per datum, with standard errors as in ``Estimate``."""
-
-    mean: float
-    stderr_data: float
-    stderr_monte_carlo: float
+    @property
+    def gaps(self) -> dict[str, Estimate | Difference | None]:
+        """The ELBO and each gap by name."""
+        return {
+            "best_elbo": self.best_elbo,
+            "approximation": self.approximation,
+            "amortization": self.amortization,
+            "generalization": self.generalization,
+            "amortization_refitted": self.amortization_refitted,
+            "generalization_refitted": self.generalization_refitted,
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,14 +123,15 @@ class InferenceGaps:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a family: each gap with its two standard errors, nats per datum."""
+        import pandas as pd
+
         rows = []
         for entry in self.families:
-            row: dict[str, Any] = {"family": entry.family}
-            for name in _GAPS:
-                gap = getattr(entry, name)
-                for column, attribute in (("", "mean"), ("_stderr_data", "stderr_data")):
-                    row[f"{name}{column}"] = float("nan") if gap is None else getattr(gap, attribute)
-                row[f"{name}_stderr_monte_carlo"] = float("nan") if gap is None else gap.stderr_monte_carlo
+            row: dict[str, object] = {"family": entry.family}
+            for name, gap in entry.gaps.items():
+                row[name] = math.nan if gap is None else gap.mean
+                row[f"{name}_stderr_data"] = math.nan if gap is None else gap.stderr_data
+                row[f"{name}_stderr_monte_carlo"] = math.nan if gap is None else gap.stderr_monte_carlo
             rows.append({**row, "steps": entry.steps})
         return pd.DataFrame(rows)
 
@@ -98,25 +140,18 @@ class InferenceGaps:
         return f"InferenceGaps(approximation gap in nats: {gaps}; {self.log_p})"
 
     def __str__(self) -> str:
+        import pandas as pd
+
         rows = []
         for entry in self.families:
-            texts = {name: _text(getattr(entry, name)) for name in _GAPS}
+            texts = {name: _text(gap) for name, gap in entry.gaps.items()}
             rows.append({"family": entry.family, **texts, "steps": entry.steps})
         table = pd.DataFrame(rows).set_index("family")
         shown = table.loc[:, (table != "").any()]
         return f"{self.log_p}\nnats per datum ± one standard error (data and Monte Carlo)\n{shown.to_string()}"
 
 
-_GAPS = (
-    "best_elbo",
-    "approximation",
-    "amortization",
-    "generalization",
-    "amortization_refitted",
-    "generalization_refitted",
-)
-
-
+@accepts(EncoderTraining)
 def inference_gaps(
     model: GenerativeModel,
     guide: AmortizedGuide,
@@ -124,15 +159,12 @@ def inference_gaps(
     families: Mapping[str, Family] | Sequence[Family] | None = None,
     *,
     train: Tensor | None = None,
-    epochs: int = 20,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
     num_particles: int = 8,
     max_steps: int = 4000,
     num_samples: int = 1000,
     log_p: LogMarginal | None = None,
-    seed: int = 0,
     progress: bool = False,
+    **training: Unpack[EncoderTrainingKeywords],
 ) -> InferenceGaps:
     """Split log p(x) − ELBO(x) at a frozen decoder into what the family and what the encoder cost.
 
@@ -149,27 +181,76 @@ def inference_gaps(
         train: data that the pair was trained on. With them the generalisation gap is measured, and for each family
             an encoder is trained on them at the frozen decoder, from a copy of the guide's. The given guide's own
             amortisation and generalisation gap stand in the row of its own family, if that is among ``families``.
-        epochs: of that training.
-        batch_size: of that training.
-        learning_rate: of that training, at the start.
         num_particles: draws of z per datum and step of a refit.
         max_steps: steps of a refit at most, before those whose parameters are averaged.
         num_samples: draws of z per datum for log p(x) and for each ELBO, at least 2.
         log_p: log p(x) of the same data, from :func:`~pyrovae.log_marginal`, if it is known better.
-        seed: of everything random; the caller's random state is left as it was.
         progress: whether to show progress bars (on a terminal).
+        **training: how to train the encoders, the fields of :class:`~pyrovae.TrainingSettings`, by default 20
+            ``epochs`` with a ``batch_size`` of 64. ``seed`` is the seed of everything random here; the caller's random
+            state is left as it was.
 
     Raises:
         InputError: data that the programs cannot take, or settings that cannot be run.
         InputTypeError: programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
         NoClosedFormError: a family that is not reparameterised.
     """
+    settings = EncoderTraining(**training)
+    _check(model, guide, x, train, num_particles, max_steps, num_samples, log_p)
+    if families is None:
+        families = {name: family for name, family in POSTERIORS.items() if name != "flow"}
+    named = named_parts("families", families)
+    with torch.random.fork_rng(devices=[]):
+        heads = {name: family(1, model.latent_dim) for name, family in named.items()}
+    model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    x, train = x.double(), None if train is None else train.double()
+    seeds = itertools.count(settings.seed + 1)  # every estimate has its own draws
+
+    def elbo(q: Program, data: Tensor) -> Estimate:
+        draws = max(2, num_samples * len(x) // max(len(x), len(data)))  # as many in all, for more training data
+        return elbo_estimate(model, q, data, num_samples=draws, seed=next(seeds))
+
+    amortized = elbo(guide, x)
+    on_train = None if train is None else elbo(guide, train)
+    refits: dict[str, tuple[PerDatumGuide, int, Estimate]] = {}
+    for name, family in tqdm(named.items(), unit="family", disable=None if progress else True):
+        q, steps = refit(model, guide, x, family, num_particles=num_particles, max_steps=max_steps, seed=settings.seed)
+        refits[name] = (q, steps, elbo(q, x))
+    if log_p is None:
+        tightest, *_ = max(refits.values(), key=lambda found: found[2].mean)
+        log_p = _log_p(model, tightest, x, num_samples, next(seeds))
+    entries = []
+    for name, (q, steps, best) in refits.items():
+        entry = FamilyGaps(name, best, log_p - best, steps, q)
+        if _same_family(heads[name], guide.posterior_head):
+            generalization = None if on_train is None else _difference(on_train, amortized)
+            entry = replace(entry, amortization=best - amortized, generalization=generalization)
+        if train is not None:
+            trained = _train_encoder(model, guide, named[name], train, settings, progress)
+            on_x = elbo(trained, x)
+            generalization = _difference(elbo(trained, train), on_x)
+            entry = replace(entry, amortization_refitted=best - on_x, generalization_refitted=generalization)
+        entries.append(entry)
+    return InferenceGaps(log_p, tuple(entries))
+
+
+def _check(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    x: Tensor,
+    train: Tensor | None,
+    num_particles: int,
+    max_steps: int,
+    num_samples: int,
+    log_p: LogMarginal | None,
+) -> None:
     if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
         raise InputTypeError("inference_gaps needs a GenerativeModel and an AmortizedGuide")
-    least = {"num_particles": (num_particles, 1), "max_steps": (max_steps, 1), "num_samples": (num_samples, 2)}
-    for name, (value, low) in least.items():
-        if not isinstance(value, int) or value < low:
-            raise InputError(f"{name} must be an integer of at least {low}, not {value!r}")
+    check_integer("num_particles", num_particles)
+    check_integer("max_steps", max_steps)
+    check_integer("num_samples", num_samples, least=2)
     check_data(x, model, guide)
     if log_p is not None and not isinstance(log_p, LogMarginal):
         raise InputTypeError(
@@ -177,80 +258,49 @@ def inference_gaps(
         )
     if log_p is not None and len(log_p.per_datum) != len(x):
         raise InputError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
-    if families is None:
-        families = {name: family for name, family in POSTERIORS.items() if name != "flow"}
-    named = named_parts("families", families)
-    with torch.random.fork_rng(devices=[]):
-        heads = {name: family(1, model.latent_dim) for name, family in named.items()}
-    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a positive integer, not {value!r}")
     if train is not None:
         check_data(train, model, guide)
-    model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    x, train = x.double(), None if train is None else train.double()
-    training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "progress": progress}
-
-    seeds = itertools.count(seed + 1)  # draws of their own for every estimate
-
-    def elbo(q: Any, data: Tensor) -> Estimate:
-        draws = max(2, num_samples * len(x) // max(len(x), len(data)))  # as many in all, for more training data
-        return elbo_estimate(model, q, data, num_samples=draws, seed=next(seeds))
-
-    amortized = elbo(guide, x)
-    on_train = None if train is None else elbo(guide, train)
-    refits = {}
-    for name, family in tqdm(named.items(), unit="family", disable=None if progress else True):
-        q, steps = refit(model, guide, x, family, num_particles=num_particles, max_steps=max_steps, seed=seed)
-        refits[name] = (q, steps, elbo(q, x))
-    if log_p is None:
-        tightest = max(refits.values(), key=lambda found: found[2].mean)[0]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreliableEstimateWarning)
-            log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
-        if log_p.mostly_unreliable:
-            warnings.warn(
-                f"Pareto k̂ of log p(x) is bad for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
-                "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
-                UnreliableEstimateWarning,
-                stacklevel=2,
-            )
-    entries = []
-    for name, (_, steps, best) in refits.items():
-        more: dict[str, Any] = {}
-        if _same_family(heads[name], guide.posterior_head):
-            more["amortization"] = best - amortized
-            more["generalization"] = None if on_train is None else _difference(on_train, amortized)
-        if train is not None:
-            again = _refit_encoder(model, guide, named[name], train, seed, **training)
-            ours = elbo(again, x)
-            more["amortization_refitted"] = best - ours
-            more["generalization_refitted"] = _difference(elbo(again, train), ours)
-        entries.append(FamilyGaps(name, best, log_p - best, steps, **more))
-    return InferenceGaps(log_p, tuple(entries))
 
 
-def _refit_encoder(
-    model: GenerativeModel, guide: AmortizedGuide, family: Family, train: Tensor, seed: int, **settings: Any
+def _log_p(model: GenerativeModel, q: PerDatumGuide, x: Tensor, num_samples: int, seed: int) -> LogMarginal:
+    """Log p(x) by importance sampling from the best q, with a warning of what a bad k̂ means for the gaps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimateWarning)
+        log_p = log_marginal(model, q, x, num_samples=num_samples, seed=seed)
+    if log_p.mostly_unreliable:
+        warnings.warn(
+            f"Pareto k̂ of log p(x) is bad for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
+            "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
+            UnreliableEstimateWarning,
+            stacklevel=4,  # the caller of inference_gaps, through its decorator
+        )
+    return log_p
+
+
+def _train_encoder(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    family: Family,
+    train: Tensor,
+    settings: TrainingSettings,
+    progress: bool,
 ) -> AmortizedGuide:
     """An encoder of that family, trained at the frozen decoder from a copy of the guide's own."""
     old = guide.posterior_head
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         head = family(old.in_features, model.latent_dim).to(next(old.parameters()))
     if _same_family(head, old):
         head.load_state_dict(old.state_dict())
-    again = AmortizedGuide(copy.deepcopy(guide.encoder), head)
+    trained = AmortizedGuide(copy.deepcopy(guide.encoder), head)
     elbo: ELBO = AnalyticELBO() if _has_closed_form(head, model) else MonteCarloELBO()
 
-    def frozen(x: Tensor) -> Any:
+    def frozen(x: Tensor) -> object:
         """The model out of training's reach: no dropout, no running statistics."""
         return model(x)
 
-    fit(frozen, again, train, elbo, seed=seed, **settings)
-    return again.eval()
+    Trainer([(frozen, trained)], train, elbo, settings, progress=progress).run()
+    return trained.eval()
 
 
 def _same_family(head: Posterior, other: Posterior) -> bool:

@@ -1,12 +1,15 @@
 """How noisy an estimator's gradient is, part by part of the networks."""
 
+from __future__ import annotations
+
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyro
 import pyro.poutine as poutine
 import torch
@@ -14,22 +17,34 @@ from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputTypeError, check_integer
+from pyrovae.evaluation._sums import GradientSums
 from pyrovae.programs import (
     Program,
     announced_parameters,
-    cannot_run,
     check_data,
     mode,
     own_parameter_store,
+    running_on,
     trainable_parameters,
     unregistered,
 )
 from pyrovae.randomness import FunctionalNoise
 from pyrovae.vae import AmortizedGuide
 
-_GROUPS = 32
-"""Groups of repeats that the jackknife leaves out one by one."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Part(StrEnum):
+    """A part of the two programs; ``ENCODER`` is all of an ``AmortizedGuide``, ``GUIDE`` any other guide."""
+
+    LOCATION_HEAD = "encoder location head"
+    COVARIANCE_HEAD = "encoder covariance head"
+    BODY = "encoder body"
+    ENCODER = "encoder"
+    GUIDE = "guide"
+    DECODER = "decoder"
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class PartStatistics:
     """Statistics of the gradient of one part, of the loss in nats per datum; ± by the jackknife.
 
     Attributes:
-        part: name of the part.
+        part: which.
         num_parameters: its size.
         mean_norm: ‖E g‖, estimated without the noise's share; 0 where the noise hides it.
         variance: tr Cov(g), summed over the part's parameters.
@@ -49,7 +64,7 @@ class PartStatistics:
             times the variance.
     """
 
-    part: str
+    part: Part
     num_parameters: int
     mean_norm: float
     variance: float
@@ -72,7 +87,7 @@ class GradientStatistics:
         seconds: of one loss and gradient, the median of some evaluated one by one.
         num_repeats: number of gradients.
         vectorized: whether the repeats ran in one pass under ``torch.vmap``.
-        mean: E g by part, each a flat tensor in float64 on the CPU.
+        mean: E g by part (an enum equal to the part's name), each a flat tensor in float64 on the CPU.
     """
 
     parts: tuple[PartStatistics, ...]
@@ -83,11 +98,11 @@ class GradientStatistics:
     seconds: float
     num_repeats: int
     vectorized: bool
-    mean: dict[str, Tensor]
+    mean: dict[Part, Tensor]
 
     def __getitem__(self, part: str) -> PartStatistics:
         """The entry of that name."""
-        found = {entry.part: entry for entry in self.parts}
+        found: dict[str, PartStatistics] = {entry.part: entry for entry in self.parts}
         if part not in found:
             raise KeyError(f"no part {part!r}; there are {', '.join(found)}")
         return found[part]
@@ -101,7 +116,9 @@ class GradientStatistics:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a part."""
-        return pd.DataFrame([asdict(entry) for entry in self.parts])
+        import pandas as pd
+
+        return pd.DataFrame([asdict(entry) | {"part": entry.part.value} for entry in self.parts])
 
 
 def gradient_statistics(
@@ -127,79 +144,106 @@ def gradient_statistics(
         InputError: too few repeats, nothing to train, or data that the programs cannot take.
         InputTypeError: not an estimator, or not a tensor.
     """
-    if not isinstance(num_repeats, int) or num_repeats < 2:
-        raise InputError(f"num_repeats must be an integer of at least 2, not {num_repeats!r}")
+    check_integer("num_repeats", num_repeats, least=2)
     if not isinstance(elbo, ELBO) or not hasattr(elbo, "differentiable_loss"):
         raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
     check_data(x, model, guide)
     devices = [x.device] if x.is_cuda else []
     with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
-        try:
-            with pyro.validation_enabled(True):
-                parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
-        except NotImplementedError:
-            raise  # the estimator's own refusal
-        except (RuntimeError, ValueError) as error:
-            raise cannot_run(x, error) from error
-        sums, seconds, vectorized = _measure(model, guide, elbo, x, parameters, num_repeats, seed)
-    return sums.statistics(seconds, vectorized)
+        with running_on(x), pyro.validation_enabled(True):
+            parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
+        with pyro.validation_enabled(False):
+            parts = _parts(model, guide, parameters, x)
+            sums, seconds, vectorized = _measure(model, guide, elbo, x, parameters, parts, num_repeats, seed)
+    losses = sums.losses
+    return GradientStatistics(
+        parts=tuple(_statistics(part, sums, seconds) for part in parts),
+        loss=losses.mean().item(),
+        loss_stderr=(losses.std() / math.sqrt(num_repeats)).item(),
+        loss_variance=losses.var().item(),
+        loss_variance_stderr=((losses - losses.mean()).square().std() / math.sqrt(num_repeats)).item(),
+        seconds=seconds,
+        num_repeats=num_repeats,
+        vectorized=vectorized,
+        mean={part: sums.mean[entries] for part, entries in parts.items()},
+    )
+
+
+def _statistics(part: Part, sums: GradientSums[Part], seconds: float) -> PartStatistics:
+    moments = sums.moments(part)
+    return PartStatistics(
+        part=part,
+        num_parameters=len(sums.parts[part]),
+        mean_norm=math.sqrt(max(moments.signal, 0.0)),
+        variance=moments.variance,
+        variance_stderr=moments.variance_stderr,
+        snr=moments.snr,
+        snr_stderr=moments.snr_stderr,
+        variance_seconds=moments.variance * seconds,
+    )
 
 
 def _measure(
-    model: Program, guide: Program, elbo: ELBO, x: Tensor, parameters: list[Tensor], num_repeats: int, seed: int
-) -> tuple["_Sums", float, bool]:
-    """Sums over repeats, seconds of one gradient, and whether the repeats were mapped."""
-    with pyro.validation_enabled(False):
-        parts = _parts(model, guide, parameters, x)
+    model: Program,
+    guide: Program,
+    elbo: ELBO,
+    x: Tensor,
+    parameters: list[Tensor],
+    parts: dict[Part, Tensor],
+    num_repeats: int,
+    seed: int,
+) -> tuple[GradientSums[Part], float, bool]:
+    """Sums over repeats, seconds of one gradient, and whether the repeats ran in one pass."""
 
-        def one_gradient() -> Tensor:
-            loss = elbo.differentiable_loss(model, guide, x) / len(x)
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            flat = [
-                torch.zeros_like(p).flatten() if g is None else g.flatten()
-                for p, g in zip(parameters, gradients, strict=True)
-            ]
-            return torch.cat([loss.detach().reshape(1), *flat])
+    def one_gradient() -> Tensor:
+        loss = elbo.differentiable_loss(model, guide, x) / len(x)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        flat = [
+            torch.zeros_like(p).flatten() if g is None else g.flatten()
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
+        return torch.cat([loss.detach().reshape(1), *flat])
 
-        seconds = _seconds(one_gradient, min(num_repeats, 20))
-        torch.manual_seed(seed)
-        if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
-            pair = _Pair(model, guide, elbo)
-            if pair.can_be_given(parameters):
-                try:
-                    return _Sums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
-                except RuntimeError:  # values that decide on control flow, for instance
-                    torch.manual_seed(seed)
-        return _Sums(parts, (one_gradient().unsqueeze(0) for _ in range(num_repeats)), num_repeats), seconds, False
+    seconds = _seconds(one_gradient, min(num_repeats, 20))
+    torch.manual_seed(seed)
+    if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
+        pair = _Pair(model, guide, elbo)
+        if pair.can_be_given(parameters):
+            try:
+                return GradientSums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
+            except RuntimeError:  # values that decide on control flow, for instance
+                torch.manual_seed(seed)
+    one_by_one = (one_gradient().unsqueeze(0) for _ in range(num_repeats))
+    return GradientSums(parts, one_by_one, num_repeats), seconds, False
 
 
-def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) -> dict[str, Tensor]:
+def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) -> dict[Part, Tensor]:
     """Positions of each part's entries in the parameters laid end to end."""
-    owner: dict[int, str] = {}
+    owner: dict[int, Part] = {}
     if isinstance(guide, nn.Module):
         for name, parameter in guide.named_parameters():
-            part = "guide"
-            if isinstance(guide, AmortizedGuide):
-                head, _, rest = name.partition(".")
-                part = "encoder body"
-                if head == "posterior_head":
-                    part = "encoder location head" if rest.startswith("loc_head.") else "encoder covariance head"
-            owner[id(parameter)] = part
+            owner[id(parameter)] = _part_of_encoder(name) if isinstance(guide, AmortizedGuide) else Part.GUIDE
     with poutine.trace(param_only=True) as capture, torch.no_grad():
         guide(x)
     for announced in announced_parameters(capture.trace):
-        owner.setdefault(id(announced), "guide")
-    positions: dict[str, list[Tensor]] = {}
+        owner.setdefault(id(announced), Part.GUIDE)
+    positions: dict[Part, list[Tensor]] = {}
     start = 0
     for tensor in parameters:
         entries = torch.arange(start, start + tensor.numel())
         start += tensor.numel()
-        part = owner.get(id(tensor), "decoder")
+        part = owner.get(id(tensor), Part.DECODER)
         positions.setdefault(part, []).append(entries)
-        if part.startswith("encoder"):
-            positions.setdefault("encoder", []).append(entries)
-    order = ("encoder location head", "encoder covariance head", "encoder body", "encoder", "guide", "decoder")
-    return {part: torch.cat(positions[part]) for part in order if part in positions}
+        if part in (Part.LOCATION_HEAD, Part.COVARIANCE_HEAD, Part.BODY):
+            positions.setdefault(Part.ENCODER, []).append(entries)
+    return {part: torch.cat(positions[part]) for part in Part if part in positions}
+
+
+def _part_of_encoder(parameter: str) -> Part:
+    """The part that a parameter of an ``AmortizedGuide`` belongs to, by its name."""
+    if parameter.startswith("posterior_head.loc_head."):
+        return Part.LOCATION_HEAD
+    return Part.COVARIANCE_HEAD if parameter.startswith("posterior_head.") else Part.BODY
 
 
 def _seconds(function: Callable[[], object], repeats: int) -> float:
@@ -215,21 +259,22 @@ def _seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 class _Pair(nn.Module):
-    """Two programs and an estimator as one module, whose parameters can be put in from outside."""
+    """Two programs and an estimator as one module, so that ``functional_call`` can replace their parameters."""
 
     def __init__(self, model: nn.Module, guide: nn.Module, elbo: ELBO) -> None:
         super().__init__()
         self.model, self.guide, self.elbo = model, guide, elbo
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.elbo.differentiable_loss(self.model, self.guide, x) / len(x)
+        loss: Tensor = self.elbo.differentiable_loss(self.model, self.guide, x)
+        return loss / len(x)
 
     def can_be_given(self, parameters: list[Tensor]) -> bool:
-        """Whether all the parameters are the modules' own, each in one place, and none goes through Pyro's store."""
-        every = [parameter for _, parameter in self.named_parameters(remove_duplicate=False)]
-        own = {id(parameter) for parameter in every}
+        """Whether all the parameters are the modules', each in one place, and none goes through Pyro's store."""
+        places = [id(parameter) for _, parameter in self.named_parameters(remove_duplicate=False)]
         by_pyro = any(isinstance(module, PyroModule) and module._pyro_params for module in self.modules())
-        return not by_pyro and len(own) == len(every) and all(id(parameter) in own for parameter in parameters)
+        in_one_place = len(set(places)) == len(places)
+        return not by_pyro and in_one_place and all(id(parameter) in places for parameter in parameters)
 
 
 def _in_one_pass(pair: _Pair, x: Tensor, parameters: list[Tensor], num_repeats: int) -> Iterator[Tensor]:
@@ -246,84 +291,3 @@ def _in_one_pass(pair: _Pair, x: Tensor, parameters: list[Tensor], num_repeats: 
             )(torch.zeros(len(chunk), device=x.device))
         flat = [gradients[name].reshape(len(chunk), -1) for name in values]
         yield torch.cat([losses.reshape(-1, 1), *flat], dim=1)
-
-
-class _Sums:
-    """Sums of gradients by group of repeats, relative to the first gradient so that no digits are lost."""
-
-    def __init__(self, parts: dict[str, Tensor], chunks: Iterator[Tensor], num_repeats: int) -> None:
-        self.parts = parts
-        self.groups = min(_GROUPS, num_repeats)
-        self.losses: list[Tensor] = []
-        self.counts = torch.zeros(self.groups, dtype=torch.float64)
-        row = 0
-        for chunk in chunks:
-            rows = chunk.detach().double().cpu()
-            self.losses.append(rows[:, 0])
-            gradients = rows[:, 1:]
-            if row == 0:
-                self.origin = gradients[0].clone()
-                self.sums = torch.zeros(self.groups, gradients.shape[1], dtype=torch.float64)
-                self.squares = {part: torch.zeros(self.groups, dtype=torch.float64) for part in parts}
-            shifted = gradients - self.origin
-            group = (torch.arange(row, row + len(rows)) * self.groups) // num_repeats
-            self.sums.index_add_(0, group, shifted)
-            self.counts.index_add_(0, group, torch.ones(len(rows), dtype=torch.float64))
-            for part, entries in parts.items():
-                self.squares[part].index_add_(0, group, shifted[:, entries].square().sum(1))
-            row += len(rows)
-
-    def statistics(self, seconds: float, vectorized: bool) -> GradientStatistics:
-        losses = torch.cat(self.losses)
-        num, total = len(losses), self.sums.sum(0)
-        entries_of_all = []
-        for part, entries in self.parts.items():
-            squares = self.squares[part]
-            signal, variance, snr = self._moments(
-                total[entries], squares.sum(), torch.tensor(num, dtype=torch.float64), entries
-            )
-            if self.groups > 2:
-                _, variances, snrs = self._moments(
-                    (total - self.sums)[:, entries], squares.sum() - squares, num - self.counts, entries
-                )
-                variance_stderr, snr_stderr = _jackknife(variances), _jackknife(snrs)
-            else:
-                variance_stderr = snr_stderr = math.nan
-            entries_of_all.append(
-                PartStatistics(
-                    part=part,
-                    num_parameters=len(entries),
-                    mean_norm=signal.clamp_min(0).sqrt().item(),
-                    variance=variance.item(),
-                    variance_stderr=variance_stderr,
-                    snr=snr.item(),
-                    snr_stderr=snr_stderr,
-                    variance_seconds=variance.item() * seconds,
-                )
-            )
-        mean = self.origin + total / num
-        fourth = (losses - losses.mean()).square()
-        return GradientStatistics(
-            parts=tuple(entries_of_all),
-            loss=losses.mean().item(),
-            loss_stderr=(losses.std() / math.sqrt(num)).item(),
-            loss_variance=losses.var().item(),
-            loss_variance_stderr=(fourth.std() / math.sqrt(num)).item(),
-            seconds=seconds,
-            num_repeats=num,
-            vectorized=vectorized,
-            mean={part: mean[entries] for part, entries in self.parts.items()},
-        )
-
-    def _moments(self, sums: Tensor, squares: Tensor, num: Tensor, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """‖E g‖² without the noise's share, tr Cov(g) and the signal-to-noise ratio, of one or many sets of repeats."""
-        variance = ((squares - sums.square().sum(-1) / num) / (num - 1)).clamp_min(0)
-        mean = self.origin[entries] + sums / num.unsqueeze(-1)
-        signal = mean.square().sum(-1) - variance / num
-        return signal, variance, (signal.clamp_min(0) / variance).sqrt()
-
-
-def _jackknife(values: Tensor) -> float:
-    """Standard error from the values with one group left out each."""
-    groups = len(values)
-    return ((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt().item()

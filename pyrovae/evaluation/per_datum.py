@@ -1,9 +1,8 @@
-"""A guide with parameters of its own for every datum: what an encoder would say at its very best."""
+"""A guide with parameters for each datum: the best that an encoder could do."""
 
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pyro
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.evaluation._method import NUM_DRAWS
 from pyrovae.posteriors import Posterior
-from pyrovae.programs import cannot_run, check_data, evaluating
+from pyrovae.programs import check_data, evaluating, running_on
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Family = Callable[[int, int], Posterior]
@@ -47,11 +47,10 @@ class PerDatumGuide(nn.Module):
         for parameter in head.parameters():
             parameter.requires_grad_(False)
         self.head = _per_datum(head, num)
-        own = {
-            id(p) for module in self.head.modules() if isinstance(module, _LinearPerDatum) for p in module.parameters()
-        }
+        layers = [module for module in self.head.modules() if isinstance(module, _LinearPerDatum)]
+        free = {id(parameter) for layer in layers for parameter in layer.parameters()}
         for name, parameter in self.head.named_parameters():
-            if id(parameter) not in own:
+            if id(parameter) not in free:
                 raise InputError(f"{type(head).__name__} has the parameter {name} outside linear layers")
         loc_head = getattr(self.head, "loc_head", None)
         if isinstance(loc_head, _LinearPerDatum):
@@ -63,7 +62,7 @@ class PerDatumGuide(nn.Module):
         return len(self.get_buffer("_features"))
 
     def posterior(self, x: Tensor | None = None) -> TorchDistribution:
-        """q_i(z) of all data, batch shape (num,); x itself is not looked at."""
+        """q_i(z) of all data, batch shape (num,), whatever x is."""
         return self.head(self.get_buffer("_features"))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +70,8 @@ class PerDatumGuide(nn.Module):
         if len(x) != len(self):
             raise InputError(f"this guide is for {len(self)} data of its own, not for {len(x)}; see select")
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.posterior())
+            z: Tensor = pyro.sample("z", self.posterior())
+        return z
 
     def select(self, rows: slice) -> "PerDatumGuide":
         """The guide of some of the data."""
@@ -85,7 +85,7 @@ class PerDatumGuide(nn.Module):
 
 
 class _LinearPerDatum(nn.Module):
-    """A linear layer for each datum, all the same at first: (*batch, num, in) -> (*batch, num, out)."""
+    """A linear layer for each datum, all alike at the start: (*batch, num, in) -> (*batch, num, out)."""
 
     mask: Tensor | None
 
@@ -94,7 +94,7 @@ class _LinearPerDatum(nn.Module):
         bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
         self.weight = nn.Parameter(linear.weight.detach().expand(num, -1, -1).clone())
         self.bias = nn.Parameter(bias.detach().expand(num, -1).clone())
-        mask: Any = getattr(linear, "mask", None)  # of a flow's autoregressive layer
+        mask: Tensor | None = getattr(linear, "mask", None)  # of a flow's autoregressive layer
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -102,8 +102,8 @@ class _LinearPerDatum(nn.Module):
         return torch.einsum("noi,...ni->...no", weight, inputs) + self.bias
 
 
-def _per_datum(module: nn.Module, num: int) -> Any:
-    """The module with a linear layer for each datum in place of each linear layer."""
+def _per_datum(module: nn.Module, num: int) -> nn.Module:
+    """The module with each of its linear layers replaced by a linear layer for each datum."""
     if isinstance(module, nn.Linear):
         return _LinearPerDatum(module, num)
     for name, child in module.named_children():
@@ -126,25 +126,31 @@ def refit(
     Each learning rate is kept until the mean over 50 steps no longer rises by more than twice its noise; the parameters
     of 1000 further steps are averaged.
 
+    Args:
+        model: the generative model; its parameters stay as they are.
+        guide: its guide, whose posterior means are where q starts.
+        x: data (num, n).
+        family: ``Posterior`` class or another callable of (in_features, latent_dim).
+        num_particles: draws of z per datum and step.
+        max_steps: steps at most, before those whose parameters are averaged.
+        seed: of the draws; the caller's random state is left as it was.
+
     Returns:
         The fitted guide of these data, and the number of steps.
 
     Raises:
-        InputError: data that the programs cannot take, or ``max_steps`` below 1.
+        InputError: data that the programs cannot take, or ``num_particles`` or ``max_steps`` below 1.
         InputTypeError: not a family.
     """
     if isinstance(family, str) or not callable(family):
         raise InputTypeError(f"a family is a Posterior class, not {family!r}; see pyrovae.posteriors")
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise InputError(f"max_steps must be a positive integer, not {max_steps!r}")
+    check_integer("num_particles", num_particles)
+    check_integer("max_steps", max_steps)
     check_data(x, model, guide)
     estimator = StickingTheLandingELBO(num_particles=num_particles, vectorize_particles=num_particles > 1)
     with evaluating(model, guide, x, seed):
-        with torch.no_grad():
-            try:
-                loc = mean_of(guide.posterior(x), num_draws=256)
-            except (RuntimeError, ValueError) as error:
-                raise cannot_run(x, error) from error
+        with torch.no_grad(), running_on(x):
+            loc = mean_of(guide.posterior(x), num_draws=NUM_DRAWS)
         q = PerDatumGuide(family, loc)
         parameters = [p for p in q.parameters() if p.requires_grad]
         steps = 0

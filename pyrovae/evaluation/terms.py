@@ -8,7 +8,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation._guides import rows_of
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.programs import Program, Site, check_data, check_same_latents, evaluating, paired_sites, trace_pair
@@ -56,13 +56,15 @@ def elbo_terms(
     Raises:
         InputError: data outside the likelihood's support, such as grey values under a Bernoulli.
     """
+    check_integer("num_samples", num_samples)
+    check_integer("chunk_size", chunk_size)
     check_data(x, model, guide)
     reconstruction, kl, stderr = [], [], []
     with evaluating(model, guide, x, seed):
         for start in range(0, len(x), chunk_size):
             rows = slice(start, min(start + chunk_size, len(x)))
-            here = rows_of(guide, rows, x)
-            parts = torch.stack([torch.stack(_terms_at_one_draw(model, here, x[rows])) for _ in range(num_samples)])
+            part = rows_of(guide, rows, x)
+            parts = torch.stack([torch.stack(_terms_at_one_draw(model, part, x[rows])) for _ in range(num_samples)])
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))
             spread = (parts[:, 0] - parts[:, 1]).std(0) if num_samples > 1 else torch.full_like(kl[-1], math.nan)
@@ -88,11 +90,12 @@ def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tenso
 
 
 def _log_prob(site: Site) -> Tensor:
-    return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+    log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+    return log_prob
 
 
 def _per_datum(name: str, site: Site, values: Tensor, num: int) -> Tensor:
-    """Sum over all plates but the data's, the outermost one of that size."""
+    """Sum over all plates but the data's, which is the outermost one of that size."""
     dims = [frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == num]
     if not dims:
         raise InputError(f"site {name!r} is in no plate of the data's size, {num}, so it has no value per datum")

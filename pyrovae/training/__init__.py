@@ -11,7 +11,13 @@ from pyrovae.training.fit import fit, train_replicas
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.replicas import CannotReplicateError, CannotVectorizeError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, Schedule, as_schedule, linear_warmup
-from pyrovae.training.settings import ENGINES, TrainingKeywords, TrainingSettings, check_learning_rate
+from pyrovae.training.settings import (
+    ENGINES,
+    OptionalTrainingKeywords,
+    TrainingKeywords,
+    TrainingSettings,
+    check_learning_rate,
+)
 from pyrovae.training.trainer import Trainer
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "EpochRecord",
     "History",
     "NonFiniteLossError",
+    "OptionalTrainingKeywords",
     "Replica",
     "Schedule",
     "Trainer",

@@ -82,10 +82,9 @@ class TrainingSettings:
         return float(self.beta(1.0)) if callable(self.beta) else float(self.beta)
 
 
-class TrainingKeywords(TypedDict, total=False):
-    """The fields of :class:`TrainingSettings`, as a type checker sees the keywords of a function."""
+class OptionalTrainingKeywords(TypedDict, total=False):
+    """The fields of :class:`TrainingSettings` that have a default."""
 
-    epochs: Required[int]
     batch_size: int
     learning_rate: float | Schedule
     schedule: str | Schedule
@@ -97,6 +96,12 @@ class TrainingKeywords(TypedDict, total=False):
     engine: str
     device: str | torch.device | None
     strict: bool
+
+
+class TrainingKeywords(OptionalTrainingKeywords, total=False):
+    """The fields of :class:`TrainingSettings`, as a type checker sees the keywords of a function."""
+
+    epochs: Required[int]
 
 
 def check_learning_rate(learning_rate: float | Schedule) -> None:

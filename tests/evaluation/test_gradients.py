@@ -15,7 +15,13 @@ from tests.pairs import make_pair
 PARTS = ["encoder location head", "encoder covariance head", "encoder body", "encoder", "decoder"]
 
 
-@pytest.mark.parametrize("family", POSTERIORS.values(), ids=POSTERIORS)
+FAMILIES = [
+    pytest.param(family, id=name, marks=[pytest.mark.slow] if name == "flow" else [])
+    for name, family in POSTERIORS.items()
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["monte-carlo", "doubly-reparameterized"])
 def test_gradient_statistics_under_vmap_and_one_by_one(family, name, monkeypatch):
     model, guide = make_pair(family)
@@ -27,7 +33,7 @@ def test_gradient_statistics_under_vmap_and_one_by_one(family, name, monkeypatch
         raise RuntimeError("no vmap here")
 
     monkeypatch.setattr(torch, "vmap", refuse)
-    looped = pv.gradient_statistics(model, guide, ESTIMATORS[name](), x, 300, seed=1)
+    looped = pv.gradient_statistics(model, guide, ESTIMATORS[name](), x, 150, seed=1)
     assert not looped.vectorized
     expected = [part for part in PARTS if family is not pv.FlowPosterior or part != "encoder location head"]
     assert [part.part for part in mapped.parts] == expected
@@ -36,22 +42,23 @@ def test_gradient_statistics_under_vmap_and_one_by_one(family, name, monkeypatch
         assert a.num_parameters == b.num_parameters
         assert abs(a.variance - b.variance) <= 5 * math.hypot(a.variance_stderr, b.variance_stderr)
         assert abs(a.snr - b.snr) <= 5 * math.hypot(a.snr_stderr, b.snr_stderr) + 0.1
-        noise = math.sqrt(a.variance / 400 + b.variance / 300)
+        noise = math.sqrt(a.variance / 400 + b.variance / 150)
         assert (mapped.mean[part] - looped.mean[part]).norm() <= 3 * noise
     assert mapped.loss == pytest.approx(looped.loss, abs=5 * math.hypot(mapped.loss_stderr, looped.loss_stderr))
 
 
-def test_gradient_statistics_are_the_plain_moments(linear, monkeypatch):
+def test_gradient_statistics_are_the_plain_moments(linear):
     x, model, guide = linear.sample(3), linear.to_model(), linear.to_guide("diagonal")
     found = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 40)
     parameters = [*model.parameters(), *guide.parameters()]
     sizes = [sum(p.numel() for p in program.parameters()) for program in (model, guide)]
     rows = []
-    for _ in range(4000):
-        loss = pv.MonteCarloELBO().differentiable_loss(model, guide, x) / 3
-        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+    with pyro.validation_enabled(False):
+        for _ in range(1500):
+            loss = pv.MonteCarloELBO().differentiable_loss(model, guide, x) / 3
+            rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
     rows = torch.stack(rows)
-    big = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 4000)
+    big = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 1500)
     for part, gradients in zip(("decoder", "encoder"), rows.split(sizes, dim=1), strict=True):
         variance = gradients.var(0).sum().item()
         # the bound holds for both draws' noise; for the small number of repeats it tells if stderr is of the right size
@@ -131,11 +138,8 @@ def test_gradient_statistics_of_parameters_in_pyros_store():
 
 
 def test_what_is_printed(linear):
-    model, guide, x = linear.to_model(), linear.to_guide(), linear.sample(5)
-    found = pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x, 20)
+    found = pv.gradient_statistics(linear.to_model(), linear.to_guide(), pv.MonteCarloELBO(), linear.sample(5), 20)
     assert "encoder covariance head" in str(found)
     assert "variance_seconds" in str(found)
     with pytest.raises(KeyError, match="no part 'encodr'; there are encoder location head"):
         found["encodr"]
-    assert str(pv.log_marginal(model, guide, x, num_samples=20)).startswith("log p(x) ≥ ")
-    assert "(grid)" in str(pv.log_marginal(model, guide, x, "quadrature", num_points=20))

@@ -110,6 +110,11 @@ def test_the_keywords_are_the_fields_of_the_methods():
     assert inspect.signature(pv.sandwich).parameters.keys() >= annealing.keys()
 
 
+def test_a_grids_error_is_printed(linear):
+    found = pv.log_marginal(linear.to_model(), linear.to_guide(), linear.sample(5), "quadrature", num_points=20)
+    assert "(grid)" in str(found)
+
+
 def test_none_is_an_options_default(vae):
     x = vae.sample(2)
     found = pv.log_marginal(vae.to_model(), vae.to_guide(), x, "importance", num_samples=None, center=None)
