@@ -22,7 +22,6 @@ from experiments.rho_vae.settings import Settings
 from pyrovae.commands import console
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
-from tests.experiments.test_experiments import run
 
 TINY = [
     "--epochs", 2, "--hidden", 8, "--batch-size", 40, "--num-train", 80, "--num-test", 40, "--samples", 30,
@@ -137,7 +136,8 @@ def test_the_discrepancy_is_that_of_its_kernel():
     assert losses[0] == pytest.approx(losses[1])
 
 
-def test_the_script(tmp_path):
+@pytest.mark.slow
+def test_the_script(tmp_path, run):
     result = run(
         "experiments.rho_vae", *TINY, "--latent-dim", 2, 3, "--posteriors", "diagonal", "ar1", "--seeds", 2,
         "--learning-rates", 1e-3, 1e-2, "--audit", "--out", tmp_path / "out",

@@ -16,7 +16,6 @@ from experiments.spectra.sets import split
 from pyrovae.datasets import Standardize, simulated
 from pyrovae.distributions import tril_position
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
-from tests.experiments.test_experiments import run
 
 TINY = [
     "--epochs", 2, "--hidden", 8, "--latent-dim", 2, "--samples", 30, "--batch-size", 50, "--data-sets", 1,
@@ -24,7 +23,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def test_the_script(tmp_path):
+@pytest.mark.slow
+def test_the_script(tmp_path, run):
     result = run(
         "experiments.spectra", *TINY, "--num", 100, "--channels", 12, "--seeds", 2, "--learning-rates", 1e-3, 1e-2,
         "--posteriors", "diagonal", "--likelihoods", "gaussian", "ar1", "--out", tmp_path / "out",
@@ -53,7 +53,8 @@ def test_the_script(tmp_path):
         assert (tmp_path / "out" / f"simulated-{picture}.png").stat().st_size > 5000
 
 
-def test_files_of_ones_own(tmp_path):
+@pytest.mark.slow
+def test_files_of_ones_own(tmp_path, run):
     spectra = simulated(60, 8, seed=1)
     for name, extra in (("random", {}), ("timed", {"datetime": pd.date_range("2026-01-01", periods=60, freq="6h")})):
         columns = {f"{900 + 2 * i}": spectra.x[:, i] for i in range(8)}
@@ -80,7 +81,7 @@ def test_files_of_ones_own(tmp_path):
         (["--parts", "all"], "unknown --parts 'all'"),
     ],
 )
-def test_bad_input(tmp_path, arguments, message):
+def test_bad_input(tmp_path, arguments, message, run):
     result = run("experiments.spectra", *TINY, *arguments, "--out", tmp_path / "out")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert message in result.stderr
@@ -166,7 +167,8 @@ def test_a_relu_diagonal_breaks_at_once_and_ours_does_not():
     assert table.iloc[0, 1:3].tolist() == ["1 of 1", "1 of 1"]
 
 
-def test_the_benchmark(tmp_path):
+@pytest.mark.slow
+def test_the_benchmark(tmp_path, run):
     result = run(
         "experiments.benchmarks.spectra", "--batch-size", 4, "--latent-dim", 3, "--channels", 6, "--many-channels", 12,
         "--repeats", 1, "--engine", "eager", "--out", tmp_path / "out",

@@ -3,11 +3,13 @@
 import json
 import pickle
 import random
+import shutil
 
 import numpy as np
 import pytest
 
-from pyrovae.commands import compare, fit, main, resume
+from pyrovae.commands import compare, fit, resume
+from pyrovae.commands.main import main
 from pyrovae.comparison.fit_file import Project, fit_project
 from pyrovae.datasets import simulated
 
@@ -119,11 +121,9 @@ class Hostile:
 
 @pytest.mark.parametrize("name", ["config.json", "model.json", "model.safetensors", "checkpoint"])
 @pytest.mark.parametrize("how", ["empty", "torn", "pickle", "other JSON", "future"])
-def test_damaged_files_of_a_run(name, how, data, tmp_path, capsys, monkeypatch):
+def test_damaged_files_of_a_run(name, how, trained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    out = tmp_path / "run"
-    project = Project(data, epochs=1, hidden=(4,), engine="eager")
-    fit_project(project, out, progress=False)
+    out = shutil.copytree(trained, tmp_path / "run")
     paths = [out / name] if name != "checkpoint" else sorted(out.glob("checkpoints/checkpoint-*.json"))
     for path in paths:
         whole = path.read_bytes()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from pyrovae.datasets import simulated
 from pyrovae.errors import out_of_memory
 from pyrovae.files import locked_folder
 from pyrovae.training import Checkpoints, NonFiniteLossError, Trainer, TrainingSettings
+from tests.waiting import wait_until
 
 
 class WithoutMemory(pv.DiagonalPosterior):
@@ -159,8 +159,7 @@ def test_two_signals_to_a_fit(number, tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while not list(out.glob("checkpoints/checkpoint-*.json")) and process.poll() is None:
-        time.sleep(0.01)
+    wait_until(lambda: list(out.glob("checkpoints/checkpoint-*.json")) or process.poll() is not None)
     process.send_signal(number)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
@@ -176,10 +175,9 @@ def test_a_lock_of_a_dead_process_holds_nobody_up(tmp_path):
     if child == 0:
         with Checkpoints(tmp_path):
             (tmp_path / "held").touch()
-            time.sleep(60)
+            signal.pause()
         os._exit(0)
-    while not (tmp_path / "held").exists():
-        time.sleep(0.01)
+    wait_until((tmp_path / "held").exists)
     with pytest.raises(ValueError, match=r"another run is writing to .*; wait for its end, or give another folder"):
         Checkpoints(tmp_path).__enter__()  # as a context is entered
     os.kill(child, signal.SIGKILL)

@@ -11,7 +11,6 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch
 import pyrovae as pv
 from pyrovae.training import Checkpoints, Trainer
 from pyrovae.training.checkpoint import read_checkpoint
+from tests.waiting import wait_until
 
 KILLS = int(os.environ.get("PYROVAE_KILLS", "4"))
 PHASES = ("at the start", "in training", "in the writing of a checkpoint", "at the end")
@@ -62,12 +62,6 @@ def start(*arguments: object) -> "multiprocessing.process.BaseProcess":
         process = multiprocessing.get_context("fork").Process(target=train, args=arguments)
         process.start()
     return process
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Come back when it holds."""
-    while not condition():
-        time.sleep(0.001)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that share what is imported")
