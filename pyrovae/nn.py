@@ -3,14 +3,18 @@
 import inspect
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import SoftplusTransform
 
 from pyrovae.errors import InputError
+
+T = TypeVar("T")
 
 
 class ConfigurableModule(nn.Module):
@@ -266,6 +270,19 @@ class ConvDecoder(ConfigurableModule):
         return _on_rows(self.layers, z)
 
 
+def made_by(make: Callable[..., T]) -> type[T]:
+    """The class of what a factory makes: a class itself, what it is a ``functools.partial`` of, or of a small one made.
+
+    The attributes of the class, such as ``is_gaussian``, then need no instance. The caller's random state stays.
+    """
+    while isinstance(make, partial):
+        make = make.func
+    if isinstance(make, type):
+        return make
+    with torch.random.fork_rng(devices=[]):
+        return type(make(1, 1))
+
+
 def _check_sizes(name: str, *sizes: int, **named: int) -> None:
     if not sizes:
         raise InputError(f"give at least one number of {name}")
@@ -288,6 +305,26 @@ def _on_rows(layers: nn.Module, x: Tensor) -> Tensor:
     return features.reshape(*x.shape[:-1], features.shape[-1])
 
 
-def positive(raw: Tensor, floor: float = 1e-6) -> Tensor:
+FLOOR = 1e-6
+"""Smallest scale of :func:`positive`."""
+
+
+def positive(raw: Tensor, floor: float = FLOOR) -> Tensor:
     """softplus(raw) + floor: a scale that cannot reach 0, where its logarithm would be −∞."""
     return F.softplus(raw) + floor
+
+
+def inverse_positive(scale: Tensor, floor: float = FLOOR) -> Tensor:
+    """What :func:`positive` turns into ``scale``.
+
+    Raises:
+        InputError: a scale that is not above the floor.
+    """
+    if not (scale > floor).all():
+        raise InputError(f"a scale of {scale.min().item():.2g} is below {floor:.0e}, the least that a head gives")
+    return softplus_inverse(scale - floor)
+
+
+def softplus_inverse(y: Tensor) -> Tensor:
+    """The x with softplus(x) = y > 0."""
+    return SoftplusTransform().inv(y)

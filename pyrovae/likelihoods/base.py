@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae.distributions import covariance_of
-from pyrovae.errors import InputError
-from pyrovae.nn import ConfigurableModule, LocHead, positive
+from pyrovae.errors import InputError, check_integer
+from pyrovae.nn import ConfigurableModule, LocHead, positive, softplus_inverse
 
 
 class Likelihood(ConfigurableModule, ABC):
@@ -23,15 +24,20 @@ class Likelihood(ConfigurableModule, ABC):
     Attributes:
         is_density: whether log p(x|z) is a log-probability or a log-density of x, so that bounds of log p(x) can be
             compared; a cross-entropy with soft targets is not.
+        is_gaussian: whether p(x|z) = N(x̂(z), Σ), so that a model may start as a linear-Gaussian one.
+        is_correlated: whether the channels' noise is correlated.
+        takes_initial_scale: whether the constructor takes ``initial_scale``, where learned scales start, in units of x.
     """
 
-    is_density = True
+    is_density: bool = True
+    is_gaussian: ClassVar[bool] = False
+    is_correlated: ClassVar[bool] = False
+    takes_initial_scale: ClassVar[bool] = False
 
     def __init__(self, in_features: int, n: int) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("n", n)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a positive integer, not {value!r}")
+        check_integer("in_features", in_features)
+        check_integer("n", n)
         self.in_features = in_features
         self.n = n
 
@@ -71,8 +77,14 @@ class GaussianNoiseLikelihood(Likelihood):
         n: dimension of x.
         initial_scale: where learned scales start, in units of x.
         floor: their smallest value, as a share of ``initial_scale``.
+
+    Attributes:
+        is_unrestricted: whether Σ may be any covariance, so that the likeliest one is the data's own.
     """
 
+    is_gaussian = True
+    takes_initial_scale = True
+    is_unrestricted: ClassVar[bool] = False
     loc_head: LocHead
 
     def __init__(self, in_features: int, n: int, initial_scale: float, floor: float) -> None:
@@ -81,8 +93,8 @@ class GaussianNoiseLikelihood(Likelihood):
             raise InputError(f"initial_scale must be a positive number, not {initial_scale!r}")
         if not is_positive(floor) or floor >= 1:
             raise InputError(f"floor must be a share of initial_scale between 0 and 1, not {floor!r}")
-        self.initial_scale = initial_scale
         self.floor = floor
+        self._set_initial_scale(initial_scale)
 
     @property
     @abstractmethod
@@ -111,6 +123,23 @@ class GaussianNoiseLikelihood(Likelihood):
                 raw numbers; 0 leaves the noise as it is.
         """
 
+    def simpler_form(self) -> "tuple[GaussianNoiseLikelihood, int] | None":
+        """Noise of which a linear model is fitted instead, and how many more latent dimensions it needs; None for this.
+
+        :meth:`set_fitted_noise` then takes what was fitted. The caller's random state is left as it was.
+        """
+        return None
+
+    def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
+        """Make the noise that of the simpler form: FFᵀ + Σ for what more latent dimensions give, and its covariance.
+
+        Args:
+            covariance: Σ of the noise, shape (n, n).
+            factors: F, the loadings of the additional latent dimensions, shape (n, any).
+            initial_scale: where learned scales started.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.simpler_form needs set_fitted_noise")
+
     @property
     def noise_names(self) -> list[str]:
         """Names of the parameters of the noise at features 0."""
@@ -120,7 +149,7 @@ class GaussianNoiseLikelihood(Likelihood):
     @torch.no_grad()
     def start_at(self, initial_scale: float) -> None:
         """Put learned noise back to its start, at another scale; noise that depends on z starts the same for all."""
-        self.initial_scale = initial_scale
+        self._set_initial_scale(initial_scale)
         for name, parameter in self.named_parameters():
             if "_head." in name and not name.startswith("loc_head."):
                 parameter.mul_(0.0 if name.endswith("weight") else 0.1)  # no column of W is exactly 0
@@ -131,11 +160,10 @@ class GaussianNoiseLikelihood(Likelihood):
         """The floor of learned scales, in units of x."""
         return self.floor * self.initial_scale
 
-    @property
-    def _raw_initial_scale(self) -> float:
-        """What :meth:`_scale` turns into ``initial_scale``."""
-        above = self.initial_scale - self.smallest_scale
-        return above + math.log(-math.expm1(-above))
+    def _set_initial_scale(self, initial_scale: float) -> None:
+        self.initial_scale = initial_scale
+        above = torch.tensor(initial_scale - self.smallest_scale, dtype=torch.float64, device="cpu")
+        self._raw_initial_scale = softplus_inverse(above).item()  # what _scale turns into initial_scale
 
     def _scale(self, raw: Tensor) -> Tensor:
         return positive(raw, self.smallest_scale)
@@ -189,6 +217,8 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
         floor: their smallest value, as a share of ``initial_scale``.
     """
 
+    is_correlated = True
+
     def __init__(
         self,
         in_features: int,
@@ -237,11 +267,6 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
     def _raw_noise(self, features: Tensor) -> Tensor:
         """The k numbers, shape (k,) or (*batch, k)."""
         return self.raw_noise if self.covariance == "shared" else self.covariance_head(features)
-
-
-def softplus_inverse(y: Tensor) -> Tensor:
-    """The x with softplus(x) = y > 0."""
-    return y + (-torch.expm1(-y)).log()
 
 
 def is_positive(value: object) -> bool:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pyrovae.distributions import CholeskyNormal, fill_scale_tril, tril_position
 from pyrovae.errors import InputError
-from pyrovae.likelihoods.base import CovarianceLikelihood
+from pyrovae.likelihoods.ar1 import AR1GaussianLikelihood
+from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood
 
 
 class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
@@ -30,6 +31,7 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
         tensor([0.2500, 0.2500, 0.2500])
     """
 
+    is_unrestricted = True
     position: Tensor
 
     def __init__(
@@ -55,6 +57,15 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
             below = below / math.sqrt(self.n)  # a random L' of entries O(1) is exponentially ill-conditioned in n
         unit = fill_scale_tril(torch.ones_like(scale), below, self.position)
         return CholeskyNormal(self.loc_head(features), scale_tril=scale.unsqueeze(-1) * unit, diagonal=scale)
+
+    @torch.random.fork_rng(devices=[])
+    def simpler_form(self) -> tuple[GaussianNoiseLikelihood, int]:
+        """AR(1) noise of one σ a channel: the likeliest Σ would take all of the data's covariance from z."""
+        return AR1GaussianLikelihood(1, self.n, scale="per-dimension", floor=self.floor), 0
+
+    def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
+        """Σ itself."""
+        self.set_noise_covariance(covariance, initial_scale)
 
     @torch.no_grad()
     def set_noise_covariance(self, covariance: Tensor, initial_scale: float | None = None) -> None:

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from pyrovae.distributions import LowRankNormal
 from pyrovae.errors import InputError
-from pyrovae.likelihoods.base import CovarianceLikelihood
+from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood
+from pyrovae.likelihoods.gaussian import GaussianLikelihood
 
 RELATIVE_FLOOR = 1e-4
 """Smallest δ_i² beside the rest of the variance, Σ_j W_ij²: else I + Wᵀ D⁻¹ W cannot be factorised in float32."""
@@ -54,6 +55,17 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
 
     def _floored_scale(self, features: Tensor) -> Tensor:
         return self._scale(self._raw_noise(features)[..., : self.n] + self._raw_initial_scale)
+
+    @torch.random.fork_rng(devices=[])
+    def simpler_form(self) -> tuple[GaussianNoiseLikelihood, int]:
+        """One σ a channel, and ``rank`` more factors: the same p(x) but for the floor."""
+        return GaussianLikelihood(1, self.n, scale="per-dimension", floor=self.floor), self.rank
+
+    def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
+        """δ² from the covariance's diagonal, W from the factors."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # columns of W without a direction of their own stay at random
+            self.set_noise(covariance.diagonal().sqrt(), factors, initial_scale)
 
     @torch.no_grad()
     def set_noise(self, scale: Tensor, cov_factor: Tensor, initial_scale: float | None = None) -> None:

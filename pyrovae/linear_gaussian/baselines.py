@@ -7,11 +7,10 @@ from numbers import Integral
 
 import torch
 from pyro.distributions import MultivariateNormal
-from sklearn.decomposition import PCA, FactorAnalysis
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.likelihoods import FullCovarianceGaussianLikelihood, Likelihood
+from pyrovae.likelihoods import Likelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel, check_data
 from pyrovae.linear_gaussian.shrinkage import SHARES, best_shrinkage, shrunk
@@ -94,6 +93,8 @@ def linear_baselines(
         >>> [baseline.name for baseline in found[3:]]
         ['probabilistic PCA, d by validation', 'Gaussian, shrunk covariance']
     """
+    from sklearn.decomposition import PCA, FactorAnalysis
+
     if train.dim() != 2:
         raise InputError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
     for name, x in (("train", train), ("test", test), *([] if validation is None else [("validation", validation)])):
@@ -141,7 +142,7 @@ def linear_baselines(
     covariances = {
         f"linear, {name}, d = {d}": model.marginal.covariance_matrix
         for (name, d), model in models.items()
-        if not isinstance(model.likelihood, FullCovarianceGaussianLikelihood)  # which is shrunk itself
+        if not model.likelihood.is_unrestricted  # which is shrunk itself
     }
     return [*found, _shrunk_gaussian(train, validation, test, covariances)]
 

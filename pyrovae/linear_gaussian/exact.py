@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 from pyro.distributions import MultivariateNormal
@@ -12,9 +11,8 @@ from torch.distributions import Distribution, kl_divergence
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianLikelihood
-from pyrovae.linear_gaussian._optimum import best_decoder, closest_head, make_head, set_head
-from pyrovae.nn import positive
-from pyrovae.posteriors import FullCovariancePosterior, Posterior
+from pyrovae.linear_gaussian._optimum import Family, best_decoder, make_head
+from pyrovae.posteriors import FullCovariancePosterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _LEAST_NOISE = 1e-12
@@ -84,9 +82,7 @@ class LinearGaussianVAE:
         return MultivariateNormal(self.offset, covariance)
 
     @classmethod
-    def fit(
-        cls, x: Tensor, latent_dim: int, family: str | Callable[[int, int], Posterior] = "full-covariance"
-    ) -> "LinearGaussianVAE":
+    def fit(cls, x: Tensor, latent_dim: int, family: Family = "full-covariance") -> "LinearGaussianVAE":
         """Maximise the mean over data x (num, n) of the family's best ELBO, see :meth:`from_moments`."""
         x = torch.as_tensor(x, dtype=torch.float64)
         if x.dim() != 2 or len(x) < 2:
@@ -101,7 +97,7 @@ class LinearGaussianVAE:
         mean: Tensor,
         covariance: Tensor,
         latent_dim: int,
-        family: str | Callable[[int, int], Posterior] = "full-covariance",
+        family: Family = "full-covariance",
     ) -> "LinearGaussianVAE":
         """The decoder, free, at which the family's best ELBO is largest in the mean over data of these moments.
 
@@ -135,10 +131,10 @@ class LinearGaussianVAE:
         if not noise > _LEAST_NOISE * values[-1]:
             raise InputError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
         kept, axes = values[n - latent_dim :], axes[:, n - latent_dim :]
-        if family == "isotropic":
-            kept = kept.sqrt() * kept.sqrt().mean()
-        best = cls(axes * (kept - noise).sqrt(), noise.sqrt().item(), mean)
-        if family in ("isotropic", "full-covariance") or best.gap(family) < 1e-9:
+        with torch.random.fork_rng(devices=[]):
+            explained = make_head(family, n, latent_dim).explained_variances(kept)
+        best = cls(axes * ((kept if explained is None else explained) - noise).sqrt(), noise.sqrt().item(), mean)
+        if explained is not None or best.gap(family) < 1e-9:
             return best
         loadings, scale = best_decoder(covariance, best.loadings, best.noise_scale, family)
         return cls(loadings, scale, mean)
@@ -202,7 +198,7 @@ class LinearGaussianVAE:
         """p(z|x) for x (*batch, n)."""
         return MultivariateNormal((x.double() - self.offset) @ self.gain.T, self.covariance)
 
-    def gap(self, family: str | Callable[[int, int], Posterior]) -> float:
+    def gap(self, family: Family) -> float:
         """Nats between log p(x) and the family's best ELBO, min KL(q ‖ p(z|x)), the same for every x.
 
         ½(Σ log P_ii − log det P) for the diagonal family, ½(−log det P − d log(d/tr P)) for the isotropic one,
@@ -212,21 +208,14 @@ class LinearGaussianVAE:
         trace = (self.precision * covariance).sum().item() - self.latent_dim
         return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
 
-    def best_elbo(self, family: str | Callable[[int, int], Posterior], x: Tensor) -> Tensor:
+    def best_elbo(self, family: Family, x: Tensor) -> Tensor:
         """The largest ELBO that the family reaches at this decoder, in nats, shape (*batch)."""
         return self.log_prob(x) - self.gap(family)
 
-    def best_covariance(self, family: str | Callable[[int, int], Posterior]) -> Tensor:
+    def best_covariance(self, family: Family) -> Tensor:
         """Covariance of the family's member nearest to the posterior in KL(q ‖ p(z|x)), shape (d, d)."""
-        if family == "full-covariance":
-            return self.covariance
-        if family == "diagonal":
-            return self.precision.diagonal().reciprocal().diag()
-        if family == "isotropic":
-            return torch.eye(self.latent_dim, dtype=torch.float64) * self.latent_dim / self.precision.trace()
-        return covariance_of(
-            closest_head(self.precision, family, self.n)(torch.zeros(self.n, dtype=torch.float64))
-        ).detach()
+        with torch.random.fork_rng(devices=[]):
+            return make_head(family, self.n, self.latent_dim).closest_covariance(self.precision)
 
     def to_model(self) -> GenerativeModel:
         """The generative model as a Pyro program, in float64."""
@@ -237,18 +226,11 @@ class LinearGaussianVAE:
             likelihood.loc_head.bias.copy_(self.offset)
         return model
 
-    def to_guide(self, family: str | Callable[[int, int], Posterior] = "full-covariance") -> AmortizedGuide:
+    def to_guide(self, family: Family = "full-covariance") -> AmortizedGuide:
         """The family's best guide at this decoder as a Pyro program, in float64: by default the exact posterior."""
-        if family == "full-covariance":
-            return self.gaussian_guide(self.gain, self.covariance)
-        if family in ("diagonal", "isotropic"):
-            head = make_head(family, self.n, self.latent_dim)
-            linear = head.get_submodule("covariance_head")
-            raw = _raw(self.best_covariance(family).diagonal().sqrt())
-            set_head(linear, torch.zeros(1, dtype=torch.float64), raw[: len(linear.get_parameter("bias"))])
-        else:
-            head = closest_head(self.precision, family, self.n)
-        set_head(head.get_submodule("loc_head"), self.gain, -self.gain @ self.offset)
+        head = make_head(family, self.n, self.latent_dim)
+        head.set_covariance(head.closest_values(self.precision))
+        head.set_mean(self.gain, -self.gain @ self.offset)
         return AmortizedGuide(nn.Identity(), head)
 
     def gaussian_guide(self, gain: Tensor, covariance: Tensor) -> AmortizedGuide:
@@ -266,14 +248,9 @@ class LinearGaussianVAE:
         for name, value, shape in (("gain", gain, (d, self.n)), ("covariance", covariance, (d, d))):
             if value.shape != shape:
                 raise InputError(f"{name} must have shape {shape}, not {tuple(value.shape)}")
-        factor, failed = torch.linalg.cholesky_ex(covariance)
-        if failed or not torch.allclose(covariance, covariance.T):
-            raise InputError("covariance must be symmetric and positive definite")
         head = FullCovariancePosterior(self.n, self.latent_dim).double()
-        below = factor[torch.tril_indices(self.latent_dim, self.latent_dim, -1).unbind()]
-        bias = torch.cat([_raw(factor.diagonal()), below])
-        set_head(head.covariance_head, torch.zeros(1, dtype=torch.float64), bias)
-        set_head(head.loc_head, gain, -gain @ self.offset)
+        head.set_covariance(head.values_of(covariance))
+        head.set_mean(gain, -gain @ self.offset)
         return AmortizedGuide(nn.Identity(), head)
 
 
@@ -284,14 +261,6 @@ def _is_standard(prior: Distribution) -> bool:
     except InputTypeError:  # a flow's moments are not known
         return False
     return torch.equal(mean, torch.zeros_like(mean)) and torch.equal(covariance, torch.eye(len(mean)).to(mean))
-
-
-def _raw(scale: Tensor) -> Tensor:
-    """What :func:`pyrovae.nn.positive` turns into ``scale``."""
-    floor = positive(torch.tensor(-math.inf, dtype=scale.dtype))
-    if not (scale > floor).all():
-        raise InputError(f"a scale of {scale.min().item():.2g} is below {floor.item():.0e}, the least of a guide's")
-    return torch.log(torch.expm1(scale - floor))
 
 
 def most_latent_dims(covariance: Tensor) -> int:

@@ -6,20 +6,12 @@ import warnings
 import numpy as np
 import torch
 from pyro.distributions import MultivariateNormal, TorchDistribution
-from scipy.linalg import eigh
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.func import functional_call
 
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError, InputTypeError
-from pyrovae.likelihoods import (
-    AR1GaussianLikelihood,
-    FullCovarianceGaussianLikelihood,
-    GaussianLikelihood,
-    GaussianNoiseLikelihood,
-    LowRankGaussianLikelihood,
-)
+from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
 from pyrovae.linear_gaussian.shrinkage import best_shrinkage, shrunk
 
@@ -162,25 +154,22 @@ class FactorModel:
         self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Tensor, validation: Tensor | None = None
     ) -> "FactorModel":
         """This one, of :func:`simpler_form`, as the model with ``likelihood``'s noise of data x: see :meth:`fit`."""
-        noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
-        x = torch.as_tensor(x, dtype=torch.float64)
-        if isinstance(noise, LowRankGaussianLikelihood):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # columns of W without a direction of their own stay at random
-                noise.set_noise(self.noise_covariance.diagonal().sqrt(), self.loadings[:, latent_dim:], start)
-            return FactorModel(_best_loadings(noise, _square_root(x), latent_dim), self.offset, noise)
-        if not isinstance(noise, FullCovarianceGaussianLikelihood):
+        if likelihood.simpler_form() is None:
             return self
-        noise.set_noise_covariance(self.noise_covariance, start)
+        noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
+        x, factors = torch.as_tensor(x, dtype=torch.float64), self.loadings[:, latent_dim:]
+        noise.set_fitted_noise(self.noise_covariance, factors, start)
+        if not noise.is_unrestricted:
+            return FactorModel(_best_loadings(noise, _square_root(x), latent_dim), self.offset, noise)
         simple = FactorModel(self.loadings, self.offset, noise)
         if validation is None:
             return simple
         validation = torch.as_tensor(validation, dtype=torch.float64)
         check_data("validation", validation, self.n)
-        own = torch.cov(x.T, correction=0)
-        share, _ = best_shrinkage(own, self.marginal.covariance_matrix, validation - self.offset)
+        covariance = torch.cov(x.T, correction=0)
+        share, _ = best_shrinkage(covariance, self.marginal.covariance_matrix, validation - self.offset)
         explained = self.loadings @ self.loadings.T
-        noise.set_noise_covariance(shrunk(own - explained, self.noise_covariance, share), start)
+        noise.set_fitted_noise(shrunk(covariance - explained, self.noise_covariance, share), factors, start)
         found = FactorModel(self.loadings, self.offset, noise)
         # where the data leave a direction empty, the likelihood's floor may undo what was promised
         return max(found, simple, key=lambda model: model.log_prob(validation).mean().item())
@@ -194,18 +183,14 @@ class FactorModel:
         return torch.linalg.solve_triangular(factor.T, shaped, upper=True, left=False).reshape(rows.shape)
 
 
-@torch.random.fork_rng(devices=[])
 def simpler_form(
     likelihood: GaussianNoiseLikelihood, x: Tensor, latent_dim: int
 ) -> tuple[GaussianNoiseLikelihood, int]:
     """Noise with which the model of data x is fitted more easily, and how many more latent dimensions that takes."""
-    n, floor = likelihood.n, likelihood.floor
-    if isinstance(likelihood, FullCovarianceGaussianLikelihood):
-        return AR1GaussianLikelihood(1, n, scale="per-dimension", floor=floor), 0
-    if isinstance(likelihood, LowRankGaussianLikelihood):
-        room = most_latent_dims(torch.cov(x.double().T, correction=0)) - latent_dim
-        return GaussianLikelihood(1, n, scale="per-dimension", floor=floor), max(0, min(likelihood.rank, room))
-    return likelihood, 0
+    form, more = likelihood.simpler_form() or (likelihood, 0)
+    if more:
+        more = min(more, most_latent_dims(torch.cov(x.double().T, correction=0)) - latent_dim)
+    return form, max(0, more)
 
 
 def check_data(name: str, x: Tensor, n: int) -> None:
@@ -216,6 +201,8 @@ def check_data(name: str, x: Tensor, n: int) -> None:
 
 def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float, d: int, max_steps: int) -> None:
     """Give noise the parameters at which :meth:`FactorModel.fit`'s objective is largest."""
+    from scipy.optimize import minimize
+
     n = root.shape[1]
     noise.loc_head.weight.detach().zero_()
     noise.loc_head.bias.detach().zero_()
@@ -270,6 +257,8 @@ def _square_root(x: Tensor) -> Tensor:
 @torch.no_grad()
 def _principal(p: TorchDistribution, root: Tensor, d: int) -> Tensor:
     """Eigenvectors of the d largest eigenvalues of root Σ⁻¹ rootᵀ, which are those of L⁻¹SL⁻ᵀ: (len(root), d)."""
+    from scipy.linalg import eigh
+
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance_of(p)), root.T, upper=False)
     last = len(root) - 1
     _, axes = eigh((white.T @ white).numpy(), subset_by_index=[last - d + 1, last])

@@ -10,8 +10,7 @@ from tqdm.auto import tqdm
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
-from pyrovae.nn import LocHead, Skip
-from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.nn import Skip
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -78,8 +77,7 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
         raise InputTypeError("the decoder and the encoder must be Skip, with the linear model's latent_dim as width")
     if not isinstance(likelihood, GaussianNoiseLikelihood):
         raise InputTypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
-    loc, mean = getattr(head, "loc_head", None), likelihood.loc_head
-    if not isinstance(loc, LocHead):
+    if not head.can_start_as_linear:
         raise InputTypeError(f"a {type(head).__name__} has no loc_head, and cannot start as a linear model's posterior")
     if (model.latent_dim, decoder.width, encoder.width, likelihood.n) != (d, d, d, linear.n):
         raise InputError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
@@ -87,27 +85,16 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
         raise InputError("the linear model was fitted with noise of another form than the model's likelihood has")
     encoder.linear.weight.copy_(linear.gain)
     encoder.linear.bias.copy_(-linear.gain @ linear.offset)
-    best = linear.whitened.to_guide(_family_of(head)).posterior_head
-    for name, parameter in head.named_parameters():
-        if not name.startswith("loc_head"):
-            parameter.copy_(torch.zeros_like(parameter) if name.endswith("weight") else best.get_parameter(name))
-    loc.set_units(linear.whitened.covariance.diagonal().sqrt())
-    loc.set_affine(torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
+    head.set_covariance(head.closest_values(linear.whitened.precision))
+    eye, zeros = torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
+    head.set_mean(eye, zeros, linear.whitened.covariance.diagonal().sqrt())
     likelihood.start_at(linear.likelihood.initial_scale)
     for name in likelihood.noise_names:
         likelihood.get_parameter(name).copy_(linear.likelihood.get_parameter(name))
-    mean.set_units(linear.conditional_scale)
-    mean.set_affine(linear.loadings, linear.offset)
+    likelihood.loc_head.set_units(linear.conditional_scale)
+    likelihood.loc_head.set_affine(linear.loadings, linear.offset)
 
 
 def _form(likelihood: GaussianNoiseLikelihood) -> tuple[type, dict[str, Any]]:
     """What must agree for one likelihood's noise to be another's."""
     return type(likelihood), {k: v for k, v in likelihood.config().items() if k not in ("in_features", "initial_scale")}
-
-
-def _family_of(head: Posterior) -> str | Callable[[int, int], Posterior]:
-    """The head's family: by name where its best member has a closed form."""
-    for name in ("isotropic", "diagonal", "full-covariance"):
-        if type(head) is POSTERIORS[name]:
-            return name
-    return lambda n, d: type(head)(**{**head.config(), "in_features": n, "latent_dim": d})

@@ -1,34 +1,114 @@
 """What every posterior family is: a head on the encoder's features that returns q(z|x)."""
 
+import copy
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
+import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from pyrovae.errors import InputError
-from pyrovae.nn import ConfigurableModule
+from pyrovae.distributions import covariance_of
+from pyrovae.errors import InputTypeError, check_integer
+from pyrovae.nn import ConfigurableModule, LocHead
+from pyrovae.posteriors.closest import closest_values
 
 
 class Posterior(ConfigurableModule, ABC):
-    """Head that turns features (*batch, in_features) into q(z|x) with batch shape *batch, event_dim 1.
+    """Head that turns features (*batch, in_features) into q(z|x) with batch shape *batch, event shape (latent_dim,).
 
-    All families take ``(in_features, latent_dim)`` first, so the encoder never learns which one it feeds.
-    A new family is a subclass that makes its linear heads in ``__init__`` and returns its distribution
-    from :meth:`forward`.
+    To add a family, write a subclass in a file of its own:
+
+    1. ``__init__(self, in_features, latent_dim, …)`` calls ``super().__init__(in_features, latent_dim)``, stores each
+       further argument under its own name (:meth:`config` reads them, so that the family can be saved), and makes the
+       linear heads. A Gaussian family names them ``loc_head``, a :class:`~pyrovae.nn.LocHead` that gives the mean, and
+       ``covariance_head``, an ``nn.Linear`` that gives the numbers of the covariance.
+    2. :meth:`forward` returns a reparameterised distribution. Scales come from :func:`pyrovae.nn.positive`.
+    3. A family that is not Gaussian sets ``is_gaussian = False``.
+
+    Everything else has a default. A family whose closest covariance has a closed form overrides
+    :meth:`closest_covariance` and :meth:`closest_values`. The one export is a row of
+    :data:`pyrovae.posteriors.POSTERIORS`, from which the command line and the tests take it.
+    :func:`pyrovae.testing.check_posterior` checks a family.
 
     Args:
         in_features: width of the encoder's features.
         latent_dim: dimension d of z.
+
+    Attributes:
+        is_gaussian: whether q(z|x) is Gaussian, with a mean from ``loc_head`` and a covariance from
+            ``covariance_head``: it can then start as a linear model's posterior, see :func:`~pyrovae.start_as_linear`.
     """
+
+    is_gaussian: ClassVar[bool] = True
+    loc_head: LocHead
+    covariance_head: nn.Linear
 
     def __init__(self, in_features: int, latent_dim: int) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("latent_dim", latent_dim)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a positive integer, not {value!r}")
+        check_integer("in_features", in_features)
+        check_integer("latent_dim", latent_dim)
         self.in_features = in_features
         self.latent_dim = latent_dim
 
     @abstractmethod
     def forward(self, features: Tensor) -> TorchDistribution:
         """q(z|x) for features (*batch, in_features)."""
+
+    @property
+    def can_start_as_linear(self) -> bool:
+        """Whether it has the heads of a Gaussian family, so that it can be a linear model's posterior."""
+        heads = (("loc_head", LocHead), ("covariance_head", nn.Linear))
+        return self.is_gaussian and all(isinstance(getattr(self, name, None), kind) for name, kind in heads)
+
+    def constant(self, values: Tensor) -> TorchDistribution:
+        """q(z|x) at features 0, of batch shape (), where ``values`` are the bias of ``covariance_head``."""
+        return functional_call(self, {"covariance_head.bias": values}, values.new_zeros(self.in_features))
+
+    def closest_covariance(self, precision: Tensor) -> Tensor:
+        """The family's Σ that minimises KL(N(0, Σ) ‖ N(0, P⁻¹)); by numerical minimisation unless a family knows it.
+
+        Args:
+            precision: P, shape (latent_dim, latent_dim), float64.
+
+        Returns:
+            Shape (latent_dim, latent_dim), float64.
+
+        Raises:
+            InputTypeError: a family without ``covariance_head``.
+        """
+        return covariance_of(copy.deepcopy(self).double().constant(self.closest_values(precision))).detach()
+
+    def closest_values(self, precision: Tensor) -> Tensor:
+        """The bias of ``covariance_head`` that gives :meth:`closest_covariance`, float64."""
+        if not self.can_start_as_linear:
+            raise InputTypeError(f"a {type(self).__name__} has no covariance_head, so its best member is not known")
+        return closest_values(self, precision)
+
+    @staticmethod
+    def explained_variances(eigenvalues: Tensor) -> Tensor | None:
+        """What the best linear decoder for the family explains along the data's d main axes; None if not known.
+
+        Of a linear-Gaussian VAE whose decoder is free, with ``eigenvalues`` λ the data's largest variances, shape (d,):
+        the loadings along axis i are then √(explained_i − σ²). Probabilistic PCA has λ itself.
+        """
+        return None
+
+    @torch.no_grad()
+    def set_covariance(self, values: Tensor) -> None:
+        """Give q(z|x) the same covariance for all x, that of :meth:`constant`; the mean stays."""
+        self.covariance_head.weight.zero_()
+        self.covariance_head.bias.copy_(values)
+
+    def set_mean(self, weight: Tensor, bias: Tensor, units: Tensor | None = None) -> None:
+        """Make the mean Wf + b of features f, W of shape (d, at most in_features), the other weights 0.
+
+        Args:
+            weight: W.
+            bias: b, shape (d,).
+            units: what the mean is counted in from now on, see :meth:`~pyrovae.nn.LocHead.set_units`.
+        """
+        if units is not None:
+            self.loc_head.set_units(units)
+        self.loc_head.set_affine(weight, bias)

@@ -3,7 +3,7 @@
 from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
-from pyrovae.nn import LocHead, positive
+from pyrovae.nn import LocHead, inverse_positive, positive
 from pyrovae.posteriors.base import Posterior
 
 
@@ -24,3 +24,11 @@ class DiagonalPosterior(Posterior):
     def forward(self, features: Tensor) -> Independent:
         """q(z|x) for features (*batch, in_features)."""
         return Normal(self.loc_head(features), positive(self.covariance_head(features))).to_event(1)
+
+    def closest_covariance(self, precision: Tensor) -> Tensor:
+        """Diag(1 / P_ii): the closed form of :meth:`Posterior.closest_covariance`."""
+        return precision.diagonal().reciprocal().diag()
+
+    def closest_values(self, precision: Tensor) -> Tensor:
+        """The bias of ``covariance_head`` that gives it."""
+        return inverse_positive(self.closest_covariance(precision).diagonal().sqrt())

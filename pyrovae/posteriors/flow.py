@@ -3,34 +3,47 @@
 from types import ModuleType
 
 import torch
-from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions import Normal, TorchDistribution, constraints
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Transform
 
 from pyrovae.errors import MissingExtraError
 from pyrovae.posteriors.base import Posterior
 
 
-class FlowDistribution(ZukoToPyro):
-    """A zuko flow as a reparameterised Pyro distribution whose log-density is always computed, never cached."""
+class FlowDistribution(TorchDistribution):
+    """z = f⁻¹(ε), ε ~ N(0, I), for one of zuko's transforms f: log q(z) = log N(f(z); 0, I) + log |det ∂f/∂z|.
 
+    Zuko's own distributions ask for torch's validation to be off in all of the process.
+
+    Args:
+        transform: f, from z to ε, on vectors.
+        base: the distribution of ε, of event_dim 1.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (torch's own convention)
+    support = constraints.real_vector
+    has_rsample = True
     name = "FlowPosterior"
     """What messages call it: the distribution has no parameters to tell it by."""
 
-    def __call__(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+    def __init__(self, transform: Transform, base: TorchDistribution) -> None:
+        self.transform = transform
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
         """Draw z, differentiable in the parameters."""
-        return self.dist.rsample(torch.Size(sample_shape))
+        return self.transform.inv(self.base.rsample(torch.Size(sample_shape)))
 
-    rsample = __call__
-
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw z."""
-        with torch.no_grad():
-            return self.rsample(sample_shape)
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density in nats, shape (*sample, *batch); always computed, never kept from a draw."""
+        noise, log_abs_det_jacobian = self.transform.call_and_ladj(value)
+        return self.base.log_prob(noise) + log_abs_det_jacobian
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "FlowDistribution":
         """The same flow with its batch shape broadcast to ``batch_shape``."""
-        return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
+        return FlowDistribution(self.transform, self.base.expand(torch.Size(batch_shape)))
 
 
 class FlowPosterior(Posterior):
@@ -48,6 +61,8 @@ class FlowPosterior(Posterior):
         MissingExtraError: zuko is not installed.
     """
 
+    is_gaussian = False
+
     def __init__(self, in_features: int, latent_dim: int, transforms: int = 3, hidden: int = 32) -> None:
         super().__init__(in_features, latent_dim)
         self.transforms = transforms
@@ -63,7 +78,8 @@ class FlowPosterior(Posterior):
 
     def forward(self, features: Tensor) -> FlowDistribution:
         """q(z|x) for features (*batch, in_features)."""
-        return FlowDistribution(self.flow(features))
+        base = Normal(features.new_zeros(self.latent_dim), features.new_ones(self.latent_dim)).to_event(1)
+        return FlowDistribution(self.flow.transform(features), base.expand(features.shape[:-1]))
 
 
 def _import_zuko() -> ModuleType:
@@ -73,11 +89,7 @@ def _import_zuko() -> ModuleType:
         import zuko
     except ImportError:
         raise MissingExtraError("FlowPosterior needs zuko: pip install 'pyrovae[flows]'") from None
-    for name in zuko.distributions.__all__:
-        own = getattr(zuko.distributions, name)
-        own._validate_args = False
-        if "arg_constraints" not in vars(own):
-            own.arg_constraints = {}
-    for name, value in before.items():
-        setattr(Distribution, name, value)
+    finally:
+        for name, value in before.items():
+            setattr(Distribution, name, value)
     return zuko

@@ -1,9 +1,11 @@
 """Full-covariance posterior: any Gaussian, by its Cholesky factor."""
 
+import torch
 from torch import Tensor, nn
 
 from pyrovae.distributions import CholeskyNormal, fill_scale_tril, tril_position
-from pyrovae.nn import LocHead, positive
+from pyrovae.errors import InputError
+from pyrovae.nn import LocHead, inverse_positive, positive
 from pyrovae.posteriors.base import Posterior
 
 
@@ -34,3 +36,28 @@ class FullCovariancePosterior(Posterior):
         scale = positive(raw_scale)
         scale_tril = fill_scale_tril(scale, below, self.position)
         return CholeskyNormal(self.loc_head(features), scale_tril=scale_tril, diagonal=scale)
+
+    def closest_covariance(self, precision: Tensor) -> Tensor:
+        """P⁻¹: the closed form of :meth:`Posterior.closest_covariance`."""
+        return torch.linalg.inv(precision)
+
+    def closest_values(self, precision: Tensor) -> Tensor:
+        """The bias of ``covariance_head`` that gives it."""
+        return self.values_of(self.closest_covariance(precision))
+
+    def values_of(self, covariance: Tensor) -> Tensor:
+        """The bias of ``covariance_head`` that gives this covariance, shape (d, d).
+
+        Raises:
+            InputError: it is not symmetric and positive definite.
+        """
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed or not torch.allclose(covariance, covariance.T):
+            raise InputError("covariance must be symmetric and positive definite")
+        below = factor[torch.tril_indices(self.latent_dim, self.latent_dim, -1).unbind()]
+        return torch.cat([inverse_positive(factor.diagonal()), below])
+
+    @staticmethod
+    def explained_variances(eigenvalues: Tensor) -> Tensor:
+        """λ itself: the closed form of :meth:`Posterior.explained_variances`."""
+        return eigenvalues

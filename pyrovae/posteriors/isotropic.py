@@ -1,9 +1,10 @@
 """Isotropic posterior: one scale for all latent dimensions."""
 
+import torch
 from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
-from pyrovae.nn import LocHead, positive
+from pyrovae.nn import LocHead, inverse_positive, positive
 from pyrovae.posteriors.base import Posterior
 
 
@@ -24,3 +25,16 @@ class IsotropicPosterior(Posterior):
     def forward(self, features: Tensor) -> Independent:
         """q(z|x) for features (*batch, in_features)."""
         return Normal(self.loc_head(features), positive(self.covariance_head(features))).to_event(1)
+
+    def closest_covariance(self, precision: Tensor) -> Tensor:
+        """(d / tr P) I: the closed form of :meth:`Posterior.closest_covariance`."""
+        return torch.eye(self.latent_dim, dtype=torch.float64) * self.latent_dim / precision.trace()
+
+    def closest_values(self, precision: Tensor) -> Tensor:
+        """The bias of ``covariance_head`` that gives it."""
+        return inverse_positive(self.closest_covariance(precision).diagonal().sqrt()[:1])
+
+    @staticmethod
+    def explained_variances(eigenvalues: Tensor) -> Tensor:
+        """√λ_i · mean(√λ): the closed form of :meth:`Posterior.explained_variances`."""
+        return eigenvalues.sqrt() * eigenvalues.sqrt().mean()
