@@ -23,11 +23,12 @@ from experiments.summaries import mean_and_error
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison._plan import Cell
-from pyrovae.comparison.tables import markdown_table, write_figure
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.elbo import BetaELBO, Computation
 from pyrovae.elbo.base import total
 from pyrovae.files import write_table
+from pyrovae.plotting import write_figure
 from pyrovae.programs import latent_sites
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}

@@ -16,10 +16,11 @@ from experiments import page
 from experiments.options import SyntheticOptions, check_names
 from pyrovae import plotting
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import write_table, write_text
+from pyrovae.plotting import write_figure
 from pyrovae.posteriors import POSTERIORS
 
 

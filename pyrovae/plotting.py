@@ -1,29 +1,43 @@
 """Pictures, each a function from arrays to a matplotlib figure; no global state is touched."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import EllipseCollection, LineCollection
-from matplotlib.figure import Figure
-from pyro.distributions import TorchDistribution
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pyro.distributions import TorchDistribution
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart by the colour-blind."""
+"""Okabe and Ito's colours, which colour-blind readers can distinguish."""
 
 
-def figure(columns: int, rows: int = 1, size: float = 3.4) -> tuple[Figure, np.ndarray]:
+def figure(columns: int, rows: int = 1, size: float = 3.4) -> tuple[Figure, NDArray[Any]]:
     """A figure with a grid of axes, shape (rows, columns)."""
-    fig = Figure(figsize=(size * columns, size * rows), layout="constrained", dpi=110)
-    FigureCanvasAgg(fig)
+    fig = _empty_figure(size * columns, size * rows)
     return fig, fig.subplots(rows, columns, squeeze=False)
+
+
+def _empty_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches that no window shows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    FigureCanvasAgg(fig)
+    return fig
 
 
 def losses(epoch_loss: Sequence[float], batch_loss: Sequence[float], floor: float | None = None) -> Figure:
@@ -51,7 +65,7 @@ def losses(epoch_loss: Sequence[float], batch_loss: Sequence[float], floor: floa
 
 
 def scatter_panels(panels: Mapping[str, Tensor], columns: int | None = None, max_points: int = 4000) -> Figure:
-    """One scatter plot a panel over the first two columns of each set of points, on common axes."""
+    """One scatter plot a panel: the first two columns of each set of points, on common axes."""
     columns = columns or len(panels)
     rows = -(-len(panels) // columns)
     fig, axes = figure(columns, rows)
@@ -73,8 +87,7 @@ def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, int]) -> Figure:
         shape: height and width.
     """
     columns = max(len(images) for images in rows.values())
-    fig = Figure(figsize=(0.62 * columns, 0.95 * len(rows)), layout="constrained", dpi=110)
-    FigureCanvasAgg(fig)
+    fig = _empty_figure(0.62 * columns, 0.95 * len(rows))
     axes = fig.subplots(len(rows), 1, squeeze=False)[:, 0]
     for ax, (caption, images) in zip(axes, rows.items(), strict=True):
         tiles = images.detach().cpu().numpy().reshape(-1, *shape)
@@ -86,7 +99,9 @@ def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, int]) -> Figure:
 
 
 def reconstructions(x: Tensor, x_hat: Tensor, num_lines: int = 150) -> Figure:
-    """Test data beside their reconstructions, and which goes where."""
+    """Test data beside their reconstructions, and lines that join some pairs."""
+    from matplotlib.collections import LineCollection
+
     fig, axes = figure(3)
     a, b = _plane(x), _plane(x_hat)
     for ax, points, title in zip(axes[0], (a, b), ("test data x", "reconstructions E[x|z], z ~ q(z|x)"), strict=False):
@@ -142,6 +157,9 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
 
 
 def _add_ellipses(ax: Axes, means: Tensor, covariance: Tensor) -> None:
+    """Ellipses of one standard deviation."""
+    from matplotlib.collections import EllipseCollection
+
     variances, directions = torch.linalg.eigh(covariance)
     lengths = 2 * variances.clamp_min(0).sqrt()
     angles = torch.rad2deg(torch.atan2(directions[:, 1, 1], directions[:, 0, 1]))
@@ -191,8 +209,7 @@ def intervals(
     reference: float | None = None,
 ) -> Figure:
     """One row a label: the mean with ±2 standard errors, and a line at the reference."""
-    fig = Figure(figsize=(6.5, 0.9 + 0.32 * len(labels)), layout="constrained", dpi=110)
-    FigureCanvasAgg(fig)
+    fig = _empty_figure(6.5, 0.9 + 0.32 * len(labels))
     ax = fig.subplots()
     rows = np.arange(len(labels))[::-1]
     ax.errorbar(means, rows, xerr=2 * np.asarray(stderrs), fmt="o", color=COLORS[0], capsize=3)
@@ -218,8 +235,7 @@ def grouped_intervals(
         log: whether the axis is logarithmic.
     """
     height = 1.3 + 0.34 * len(labels)
-    fig = Figure(figsize=(2.0 + 3.1 * len(panels), height), layout="constrained", dpi=110)
-    FigureCanvasAgg(fig)
+    fig = _empty_figure(2.0 + 3.1 * len(panels), height)
     axes = fig.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     rows = np.arange(len(labels))[::-1]
     for ax, (title, series) in zip(axes, panels.items(), strict=True):
@@ -256,13 +272,13 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
     return fig
 
 
-def _plane(points: Tensor) -> np.ndarray:
-    """The first two columns; a single one is put on the horizontal axis."""
+def _plane(points: Tensor) -> NDArray[np.floating]:
+    """The first two columns; a single one goes on the horizontal axis."""
     shown = points.detach().cpu().numpy()[:, :2]
     return shown if shown.shape[-1] == 2 else np.concatenate([shown, np.zeros_like(shown)], axis=-1)
 
 
-def _share_limits(axes: Iterable[Axes], points: np.ndarray) -> None:
+def _share_limits(axes: Iterable[Axes], points: NDArray[np.floating]) -> None:
     """The limits of all axes from one set of points, with equal scales."""
     low, high = points.min(0), points.max(0)
     margin = np.where(high > low, 0.1 * (high - low), 0.5)
@@ -271,7 +287,8 @@ def _share_limits(axes: Iterable[Axes], points: np.ndarray) -> None:
         ax.set_aspect("equal", adjustable="box")
 
 
-def save_figure(fig: Figure, path: str) -> None:
-    """Write the figure as a PNG without the software's version, so that equal pictures are equal files."""
-    with matplotlib.rc_context({"savefig.dpi": "figure"}):
-        fig.savefig(path, format="png", metadata={"Software": None})
+def write_figure(path: Path, fig: Figure) -> None:
+    """Write the figure as a PNG, atomically, without the software's version, so that equal pictures are equal files."""
+    write_atomically(
+        path, lambda temporary: fig.savefig(temporary, format="png", dpi="figure", metadata={"Software": None})
+    )

@@ -26,9 +26,10 @@ from experiments.benchmarks.timing import median_ratio
 from experiments.options import Options, check_device, check_distinct, check_integers, check_names
 from pyrovae import plotting
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.distributions import AR1Normal
 from pyrovae.files import make_folder, write_table
+from pyrovae.plotting import write_figure
 
 BATCH = 128
 RANK = 4

@@ -33,10 +33,11 @@ from experiments.benchmarks.timing import median_ratio
 from experiments.options import Options, check_integers, check_names
 from pyrovae import plotting
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_table
+from pyrovae.plotting import write_figure
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training.replicas import make_replicas
 

@@ -10,8 +10,9 @@ from experiments.estimators.gradients import gradient_noise, linear_gaussian, ne
 from experiments.estimators.settings import Settings
 from experiments.estimators.trainings import training_picture, training_table, trainings, which_one
 from pyrovae.commands import console
-from pyrovae.comparison.tables import markdown_table, write_figure
+from pyrovae.comparison.tables import markdown_table
 from pyrovae.files import write_table
+from pyrovae.plotting import write_figure
 
 
 def main(settings: Settings) -> None:

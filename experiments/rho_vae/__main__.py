@@ -13,8 +13,8 @@ from experiments.rho_vae import audit, pictures, study
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import images
 from pyrovae.commands import console
-from pyrovae.comparison.tables import write_figure
 from pyrovae.files import write_table
+from pyrovae.plotting import write_figure
 
 
 def main(settings: Settings) -> None:

@@ -13,8 +13,8 @@ import pyrovae as pv
 from experiments.rho_vae.settings import Settings
 from experiments.rho_vae.training import Training, images
 from pyrovae import plotting
-from pyrovae.comparison.tables import write_figure
 from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.plotting import write_figure
 
 Pair = tuple[pv.GenerativeModel, pv.AmortizedGuide]
 NUM_SHOWN = 12

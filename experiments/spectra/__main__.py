@@ -15,8 +15,8 @@ from experiments.spectra import questions, reading, recovery, study
 from experiments.spectra.sets import spectra_sets
 from experiments.spectra.settings import Settings
 from pyrovae.commands import console
-from pyrovae.comparison.tables import write_figure
 from pyrovae.files import write_table
+from pyrovae.plotting import write_figure
 
 Gains = list[str]
 """What correlated noise gained, in sentences, for the answers to repeat."""

@@ -11,9 +11,9 @@ import pyrovae as pv
 from experiments.spectra.checks import BAND, Checked, correlation_of
 from experiments.spectra.sets import SpectraSet
 from pyrovae import plotting
-from pyrovae.comparison.tables import write_figure
 from pyrovae.datasets import Preprocessing
 from pyrovae.distributions import mean_of
+from pyrovae.plotting import write_figure
 
 NUM_SWEPT = 6
 

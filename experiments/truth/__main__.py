@@ -15,8 +15,8 @@ from experiments import page
 from experiments.truth import failures, gaps, linear, synthetic
 from experiments.truth.settings import Settings
 from pyrovae.commands import console
-from pyrovae.comparison.tables import write_figure
 from pyrovae.files import write_table
+from pyrovae.plotting import write_figure
 
 
 def run_linear(settings: Settings, out: Path) -> tuple[pd.DataFrame, str, Figure]:

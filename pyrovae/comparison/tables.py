@@ -17,12 +17,12 @@ from pyrovae.files import (
     make_folder,
     remove_partial_files,
     versions,
-    write_atomically,
     write_json,
     write_table,
     write_text,
 )
 from pyrovae.io import save
+from pyrovae.plotting import write_figure
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -194,8 +194,3 @@ def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, s
         figure = plotting.intervals(labels, list(summary[measure]), list(stderr), meaning, reference)
         write_figure(folder / "comparison.png", figure)
     write_figure(folder / "samples.png", plotting.scatter_panels(samples, columns=min(5, len(samples))))
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """Write PNG atomically."""
-    write_atomically(path, lambda temporary: plotting.save_figure(figure, str(temporary)))

@@ -1,4 +1,4 @@
-"""Files of published data sets: found in a folder, in a cache or on the net, their checksums known."""
+"""Files of published data sets, with known checksums: from a folder, a cache or the net."""
 
 import hashlib
 import os
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrovae.errors import InputError
+from pyrovae.files import cache_folder
 
 _TIMEOUT = 20.0
 _LEFT_BEHIND = 3600.0
-"""Seconds after which a part of a download is one that a killed process left behind."""
+"""Seconds after which a part of a download must be from a killed process."""
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file that anyone can get, and what it is known by.
+    """A file that anyone can get, and its checksum.
 
     Attributes:
         folder: name of the data set's folder.
@@ -38,20 +39,18 @@ def data_folder() -> Path | None:
 
 
 def download_folder() -> Path:
-    """Where downloads are kept: ``datasets`` in the folder ``PYROVAE_CACHE``, or in pooch's cache for this package."""
-    import pooch
-
-    return Path(os.environ.get("PYROVAE_CACHE") or pooch.os_cache("pyrovae")) / "datasets"
+    """Where downloads are kept: ``datasets`` in the folder of :func:`~pyrovae.files.cache_folder`."""
+    return cache_folder() / "datasets"
 
 
 def locate(file: PublishedFile) -> Path:
     """The path of a file: in ``PYROVAE_DATA/<folder>``, else in the cache, else downloaded into the cache.
 
-    A download takes its name in the cache once it is whole and its checksum is right, and an interrupted one is
+    A download gets its name in the cache when it is complete and its checksum is right; an interrupted download is
     removed.
 
     Raises:
-        InputError: the file in ``PYROVAE_DATA`` is another one or damaged.
+        InputError: the file in ``PYROVAE_DATA`` is another file or damaged.
         FileNotFoundError: there is none, and it cannot be downloaded.
         OSError: a file cannot be read, or the cache cannot be written to.
     """
@@ -87,7 +86,7 @@ def _download(file: PublishedFile, path: Path) -> None:
     """Download a file through pooch, from the first mirror that has it.
 
     Raises:
-        FileNotFoundError: none of them gave it; says why.
+        FileNotFoundError: no mirror has it; says why.
         OSError: the cache cannot be written to.
     """
     import pooch
@@ -97,7 +96,7 @@ def _download(file: PublishedFile, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:  # some file systems that cannot be written to
         raise OSError(error.errno, error.strerror) from None
-    path.unlink(missing_ok=True)  # damaged, or it would have been taken
+    path.unlink(missing_ok=True)  # it is damaged, else it would not be downloaded
     for part in path.parent.glob("tmp*"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > _LEFT_BEHIND:
@@ -121,7 +120,7 @@ def _download(file: PublishedFile, path: Path) -> None:
 
 
 def _in_a_word(error: OSError) -> str:
-    """What kind of network error it is, with the server's answer if there was one."""
+    """The kind of network error, or the server's status."""
     response = getattr(error, "response", None)
     return type(error).__name__ if response is None else f"status {response.status_code}"
 

@@ -1,6 +1,6 @@
 """Image data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,38 @@ from pyrovae.datasets._published import PublishedFile, locate
 from pyrovae.datasets.readers.idx import read_idx
 from pyrovae.errors import InputError
 
-NUM_VALIDATION = 10_000
-"""Images at the end of the published training set that validate."""
+_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def _files(folder: str, mirrors: tuple[str, ...], checksums: tuple[str, ...]) -> tuple[PublishedFile, ...]:
+    return tuple(
+        PublishedFile(folder, f"{name}.gz", checksum, mirrors) for name, checksum in zip(_NAMES, checksums, strict=True)
+    )
+
+
+MNIST_FILES = _files(
+    "mnist",
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+)
+FASHION_MNIST_FILES = _files(
+    "fashion_mnist",
+    (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    (
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,9 +51,9 @@ class ImageDataset:
     Attributes:
         name: its name on command lines and in files.
         side: height and width of an image in pixels.
-        binarization: ``None`` for grey values in [0, 1]; ``"static"`` for pixels that were drawn once, 1 with the
-            grey value as probability; ``"dynamic"`` where those of the training images are drawn anew each epoch.
-        train: shape (num, side²); grey if the binarization is dynamic, and drawn by ``transform``.
+        binarization: ``None`` for grey values in [0, 1]; ``"static"`` for pixels that are drawn once, 1 with the grey
+            value as probability; ``"dynamic"`` to draw those of the training images anew in each epoch.
+        train: shape (num, side²); grey if the binarization is dynamic, ``transform`` draws from it.
         validation: shape (num, side²); the same binary pixels whether static or dynamic.
         test: likewise.
         train_labels: classes, shape (num,).
@@ -104,8 +134,8 @@ def mnist(binarization: str | None = None) -> ImageDataset:
     """MNIST: handwritten digits of 28 × 28 pixels, 50,000 to train, 10,000 to validate and 10,000 to test.
 
     The original files of LeCun, Cortes & Burges come from ``PYROVAE_DATA/mnist``, the cache, or a download. The last
-    10,000 of the training images validate. The static binarization is a draw of our own, not that of
-    Larochelle & Murray (2011), so numbers on either differ a little.
+    10,000 of the training images validate. The static binarization is our own draw, not that of Larochelle & Murray
+    (2011), so numbers on the two differ a little.
 
     Args:
         binarization: ``None``, ``"static"`` or ``"dynamic"``, see :class:`ImageDataset`.
@@ -114,7 +144,7 @@ def mnist(binarization: str | None = None) -> ImageDataset:
         InputError: an unknown binarization, or a damaged file.
         OSError: a file that is missing and cannot be downloaded, or a cache that cannot be written to.
     """
-    return _published("mnist", _MNIST, binarization)
+    return published_images("mnist", MNIST_FILES, binarization)
 
 
 def fashion_mnist(binarization: str | None = None) -> ImageDataset:
@@ -129,7 +159,7 @@ def fashion_mnist(binarization: str | None = None) -> ImageDataset:
         InputError: an unknown binarization, or a damaged file.
         OSError: a file that is missing and cannot be downloaded, or a cache that cannot be written to.
     """
-    return _published("fashion-mnist", _FASHION_MNIST, binarization)
+    return published_images("fashion-mnist", FASHION_MNIST_FILES, binarization)
 
 
 IMAGES: dict[str, Callable[[str | None], ImageDataset]] = {
@@ -139,58 +169,38 @@ IMAGES: dict[str, Callable[[str | None], ImageDataset]] = {
 }
 """The image sets by the names used on command lines and in files."""
 
-_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
-
-def _files(folder: str, mirrors: tuple[str, ...], checksums: tuple[str, ...]) -> tuple[PublishedFile, ...]:
-    return tuple(
-        PublishedFile(folder, f"{name}.gz", checksum, mirrors) for name, checksum in zip(_NAMES, checksums, strict=True)
-    )
-
-
-_MNIST = _files(
-    "mnist",
-    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
-    (
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-    ),
-)
-_FASHION_MNIST = _files(
-    "fashion_mnist",
-    (
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    ),
-    (
-        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-    ),
-)
-
 
 def _check_binarization(binarization: str | None) -> None:
     if binarization not in (None, "static", "dynamic"):
         raise InputError(f"unknown binarization {binarization!r}; choose None, 'static' or 'dynamic'")
 
 
-def _published(name: str, files: tuple[PublishedFile, ...], binarization: str | None) -> ImageDataset:
+def published_images(
+    name: str, files: Sequence[PublishedFile], binarization: str | None = None, *, num_validation: int = 10_000
+) -> ImageDataset:
+    """A published set of images as :func:`mnist` has it.
+
+    Args:
+        name: of the set.
+        files: training images, their labels, test images and their labels, in IDX.
+        binarization: see :class:`ImageDataset`.
+        num_validation: number of images at the end of the published training set that validate.
+
+    Raises:
+        InputError: an unknown binarization, or files that are damaged or do not fit together.
+        OSError: a file that is missing and cannot be downloaded, or a cache that cannot be written to.
+    """
     _check_binarization(binarization)
-    contents = [read_idx(path) for path in [locate(file) for file in files]]
-    x, labels, x_test, test_labels = contents
+    x, labels, x_test, test_labels = [read_idx(path) for path in [locate(file) for file in files]]
     for file, images, classes in ((files[0], x, labels), (files[2], x_test, test_labels)):
         if images.dim() != 3 or images.shape[1] != images.shape[2] or classes.shape != images.shape[:1]:
             raise InputError(
                 f"{file.name} and its labels hold shapes {tuple(images.shape)} and {tuple(classes.shape)}, not "
                 "(num, side, side) and (num,)"
             )
-    sizes = [len(x) - NUM_VALIDATION, NUM_VALIDATION]
+    sizes = [len(x) - num_validation, num_validation]
     if sizes[0] < 1:
-        raise InputError(f"{files[0].name} holds {len(x)} images; {NUM_VALIDATION} of them validate, and none is left")
+        raise InputError(f"{files[0].name} holds {len(x)} images; {num_validation} of them validate, and none is left")
     grey = [_as_grey(part) for part in (*x.split(sizes), x_test)]
     return _dataset(name, binarization, grey, (*labels.long().split(sizes), test_labels.long()))
 
@@ -199,10 +209,8 @@ def _as_grey(images: Tensor) -> Tensor:
     return images.flatten(1).to(torch.get_default_dtype()).div_(255)
 
 
-def _dataset(
-    name: str, binarization: str | None, grey: tuple[Tensor, ...] | list[Tensor], labels: tuple[Tensor, ...]
-) -> ImageDataset:
-    """The set of three parts, those that are to be binary drawn under a seed of their own each."""
+def _dataset(name: str, binarization: str | None, grey: Sequence[Tensor], labels: Sequence[Tensor]) -> ImageDataset:
+    """The set of three parts; each binary part is drawn under a seed of its own."""
     x = list(grey)
     for part in range(3):
         if binarization == "static" or (binarization == "dynamic" and part > 0):

@@ -13,7 +13,6 @@ from typing import Self, cast
 
 import numpy as np
 import torch
-from scipy.signal import savgol_filter
 from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError
@@ -212,6 +211,8 @@ class SavitzkyGolay(Preprocessing):
             raise InputError(f"the window of {self.window} channels is wider than the spectra of {x.shape[-1]}")
         if x.isnan().any():
             raise InputError("SavitzkyGolay takes no missing values: a window needs all its channels")
+        from scipy.signal import savgol_filter
+
         values = _as_float64(x).cpu().numpy()
         filtered = savgol_filter(values, self.window, self.degree, deriv=self.derivative, axis=-1)
         return torch.as_tensor(np.ascontiguousarray(filtered)).to(x)

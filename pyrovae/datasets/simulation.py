@@ -76,7 +76,8 @@ class SimulationSettings:
     @property
     def sigma(self) -> Tensor:
         """Standard deviation of the noise, shape (1,) or (n,), float64."""
-        return torch.atleast_1d(torch.as_tensor(self.noise_scale, dtype=torch.float64))
+        sigma = torch.as_tensor(self.noise_scale, dtype=torch.float64)
+        return sigma.reshape(1) if sigma.dim() == 0 else sigma
 
     def truth(self, channels: int, seed: int = 0) -> SpectraTruth:
         """Draw the pure spectra on this number of channels.
@@ -318,4 +319,5 @@ def peak(distance: NDArray[np.float64], width: float, shape: str) -> NDArray[np.
 
     width_of_each = width / (0.5346 + math.sqrt(0.2166 + 1))
     sigma, gamma = width_of_each / (2 * math.sqrt(2 * math.log(2))), width_of_each / 2
-    return voigt_profile(distance, sigma, gamma) / voigt_profile(0.0, sigma, gamma)
+    profile: NDArray[np.float64] = voigt_profile(distance, sigma, gamma) / voigt_profile(0.0, sigma, gamma)
+    return profile

@@ -222,7 +222,7 @@ def _codes(groups: ArrayLike) -> NDArray[np.int64]:
 def _bounds(num: int, shares: Sequence[float], what: str) -> NDArray[np.int64]:
     if len(shares) < 2 or any(not share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-9:
         raise InputError(f"shares must be two or more positive numbers that sum to 1, not {tuple(shares)}")
-    bounds = np.rint(np.cumsum(shares)[:-1] * num).astype(np.int64)
+    bounds: NDArray[np.int64] = np.rint(np.cumsum(shares)[:-1] * num).astype(np.int64)
     if ((np.diff([0, *bounds, num]) < 1).any() and what == "data") or num < len(shares):
         raise InputError(f"{num} {what} are too few for parts of {', '.join(f'{share:g}' for share in shares)}")
     return bounds

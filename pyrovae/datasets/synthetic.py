@@ -1,8 +1,7 @@
-"""The five synthetic sets in two dimensions, each with its density, so that a model's floor is known.
+"""The five synthetic sets in two dimensions, each with its density, so that the lowest possible loss is known.
 
-They are those of the seminar slides (Guo, Liao & Zhou), mended where the slides slip: π in the figure
-eight's u(z), sin(π/3) in the mixture's third rotation, a uniform z there, and "isotropic" for a
-diagonal covariance.
+They come from the seminar slides (Guo, Liao & Zhou). Four slips of the slides are corrected: π in the figure eight's
+u(z), sin(π/3) in the mixture's third rotation, a uniform z there, and "isotropic" for a diagonal covariance.
 """
 
 import math
@@ -101,7 +100,8 @@ class LinearGaussian(SyntheticDataset):
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log p(x) in nats, shape (num,), float64."""
-        return self._distribution.log_prob(x.double())
+        log_density: Tensor = self._distribution.log_prob(x.double())
+        return log_density
 
     def mode_log_densities(self, x: Tensor) -> Tensor:
         """Log p(x), shape (num, 1)."""
@@ -136,7 +136,8 @@ class NoisyCurve(SyntheticDataset, ABC):
     @cached_property
     def _midpoints(self) -> Tensor:
         u = (torch.arange(self.num_midpoints, dtype=torch.float64) + 0.5) / self.num_midpoints
-        return torch.special.ndtri(u)
+        midpoints: Tensor = torch.special.ndtri(u)
+        return midpoints
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log p(x) in nats by the midpoint rule over Φ(z), shape (num,), float64."""
@@ -221,7 +222,8 @@ class GaussianMixture(SyntheticDataset):
 
     def mode_log_densities(self, x: Tensor) -> Tensor:
         """Joint log-density of x and each of the three components, shape (num, 3)."""
-        return self._components.log_prob(x.double().unsqueeze(-2)) - math.log(3)
+        log_density: Tensor = self._components.log_prob(x.double().unsqueeze(-2))
+        return log_density - math.log(3)
 
     @property
     def _extent(self) -> tuple[float, float]:

@@ -9,8 +9,9 @@ import re
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -19,9 +20,8 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.datasets import _published as files
-from pyrovae.datasets import images
 from pyrovae.datasets._published import PublishedFile, locate
+from pyrovae.datasets.images import MNIST_FILES, published_images
 from pyrovae.datasets.readers.idx import read_idx
 
 needs_data = pytest.mark.skipif(
@@ -41,22 +41,29 @@ CLASSES = np.arange(10)
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """Four tiny files in a folder of their own, known to the loader by their checksums and looked for nowhere else."""
+    """A loader of four tiny files with known checksums and no mirrors, and the folder that they are in."""
     contents = [idx(PIXELS), idx(CLASSES), idx(255 - PIXELS[:4]), idx(CLASSES[:4])]
     zipped = [gzip.compress(content, mtime=0) for content in contents]
     known = tuple(
         replace(file, sha256=hashlib.sha256(content).hexdigest(), mirrors=())
-        for file, content in zip(images._MNIST, zipped, strict=True)
+        for file, content in zip(MNIST_FILES, zipped, strict=True)
     )
-    monkeypatch.setattr(images, "_MNIST", known)
-    monkeypatch.setattr(images, "NUM_VALIDATION", 3)
     monkeypatch.setenv("PYROVAE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     for file, content in zip(known, zipped, strict=True):
         (folder / file.name).write_bytes(content)
-    return folder
+    return Tiny(folder, known)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    folder: Path
+    files: tuple[PublishedFile, ...]
+
+    def load(self, num_validation=3):
+        return published_images("mnist", self.files, num_validation=num_validation)
 
 
 def in_cache(tmp_path):
@@ -64,7 +71,7 @@ def in_cache(tmp_path):
 
 
 def test_tiny_files_are_parsed_and_split(tiny):
-    data = pv.datasets.mnist()
+    data = tiny.load()
     x = torch.as_tensor(PIXELS.reshape(10, 16) / 255, dtype=torch.float32)
     torch.testing.assert_close(torch.cat([data.train, data.validation]), x, atol=1e-7, rtol=0)
     torch.testing.assert_close(data.test, 1 - x[:4], atol=1e-7, rtol=0)
@@ -86,25 +93,22 @@ def test_tiny_files_are_parsed_and_split(tiny):
     ids=["truncated", "longer", "empty"],
 )
 def test_files_of_the_user_with_another_checksum_are_refused(tiny, tmp_path, how, message):
-    path = tiny / "train-images-idx3-ubyte.gz"
+    path = tiny.folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(how(path.read_bytes()))
     with pytest.raises(ValueError, match=message) as caught:
-        pv.datasets.mnist()
+        tiny.load()
     assert str(path) in str(caught.value)
     assert str(caught.value).endswith("; replace or remove it")
     assert path.exists()
     assert in_cache(tmp_path) == []
 
 
-def test_images_and_labels_must_belong_together(tiny, monkeypatch):
-    first, *rest = images._MNIST
-    monkeypatch.setattr(images, "_MNIST", (rest[1], *rest))
+def test_images_and_labels_must_belong_together(tiny):
+    _, *rest = tiny.files
     with pytest.raises(ValueError, match=r"labels hold shapes \(4, 4, 4\) and \(10,\), not"):
-        pv.datasets.mnist()
-    monkeypatch.setattr(images, "_MNIST", (first, *rest))
-    monkeypatch.setattr(images, "NUM_VALIDATION", 10)
+        replace(tiny, files=(rest[1], *rest)).load()
     with pytest.raises(ValueError, match="holds 10 images; 10 of them validate, and none is left"):
-        pv.datasets.mnist()
+        tiny.load(num_validation=10)
 
 
 CONTENT = idx(PIXELS)
@@ -192,7 +196,6 @@ def test_download(remote, tmp_path, mirrors, monkeypatch, capsys):
     path = locate(remote(*mirrors))
     assert read_idx(path).tolist() == list(range(10))
     assert in_cache(tmp_path) == ["labels.gz"]
-    monkeypatch.setattr(files, "_download", None)
     assert locate(remote("nothing")) == path  # no second time
     assert capsys.readouterr().err == ""
 
