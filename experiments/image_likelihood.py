@@ -10,7 +10,6 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pandas as pd
@@ -23,12 +22,12 @@ from experiments.options import ImageOptions, check_distinct, check_integers, ch
 from experiments.pool import in_processes
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets.images import IMAGES
+from pyrovae.datasets.images import IMAGES, ImageDataset
 from pyrovae.elbo import BetaELBO
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder, write_atomically, write_json, write_table
+from pyrovae.files import make_folder, write_json, write_table
 from pyrovae.posteriors import POSTERIORS
-from pyrovae.training import SCHEDULES, Schedule, Trainer, check_learning_rate
+from pyrovae.training import SCHEDULES, Schedule, check_learning_rate
 
 PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}
 """Burda et al. (2016), one stochastic layer of 50, MNIST binarised dynamically: test −log p(x) in nats by K."""
@@ -84,8 +83,8 @@ class Settings(ImageOptions):
     """Train with the validation images too, as the literature does, and take the last epoch, not the best."""
     samples: int = 5000
     """Draws of z per test image."""
-    checkpoint_every: int = 1
-    """Epochs between checkpoints."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints."""
     out: Path | None = None
     """Folder for the results, new or of an interrupted run to resume; by default a new one under runs/."""
 
@@ -98,10 +97,11 @@ class Settings(ImageOptions):
         check_names(self, "schedule", RATES)
         check_distinct(self, "particles")
         check_integers(self, "latent_dim", "hidden", "particles", "seeds", "epochs", "batch_size", "samples")
-        check_integers(self, "checkpoint_every")
         if not self.hidden:
             raise InputError("--hidden needs at least one width")
         check_learning_rate(self.learning_rate)
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"--checkpoint-seconds must be a number ≥ 0, not {self.checkpoint_seconds}")
 
     @property
     def as_published(self) -> bool:
@@ -123,24 +123,28 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         """One row of the table."""
         s, folder = self.settings, make_folder(self.out / f"{self.posterior}-k{self.particles}-seed{self.seed}")
-        x = IMAGES[s.dataset](s.binarization).test[: s.num_test].to(s.device)
-        trainer, checkpoint = self.trainer(), folder / "checkpoint.pt"
-        if checkpoint.exists():
-            try:
-                trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
-            except (ValueError, RuntimeError, EOFError, UnpicklingError) as error:
-                reason = str(error).splitlines()[0] if str(error) else "it is empty"
-                raise InputError(
-                    f"cannot resume from {checkpoint}: {reason}; delete it or give another --out"
-                ) from None
-        while trainer.steps < trainer.total_steps:
-            trainer.run(max_steps=s.checkpoint_every * trainer.steps_per_epoch)
-            write_atomically(checkpoint, lambda path: torch.save(trainer.state_dict(), path))
-        trainer.run()  # takes the best state
-        ((model, guide),), (history,) = trainer.pairs, trainer.histories
-        assert isinstance(model, pv.GenerativeModel)
-        assert isinstance(guide, pv.AmortizedGuide)
+        images = IMAGES[s.dataset](s.binarization)
+        model, guide = self.make_pair(images.train.shape[-1])
+        history = pv.fit(
+            model,
+            guide,
+            self.training_images(images)[: s.num_train],
+            self.elbo(),
+            validation=None if s.all_training_images else images.validation,
+            progress=s.workers == 1 and sys.stderr.isatty(),
+            checkpoint=folder / "checkpoints",
+            checkpoint_seconds=s.checkpoint_seconds,
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+            learning_rate=s.learning_rate,
+            schedule=s.schedule if s.schedule in SCHEDULES else RATES[s.schedule],
+            seed=self.seed,
+            transform=images.transform,
+            engine=s.engine,
+            device=s.device,
+        )
         pv.save(folder / "model.safetensors", model, guide)
+        x = images.test[: s.num_test].to(s.device)
         row: dict[str, Any] = {
             "posterior": self.posterior,
             "particles": self.particles,
@@ -153,41 +157,28 @@ class Run:
         }
         return self.evaluated(row, model, guide, x, folder / "metrics.json")
 
-    def trainer(self) -> Trainer:
-        """The training, at its start."""
+    def training_images(self, images: ImageDataset) -> Tensor:
+        """The images to train with, with those of the validation set if asked for."""
         s = self.settings
-        images = IMAGES[s.dataset](s.binarization)
-        train, validation = images.train, images.validation
-        if s.all_training_images:
-            drawn_later = IMAGES[s.dataset](None) if images.transform is not None else images
-            train = torch.cat([drawn_later.train, drawn_later.validation])
+        if not s.all_training_images:
+            return images.train
+        drawn_later = IMAGES[s.dataset](None) if images.transform is not None else images
+        return torch.cat([drawn_later.train, drawn_later.validation])
+
+    def make_pair(self, n: int) -> tuple[pv.GenerativeModel, pv.AmortizedGuide]:
+        """Model and guide for n pixels, initialised under the seed."""
+        d, hidden = self.settings.latent_dim, self.settings.hidden
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            n, d = train.shape[-1], s.latent_dim
-            likelihood = pv.BernoulliLikelihood(s.hidden[0], n)
-            model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(s.hidden)), likelihood, d)
-            guide = pv.AmortizedGuide(pv.nn.MLP(n, *s.hidden), POSTERIORS[self.posterior](s.hidden[-1], d))
-        elbo: BetaELBO = pv.MonteCarloELBO() if self.posterior == "flow" else pv.AnalyticELBO()
+            likelihood = pv.BernoulliLikelihood(hidden[0], n)
+            model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(hidden)), likelihood, d)
+            return model, pv.AmortizedGuide(pv.nn.MLP(n, *hidden), POSTERIORS[self.posterior](hidden[-1], d))
+
+    def elbo(self) -> BetaELBO:
+        """The bound to train with."""
         if self.particles > 1:
-            elbo = MANY_SAMPLES[s.estimator](num_particles=self.particles)
-        schedule = s.schedule if s.schedule in SCHEDULES else RATES[s.schedule]
-        return Trainer(
-            [(model, guide)],
-            train[: s.num_train],
-            elbo,
-            pv.TrainingSettings(
-                s.epochs,
-                s.batch_size,
-                s.learning_rate,
-                schedule,
-                seed=self.seed,
-                transform=images.transform,
-                engine=s.engine,
-                device=s.device,
-            ),
-            validation=None if s.all_training_images else validation,
-            progress=s.workers == 1 and sys.stderr.isatty(),
-        )
+            return MANY_SAMPLES[self.settings.estimator](num_particles=self.particles)
+        return pv.MonteCarloELBO() if self.posterior == "flow" else pv.AnalyticELBO()
 
     def evaluated(
         self, row: dict[str, Any], model: pv.GenerativeModel, guide: pv.AmortizedGuide, x: Tensor, path: Path

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from experiments import image_likelihood
 from experiments.image_likelihood import Settings, main, staged
 from pyrovae.commands import console
+from pyrovae.training import Checkpoints
 
 TINY = [
     "--dataset", "digits", "--latent-dim", 3, "--hidden", 8, "--particles", 1, 3, "--epochs", 3, "--num-train", 100,
@@ -34,19 +34,20 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, capsys):
     assert whole["test_nll"].between(20, 60).all()
     assert (whole["test_nll"] < whole["test_neg_elbo"]).all()
 
-    written, write = [], image_likelihood.write_atomically
+    states, save = [], Checkpoints.save
 
-    def interrupt_after_two(path, content):
-        write(path, content)
-        written.append(path)
-        if len(written) == 2:
+    def interrupt_after_two(checkpoints, steps, state):
+        save(checkpoints, steps, state)
+        states.append(steps)
+        if len(states) == 2:
             raise KeyboardInterrupt
 
-    broken = [*TINY, "--posteriors", "diagonal", "--out", tmp_path / "broken"]
-    monkeypatch.setattr(image_likelihood, "write_atomically", interrupt_after_two)
+    broken = [*TINY, "--posteriors", "diagonal", "--checkpoint-seconds", 0, "--out", tmp_path / "broken"]
+    monkeypatch.setattr(Checkpoints, "save", interrupt_after_two)
     with pytest.raises(SystemExit):
         command_line(*broken)
-    monkeypatch.setattr(image_likelihood, "write_atomically", write)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    assert not (tmp_path / "broken" / "diagonal-k1-seed0" / "model.safetensors").exists()
     command_line(*broken)
     timeless = whole.columns.drop("seconds")
     resumed = pd.read_csv(tmp_path / "broken" / "runs.csv")
@@ -55,9 +56,10 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for arguments, message in (
         (["--epochs", 4], "holds runs with epochs 3, not 4"),
-        ([], "cannot resume from"),
+        ([], "cannot read the checkpoint"),
     ):
-        (tmp_path / "broken" / "diagonal-k1-seed0" / "checkpoint.pt").write_bytes(b"no checkpoint")
+        for checkpoint in (tmp_path / "broken" / "diagonal-k1-seed0" / "checkpoints").glob("*.json"):
+            checkpoint.write_bytes(b"no checkpoint")
         with pytest.raises(SystemExit) as stopped:
             command_line(*broken, *arguments)
         error = capsys.readouterr().err
