@@ -49,7 +49,7 @@ class ReleasedPosterior(pv.Posterior):
 
     def __init__(self, in_features: int, latent_dim: int) -> None:
         super().__init__(in_features, latent_dim)
-        self.loc_head = nn.Linear(in_features, latent_dim)
+        self.loc_head = pv.nn.LocHead(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, 2)
 
     def forward(self, features: Tensor) -> RandomWalkNormal:
