@@ -1,31 +1,36 @@
-"""Command lines: typed settings in, one clear line and exit status 2 where they cannot be used."""
+"""Command lines: typed settings in, one clear line and exit status 2 for what the user can mend."""
 
-import difflib
 import io
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Never, TypeVar
 
-import tyro
-
-from pyrovae.errors import InputError, out_of_memory
-from pyrovae.training import NonFiniteLossError
+from pyrovae.errors import InputError, check_choice, out_of_memory
 
 T = TypeVar("T")
 
 
 def run(main: Callable[[T], None], settings: type[T], arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line into ``settings``, call ``main`` with it, and turn bad input into one line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Parse the command line into ``settings`` and call ``main`` with it; see :func:`errors_in_one_line`."""
+    with errors_in_one_line():
+        main(parse(settings, arguments))
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn bad input, the system's errors and a lack of memory into one line and exit status 2; warnings into a line.
+
+    Any other exception is a bug, and keeps its traceback and exit status 1.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         try:
-            main(_parse(settings, arguments))
-        except (ValueError, TypeError, ImportError, NonFiniteLossError) as error:
+            yield
+        except InputError as error:
             fail(str(error))
         except OSError as error:
             known = error.strerror is not None and error.filename is not None
@@ -36,16 +41,16 @@ def run(main: Callable[[T], None], settings: type[T], arguments: Sequence[str] |
                 raise
             fail(reason)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more must not end this in a traceback
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end this in a traceback
             print("interrupted", file=sys.stderr)
             sys.exit(130)
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+def parse(settings: type[T], arguments: Sequence[str] | None = None) -> T:
+    """The settings that a command line describes."""
+    import tyro
 
-
-def _parse(settings: type[T], arguments: Sequence[str]) -> T:
+    arguments = sys.argv[1:] if arguments is None else arguments
     message = io.StringIO()
     try:
         if "--help" in arguments or "-h" in arguments:
@@ -59,26 +64,26 @@ def _parse(settings: type[T], arguments: Sequence[str]) -> T:
         words = " ".join(message.getvalue().translate(dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")).split())
         words = " ".join(re.sub(r"-{4,}", " ", words).split())
         fail(words.removeprefix("Parsing error").strip() or "the arguments cannot be read; try --help")
-        raise
 
 
-def fail(message: str) -> None:
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def fail(message: str) -> Never:
     """Print one line to standard error and leave with status 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 
-def pick(option: str, names: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:
+def pick(option: str, names: Sequence[str], choices: Mapping[str, T]) -> dict[str, T]:
     """The choices of these names.
 
     Raises:
-        InputError: one of them is unknown; says which are known and which was probably meant.
+        InputError: there is none, or an unknown one; names the option and the nearest choice.
     """
     if not names:
         raise InputError(f"{option} needs at least one of {', '.join(choices)}")
     for name in names:
-        if name not in choices:
-            near = difflib.get_close_matches(name, choices, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"{option}: unknown name {name!r}{hint} (known are {', '.join(choices)})")
+        check_choice(f"{option}", name, choices)
     return {name: choices[name] for name in names}

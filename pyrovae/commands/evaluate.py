@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from pyrovae.commands.base import OnData, Summary
-from pyrovae.trained_model import summary_of
+from pyrovae.commands._base import OnData, Summary
 
 
 @dataclass
@@ -15,6 +14,8 @@ class Evaluate(OnData):
 
     def __call__(self) -> Summary:
         """Evaluate."""
+        from pyrovae.trained_model import summary_of
+
         table = self.trained().scores(self.read(), num_samples=self.samples, progress=not self.json)
         path = self.write(table, self.out, f"{self.data.stem}-scores")
         found = summary_of(table)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from pyrovae.commands import console
 from pyrovae.commands.compare import Compare
+from pyrovae.commands.console import errors_in_one_line, parse
 from pyrovae.commands.encode import Encode
 from pyrovae.commands.evaluate import Evaluate
 from pyrovae.commands.fit import Fit
@@ -29,13 +29,11 @@ _COMMANDS: Any = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is one line and exit status 2."""
-    console.run(_run, _COMMANDS, arguments)
-
-
-def _run(command: Any) -> None:
-    summary = command()
-    text = summary.pop("text")
-    if command.json:
-        print(json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}))
-    else:
+    with errors_in_one_line():
+        command = parse(_COMMANDS, arguments)
+        summary = command()
+        text = summary.pop("text")
+        if command.json:
+            finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
+            text = json.dumps(finite)
         print(text)

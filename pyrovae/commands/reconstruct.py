@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pyrovae.commands.base import OnData, Summary
+from pyrovae.commands._base import OnData, Summary
 
 
 @dataclass

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from pyrovae.commands import compare
-from pyrovae.commands.base import Summary
-from pyrovae.commands.fit import train
-from pyrovae.comparison._study import holds_study, load_study
-from pyrovae.comparison.fit_file import load_project
+from pyrovae.commands import compare, fit
+from pyrovae.commands._base import Summary
+from pyrovae.comparison.study import Study, load_begun
 
 
 @dataclass
@@ -26,6 +24,14 @@ class Resume:
 
     def __call__(self) -> Summary:
         """Go on."""
-        if holds_study(self.folder):
-            return compare.run(load_study(self.folder), self.folder, not self.json)
-        return train(load_project(self.folder), self.folder, self.checkpoint_seconds, not self.json)
+        import torch
+
+        from pyrovae.comparison.compare_file import compare_file
+        from pyrovae.comparison.fit_file import fit_file
+
+        begun, progress = load_begun(self.folder), not self.json
+        if isinstance(begun, Study):
+            torch.set_num_threads(1)
+            return compare.summary_of(compare_file(begun, self.folder, progress=progress), self.folder)
+        metrics = fit_file(begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress)
+        return fit.summary_of(metrics, self.folder)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from pyrovae.commands.base import OnAModel, Summary
+from pyrovae.commands._base import OnAModel, Summary
 
 
 @dataclass

@@ -1,27 +1,28 @@
 """What the parts of a comparison take, measured before it begins."""
 
-import itertools
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from torch import Tensor
-
-from pyrovae.comparison._data import Data, prepare
 from pyrovae.comparison._measures import GAP_STEPS, score
 from pyrovae.comparison._plan import Cell, Plan, make_pair
-from pyrovae.comparison._runs import FAILURES
 from pyrovae.evaluation import refit
-from pyrovae.linear_gaussian.warm_start import linear_models
-from pyrovae.training import Trainer, TrainingSettings
+from pyrovae.training import Trainer
 
+GAP_DATA = 32
+"""Test data whose log p(x) − ELBO is split."""
+
+_TRAINING_SHARE = 0.65
+"""Share of the remaining time that is spent on training: the rest is for steps slower than the timed ones."""
+
+_SHARE_FOR_GAPS = 0.2
 _STEPS = 40
 _ROWS = 50
 
 
 @dataclass(frozen=True)
-class Needs:
+class Seconds:
     """Seconds for one run of every model.
 
     Attributes:
@@ -30,52 +31,30 @@ class Needs:
         gap: of splitting log p(x) − ELBO of one test datum.
     """
 
-    epoch: float
-    evaluation: float
-    gap: float
+    epoch: float = 0.0
+    evaluation: float = 0.0
+    gap: float = 0.0
 
-    def __add__(self, other: "Needs") -> "Needs":
-        return Needs(self.epoch + other.epoch, self.evaluation + other.evaluation, self.gap + other.gap)
-
-
-def measure(
-    parts: dict[str, Any],
-    train: Tensor,
-    validation: Tensor,
-    test: Tensor,
-    latent_dim: int,
-    num_samples: int,
-    *,
-    missing: bool = False,
-) -> Needs:
-    """What one run of every model takes, from some steps of each.
-
-    Args:
-        parts: arguments of :func:`pyrovae.compare`: posteriors, estimators, likelihoods, start, preprocessing, how to
-            train.
-        train: shape (num, n).
-        validation: what the loss is evaluated on after each epoch.
-        test: what is evaluated in the end.
-        latent_dim: dimension of z.
-        num_samples: draws of z per test datum.
-        missing: whether NaN is a value not observed.
-    """
-    data = prepare(train, None, None, test, validation, parts["preprocessing"], missing)
-    plan = _plan(parts, data, latent_dim, num_samples, missing)
-    needs = Needs(0.0, 0.0, 0.0)
-    for likelihood, posterior, estimator in itertools.product(plan.likelihoods, plan.posteriors, plan.estimators):
-        with suppress(*FAILURES):  # its run will say so
-            needs += _measure(plan, Cell(posterior, estimator, likelihood, latent_dim, 0))
-    return needs
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.epoch + other.epoch, self.evaluation + other.evaluation, self.gap + other.gap)
 
 
-def _measure(plan: Plan, cell: Cell) -> Needs:
-    data, (model, guide) = plan.data, make_pair(plan, cell)
+def measure(plan: Plan, cells: Iterable[Cell]) -> Seconds:
+    """What a run of each of these cells takes, from some steps of each."""
+    total = Seconds()
+    for cell in cells:
+        with suppress(Exception):  # its run will say so
+            total += _measure(plan, cell)
+    return total
+
+
+def _measure(plan: Plan, cell: Cell) -> Seconds:
+    data, settings, (model, guide) = plan.data, plan.settings, make_pair(plan, cell)
     trainer = Trainer(
         [(model, guide)],
         data.train,
-        plan.estimators[cell.estimator],
-        TrainingSettings(_STEPS, plan.batch_size, plan.learning_rate, engine="eager"),
+        settings.named_estimators[cell.estimator],
+        replace(plan.training_of(cell), epochs=_STEPS, engine="eager"),
         validation=data.validation,
         progress=False,
     )
@@ -85,28 +64,18 @@ def _measure(plan: Plan, cell: Cell) -> Needs:
     epoch = (time.perf_counter() - begin) * trainer.steps_per_epoch / _STEPS
     rows = data.test[:_ROWS]
     begin = time.perf_counter()
-    score(model, guide, rows, plan.log_marginal_samples)
+    score(model, guide, rows, settings.log_marginal_samples)
     evaluation = (time.perf_counter() - begin) * len(data.test) / len(rows)
     begin = time.perf_counter()
-    _, steps = refit(model, guide, rows, plan.posteriors[cell.posterior], num_particles=4, max_steps=_STEPS)
+    _, steps = refit(model, guide, rows, settings.named_posteriors[cell.posterior], num_particles=4, max_steps=_STEPS)
     # two families are fitted, and then as many steps averaged
     gap = (time.perf_counter() - begin) / steps * 4 * GAP_STEPS / len(rows)
-    return Needs(epoch, evaluation, gap)
+    return Seconds(epoch, evaluation, gap)
 
 
-def _plan(parts: dict[str, Any], data: Data, latent_dim: int, num_samples: int, missing: bool) -> Plan:
-    linear = None
-    if parts["start"] == "linear":
-        linear = linear_models(data.train, parts["likelihoods"], [latent_dim], data.validation, progress=False)
-    shared = {name: value for name, value in parts.items() if name not in ("start", "preprocessing")}
-    return Plan(
-        data=data,
-        **shared,
-        epochs=dict.fromkeys(parts["estimators"], 1),
-        schedule="cosine",
-        log_marginal_samples=num_samples,
-        engine="eager",
-        out=None,
-        linear=linear,
-        missing=missing,
-    )
+def epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: int) -> tuple[int, int]:
+    """Epochs of each run, and number of test data whose gap is split, that these seconds allow."""
+    gaps = needed.gap * GAP_DATA
+    gap_data = GAP_DATA if gaps < _SHARE_FOR_GAPS * seconds else 0
+    left = seconds - num_seeds * needed.evaluation - (gaps if gap_data else 0.0)
+    return max(1, min(most, int(_TRAINING_SHARE * left / (num_seeds * needed.epoch)))), gap_data

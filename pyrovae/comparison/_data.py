@@ -7,22 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.comparison.settings import NetworkSettings
 from pyrovae.datasets import Preprocessing, SyntheticDataset
 from pyrovae.errors import InputError
 
 
 @dataclass(frozen=True)
-class Data:
+class PreparedData:
     """Training and test data (num, n), with their distribution where it is known.
 
     Attributes:
         name: of the data set.
-        train: what is trained on, preprocessed.
-        test: what is reported of, preprocessed.
+        train: training data, preprocessed.
+        test: test data, preprocessed.
         truth: the data's distribution.
-        validation: what chooses the best epoch and the learning rate, preprocessed.
-        preprocessing: the fitted step that made these of the original data.
-        log_jacobian: of that step at each test datum, shape (num,): its density's share; None where it has none.
+        validation: data that choose the best epoch and the learning rate, preprocessed.
+        preprocessing: the fitted step that was applied.
+        log_jacobian: log |det| of that step at each test datum, shape (num,); None where it has none.
     """
 
     name: str
@@ -33,62 +34,62 @@ class Data:
     preprocessing: Preprocessing | None = None
     log_jacobian: Tensor | None = None
 
+    @property
+    def is_comparable(self) -> bool:
+        """Whether densities of the preprocessed data are densities of the original data, up to the Jacobian."""
+        return self.preprocessing is None or self.preprocessing.comparable
+
+
+def draw_synthetic(dataset: SyntheticDataset, num_train: int | None, num_test: int | None) -> PreparedData:
+    """Training and test data of a synthetic set, at its own sizes or at these."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = (dataset.num_train if num_train is None else num_train, dataset.num_test if num_test is None else num_test)
+    train, test = (dataset.sample(size, generator) for size in sizes)
+    return PreparedData(dataset.name, train, test, dataset)
+
 
 def prepare(
-    data: SyntheticDataset | Tensor | np.ndarray,
-    num_train: int | None,
-    num_test: int | None,
+    data: Tensor | np.ndarray,
     test: Tensor | np.ndarray | None,
     validation: Tensor | np.ndarray | None,
-    preprocessing: Preprocessing | None,
-    missing: bool,
-) -> Data:
-    """The data as :func:`pyrovae.compare` is given them, split and preprocessed.
+    settings: NetworkSettings,
+) -> PreparedData:
+    """Data (num, n), split where there are no test data, and preprocessed.
 
     Raises:
-        InputError: data of another shape, values that are not finite (but for NaN where ``missing``), or settings
-            that do not go with them.
+        InputError: data of another shape, or values that are not finite (NaN is allowed where missing is "mask").
     """
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(data, SyntheticDataset):
-        if test is not None or validation is not None or preprocessing is not None:
-            raise InputError("test, validation and preprocessing belong to data of one's own, not to a synthetic set")
-        sizes = [data.num_train if num_train is None else num_train, data.num_test if num_test is None else num_test]
-        for name, size in zip(("num_train", "num_test"), sizes, strict=True):
-            if not isinstance(size, int) or size < 2:
-                raise InputError(f"{name} must be an integer of at least 2, not {size!r}")
-        return Data(data.name, data.sample(sizes[0], generator), data.sample(sizes[1], generator), data)
-    train = as_data_tensor("data", data, missing)
+    train = as_data_tensor("data", data, settings.missing)
     if test is None:
-        shuffled = train[torch.randperm(len(train), generator=generator)]
-        held_out = max(2, len(train) // 5)
-        train, test = shuffled[:-held_out], shuffled[-held_out:]
-    parts = {"test": as_data_tensor("test", test, missing)}
+        shuffled = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
+        num_test = max(2, len(train) // 5)
+        train, test = shuffled[:-num_test], shuffled[-num_test:]
+    parts = {"test": as_data_tensor("test", test, settings.missing)}
     if validation is not None:
-        parts["validation"] = as_data_tensor("validation", validation, missing)
+        parts["validation"] = as_data_tensor("validation", validation, settings.missing)
     for name, part in parts.items():
         if part.shape[1] != train.shape[1]:
             raise InputError(f"{name} has {part.shape[1]} columns and the training data {train.shape[1]}")
-    jacobian = None
-    if preprocessing is not None:
-        preprocessing = copy.deepcopy(preprocessing).fit(train)
-        jacobian = preprocessing.log_abs_det_jacobian(parts["test"]) if preprocessing.comparable else None
-        train = preprocessing.transform(train)
-        parts = {name: preprocessing.transform(part) for name, part in parts.items()}
-    return Data("data", train, parts["test"], None, parts.get("validation"), preprocessing, jacobian)
+    step, jacobian = copy.deepcopy(settings.preprocessing_step), None
+    if step is not None:
+        step = step.fit(train)
+        jacobian = step.log_abs_det_jacobian(parts["test"]) if step.comparable else None
+        train = step.transform(train)
+        parts = {name: step.transform(part) for name, part in parts.items()}
+    return PreparedData("data", train, parts["test"], None, parts.get("validation"), step, jacobian)
 
 
-def as_data_tensor(name: str, data: Tensor | np.ndarray, missing: bool) -> Tensor:
+def as_data_tensor(name: str, data: Tensor | np.ndarray, missing: str) -> Tensor:
     """Data (num, n) in torch's default dtype.
 
     Raises:
         InputError: other data.
     """
     data = torch.as_tensor(data).to(torch.get_default_dtype())
-    if data.dim() != 2 or len(data) < (4 if name == "data" else 2):
-        least = 4 if name == "data" else 2
+    least = 4 if name == "data" else 2
+    if data.dim() != 2 or len(data) < least:
         raise InputError(f"{name} must have shape (num, n) with num ≥ {least}, not {tuple(data.shape)}")
-    valid = data.isfinite() | (data.isnan() & missing)
+    valid = data.isfinite() | (data.isnan() & (missing == "mask"))
     if not valid.all():
         row, column = (~valid).nonzero()[0].tolist()
         raise InputError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")

@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,24 @@ from pyrovae.evaluation import (
 from pyrovae.posteriors import FullCovariancePosterior, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
+MEASURES = (
+    "steps",
+    "seconds",
+    "steps_per_second",
+    "test_neg_elbo",
+    "test_neg_elbo_stderr",
+    "test_neg_elbo_stderr_monte_carlo",
+    "test_reconstruction",
+    "test_kl",
+    "test_log_marginal",
+    "test_log_marginal_stderr",
+    "test_log_marginal_stderr_monte_carlo",
+    "test_log_marginal_unreliable_share",
+    "test_log_marginal_gain_of_doubling",
+    "test_effective_sample_size",
+    "active_directions",
+)
+"""Columns of numbers that every run has."""
 GAPS = ("approximation_gap", "approximation_gap_stderr", "amortization_gap", "amortization_gap_stderr")
 GAP_STEPS = 400
 """Steps that a datum's own q is fitted with at most, and as many whose parameters are averaged."""
@@ -34,7 +51,7 @@ def evaluate(
     truth: SyntheticDataset | None,
     log_marginal_samples: int = 100,
     log_jacobian: Tensor | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Metrics of a trained pair on the test data, nats per datum.
 
     ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
@@ -63,9 +80,9 @@ def measures_of(
     truth: SyntheticDataset | None,
     terms: ELBOTerms,
     marginal: LogMarginal,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The metrics of :func:`evaluate`, from the terms and log p(x) of :func:`score`."""
-    metrics: dict[str, Any] = {
+    metrics: dict[str, object] = {
         "test_neg_elbo": -terms.elbo.mean().item(),
         "test_neg_elbo_stderr": _stderr(terms.elbo),
         "test_neg_elbo_stderr_monte_carlo": terms.estimate.stderr_monte_carlo,

@@ -2,126 +2,194 @@
 
 import copy
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.comparison._data import Data
-from pyrovae.comparison._pairs import LikelihoodFactory, PosteriorFactory, new_pair
+from pyrovae.comparison._data import PreparedData
+from pyrovae.comparison._pairs import new_pair
+from pyrovae.comparison.settings import ComparisonSettings
 from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
+from pyrovae.training import TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-_ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")
+ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")
+
+GIVEN = "given"
+"""Name of the likelihood of a model that is given to a comparison, and not trained."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a comparison, by the names of its parts."""
+class ModelKey:
+    """Which model a run is of, by the names of its parts."""
 
     posterior: str
     estimator: str
     likelihood: str
     latent_dim: int
+
+
+@dataclass(frozen=True)
+class Cell(ModelKey):
+    """One run of a comparison; ``learning_rate`` is None where it is the training's."""
+
     seed: int
     learning_rate: float | None = None
-    """Where it is not the plan's."""
+
+    @property
+    def model(self) -> ModelKey:
+        """Which model it is of."""
+        return ModelKey(self.posterior, self.estimator, self.likelihood, self.latent_dim)
 
     @property
     def folder(self) -> str:
         """Name of the run's folder."""
         names = (self.posterior, self.estimator, self.likelihood)
-        plain = "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-") for name in names)
+        parts = "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-") for name in names)
         rate = "" if self.learning_rate is None else f"-rate{self.learning_rate:g}"
-        return f"{plain}-d{self.latent_dim}{rate}-seed{self.seed}"
+        return f"{parts}-d{self.latent_dim}{rate}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the runs of a comparison share."""
+    """Everything that the runs of a comparison share.
 
-    data: Data
-    posteriors: Mapping[str, PosteriorFactory]
-    estimators: Mapping[str, ELBO]
-    likelihoods: Mapping[str, LikelihoodFactory]
-    epochs: Mapping[str, int]
-    batch_size: int
-    learning_rate: float
-    schedule: str
-    hidden: tuple[int, ...]
-    log_marginal_samples: int
-    engine: str
-    out: Path | None
-    pictures: bool = True
-    linear: Mapping[tuple[str, int], FactorModel] | None = None
-    """By likelihood and latent dimension, the linear model to start as; None to start from random weights."""
+    Attributes:
+        settings: what is compared, and how.
+        data: training, validation and test data.
+        model: the model of which guides alone are trained; None to train a model with each.
+        linear: the linear model to start as, by likelihood and latent dimension; None to start from random weights.
+        out: folder for the runs; None writes nothing.
+        pictures: whether each run's folder gets pictures.
+    """
+
+    settings: ComparisonSettings
+    data: PreparedData
     model: GenerativeModel | None = None
-    """Of which guides alone are trained; None to train a model with each."""
-    missing: bool = False
-    """Whether NaN is a value that was not observed."""
-    gap_data: int = 0
-    """Test data whose log p(x) − ELBO is split in the runs of ``gap_seed``."""
-    gap_seed: int = 0
+    linear: dict[tuple[str, int], FactorModel] | None = None
+    out: Path | None = None
+    pictures: bool = True
 
-    def rate(self, cell: Cell) -> float:
-        """The learning rate of a run."""
-        return self.learning_rate if cell.learning_rate is None else cell.learning_rate
+    @property
+    def cells(self) -> list[Cell]:
+        """Every run, at the training's learning rate."""
+        s = self.settings
+        parts = (s.named_posteriors, s.named_estimators, s.named_likelihoods or (GIVEN,), s.latent_dims, s.seeds)
+        return [Cell(*names) for names in itertools.product(*parts)]
 
-    def settings(self, cell: Cell) -> dict[str, Any]:
-        """What a run depends on, as plain values."""
-        shared = {k: getattr(self, k) for k in ("batch_size", "schedule", "hidden")}
-        shared["learning_rate"] = self.rate(cell)
-        shared["start"] = "random" if self.linear is None else "linear"
-        shared["epochs"] = self.epochs[cell.estimator]
-        if self.gap_data:
-            shared["gap_data"] = self.gap_data
-        sizes = {"num_train": len(self.data.train), "num_test": len(self.data.test)}
-        return {"dataset": self.data.name, **asdict(cell), **shared, **sizes}
+    def training_of(self, cell: Cell) -> TrainingSettings:
+        """How a run is trained."""
+        return self.settings.training_of(cell.estimator, cell.seed, cell.learning_rate)
+
+    def columns(self, cell: Cell) -> dict[str, object]:
+        """What a run is of, as columns of the table."""
+        training = self.training_of(cell)
+        return {
+            "dataset": self.data.name,
+            **asdict(cell),
+            "batch_size": training.batch_size,
+            "schedule": training.schedule,
+            "hidden": self.settings.hidden,
+            "learning_rate": training.learning_rate,
+            "start": "random" if self.linear is None else "linear",
+            "epochs": training.epochs,
+            **({"gap_data": self.settings.gap_data} if self.settings.gap_data else {}),
+            "num_train": len(self.data.train),
+            "num_test": len(self.data.test),
+        }
 
 
 def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
     """A fresh model and guide, initialised under the run's seed."""
-    n, d, posterior = plan.data.train.shape[-1], cell.latent_dim, plan.posteriors[cell.posterior]
+    settings, n, d = plan.settings, plan.data.train.shape[-1], cell.latent_dim
+    posterior = settings.named_posteriors[cell.posterior]
     if plan.model is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
-            encoder = MLP(n, *plan.hidden)
+            encoder = MLP(n, *settings.hidden)
             return copy.deepcopy(plan.model), AmortizedGuide(encoder, posterior(encoder.out_features, d))
-    return new_pair(
-        n,
-        d,
-        plan.hidden,
-        posterior,
-        plan.likelihoods[cell.likelihood],
-        seed=cell.seed,
-        missing=plan.missing,
-        linear=None if plan.linear is None else plan.linear[cell.likelihood, d],
-    )
+    likelihood = settings.named_likelihoods[cell.likelihood]
+    linear = None if plan.linear is None else plan.linear[cell.likelihood, d]
+    return new_pair(n, d, posterior, likelihood, settings, seed=cell.seed, linear=linear)
 
 
-def description(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, Any]:
+def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, object]:
     """What a run depends on and is made of, as plain values."""
-    own = vars(plan.estimators[cell.estimator])
+    frozen = [] if plan.model is None else list(plan.model.state_dict().values())
     return {
-        **plan.settings(cell),
+        **plan.columns(cell),
+        "training": {k: v for k, v in vars(plan.training_of(cell)).items() if not callable(v)},
         "model": describe(model, "model"),
         "guide": describe(guide, "guide"),
-        "estimator_settings": {k: v for k, v in own.items() if k in _ESTIMATOR_SETTINGS},
-        "log_marginal_samples": plan.log_marginal_samples,
+        "estimator_settings": {
+            k: v for k, v in vars(plan.settings.named_estimators[cell.estimator]).items() if k in ESTIMATOR_SETTINGS
+        },
+        "log_marginal_samples": plan.settings.log_marginal_samples,
         "data_sha256": [
             hashlib.sha256(x.numpy().tobytes()).hexdigest()
-            for x in (plan.data.train, plan.data.test, plan.data.validation, *_frozen_values(plan))
-            if x is not None
+            for x in (plan.data.train, plan.data.test, plan.data.validation, *frozen)
+            if isinstance(x, Tensor)
         ],
     }
 
 
-def _frozen_values(plan: Plan) -> list[Tensor]:
-    return [] if plan.model is None else list(plan.model.state_dict().values())
+def models_of(cells: Iterable[Cell]) -> dict[ModelKey, list[Cell]]:
+    """The runs of each model over the seeds: the simplest model first, as the parts were given.
+
+    Likelihoods come first, then posteriors: of two models that differ in both, the one with the simpler noise is
+    simpler.
+    """
+    cells = list(cells)
+    parts = ("likelihood", "posterior", "estimator", "latent_dim")
+    given = {part: list(dict.fromkeys(getattr(cell, part) for cell in cells)) for part in parts}
+    ordered = sorted(cells, key=lambda cell: [given[part].index(getattr(cell, part)) for part in parts])
+    models: dict[ModelKey, list[Cell]] = {}
+    for cell in ordered:
+        models.setdefault(cell.model, []).append(cell)
+    return models
+
+
+def names_of(models: Iterable[ModelKey]) -> dict[ModelKey, str]:
+    """A name to read for each model: what all share is left out."""
+    models = list(models)
+    several_estimators = len({model.estimator for model in models}) > 1
+    several_dims = len({model.latent_dim for model in models}) > 1
+    names = {}
+    for model in models:
+        parts = [f"{model.posterior} posterior"]
+        parts += [f"{model.likelihood} likelihood"] if model.likelihood != GIVEN else []
+        parts += [model.estimator] if several_estimators else []
+        parts += [f"d = {model.latent_dim}"] if several_dims else []
+        names[model] = ", ".join(parts)
+    return names
+
+
+def groups(plan: Plan, cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
+    """Runs to train in one program: those that differ in their seed alone, in seeds that follow one another.
+
+    There are at least as many groups as workers, where there are as many runs.
+    """
+    if not plan.settings.together:
+        return [[cell] for cell in cells]
+    alike: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(replace(cell, seed=0), []).append(cell)
+    pieces = -(-workers // len(alike))
+    found = []
+    for members in alike.values():
+        size = -(-len(members) // pieces)
+        group: list[Cell] = []
+        for cell in sorted(members, key=lambda cell: cell.seed):
+            if group and (cell.seed != group[-1].seed + 1 or len(group) == size):
+                found.append(group)
+                group = []
+            group.append(cell)
+        found.append(group)
+    return found

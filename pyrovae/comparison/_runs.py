@@ -1,85 +1,53 @@
-"""The runs of a comparison: one cell trained and evaluated."""
+"""The runs of a comparison: each cell trained and evaluated, here or in processes of their own."""
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import cast
 
 import pandas as pd
+import pyro
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.comparison._measures import GAPS, gaps, measures_of, score
-from pyrovae.comparison._plan import Cell, Plan, description, make_pair
-from pyrovae.comparison.tables import write_run, write_run_pictures
+from pyrovae.comparison._measures import GAPS, MEASURES, gaps, measures_of, score
+from pyrovae.comparison._plan import Cell, Plan, configuration, groups, make_pair
+from pyrovae.comparison._workers import run_in_processes
+from pyrovae.comparison.tables import write_run_pictures
 from pyrovae.errors import out_of_memory
 from pyrovae.evaluation import elbo_terms
-from pyrovae.files import write_table
-from pyrovae.io import load
-from pyrovae.training import EpochRecord, Replica, TrainingSettings, train_replicas
+from pyrovae.files import make_folder, remove_partial_files, versions, write_json, write_table, write_text
+from pyrovae.io import load, save
+from pyrovae.programs import Program
+from pyrovae.training import CannotVectorizeError, EpochRecord, History, Trainer
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-FAILURES = (ArithmeticError, RuntimeError, MemoryError)
-"""What may go wrong in one run and must not take the others along: NaN, a program's error, a lack of memory."""
 
-_MEASURES = (
-    "steps",
-    "seconds",
-    "steps_per_second",
-    "test_neg_elbo",
-    "test_neg_elbo_stderr",
-    "test_neg_elbo_stderr_monte_carlo",
-    "test_reconstruction",
-    "test_kl",
-    "test_log_marginal",
-    "test_log_marginal_stderr",
-    "test_log_marginal_stderr_monte_carlo",
-    "test_log_marginal_unreliable_share",
-    "test_log_marginal_gain_of_doubling",
-    "test_effective_sample_size",
-    "active_directions",
-)
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
 
 
-@dataclass
-class Progress:
-    """A bar over the epochs of all runs."""
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed: the exception's type, its message in one line, and its traceback."""
 
-    total: int
-    show: bool
-    bar: Any = field(init=False)
+    kind: str
+    message: str
+    traceback: str
 
-    def __post_init__(self) -> None:
-        self.bar = tqdm(total=self.total, unit="epoch", disable=None if self.show else True)
-
-    def update(self, folder: str, record: EpochRecord) -> None:
-        """One more epoch of a run."""
-        self.bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum")
-        self.bar.update()
-
-
-def groups(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
-    """Runs to train in one program: those that differ in their seed alone, in seeds that follow one another.
-
-    There are at least as many groups as workers, where there are as many runs.
-    """
-    alike: dict[Cell, list[Cell]] = {}
-    for cell in cells:
-        alike.setdefault(replace(cell, seed=0), []).append(cell)
-    pieces = -(-workers // len(alike))
-    found = []
-    for members in alike.values():
-        size = -(-len(members) // pieces)
-        group: list[Cell] = []
-        for cell in sorted(members, key=lambda cell: cell.seed):
-            if group and (cell.seed != group[-1].seed + 1 or len(group) == size):
-                found.append(group)
-                group = []
-            group.append(cell)
-        found.append(group)
-    return found
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """The failure that an exception is; the exception is not kept, for it holds on to memory."""
+        message = out_of_memory(error) or " ".join(str(error).split())
+        return cls(type(error).__name__, message, "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True)
@@ -87,87 +55,189 @@ class Result:
     """What came of a run.
 
     Attributes:
-        metrics: in nats per datum.
-        samples: data drawn from the model, for pictures; None of a run that failed.
-        scores: ``log_prob`` and ``elbo`` of each test datum in nats; None where there are none.
+        metrics: the run's row of the table: what it is of, and numbers in nats per datum.
+        failure: why it failed; None of a run that finished.
+        samples: data drawn from the model, for pictures.
+        scores: ``log_prob`` and ``elbo`` of each test datum in nats.
     """
 
-    metrics: dict[str, Any]
+    metrics: dict[str, object]
+    failure: Failure | None = None
     samples: Tensor | None = None
     scores: pd.DataFrame | None = None
 
 
-Outcome = tuple[Cell, Result]
+Results = dict[Cell, Result]
 OnEpoch = Callable[[str, EpochRecord], None]
-"""Told the run's folder and the epoch's record."""
+"""Called with the run's folder and the epoch's record."""
 
 
-def run_or_fail(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
-    """What :func:`run_group` does; of runs that cannot be made or evaluated, why they failed."""
-    try:
-        return run_group(plan, cells, on_epoch)
-    except FAILURES as error:
-        return failed(plan, cells, reason(error))
+def run_cells(plan: Plan, cells: Sequence[Cell], results: Results, *, workers: int, progress: bool) -> None:
+    """Run the cells that have no result yet, and add their results."""
+    left = [cell for cell in cells if cell not in results]
+    if not left:
+        return
+    epochs = sum(plan.training_of(cell).epochs for cell in left)
+    with tqdm(total=epochs, unit="epoch", disable=None if progress else True) as bar:
+
+        def on_epoch(folder: str, record: EpochRecord) -> None:
+            bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum")
+            bar.update()
+
+        pieces = groups(plan, left, workers)
+        if workers > 1:
+            results.update(run_in_processes(run_group, lost, plan, pieces, workers, on_epoch))
+            return
+        for group in pieces:
+            results.update(run_group(plan, group, on_epoch))
 
 
-def reason(error: Exception) -> str:
-    """Why a run failed, in one line."""
-    return out_of_memory(error) or " ".join(str(error).split())
-
-
-def failed(plan: Plan, cells: Sequence[Cell], why: str) -> list[Outcome]:
-    """Runs of which nothing came."""
-    return [(cell, Result(blank(plan, cell) | {"note": f"failed: {why}"})) for cell in cells]
-
-
-def blank(plan: Plan, cell: Cell) -> dict[str, Any]:
-    """A run's metrics before it is evaluated."""
-    measures = _MEASURES if plan.data.truth is None else (*_MEASURES, "nats_above_truth", "nats_above_truth_stderr")
-    measures = measures if plan.data.validation is None else (*measures, "validation_neg_elbo", "best_epoch")
-    measures = (*measures, *GAPS) if plan.gap_data else measures
-    return {**plan.settings(cell), "engine": "", "note": "", **dict.fromkeys(measures, math.nan)}
-
-
-def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[Outcome]:
-    """Train and evaluate runs that differ in their seeds alone, and write their folders if the plan has one."""
+def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> Results:
+    """Train runs that differ in their seeds alone, in one program where they can be one; evaluate and write them."""
     folders = {cell.seed: cell.folder for cell in cells}
-    settings = TrainingSettings(
-        epochs=plan.epochs[cells[0].estimator],
-        batch_size=plan.batch_size,
-        learning_rate=plan.rate(cells[0]),
-        schedule=plan.schedule,
-        seed=cells[0].seed,
-        engine=plan.engine,
-    )
-    elbo = plan.estimators[cells[0].estimator]
-    failure = None
-    replicas = [Replica(*make_pair(plan, cell), cell.seed) for cell in cells]
-    # a model that is not to change is called as a function: training does not put it into training mode
-    trained = replicas if plan.model is None else [replace(r, model=_called(r.model)) for r in replicas]
+    pairs: list[tuple[GenerativeModel, AmortizedGuide]] = []
+    trainer = failure = None
     try:
-        train_replicas(
-            trained,
-            plan.data.train,
-            elbo,
-            settings,
-            validation=plan.data.validation,
-            progress=False,
-            on_epoch=lambda record: on_epoch(folders[record.seed], record),
-        )
-    except FAILURES as error:
-        failure = error.with_traceback(None)  # it would hold on to the memory
-    return [
-        (cell, finish(plan, cell, replace(run, model=replica.model), failure or run.error, len(cells)))
-        for cell, replica, run in zip(cells, replicas, trained, strict=True)
-    ]
+        pairs = [make_pair(plan, cell) for cell in cells]
+        with pyro.get_param_store().scope():  # copies of a PyroModule have the same names in it
+            trainer = Trainer(
+                [(_as_trained(plan, model), guide) for model, guide in pairs],
+                plan.data.train,
+                plan.settings.named_estimators[cells[0].estimator],
+                plan.training_of(cells[0]),
+                validation=plan.data.validation,
+                progress=False,
+                on_epoch=lambda record: on_epoch(folders[record.seed], record),
+            )
+            trainer.run()
+    except CannotVectorizeError:
+        return {cell: run_group(plan, [cell], on_epoch)[cell] for cell in cells}
+    except Exception as error:  # one run must not take the others along
+        failure = Failure.of(error)
+    results = {}
+    for r, cell in enumerate(cells):
+        history = History() if trainer is None else trainer.histories[r]
+        stopped = None if trainer is None else trainer.errors.get(r)
+        why = failure if stopped is None else Failure.of(stopped)
+        results[cell] = _finish(plan, cell, pairs[r] if pairs else None, history, why, len(cells))
+    return results
 
 
-def _called(model: Any) -> Any:
-    return lambda x: model(x)
+def lost(plan: Plan, cells: Sequence[Cell]) -> Results:
+    """Results of runs whose process the system ended."""
+    failure = Failure("BrokenProcessPool", "its process was ended by the system, perhaps out of memory", "")
+    return {cell: Result(_blank(plan, cell, failure), failure) for cell in cells}
 
 
-def finished(plan: Plan, cell: Cell) -> Outcome | None:
-    """What a run of the same settings left in its folder, if one came to its end."""
+def _as_trained(plan: Plan, model: GenerativeModel) -> Program:
+    """The model; one that is not to change is called as a function: training does not put it into training mode."""
+    return model if plan.model is None else lambda x: model(x)
+
+
+def _blank(plan: Plan, cell: Cell, failure: Failure | None) -> dict[str, object]:
+    """A run's row before it is evaluated."""
+    measures = [*MEASURES]
+    measures += ["nats_above_truth", "nats_above_truth_stderr"] if plan.data.truth is not None else []
+    measures += ["validation_neg_elbo", "best_epoch"] if plan.data.validation is not None else []
+    measures += GAPS if plan.settings.gap_data else []
+    return {
+        **plan.columns(cell),
+        "folder": cell.folder,
+        "engine": "",
+        "status": str(RunStatus.FINISHED if failure is None else RunStatus.FAILED),
+        "error": "" if failure is None else failure.kind,
+        "note": "" if failure is None else f"failed: {failure.message}",
+        **dict.fromkeys(measures, math.nan),
+    }
+
+
+def _finish(
+    plan: Plan,
+    cell: Cell,
+    pair: tuple[GenerativeModel, AmortizedGuide] | None,
+    history: History,
+    failure: Failure | None,
+    together: int,
+) -> Result:
+    """Evaluate a trained run, and write its folder if the plan has one.
+
+    Of the seconds of runs trained ``together`` in one program, each has its share.
+    """
+    result = None
+    if pair is not None and failure is None:
+        try:
+            result = _evaluate(plan, cell, *pair, history, together)
+        except Exception as error:
+            failure = Failure.of(error)
+    if result is None:
+        result = Result({**_blank(plan, cell, failure), "engine": history.engine}, failure)
+    if plan.out is not None:
+        _write(plan, cell, pair, history, result)
+    return result
+
+
+def _evaluate(
+    plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide, history: History, together: int
+) -> Result:
+    data, settings = plan.data, plan.settings
+    seconds = history.seconds / (1 if history.engine == "eager" else together)
+    metrics = _blank(plan, cell, None) | {
+        "engine": history.engine,
+        "steps": history.steps,
+        "seconds": seconds,
+        "steps_per_second": history.steps / seconds,
+    }
+    terms, marginal = score(model, guide, data.test, settings.log_marginal_samples, data.log_jacobian)
+    metrics |= measures_of(model, guide, data.test, data.truth, terms, marginal)
+    scores = pd.DataFrame({"log_prob": marginal.per_datum.numpy(), "elbo": terms.elbo.numpy()})
+    if settings.gap_data and cell.seed == settings.seeds[0]:
+        family = settings.named_posteriors[cell.posterior]
+        metrics |= gaps(model, guide, data.test[: settings.gap_data], family, cell.seed)
+    if data.validation is not None:
+        metrics["best_epoch"] = history.best_epoch
+        metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
+    if not data.is_comparable:
+        of_x = ("test_neg_elbo", "test_reconstruction", "test_log_marginal")
+        metrics |= {name: math.nan for name in metrics if name.startswith(of_x)}
+        notes = ["not comparable: preprocessing loses dimensions", metrics["note"]]
+        metrics["note"] = ", ".join(str(note) for note in notes if note)
+        scores *= math.nan
+    return Result(metrics, None, _draw_samples(model, cell), scores)
+
+
+def _write(
+    plan: Plan,
+    cell: Cell,
+    pair: tuple[GenerativeModel, AmortizedGuide] | None,
+    history: History,
+    result: Result,
+) -> None:
+    """Write a run's folder: config.json, metrics.json, history.csv, scores.csv, the model, or the traceback."""
+    assert plan.out is not None
+    folder = make_folder(plan.out / cell.folder)
+    remove_partial_files(folder)
+    if pair is not None:
+        write_json(folder / "config.json", {**configuration(plan, cell, *pair), "versions": versions()})
+    write_json(folder / "metrics.json", result.metrics)
+    write_table(folder / "history.csv", history.to_frame())
+    (folder / "traceback.txt").unlink(missing_ok=True)
+    if result.failure is not None:
+        write_text(folder / "traceback.txt", result.failure.traceback)
+    if pair is not None:
+        save(folder / "model.safetensors", *pair, preprocessing=plan.data.preprocessing)
+    if result.scores is not None:
+        write_table(folder / "scores.csv", result.scores.rename_axis("row").reset_index())
+        if plan.pictures and pair is not None:
+            write_run_pictures(folder, history, *pair, plan.data.test, plan.data.truth)
+
+
+def finished(plan: Plan, cells: Sequence[Cell]) -> Results:
+    """Results of the runs with the same settings that finished in the plan's folder."""
+    found = ((cell, _finished(plan, cell)) for cell in cells)
+    return {cell: result for cell, result in found if result is not None}
+
+
+def _finished(plan: Plan, cell: Cell) -> Result | None:
     if plan.out is None:
         return None
     folder = plan.out / cell.folder
@@ -178,58 +248,42 @@ def finished(plan: Plan, cell: Cell) -> Outcome | None:
         model, _ = load(folder / "model.safetensors")
     except (OSError, ValueError):
         return None
-    wanted = json.loads(json.dumps(description(plan, cell, *make_pair(plan, cell))))
-    if {key: config.get(key) for key in wanted} != wanted or metrics["note"].startswith("failed"):
+    wanted = json.loads(json.dumps(configuration(plan, cell, *make_pair(plan, cell))))
+    if {key: config.get(key) for key in wanted} != wanted or metrics.get("status") != RunStatus.FINISHED:
         return None
     metrics = {k: math.nan if v is None else v for k, v in metrics.items()}
-    return cell, Result(metrics, draw_samples(model, cell), scores)
+    return Result(metrics, None, _draw_samples(model, cell), scores)
 
 
-def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
+def _draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
     """Data drawn from a trained model, for pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
         return model.sample(3000)
 
 
-def finish(plan: Plan, cell: Cell, replica: Replica, failure: Exception | None, together: int) -> Result:
-    """Evaluate a trained run, and write its folder if the plan has one.
+def choose_rates(
+    plan: Plan, results: Results, *, workers: int, resume: bool, progress: bool
+) -> tuple[list[Cell], list[Cell]]:
+    """The cells at the learning rate that validation data choose at the first seed, and the cells that were tried."""
+    settings, cells = plan.settings, plan.cells
+    rates = settings.learning_rates
+    first = [cell for cell in cells if cell.seed == settings.seeds[0]]
+    tried = [replace(cell, learning_rate=rate) for cell in first for rate in rates]
+    if resume:
+        results.update(finished(plan, tried))
+    run_cells(plan, tried, results, workers=workers, progress=progress)
 
-    Of the seconds of runs trained ``together`` in one program, each has its share.
-    """
-    data, test, truth = plan.data, plan.data.test, plan.data.truth
-    model, guide, history = replica.model, replica.guide, replica.history
-    assert isinstance(model, GenerativeModel)
-    assert isinstance(guide, AmortizedGuide)
-    metrics = blank(plan, cell) | {"engine": history.engine}
-    samples, scores = None, None
-    if failure is not None:
-        metrics["note"] = f"failed: {reason(failure)}"
-    else:
-        seconds = history.seconds / (1 if history.engine == "eager" else together)
-        metrics |= {"steps": history.steps, "seconds": seconds, "steps_per_second": history.steps / seconds}
-        terms, marginal = score(model, guide, test, plan.log_marginal_samples, data.log_jacobian)
-        metrics |= measures_of(model, guide, test, truth, terms, marginal)
-        scores = pd.DataFrame({"log_prob": marginal.per_datum.numpy(), "elbo": terms.elbo.numpy()})
-        if plan.gap_data and cell.seed == plan.gap_seed:
-            metrics |= gaps(model, guide, test[: plan.gap_data], plan.posteriors[cell.posterior], cell.seed)
-        if data.validation is not None:
-            metrics["best_epoch"] = history.best_epoch
-            metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
-        if data.preprocessing is not None and not data.preprocessing.comparable:
-            of_x = ("test_neg_elbo", "test_reconstruction", "test_log_marginal")
-            metrics |= {name: math.nan for name in metrics if name.startswith(of_x)}
-            metrics["note"] = ", ".join(
-                filter(None, ["not comparable: preprocessing loses dimensions", metrics["note"]])
-            )
-            scores *= math.nan
-        samples = draw_samples(model, cell)
-    if plan.out is not None:
-        config = description(plan, cell, model, guide)
-        folder = plan.out / cell.folder
-        write_run(folder, config, metrics, history, model, guide, data.preprocessing)
-        if scores is not None:
-            write_table(folder / "scores.csv", scores.rename_axis("row").reset_index())
-        if plan.pictures and failure is None:
-            write_run_pictures(folder, history, model, guide, test, truth)
-    return Result(metrics, samples, scores)
+    def loss(cell: Cell) -> float:
+        value = cast(float, results[cell].metrics["validation_neg_elbo"])
+        return value if math.isfinite(value) else math.inf
+
+    best = {cell.model: min((replace(cell, learning_rate=rate) for rate in rates), key=loss) for cell in first}
+    return [replace(cell, learning_rate=best[cell.model].learning_rate) for cell in cells], tried
+
+
+@contextmanager
+def callers_state_left_alone() -> Iterator[None]:
+    """Put the caller's random state and Pyro's parameter store back on the way out."""
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
+        yield

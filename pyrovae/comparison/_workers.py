@@ -1,66 +1,80 @@
-"""Runs of a comparison, one after the other or in processes of their own."""
+"""Work in processes of one thread each, which end with this one."""
 
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Generic, TypeVar
 
 import torch
 
-from pyrovae.comparison._plan import Cell, Plan
-from pyrovae.comparison._runs import Outcome, Progress, failed, groups, run_or_fail
+Plan = TypeVar("Plan")
+Cell = TypeVar("Cell")
+Result = TypeVar("Result")
+Message = tuple[str, object]
 
 
-def run_here(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
-    """Run cells one after the other in this process."""
-    for group in groups(cells, workers):
-        yield from run_or_fail(plan, group, bar.update)
-
-
-def run_in_processes(plan: Plan, cells: list[Cell], workers: int, bar: Progress) -> Iterator[Outcome]:
-    """Run cells in fresh processes of one thread each, as they come; an interrupt ends them at once.
+def run_in_processes(
+    run: Callable[[Plan, list[Cell], Callable[..., None]], dict[Cell, Result]],
+    lost: Callable[[Plan, list[Cell]], dict[Cell, Result]],
+    plan: Plan,
+    pieces: Sequence[list[Cell]],
+    workers: int,
+    report: Callable[..., None],
+) -> dict[Cell, Result]:
+    """Run pieces of work in fresh processes of one thread each; an interrupt ends them at once.
 
     A process that the system ends, for want of memory for one, takes its pool along: what was not done is then run
-    again, each group in a pool of its own, and a group that ends that one too has failed.
+    again, each piece in a pool of its own, and a piece that ends that one too is lost.
+
+    Args:
+        run: does one piece of the plan, with a function to report progress to.
+        lost: the results of a piece whose process the system ended.
+        plan: what all pieces share.
+        pieces: the work.
+        workers: number of processes.
+        report: called in this process with what ``run`` reports.
     """
-    pieces = groups(cells, workers)
     context = multiprocessing.get_context("spawn")
     # One pipe for all: a record is far shorter than what the system writes in one piece.
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        min(workers, len(pieces)), mp_context=context, initializer=_start_worker, initargs=(plan, writer)
+        min(workers, len(pieces)), mp_context=context, initializer=_start_worker, initargs=(run, plan, writer)
     )
     left: list[list[Cell]] = []
+    results: dict[Cell, Result] = {}
     try:
         with _as_children_should_start():
-            pending = {pool.submit(_run_in_worker, group): group for group in pieces}
+            pending = {pool.submit(_run_in_worker, piece): piece for piece in pieces}
         while pending:
             done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             while reader.poll():
-                bar.update(*reader.recv())
+                report(*reader.recv())
             for future in done:
-                group = pending.pop(future)
+                piece = pending.pop(future)
                 try:
-                    yield from future.result()
+                    results.update(future.result())
                 except BrokenProcessPool:
-                    left.append(group)
+                    left.append(piece)
     except BaseException:
         for child in multiprocessing.active_children():
             child.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    for group in left:
+    for piece in left:
         if len(pieces) > 1:
-            yield from run_in_processes(plan, group, 1, bar)
+            results.update(run_in_processes(run, lost, plan, [piece], 1, report))
         else:
-            yield from failed(plan, group, "its process was ended by the system, perhaps out of memory")
+            results.update(lost(plan, piece))
+    return results
 
 
 _CHILDREN_START_WITH = {
@@ -90,15 +104,27 @@ def _as_children_should_start() -> Iterator[None]:
                 os.environ[name] = value
 
 
-_worker: dict[str, Any] = {}
+@dataclass
+class _Worker(Generic[Plan, Cell, Result]):
+    """What a worker process does, and whether it was told to stop."""
+
+    run: Callable[[Plan, list[Cell], Callable[..., None]], dict[Cell, Result]]
+    plan: Plan
+    writer: Connection
+    stopped: bool = False
 
 
-def _start_worker(plan: Plan, writer: Any) -> None:
+_workers: list[_Worker] = []  # one in a worker process, none elsewhere
+
+
+def _start_worker(
+    run: Callable[[Plan, list[Cell], Callable[..., None]], dict[Cell, Result]], plan: Plan, writer: Connection
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_worker)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker.update(plan=plan, writer=writer)
+    _workers.append(_Worker(run, plan, writer))
 
 
 def _end_with_parent() -> None:
@@ -109,13 +135,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_in_worker(group: list[Cell]) -> list[Outcome]:
-    if _worker.get("stopped"):
+def _run_in_worker(piece: list[Cell]) -> dict[Cell, Result]:
+    (worker,) = _workers
+    if worker.stopped:
         sys.exit(1)
-    return run_or_fail(_worker["plan"], group, lambda folder, record: _worker["writer"].send((folder, record)))
+    return worker.run(worker.plan, piece, lambda *message: worker.writer.send(message))
 
 
 def _stop_worker(*_: object) -> None:
     """End the current run, temporary files removed, and those that the pool still hands out."""
-    _worker["stopped"] = True
+    for worker in _workers:
+        worker.stopped = True
     sys.exit(1)

@@ -1,125 +1,113 @@
 """Comparing posterior families, estimators and likelihoods on one set of data: many runs, one table."""
 
 import copy
-import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
-from pyro.infer import ELBO
+import torch
 from torch import Tensor
 
-from pyrovae.comparison._advice import GIVEN, advise, plain
-from pyrovae.comparison._data import Data, prepare
-from pyrovae.comparison._pairs import LikelihoodFactory, PosteriorFactory
-from pyrovae.comparison._plan import Cell, Plan, make_pair
-from pyrovae.comparison._runs import Progress, Result, finished
-from pyrovae.comparison._workers import run_here, run_in_processes
-from pyrovae.comparison.recommendation import THRESHOLD
+from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
+from pyrovae.comparison._pairs import can_start_as_linear
+from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
+from pyrovae.comparison._runs import Results, callers_state_left_alone, choose_rates, finished, run_cells
+from pyrovae.comparison.recommendation import Measure, Recommendation, recommend
+from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings
 from pyrovae.comparison.tables import summarize, write_comparison
-from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.errors import InputError, InputTypeError, named_parts
+from pyrovae.datasets import SyntheticDataset
+from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.files import locked_folder, make_folder, write_json, write_table
 from pyrovae.io import describe
+from pyrovae.keywords import accepts
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.warm_start import linear_models
-from pyrovae.nn import MLP
-from pyrovae.training import ENGINES, as_schedule, check_learning_rate
+from pyrovae.training import TrainingSettings
 from pyrovae.vae import GenerativeModel
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        cells: the runs.
+        results: of each run.
+        recommendation: which model to take; None of fewer than two seeds, or where no values can be compared.
+        tried: runs from which validation data chose a learning rate.
+    """
+
+    cells: list[Cell]
+    results: Results
+    recommendation: Recommendation | None
+    tried: list[Cell]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a run, as :func:`compare` returns it."""
+        table = pd.DataFrame([self.results[cell].metrics for cell in self.cells])
+        if self.recommendation is not None:
+            table.attrs["recommendation"] = self.recommendation.to_dict()
+        return table
+
+
+@accepts(ComparisonSettings, TrainingSettings, omit=OF_EACH_RUN)
 def compare(
     data: SyntheticDataset | Tensor | np.ndarray,
     *,
-    posteriors: Mapping[str, PosteriorFactory] | Sequence[PosteriorFactory],
-    estimators: Mapping[str, ELBO] | Sequence[ELBO],
-    likelihoods: Mapping[str, LikelihoodFactory] | Sequence[LikelihoodFactory] | None = None,
     model: GenerativeModel | None = None,
-    latent_dims: Sequence[int] | None = None,
-    seeds: Sequence[int] = (0,),
-    epochs: int | Mapping[str, int] | None = None,
-    batch_size: int = 32,
-    learning_rate: float | Sequence[float] = 1e-3,
-    schedule: str = "cosine",
-    hidden: Sequence[int] = (128, 128),
-    start: str = "random",
-    num_train: int | None = None,
-    num_test: int | None = None,
     test: Tensor | np.ndarray | None = None,
     validation: Tensor | np.ndarray | None = None,
-    preprocessing: Preprocessing | None = None,
-    missing: str = "error",
-    log_marginal_samples: int = 100,
-    gap_data: int = 0,
     baselines: Sequence[Baseline] = (),
-    threshold: float = THRESHOLD,
-    engine: str = "auto",
     out: str | Path | None = None,
     pictures: bool = True,
     resume: bool = False,
     workers: int = 1,
     progress: bool = True,
+    **settings: Unpack[ComparisonKeywords],
 ) -> pd.DataFrame:
     """Train every posterior × estimator × likelihood × latent dimension × seed, tabulate them, and recommend one.
 
     All runs see the same training and test data; a seed sets a run's initialisation, batches and noise. Runs that
-    differ in their seed alone are trained together, in one program.
+    differ in their seed alone are trained together, in one program. The caller's random state and Pyro's parameter
+    store are left as they were.
 
     Args:
         data: a synthetic set, drawn at its own sizes, or data (num, n), of which the last fifth of a
             fixed shuffle is held out for the test.
-        posteriors: families, ``Posterior`` classes or other callables of (in_features, latent_dim),
-            by name or alone.
-        estimators: ELBO estimators, by name or alone.
-        likelihoods: ``Likelihood`` classes or other callables of (in_features, n), by name or alone; by
-            default a Gaussian of one learned σ that starts at a quarter of the training data's standard
-            deviation.
-        model: one that is trained already, of ``data`` as they are: guides alone are trained, its parameters stay, and
-            what is compared is the ELBO. Its likelihood is called ``"given"``.
-        latent_dims: dimensions of z; by default 2, or the given model's.
-        seeds: one run of every cell for each.
-        epochs: passes over the training data, for all or by estimator's name; by default the synthetic set's own.
-        batch_size: data per step.
-        learning_rate: Adam's rate at the start. Of several, every cell is trained with each at the first seed, and goes
-            on with the one of the largest ELBO of the validation data.
-        schedule: of the learning rate, ``"cosine"`` or ``"constant"``.
-        hidden: widths of the encoder's hidden layers, and in reverse of the decoder's.
-        start: ``"random"`` weights, or ``"linear"``: networks with a linear part that starts as the likeliest linear
-            model with the likelihood's noise, see :func:`~pyrovae.start_as_linear`. That is where to start where a few
-            directions hold nearly all of the variance, as in spectra.
-        num_train: size of a synthetic training set, instead of its own.
-        num_test: size of a synthetic test set, instead of its own.
-        test: data to report of, if ``data`` are training data alone.
+        model: a trained model of ``data`` as they are: guides alone are trained, its parameters stay, and the ELBO is
+            compared. Its likelihood is called ``"given"``.
+        test: test data, if ``data`` are training data alone.
         validation: data that choose each run's best epoch, and its learning rate.
-        preprocessing: a step that is fitted on the training data and applied to all. Densities are reported of the
-            original data; with a step that is no bijection there are none, and the ``note`` says so.
-        missing: ``"error"``, or ``"mask"`` to take NaN for values that were not observed.
-        log_marginal_samples: draws of z per datum for the test log p(x).
-        gap_data: number of test data whose log p(x) − ELBO is split into what the family and what the encoder costs,
-            for the runs of the first seed; see :func:`~pyrovae.inference_gaps`.
-        baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`, to hold the
-            recommendation against.
-        threshold: nats per datum below which a gain is no difference, see :func:`~pyrovae.recommend`.
-        engine: ``"auto"``, ``"eager"`` or ``"compiled"``, see :func:`~pyrovae.fit`.
+        baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`, that the
+            recommendation is compared with.
         out: folder for the runs and the comparison; nothing is written without it.
         pictures: whether each run's folder gets pictures.
-        resume: take over the runs in ``out`` that came to their end with the same settings.
+        resume: keep the runs in ``out`` that finished with the same settings.
         workers: processes, each with one thread. With more than one, call from under
             ``if __name__ == "__main__":``, and give factories that can be pickled.
         progress: whether to show a progress bar (on a terminal).
+        **settings: the fields of :class:`~pyrovae.ComparisonSettings` and of :class:`~pyrovae.TrainingSettings`.
+            ``posteriors``, ``estimators`` and ``likelihoods`` are sequences of names, such as ``"diagonal"``, or of
+            classes or other callables, or mappings with names. By default the likelihood is Gaussian with one learned
+            σ that starts at a quarter of the training data's standard deviation; a synthetic set has its own
+            ``epochs``; a given model has its own ``latent_dims``.
 
     Returns:
         One row a run, losses in nats per datum: ``test_neg_elbo`` and its parts ``test_reconstruction``
         and ``test_kl``; ``test_log_marginal``, log p(x) by importance sampling; ``nats_above_truth``, the
         mean over the test data of log p(x) − ELBO(x), with the standard error of that mean, where p is
         known; ``approximation_gap`` and ``amortization_gap`` where they were asked for; ``validation_neg_elbo``, of
-        the preprocessed data; ``note`` says what went wrong, if anything did.
+        the preprocessed data; ``status`` is ``"finished"`` or ``"failed"``, ``error`` the type of the exception,
+        ``note`` says what went wrong, ``folder`` names the run's folder in ``out``.
 
         With two seeds or more, ``table.attrs["recommendation"]`` says in plain values which model to take: ``choice``,
         ``verdict``, ``text``, and ``gains`` with their intervals, one entry a model, the simplest first.
@@ -127,156 +115,154 @@ def compare(
     Raises:
         InputError: settings or data that cannot be run, or ``out`` in use.
     """
-    if latent_dims is None:
-        latent_dims = (getattr(model, "latent_dim", 2),)
-    named_posteriors = named_parts("posteriors", posteriors)
-    named_estimators = named_parts("estimators", estimators)
-    epochs = epochs if epochs is not None else getattr(data, "epochs", None)
-    if epochs is None:
-        raise InputError("epochs must be given for data that are not a synthetic set")
-    by_estimator = dict(epochs) if isinstance(epochs, Mapping) else dict.fromkeys(named_estimators, epochs)
-    if set(by_estimator) != set(named_estimators):
-        raise InputError(
-            f"epochs must name the estimators {', '.join(named_estimators)}, not {', '.join(by_estimator)}"
-        )
-    positive = {"batch_size": batch_size, "workers": workers, "log_marginal_samples": log_marginal_samples}
-    for name, value in [*(("epochs", value) for value in by_estimator.values()), *positive.items()]:
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a positive integer, not {value!r}")
-    for kind, values in {"seeds": seeds, "latent_dims": latent_dims}.items():
-        if isinstance(values, int):
-            raise InputTypeError(f"{kind} must be a sequence such as ({values},), not the number {values}")
-    for estimator in named_estimators.values():
-        if not isinstance(estimator, ELBO):
-            raise InputTypeError(f"an estimator must be an instance such as AnalyticELBO(), not {estimator!r}")
-    for kind, values in {"seed": seeds, "latent dimension": latent_dims, "hidden width": hidden}.items():
-        if not values:
-            raise InputError(f"give at least one {kind}")
-    for kind, values in {"seeds": seeds, "latent dimensions": latent_dims}.items():
-        if len(set(values)) < len(values):
-            raise InputError(f"the {kind} {tuple(values)} hold one twice")
-    if engine not in ENGINES:
-        raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
-    rates = [learning_rate] if isinstance(learning_rate, int | float) else list(learning_rate)
-    for rate in rates:
-        check_learning_rate(rate)
-    if not rates or len(set(rates)) < len(rates):
-        raise InputError(f"learning_rate must be one number or several different ones, not {learning_rate!r}")
-    if len(rates) > 1 and validation is None:
-        raise InputError("several learning rates are chosen from by validation data; give validation=")
-    MLP(1, *hidden)  # widths that cannot be made are found before anything is written
-    as_schedule(schedule)
-    if missing not in ("error", "mask"):
-        raise InputError(f"missing must be 'error' or 'mask', not {missing!r}")
-    prepared = prepare(data, num_train, num_test, test, validation, preprocessing, missing == "mask")
-    if model is not None:
-        model = _frozen(model, prepared, likelihoods, latent_dims, start, missing)
-        _ = None if out is None else describe(model, "model")  # one that cannot be saved is found before it is trained
-    elif likelihoods is None:
-        train = prepared.train
-        spread = (train - train.nanmean(0)).square().nanmean().sqrt().item()
-        likelihoods = {"gaussian": partial(GaussianLikelihood, initial_scale=max(0.25 * spread, 1e-3))}
-    named_likelihoods = named_parts("likelihoods", likelihoods) if likelihoods is not None else {}
-    for latent_dim in latent_dims:  # a head that cannot be made is found before anything is written
-        _ = [make(1, latent_dim) for make in named_posteriors.values()]
-    _ = [make(1, prepared.train.shape[-1]) for make in named_likelihoods.values()]
-    if start not in ("random", "linear"):
-        raise InputError(f"start must be 'random' or 'linear', not {start!r}")
-    linear = None
-    if start == "linear":
-        linear = linear_models(prepared.train, named_likelihoods, latent_dims, prepared.validation, progress=progress)
-    cells = [
-        Cell(*parts)
-        for parts in itertools.product(
-            named_posteriors, named_estimators, named_likelihoods or (GIVEN,), latent_dims, seeds
-        )
-    ]
-    if len({cell.folder for cell in cells}) < len(cells):
-        raise InputError("two parts have names that differ only in signs; their runs would share a folder")
-    plan = Plan(
-        data=prepared,
-        posteriors=named_posteriors,
-        estimators=named_estimators,
-        likelihoods=named_likelihoods,
-        epochs=by_estimator,
-        log_marginal_samples=log_marginal_samples,
-        engine=engine,
-        batch_size=batch_size,
-        learning_rate=rates[0],
-        schedule=schedule,
-        hidden=tuple(hidden),
-        out=None,
-        pictures=pictures,
-        linear=linear,
-        model=model,
-        missing=missing == "mask",
-        gap_data=gap_data,
-        gap_seed=seeds[0],
-    )
-    if linear is not None:  # programs that cannot start so are found before anything is written
-        _ = [make_pair(plan, cell) for cell in cells if cell.seed == seeds[0]]
-    plan = replace(plan, out=None if out is None else make_folder(Path(out)))
-    first = [cell for cell in cells if cell.seed == seeds[0]] if len(rates) > 1 else []
-    tried = [replace(cell, learning_rate=rate) for cell in first for rate in rates]
-    bar = Progress(total=sum(by_estimator[cell.estimator] for cell in [*tried, *cells[len(first) :]]), show=progress)
-    runs = run_here if workers == 1 else run_in_processes
-    outcomes: dict[Cell, Result] = {}
+    check_integer("workers", workers)
+    with callers_state_left_alone():
+        plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
+        plan = with_folder(plan, out)
+        results: Results = {}
+        tried: list[Cell] = []
+        cells = plan.cells
+        with nullcontext() if plan.out is None else locked_folder(plan.out):
+            if plan.settings.learning_rates:
+                cells, tried = choose_rates(plan, results, workers=workers, resume=resume, progress=progress)
+            if resume:
+                results.update(finished(plan, [cell for cell in cells if cell not in results]))
+            run_cells(plan, cells, results, workers=workers, progress=progress)
+            return conclude(plan, cells, results, baselines, tried).table
 
-    def run(wanted: list[Cell]) -> None:
-        outcomes.update(filter(None, (finished(plan, cell) for cell in wanted)) if resume else {})
-        left = [cell for cell in wanted if cell not in outcomes]
-        if left:
-            outcomes.update(runs(plan, left, workers, bar))
 
-    with bar.bar, nullcontext() if plan.out is None else locked_folder(plan.out):
-        if tried:
-            run(tried)
-            best = {}
-            for cell in first:
-                found = [outcomes[replace(cell, learning_rate=rate)].metrics for rate in rates]
-                best[cell] = _best(rates, found)
-            cells = [replace(cell, learning_rate=best[replace(cell, seed=seeds[0])]) for cell in cells]
-        run([cell for cell in cells if cell not in outcomes])
-    table = pd.DataFrame([outcomes[cell].metrics for cell in cells])
-    advice = advise({cell: outcomes[cell] for cell in cells}, baselines, threshold)
-    if advice is not None:
-        table.attrs["recommendation"] = plain(advice)
+def conclude(
+    plan: Plan, cells: list[Cell], results: Results, baselines: Sequence[Baseline], tried: Sequence[Cell] = ()
+) -> Comparison:
+    """What the runs found; its tables and pictures are written if the plan has a folder."""
+    advice = advise(plan, {cell: results[cell] for cell in cells}, baselines)
+    found = Comparison(cells, results, advice, list(tried))
     if plan.out is not None:
-        samples = {}
-        for cell in cells:
-            drawn = outcomes[cell].samples
-            if drawn is not None and cell.seed == seeds[0] and cell.likelihood == cells[0].likelihood:
-                dimension = f", d = {cell.latent_dim}" if len(latent_dims) > 1 else ""
-                samples[f"{cell.posterior}, {cell.estimator}{dimension}"] = drawn
-        if tried:
-            write_table(plan.out / "rates.csv", pd.DataFrame([outcomes[cell].metrics for cell in tried]))
-        if advice is not None:
-            write_json(plan.out / "recommendation.json", plain(advice))
-        write_comparison(plan.out, table, summarize(table), {"test data": plan.data.test[:3000]} | samples)
-    return table
+        _write(plan, found)
+    return found
 
 
-def _best(rates: Sequence[float], tried: Sequence[Mapping[str, Any]]) -> float:
-    """The rate of the smallest −ELBO of the validation data; the first where all failed."""
-    losses = [metrics["validation_neg_elbo"] for metrics in tried]
-    return rates[int(np.nanargmin(losses))] if np.isfinite(losses).any() else rates[0]
+def advise(plan: Plan, results: Results, baselines: Sequence[Baseline]) -> Recommendation | None:
+    """The recommendation on log p(x) of the test data, or on their ELBO at a given model; None where there is none."""
+    models = models_of(results)
+    scores = {model: [results[cell].scores for cell in cells] for model, cells in models.items()}
+    num = next((len(table) for tables in scores.values() for table in tables if table is not None), 0)
+    if not num or min(map(len, models.values())) < 2:
+        return None
+    measure = Measure.LOG_PROB if plan.model is None else Measure.ELBO
+    column = "log_prob" if plan.model is None else "elbo"
+    nothing = torch.full((num,), torch.nan, dtype=torch.float64)
+    names = names_of(models)
+    values = {
+        names[model]: torch.stack(
+            [nothing if t is None else torch.as_tensor(t[column].to_numpy(copy=True)) for t in tables]
+        )
+        for model, tables in scores.items()
+    }
+    if not any(value.isfinite().all() for value in values.values()):
+        return None
+    known = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
+    return recommend(values, baselines=known, threshold=plan.settings.threshold, measure=measure)
 
 
-def _frozen(
-    model: GenerativeModel,
-    data: Data,
-    likelihoods: object,
-    latent_dims: Sequence[int],
-    start: str,
-    missing: str,
-) -> GenerativeModel:
+def with_folder(plan: Plan, out: str | Path | None) -> Plan:
+    """The plan with a folder for its runs, once all that can be checked has been: heads, start, the given model."""
+    if len({cell.folder for cell in plan.cells}) < len(plan.cells):
+        raise InputError("two parts have names that differ only in signs; their runs would share a folder")
+    settings, n = plan.settings, plan.data.train.shape[-1]
+    if settings.learning_rates and plan.data.validation is None:
+        raise InputError("several learning rates are chosen from by validation data; give validation=")
+    for latent_dim in settings.latent_dims:
+        _ = [make(1, latent_dim) for make in settings.named_posteriors.values()]
+    _ = [make(1, n) for make in settings.named_likelihoods.values()]
+    if plan.linear is not None:
+        _ = [make_pair(plan, cell) for cell in plan.cells if cell.seed == settings.seeds[0]]
+    if out is None:
+        return plan
+    if plan.model is not None:
+        describe(plan.model, "model")  # a model that cannot be saved is refused before it is trained
+    return replace(plan, out=make_folder(Path(out)))
+
+
+def plan_of(settings: ComparisonSettings, data: PreparedData, *, pictures: bool = True, progress: bool = True) -> Plan:
+    """The plan of a comparison of data, with the linear models that its runs start as."""
+    return Plan(settings, data, linear=_linear_models(settings, data, progress), pictures=pictures)
+
+
+def _settings_of(
+    keywords: ComparisonKeywords, data: SyntheticDataset | Tensor | np.ndarray, model: GenerativeModel | None
+) -> ComparisonSettings:
+    """The settings that a call's keywords are, with the data's and the given model's own where they say nothing."""
+    given: dict[str, object] = {**keywords}
+    if isinstance(given.get("epochs"), Mapping):
+        warnings.warn("epochs by estimator are epochs_by_estimator=", DeprecationWarning, stacklevel=4)
+        given["epochs_by_estimator"] = by_estimator = given.pop("epochs")
+        given["epochs"] = next(iter(by_estimator.values()), 1)
+    if isinstance(given.get("learning_rate"), Sequence):
+        warnings.warn("several learning rates are learning_rates=", DeprecationWarning, stacklevel=4)
+        given["learning_rates"] = given.pop("learning_rate")
+        if not given["learning_rates"]:
+            raise InputError("learning_rate must be one number or several different ones, not none")
+    if given.get("epochs") is None:
+        given["epochs"] = data.epochs if isinstance(data, SyntheticDataset) else None
+        if isinstance(given.get("epochs_by_estimator"), Mapping):
+            given["epochs"] = next(iter(given["epochs_by_estimator"].values()), 1)
+        if given["epochs"] is None:
+            raise InputError("epochs must be given for data that are not a synthetic set")
+    if model is not None:
+        given.setdefault("latent_dims", (getattr(model, "latent_dim", 2),))
+    for name in {field.name for field in fields(ComparisonSettings)} & given.keys():
+        if given[name] is None and name == "latent_dims":
+            del given[name]
+    training = {field.name: given.pop(field.name) for field in fields(TrainingSettings) if field.name in given}
+    return ComparisonSettings(training=TrainingSettings(**training), **given)
+
+
+def _plan_of(
+    settings: ComparisonSettings,
+    data: SyntheticDataset | Tensor | np.ndarray,
+    test: Tensor | np.ndarray | None,
+    validation: Tensor | np.ndarray | None,
+    model: GenerativeModel | None,
+    pictures: bool,
+    progress: bool,
+) -> Plan:
+    if isinstance(data, SyntheticDataset):
+        if test is not None or validation is not None or settings.preprocessing is not None:
+            raise InputError("test, validation and preprocessing belong to your own data, not to a synthetic set")
+        prepared = draw_synthetic(data, settings.num_train, settings.num_test)
+    else:
+        prepared = prepare(data, test, validation, settings)
+    if model is not None:
+        return Plan(settings, prepared, model=_frozen(model, prepared, settings), pictures=pictures)
+    if settings.likelihoods is None:
+        spread = (prepared.train - prepared.train.nanmean(0)).square().nanmean().sqrt().item()
+        gaussian = partial(GaussianLikelihood, initial_scale=max(0.25 * spread, 1e-3))
+        settings = replace(settings, likelihoods={"gaussian": gaussian})
+    return plan_of(settings, prepared, pictures=pictures, progress=progress)
+
+
+def _linear_models(
+    settings: ComparisonSettings, data: PreparedData, progress: bool
+) -> dict[tuple[str, int], FactorModel] | None:
+    posteriors, likelihoods = settings.named_posteriors, settings.named_likelihoods
+    possible = settings.start == "linear" or can_start_as_linear(posteriors.values(), likelihoods.values(), settings)
+    if settings.start == "random" or not possible:
+        return None
+    return linear_models(data.train, likelihoods, settings.latent_dims, data.validation, progress=progress)
+
+
+def _frozen(model: GenerativeModel, data: PreparedData, settings: ComparisonSettings) -> GenerativeModel:
     """A copy of a given model, in the data's dtype, that is not trained."""
     if not isinstance(model, GenerativeModel):
         raise InputTypeError(f"model must be a GenerativeModel, not {type(model).__name__}")
-    if likelihoods is not None or start != "random" or missing != "error" or data.preprocessing is not None:
-        raise InputError("a model that is given has its likelihood, start and preprocessing: give none of them")
-    if tuple(latent_dims) != (model.latent_dim,):
-        raise InputError(f"the model has {model.latent_dim} latent dimensions, and latent_dims are {latent_dims}")
+    own = (settings.likelihoods, settings.start, settings.missing, settings.preprocessing_step)
+    if own != (None, "random", "error", None):
+        raise InputError("a given model has its likelihood, start and preprocessing: give none of them")
+    if settings.latent_dims != (model.latent_dim,):
+        raise InputError(
+            f"the model has {model.latent_dim} latent dimensions, and latent_dims are {settings.latent_dims}"
+        )
     n = data.train.shape[1]
     if model.likelihood.n != n:
         raise InputError(f"the model is of data with {model.likelihood.n} columns, and the data have {n}")
@@ -284,3 +270,21 @@ def _frozen(
     for name, x in (("data", data.train), ("test", data.test)):
         model.check_support(name, x)
     return model
+
+
+def _write(plan: Plan, found: Comparison) -> None:
+    """Write the tables, the recommendation and the pictures of a comparison."""
+    assert plan.out is not None
+    several_dims, first = len(plan.settings.latent_dims) > 1, found.cells[0]
+    samples = {"test data": plan.data.test[:3000]}
+    for cell in found.cells:
+        drawn = found.results[cell].samples
+        if drawn is not None and (cell.seed, cell.likelihood) == (plan.settings.seeds[0], first.likelihood):
+            dimension = f", d = {cell.latent_dim}" if several_dims else ""
+            samples[f"{cell.posterior}, {cell.estimator}{dimension}"] = drawn
+    if found.tried:
+        write_table(plan.out / "rates.csv", pd.DataFrame([found.results[cell].metrics for cell in found.tried]))
+    if found.recommendation is not None:
+        write_json(plan.out / "recommendation.json", found.recommendation.to_dict())
+    table = found.table
+    write_comparison(plan.out, table, summarize(table), samples)

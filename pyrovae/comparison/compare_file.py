@@ -1,38 +1,31 @@
 """Which posterior and which likelihood a file of data asks for: trained within a time, compared, recommended."""
 
-import dataclasses
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
-from pyrovae.comparison._advice import models_of
-from pyrovae.comparison._budget import Needs, measure
-from pyrovae.comparison._study import Study, cells_of, read_config
-from pyrovae.comparison.compare import compare
+from pyrovae.comparison._budget import epochs_within, measure
+from pyrovae.comparison._data import prepare
+from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
+from pyrovae.comparison._runs import callers_state_left_alone, finished, run_cells
+from pyrovae.comparison.compare import Comparison, conclude, plan_of, with_folder
 from pyrovae.comparison.recommendation import Recommendation
+from pyrovae.comparison.settings import LikelihoodFactory
+from pyrovae.comparison.study import Study, at_scale_of_data, check_same, read_config
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets import Spectra, Standardize, split_spectra
+from pyrovae.datasets import Spectra, SpectraSplit, split_spectra
 from pyrovae.datasets.readers.data import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, linear_baselines
 
-MAX_EPOCHS = 500
 MAX_HELD_OUT = 2000
-"""Validation and test data that are looked at, at most."""
+"""Validation and test data that are used, at most."""
 
-GAP_DATA = 32
-"""Test data whose log p(x) − ELBO is split."""
-
-_TRAINING_SHARE = 0.65
-"""Of the time that is left for it: the rest is for steps that take longer than those that were timed."""
-
-_SHARE_FOR_GAPS = 0.2
 _SHARE_OF_BAD = 0.1
 
 
@@ -42,37 +35,78 @@ class StudyResult:
 
     Attributes:
         study: what was compared.
-        epochs: passes over the training data of each run.
         data: all of it.
-        test: the part that log p(x) is of, shape (num, n).
-        split: how the data were split, in words.
-        runs: one row a run, see :func:`pyrovae.compare`.
-        table: one row a model and linear baseline: ``log_prob``, its ``gain`` over the simplest model between ``low``
-            and ``high``, ``approximation_gap`` and ``amortization_gap`` of some test data in the first seed's runs,
-            ``active_directions``, ``bad_pareto_k``, ``seconds`` a run, ``note``.
-        recommendation: what to take.
-        left_out: what was not done, and what to know of the split, in sentences.
+        split: into training, validation and test data.
+        test: the test data, shape (num, n).
+        plan: of the runs.
+        comparison: the runs.
+        recommendation: which model to take.
+        baselines: linear models of the same data.
         seconds: of everything.
     """
 
     study: Study
-    epochs: int
     data: Spectra
+    split: SpectraSplit
     test: Tensor
-    split: str
-    runs: pd.DataFrame
-    table: pd.DataFrame
+    plan: Plan
+    comparison: Comparison
     recommendation: Recommendation
-    left_out: str
+    baselines: list[Baseline]
     seconds: float
 
     @property
+    def epochs(self) -> int:
+        """Passes over the training data of each run."""
+        return self.plan.settings.training.epochs
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """One row a run, see :func:`pyrovae.compare`."""
+        return self.comparison.table
+
+    @property
+    def models(self) -> dict[ModelKey, list[Cell]]:
+        """The runs of each model, the simplest model first."""
+        return models_of(self.comparison.cells)
+
+    @property
+    def names(self) -> dict[ModelKey, str]:
+        """Each model's name to read."""
+        return names_of(self.models)
+
+    def folder_of(self, model: ModelKey) -> Path | None:
+        """Folder of a model's first run that finished, in the study's own; None where all failed."""
+        results = self.comparison.results
+        return next((Path("runs") / c.folder for c in self.models[model] if results[c].failure is None), None)
+
+    @property
     def model(self) -> Path:
-        """Folder of the recommended model, of its first seed that did not fail, in the study's own."""
-        (cell,) = models_of(cells_of(self.study))[self.recommendation.choice]
-        own = self.runs[["posterior", "estimator", "likelihood"]] == [cell.posterior, cell.estimator, cell.likelihood]
-        good = own.all(axis=1) & ~self.runs["note"].str.startswith("failed")
-        return Path("runs") / dataclasses.replace(cell, seed=int(self.runs.loc[good, "seed"].iloc[0])).folder
+        """Folder of the recommended model, of its first seed that finished, in the study's own."""
+        (key,) = (key for key, name in self.names.items() if name == self.recommendation.choice)
+        folder = self.folder_of(key)
+        assert folder is not None  # a model of which every run failed is not recommended
+        return folder
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a model and linear baseline.
+
+        ``log_prob``, its ``gain`` over the simplest model between ``low`` and ``high``, ``approximation_gap`` and
+        ``amortization_gap`` of some test data in the first seed's runs, ``active_directions``, ``bad_pareto_k``,
+        ``seconds`` a run, ``note``.
+        """
+        names = self.names
+        by_model = self.runs.assign(model=[names[cell.model] for cell in self.comparison.cells]).groupby("model")
+        means = by_model.mean(numeric_only=True).rename(columns={"test_log_marginal_unreliable_share": "bad_pareto_k"})
+        measures = ["approximation_gap", "amortization_gap", "active_directions", "bad_pareto_k", "seconds"]
+        own = means.reindex(columns=measures)
+        own["note"] = by_model["note"].agg(lambda notes: "; ".join(dict.fromkeys(note for note in notes if note)))
+        table = pd.DataFrame({"model": [*names.values(), *(b.name for b in self.baselines)]})
+        table = table.merge(self.recommendation.gains, on="model", how="left")
+        table = table.merge(own.reset_index(), on="model", how="left")
+        notes = {baseline.name: baseline.note for baseline in self.baselines}
+        return table.assign(note=table["note"].fillna(table["model"].map(notes)).fillna(""))
 
     @property
     def caution(self) -> str:
@@ -85,14 +119,25 @@ class StudyResult:
             "their log p(x) may be higher than it says; train longer, or take more samples."
         )
 
+    @property
+    def left_out(self) -> str:
+        """What was not done, and what to know of the split, in sentences."""
+        said = []
+        if not self.plan.settings.gap_data:
+            said.append("The split of log p(x) − ELBO was left out: the budget is too short for it.")
+        if not self.baselines:
+            said.append("There are no linear baselines of data with missing values.")
+        said += [f"{note[0].upper()}{note[1:]}." for note in self.split.notes()]
+        return " ".join(said)
+
 
 def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> StudyResult:
     """Train every posterior × likelihood × estimator over the same seeds on 70 % of the data, and recommend one.
 
-    The number of epochs is fixed first: what a step of each model takes is measured, and the budget divided. It is
-    written to ``config.json``, so that the same call goes on with an interrupted study; runs that came to their end
-    are taken over. The validation data, 15 %, choose each run's best epoch; log p(x) of the other 15 % is what is
-    compared, in the original units. Also writes ``runs/``, ``runs.csv``, ``comparison.csv`` and ``comparison.md``.
+    The number of epochs is fixed first: a step of each model is timed, and the budget divided. It is written to
+    ``config.json``, so that the same call resumes an interrupted study; runs that finished are kept. The validation
+    data, 15 %, choose each run's best epoch; log p(x) of the other 15 % is what is compared, in the original units.
+    Also writes ``runs/``, ``runs.csv``, ``comparison.csv`` and ``comparison.md``.
 
     Args:
         study: what to compare.
@@ -102,62 +147,94 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
     Raises:
         InputError: data or settings that cannot be used, or a folder of another study, or one in use.
     """
-    begin = time.perf_counter()
-    spectra = study.read()
-    split = split_spectra(spectra, group=study.group)
+    begin, folder = time.perf_counter(), Path(out)
+    with callers_state_left_alone():
+        data, split, (train, validation, test) = _read(study)
+        baselines = _baselines(study, train, validation, test, progress)
+        with locked_folder(folder):
+            plan = _plan(study, train, validation, test, folder, begin, progress)
+            cells, results = plan.cells, finished(plan, plan.cells)
+            run_cells(plan, cells, results, workers=1, progress=progress)
+            comparison = conclude(plan, cells, results, baselines)
+            if comparison.recommendation is None:
+                first = results[cells[0]].metrics["note"]
+                raise InputError(f"every run failed, so there is nothing to recommend; the first: {first}")
+            seconds = time.perf_counter() - begin
+            found = StudyResult(
+                study, data, split, test, plan, comparison, comparison.recommendation, baselines, seconds
+            )
+            _write(found, folder)
+    return found
+
+
+def _read(study: Study) -> tuple[Spectra, SpectraSplit, tuple[Tensor, Tensor, Tensor]]:
+    """All data, how they are split, and the three parts; pixels that never change are left out of images."""
+    data = study.read()
+    split = split_spectra(data, group=study.group)
     train, validation, test = (part.x for part in split.parts)
     validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
-    if spectra.unit == PIXEL:  # one that never changes would tell the models apart by nothing but its noise
+    if data.unit == PIXEL:  # noise alone would tell the models of such a pixel apart
         kept = (train != train[0]).any(0)
-        spectra = dataclasses.replace(spectra, x=spectra.x[:, kept], axis=spectra.axis[kept])
+        data = replace(data, x=data.x[:, kept], axis=data.axis[kept])
         train, validation, test = (part[:, kept] for part in (train, validation, test))
-    baselines: list[Baseline] = []
-    if study.missing == "error":
-        found = linear_baselines(
-            train, test, study.latent_dim, study.correlated_noise, validation=validation, progress=progress
-        )
-        baselines = [baseline for baseline in found if baseline.log_prob is not None]
-    folder = Path(out)
-    with locked_folder(folder):
-        parts = {**study.parts, "start": study.start, "preprocessing": Standardize("mean")}
-        epochs, gap_data = _plan(study, parts, (train, validation, test), folder, time.perf_counter() - begin)
-        runs = compare(
-            train,
-            validation=validation,
-            test=test,
-            **parts,
-            latent_dims=(study.latent_dim,),
-            seeds=tuple(range(0, 2 * study.seeds, 2)),  # not one after the other: such would train in one program
-            epochs=epochs,
-            missing=study.missing,
-            log_marginal_samples=study.samples,
-            gap_data=gap_data,
-            baselines=baselines,
-            threshold=study.threshold,
-            out=folder / "runs",
-            pictures=False,
-            resume=True,
-            progress=progress,
-        )
-        if "recommendation" not in runs.attrs:
-            raise InputError(f"every run failed, so there is nothing to recommend; the first: {runs['note'].iloc[0]}")
-        found = runs.attrs["recommendation"]
-        advice = Recommendation(**{**found, "gains": pd.DataFrame(found["gains"])})
-        table = _tabulate(study, runs, advice, baselines)
-        write_table(folder / "runs.csv", runs)
-        write_table(folder / "comparison.csv", table)
-        write_text(folder / "comparison.md", f"{markdown_table(shown(table))}\n\n{advice.text}\n")
-    left_out = [
-        "The split of log p(x) − ELBO was left out: the budget is too short for it." if not gap_data else "",
-        "There are no linear baselines of data with missing values." if not baselines else "",
-    ]
-    seconds = time.perf_counter() - begin
-    left_out += [f"{note[0].upper()}{note[1:]}." for note in split.notes()]
-    said = " ".join(filter(None, left_out))
-    return StudyResult(study, epochs, spectra, test, split.describe(), runs, table, advice, said, seconds)
+    return data, split, (train, validation, test)
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+@torch.random.fork_rng(devices=[])
+def _baselines(study: Study, train: Tensor, validation: Tensor, test: Tensor, progress: bool) -> list[Baseline]:
+    """Linear models of complete data, those with correlated noise among them."""
+    if study.settings.missing == "mask":
+        return []
+    (latent_dim,) = study.settings.latent_dims
+    correlated: dict[str, LikelihoodFactory] = {
+        name: make for name, make in study.settings.named_likelihoods.items() if make(1, 2).is_correlated
+    }
+    found = linear_baselines(train, test, latent_dim, correlated, validation=validation, progress=progress)
+    return [baseline for baseline in found if baseline.log_prob is not None]
+
+
+def _plan(
+    study: Study, train: Tensor, validation: Tensor, test: Tensor, folder: Path, begin: float, progress: bool
+) -> Plan:
+    """The plan of a study begun in the folder, or of a new one, which is written there."""
+    wanted, begun = study.to_dict(), read_config(folder, "study")
+    if begun is not None:
+        same = Study.from_dict(begun["study"]).to_dict()  # type: ignore[arg-type]
+        check_same(folder, "study", same, wanted)
+    scaled = {name: at_scale_of_data(make) for name, make in study.settings.named_likelihoods.items()}
+    settings = replace(study.settings, likelihoods=scaled)
+    plan = plan_of(settings, prepare(train, test, validation, settings), pictures=False, progress=progress)
+    if begun is None:
+        needed = measure(plan, (cell for cell in plan.cells if cell.seed == settings.seeds[0]))
+        left = study.budget - (time.perf_counter() - begin)
+        epochs, gap_data = epochs_within(needed, len(settings.seeds), left, settings.training.epochs)
+        epochs = study.epochs or epochs
+    else:
+        epochs, gap_data = _whole(begun, "epochs", folder), _whole(begun, "gap_data", folder)
+    training = replace(settings.training, epochs=epochs)
+    plan = with_folder(replace(plan, settings=replace(settings, training=training, gap_data=gap_data)), folder / "runs")
+    if begun is None:
+        config = {"study": wanted, "epochs": epochs, "gap_data": gap_data, "versions": versions()}
+        write_json(folder / "config.json", config)
+    return plan
+
+
+def _whole(config: dict[str, object], name: str, folder: Path) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or value < 0:
+        raise InputError(f"cannot read {folder / 'config.json'} as a study: its {name} is {value!r}")
+    return value
+
+
+def _write(found: StudyResult, folder: Path) -> None:
+    table = found.table
+    write_table(folder / "runs.csv", found.runs)
+    write_table(folder / "comparison.csv", table)
+    text = f"{markdown_table(as_text(table))}\n\n{found.recommendation.text}\n"
+    write_text(folder / "comparison.md", text)
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """A study's table as text to read, nats per datum: empty where there is nothing to say."""
 
     def number(column: str, form: str) -> list[str]:
@@ -181,49 +258,3 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     }
     text = pd.DataFrame(columns)
     return text.loc[:, (text != "").any()]
-
-
-def _plan(
-    study: Study, parts: dict[str, Any], data: tuple[Tensor, Tensor, Tensor], folder: Path, spent: float
-) -> tuple[int, int]:
-    """Epochs, and number of data whose gap is split: of a study begun in the folder, or of a new one, written there."""
-    settings = {**asdict(study), "data": None if study.data is None else str(study.data.resolve())}
-    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
-    begun = read_config(folder)
-    if begun is not None:
-        for name, value in settings.items():
-            if begun["study"].get(name) != value:
-                raise InputError(
-                    f"{folder} holds a study with {name} {begun['study'].get(name)}, not {value}; give another folder"
-                )
-        return int(begun["epochs"]), int(begun["gap_data"])
-    needs = measure(parts, *data, study.latent_dim, study.samples, missing=study.missing == "mask")
-    epochs, gap_data = within(study, needs, study.budget - spent)
-    write_json(
-        folder / "config.json", {"study": settings, "epochs": epochs, "gap_data": gap_data, "versions": versions()}
-    )
-    return epochs, gap_data
-
-
-def within(study: Study, needs: Needs, seconds: float) -> tuple[int, int]:
-    """Epochs of each run, and number of test data whose gap is split, that these seconds allow."""
-    gaps = needs.gap * GAP_DATA
-    gap_data = GAP_DATA if gaps < _SHARE_FOR_GAPS * seconds else 0
-    left = seconds - study.seeds * needs.evaluation - (gaps if gap_data else 0.0)
-    epochs = int(_TRAINING_SHARE * left / (study.seeds * needs.epoch))
-    return study.epochs or max(1, min(MAX_EPOCHS, epochs)), gap_data
-
-
-def _tabulate(study: Study, runs: pd.DataFrame, advice: Recommendation, baselines: Sequence[Baseline]) -> pd.DataFrame:
-    models = models_of(cells_of(study))
-    names = {(cell.posterior, cell.estimator, cell.likelihood): name for name, (cell,) in models.items()}
-    keys = [names[key] for key in zip(runs["posterior"], runs["estimator"], runs["likelihood"], strict=True)]
-    by_model = runs.assign(model=keys).groupby("model")
-    measures = ["approximation_gap", "amortization_gap", "active_directions", "bad_pareto_k", "seconds"]
-    means = by_model.mean(numeric_only=True).rename(columns={"test_log_marginal_unreliable_share": "bad_pareto_k"})
-    own = means.reindex(columns=measures)
-    own["note"] = by_model["note"].agg(lambda notes: "; ".join(dict.fromkeys(note for note in notes if note)))
-    table = pd.DataFrame({"model": [*models, *(b.name for b in baselines)]})
-    table = table.merge(advice.gains, on="model", how="left").merge(own.reset_index(), on="model", how="left")
-    chosen = {baseline.name: baseline.note for baseline in baselines}
-    return table.assign(note=table["note"].fillna(table["model"].map(chosen)).fillna(""))

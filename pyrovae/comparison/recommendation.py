@@ -1,15 +1,21 @@
 """Which of several models to take, from log p(x) of the same test data over the same seeds."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 THRESHOLD = 0.1
 """Nats per datum below which a gain is not worth a more complex model."""
@@ -18,26 +24,178 @@ _AT_ONCE = 2**23
 """Numbers of a bootstrap that are drawn together."""
 
 
+class Verdict(StrEnum):
+    """What a comparison found."""
+
+    BETTER = "better"
+    """The choice is better than all simpler models by more than the threshold."""
+    NO_DIFFERENCE = "no difference"
+    """No model gains more than the threshold over the simplest."""
+    UNDECIDED = "undecided"
+    """A model may gain more than the threshold, and these data and seeds cannot tell."""
+
+
+class Measure(StrEnum):
+    """What the models are compared by."""
+
+    LOG_PROB = "log p(x)"
+    ELBO = "ELBO"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A mean gain in nats per datum, and its interval."""
+
+    gain: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.gain:+.2f} nats per datum (between {self.low:+.2f} and {self.high:+.2f})"
+
+
+@dataclass(frozen=True)
+class ModelGain(Gain):
+    """A model's or a baseline's mean log p(x) in nats per datum, and its gain over the simplest model."""
+
+    model: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Against:
+    """The choice beside a baseline: by how much it is better."""
+
+    baseline: str
+    gain: Gain
+
+
 @dataclass(frozen=True, repr=False)
 class Recommendation:
-    """What to take, and why.
+    """Which model to take, and why.
 
     Attributes:
         choice: name of the model.
-        verdict: ``"better"``, than all simpler ones by more than the threshold; ``"no difference"``, where no model
-            gains more than the threshold over the simplest; ``"undecided"``, where one may, and these data and seeds
-            cannot tell.
-        text: the reasons, in a few sentences.
-        gains: one row a model: ``log_prob``, its mean in nats per datum, and ``gain`` over the simplest, between
-            ``low`` and ``high``.
+        verdict: see :class:`Verdict`.
+        best: name of the model of the largest mean.
+        by_model: each model and then each baseline with its gain over the simplest model.
+        best_over_choice: gain of the best model over the choice.
+        rivals: names of the models that may gain more than the threshold over the simplest.
+        against: the choice beside each baseline.
         beaten_by: the best of the baselines that are better than every model; empty if none is.
+        beaten_by_gain: its gain over the best model; None if there is none.
+        failed: names of the models that failed, and were left out.
+        threshold: nats per datum below which there is no difference.
+        level: of the intervals, which hold all together.
+        num_seeds: number of seeds.
+        num_data: number of test data.
+        measure: what the models are compared by.
     """
 
     choice: str
-    verdict: str
-    text: str
-    gains: pd.DataFrame
-    beaten_by: str = ""
+    verdict: Verdict
+    best: str
+    by_model: tuple[ModelGain, ...]
+    best_over_choice: Gain
+    rivals: tuple[str, ...]
+    against: tuple[Against, ...]
+    beaten_by: str
+    beaten_by_gain: Gain | None
+    failed: tuple[str, ...]
+    threshold: float
+    level: float
+    num_seeds: int
+    num_data: int
+    measure: Measure = Measure.LOG_PROB
+
+    @property
+    def gains(self) -> pd.DataFrame:
+        """One row a model: ``log_prob``, its mean in nats per datum, and its ``gain`` over the simplest, bounded."""
+        import pandas as pd
+
+        columns = ["model", "log_prob", "gain", "low", "high"]
+        return pd.DataFrame([asdict(row) for row in self.by_model])[columns]
+
+    @property
+    def simplest(self) -> str:
+        """Name of the simplest model that was trained."""
+        return self.by_model[0].model
+
+    @property
+    def text(self) -> str:
+        """The reasons, in a few sentences."""
+        parts = [self._reasons(), self._beside_baselines()]
+        text = " ".join(filter(None, parts))
+        if self.beaten_by_gain is not None:
+            g, winner = self.beaten_by_gain, f"{self.beaten_by[0].upper()}{self.beaten_by[1:]}"
+            text = (
+                f"{winner}, a simpler model, is better than every model here, by {g.gain:.2f} nats per datum (between "
+                f"{g.low:.2f} and {g.high:.2f}) over the best of them: use it, or train longer. Of the models: "
+                f"{text[0].lower()}{text[1:]}"
+            )
+        if self.failed:
+            text += f" Failed, and left out: {', '.join(self.failed)}."
+        if self.measure is Measure.ELBO:
+            text += " Gains are in the ELBO: log p(x) is the same for every guide of one model."
+        return text
+
+    def _reasons(self) -> str:
+        intervals = f"{self.level:.0%} intervals over {self.num_seeds} seeds and {self.num_data} test data"
+        gains = {row.model: row for row in self.by_model}
+        if len(self.by_model) - len(self.against) == 1:
+            return f"Take {self.choice}: it is the only model ({intervals})."
+        if self.verdict is Verdict.BETTER:
+            text = (
+                f"Take {self.choice}: it gains {gains[self.choice]} over {self.simplest}, more than the threshold of "
+                f"{self.threshold:g} ({intervals})."
+            )
+            if self.best != self.choice:
+                more = self.best_over_choice
+                text += (
+                    f" {self.best} has the largest mean, {more.gain:+.2f} beside it (between {more.low:+.2f} and "
+                    f"{more.high:+.2f}): no difference that would pay for it."
+                )
+            return text
+        best_is_simplest = self.best == self.simplest
+        if self.verdict is Verdict.NO_DIFFERENCE:
+            largest = "no other gains anything on average"
+            if not best_is_simplest:
+                largest = f"the most is {self.best}'s {gains[self.best]}"
+            return (
+                f"No difference within noise, take {self.choice}: no model gains more than the threshold of "
+                f"{self.threshold:g} nats per datum over it; {largest} ({intervals})."
+            )
+        most = "" if best_is_simplest else f"; the most on average is {self.best}'s {gains[self.best]}"
+        return (
+            f"No difference that these data and seeds can show, take {self.choice}: {', '.join(self.rivals)} may gain "
+            f"more than the threshold of {self.threshold:g} nats per datum or nothing{most} ({intervals}). More seeds "
+            "or data would tell."
+        )
+
+    def _beside_baselines(self) -> str:
+        worse = [a for a in self.against if a.gain.high < -self.threshold]
+        better = [a for a in self.against if a.gain.low > self.threshold]
+        apart = [a for a in self.against if a not in worse and a not in better]
+        parts = []
+        for kind, rivals in (("worse than", worse), ("not clearly apart from", apart), ("better than", better)):
+            said = [
+                f"{a.baseline} ({a.gain.gain:+.2f}, between {a.gain.low:+.2f} and {a.gain.high:+.2f})"
+                for a in sorted(rivals, key=lambda a: a.gain.gain)
+            ]
+            if kind == "better than" and len(said) > 1:  # the nearest will do
+                said = [f"{said[0]} and {len(said) - 1} more"]
+            parts += [f"{kind} {', '.join(said)}"] if said else []
+        return f"Beside simpler models it is {'; '.join(parts)}." if parts else ""
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values that JSON has: choice, verdict, text, gains, beaten_by."""
+        return {
+            "choice": self.choice,
+            "verdict": str(self.verdict),
+            "text": self.text,
+            "gains": self.gains.to_dict("records"),
+            "beaten_by": self.beaten_by,
+        }
 
     def __repr__(self) -> str:
         return f"Recommendation({self.choice!r}, {self.verdict}: {self.text})"
@@ -51,6 +209,7 @@ def recommend(
     level: float = 0.95,
     num_resamples: int = 4000,
     seed: int = 0,
+    measure: Measure = Measure.LOG_PROB,
 ) -> Recommendation:
     """The simplest model, unless others are clearly better: then the simplest of these that the best does not surpass.
 
@@ -63,12 +222,13 @@ def recommend(
     Args:
         log_prob: log p(x) in nats by the model's name, the simplest first, shape (seeds, num): the same seeds and the
             same data. A model with a value that is not finite failed, and is left out.
-        baselines: log p(x) of models without seeds, such as probabilistic PCA, shape (num,); they are told of, and
-            not chosen.
+        baselines: log p(x) of models without seeds, such as probabilistic PCA, shape (num,); they are reported,
+            and not chosen.
         threshold: gain in nats per datum below which there is no difference.
         level: of the intervals.
         num_resamples: draws of both.
         seed: of the draws.
+        measure: what ``log_prob`` holds.
 
     Raises:
         InputError: fewer than two seeds or data, shapes that differ, or no model that was trained.
@@ -78,11 +238,58 @@ def recommend(
         >>> x = torch.randn(3, 200, generator=torch.Generator().manual_seed(0))
         >>> recommend({"diagonal": x, "full": x + 2}).choice
         'full'
-        >>> recommend({"diagonal": x, "full": x + 0.01}).verdict
-        'no difference'
+        >>> print(recommend({"diagonal": x, "full": x + 0.01}).verdict)
+        no difference
     """
     if not threshold >= 0 or not 0 < level < 1:
         raise InputError(f"threshold must be ≥ 0 and level inside (0, 1), not {threshold!r} and {level!r}")
+    shape = _shape(log_prob, baselines or {})
+    trained = {name: v.double().cpu().numpy() for name, v in log_prob.items() if v.isfinite().all()}
+    if not trained:
+        raise InputError("every model failed, so there is none to recommend")
+    names = list(trained)
+    fixed = {name: np.tile(v.double().cpu().numpy(), (shape[0], 1)) for name, v in (baselines or {}).items()}
+    values = {**trained, **fixed}
+    drawn = _Resampling(values, num_resamples, seed)
+    tail = (1 - level) / 2 / max(1, len(values) - 1)
+    mean = {name: float(v.mean()) for name, v in values.items()}
+    simplest, best = names[0], max(names, key=lambda name: mean[name])
+
+    def gain(name: str, over: str) -> Gain:
+        return drawn.gain(name, over, tail)
+
+    def is_better(name: str, over: str) -> bool:
+        return gain(name, over).low > threshold
+
+    choice = simplest
+    if is_better(best, simplest):
+        choice = next(n for n in names if n == best or (is_better(n, simplest) and not is_better(best, n)))
+    by_model = tuple(ModelGain(**asdict(gain(name, simplest)), model=name, log_prob=mean[name]) for name in values)
+    rivals = tuple(row.model for row in by_model[1 : len(names)] if row.high > threshold)
+    verdict = Verdict.BETTER if choice != simplest else Verdict.UNDECIDED if rivals else Verdict.NO_DIFFERENCE
+    winners = [name for name in fixed if all(is_better(name, over) for over in names)]
+    beaten_by = max(winners, key=lambda name: mean[name], default="")
+    return Recommendation(
+        choice=choice,
+        verdict=verdict,
+        best=best,
+        by_model=by_model,
+        best_over_choice=gain(best, choice),
+        rivals=rivals,
+        against=tuple(Against(name, gain(choice, name)) for name in fixed),
+        beaten_by=beaten_by,
+        beaten_by_gain=gain(beaten_by, best) if beaten_by else None,
+        failed=tuple(name for name in log_prob if name not in trained),
+        threshold=threshold,
+        level=level,
+        num_seeds=shape[0],
+        num_data=shape[1],
+        measure=measure,
+    )
+
+
+def _shape(log_prob: Mapping[str, Tensor], baselines: Mapping[str, Tensor]) -> tuple[int, int]:
+    """The number of seeds and of data, checked."""
     shapes = {tuple(values.shape) for values in log_prob.values()}
     if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2:
         raise InputError(f"log_prob must hold tensors (seeds, num) of one shape, not {sorted(shapes)}")
@@ -90,52 +297,12 @@ def recommend(
         raise InputError(
             f"{shape[0]} seed(s) and {shape[1]} data show no spread; train at least two seeds and test on two data"
         )
-    for name, values in (baselines or {}).items():
+    for name, values in baselines.items():
         if tuple(values.shape) != shape[1:]:
             raise InputError(f"baseline {name} must have shape {shape[1:]}, not {tuple(values.shape)}")
         if not values.isfinite().all():
             raise InputError(f"baseline {name} holds NaN or infinite values")
-    trained = {name: v.double().cpu().numpy() for name, v in log_prob.items() if v.isfinite().all()}
-    failed = [name for name in log_prob if name not in trained]
-    if not trained:
-        raise InputError("every model failed, so there is none to recommend")
-    names = list(trained)
-    fixed = {name: np.tile(v.double().cpu().numpy(), (shape[0], 1)) for name, v in (baselines or {}).items()}
-    drawn = _Resampling({**trained, **fixed}, num_resamples, seed)
-    intervals = len(trained) + len(fixed) - 1
-    tail = (1 - level) / 2 / max(1, intervals)
-    mean = {name: values.mean() for name, values in trained.items()}
-    best = max(names, key=lambda name: mean[name])
-    simplest = names[0]
-
-    def better(name: str, over: str) -> bool:
-        return drawn.gain(name, over, tail)[1] > threshold
-
-    choice = simplest
-    if better(best, simplest):
-        choice = next(n for n in names if n == best or (better(n, simplest) and not better(best, n)))
-    rows = []
-    for name in [*trained, *fixed]:
-        gain, low, high = drawn.gain(name, simplest, tail)
-        value = {**trained, **fixed}[name].mean()
-        rows.append({"model": name, "log_prob": value, "gain": gain, "low": low, "high": high})
-    gains = pd.DataFrame(rows)
-    worst_case = max((row["high"] for row in rows[1 : len(trained)]), default=0.0)
-    verdict = "better" if choice != simplest else "no difference" if worst_case <= threshold else "undecided"
-    text = _text(verdict, choice, names, best, drawn, tail, threshold, level, shape)
-    text += _about_baselines(list(fixed), choice, drawn, tail, threshold)
-    winners = [name for name in fixed if all(better(name, over) for over in trained)]
-    beaten_by = max(winners, key=lambda name: fixed[name].mean(), default="")
-    if beaten_by:
-        gain, low, high = drawn.gain(beaten_by, best, tail)
-        text = (
-            f"{beaten_by[0].upper()}{beaten_by[1:]}, a simpler model, is better than every model here, by {gain:.2f} "
-            f"nats per datum (between {low:.2f} and {high:.2f}) over the best of them: use it, or train longer. Of the "
-            f"models: {text[0].lower()}{text[1:]}"
-        )
-    if failed:
-        text += f" Failed, and left out: {', '.join(failed)}."
-    return Recommendation(choice, verdict, text, gains, beaten_by)
+    return shape[0], shape[1]
 
 
 class _Resampling:
@@ -154,65 +321,9 @@ class _Resampling:
         ]
         self._drawn = dict(zip(values, np.concatenate(means, axis=1), strict=True))
 
-    def gain(self, name: str, over: str, tail: float) -> tuple[float, float, float]:
+    def gain(self, name: str, over: str, tail: float) -> Gain:
         """Mean gain of a model over another, and the interval that leaves ``tail`` on either side."""
         by_seed = self._of_seed[name] - self._of_seed[over]
         stderr = by_seed.std(ddof=1) / math.sqrt(len(by_seed))
         low, high = np.quantile(self._drawn[name] - self._drawn[over] + stderr * self._t, [tail, 1 - tail])
-        return float(self._mean[name] - self._mean[over]), float(low), float(high)
-
-
-def _text(
-    verdict: str,
-    choice: str,
-    names: Sequence[str],
-    best: str,
-    drawn: _Resampling,
-    tail: float,
-    threshold: float,
-    level: float,
-    shape: tuple[int, ...],
-) -> str:
-    simplest = names[0]
-    intervals = f"{level:.0%} intervals over {shape[0]} seeds and {shape[1]} test data"
-    if len(names) == 1:
-        return f"Take {choice}: it is the only model ({intervals})."
-    gain, low, high = drawn.gain(choice if verdict == "better" else best, simplest, tail)
-    by = f"{gain:+.2f} nats per datum (between {low:+.2f} and {high:+.2f})"
-    if verdict == "better":
-        text = f"Take {choice}: it gains {by} over {simplest}, more than the threshold of {threshold:g} ({intervals})."
-        if best != choice:
-            more, low, high = drawn.gain(best, choice, tail)
-            text += (
-                f" {best} has the largest mean, {more:+.2f} beside it (between {low:+.2f} and {high:+.2f}): no "
-                "difference that would pay for it."
-            )
-        return text
-    if verdict == "no difference":
-        largest = "no other gains anything on average" if best == simplest else f"the most is {best}'s {by}"
-        return (
-            f"No difference within noise, take {choice}: no model gains more than the threshold of {threshold:g} nats "
-            f"per datum over it; {largest} ({intervals})."
-        )
-    rivals = [name for name in names[1:] if drawn.gain(name, simplest, tail)[2] > threshold]
-    return (
-        f"No difference that these data and seeds can show, take {choice}: {', '.join(rivals)} may gain more than the "
-        f"threshold of {threshold:g} nats per datum or nothing"
-        + (f"; the most on average is {best}'s {by}" if best != simplest else "")
-        + f" ({intervals}). More seeds or data would tell."
-    )
-
-
-def _about_baselines(baselines: Sequence[str], choice: str, drawn: _Resampling, tail: float, threshold: float) -> str:
-    found: dict[str, list[tuple[float, str]]] = {"worse than": [], "not clearly apart from": [], "better than": []}
-    for name in baselines:
-        gain, low, high = drawn.gain(choice, name, tail)
-        kind = "better than" if low > threshold else "worse than" if high < -threshold else "not clearly apart from"
-        found[kind].append((gain, f"{name} ({gain:+.2f}, between {low:+.2f} and {high:+.2f})"))
-    parts = []
-    for kind, rivals in found.items():
-        told = [text for _, text in sorted(rivals)]
-        if kind == "better than" and len(told) > 1:  # the nearest will do
-            told = [f"{told[0]} and {len(told) - 1} more"]
-        parts += [f"{kind} {', '.join(told)}"] if told else []
-    return f" Beside simpler models it is {'; '.join(parts)}." if parts else ""
+        return Gain(float(self._mean[name] - self._mean[over]), float(low), float(high))

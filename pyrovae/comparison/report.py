@@ -3,10 +3,8 @@
 import base64
 import io
 import shlex
-from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +14,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyrovae import plotting
-from pyrovae.comparison._advice import models_of
-from pyrovae.comparison._plan import Cell
-from pyrovae.comparison._study import Study, cells_of
-from pyrovae.comparison.compare_file import StudyResult, shown
-from pyrovae.datasets import Standardize
-from pyrovae.elbo import ESTIMATORS, audit
+from pyrovae.comparison.compare_file import StudyResult, as_text
+from pyrovae.comparison.study import Study
+from pyrovae.elbo import audit
 from pyrovae.files import versions, write_text
 from pyrovae.trained_model import TrainedModel
 
@@ -39,16 +34,16 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
     text = loader.get_template("report.html").render(
         title=f"Which VAE for {result.data.name}?",
         choice=advice.choice,
-        verdict=advice.verdict,
+        verdict=str(advice.verdict),
         text=" ".join(filter(None, [advice.text, result.caution, result.left_out])),
         data=_about(result),
-        rows=shown(result.table).to_dict("records"),
-        gap_data=int(result.runs.get("gap_data", pd.Series([0])).iloc[0]),
+        rows=as_text(result.table).to_dict("records"),
+        gap_data=result.plan.settings.gap_data,
         pictures=[
             {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
         ],
         audits=_audits(result, folder),
-        settings=[(k, _text(k, v)) for k, v in asdict(study).items() if v is not None],
+        settings=[(name, _said(value)) for name, value in study.to_dict().items() if value is not None],
         versions=versions().items(),
         command=command_of(study, result.epochs),
         model=folder / result.model,
@@ -59,34 +54,42 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
 
 
 def command_of(study: Study, epochs: int) -> str:
-    """The command line that makes a study again."""
+    """The command line that makes a study again: every setting that is not the usual one."""
+    given, usual = study.to_dict(), Study(data=None).to_dict()
     parts = ["pyrovae", "compare", "--demo" if study.data is None else str(study.data)]
-    for option, value in asdict(study).items():
-        if option in ("posteriors", "likelihoods", "estimators"):
-            parts += [f"--{option}", *value]
-        elif option == "budget":
-            parts += ["--budget", f"{value:g}s"]
-        elif option in ("latent_dim", "seeds", "threshold", "channels", "group", "missing") and value is not None:
-            parts += [f"--{option.replace('_', '-')}", str(value)]
+    for name, value in given.items():
+        if value == usual[name] or name in ("data", "epochs"):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name == "budget":
+            parts += [option, f"{value:g}s"]
+        elif name == "seeds":
+            parts += [option, str(len(study.settings.seeds))]
+        elif name == "latent_dims":
+            parts += ["--latent-dim", str(study.settings.latent_dims[0])]
+        elif isinstance(value, bool):
+            parts.append(option if value else f"--no-{option[2:]}")
+        elif value is not None:
+            parts += [option, *map(str, value if isinstance(value, list) else [value])]
     return shlex.join([*parts, "--epochs", str(epochs)])
 
 
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, tuple):
+def _said(value: object) -> str:
+    if isinstance(value, list):
         return ", ".join(map(str, value))
-    return f"{value:g} s" if name == "budget" else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _about(result: StudyResult) -> list[tuple[str, str]]:
-    data = result.data
+    data, settings = result.data, result.plan.settings
     unit = f" {data.unit}" if data.unit else ""
-    start = "from the linear models of the same noise" if result.study.start == "linear" else "from random weights"
-    seconds = result.runs["seconds"].sum()
+    start = "from random weights" if result.plan.linear is None else "from the linear models of the same noise"
+    seconds, split = result.runs["seconds"].sum(), result.split.describe()
     return [
         ("name", data.name),
         ("size", f"{len(data)} data of {data.x.shape[1]} channels, {data.axis[0]:g} to {data.axis[-1]:g}{unit}"),
-        ("split", f"70 % for training, 15 % to choose epochs, 15 % for what is reported, {result.split}"),
-        ("training", f"{result.epochs} epochs of each of {result.study.seeds} seeds, {start}: {seconds:.0f} s in all"),
+        ("split", f"70 % for training, 15 % to choose epochs, 15 % for what is reported, {split}"),
+        ("training", f"{result.epochs} epochs of each of {len(settings.seeds)} seeds, {start}: {seconds:.0f} s in all"),
     ]
 
 
@@ -122,12 +125,12 @@ def _gains(table: pd.DataFrame) -> Figure:
 def _losses(result: StudyResult, folder: Path) -> Figure:
     fig, ax = _axes(3.6)
     curves: dict[str, NDArray[np.float64]] = {}
-    for name, (cell,) in models_of(cells_of(result.study)).items():
-        paths = [_folder(folder, cell, int(seed)) / "history.csv" for seed in sorted(result.runs["seed"].unique())]
+    for model, cells in result.models.items():
+        paths = [folder / "runs" / cell.folder / "history.csv" for cell in cells]
         frames = [pd.read_csv(path) for path in paths if path.is_file() and path.stat().st_size > 2]
         whole = [frame["validation_loss"].to_numpy() for frame in frames if len(frame) == result.epochs]
         if whole:
-            curves[name] = np.mean(whole, axis=0)
+            curves[result.names[model]] = np.mean(whole, axis=0)
     lowest = min((curve.min() for curve in curves.values()), default=0.0)
     for (name, curve), color, style in zip(curves.items(), cycle(plotting.COLORS), cycle(("-", "--", ":", "-."))):
         ax.plot(np.arange(1, len(curve) + 1), curve - lowest, style, color=color, label=name)
@@ -139,14 +142,14 @@ def _losses(result: StudyResult, folder: Path) -> Figure:
 
 
 def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
-    models = models_of(cells_of(result.study))
-    own = result.table[result.table["model"].isin(models)].set_index("model")["log_prob"]
-    (cell,) = models[str(own.idxmax())]
+    names = result.names
+    own = result.table[result.table["model"].isin(names.values())].set_index("model")["log_prob"]
+    (best,) = (model for model, name in names.items() if name == own.idxmax())
     fig, ax = _axes(3.2)
-    path = _folder(folder, cell, 0)
-    if (path / "model.safetensors").is_file():
+    path = result.folder_of(best)
+    if path is not None:
         x = result.test[:num]
-        made = TrainedModel.load(path).reconstructions(x).drop(columns="row").to_numpy()
+        made = TrainedModel.load(folder / path).reconstructions(x).drop(columns="row").to_numpy()
         for i in range(len(x)):
             color = plotting.COLORS[i]
             ax.plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
@@ -158,18 +161,14 @@ def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
 
 def _audits(result: StudyResult, folder: Path) -> list[str]:
     lines = []
-    for name, (cell,) in models_of(cells_of(result.study)).items():
-        path = _folder(folder, cell, 0)
-        if (path / "model.safetensors").is_file():
-            trained = TrainedModel.load(path)
-            assert isinstance(trained.preprocessing, Standardize)
-            y = trained.prepare(result.test[:32])
-            lines.append(f"{name}: {audit(trained.model, trained.guide, ESTIMATORS[cell.estimator](), y).line}")
+    for model, name in result.names.items():
+        path = result.folder_of(model)
+        if path is not None:
+            trained = TrainedModel.load(folder / path)
+            estimator = result.plan.settings.named_estimators[model.estimator]
+            found = audit(trained.model, trained.guide, estimator, trained.prepare(result.test[:32]))
+            lines.append(f"{name}: {found.line}")
     return lines
-
-
-def _folder(folder: Path, cell: Cell, seed: int) -> Path:
-    return folder / "runs" / Cell(cell.posterior, cell.estimator, cell.likelihood, cell.latent_dim, seed).folder
 
 
 def _inline(figure: Figure) -> str:

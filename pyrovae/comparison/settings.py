@@ -150,6 +150,9 @@ class ComparisonSettings(NetworkSettings):
             check_integer("latent_dim", latent_dim)
         for rate in self.learning_rates:
             check_learning_rate(rate)
+        if len(self.learning_rates) == 1:
+            object.__setattr__(self, "training", replace(self.training, learning_rate=self.learning_rates[0]))
+            object.__setattr__(self, "learning_rates", ())
         if self.epochs_by_estimator is not None:
             if set(self.epochs_by_estimator) != set(estimators):
                 given = ", ".join(self.epochs_by_estimator)

@@ -1,30 +1,26 @@
-"""What runs and comparisons leave on disk: settings, metrics, tables and pictures."""
+"""Tables of comparisons, as text and on disk, and the pictures of runs."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrovae import plotting
-from pyrovae.datasets import Preprocessing, SyntheticDataset
-from pyrovae.files import (
-    make_folder,
-    remove_partial_files,
-    versions,
-    write_json,
-    write_table,
-    write_text,
-)
-from pyrovae.io import save
+from pyrovae.datasets import SyntheticDataset
+from pyrovae.files import write_table, write_text
 from pyrovae.plotting import write_figure
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim"]
 MEASURES = [
@@ -45,9 +41,11 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     ``nats_above_truth_stderr`` is the standard error due to the test data (the mean over seeds of each
     run's own); ``…_stderr_seeds`` is that due to the seeds, NaN for one seed.
     """
+    import pandas as pd
+
     rows = []
     for key, group in table.groupby(CELL_COLUMNS, sort=False):
-        row: dict[str, Any] = dict(zip(CELL_COLUMNS, key, strict=True))
+        row: dict[str, object] = dict(zip(CELL_COLUMNS, key, strict=True))
         row["seeds"] = len(group)
         for measure in (m for m in MEASURES if m in group):
             row[measure] = group[measure].mean()
@@ -89,37 +87,17 @@ def to_markdown(summary: pd.DataFrame) -> str:
 
 def markdown_table(table: pd.DataFrame) -> str:
     """A data frame as an aligned Markdown table, numbers with four significant digits or decimals."""
-    header = [str(column) for column in table.columns]
-    rows = [[_text(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+    text = table.map(_text).map(lambda cell: cell.replace("|", "\\|"))
+    return text.to_markdown(index=False, disable_numparse=True)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, float | np.floating):
         return "" if value is None else str(value)
     number = float(value)
     if math.isnan(number):
         return ""
     return f"{number:.0f}" if number.is_integer() else f"{number:.4f}" if abs(number) < 10 else f"{number:.4g}"
-
-
-def write_run(
-    folder: Path,
-    settings: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    history: History,
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    preprocessing: Preprocessing | None = None,
-) -> None:
-    """Write ``config.json``, ``history.csv``, ``metrics.json`` and ``model.safetensors`` of a run."""
-    remove_partial_files(make_folder(folder))
-    write_json(folder / "config.json", {**settings, "versions": versions()})
-    write_json(folder / "metrics.json", metrics)
-    write_table(folder / "history.csv", history.to_frame())
-    save(folder / "model.safetensors", model, guide, preprocessing=preprocessing)
 
 
 def write_run_pictures(

@@ -62,19 +62,19 @@ class Checkpoints:
         if not seconds >= 0:
             raise InputError(f"the seconds between checkpoints must be a number ≥ 0, not {seconds!r}")
         self.folder, self.seconds = Path(folder), seconds
-        self._held: AbstractContextManager[None]
+        self._folder_lock: AbstractContextManager[None]
         self._good: int | None = None
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._held = locked_folder(self.folder)
-        self._held.__enter__()
+        self._folder_lock = locked_folder(self.folder)
+        self._folder_lock.__enter__()
         self._prune()  # of a run that was killed before it could
         self._last = time.monotonic()
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        self._held.__exit__(*raised)
+        self._folder_lock.__exit__(*raised)
 
     @property
     def due(self) -> bool:

@@ -1,5 +1,6 @@
 """The console command, each subcommand as a process of its own."""
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,8 @@ import torch
 
 import pyrovae as pv
 from pyrovae.commands.main import main
-from pyrovae.comparison.fit_file import Project, fit_project
+from pyrovae.comparison.fit_file import fit_file, make_pair
+from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project
 from pyrovae.datasets import Standardize, simulated
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.trained_model import TrainedModel
@@ -32,8 +34,9 @@ def spectra(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fitted(spectra, tmp_path_factory):
     out = tmp_path_factory.mktemp("fits") / "run"
-    project = Project(spectra, posterior="full-covariance", likelihood="ar1", epochs=5, hidden=(16,), seed=1)
-    return out, fit_project(project, out, progress=False)
+    model = dataclasses.replace(TRAINED_BY_DEFAULT, posterior="full-covariance", likelihood="ar1", hidden=(16,))
+    training = dataclasses.replace(HOW_BY_DEFAULT, epochs=5, seed=1)
+    return out, fit_file(Project(data=spectra, model=model, training=training), out, progress=False)
 
 
 def command(*arguments):
@@ -195,15 +198,19 @@ def test_a_fit_starts_at_probabilistic_pca_where_it_can(spectra):
     x = pv.datasets.read_spectra(spectra).x
     y = Standardize("mean").fit(x).transform(x)
     linear = LinearGaussianVAE.fit(y, 2)
+
+    def project(**settings):
+        return Project(data=spectra, model=dataclasses.replace(TRAINED_BY_DEFAULT, hidden=(16,), **settings))
+
     for settings in ({}, {"start": "linear"}):
-        model, guide = Project(spectra, posterior="full-covariance", hidden=(16,), **settings).make_pair(y)
+        model, guide = make_pair(project(posterior="full-covariance", **settings), y)
         found = pv.log_marginal(model, guide, y[:20], num_samples=50)  # at the exact posterior every draw has log p(x)
         np.testing.assert_allclose(found.per_datum, linear.log_prob(y[:20]), rtol=1e-4, atol=1e-3)
     for settings in ({"start": "random"}, {"posterior": "flow"}, {"missing": "mask"}, {"latent_dim": 12}):
-        model, _ = Project(spectra, hidden=(16,), **settings).make_pair(y)
+        model, _ = make_pair(project(**settings), y)
         assert isinstance(model.decoder, pv.nn.MLP), settings
     with pytest.raises(TypeError, match="needs a Gaussian likelihood"):
-        Project(spectra, likelihood="bernoulli", start="linear").make_pair(y)
+        make_pair(project(likelihood="bernoulli", start="linear"), y)
 
 
 def test_latents_are_the_posteriors_moments(fitted, spectra):

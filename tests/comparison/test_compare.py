@@ -1,17 +1,21 @@
 """Comparisons: the table, what is written, and that processes do not change the numbers."""
 
+import dataclasses
+import inspect
 import json
 import math
+import random
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 
 import pyrovae as pv
 from pyrovae.comparison._measures import evaluate
-from pyrovae.comparison._plan import Cell
-from pyrovae.comparison._runs import groups
+from pyrovae.comparison._plan import Cell, Plan, groups
+from pyrovae.comparison.settings import ComparisonKeywords, ComparisonSettings
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
@@ -90,6 +94,8 @@ def test_a_cell_that_fails_says_so_and_the_others_finish():
     settings = SMALL | {"posteriors": {"good": pv.DiagonalPosterior, "bad": Diverging}, "seeds": (0,)}
     table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings).set_index("posterior")
     assert table["note"]["good"] == ""
+    assert (table["status"]["good"], table["status"]["bad"]) == ("finished", "failed")
+    assert table["error"]["bad"] == "NonFiniteLossError"
     assert table["note"]["bad"].startswith("failed: the loss is")
     assert "site 'z'" in table["note"]["bad"]
     assert np.isnan(table["test_neg_elbo"]["bad"])
@@ -216,7 +222,7 @@ def test_nothing_but_failures(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"posteriors": ["diagonal"]}, "the posteriors must be classes or instances"),
+        ({"posteriors": "diagonal"}, "the posteriors must be a sequence"),
         ({"estimators": [pv.AnalyticELBO]}, r"must be an instance such as AnalyticELBO\(\)"),
         ({"seeds": 2}, "seeds must be a sequence"),
     ],
@@ -341,7 +347,7 @@ def test_names_and_seeds_must_differ():
         {"seeds": (0, 0)},
         {"latent_dims": (2, 2)},
     ):
-        with pytest.raises(ValueError, match=r"called alike|hold one twice"):
+        with pytest.raises(ValueError, match=r"called alike|duplicate"):
             pv.compare(torch.randn(20, 2), **settings | wrong)
 
 
@@ -363,9 +369,17 @@ def test_groups_of_seeds():
     def cells(*seeds):
         return [Cell(family, "analytic", "gaussian", 2, seed) for family in ("diagonal", "ar1") for seed in seeds]
 
-    assert [[c.seed for c in group] for group in groups(cells(0, 1, 2), workers=1)] == [[0, 1, 2], [0, 1, 2]]
-    assert [[c.seed for c in group] for group in groups(cells(0, 1, 2), workers=4)] == [[0, 1], [2], [0, 1], [2]]
-    assert [[c.seed for c in group] for group in groups(cells(4, 0, 5), workers=2)] == [[0], [4, 5], [0], [4, 5]]
+    def seeds_of(cells, workers, together=True):
+        training = pv.TrainingSettings(1)
+        settings = ComparisonSettings(
+            posteriors=["diagonal"], estimators=["analytic"], training=training, together=together
+        )
+        return [[c.seed for c in group] for group in groups(Plan(settings, None), cells, workers)]
+
+    assert seeds_of(cells(0, 1, 2), workers=1) == [[0, 1, 2], [0, 1, 2]]
+    assert seeds_of(cells(0, 1, 2), workers=4) == [[0, 1], [2], [0, 1], [2]]
+    assert seeds_of(cells(4, 0, 5), workers=2) == [[0], [4, 5], [0], [4, 5]]
+    assert seeds_of(cells(0, 1), workers=1, together=False) == [[0], [1], [0], [1]]
 
 
 def test_a_comparison_goes_on_where_it_stopped(tmp_path):
@@ -414,14 +428,66 @@ def test_densities_are_those_of_the_original_data(tmp_path):
 def test_the_learning_rate_is_chosen_by_validation(tmp_path):
     train, validation, test = _parts()
     settings = OWN | {"epochs": 10, "validation": validation, "test": test, "out": tmp_path / "out"}
-    table = pv.compare(train, learning_rate=(1e-6, 1e-2), seeds=(0, 1), **settings)
+    table = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), **settings)
     assert table["learning_rate"].tolist() == [1e-2, 1e-2]
     tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
     assert tried["validation_neg_elbo"].idxmin() == 1e-2
     assert tried["test_neg_elbo"][1e-2] == pytest.approx(table["test_neg_elbo"][0])  # that run is not made again
-    again = pv.compare(train, learning_rate=(1e-6, 1e-2), seeds=(0, 1), resume=True, **settings)
+    again = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), resume=True, **settings)
     pd.testing.assert_frame_equal(again, table)
     with pytest.raises(ValueError, match="several learning rates are chosen from by validation data"):
-        pv.compare(train, learning_rate=(1e-3, 1e-2), epochs=1, **OWN)
+        pv.compare(train, learning_rates=(1e-3, 1e-2), epochs=1, **OWN)
     with pytest.raises(ValueError, match="test has 4 columns and the training data 5"):
         pv.compare(train, test=test[:, :4], epochs=1, **OWN)
+
+
+def test_the_old_spellings_still_work():
+    x = torch.randn(40, 2)
+    with pytest.warns(DeprecationWarning, match="learning_rates="):
+        table = pv.compare(x, validation=x[:10], learning_rate=(1e-6, 1e-3), epochs=1, **OWN)
+    assert table["learning_rate"][0] in (1e-6, 1e-3)
+    with pytest.warns(DeprecationWarning, match="epochs_by_estimator="):
+        table = pv.compare(x, epochs={"AnalyticELBO": 2}, **OWN)
+    assert table["epochs"][0] == 2
+
+
+def test_parts_by_their_names():
+    x = torch.randn(40, 2)
+    settings = {"estimators": ["monte-carlo"], "epochs": 1, "hidden": (8,), "progress": False}
+    table = pv.compare(x, posteriors=["diagonal", pv.AR1Posterior], likelihoods=["ar1"], **settings)
+    assert table["posterior"].tolist() == ["diagonal", "AR1Posterior"]
+    assert set(table["likelihood"]) == {"ar1"}
+    with pytest.raises(pv.InputError, match=r"unknown posteriors 'diagnal' \(did you mean 'diagonal'\?\)"):
+        pv.compare(x, posteriors=["diagnal"], **settings)
+    with pytest.raises(pv.InputError, match=r"no setting 'epohcs' \(did you mean 'epochs'\?\)"):
+        pv.compare(x, posteriors=["diagonal"], epohcs=3, **settings)
+
+
+def test_the_keywords_are_the_settings():
+    own = {f.name: f.type for f in dataclasses.fields(ComparisonSettings)}
+    training = {f.name for f in dataclasses.fields(pv.TrainingSettings)}
+    keywords = set(ComparisonKeywords.__annotations__)
+    assert keywords == (set(own) | training) - {"training", "seed", "device"}
+    assert keywords <= set(inspect.signature(pv.compare).parameters)
+
+
+def test_the_callers_state_is_left_alone():
+    pyro.param("mine", torch.tensor(1.0))
+    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    pv.compare(torch.randn(40, 2, generator=torch.Generator().manual_seed(0)), epochs=1, **OWN)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert str(np.random.get_state()) == before[1]  # noqa: NPY002
+    assert random.getstate() == before[2]
+    assert list(pyro.get_param_store()) == ["mine"]
+
+
+def test_a_failure_keeps_its_type_and_its_traceback(tmp_path):
+    class Broken(pv.DiagonalPosterior):
+        def forward(self, features):
+            raise KeyError("a bug of one's own")
+
+    table = pv.compare(torch.randn(40, 2), epochs=1, out=tmp_path / "out", **OWN | {"posteriors": {"broken": Broken}})
+    assert (table["status"][0], table["error"][0]) == ("failed", "KeyError")
+    folder = tmp_path / "out" / table["folder"][0]
+    assert "in forward" in (folder / "traceback.txt").read_text()
+    assert json.loads((folder / "metrics.json").read_text())["error"] == "KeyError"

@@ -13,24 +13,33 @@ import pandas as pd
 import pytest
 import torch
 
-from pyrovae.commands.compare import seconds_of
+import pyrovae as pv
+from pyrovae.commands.compare import Compare, seconds_of
+from pyrovae.commands.console import parse
 from pyrovae.commands.main import main
-from pyrovae.comparison import compare_file as studies
-from pyrovae.comparison._budget import Needs, measure
-from pyrovae.comparison._study import Study, holds_study, load_study
-from pyrovae.comparison.compare_file import compare_file, within
+from pyrovae.comparison._budget import GAP_DATA, Seconds, epochs_within, measure
+from pyrovae.comparison._data import prepare
+from pyrovae.comparison.compare import plan_of
+from pyrovae.comparison.compare_file import compare_file
 from pyrovae.comparison.report import command_of, write_report
-from pyrovae.datasets import Standardize, read_data
+from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study, load_begun
+from pyrovae.datasets import ReadingSettings, read_data
 from pyrovae.files import locked_folder
 
-STUDY = Study(
-    None,
+
+def make_study(data=None, *, epochs=None, budget=600.0, reading=None, learning_rate=3e-3, **settings):
+    training = pv.TrainingSettings(epochs=500, learning_rate=learning_rate)
+    compared = dataclasses.replace(COMPARED_BY_DEFAULT, training=training, **settings)
+    return Study(data=data, settings=compared, epochs=epochs, budget=budget, reading=reading or ReadingSettings())
+
+
+STUDY = make_study(
     posteriors=("full-covariance",),
     likelihoods=("gaussian", "ar1"),
-    seeds=2,
+    seeds=(0, 2),
     epochs=20,
     hidden=(32,),
-    samples=50,
+    log_marginal_samples=50,
     learning_rate=1e-2,
 )
 
@@ -60,23 +69,21 @@ def test_ar1_noise_is_found(found):
     assert table.iloc[2:][["approximation_gap", "seconds"]].isna().all(axis=None)
 
 
-def test_a_study_is_gone_on_with(found, tmp_path, monkeypatch):
+def test_an_interrupted_study_is_resumed(found, tmp_path):
     result, out = found
     whole = (out / "comparison.csv").read_text()
+    kept = next((out / "runs").glob("*-gaussian-*-seed2")) / "metrics.json"
+    before_kept = kept.stat().st_mtime_ns
     lost = next((out / "runs").glob("*-ar1-*-seed2"))
     (lost / "metrics.json").unlink()  # as if it had been interrupted there
     begun = tmp_path / "begun"  # and one that was interrupted before its first run
     begun.mkdir()
     (begun / "config.json").write_bytes((out / "config.json").read_bytes())
-    assert holds_study(out)
-    assert holds_study(begun)
-    assert not holds_study(tmp_path)
-    trained = []
-    original = studies.compare
-    monkeypatch.setattr(studies, "compare", lambda *a, **o: trained.append(o["resume"]) or original(*a, **o))
-    assert load_study(out) == STUDY
-    again = compare_file(load_study(out), out, progress=False)
-    assert trained == [True]
+    assert load_begun(out).to_dict() == load_begun(begun).to_dict() == STUDY.to_dict()
+    with pytest.raises(pv.InputError, match="holds no training to go on with"):
+        load_begun(tmp_path)
+    again = compare_file(load_begun(out), out, progress=False)
+    assert kept.stat().st_mtime_ns == before_kept  # that run was not made again
     values = pd.read_csv(out / "comparison.csv", dtype={"note": str}).drop(columns="seconds")
     before = result.table.drop(columns="seconds")
     pd.testing.assert_frame_equal(values.fillna({"note": ""}), before.reset_index(drop=True), check_dtype=False)
@@ -84,10 +91,20 @@ def test_a_study_is_gone_on_with(found, tmp_path, monkeypatch):
     assert whole.splitlines()[0] == ",".join(result.table.columns)
 
 
+def test_a_study_of_version_0_1_is_read():
+    old = {
+        "data": None, "posteriors": ["full-covariance"], "likelihoods": ["gaussian", "ar1"], "estimators": ["analytic"],
+        "latent_dim": 2, "seeds": 2, "epochs": 20, "budget": 600.0, "batch_size": 32, "learning_rate": 0.01,
+        "hidden": [32], "samples": 50, "threshold": 0.1, "channels": None, "group": None, "missing": "error",
+    }  # fmt: skip
+    assert Study.from_dict(old).to_dict() == STUDY.to_dict()
+
+
 def test_a_folder_of_another_study_or_in_use_is_refused(found):
     _, out = found
-    with pytest.raises(ValueError, match="holds a study with seeds 2, not 3; give another folder"):
-        compare_file(dataclasses.replace(STUDY, seeds=3), out, progress=False)
+    settings = dataclasses.replace(STUDY.settings, seeds=(0, 2, 4))
+    with pytest.raises(ValueError, match="holds a study with seeds 0, 2, not 0, 2, 4; give another folder"):
+        compare_file(dataclasses.replace(STUDY, settings=settings), out, progress=False)
     with locked_folder(out), pytest.raises(ValueError, match="another run is writing to"):
         compare_file(STUDY, out, progress=False)
 
@@ -124,40 +141,52 @@ def test_the_report_stands_alone(found):
     assert command_of(STUDY, result.epochs) in text
 
 
-def test_the_command_is_the_study(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr("pyrovae.commands.compare.run", lambda study, *_: seen.append(study) or {"text": ""})
-    study = Study(tmp_path / "my data.csv", likelihoods=("gaussian", "low-rank"), seeds=4, threshold=0.2, latent_dim=3)
-    study = dataclasses.replace(study, budget=90.0, missing="mask")
-    main(shlex.split(command_of(study, 7))[1:])
-    assert seen == [dataclasses.replace(study, epochs=7)]
+def test_the_command_is_the_study(tmp_path):
+    study = make_study(
+        tmp_path / "my data.csv",
+        budget=90.0,
+        reading=ReadingSettings(missing="mask", drop_constant=True),
+        likelihoods=("gaussian", "low-rank"),
+        seeds=(0, 2, 4, 6),
+        threshold=0.2,
+        latent_dims=(3,),
+        missing="mask",
+        learning_rate=1e-3,
+    )
+    command = parse(Compare, shlex.split(command_of(study, 7))[2:])
+    assert command.study().to_dict() == dataclasses.replace(study, epochs=7).to_dict()
 
 
-def test_a_budget_is_turned_into_epochs(tmp_path, monkeypatch):
-    study = dataclasses.replace(STUDY, epochs=None, seeds=2)
+def test_a_budget_is_turned_into_epochs(tmp_path):
     # of 60 s each seed's evaluation takes 5, and the gaps 10: 0.65 of the 40 that are left are for training
-    assert within(study, Needs(epoch=0.5, evaluation=5.0, gap=10 / 32), 60.0) == (26, 32)
+    assert epochs_within(Seconds(epoch=0.5, evaluation=5.0, gap=10 / GAP_DATA), 2, 60.0, most=500) == (26, GAP_DATA)
     # gaps that take too large a share are left out
-    assert within(study, Needs(epoch=0.5, evaluation=5.0, gap=1.0), 60.0) == (32, 0)
-    assert within(study, Needs(epoch=500.0, evaluation=5.0, gap=1.0), 60.0) == (1, 0)
-    monkeypatch.setattr(studies, "measure", lambda *_, **__: Needs(0.5, 5.0, 10 / 32))
-    train = study.read().x
-    assert studies._plan(study, {}, (train, train, train), tmp_path, 540.0) == (26, 32)
-    monkeypatch.setattr(studies, "measure", lambda *_, **__: Needs(50.0, 5.0, 10 / 32))
-    assert studies._plan(study, {}, (train, train, train), tmp_path, 0.0) == (26, 32)  # fixed when it was begun
-    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 26
+    assert epochs_within(Seconds(epoch=0.5, evaluation=5.0, gap=1.0), 2, 60.0, most=500) == (32, 0)
+    assert epochs_within(Seconds(epoch=500.0, evaluation=5.0, gap=1.0), 2, 60.0, most=500) == (1, 0)
+    assert epochs_within(Seconds(epoch=1e-3, evaluation=5.0, gap=1.0), 2, 60.0, most=500) == (500, 0)
+
+
+def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
+    small = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,)}
+    study = make_study(epochs=2, budget=1.0, log_marginal_samples=25, **small)
+    assert compare_file(study, tmp_path / "study", progress=False).epochs == 2
+    path = tmp_path / "study" / "config.json"
+    config = json.loads(path.read_text())
+    assert (config["epochs"], config["gap_data"]) == (2, 0)
+    path.write_text(json.dumps(config | {"epochs": 3}))
+    assert compare_file(study, tmp_path / "study", progress=False).epochs == 3
 
 
 def test_what_a_study_takes_is_measured():
-    study = dataclasses.replace(STUDY, likelihoods=("gaussian",))
-    x = study.read().x
-    parts = {**study.parts, "start": "linear", "preprocessing": Standardize("mean")}
+    settings = dataclasses.replace(STUDY.settings, likelihoods=("gaussian",))
+    x = STUDY.read().x
+    plan = plan_of(settings, prepare(x, x[:50], x[:50], settings), progress=False)
     begin = time.perf_counter()
-    few, many = (measure(parts, x, x[:50], x[:num], 2, 50) for num in (50, 400))
+    found = measure(plan, plan.cells[:1])
     took = time.perf_counter() - begin
-    assert 0 < few.epoch < took
-    assert 0 < few.gap < took
-    assert many.evaluation > 2 * few.evaluation  # of 8 times as many data: timings are what they are
+    assert 0 < found.epoch < took
+    assert 0 < found.gap < took
+    assert found.evaluation > 0
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
@@ -171,7 +200,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         (["compare", *out], "either a file of data or --demo"),
         (["compare", "--demo", "--budget", "soon", *out], "--budget must be a time"),
         (["compare", "--demo", "--seeds", "1", *out], "seeds must be at least 2"),
-        (["compare", "--demo", "--posteriors", "diagnal", *out], "posteriors: unknown 'diagnal'"),
+        (["compare", "--demo", "--posteriors", "diagnal", *out], "unknown posteriors 'diagnal'"),
         (["compare", "--demo", "--epochs", "0", *out], "epochs must be a positive integer"),
         (["compare", "nowhere.csv", *out], "there is no file nowhere.csv"),
         (["compare", "--demo", "--latent-dim", "0", *out], "latent_dim must be"),
@@ -192,7 +221,7 @@ def test_no_difference_is_found_where_there_is_none(tmp_path):
     loadings = torch.linalg.qr(torch.randn(6, 2, generator=g))[0] * torch.tensor([2.0, 1.0])
     x = torch.randn(1500, 2, generator=g) @ loadings.T + 0.5 * torch.randn(1500, 6, generator=g)
     np.save(tmp_path / "linear.npy", x.numpy())
-    study = Study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=20, hidden=(32,), budget=1.0)
+    study = make_study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=20, hidden=(32,), budget=1.0)
     advice = compare_file(study, tmp_path / "study", progress=False).recommendation
     assert advice.verdict == "no difference"
     assert advice.choice == "diagonal posterior, gaussian likelihood"
@@ -205,9 +234,8 @@ def test_a_linear_model_that_beats_all_is_said_so(tmp_path):
     noise = torch.tensor([0.1, 1.0, 0.1, 1.0, 0.1, 1.0]) * torch.randn(600, 6, generator=g)
     x = torch.randn(600, 2, generator=g) @ torch.randn(2, 6, generator=g) + noise
     np.save(tmp_path / "x.npy", x.numpy())
-    study = Study(
-        tmp_path / "x.npy", likelihoods=("gaussian",), epochs=3, seeds=2, hidden=(16,), samples=50, budget=1.0
-    )
+    settings = {"likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (16,), "log_marginal_samples": 50}
+    study = make_study(tmp_path / "x.npy", epochs=3, budget=1.0, **settings)
     found = compare_file(study, tmp_path / "study", progress=False)
     assert found.recommendation.beaten_by == "factor analysis"
     assert found.recommendation.text.startswith(
@@ -218,23 +246,24 @@ def test_a_linear_model_that_beats_all_is_said_so(tmp_path):
 
 
 def test_missing_values_and_images_are_compared(tmp_path):
-    small = {"likelihoods": ("gaussian",), "epochs": 2, "seeds": 2, "hidden": (8,), "samples": 25, "budget": 1.0}
+    small = {"likelihoods": ("gaussian",), "epochs": 2, "seeds": (0, 2), "hidden": (8,), "budget": 1.0}
+    small["log_marginal_samples"] = 25
     x = STUDY.read().x[:60, :8].clone()
     x[3, 2] = np.nan
     np.save(tmp_path / "holes.npy", x.numpy())
-    study = Study(tmp_path / "holes.npy", missing="mask", **small)
+    study = make_study(tmp_path / "holes.npy", reading=ReadingSettings(missing="mask"), missing="mask", **small)
     found = compare_file(study, tmp_path / "a", progress=False)
-    assert (study.start, len(found.table)) == ("random", 2)
+    assert (found.plan.linear, len(found.table)) == (None, 2)
     assert found.table["log_prob"].notna().all()
     assert "no linear baselines" in found.left_out
     with pytest.raises(ValueError, match="the value is missing"):
-        compare_file(dataclasses.replace(study, missing="error"), tmp_path / "b", progress=False)
+        compare_file(dataclasses.replace(study, reading=ReadingSettings()), tmp_path / "b", progress=False)
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 4), dtype=np.uint8)
     images[:, 0, 0] = 0  # a border that never changes
     content = bytes([0, 0, 8, 3, 0, 0, 0, 60, 0, 0, 0, 3, 0, 0, 0, 4]) + images.tobytes()
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(content))
-    found = compare_file(Study(path, **small), tmp_path / "c", progress=False)
+    found = compare_file(make_study(path, **small), tmp_path / "c", progress=False)
     assert found.data.axis.tolist() == list(range(1, 12))
     np.testing.assert_allclose(found.data.x[5], images[5].reshape(-1)[1:] / 255, rtol=1e-6)
     assert found.table["log_prob"].notna().all()

@@ -8,9 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
+import pyrovae as pv
 from pyrovae.commands import compare, fit, resume
 from pyrovae.commands.main import main
-from pyrovae.comparison.fit_file import Project, fit_project
+from pyrovae.comparison.fit_file import fit_file
+from pyrovae.comparison.settings import ModelSettings
+from pyrovae.comparison.study import Project
 from pyrovae.datasets import simulated
 
 NUM = 400
@@ -67,7 +70,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("fits") / "run"
-    fit_project(Project(data, epochs=1, hidden=(4,), engine="eager"), out, progress=False)
+    training = pv.TrainingSettings(1, engine="eager")
+    fit_file(Project(data=data, model=ModelSettings(hidden=(4,)), training=training), out, progress=False)
     return out
 
 

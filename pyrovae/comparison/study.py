@@ -1,0 +1,224 @@
+"""What is done with a file of data: many models compared, or one trained; and how that is kept in a folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Self, TypeVar
+
+import torch
+
+from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory, ModelSettings
+from pyrovae.datasets import ReadingSettings, Spectra, read_data, simulated
+from pyrovae.errors import InputError, check_integer
+from pyrovae.training import TrainingSettings
+
+T = TypeVar("T")
+
+MAX_EPOCHS = 500
+"""Passes over the training data at most, however long the budget."""
+
+INITIAL_SCALE = 0.25
+"""Where a Gaussian σ starts, in units of the data's standard deviation: near the error that training starts with."""
+
+COMPARED_BY_DEFAULT = ComparisonSettings(
+    posteriors=("diagonal", "full-covariance"),
+    likelihoods=("gaussian", "ar1", "ar1-per-dimension", "full-covariance"),
+    estimators=("analytic",),
+    seeds=(0, 2, 4),
+    hidden=(64, 64),
+    start="auto",
+    preprocessing="mean",
+    log_marginal_samples=200,
+    together=False,
+    training=TrainingSettings(epochs=MAX_EPOCHS, learning_rate=3e-3),
+)
+TRAINED_BY_DEFAULT = ModelSettings(start="auto", preprocessing="mean")
+READ_BY_DEFAULT = ReadingSettings()
+HOW_BY_DEFAULT = TrainingSettings(epochs=100, learning_rate=3e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is compared on a file of data.
+
+    Attributes:
+        data: the file; None for simulated spectra.
+        settings: what is compared, by names.
+        reading: how the file is read.
+        group: column whose equal values the split keeps together.
+        budget: seconds for everything.
+        epochs: passes over the training data; None to make the most of the budget.
+    """
+
+    data: Path | None
+    settings: ComparisonSettings = COMPARED_BY_DEFAULT
+    reading: ReadingSettings = READ_BY_DEFAULT
+    group: str | None = None
+    budget: float = 600.0
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        num_seeds = len(self.settings.seeds)
+        if num_seeds < 2:
+            raise InputError(f"seeds must be at least 2, not {num_seeds}: one seed shows no spread to judge a gain by")
+        if not self.budget > 0:
+            raise InputError(f"the budget must be a positive time, not {self.budget!r}")
+        if self.epochs is not None:
+            check_integer("epochs", self.epochs)
+
+    def read(self) -> Spectra:
+        """The data."""
+        return simulated(400, 60) if self.data is None else read_data(self.data, self.reading)
+
+    def to_dict(self) -> dict[str, object]:
+        """All settings side by side, as values that JSON has."""
+        return {
+            **_side_by_side(self.settings.training, self.settings, self.reading),
+            "data": None if self.data is None else str(self.data.resolve()),
+            "group": self.group,
+            "budget": self.budget,
+            "epochs": self.epochs,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
+        """The study that :meth:`to_dict` described, in this version or in 0.1."""
+        values = {**values}
+        if isinstance(num_seeds := values.get("seeds"), int):  # of version 0.1
+            values["seeds"] = range(0, 2 * num_seeds, 2)
+        if "latent_dim" in values:
+            values["latent_dims"] = (values["latent_dim"],)
+        if "samples" in values:
+            values["log_marginal_samples"] = values["samples"]
+        without_epochs = {name: value for name, value in values.items() if name != "epochs"}
+        training = _picked(COMPARED_BY_DEFAULT.training, without_epochs)
+        settings = _picked(replace(COMPARED_BY_DEFAULT, training=training), values)
+        return replace(
+            _picked(cls(data=None), {**values, "data": None}),
+            data=None if values["data"] is None else Path(str(values["data"])),
+            settings=settings,
+            reading=_picked(READ_BY_DEFAULT, values),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One model of a file of data.
+
+    Attributes:
+        data: the file.
+        model: the model's parts.
+        training: how it is trained; the seed is the split's and the initialisation's, too.
+        reading: how the file is read.
+        group: column whose equal values the split keeps together.
+    """
+
+    data: Path
+    model: ModelSettings = TRAINED_BY_DEFAULT
+    training: TrainingSettings = HOW_BY_DEFAULT
+    reading: ReadingSettings = READ_BY_DEFAULT
+    group: str | None = None
+
+    def read(self) -> Spectra:
+        """The data."""
+        return read_data(self.data, self.reading)
+
+    def to_dict(self) -> dict[str, object]:
+        """All settings side by side, as values that JSON has."""
+        return {
+            **_side_by_side(self.training, self.model, self.reading),
+            "data": str(self.data.resolve()),
+            "group": self.group,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
+        """The project that :meth:`to_dict` described, in this version or in 0.1."""
+        group = values.get("group")
+        return cls(
+            data=Path(str(values["data"])),
+            model=_picked(TRAINED_BY_DEFAULT, values),
+            training=_picked(HOW_BY_DEFAULT, values),
+            reading=_picked(READ_BY_DEFAULT, values),
+            group=None if group is None else str(group),
+        )
+
+
+def _side_by_side(*settings: object) -> dict[str, object]:
+    """The fields of settings as plain values, parts of models by their names."""
+    found: dict[str, object] = {}
+    for part in settings:
+        for name, value in vars(part).items():
+            if isinstance(value, Mapping | tuple):
+                found[name] = list(value)
+            elif value is None or isinstance(value, bool | int | float | str):
+                found[name] = value
+    return found
+
+
+def _picked(defaults: T, values: Mapping[str, object]) -> T:
+    """The settings, with those of the values that are theirs; None stands for a default."""
+    names = {field.name for field in fields(defaults)} - {"training"}  # type: ignore[arg-type]
+    own = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in names}
+    return replace(defaults, **{name: v for name, v in own.items() if v is not None})  # type: ignore[type-var]
+
+
+def read_config(folder: Path, key: str) -> dict[str, object] | None:
+    """What a folder was begun with, its settings under ``key``; None where nothing was begun.
+
+    Raises:
+        InputError: the file is damaged, or describes something else.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config[key], dict):
+            raise InputError(f"its {key} is no object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"cannot read {path} as a {key}: {' '.join(str(error).split())}") from None
+    return config
+
+
+def check_same(folder: Path, what: str, begun: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Raise an InputError that names the first setting in which a folder differs from what is to be done in it."""
+    for name, value in wanted.items():
+        found = begun.get(name)
+        if found != value:
+            raise InputError(
+                f"{folder} holds a {what} with {name} {_said(found)}, not {_said(value)}; give another folder"
+            )
+
+
+def load_begun(folder: str | Path) -> Study | Project:
+    """The study or the project that a folder was begun with.
+
+    Raises:
+        InputError: it holds neither, or a damaged one.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no training to go on with (there is no {path}); give the folder of pyrovae fit or compare"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "study" in config:
+            return Study.from_dict(config["study"])
+        return Project.from_dict(config["project"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@torch.random.fork_rng(devices=[])
+def at_scale_of_data(make: LikelihoodFactory) -> LikelihoodFactory:
+    """The likelihood for standardised data: Gaussian noise starts small."""
+    return partial(make, initial_scale=INITIAL_SCALE) if make(1, 2).takes_initial_scale else make
