@@ -1,16 +1,34 @@
-"""Pairs of programs that several test modules use."""
+"""Pairs of programs, and what several test modules measure of them."""
 
 import pyro
 import pyro.distributions as dist
 import torch
 
 import pyrovae as pv
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 
 
-def make_pair(family=pv.DiagonalPosterior, n=3, d=2):
-    """A small model and guide in float64."""
-    model = pv.GenerativeModel(pv.nn.MLP(d, 8), pv.GaussianLikelihood(8, n), d).double()
-    return model, pv.AmortizedGuide(pv.nn.MLP(n, 8), family(8, d)).double()
+def make_pair(
+    family=pv.DiagonalPosterior,
+    n=3,
+    d=2,
+    *,
+    likelihood=pv.GaussianLikelihood,
+    hidden=(8,),
+    dtype=torch.float64,
+    seed=None,
+    missing=False,
+    prior=None,
+    **settings,
+):
+    """A small model and guide; ``settings`` are the likelihood's, and a seed fixes the parameters."""
+    if seed is not None:
+        torch.manual_seed(seed)
+    decoder = pv.nn.MLP(d, *hidden)
+    model = pv.GenerativeModel(decoder, likelihood(hidden[-1], n, **settings), d, prior=prior, missing=missing)
+    encoder = pv.nn.MLP(n, *hidden)
+    guide = pv.AmortizedGuide(pv.nn.ImputeMissing(encoder) if missing else encoder, family(hidden[-1], d))
+    return model.to(dtype), guide.to(dtype)
 
 
 def dependent_pair(values):
@@ -29,3 +47,27 @@ def dependent_pair(values):
             pyro.sample("b", dist.Normal(w[1] * a + 0.1 * x, w[3].exp()))
 
     return model, guide, w
+
+
+def linear_gaussian(d=2, n=3, sigma=0.7):
+    """A linear-Gaussian VAE as programs, its guide at the exact posterior, and p(x)."""
+    truth = LinearGaussianVAE(torch.randn(n, d), sigma, torch.randn(n))
+    return truth.to_model(), truth.to_guide(), truth.marginal
+
+
+def gradients(elbo, model, guide, x, repeats, seed=0):
+    """Gradients of repeated losses in the guide's and the model's parameters, shape (repeats, num) each."""
+    torch.manual_seed(seed)
+    rows = []
+    for _ in range(repeats):
+        losses = elbo.differentiable_loss(model, guide, x)
+        grads = [torch.autograd.grad(losses, list(p.parameters()), retain_graph=True) for p in (guide, model)]
+        rows.append([torch.cat([g.flatten() for g in part]) for part in grads])
+    return [torch.stack(part) for part in zip(*rows, strict=True)]
+
+
+def loss_at(elbo_class, beta, model, guide, x, particles=1):
+    elbo = elbo_class(beta=beta, num_particles=particles, vectorize_particles=True)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        return elbo.differentiable_loss(model, guide, x).item()

@@ -37,7 +37,9 @@ def test_likelihoods_of_one_channel_and_of_a_fixed_scale():
         assert p.log_prob(p.sample()).shape == (3,)
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in IMPORTANCE_WEIGHTED else ()) for name in ESTIMATORS]
+)
 def test_estimator(name):
     check_elbo(ESTIMATORS[name], bound=name in IMPORTANCE_WEIGHTED)
 
@@ -176,3 +178,15 @@ def test_fisher_z_is_bounded_where_float32_keeps_its_digits():
     x = q.sample()
     exact = pv.AR1Normal(q.loc.double(), q.scale.double(), fisher_z=q.fisher_z.double()).log_prob(x.double())
     assert (q.log_prob(x).double() - exact).abs().max() < 0.02
+
+
+def test_trap_4_event_dim_is_one_where_the_scale_is_shared():
+    q = pv.IsotropicPosterior(4, 3)(torch.zeros(5, 4))
+    assert (q.batch_shape, q.event_shape, q.event_dim) == ((5,), (3,), 1)
+
+
+def test_zuko_leaves_torchs_distributions_as_they_were():
+    pv.FlowPosterior(4, 2)
+    assert isinstance(vars(torch.distributions.Distribution)["arg_constraints"], property)
+    with pytest.raises(ValueError, match="scale"):
+        torch.distributions.Normal(0.0, -1.0)

@@ -1,11 +1,14 @@
 """The generative model and the guide leave the caller's state alone, and refuse what does not fit."""
 
+import copy
 import random
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 
 import pyrovae as pv
 from tests.pairs import make_pair
@@ -67,3 +70,48 @@ def test_as_a_program_a_model_announces_its_parameters(pair, x):
 def test_latent_dim_is_checked(latent_dim):
     with pytest.raises(pv.InputError, match="latent_dim must be a positive integer, not"):
         pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim)
+
+
+def test_trap_3_copies_have_names_of_their_own():
+    model, _ = make_pair()
+    with pyro.poutine.trace(param_only=True) as capture:
+        model(num=1), copy.deepcopy(model)(num=1)
+    assert len(capture.trace.nodes) == 2 * len(list(model.parameters()))
+
+
+def test_trap_5_the_model_draws_without_data():
+    model, _ = make_pair()
+    assert model(num=7).shape == (7, 3)
+    assert model.sample(7).requires_grad is False
+    drawn = pyro.infer.Predictive(model, num_samples=4)(num=7)
+    assert drawn["x"].shape == (4, 7, 3)
+    assert drawn["x"].std(0).min() > 0
+    with pytest.raises(ValueError, match="one of the two"):
+        model()
+
+
+def test_an_ar1_prior_and_a_module_for_a_prior():
+    prior = pv.AR1Normal(torch.zeros(3), torch.ones(1), torch.tensor([0.8]))
+    model = pv.GenerativeModel(pv.nn.MLP(3, 8), pv.GaussianLikelihood(8, 4), 3, prior=prior)
+    assert model.sample(5).shape == (5, 4)
+
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(3))
+
+        def forward(self):
+            return dist.Normal(self.loc, 1.0).to_event(1)
+
+    model = pv.GenerativeModel(pv.nn.MLP(3, 8), pv.GaussianLikelihood(8, 4), 3, prior=Learned())
+    guide = pv.AmortizedGuide(pv.nn.MLP(4, 8), pv.FullCovariancePosterior(8, 3))
+    pv.AnalyticELBO().differentiable_loss(model, guide, torch.randn(5, 4)).backward()
+    assert model.prior.loc.grad.abs().min() > 0
+    with pytest.raises(ValueError, match=r"event shape \(3,\)"):
+        pv.GenerativeModel(pv.nn.MLP(3, 8), pv.GaussianLikelihood(8, 4), 3, prior=dist.Normal(torch.zeros(3), 1.0))
+
+
+def test_data_of_the_wrong_width_are_refused():
+    model, _ = make_pair()
+    with pytest.raises(ValueError, match=r"x must have shape \(num, 3\) to fit the likelihood, not \(5, 2\)"):
+        model(torch.zeros(5, 2))
