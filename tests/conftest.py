@@ -28,15 +28,6 @@ def _clean_slate() -> Iterator[None]:
 
 
 @pytest.fixture
-def as_one_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Replicas of few steps run as one graph, step by step: nothing is compiled."""
-    monkeypatch.setattr("pyrovae.training.engines.choice._FEW_STEPS", 0)
-    monkeypatch.setattr("pyrovae.training.engines.choice._LOAD_SECONDS", 0.0)
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 1e-6)
-    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path / "native-code"))
-
-
-@pytest.fixture
 def linear() -> LinearGaussianVAE:
     """A linear-Gaussian VAE of two latent and three observed dimensions."""
     return LinearGaussianVAE(torch.tensor([[1.0, 0.3], [-0.4, 0.8], [0.5, 0.5]]), 0.7, torch.tensor([0.2, 0.0, -1.0]))

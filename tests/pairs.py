@@ -1,11 +1,14 @@
 """Pairs of programs, and what several test modules measure of them."""
 
+import dataclasses
+
 import pyro
 import pyro.distributions as dist
 import torch
 
 import pyrovae as pv
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.training import Trainer
 
 
 def make_pair(
@@ -71,3 +74,9 @@ def loss_at(elbo_class, beta, model, guide, x, particles=1):
     torch.manual_seed(3)
     with torch.no_grad():
         return elbo.differentiable_loss(model, guide, x).item()
+def as_graph(model, guide, x, elbo, settings):
+    """Losses of a training whose traced step is run operation by operation, without the compiler."""
+    trainer = Trainer([(model, guide)], x, elbo, dataclasses.replace(settings, engine="graph"), progress=False)
+    assert trainer.engine.name == "graph"
+    trainer.run()
+    return trainer.histories[0].batch_loss

@@ -7,7 +7,7 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.training import TrainingSettings
-from tests.training.engines.test_compiled import as_graph
+from tests.pairs import as_graph
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,13 @@ def test_saved_and_loaded(tmp_path):
     assert torch.equal(guide.posterior(x).log_prob(z), other_guide.posterior(x).log_prob(z))
 
 
-@pytest.mark.usefixtures("as_one_graph")
 def test_the_graph_is_the_eager_engine_and_replicas_are_single_runs():
     x = pv.datasets.split_digits("static").train[:64]
     settings = {"epochs": 2, "progress": False}
     eager = pv.fit(*make_pair(), x, pv.AnalyticELBO(), engine="eager", **settings)
     losses = as_graph(*make_pair(), x.double(), pv.AnalyticELBO(), TrainingSettings(epochs=2))
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
-    together = pv.fit(*make_pair(), x, pv.AnalyticELBO(), num_replicas=2, **settings)
+    together = pv.fit(*make_pair(), x, pv.AnalyticELBO(), num_replicas=2, engine="graph", **settings)
     alone = pv.fit(*make_pair(), x, pv.AnalyticELBO(), engine="eager", num_replicas=1, seed=1, **settings)
     assert together[1].history.engine == "graph"
     np.testing.assert_allclose(together[1].history.batch_loss, alone[0].history.batch_loss, atol=1e-10, rtol=0)

@@ -13,10 +13,12 @@ from pyrovae.training.replicas import CannotReplicateError, CannotVectorizeError
 from pyrovae.training.schedules import SCHEDULES, Schedule, as_schedule, linear_warmup
 from pyrovae.training.settings import (
     ENGINES,
+    Engine,
     OptionalTrainingKeywords,
     TrainingKeywords,
     TrainingSettings,
     check_learning_rate,
+    describe_settings,
 )
 from pyrovae.training.trainer import Trainer
 
@@ -29,6 +31,7 @@ __all__ = [
     "CannotVectorizeError",
     "CheckpointWarning",
     "Checkpoints",
+    "Engine",
     "EpochRecord",
     "History",
     "NonFiniteLossError",
@@ -41,6 +44,7 @@ __all__ = [
     "Transform",
     "as_schedule",
     "check_learning_rate",
+    "describe_settings",
     "fit",
     "linear_warmup",
     "reinitialize",

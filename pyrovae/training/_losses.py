@@ -44,4 +44,5 @@ def evaluate_loss(
     """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed."""
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
         torch.manual_seed(seed)
-        return sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size)) / len(x)
+        total: float = sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size))
+        return total / len(x)

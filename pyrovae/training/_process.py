@@ -1,4 +1,4 @@
-"""What a run asks of its process: signals held back, and a number of threads."""
+"""What a run asks of its process: signals deferred, a number of threads, and no other run beside it."""
 
 import signal
 import threading
@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from pyrovae.errors import InputError
+
+_training = threading.RLock()
 
 
 @contextmanager
@@ -46,3 +50,20 @@ def num_threads(number: int) -> Iterator[None]:
     finally:
         if number != before:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def one_training_thread() -> Iterator[None]:
+    """Let one thread of the process train at a time; it may train within a training, such as in a callback.
+
+    Raises:
+        InputError: another thread is training.
+    """
+    if not _training.acquire(blocking=False):
+        raise InputError(
+            "another thread of this process is training; Pyro's parameter store is shared: train in processes"
+        )
+    try:
+        yield
+    finally:
+        _training.release()

@@ -3,33 +3,28 @@
 import hashlib
 import json
 import math
-import platform
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Self, cast
 
 import numpy as np
-import safetensors.torch
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError
-from pyrovae.files import locked_folder, write_bytes
-from pyrovae.training._batches import Transform
-from pyrovae.training.settings import TrainingSettings
+from pyrovae.files import locked_folder, versions, write_bytes
+from pyrovae.training._state import SavedRun
+from pyrovae.training.settings import ENGINES, Engine
 
-FORMAT = 1
+FORMAT = 2
+"""Of what is written. Format 1, of version 0.1, holds less of what a run is known by."""
 
 _KEPT = 2
-
-_FREE = ("engine", "device", "strict")
-"""Settings that a state may be loaded under, whichever it was made with."""
 
 
 class CheckpointWarning(UserWarning):
@@ -63,7 +58,7 @@ class Checkpoints:
             raise InputError(f"the seconds between checkpoints must be a number ≥ 0, not {seconds!r}")
         self.folder, self.seconds = Path(folder), seconds
         self._folder_lock: AbstractContextManager[None]
-        self._good: int | None = None
+        self._sound_steps: int | None = None
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -73,15 +68,17 @@ class Checkpoints:
         self._last = time.monotonic()
         return self
 
-    def __exit__(self, *raised: Any) -> None:
-        self._folder_lock.__exit__(*raised)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._folder_lock.__exit__(kind, error, traceback)
 
     @property
     def due(self) -> bool:
         """Whether the last state is older than ``seconds``."""
         return time.monotonic() - self._last >= self.seconds
 
-    def save(self, steps: int, state: Mapping[str, Any]) -> None:
+    def save(self, steps: int, state: Mapping[str, object]) -> None:
         """Write the state after so many steps, and delete all but the last two.
 
         Args:
@@ -91,24 +88,26 @@ class Checkpoints:
         Warns:
             CheckpointWarning: it cannot be written, such as on a full disk; those written before are still there.
         """
+        import safetensors.torch
+
         self._last = time.monotonic()
-        if steps == self._good:
+        if steps == self._sound_steps:
             return
         tensors: dict[str, Tensor] = {}
-        body = {"steps": steps, "versions": _versions(), "state": _encode(state, "", tensors)}
+        body = {"steps": steps, "versions": versions(), "state": _encode(state, "", tensors)}
         content = safetensors.torch.save(tensors)
         text = json.dumps({"format": FORMAT, "sha256": _checksum(body, content), **body}, indent=1, allow_nan=False)
         beside = self._path(steps)
         try:
             write_bytes((beside.with_suffix(".safetensors"), content), (beside, text.encode() + b"\n"))
-            self._good = steps
+            self._sound_steps = steps
             self._prune()
         except OSError as error:
             where = f"cannot write a checkpoint of step {steps} to {self.folder}: {error.strerror or error}"
             last = "there is none" if not self._steps() else f"the last one is of step {self._steps()[-1]}"
             warnings.warn(f"{where}; training goes on, {last}", CheckpointWarning, stacklevel=3)
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> dict[str, object] | None:
         """The last state; None where there is none.
 
         Raises:
@@ -128,7 +127,7 @@ class Checkpoints:
                 continue
             if problems:
                 warnings.warn(f"{problems[0]}; going on from step {steps}", CheckpointWarning, stacklevel=2)
-            self._good = steps
+            self._sound_steps = steps
             return state
         if problems:
             raise InputError(f"{problems[0]}; there is no other to go on from: delete {self.folder} to start anew")
@@ -153,12 +152,14 @@ class FutureFormatError(InputError):
     """A newer version of pyrovae wrote the file."""
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, object]:
     """The state in a checkpoint's JSON and the tensors beside it.
 
     Raises:
         InputError: they are damaged, or of another format.
     """
+    import safetensors.torch
+
     try:
         found = json.loads(path.read_bytes())
         if not isinstance(found, dict) or type(found.get("format")) is not int:
@@ -168,8 +169,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 f"cannot read the checkpoint {path}: its format is {found['format']}, and this version of pyrovae "
                 f"reads {FORMAT}; install a newer one"
             )
-        if found["format"] != FORMAT:
-            raise InputError(f"its format is {found['format']}, not {FORMAT}")
+        if found["format"] < 1:
+            raise InputError(f"its format is {found['format']}, not 1 to {FORMAT}")
         content = path.with_suffix(".safetensors").read_bytes()
         body = {key: value for key, value in found.items() if key not in ("format", "sha256")}
         if found.get("sha256") != _checksum(body, content):
@@ -187,16 +188,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _checksum(body: Mapping[str, Any], content: bytes) -> str:
+def _checksum(body: Mapping[str, object], content: bytes) -> str:
     text = json.dumps(body, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode() + b"\n" + content).hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in ("pyrovae", "torch", "pyro-ppl")}}
-
-
-def _encode(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
+def _encode(value: object, where: str, tensors: dict[str, Tensor]) -> object:
     """A state as JSON with tags for what JSON lacks; tensors, and lists of floats as such, go into ``tensors``."""
     if isinstance(value, Tensor):
         tensors[where] = value.detach().cpu().contiguous()
@@ -221,7 +218,7 @@ def _encode(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     raise InputTypeError(f"a checkpoint cannot hold {where}, a {type(value).__name__}")
 
 
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _decode(value: object, tensors: Mapping[str, Tensor]) -> object:
     if isinstance(value, list):
         return [_decode(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -243,45 +240,18 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise InputError(f"it holds something of an unknown kind, {tag}")
 
 
-def engine_of(saved: Mapping[str, Any], wanted: str, folder: Path) -> str:
-    """The engine that a run goes on with: the one it was begun with.
+def as_run(saved: Mapping[str, object], wanted: str, folder: Path) -> SavedRun:
+    """A checkpoint's content as that of a training run, which is resumed with the engine that it was begun with.
 
     Raises:
-        InputError: another one is asked for, or the checkpoint names none.
+        InputError: another engine is wanted, or the checkpoint names none.
     """
     engine, threads = saved.get("engine"), saved.get("threads")
-    if engine not in ("eager", "compiled", "graph") or not isinstance(threads, int) or threads < 1:
+    if engine not in ENGINES or engine == Engine.AUTO or not isinstance(threads, int) or threads < 1:
         raise InputError(f"cannot go on from the checkpoint in {folder}: it is not of a training run")
-    if wanted not in ("auto", engine):
+    if wanted not in (Engine.AUTO, engine):
         raise InputError(
             f"the run in {folder} was begun with the {engine} engine and goes on with it, not with {wanted}; "
             "give another folder to start anew"
         )
-    return engine
-
-
-def identity(
-    settings: TrainingSettings,
-    transform: Transform | None,
-    data: Mapping[str, Any],
-    elbo: ELBO,
-    parameters: Sequence[Sequence[Tensor]],
-) -> dict[str, Any]:
-    """What a state must share with the run that it is loaded into, as plain values."""
-    return {
-        **{k: v for k, v in vars(settings).items() if k not in _FREE and not callable(v)},
-        "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
-        **data,
-        "estimator": type(elbo).__name__,
-        "estimator's settings": {k: v for k, v in vars(elbo).items() if isinstance(v, bool | int | float | str)},
-        "parameters": [[tuple(p.shape) for p in own] for own in parameters],
-    }
-
-
-def describe_data(x: Tensor, validation: Tensor | None) -> dict[str, Any]:
-    """Shape and SHA-256 of what is trained on."""
-    parts = {"data": x} if validation is None else {"data": x, "validation": validation}
-    hashes = {
-        f"{name} of SHA-256": hashlib.sha256(part.cpu().numpy().tobytes()).hexdigest() for name, part in parts.items()
-    }
-    return {"data of shape": tuple(x.shape), **hashes}
+    return cast(SavedRun, saved)  # what is missing is found when it is loaded

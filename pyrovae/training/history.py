@@ -1,10 +1,34 @@
 """What a training run leaves behind."""
 
-import math
-from dataclasses import dataclass, field
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, TypedDict, cast
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class HistoryState(TypedDict):
+    """A history as plain values."""
+
+    epochs: list[EpochState]
+    batch_loss: list[float]
+    best_epoch: int | None
+    engine: str
+
+
+class EpochState(TypedDict):
+    """An :class:`EpochRecord` as plain values."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    learning_rate: float
+    beta: float
+    seconds: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -28,8 +52,8 @@ class History:
         epochs: one record an epoch.
         batch_loss: one loss a step.
         best_epoch: the epoch whose state was kept, where there was a validation set; 0 is the start.
-        engine: what made the steps: ``"eager"``, ``"compiled"``, or ``"graph"`` for replicas in one program that
-            was not compiled.
+        engine: what made the steps, an :class:`~pyrovae.training.Engine`: ``"eager"``, ``"compiled"``, or
+            ``"graph"`` for programs that were traced but not compiled.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -39,7 +63,7 @@ class History:
 
     def __repr__(self) -> str:
         last = f", loss {self.epochs[-1].loss:.4f} nats/datum" if self.epochs else ""
-        return f"History({len(self.epochs)} epochs, {self.steps} steps{last}, engine={self.engine!r})"
+        return f"History({len(self.epochs)} epochs, {self.steps} steps{last}, engine={str(self.engine)!r})"
 
     @property
     def steps(self) -> int:
@@ -51,18 +75,25 @@ class History:
         """Wall-clock seconds of the training."""
         return self.epochs[-1].seconds if self.epochs else 0.0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> HistoryState:
         """Its content as plain values."""
-        return {**vars(self), "epochs": [vars(record) for record in self.epochs], "batch_loss": list(self.batch_loss)}
+        return {
+            "epochs": [cast(EpochState, asdict(record)) for record in self.epochs],
+            "batch_loss": list(self.batch_loss),
+            "best_epoch": self.best_epoch,
+            "engine": str(self.engine),
+        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: HistoryState) -> None:
         """Go back to what :meth:`state_dict` gave, but for the engine."""
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self.batch_loss, self.best_epoch = list(state["batch_loss"]), state["best_epoch"]
 
     def to_frame(self) -> pd.DataFrame:
         """One row an epoch."""
-        return pd.DataFrame([vars(record) for record in self.epochs])
+        import pandas as pd
+
+        return pd.DataFrame([asdict(record) for record in self.epochs])
 
 
 def mean_loss(batch_losses: list[float], num: int, batch_size: int) -> float:

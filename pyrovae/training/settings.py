@@ -1,19 +1,44 @@
 """The settings of a training run, declared once, and what they say of each step."""
 
+import functools
+import hashlib
+import inspect
 import math
-from dataclasses import dataclass
-from typing import Required, TypedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Required, TypedDict, get_args, get_type_hints
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from pyrovae.errors import InputError, check_choice, check_integer
+from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer
+from pyrovae.nn import ConfigurableModule
 from pyrovae.training._batches import Transform
 from pyrovae.training.schedules import Schedule, as_schedule
 
-ENGINES = ("auto", "eager", "compiled")
+
+class Engine(StrEnum):
+    """What makes the steps of a training run."""
+
+    AUTO = "auto"
+    """Compiled where that pays and can be done, else eager."""
+    EAGER = "eager"
+    """The programs are run at each step."""
+    COMPILED = "compiled"
+    """The programs are run once, and native code is made of what they compute."""
+    GRAPH = "graph"
+    """The programs are run once, and what they compute is run operation by operation."""
+
+
+ENGINES = tuple(engine.value for engine in Engine)
 """The engines by name."""
+
+
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -40,7 +65,7 @@ class TrainingSettings:
     """A function of the data and of a random generator, called at the start of each epoch: its batches are taken from
     what it returns, of the same shape and dtype. It does not touch the validation data."""
     engine: str = "auto"
-    """auto, eager or compiled."""
+    """auto, eager, compiled, or graph (traced as for compiled, but run operation by operation)."""
     device: str | torch.device | None = None
     """Where to train; None: where the parameters are."""
     strict: bool = False
@@ -108,3 +133,97 @@ def check_learning_rate(learning_rate: float | Schedule) -> None:
     """Raise an InputError unless it is a positive number or a schedule."""
     if not callable(learning_rate) and not 0 < learning_rate < math.inf:
         raise InputError(f"learning_rate must be a positive number or a schedule, not {learning_rate!r}")
+
+
+def describe_settings(settings: object) -> dict[str, object]:
+    """The fields of a dataclass as JSON: what to store of settings, so that others can be compared with them.
+
+    Numbers, strings and sequences are themselves. A class or a function is its qualified name, with what its closure
+    holds; a schedule also has its values at 0, 0.1, …, 1. An estimator, and any other object, is its class and the
+    arguments that it was made with; a module of another package is its class alone; a tensor its shape and SHA-256.
+
+    Example:
+        >>> described = describe_settings(TrainingSettings(epochs=3, beta=lambda progress: min(1.0, 2 * progress)))
+        >>> described["epochs"], described["beta"]["values"][:4]
+        (3, [0.0, 0.2, 0.4, 0.6])
+    """
+    if not is_dataclass(settings) or isinstance(settings, type):
+        raise InputTypeError(f"settings must be a dataclass, not {settings!r}")
+    schedules = {name for name, hint in get_type_hints(type(settings)).items() if Schedule in (hint, *get_args(hint))}
+    described = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        described[field.name] = describe(value)
+        if field.name in schedules and callable(value):
+            described[field.name] = {**_function(value), "values": [_value(value, i / 10) for i in range(11)]}
+    return described
+
+
+def describe(value: object) -> object:
+    """A value as JSON; see :func:`describe_settings`."""
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, Enum):
+        return describe(value.value)
+    if isinstance(value, Path | torch.device | torch.dtype):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [describe(item) for item in value]
+    if isinstance(value, Tensor | np.ndarray):
+        return {"shape": list(value.shape), "sha256": sha256(torch.as_tensor(value))}
+    if isinstance(value, type):
+        return _qualified_name(value)
+    if isinstance(value, nn.Module):
+        arguments = value.config() if isinstance(value, ConfigurableModule) else {}
+        return {"class": _qualified_name(type(value)), **{name: describe(each) for name, each in arguments.items()}}
+    if is_dataclass(value):
+        return {"class": _qualified_name(type(value)), **describe_settings(value)}
+    return _function(value) if callable(value) else {"class": _qualified_name(type(value)), **_arguments(value)}
+
+
+def sha256(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's values."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _function(value: Callable[..., object]) -> dict[str, object]:
+    """A callable's name, and what it was made with."""
+    if isinstance(value, functools.partial):
+        return {"function": describe(value.func), "arguments": describe([*value.args, value.keywords])}
+    if inspect.ismethod(value):
+        return {"function": _qualified_name(value), "of": describe(value.__self__)}
+    if not hasattr(value, "__qualname__"):
+        return {"class": _qualified_name(type(value)), **_arguments(value)}
+    closure = [describe(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
+    return {"function": _qualified_name(value), **({"closure": closure} if closure else {})}
+
+
+def _qualified_name(value: Callable[..., object]) -> str:
+    module = getattr(value, "__module__", None) or ""
+    if module.startswith("pyrovae."):  # its modules may move
+        module = "pyrovae"
+    return f"{module}.{value.__qualname__}".lstrip(".")
+
+
+def _arguments(value: object) -> dict[str, object]:
+    """The constructor's arguments, as far as the object keeps them under their names, of all its classes."""
+    names = {
+        name: None
+        for cls in type(value).__mro__
+        if "__init__" in vars(cls) and cls is not object
+        for name in list(inspect.signature(vars(cls)["__init__"]).parameters)[1:]
+    }
+    kept = {name: getattr(value, name, getattr(value, f"_{name}", _MISSING)) for name in names}
+    return {name: describe(argument) for name, argument in kept.items() if argument is not _MISSING}
+
+
+def _value(schedule: Schedule, progress: float) -> float | None:
+    """The schedule's value; None where it has none."""
+    try:
+        return float(f"{float(schedule(progress)):.12g}")  # the last bits are the machine's
+    except (ArithmeticError, ValueError):
+        return None

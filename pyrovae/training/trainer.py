@@ -1,6 +1,7 @@
 """A training run: mini-batch stochastic variational inference, read top to bottom."""
 
 import copy
+import dataclasses
 import itertools
 import math
 import sys
@@ -8,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 import pyro
 import torch
+from numpy.typing import NDArray
 from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -31,10 +33,12 @@ from pyrovae.programs import (
     own_parameter_store,
 )
 from pyrovae.training._batches import Batches
+from pyrovae.training._identity import check_same_run, identity
 from pyrovae.training._losses import NonFiniteLossError, evaluate_loss
-from pyrovae.training._process import deferred_signals, num_threads
-from pyrovae.training.checkpoint import Checkpoints, describe_data, engine_of, identity
-from pyrovae.training.engines.choice import choose_engine
+from pyrovae.training._process import deferred_signals, num_threads, one_training_thread
+from pyrovae.training._state import TrainerState
+from pyrovae.training.checkpoint import Checkpoints, as_run
+from pyrovae.training.engines.choice import LEAST_STEPS, choose_engine
 from pyrovae.training.history import EpochRecord, History, mean_loss
 from pyrovae.training.replicas import CannotVectorizeError
 from pyrovae.training.settings import TrainingSettings
@@ -53,8 +57,9 @@ class Trainer:
         validation: data (num, …) on which the loss is evaluated at the start and after each epoch.
         progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
-        checkpoints: where the run's states are written as it goes on, and whether one to go on from is looked for: the
-            rest of the run is the same to the last bit, with the engine and the number of threads it was begun with.
+        checkpoints: where the run's states are written as it goes on. Where there is one already, the run resumes from
+            it, with the engine and the number of threads that it was begun with: to the last bit the same run.
+        least_steps: number of steps, over all replicas, from which the engine ``"auto"`` compiles.
 
     Attributes:
         histories: the losses of each replica.
@@ -76,86 +81,85 @@ class Trainer:
         History(3 epochs, 6 steps, loss ... nats/datum, engine='eager')
 
     Raises:
+        InputError: data, programs or settings that cannot be trained on, a checkpoint of another run, or another
+            thread that is training.
         CannotVectorizeError: several pairs cannot run as one program; train them one after the other.
     """
 
     def __init__(
         self,
         pairs: Sequence[Pair],
-        data: Tensor | np.ndarray,
+        data: Tensor | NDArray[np.generic],
         elbo: ELBO,
         settings: TrainingSettings,
         *,
-        validation: Tensor | np.ndarray | None = None,
+        validation: Tensor | NDArray[np.generic] | None = None,
         progress: bool = True,
         on_epoch: Callable[[EpochRecord], None] | None = None,
         checkpoints: Checkpoints | None = None,
+        least_steps: int = LEAST_STEPS,
     ) -> None:
         check_estimator(elbo, settings)
-        self.checkpoints, saved = checkpoints, None if checkpoints is None else checkpoints.load()
-        engine, device, strict = settings.engine, settings.device, settings.strict
-        if checkpoints is not None and saved is not None:
-            engine = engine_of(saved, engine, checkpoints.folder)
-        self._threads = torch.get_num_threads() if saved is None else saved["threads"]
-        for program in itertools.chain(*pairs):
-            if device is not None and isinstance(program, nn.Module):
-                program.to(device)
+        self.checkpoints, saved = checkpoints, None
+        self._threads = torch.get_num_threads()
+        if checkpoints is not None and (found := checkpoints.load()) is not None:
+            saved = as_run(found, settings.engine, checkpoints.folder)
+            settings, self._threads = dataclasses.replace(settings, engine=saved["engine"]), saved["threads"]
         self.pairs, self.settings, self.progress, self.on_epoch = list(pairs), settings, progress, on_epoch
-        self.x = as_data("data", data, *pairs[0], device)
-        self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
-        self._data = describe_data(self.x, self.x_validation)
         if not isinstance(elbo, BetaELBO):
             elbo = copy.copy(elbo)  # Pyro's own store the depth of plates that they guess
-        elif settings.beta is not None:
-            elbo = elbo.with_beta(settings.final_beta)  # where it is evaluated, so that epochs compare
+        elif (final_beta := settings.final_beta) is not None:
+            elbo = elbo.with_beta(final_beta)  # where it is evaluated, so that epochs compare
         self.elbo = elbo
-        seeds = [settings.seed + r for r in range(len(pairs))]
-        self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
-        self.steps_per_epoch = self.batches.steps_per_epoch
-        self.total_steps = settings.epochs * self.steps_per_epoch
         self.histories = [History() for _ in pairs]
         self.errors: dict[int, NonFiniteLossError] = {}
         self._best: dict[int, tuple[float, list[Tensor]]] = {}
         self._seconds = 0.0
-        with self._scope():
-            batch_size = settings.batch_size
-            x = self.batches.epoch()[0][: len(self.x)]  # as a step sees them
-            check_support("data", x, pairs[0][0])
-            if self.x_validation is not None:
-                check_support("validation", self.x_validation, pairs[0][0])
-            if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in modules_of(pair)):
-                raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
-            parameters = [check_programs(*pair, x, self.x_validation, batch_size, self.elbo) for pair in pairs]
-            self._tell(
-                lambda: f"{audit(*pairs[0], self.elbo, x[:batch_size], strict=strict).line} before training", strict
+        with one_training_thread():
+            for program in itertools.chain(*pairs):
+                if settings.device is not None and isinstance(program, nn.Module):
+                    program.to(settings.device)
+            self.x = as_data("data", data, *pairs[0], settings.device)
+            self.x_validation = (
+                None if validation is None else as_data("validation", validation, *pairs[0], settings.device)
             )
-            with pyro.validation_enabled(False):
-                chosen, why = choose_engine(engine, pairs, elbo, parameters, settings, x, self.total_steps)
-            if chosen is None:
-                raise CannotVectorizeError(why)
-            self.engine = chosen
-            for history in self.histories:
-                history.engine = chosen.name
-            self._tell(lambda: f"{self.engine.name} engine: {why}")
-        if checkpoints is not None and saved is not None:
-            self._resume(saved, checkpoints.folder)
+            seeds = [settings.seed + r for r in range(len(pairs))]
+            self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
+            self.steps_per_epoch = self.batches.steps_per_epoch
+            self.total_steps = settings.epochs * self.steps_per_epoch
+            with self._scope():
+                self._set_up(least_steps)
+        if saved is not None and checkpoints is not None:
+            self._resume(saved["state"], checkpoints.folder)
 
-    def _tell(self, line: Callable[[], str], needed: bool = False) -> None:
-        if not self.progress and not needed:
-            return
-        try:
-            text = line()
-        except TypeError:  # another package's estimator
-            if needed:
-                raise
-            return
-        if self.progress:
-            tqdm.write(text, file=sys.stderr)
+    def _set_up(self, least_steps: int) -> None:
+        """Check the data and the programs, and choose the engine."""
+        pairs, settings = self.pairs, self.settings
+        x = self.batches.epoch()[0][: len(self.x)]  # as a step sees them
+        check_support("data", x, pairs[0][0])
+        if self.x_validation is not None:
+            check_support("validation", self.x_validation, pairs[0][0])
+        if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in modules_of(pair)):
+            raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
+        size = settings.batch_size
+        parameters = [check_programs(*pair, x, self.x_validation, size, self.elbo) for pair in pairs]
+        self._identity = identity(settings, self.elbo, self.x, self.x_validation, x, parameters)
+        if settings.strict or self.progress:
+            self._say_what_is_computed(x[:size])
+        with pyro.validation_enabled(False):
+            engine, why = choose_engine(pairs, self.elbo, parameters, settings, x, self.total_steps, least_steps)
+        if engine is None:
+            raise CannotVectorizeError(why)
+        self.engine = engine
+        for history in self.histories:
+            history.engine = str(engine.name)
+        self._say(f"{engine.name} engine: {why}")
 
     @contextmanager
     def _scope(self) -> Iterator[None]:
         """The caller's random state and parameter store left alone, the programs in training mode."""
         with ExitStack() as stack:
+            stack.enter_context(one_training_thread())
             stack.enter_context(num_threads(self._threads))
             stack.enter_context(torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []))
             stack.enter_context(own_parameter_store())
@@ -187,15 +191,11 @@ class Trainer:
                     self._validate(r, epoch=0)
             while self.steps < last and not signals:
                 self._run_epoch(last, start, bar, signals)
-                if self.checkpoints is not None and (signals or self.steps == last or self.checkpoints.due):
-                    if not self._finite():  # the next step says so; a state to go on from it is not
-                        continue
-                    state = {"engine": self.engine.name, "threads": self._threads, "state": self.state_dict()}
-                    self.checkpoints.save(self.steps, state)
+                self._save_if_due(now=bool(signals) or self.steps == last)
             if self.steps == self.total_steps:
                 self._keep_best()
 
-    def _run_epoch(self, last: int, start: float, bar: Any, signals: list[int]) -> None:
+    def _run_epoch(self, last: int, start: float, bar: "tqdm[NoReturn]", signals: list[int]) -> None:
         """Train to the end of the epoch, or to step ``last``, or until there is a checkpoint to write."""
         epoch, done = divmod(self.steps, self.steps_per_epoch)
         x, batches = self.batches.epoch()
@@ -213,21 +213,36 @@ class Trainer:
         self._raise_if_all_failed(epoch + 1)
         if self.steps % self.steps_per_epoch == 0:
             self.batches.end_epoch()
-            self._end_epoch(epoch + 1, rates[-1], betas)
+            self._end_epoch(epoch + 1, float(rates[-1]), None if betas is None else float(betas[-1]))
             bar.set_postfix_str(self._summary())
 
-    def _resume(self, saved: dict[str, Any], folder: Path) -> None:
-        try:
-            self.load_state_dict(saved["state"])
-        except Exception as error:  # of another run, or made by other hands
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(
-                f"cannot go on from the checkpoint in {folder}: {reason}; use the programs, data and settings that it "
-                "was begun with, or another folder"
-            ) from None
-        self._tell(lambda: f"going on from step {self.steps} of {self.total_steps}")
+    def _end_epoch(self, epoch: int, rate: float, beta: float | None) -> None:
+        """Record the epoch that has just ended, replica by replica."""
+        for r, history in enumerate(self.histories):
+            if r in self.errors:
+                continue
+            if not all(parameter.isfinite().all() for parameter in self.engine.parameters[r]):
+                self.errors[r] = NonFiniteLossError(
+                    f"a parameter is not finite after step {self.steps} (epoch {epoch}), though the loss was: "
+                    f"a gradient was not; {_ADVICE}"
+                )
+                continue
+            batch_losses = history.batch_loss[-self.steps_per_epoch :]
+            record = EpochRecord(
+                epoch=epoch,
+                loss=mean_loss(batch_losses, len(self.x), self.settings.batch_size),
+                validation_loss=self._validate(r, epoch),
+                learning_rate=rate,
+                beta=float(getattr(self.elbo, "beta", 1.0) if beta is None else beta),
+                seconds=self._seconds,
+                seed=self.settings.seed + r,
+            )
+            history.epochs.append(record)
+            if self.on_epoch is not None:
+                self.on_epoch(record)
+        self._raise_if_all_failed(epoch)
 
-    def _record(self, losses: np.ndarray) -> None:
+    def _record(self, losses: NDArray[np.float64]) -> None:
         for r, history in enumerate(self.histories):
             if r in self.errors:
                 continue
@@ -242,40 +257,34 @@ class Trainer:
         if len(self.errors) == len(self.pairs):
             raise self.errors[0]
 
-    def _end_epoch(self, epoch: int, rate: float, betas: np.ndarray | None) -> None:
-        for r, history in enumerate(self.histories):
-            if r in self.errors:
-                continue
-            if not all(parameter.isfinite().all() for parameter in self.engine.parameters[r]):
-                self.errors[r] = NonFiniteLossError(
-                    f"a parameter is not finite after step {self.steps} (epoch {epoch}), though the loss was: "
-                    f"a gradient was not; {_ADVICE}"
-                )
-                continue
-            batch_losses = history.batch_loss[-self.steps_per_epoch :]
-            history.epochs.append(
-                EpochRecord(
-                    epoch=epoch,
-                    loss=mean_loss(batch_losses, len(self.x), self.settings.batch_size),
-                    validation_loss=self._validate(r, epoch),
-                    learning_rate=float(rate),
-                    beta=float(getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]),
-                    seconds=self._seconds,
-                    seed=self.settings.seed + r,
-                )
-            )
-            if self.on_epoch is not None:
-                self.on_epoch(history.epochs[-1])
-        self._raise_if_all_failed(epoch)
+    def _save_if_due(self, now: bool) -> None:
+        """Write a checkpoint where the last one is old, or ``now``; none of parameters that are not finite."""
+        if self.checkpoints is None or not (now or self.checkpoints.due) or not self._is_finite():
+            return
+        state = {"engine": str(self.engine.name), "threads": self._threads, "state": self.state_dict()}
+        self.checkpoints.save(self.steps, state)
 
-    def _finite(self) -> bool:
+    def _is_finite(self) -> bool:
         """Whether all parameters are, of the replicas that are still trained."""
         return all(
             parameter.isfinite().all()
-            for r, own in enumerate(self.engine.parameters)
+            for r, parameters in enumerate(self.engine.parameters)
             if r not in self.errors
-            for parameter in own
+            for parameter in parameters
         )
+
+    def _say_what_is_computed(self, batch: Tensor) -> None:
+        """Say what the estimator computes, or raise where ``strict`` refuses it."""
+        try:
+            line = audit(*self.pairs[0], self.elbo, batch, strict=self.settings.strict).line
+            self._say(f"{line} before training")
+        except TypeError:  # another package's estimator
+            if self.settings.strict:
+                raise
+
+    def _say(self, line: str) -> None:
+        if self.progress:
+            tqdm.write(line, file=sys.stderr)
 
     def _tensors(self, r: int) -> list[Tensor]:
         """Everything that training changes in a replica."""
@@ -302,13 +311,10 @@ class Trainer:
         epoch = self.steps // self.steps_per_epoch
         return f"epoch {epoch}/{self.settings.epochs}, loss {np.mean(last):.4f} nats/datum"
 
-    def _identity(self) -> dict[str, Any]:
-        return identity(self.settings, self.batches.transform, self._data, self.elbo, self.engine.parameters)
-
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> TrainerState:
         """Everything that the rest of the run depends on, copied: tensors, numbers, and lists and dicts of these."""
         return {
-            "of": self._identity(),
+            "of": self._identity,
             "engine": self.engine.state_dict(),
             "epoch_start": [state.clone() for state in self.batches.states],
             "errors": {r: str(error) for r, error in self.errors.items()},
@@ -317,7 +323,7 @@ class Trainer:
             "seconds": self._seconds,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainerState) -> None:
         """Go back to a state of a run of these programs, data and settings, whichever engine made it.
 
         Raises:
@@ -325,9 +331,7 @@ class Trainer:
         """
         if not isinstance(state, dict) or "of" not in state:
             raise InputError("this is not a state that Trainer.state_dict gave")
-        for name, own in self._identity().items():
-            if state["of"].get(name) != own:
-                raise InputError(f"this state is of a run with {name} {state['of'].get(name)}, not {own}")
+        check_same_run(state["of"], self._identity, self.settings, self.elbo)
         self.engine.load_state_dict(state["engine"])
         self.batches.states = [generator_state.clone() for generator_state in state["epoch_start"]]
         self.errors = {r: NonFiniteLossError(message) for r, message in state["errors"].items()}
@@ -335,6 +339,17 @@ class Trainer:
             history.load_state_dict(saved)
         self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
         self._seconds = state["seconds"]
+
+    def _resume(self, state: TrainerState, folder: Path) -> None:
+        try:
+            self.load_state_dict(state)
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # made by other hands
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"cannot go on from the checkpoint in {folder}: {reason}; use the programs, data and settings that it "
+                "was begun with, or another folder"
+            ) from None
+        self._say(f"going on from step {self.steps} of {self.total_steps}")
 
 
 def check_estimator(elbo: ELBO, settings: TrainingSettings) -> None:

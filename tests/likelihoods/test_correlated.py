@@ -14,7 +14,7 @@ import pyrovae as pv
 from pyrovae.distributions import PartiallyObserved
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.training import TrainingSettings, reinitialize
-from tests.training.engines.test_compiled import as_graph
+from tests.pairs import as_graph
 
 GAUSSIAN = [name for name in LIKELIHOODS if "bernoulli" not in name]
 
@@ -227,11 +227,9 @@ def test_the_graph_is_the_eager_engine(name):
 
 
 @pytest.mark.parametrize("name", ["low-rank", "full-covariance"])
-def test_a_replica_is_the_single_run_of_its_seed(name, monkeypatch, tmp_path):
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 0.02)  # too little to compile
-    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path))
+def test_a_replica_is_the_single_run_of_its_seed(name):
     settings = {"epochs": 40, "progress": False, "learning_rate": 3e-3}
-    trained = pv.fit(*make_pair(name), data(96), pv.AnalyticELBO(), num_replicas=2, seed=5, **settings)
+    trained = pv.fit(*make_pair(name), data(96), pv.AnalyticELBO(), num_replicas=2, seed=5, engine="graph", **settings)
     assert trained[0].history.engine == "graph"
     model, guide = make_pair(name)
     reinitialize(model, guide, seed=6)

@@ -14,7 +14,7 @@ import pyrovae as pv
 from pyrovae.distributions import ContinuousBernoulli
 from pyrovae.evaluation import Importance, Quadrature
 from pyrovae.training import TrainingSettings
-from tests.training.engines.test_compiled import as_graph
+from tests.pairs import as_graph
 
 LIKELIHOODS = {
     "bernoulli": pv.BernoulliLikelihood,
@@ -223,13 +223,12 @@ def test_the_graph_is_the_eager_engine(likelihood):
     np.testing.assert_allclose(losses, eager.batch_loss, atol=1e-10, rtol=0)
 
 
-@pytest.mark.usefixtures("as_one_graph")
 @pytest.mark.parametrize("likelihood", ["continuous-bernoulli", "levels"])
 def test_replicas_are_single_runs(likelihood):
     model, guide = make_pair(likelihood)
     x, elbo = data(likelihood, 64), pv.AnalyticELBO()
     settings = {"epochs": 2, "progress": False}
-    together = pv.fit(model, guide, x, elbo, num_replicas=2, **settings)
+    together = pv.fit(model, guide, x, elbo, num_replicas=2, engine="graph", **settings)
     assert together[0].history.engine == "graph"
     for replica in together:
         alone = pv.fit(model, guide, x, elbo, engine="eager", num_replicas=1, seed=replica.seed, **settings)

@@ -7,7 +7,7 @@ import torch
 import pyrovae as pv
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training._batches import Batches
-from tests.training.engines.test_compiled import as_graph
+from tests.pairs import as_graph
 
 
 def make_pair(seed=1):
@@ -75,9 +75,8 @@ def test_engines_agree():
     assert not np.allclose(static.batch_loss, eager.batch_loss, atol=1e-3)
 
 
-@pytest.mark.usefixtures("as_one_graph")
 def test_replicas_are_single_runs():
-    together = pv.fit(*make_pair(), grey(), pv.AnalyticELBO(), num_replicas=3, seed=2, **SETTINGS)
+    together = pv.fit(*make_pair(), grey(), pv.AnalyticELBO(), num_replicas=3, seed=2, engine="graph", **SETTINGS)
     assert together[0].history.engine == "graph"
     for replica in together:
         alone = pv.fit(
@@ -97,7 +96,7 @@ def test_a_run_restored_in_the_middle_of_an_epoch():
     rest.load_state_dict(part.state_dict())
     rest.run()
     assert rest.histories[0].batch_loss == whole.histories[0].batch_loss
-    with pytest.raises(ValueError, match="this state is of a run with transform binarize, not None"):
+    with pytest.raises(ValueError, match=r"this state is of a run with transform pyrovae\.binarize, not None"):
         trainer(grey().round(), None).load_state_dict(part.state_dict())
 
 

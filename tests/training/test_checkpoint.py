@@ -149,8 +149,8 @@ def test_fit_goes_on_by_itself(engine, tmp_path):
     assert again.batch_loss == whole.batch_loss
 
 
-@pytest.mark.parametrize("engine", ["eager", "auto"])
-def test_replicas_go_on_together_or_one_by_one(engine, tmp_path, as_one_graph):
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_replicas_go_on_together_or_one_by_one(engine, tmp_path):
     def fit(folder, **options):
         return pv.fit(
             *make_pair(),
@@ -175,7 +175,7 @@ def test_replicas_go_on_together_or_one_by_one(engine, tmp_path, as_one_graph):
     for one, other in zip(whole, rest, strict=True):
         assert one.history.batch_loss == other.history.batch_loss
         assert all(torch.equal(p, q) for p, q in zip(one.guide.parameters(), other.guide.parameters(), strict=True))
-    assert {r.history.engine for r in rest} == {"eager" if engine == "eager" else "graph"}
+    assert {r.history.engine for r in rest} == {engine}
 
 
 def test_two_runs_in_one_folder(tmp_path):
@@ -224,6 +224,14 @@ class _Hostile:
         return os.mkdir, ("executed",)
 
 
+def says(path, content):
+    """Whether a file holds JSON of this content."""
+    try:
+        return json.loads(path.read_bytes()) == content
+    except ValueError:
+        return False
+
+
 def damage(path, how, rng):
     tensors = path.with_suffix(".safetensors")
     content = json.loads(path.read_text())
@@ -233,10 +241,14 @@ def damage(path, how, rng):
         path.write_bytes(path.read_bytes()[: int(rng.integers(path.stat().st_size - 2))])
     elif how in ("flipped tensors", "flipped JSON"):
         file = tensors if how == "flipped tensors" else path
-        damaged = bytearray(file.read_bytes())
-        places = [i for i, byte in enumerate(damaged) if how == "flipped tensors" or byte not in b" \n"]
-        damaged[rng.choice(places)] ^= 1 << int(rng.integers(8))
-        file.write_bytes(damaged)
+        sound = file.read_bytes()
+        places = [i for i, byte in enumerate(sound) if how == "flipped tensors" or byte not in b" \n"]
+        same = True
+        while same:  # a float's last digit, or e for E, may say the same
+            damaged = bytearray(sound)
+            damaged[rng.choice(places)] ^= 1 << int(rng.integers(8))
+            file.write_bytes(damaged)
+            same = how == "flipped JSON" and says(path, content)
     elif how == "pickles":
         for file in (tensors, path):
             file.write_bytes(pickle.dumps(_Hostile()))
@@ -245,7 +257,7 @@ def damage(path, how, rng):
     elif how == "no tensors":
         tensors.unlink()
     elif how == "future":
-        path.write_text(json.dumps(content | {"format": 2}))
+        path.write_text(json.dumps(content | {"format": 3}))
 
 
 HOWS = ["truncated tensors", "truncated JSON", "flipped tensors", "flipped JSON", "pickles", "nested", "no tensors"]
@@ -291,7 +303,7 @@ def test_a_newer_format_is_refused_whatever_else_is_there(tmp_path):
     with Checkpoints(tmp_path, seconds=0) as checkpoints:
         trainer(checkpoints=checkpoints).run(max_steps=7)
     damage(tmp_path / "checkpoint-000000007.json", "future", None)
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="its format is 2, and this version"):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="its format is 3, and this version"):
         trainer(checkpoints=checkpoints)
 
 
@@ -303,7 +315,7 @@ def test_a_checkpoint_of_another_run_or_by_other_hands_is_refused(tmp_path):
             trainer("compiled", checkpoints)
         with pytest.raises(ValueError, match=r"of a run with data of SHA-256 .*; use the programs, data and settings"):
             Trainer([make_pair()], data(seed=9), pv.MonteCarloELBO(), part.settings, checkpoints=checkpoints)
-        with pytest.raises(ValueError, match=r"of a run with estimator's settings"):
+        with pytest.raises(ValueError, match=r"of a run with estimator\.num_particles 1, not 2"):
             Trainer([make_pair()], data(), pv.MonteCarloELBO(num_particles=2), part.settings, checkpoints=checkpoints)
         state = part.state_dict()
         del state["engine"]["buffers"]

@@ -6,7 +6,6 @@ This module knows of no family of distributions.
 """
 
 from collections.abc import Generator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,12 @@ from torch import Tensor, nn
 from pyrovae.programs import Pair, module_buffers
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
+from pyrovae.training._state import EngineState
 from pyrovae.training.engines._ahead_of_time import CannotCompileError
 from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.engines._step import BETA1, BETA2, State, StepProgram
 from pyrovae.training.engines._tracing import trace_gradient
-from pyrovae.training.settings import TrainingSettings
+from pyrovae.training.settings import Engine, TrainingSettings
 
 
 class CompiledEngine:
@@ -89,14 +89,9 @@ class CompiledEngine:
                 raise CannotTraceError("replicas differ in tensors that are not trained")
 
     @property
-    def name(self) -> str:
-        """``"compiled"``, or ``"graph"`` where the graph is run step by step."""
-        return "compiled" if self.native else "graph"
-
-    @property
-    def cached(self) -> bool:
-        """Whether the native code is there from before."""
-        return self._programs[self.full].native.path.exists()
+    def name(self) -> Engine:
+        """Compiled, or the graph run step by step."""
+        return Engine.COMPILED if self.native else Engine.GRAPH
 
     def compile(self) -> None:
         """Make the native code for full batches, or load it, and use it from now on.
@@ -211,7 +206,7 @@ class CompiledEngine:
         """Flat vectors (R, P) of the trained ones among each replica's tensors."""
         return torch.stack([torch.cat([own[i].detach().reshape(-1) for i in self._trained]) for own in tensors])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> EngineState:
         """Everything that the next step depends on, copied."""
         moments: list[list[list[Tensor]]] = [[], []]
         for which, saved in enumerate(moments):
@@ -234,7 +229,7 @@ class CompiledEngine:
         }
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: EngineState) -> None:
         """Go back to a state of either engine."""
         self.steps = state["steps"]
         self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Generator
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 import pyro.poutine as poutine
@@ -16,7 +15,8 @@ from pyrovae.elbo import BetaELBO
 from pyrovae.programs import Program, announced_parameters, module_buffers, unregistered
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
-from pyrovae.training.settings import TrainingSettings
+from pyrovae.training._state import EngineState
+from pyrovae.training.settings import Engine, TrainingSettings
 
 
 class EagerEngine:
@@ -30,7 +30,7 @@ class EagerEngine:
         settings: of the training.
     """
 
-    name = "eager"
+    name = Engine.EAGER
 
     def __init__(
         self, model: Program, guide: Program, elbo: ELBO, parameters: list[Tensor], settings: TrainingSettings
@@ -81,7 +81,7 @@ class EagerEngine:
                 loss = elbo.differentiable_loss(self.model, self.guide, batch)
             if capture is not None:
                 self._adopt(announced_parameters(capture.trace))
-            value = loss.item() / len(batch)
+            value: float = loss.item() / len(batch)
             if not math.isfinite(value):
                 set_random_state(before)
                 site = find_nonfinite(self.model, self.guide, batch, self._own)
@@ -103,7 +103,7 @@ class EagerEngine:
                 self._own.append(parameter)
                 self.optimizer.add_param_group({"params": [parameter]})
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> EngineState:
         """Everything that the next step depends on, copied."""
         states = [self.optimizer.state.get(p, {}) for p in self._own]
         return {
@@ -117,16 +117,16 @@ class EagerEngine:
             "counts": [[int(s["step"]) if s else 0 for s in states]],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: EngineState) -> None:
         """Go back to a state of either engine."""
         self.steps = state["steps"]
         self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}
         self.noise_states = [[s.clone() for s in states] for states in state["noise_states"]]
         with torch.no_grad():
             buffers = module_buffers(self.model, self.guide)
-            for own, saved in ((self._own, state["parameters"][0]), (buffers, state["buffers"][0])):
-                for tensor, value in zip(own, saved, strict=True):
-                    tensor.copy_(value)
+            tensors, values = [*self._own, *buffers], [*state["parameters"][0], *state["buffers"][0]]
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
         saved = zip(state["first_moments"][0], state["second_moments"][0], state["counts"][0], strict=True)
         for p, (first, second, count) in zip(self._own, saved, strict=True):
             step = torch.tensor(float(count), device=p.device)

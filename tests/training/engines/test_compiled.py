@@ -1,7 +1,6 @@
 """The compiled engine against the eager one, and replicas against single runs."""
 
 import copy
-import dataclasses
 import math
 import random
 
@@ -21,6 +20,7 @@ from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import mode
 from pyrovae.training import CannotCompileError, CannotTraceError, Trainer, TrainingSettings, reinitialize
 from pyrovae.training.engines.compiled import CompiledEngine
+from tests.pairs import as_graph
 
 LIKELIHOODS = {"gaussian": pv.GaussianLikelihood, "bernoulli": pv.BernoulliLikelihood}
 NO_CLOSED_FORM = ("analytic", "closed-form-entropy")
@@ -40,17 +40,6 @@ def data(num=160, seed=0, likelihood="gaussian"):
 
 def fit(model, guide, x, elbo, engine, **settings):
     return pv.fit(model, guide, x, elbo, engine=engine, progress=False, **settings)
-
-
-def as_graph(model, guide, x, elbo, settings):
-    """Losses of the graph run step by step, without the compiler."""
-    parameters = [*model.parameters(), *guide.parameters()]
-    trainer = Trainer([(model, guide)], x, elbo, dataclasses.replace(settings, engine="eager"), progress=False)
-    with trainer._scope(), pyro.validation_enabled(False):
-        trainer.engine = CompiledEngine([(model, guide)], elbo, [parameters], settings, trainer.x)
-        assert trainer.engine.name == "graph"
-    trainer.run()
-    return trainer.histories[0].batch_loss
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -222,9 +211,8 @@ def test_without_a_compiler(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setenv("CXX", "/nonexistent")
     monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 10.0)
-    history = pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=50)
-    assert history.engine == "eager"
+    trainer = Trainer([make_pair()], data(), pv.AnalyticELBO(), TrainingSettings(epochs=50), least_steps=250)
+    assert trainer.engine.name == "eager"
     assert "eager engine: there is no C++ compiler /nonexistent" in capsys.readouterr().err
     with pytest.raises(CannotCompileError, match="no C\\+\\+ compiler /nonexistent"):
         fit(*make_pair(), data(), pv.AnalyticELBO(), "compiled", epochs=50)
@@ -241,12 +229,30 @@ def test_a_broken_compiled_loop_is_made_anew(monkeypatch, tmp_path):
     assert second.batch_loss == first.batch_loss
 
 
-def test_auto_compiles_what_pays(monkeypatch, capsys):
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 10.0)
-    assert pv.fit(*make_pair(), data(), pv.MonteCarloELBO(), epochs=50).engine == "compiled"
-    assert "compiled engine: it saves about" in capsys.readouterr().err
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 1e-6)
-    assert pv.fit(*make_pair(), data(), pv.MonteCarloELBO(), epochs=50).engine == "eager"
+def test_auto_compiles_what_pays(capsys):
+    settings = TrainingSettings(epochs=50)  # 5 steps each
+    for least_steps, engine, why in (
+        (250, "compiled", "250 steps pay for compiling"),
+        (251, "eager", "250 steps do not pay for compiling, which takes 251"),
+    ):
+        trainer = Trainer([make_pair()], data(), pv.MonteCarloELBO(), settings, least_steps=least_steps)
+        assert trainer.engine.name == trainer.histories[0].engine == engine
+        assert f"{engine} engine: {why}" in capsys.readouterr().err
+
+
+def test_auto_does_not_depend_on_code_that_is_there(monkeypatch, tmp_path):
+    settings = TrainingSettings(epochs=50)
+    for _ in range(2):
+        assert Trainer([make_pair()], data(), pv.MonteCarloELBO(), settings, progress=False).engine.name == "eager"
+        fit(*make_pair(), data(), pv.MonteCarloELBO(), "compiled", epochs=1)
+
+
+def test_replicas_that_are_not_compiled_are_one_graph():
+    pairs = [make_pair(seed=seed) for seed in range(2)]
+    for epochs, least_steps, engine in ((20, 201, "graph"), (20, 200, "compiled")):
+        settings = TrainingSettings(epochs=epochs)  # 5 steps each
+        trainer = Trainer(pairs, data(), pv.MonteCarloELBO(), settings, progress=False, least_steps=least_steps)
+        assert trainer.engine.name == engine
 
 
 def functions():
@@ -375,13 +381,13 @@ def with_python_randomness(x):
     ],
     ids=["share", "mean", "python", "decision", "counter", "numpy", "gamma"],
 )
-def test_programs_that_are_not_one_graph(guide, reason, monkeypatch, capsys):
+def test_programs_that_are_not_one_graph(guide, reason, capsys):
     model = positive_model if guide is with_gamma else make_pair()[0]
     with pytest.raises(CannotTraceError, match=f"compiled engine cannot take these programs: .*{reason}"):
         fit(model, guide, data(), pv.MonteCarloELBO(), "compiled", epochs=2)
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 10.0)
-    history = pv.fit(model, guide, data(), pv.MonteCarloELBO(), epochs=50)
-    assert history.engine == "eager"
+    trainer = Trainer([(model, guide)], data(), pv.MonteCarloELBO(), TrainingSettings(epochs=50), least_steps=250)
+    assert trainer.engine.name == "eager"
+    trainer.run()
     assert reason in capsys.readouterr().err
 
 
@@ -456,10 +462,7 @@ def replicas(engine="auto", num=3, pair=None, x=None, elbo=None, **settings):
 
 
 @pytest.mark.parametrize("engine", ["auto", "compiled", "eager"])
-def test_a_replica_is_the_single_run_of_its_seed(engine, monkeypatch, tmp_path):
-    if engine == "auto":
-        monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 0.02)  # too little to compile
-        monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path))
+def test_a_replica_is_the_single_run_of_its_seed(engine):
     epochs = 60 if engine == "compiled" else 20
     pair = make_pair("full-covariance")
     before = copy.deepcopy(pair[0].state_dict())
@@ -539,9 +542,7 @@ def test_replicas_of_a_pyro_module_are_several():
         np.testing.assert_allclose(replica.history.batch_loss, alone.batch_loss, atol=1e-10, rtol=0)
 
 
-def test_replicas_keep_what_is_frozen(monkeypatch, tmp_path):
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 0.02)  # too little to compile
-    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path))
+def test_replicas_keep_what_is_frozen():
     model, guide = make_pair()
     guide.encoder[0].weight.requires_grad_(False)
     trained = replicas(pair=(model, guide), epochs=20)
@@ -558,10 +559,7 @@ class Fragile(pv.nn.MLP):
         return super().forward(x) * torch.where(weight > self.bound, torch.inf, 1.0)
 
 
-def test_a_replica_that_fails_leaves_the_others_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr("pyrovae.training.engines.choice._overhead", lambda *_: 0.02)  # too little to compile
-    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path))
-
+def test_a_replica_that_fails_leaves_the_others_alone():
     def pair():
         model, guide = make_pair()
         guide.encoder = Fragile(3, 16).double()
@@ -586,7 +584,7 @@ def test_a_replica_that_fails_leaves_the_others_alone(monkeypatch, tmp_path):
 
 
 def test_an_unknown_engine():
-    with pytest.raises(ValueError, match="unknown engine 'fast'; choose one of auto, eager, compiled"):
+    with pytest.raises(ValueError, match="unknown engine 'fast'; choose one of auto, eager, compiled, graph"):
         fit(*make_pair(), data(), pv.AnalyticELBO(), "fast", epochs=1)
 
 
