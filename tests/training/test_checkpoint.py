@@ -316,7 +316,14 @@ def test_a_checkpoint_of_another_run_or_by_other_hands_is_refused(tmp_path):
         with pytest.raises(ValueError, match=r"of a run with data of SHA-256 .*; use the programs, data and settings"):
             Trainer([make_pair()], data(seed=9), pv.MonteCarloELBO(), part.settings, checkpoints=checkpoints)
         with pytest.raises(ValueError, match=r"of a run with estimator\.num_particles 1, not 2"):
-            Trainer([make_pair()], data(), pv.MonteCarloELBO(num_particles=2), part.settings, checkpoints=checkpoints)
+            Trainer(
+                [make_pair()],
+                data(),
+                pv.MonteCarloELBO(num_particles=2),
+                part.settings,
+                validation=data(40, 1),
+                checkpoints=checkpoints,
+            )
         state = part.state_dict()
         del state["engine"]["buffers"]
         for steps, content in ((8, {"loss": 1.0}), (9, {"engine": "eager", "threads": 1, "state": state})):
