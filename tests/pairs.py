@@ -74,6 +74,8 @@ def loss_at(elbo_class, beta, model, guide, x, particles=1):
     torch.manual_seed(3)
     with torch.no_grad():
         return elbo.differentiable_loss(model, guide, x).item()
+
+
 def as_graph(model, guide, x, elbo, settings):
     """Losses of a training whose traced step is run operation by operation, without the compiler."""
     trainer = Trainer([(model, guide)], x, elbo, dataclasses.replace(settings, engine="graph"), progress=False)
