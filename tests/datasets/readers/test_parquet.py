@@ -1,0 +1,25 @@
+"""Parquet files: read, or refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyrovae.datasets import read_spectra
+from tests.datasets.readers.files import message_of, numbers, written
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    values = numbers(6, 4)
+    frame = pd.DataFrame(values, columns=["900", "901", "902", "903"]).assign(label=list("abcdef"))
+    frame.to_parquet(tmp_path / "a.parquet")
+    spectra = read_spectra(tmp_path / "a.parquet")
+    assert spectra.x.tolist() == values.astype(np.float32).tolist()
+    assert spectra.targets["label"].tolist() == list("abcdef")
+    frame["901"] = ["1", "2", "high", "3", "4", "5"]
+    frame.to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"b\.parquet, row 3, column 2 \('901'\): 'high' is not a number"):
+        read_spectra(tmp_path / "b.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    for k in (10, len(whole) // 2, len(whole) - 10):
+        assert "parquet" in message_of(written(tmp_path, whole[:k], "c.parquet"))
