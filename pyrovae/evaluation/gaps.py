@@ -11,41 +11,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Unpack
 
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
-from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
-from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer, named_parts
+from pyrovae.evaluation._encoder import EncoderTraining, EncoderTrainingKeywords, same_family, train_encoder
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import Family, PerDatumGuide, refit
 from pyrovae.evaluation.weights import elbo_estimate
 from pyrovae.keywords import accepts
-from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import Program, check_data
-from pyrovae.training import OptionalTrainingKeywords, Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class EncoderTraining(TrainingSettings):
-    """How :func:`inference_gaps` trains an encoder at the frozen decoder."""
-
-    epochs: int = 20
-    """Number of passes over the training data."""
-    batch_size: int = 64
-    """Data per step; the last batch of an epoch may be smaller."""
-
-
-class EncoderTrainingKeywords(OptionalTrainingKeywords, total=False):
-    """The fields of :class:`EncoderTraining`, as a type checker sees the keywords of a function."""
-
-    epochs: int
 
 
 @dataclass(frozen=True)
@@ -224,11 +205,11 @@ def inference_gaps(
     entries = []
     for name, (q, steps, best) in refits.items():
         entry = FamilyGaps(name, best, log_p - best, steps, q)
-        if _same_family(heads[name], guide.posterior_head):
+        if same_family(heads[name], guide.posterior_head):
             generalization = None if on_train is None else _difference(on_train, amortized)
             entry = replace(entry, amortization=best - amortized, generalization=generalization)
         if train is not None:
-            trained = _train_encoder(model, guide, named[name], train, settings, progress)
+            trained = train_encoder(model, guide, named[name], train, settings, progress)
             on_x = elbo(trained, x)
             generalization = _difference(elbo(trained, train), on_x)
             entry = replace(entry, amortization_refitted=best - on_x, generalization_refitted=generalization)
@@ -275,46 +256,6 @@ def _log_p(model: GenerativeModel, q: PerDatumGuide, x: Tensor, num_samples: int
             stacklevel=4,  # the caller of inference_gaps, through its decorator
         )
     return log_p
-
-
-def _train_encoder(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    family: Family,
-    train: Tensor,
-    settings: TrainingSettings,
-    progress: bool,
-) -> AmortizedGuide:
-    """An encoder of that family, trained at the frozen decoder from a copy of the guide's own."""
-    old = guide.posterior_head
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        head = family(old.in_features, model.latent_dim).to(next(old.parameters()))
-    if _same_family(head, old):
-        head.load_state_dict(old.state_dict())
-    trained = AmortizedGuide(copy.deepcopy(guide.encoder), head)
-    elbo: ELBO = AnalyticELBO() if _has_closed_form(head, model) else MonteCarloELBO()
-
-    def frozen(x: Tensor) -> object:
-        """The model out of training's reach: no dropout, no running statistics."""
-        return model(x)
-
-    Trainer([(frozen, trained)], train, elbo, settings, progress=progress).run()
-    return trained.eval()
-
-
-def _same_family(head: Posterior, other: Posterior) -> bool:
-    ours, theirs = ({**h.config(), "in_features": None} for h in (head, other))
-    return type(head) is type(other) and ours == theirs
-
-
-@torch.no_grad()
-def _has_closed_form(head: Posterior, model: GenerativeModel) -> bool:
-    try:
-        kl_divergence(head(next(head.parameters()).new_zeros(1, head.in_features)), model.prior_distribution())
-    except NotImplementedError:
-        return False
-    return True
 
 
 def _text(gap: Estimate | Difference | None) -> str:

@@ -105,6 +105,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_bounded():
     """More than one chunk of data and many of draws, so that more of either costs no more."""
     script = MEMORY.format(num=1100, num_samples=900)
