@@ -39,7 +39,7 @@ def train_encoder(
     settings: TrainingSettings,
     progress: bool,
 ) -> AmortizedGuide:
-    """An encoder of that family, trained at the frozen decoder from a copy of the guide's own."""
+    """Train an encoder of that family at the frozen decoder, from a copy of the guide's encoder."""
     old = guide.posterior_head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -58,8 +58,9 @@ def train_encoder(
 
 
 def same_family(head: Posterior, other: Posterior) -> bool:
-    ours, theirs = ({**h.config(), "in_features": None} for h in (head, other))
-    return type(head) is type(other) and ours == theirs
+    """Whether two heads are alike but for the width of their features."""
+    first, second = ({**h.config(), "in_features": None} for h in (head, other))
+    return type(head) is type(other) and first == second
 
 
 @torch.no_grad()

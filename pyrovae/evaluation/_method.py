@@ -40,7 +40,7 @@ class Problem:
         guide: Pyro program of q(z|x).
         x: data (num, …).
         latents: the z that each x was simulated with, (num, latent_dim), for a bound from above.
-        max_plate_nesting: depth of the programs' own plates.
+        max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
         max_rows: draws × data evaluated in one pass at most; wide data lower it. It bounds the memory.
     """

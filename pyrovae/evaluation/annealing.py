@@ -90,7 +90,7 @@ class Path:
     Attributes:
         log_start: log q₀ of z (chains, num, d), shape (chains, num).
         log_joint: log p(x, z), likewise.
-        draw: so many draws of q₀, shape (chains, num, d).
+        draw: a function from a number of chains to draws of q₀, shape (chains, num, d).
         factor: Cholesky factor of q₀'s covariance, ([num,] d, d): the units in which transitions move.
         temperatures: β, rising from 0 to 1, shape (T + 1,).
     """
@@ -138,8 +138,8 @@ def path_from(model: GenerativeModel, guide: PosteriorGuide | None, x: Tensor, n
 def forward_log_weights(path: Path, num_chains: int, num_leapfrog: int) -> tuple[Tensor, Tensor]:
     """Anneal from q₀ to the posterior: E[w] = p(x), so E[log w] is a lower bound.
 
-    Step sizes are found by chains of their own, whose weights are thrown away: adapting them to the chains that count
-    would take the unbiasedness of w.
+    Pilot chains, whose weights are discarded, find the step sizes: with steps adapted to the chains themselves, w would
+    be biased.
 
     Returns:
         Log-weights (chains, num) and mean acceptance (num,).

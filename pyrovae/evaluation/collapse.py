@@ -32,18 +32,18 @@ class CollapseReport:
     """How a guide's posteriors use the latent space, in nats per datum and in the prior's units.
 
     Burda et al. (2016) count the coordinates whose posterior mean moves with x, and others list the KL of each
-    coordinate; both change when the latent space is turned. Here the coordinates are the eigenvectors of the posterior
-    means' covariance, which turn with it. (Those of the aggregate posterior's whole covariance would not do: where
-    training succeeds it is the prior's, and any basis is an eigenbasis.)
+    coordinate; both change when the latent space is rotated. Here the coordinates are the eigenvectors of the posterior
+    means' covariance, which rotate with it. (The eigenvectors of the aggregate posterior's covariance would not work:
+    where training succeeds that covariance is the prior's, and any basis is an eigenbasis.)
 
     Attributes:
         directions: unit vectors, one a column, shape (d, d), the most used first.
         signal: variance of the posterior mean along each, shape (d,).
         noise: mean posterior variance along each, shape (d,); with ``signal`` the aggregate posterior's.
-        spectrum: KL of q(z|x)'s marginal along each from the prior's, mean over data, shape (d,), of its first two
-            moments.
+        spectrum: KL of q(z|x)'s marginal along each direction from the prior's, mean over data, shape (d,), computed
+            from the first two moments.
         correlation: what q's correlations between these directions add, ½(Σ log Σ_kk − log det Σ), mean over data;
-            NaN for a flow, whose moments are of draws.
+            NaN for a flow, whose moments are estimated from draws.
         kl: KL(q(z|x) ‖ p(z)) = ``mutual_information`` + ``aggregate_kl``.
         mutual_information: of x and z under q, with q(z) the mixture over these data: at most log num.
         aggregate_kl: KL(q(z) ‖ p(z)) of that mixture.

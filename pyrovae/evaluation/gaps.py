@@ -54,7 +54,7 @@ class FamilyGaps:
         approximation: log p(x) − ``best_elbo``.
         steps: number of steps of the refit of q.
         refitted: the q of each datum that reached it.
-        amortization: ``best_elbo`` − ELBO of the given guide; None for families other than its own.
+        amortization: ``best_elbo`` − ELBO of the given guide; None for families other than that guide's.
         generalization: ELBO of that guide on the training data − on ``x``; None without training data.
         amortization_refitted: ``amortization`` of an encoder trained anew at the fixed decoder.
         generalization_refitted: ``generalization`` of that encoder.
@@ -160,12 +160,12 @@ def inference_gaps(
         families: ``Posterior`` classes or other callables of (in_features, latent_dim), by name or alone; by default
             every Gaussian one.
         train: data that the pair was trained on. With them the generalisation gap is measured, and for each family
-            an encoder is trained on them at the frozen decoder, from a copy of the guide's. The given guide's own
-            amortisation and generalisation gap stand in the row of its own family, if that is among ``families``.
+            an encoder is trained on them at the frozen decoder, from a copy of the guide's. The given guide's
+            amortisation and generalisation gap are in the row of its family, if that is among ``families``.
         num_particles: draws of z per datum and step of a refit.
         max_steps: steps of a refit at most, before those whose parameters are averaged.
         num_samples: draws of z per datum for log p(x) and for each ELBO, at least 2.
-        log_p: log p(x) of the same data, from :func:`~pyrovae.log_marginal`, if it is known better.
+        log_p: log p(x) of the same data, from :func:`~pyrovae.log_marginal`, if a better estimate is known.
         progress: whether to show progress bars (on a terminal).
         **training: how to train the encoders, the fields of :class:`~pyrovae.TrainingSettings`, by default 20
             ``epochs`` with a ``batch_size`` of 64. ``seed`` is the seed of everything random here; the caller's random

@@ -63,8 +63,8 @@ def log_marginal(
     is an upper bound. :func:`~pyrovae.sandwich` does both.
 
     Memory grows neither with the data nor with the draws (annealing holds all chains of a datum at once). Modules are
-    evaluated as copies in float64: in float32 a nearly singular q cannot tell where its own draws lie, and the estimate
-    may come out above the truth by any amount.
+    evaluated as copies in float64: in float32 the density of a nearly singular q has no correct digits at its draws,
+    and the estimate may exceed the truth by any amount.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
@@ -77,7 +77,7 @@ def log_marginal(
         latents: of data simulated from the model, the z that each x was simulated with, shape (num, latent_dim), see
             ``GenerativeModel.simulate``: annealing then gives an upper bound.
         seed: of the draws; the caller's random state is left as it was.
-        max_plate_nesting: depth of the programs' own plates.
+        max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
         **options: the fields of the named method's class. ``num_samples``: draws of z per datum (importance, 1000 by
             default), or chains (annealed, 16). ``num_points``: of a grid along each latent dimension. ``center``: where

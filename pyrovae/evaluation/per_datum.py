@@ -37,7 +37,7 @@ class PerDatumGuide(nn.Module):
         loc: where to start each mean, shape (num, latent_dim).
 
     Raises:
-        InputError: the family's head has a parameter outside linear layers, of which there cannot be one a datum.
+        InputError: the family's head has a parameter outside linear layers, which cannot be given to each datum.
     """
 
     def __init__(self, family: Family, loc: Tensor) -> None:

@@ -67,8 +67,8 @@ def sandwich(
 ) -> Sandwich:
     """Simulate data from the model and bound their log p(x) from both sides by annealed importance sampling.
 
-    The bounds hold for the model's own data. Their distance says how well annealing with the same settings does, and
-    so how near its lower bound is for real data.
+    The bounds hold for data of the model. Their distance shows how well annealing works with these settings, and so how
+    near its lower bound is for real data.
 
     Args:
         model: the generative model.

@@ -23,7 +23,7 @@ def over_log_weights(
 ) -> tuple[Tensor, ...]:
     """Summaries, each of shape (num,), of the log-weights log p(x, z) − log q(z|x) at draws from the guide.
 
-    ``summarize`` is given those of some data at a time, shape (num_samples, …), in float64 on the CPU.
+    ``summarize`` receives the log-weights of some data at a time, shape (num_samples, …), in float64 on the CPU.
     """
     x = problem.x
     data_at_once = max(1, min(len(x), 1024, problem.rows_at_once, VALUES_AT_ONCE // num_samples))
@@ -94,8 +94,8 @@ def elbo_estimate(
 ) -> Estimate:
     """The ELBO of each datum as the mean of log p(x, z) − log q(z|x) over draws, in nats.
 
-    Near the posterior these vary less than log p(x|z) does beside a KL in closed form, and at the posterior not at
-    all: what a small gap needs. :func:`elbo_terms` gives the parts.
+    Near the posterior the terms of this mean vary less than log p(x|z) (which has the KL in closed form beside it), and
+    at the posterior not at all: a small gap needs that. :func:`elbo_terms` gives the parts.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
@@ -103,7 +103,7 @@ def elbo_estimate(
         x: data (num, …), of the programs' dtype and device.
         num_samples: draws of z per datum, at least 2.
         seed: of the draws; the caller's random state is left as it was.
-        max_plate_nesting: depth of the programs' own plates.
+        max_plate_nesting: depth of the programs' plates.
     """
     check_integer("num_samples", num_samples, least=2)
     check_data(x, model, guide)

@@ -18,7 +18,7 @@ from tests.pairs import make_pair
 
 
 def test_log_marginal_of_a_nearly_singular_posterior():
-    """Solved for, the density of such a q at its own draws is wrong by any amount: log p(x) came out at 1e38."""
+    """In float32 the density of such a q at its draws is wrong by any amount: log p(x) was 1e38."""
     model, guide = make_pair(pv.FullCovariancePosterior, d=6)
     model, guide = model.float(), guide.float()
     with torch.no_grad():
@@ -68,7 +68,7 @@ METHODS = [Annealing(4, num_temperatures=5), Importance(4), Quadrature(8, "guide
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_data_in_chunks_keep_their_guides_and_latents(vae, method):
-    """With a guide of every datum's own exact posterior every method is exact, if nothing is taken from another row."""
+    """With each datum's exact posterior as its guide every method is exact, unless a row gets another row's guide."""
     model = vae.to_model()
     z, x = model.simulate(23)
     q = pv.evaluation.PerDatumGuide(pv.FullCovariancePosterior, vae.posterior(x).mean)
@@ -83,8 +83,8 @@ def test_data_in_chunks_keep_their_guides_and_latents(vae, method):
     torch.testing.assert_close(in_chunks(method, q), vae.log_prob(x))
     if method.takes_latents:
         guide, short = vae.to_guide("diagonal"), Annealing(4, num_temperatures=2)
-        own, others = (in_chunks(short, guide, latents) for latents in (z, z.roll(1, 0)))
-        off = [(found - vae.log_prob(x)).abs().median() for found in (own, others)]
+        matching, shifted = (in_chunks(short, guide, latents) for latents in (z, z.roll(1, 0)))
+        off = [(found - vae.log_prob(x)).abs().median() for found in (matching, shifted)]
         assert off[0] < 1.5 < 3 < off[1]
     with pytest.raises(ValueError, match="for 23 data of its own, not for 20"):
         pv.log_marginal(model, q, x[3:], method)

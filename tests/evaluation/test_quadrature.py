@@ -49,7 +49,7 @@ def test_log_p_within_the_stated_error(d, center):
 
 
 def test_a_posterior_of_two_modes_around_the_prior_and_a_float32_model():
-    """A decoder that folds z has a posterior of two modes, of which a guide sees one."""
+    """A decoder that folds z has a posterior with two modes; the guide covers one."""
 
     class Fold(torch.nn.Module):
         def forward(self, z):
