@@ -40,3 +40,12 @@ def test_bad_input_of_a_benchmark(arguments, message, run):
     result = run("experiments.benchmarks.distributions", *arguments)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert message in result.stderr
+
+
+@pytest.mark.slow
+def test_start(tmp_path, run):
+    result = run("experiments.benchmarks.start", "--repeats", 1, "--out", tmp_path / "start")
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(tmp_path / "start" / "start.csv").set_index("start")
+    assert table.loc["import pyro", "ratio"] == 1
+    assert table.index.tolist() == ["import pyro", "import pyrovae", "pyrovae --help"]
