@@ -29,6 +29,12 @@ def check_integer(name: str, value: object, least: int = 1) -> None:
         raise InputError(f"{name} must be {what}, not {value!r}")
 
 
+def check_finite(name: str, x: torch.Tensor, n: int) -> None:
+    """Raise an InputError unless x is finite data of n channels, at least one datum."""
+    if x.dim() != 2 or x.shape[1] != n or not len(x) or not x.isfinite().all():
+        raise InputError(f"{name} must be finite data of shape (num, {n}), not {tuple(x.shape)}")
+
+
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise an InputError unless the value is one of the choices; the message names the nearest."""
     if value not in choices:

@@ -106,7 +106,7 @@ class LocHead(nn.Linear):
         self.weight[:, : weight.shape[1]] = (weight / units.unsqueeze(-1)).to(self.weight)
         self.bias.copy_(bias / units)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         if f"{prefix}weight" in state_dict:  # units go with the weights that they are of
             self.units = torch.ones_like(self.bias) if f"{prefix}units" in state_dict else None
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -180,7 +180,8 @@ class ImputeMissing(ConfigurableModule):
         """Features of x (*batch, n), NaN where it is missing."""
         missing = x.isnan()
         filled = torch.where(missing, self.fill_values.to(x.dtype), x)
-        return self.encoder(torch.cat([filled, missing.to(x.dtype)], dim=-1) if self.indicate else filled)
+        features: Tensor = self.encoder(torch.cat([filled, missing.to(x.dtype)], dim=-1) if self.indicate else filled)
+        return features
 
 
 class ConvEncoder(ConfigurableModule):
@@ -270,17 +271,17 @@ class ConvDecoder(ConfigurableModule):
         return _on_rows(self.layers, z)
 
 
-def made_by(make: Callable[..., T]) -> type[T]:
-    """The class of what a factory makes: a class itself, what it is a ``functools.partial`` of, or of a small one made.
+def example_of(make: Callable[[int, int], T]) -> T:
+    """A small head of a family: what it says of itself holds for every size. The caller's random state stays."""
+    with torch.random.fork_rng(devices=[]):
+        return make(2, 2)
 
-    The attributes of the class, such as ``is_gaussian``, then need no instance. The caller's random state stays.
-    """
+
+def class_of(make: Callable[[int, int], T]) -> type[T]:
+    """The class of a family's heads, whose class attributes need no head: a class, or what a ``partial`` is of."""
     while isinstance(make, partial):
         make = make.func
-    if isinstance(make, type):
-        return make
-    with torch.random.fork_rng(devices=[]):
-        return type(make(1, 1))
+    return make if isinstance(make, type) else type(example_of(make))
 
 
 def _check_sizes(name: str, *sizes: int, **named: int) -> None:
@@ -301,7 +302,7 @@ def _halved(side: int, times: int) -> list[int]:
 
 def _on_rows(layers: nn.Module, x: Tensor) -> Tensor:
     """Layers that take rows (num, features), on (*batch, features)."""
-    features = layers(x.reshape(-1, x.shape[-1]))
+    features: Tensor = layers(x.reshape(-1, x.shape[-1]))
     return features.reshape(*x.shape[:-1], features.shape[-1])
 
 
@@ -327,4 +328,5 @@ def inverse_positive(scale: Tensor, floor: float = FLOOR) -> Tensor:
 
 def softplus_inverse(y: Tensor) -> Tensor:
     """The x with softplus(x) = y > 0."""
-    return SoftplusTransform().inv(y)
+    x: Tensor = SoftplusTransform().inv(y)
+    return x

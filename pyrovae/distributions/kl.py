@@ -17,11 +17,12 @@ dense         AR(1) q through its covariance                                    
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import (
+    Distribution,
     Independent,
     LowRankMultivariateNormal,
     MultivariateNormal,
@@ -33,18 +34,20 @@ from pyrovae.distributions.ar1 import AR1Normal, ar1_factor_transpose, log_sech
 from pyrovae.distributions.cholesky import CholeskyNormal
 from pyrovae.errors import InputError
 
+Q = TypeVar("Q", bound=Distribution)
+P = TypeVar("P", bound=Distribution)
 
-def _as_normal(distribution: Any) -> Any:
+
+def _normal_of(distribution: Distribution) -> Normal:
     """The Normal inside ``Normal(…).to_event(1)``; other Independents have no closed form here."""
-    if not isinstance(distribution, Independent):
-        return distribution
+    assert isinstance(distribution, Independent)
     if isinstance(distribution.base_dist, Normal) and distribution.reinterpreted_batch_ndims == 1:
         return distribution.base_dist
     raise NotImplementedError
 
 
 @singledispatch
-def _half_log_det(q: Any) -> Tensor:
+def _half_log_det(q: Distribution) -> Tensor:
     """½ log det Σ, broadcastable to the batch shape."""
     raise NotImplementedError
 
@@ -77,7 +80,7 @@ def _(q: LowRankMultivariateNormal) -> Tensor:
 
 
 @singledispatch
-def _innovations(q: Any, left: Tensor, right: Tensor) -> Tensor:
+def _innovations(q: Distribution, left: Tensor, right: Tensor) -> Tensor:
     """Var(left_j z_{j+1} − right_j z_j) under q, j = 0 … d−2, as a sum of squares: (*batch, d−1)."""
     raise NotImplementedError
 
@@ -102,16 +105,16 @@ def _(q: LowRankMultivariateNormal, left: Tensor, right: Tensor) -> Tensor:
     return own + rows.square().sum(-1)
 
 
-def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Any, Any], Tensor]], Callable[[Any, Any], Tensor]]:
+def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Q, P], Tensor]], Callable[[Q, P], Tensor]]:
     """Register a divergence between distributions on vectors of one length."""
 
-    def decorator(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
-        @register_kl(type_q, type_p)
-        def checked(q: Any, p: Any) -> Tensor:
+    def decorator(function: Callable[[Q, P], Tensor]) -> Callable[[Q, P], Tensor]:
+        def checked(q: Q, p: P) -> Tensor:
             if q.event_shape != p.event_shape:
                 raise InputError(f"KL between event shapes {tuple(q.event_shape)} and {tuple(p.event_shape)}")
             return function(q, p)
 
+        register_kl(type_q, type_p)(checked)
         return function
 
     return decorator
@@ -120,9 +123,9 @@ def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Any, Any], T
 @_closed_form(AR1Normal, Independent)
 @_closed_form(MultivariateNormal, Independent)
 @_closed_form(LowRankMultivariateNormal, Independent)
-def _kl_gaussian_independent(q: Any, p: Independent) -> Tensor:
+def _kl_gaussian_independent(q: Distribution, p: Distribution) -> Tensor:
     """½ Σ_i [(Σ_ii + (μ_i − m_i)²)/s_i² − 1] + Σ_i log s_i − ½ log det Σ."""
-    base = _as_normal(p)
+    base = _normal_of(p)
     second_moment = (q.variance + (q.mean - base.loc).square()) / base.scale.square()
     return 0.5 * (second_moment.sum(-1) - q.event_shape[0]) + _half_log_det(base) - _half_log_det(q)
 
@@ -163,9 +166,9 @@ def _scaled_difference(q: AR1Normal, p: AR1Normal) -> Tensor:
 @_closed_form(Independent, AR1Normal)
 @_closed_form(MultivariateNormal, AR1Normal)
 @_closed_form(LowRankMultivariateNormal, AR1Normal)
-def _kl_gaussian_ar1(q: Any, p: AR1Normal) -> Tensor:
+def _kl_gaussian_ar1(q: Distribution, p: AR1Normal) -> Tensor:
     """From q's variances and the variances of z_j/σ'_j − ρ' z_{j−1}/σ'_{j−1}, read off its factor."""
-    q = _as_normal(q)
+    q = _normal_of(q) if isinstance(q, Independent) else q
     d = p.event_shape[0]
     inverse_scale = p.scale.reciprocal().expand((*p.scale.shape[:-1], d))
     cosh, sinh = p.fisher_z.cosh(), p.fisher_z.sinh()
@@ -173,7 +176,7 @@ def _kl_gaussian_ar1(q: Any, p: AR1Normal) -> Tensor:
     return _kl_to_ar1(q.variance[..., 0] * inverse_scale[..., 0].square() + steps.sum(-1), q, p)
 
 
-def _kl_to_ar1(expected: Tensor, q: Any, p: AR1Normal) -> Tensor:
+def _kl_to_ar1(expected: Tensor, q: Distribution, p: AR1Normal) -> Tensor:
     """The divergence, given E_q of the squared innovations under p of z − μ_q, summed."""
     mean = (q.mean - p.loc) / p.scale
     shifted = mean[..., 1:] * p.fisher_z.cosh() - mean[..., :-1] * p.fisher_z.sinh()
@@ -193,16 +196,16 @@ def _kl_ar1_multivariate(q: AR1Normal, p: MultivariateNormal) -> Tensor:
 
 @_closed_form(AR1Normal, LowRankMultivariateNormal)
 @_closed_form(Independent, LowRankMultivariateNormal)
-def _kl_gaussian_low_rank(q: Any, p: LowRankMultivariateNormal) -> Tensor:
+def _kl_gaussian_low_rank(q: Distribution, p: LowRankMultivariateNormal) -> Tensor:
     """O(d r²) by Woodbury: Σ_p⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹."""
-    q = _as_normal(q)
+    base = q if isinstance(q, AR1Normal) else _normal_of(q)
     diagonal = p._unbroadcasted_cov_diag
     weighted = p._unbroadcasted_cov_factor.mT / diagonal.unsqueeze(-2)  # WᵀD⁻¹, (*batch, r, d)
-    spread = ar1_factor_transpose(q, weighted) if isinstance(q, AR1Normal) else weighted * q.scale.unsqueeze(-2)
+    spread = ar1_factor_transpose(q, weighted) if isinstance(q, AR1Normal) else weighted * base.scale.unsqueeze(-2)
     difference = q.mean - p.loc
     shift = weighted @ difference.unsqueeze(-1)
     batch = torch.broadcast_shapes(spread.shape[:-2], shift.shape[:-2])
     inner = torch.cat([part.expand(*batch, *part.shape[-2:]) for part in (spread, shift)], dim=-1)
     reduction = torch.linalg.solve_triangular(p._capacitance_tril, inner, upper=False).square().sum((-2, -1))
     quadratic = ((q.variance + difference.square()) / diagonal).sum(-1) - reduction
-    return 0.5 * (quadratic - p.event_shape[0]) + _half_log_det(p) - _half_log_det(q)
+    return 0.5 * (quadratic - p.event_shape[0]) + _half_log_det(p) - _half_log_det(base)

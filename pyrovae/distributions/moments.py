@@ -33,8 +33,9 @@ def covariance_of(distribution: Distribution, num_draws: int | None = None) -> T
     Raises:
         InputTypeError: the distribution does not know its variances, and ``num_draws`` is None.
     """
-    if hasattr(type(distribution), "covariance_matrix"):
-        return distribution.covariance_matrix
+    if hasattr(type(distribution), "covariance_matrix"):  # not hasattr of the instance: a mistake inside stays one
+        covariance: Tensor = distribution.covariance_matrix  # type: ignore[attr-defined]
+        return covariance
     try:
         return distribution.variance.diag_embed()
     except NotImplementedError:

@@ -2,12 +2,11 @@
 
 import math
 from functools import singledispatch
-from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, constraints
+from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, constraints
 
 from pyrovae.distributions.ar1 import AR1Normal
 from pyrovae.distributions.moments import covariance_of
@@ -44,7 +43,7 @@ class PartiallyObserved(TorchDistribution):
         True
     """
 
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's own convention)
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (torch's own convention)
 
     def __init__(self, base: TorchDistribution, validate_args: bool | None = None) -> None:
         unknown = _marginal_log_prob.dispatch(type(base)) is _marginal_log_prob.dispatch(object)
@@ -100,13 +99,13 @@ class PartiallyObserved(TorchDistribution):
 
 
 @singledispatch
-def _marginal_log_prob(base: Any, value: Tensor, observed: Tensor) -> Tensor:
+def _marginal_log_prob(base: Distribution, value: Tensor, observed: Tensor) -> Tensor:
     """Log-density of the observed entries of a value that is 0 at the others, both (*sample, *batch, d)."""
     raise NotImplementedError
 
 
-@_marginal_log_prob.register
-def _(base: Independent, value: Tensor, observed: Tensor) -> Tensor:
+@_marginal_log_prob.register(Independent)
+def _(base: Independent[Distribution], value: Tensor, observed: Tensor) -> Tensor:
     return torch.where(observed, base.base_dist.log_prob(value), 0.0).sum(-1)
 
 

@@ -1,6 +1,6 @@
 """First-order linear recurrences in logarithmically many vectorised steps."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,15 @@ def _scan(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
     return y
 
 
+class _Context(torch.autograd.function.FunctionCtx):
+    """What the forward pass leaves for the backward pass."""
+
+    reverse: bool
+    innovation_shape: torch.Size
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+
 class _LinearRecurrence(torch.autograd.Function):
     """Forwards y_j = c_{j−1} y_{j−1} + x_j, in reverse y_j = c_j y_{j+1} + x_j: each other's derivative."""
 
@@ -28,15 +37,15 @@ class _LinearRecurrence(torch.autograd.Function):
         return _scan(coefficient, innovation, reverse)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
+    def setup_context(ctx: _Context, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
         coefficient, innovation, ctx.reverse = inputs
         ctx.innovation_shape = innovation.shape
         ctx.save_for_backward(coefficient, output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         coefficient, y = ctx.saved_tensors
-        h = _LinearRecurrence.apply(coefficient, grad, not ctx.reverse)
+        h = _solve(coefficient, grad, not ctx.reverse)
         grad_coefficient = None
         if ctx.needs_input_grad[0]:
             products = h[..., :-1] * y[..., 1:] if ctx.reverse else h[..., 1:] * y[..., :-1]
@@ -45,7 +54,11 @@ class _LinearRecurrence(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, int | None, None], coefficient: Tensor, innovation: Tensor, reverse: bool
+        info: object,
+        in_dims: tuple[int | None, int | None, None],
+        coefficient: Tensor,
+        innovation: Tensor,
+        reverse: bool,
     ) -> tuple[Tensor, int]:
         batched = [
             tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0)
@@ -53,7 +66,10 @@ class _LinearRecurrence(torch.autograd.Function):
         ]
         width = max(tensor.dim() for tensor in batched)
         batched = [t.reshape(t.shape[:1] + (1,) * (width - t.dim()) + t.shape[1:]) for t in batched]
-        return _LinearRecurrence.apply(*batched, reverse), 0
+        return _solve(batched[0], batched[1], reverse), 0
+
+
+_solve: Callable[[Tensor, Tensor, bool], Tensor] = _LinearRecurrence.apply
 
 
 def linear_recurrence(coefficient: Tensor, innovation: Tensor, *, reverse: bool = False) -> Tensor:
@@ -69,4 +85,4 @@ def linear_recurrence(coefficient: Tensor, innovation: Tensor, *, reverse: bool 
     """
     if innovation.shape[-1] == 1:
         return innovation
-    return _LinearRecurrence.apply(coefficient, innovation, reverse)
+    return _solve(coefficient, innovation, reverse)

@@ -21,6 +21,7 @@ from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import Family, PerDatumGuide, refit
 from pyrovae.evaluation.weights import elbo_estimate
 from pyrovae.keywords import accepts
+from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import Program, check_data
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -179,7 +180,7 @@ def inference_gaps(
     settings = EncoderTraining(**training)
     _check(model, guide, x, train, num_particles, max_steps, num_samples, log_p)
     if families is None:
-        families = {name: family for name, family in POSTERIORS.items() if name != "flow"}
+        families = {name: family for name, family in POSTERIORS.items() if class_of(family).is_gaussian}
     named = named_parts("families", families)
     with torch.random.fork_rng(devices=[]):
         heads = {name: family(1, model.latent_dim) for name, family in named.items()}

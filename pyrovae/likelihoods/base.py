@@ -17,6 +17,24 @@ from pyrovae.nn import ConfigurableModule, LocHead, positive, softplus_inverse
 class Likelihood(ConfigurableModule, ABC):
     """Head that turns features (*batch, in_features) into p(x|z) with batch shape *batch, event shape (n,).
 
+    To add a likelihood, write a subclass in a file of its own:
+
+    1. ``__init__(self, in_features, n, …)`` calls ``super().__init__(in_features, n)``, stores each further argument
+       under its own name (:meth:`config` reads them, so that the likelihood can be saved), and makes the linear heads
+       on the features and the parameters that all data share. A mean is a :class:`~pyrovae.nn.LocHead`.
+    2. ``reset_parameters(self)`` sets the parameters that are its own, not a submodule's, to where they start: replicas
+       start anew with it. A likelihood without such parameters needs none.
+    3. :meth:`forward` returns a distribution with ``log_prob``, ``sample`` and ``mean``. Scales come from
+       :func:`pyrovae.nn.positive`.
+    4. Where not every real number can be scored, override :attr:`support` and :meth:`in_support`.
+
+    Everything else has a default. The one export is a row of :data:`pyrovae.likelihoods.LIKELIHOODS`, from which the
+    command line and the tests take it. :func:`pyrovae.testing.check_likelihood` checks a likelihood.
+
+    A subclass of :class:`GaussianNoiseLikelihood`, or of :class:`CovarianceLikelihood` for correlated channels, can
+    also start as a linear model. Data with missing values need a p(x|z) that
+    :class:`~pyrovae.distributions.PartiallyObserved` knows: independent channels, or a Gaussian.
+
     Args:
         in_features: width of the decoder's features.
         n: dimension of x.
@@ -67,7 +85,10 @@ class Likelihood(ConfigurableModule, ABC):
 
 
 class GaussianNoiseLikelihood(Likelihood):
-    """Base of the Gaussian likelihoods p(x|z) = N(x̂(z), Σ): scales that start at a value and keep off zero.
+    """Base of the Gaussian likelihoods p(x|z) = N(x̂(z), Σ): scales that start at a value and stay above a floor.
+
+    A subclass names the head of x̂ ``loc_head``. Its names of parameters decide which are the noise at features 0, see
+    :attr:`noise_names`: all but those of ``loc_head`` and the weights of modules named ``…_head``.
 
     A learned σ is softplus(raw) + floor · initial_scale: where x̂ fits a channel ever better, its variance
     stops at the floor instead of running to 0 and the density to infinity.

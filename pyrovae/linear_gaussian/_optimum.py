@@ -50,7 +50,8 @@ def best_decoder(covariance: Tensor, loadings: Tensor, noise_scale: float, famil
         precision = eye + a.T @ a / variance
         explained = torch.linalg.solve(precision, a.T @ covariance @ a).trace() / variance
         fit = 2 * n * log_scale + (covariance.trace() - explained) / variance
-        return (0.5 * (fit + (precision * covariance_of(q)).sum()) - q.entropy()).squeeze()
+        value: Tensor = 0.5 * (fit + (precision * covariance_of(q)).sum()) - q.entropy()
+        return value.squeeze()
 
     torch.manual_seed(0)
     turns = [eye, *(torch.linalg.qr(torch.randn_like(eye)).Q for _ in range(3))]

@@ -9,10 +9,10 @@ import torch
 from pyro.distributions import MultivariateNormal
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_finite
 from pyrovae.likelihoods import Likelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
-from pyrovae.linear_gaussian.factor_model import FactorModel, check_data
+from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.shrinkage import SHARES, best_shrinkage, shrunk
 from pyrovae.linear_gaussian.warm_start import linear_models
 
@@ -98,7 +98,7 @@ def linear_baselines(
     if train.dim() != 2:
         raise InputError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
     for name, x in (("train", train), ("test", test), *([] if validation is None else [("validation", validation)])):
-        check_data(name, x, train.shape[1])
+        check_finite(name, x, train.shape[1])
     most = most_latent_dims(torch.cov(train.double().T, correction=0)) if len(train) > 1 < train.shape[1] else 0
     for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
         for d in dims:

@@ -23,7 +23,7 @@ class LinearGaussianVAE:
     """x = Az + b + N(0, σ² I), z ~ N(0, I): p(x) = N(b, AAᵀ + σ² I), posterior precision P = I + AᵀA/σ².
 
     Everything is in float64. The programs that :meth:`to_model` and :meth:`to_guide` make are ordinary ones,
-    so whatever the library computes can be held against the truth.
+    so that whatever the library computes can be compared with the truth.
 
     Args:
         loadings: A, shape (n, d).
@@ -170,15 +170,16 @@ class LinearGaussianVAE:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log p(x) in nats, shape (*batch)."""
-        return self.marginal.log_prob(x.double())
+        log_prob: Tensor = self.marginal.log_prob(x.double())
+        return log_prob
 
     def expected_log_prob(self, mean: Tensor, covariance: Tensor) -> float:
         """E[log p(x)] in nats over data of these moments: −½[n log 2π + log det M + tr M⁻¹(S + (m − b)(m − b)ᵀ)]."""
         off = torch.as_tensor(mean, dtype=torch.float64) - self.offset
         spread = torch.as_tensor(covariance, dtype=torch.float64) + torch.outer(off, off)
-        own = self.marginal.covariance_matrix
-        fit = torch.linalg.solve(own, spread).trace()
-        return -0.5 * (self.n * math.log(2 * math.pi) + torch.logdet(own) + fit).item()
+        marginal: Tensor = self.marginal.covariance_matrix
+        fit = torch.linalg.solve(marginal, spread).trace()
+        return -0.5 * float(self.n * math.log(2 * math.pi) + torch.logdet(marginal) + fit)
 
     @torch.no_grad()
     def elbo(self, guide: AmortizedGuide, x: Tensor) -> Tensor:
@@ -192,7 +193,8 @@ class LinearGaussianVAE:
 
     def sample(self, num: int) -> Tensor:
         """Draw x, shape (num, n)."""
-        return self.marginal.sample(torch.Size([num]))
+        x: Tensor = self.marginal.sample(torch.Size([num]))
+        return x
 
     def posterior(self, x: Tensor) -> MultivariateNormal:
         """p(z|x) for x (*batch, n)."""
@@ -241,7 +243,7 @@ class LinearGaussianVAE:
             covariance: shape (d, d).
 
         Raises:
-            InputError: other shapes, or a covariance that is none.
+            InputError: other shapes, or a covariance that is not symmetric and positive definite.
         """
         gain, covariance = (torch.as_tensor(value, dtype=torch.float64) for value in (gain, covariance))
         d = self.latent_dim

@@ -1,4 +1,4 @@
-"""The linear-Gaussian model with any noise: probabilistic PCA, factor analysis, and those of correlated noise."""
+"""The linear-Gaussian model with any Gaussian noise: probabilistic PCA, factor analysis, correlated noise."""
 
 import copy
 import warnings
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pyrovae.distributions import covariance_of
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError, InputTypeError, check_finite
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
 from pyrovae.linear_gaussian.shrinkage import best_shrinkage, shrunk
@@ -89,7 +89,8 @@ class FactorModel:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log p(x) in nats, shape (*batch)."""
-        return self.marginal.log_prob(x.double())
+        log_prob: Tensor = self.marginal.log_prob(x.double())
+        return log_prob
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x̂ at the posterior's mean, shape (*batch, n)."""
@@ -153,7 +154,7 @@ class FactorModel:
     def with_noise_of(
         self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Tensor, validation: Tensor | None = None
     ) -> "FactorModel":
-        """This one, of :func:`simpler_form`, as the model with ``likelihood``'s noise of data x: see :meth:`fit`."""
+        """The model with ``likelihood``'s noise of data x, from this one of :func:`simpler_form`: see :meth:`fit`."""
         if likelihood.simpler_form() is None:
             return self
         noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
@@ -165,7 +166,7 @@ class FactorModel:
         if validation is None:
             return simple
         validation = torch.as_tensor(validation, dtype=torch.float64)
-        check_data("validation", validation, self.n)
+        check_finite("validation", validation, self.n)
         covariance = torch.cov(x.T, correction=0)
         share, _ = best_shrinkage(covariance, self.marginal.covariance_matrix, validation - self.offset)
         explained = self.loadings @ self.loadings.T
@@ -176,11 +177,10 @@ class FactorModel:
 
     def _whiten(self, rows: Tensor, transpose: bool = False) -> Tensor:
         """Each row times L⁻ᵀ (so that x becomes L⁻¹x), or times L⁻¹."""
-        factor = self.noise_scale_tril
-        if transpose:
-            return torch.linalg.solve_triangular(factor, rows, upper=False, left=False)
-        shaped = rows.reshape(-1, len(factor))
-        return torch.linalg.solve_triangular(factor.T, shaped, upper=True, left=False).reshape(rows.shape)
+        factor, shaped = self.noise_scale_tril, rows.reshape(-1, self.n)
+        matrix = factor if transpose else factor.T
+        solved: Tensor = torch.linalg.solve_triangular(matrix, shaped, upper=not transpose, left=False)
+        return solved.reshape(rows.shape)
 
 
 def simpler_form(
@@ -191,12 +191,6 @@ def simpler_form(
     if more:
         more = min(more, most_latent_dims(torch.cov(x.double().T, correction=0)) - latent_dim)
     return form, max(0, more)
-
-
-def check_data(name: str, x: Tensor, n: int) -> None:
-    """Raise an InputError unless x is finite data of n channels."""
-    if x.dim() != 2 or x.shape[1] != n or not len(x) or not x.isfinite().all():
-        raise InputError(f"{name} must be finite data of shape (num, {n}), not {tuple(x.shape)}")
 
 
 def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float, d: int, max_steps: int) -> None:
@@ -216,7 +210,7 @@ def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float,
         axes = _principal(p, root, d)
         kept = axes.T @ root
         rows = torch.cat([kept, root - axes @ kept, prior])
-        squares = 2 * (normaliser - p.log_prob(rows))  # vᵀΣ⁻¹v: eigenvalues, their slopes at axes held fixed
+        squares = 2 * (normaliser - p.log_prob(rows))  # vᵀΣ⁻¹v: eigenvalues, and their slopes at fixed axes
         largest, rest = squares.split([d, len(rows) - d])
         explained = torch.where(largest > 1, 1 + largest.clamp_min(1).log(), largest)
         value = 0.5 * (explained.sum() + rest.sum()) - normaliser
@@ -244,14 +238,16 @@ def _best_loadings(noise: GaussianNoiseLikelihood, root: Tensor, d: int) -> Tens
     """The likeliest A, shape (n, d), of data with covariance rootᵀ root, its columns by falling share."""
     factor = torch.linalg.cholesky(noise.noise_covariance(root.new_zeros(noise.in_features)))
     axes, values, _ = torch.linalg.svd(torch.linalg.solve_triangular(factor, root.T, upper=False), full_matrices=False)
-    return factor @ axes[:, :d] * (values[:d].square() - 1).clamp_min(0).sqrt()
+    loadings: Tensor = factor @ axes[:, :d] * (values[:d].square() - 1).clamp_min(0).sqrt()
+    return loadings
 
 
 def _square_root(x: Tensor) -> Tensor:
     """Rows whose sum of squares vvᵀ is the covariance of data (num, n), as few as it has directions: (m, n)."""
     values, axes = torch.linalg.eigh(torch.cov(x.T, correction=0))
     found = values > torch.finfo(values.dtype).eps * len(values) * values[-1]
-    return (axes[:, found] * values[found].sqrt()).T
+    root: Tensor = (axes[:, found] * values[found].sqrt()).T
+    return root
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """Pairs of programs that start as a linear-Gaussian model, and learn what it lacks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,17 +33,13 @@ def linear_models(
     Raises:
         InputTypeError: a likelihood that is not Gaussian.
     """
-    made = {name: make(1, x.shape[-1]) for name, make in likelihoods.items()}
-    for likelihood in made.values():
-        if not isinstance(likelihood, GaussianNoiseLikelihood):
-            raise InputTypeError(
-                f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}"
-            )
-    fitted: dict[tuple[Any, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
+    made: dict[str, GaussianNoiseLikelihood] = {}
+    for name, make in likelihoods.items():
+        made[name] = _check_gaussian(make(1, x.shape[-1]))
+    fitted: dict[tuple[object, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
     found = {}
     jobs = [(name, likelihood, d) for name, likelihood in made.items() for d in latent_dims]
     for name, likelihood, d in tqdm(jobs, "linear models", leave=False, disable=None if progress else True):
-        assert isinstance(likelihood, GaussianNoiseLikelihood)
         form, more = simpler_form(likelihood, x, d)
         kind, settings = _form(form)
         key = (kind, *settings.items(), d + more)
@@ -55,12 +50,11 @@ def linear_models(
 
 @torch.no_grad()
 def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: FactorModel) -> None:
-    """Give a pair the parameters at which it is a factor model, and its guide the family's best for that.
+    """Set the parameters of a pair such that it is a factor model, and its guide the family's best for that model.
 
-    A network trained from random weights takes thousands of steps to reach what the linear model has at once where a
-    few directions hold nearly all of the variance, as in spectra. From there the networks, whose part in the heads
-    starts at 0, learn what is not linear, and the means are counted in units of the noise, and of the posterior's
-    standard deviations.
+    Where a few directions hold nearly all of the variance, as in spectra, a network with random weights needs thousands
+    of steps to reach the linear model. Started there, the networks learn what is not linear: their weights in the heads
+    start at 0. The means are counted in units of the noise and of the posterior's standard deviations.
 
     Args:
         model: its decoder is ``Skip(network, latent_dim)``, its likelihood a Gaussian one.
@@ -72,20 +66,23 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
         InputError: shapes that do not fit.
     """
     d, decoder, encoder = linear.latent_dim, model.decoder, guide.encoder
-    likelihood, head = model.likelihood, guide.posterior_head
+    head = guide.posterior_head
     if not isinstance(decoder, Skip) or not isinstance(encoder, Skip):
         raise InputTypeError("the decoder and the encoder must be Skip, with the linear model's latent_dim as width")
-    if not isinstance(likelihood, GaussianNoiseLikelihood):
-        raise InputTypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
+    likelihood = _check_gaussian(model.likelihood)
     if not head.can_start_as_linear:
-        raise InputTypeError(f"a {type(head).__name__} has no loc_head, and cannot start as a linear model's posterior")
+        raise InputTypeError(
+            f"a {type(head).__name__} has no loc_head (a LocHead) and covariance_head (a Linear), and cannot start as "
+            "a linear model's posterior"
+        )
     if (model.latent_dim, decoder.width, encoder.width, likelihood.n) != (d, d, d, linear.n):
         raise InputError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
     if _form(likelihood) != _form(linear.likelihood):
         raise InputError("the linear model was fitted with noise of another form than the model's likelihood has")
+    values = head.closest_values(linear.whitened.precision)
     encoder.linear.weight.copy_(linear.gain)
     encoder.linear.bias.copy_(-linear.gain @ linear.offset)
-    head.set_covariance(head.closest_values(linear.whitened.precision))
+    head.set_covariance(values)
     eye, zeros = torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
     head.set_mean(eye, zeros, linear.whitened.covariance.diagonal().sqrt())
     likelihood.start_at(linear.likelihood.initial_scale)
@@ -95,6 +92,12 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
     likelihood.loc_head.set_affine(linear.loadings, linear.offset)
 
 
-def _form(likelihood: GaussianNoiseLikelihood) -> tuple[type, dict[str, Any]]:
+def _check_gaussian(likelihood: Likelihood) -> GaussianNoiseLikelihood:
+    if not isinstance(likelihood, GaussianNoiseLikelihood):
+        raise InputTypeError(f"a linear-Gaussian start needs a Gaussian likelihood, not {type(likelihood).__name__}")
+    return likelihood
+
+
+def _form(likelihood: GaussianNoiseLikelihood) -> tuple[type, dict[str, object]]:
     """What must agree for one likelihood's noise to be another's."""
     return type(likelihood), {k: v for k, v in likelihood.config().items() if k not in ("in_features", "initial_scale")}

@@ -23,7 +23,8 @@ class Posterior(ConfigurableModule, ABC):
     1. ``__init__(self, in_features, latent_dim, …)`` calls ``super().__init__(in_features, latent_dim)``, stores each
        further argument under its own name (:meth:`config` reads them, so that the family can be saved), and makes the
        linear heads. A Gaussian family names them ``loc_head``, a :class:`~pyrovae.nn.LocHead` that gives the mean, and
-       ``covariance_head``, an ``nn.Linear`` that gives the numbers of the covariance.
+       ``covariance_head``, an ``nn.Linear`` that gives the numbers of the covariance. Parameters outside of such heads
+       need a ``reset_parameters(self)`` that sets them to where they start.
     2. :meth:`forward` returns a reparameterised distribution. Scales come from :func:`pyrovae.nn.positive`.
     3. A family that is not Gaussian sets ``is_gaussian = False``.
 
