@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Unpack, overload
 
 import numpy as np
 import pyro
@@ -15,6 +16,7 @@ from pyrovae.errors import check_integer
 from pyrovae.keywords import accepts
 from pyrovae.programs import Program
 from pyrovae.training._losses import NonFiniteLossError
+from pyrovae.training._process import one_training_thread
 from pyrovae.training.checkpoint import Checkpoints
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.replicas import CannotVectorizeError, Replica, make_replicas
@@ -77,7 +79,7 @@ def fit(
     modules, or Pyro functions written by hand; both are called with a batch of data. Losses are summed
     over the batch as in ``pyro.infer.SVI``, whose trajectory this is for the same seed and batches;
     what is reported is in nats per datum. Pyro's global parameter store is neither read for modules
-    nor needed; ``pyro.param``s of functions are written back to it.
+    nor needed; ``pyro.param``s of functions are written back to it. One thread of a process trains at a time.
 
     Args:
         model: Pyro program of the joint density.
@@ -88,8 +90,8 @@ def fit(
             noise each time; the best state is then kept.
         num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
             every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are. Where
-            ``"auto"`` does not compile them, their one graph is run step by step (``history.engine`` is then
-            ``"graph"``); where they cannot be one program, they are trained one by one.
+            ``"auto"`` does not compile them, it runs their one graph (``history.engine`` is then ``"graph"``); where
+            they cannot be one program, or make fewer than 200 steps together, they are trained one by one.
         progress: whether to say in one line each what the estimator computes and which engine runs, and to
             show a progress bar (on a terminal).
         on_epoch: called with each epoch's record, replica by replica.
@@ -99,16 +101,17 @@ def fit(
         checkpoint_seconds: how long to train between two states.
         **settings: the fields of :class:`~pyrovae.TrainingSettings`, ``epochs`` at least. The engine ``"eager"`` runs
             the programs at each step. ``"compiled"`` runs them once and makes native code of what they compute, which
-            must not depend on the data's values or on the step; that takes some 15 seconds and a C++ compiler, once:
-            the code is kept in the folder ``PYROVAE_CACHE``. ``"auto"`` compiles where it pays and can be done. The
-            two draw the same noise and differ by rounding alone.
+            must not depend on the data's values or on the step; that takes 15 to 20 seconds and a C++ compiler, once:
+            the code is kept in the folder ``PYROVAE_CACHE``. ``"graph"`` runs what was traced operation by operation.
+            ``"auto"`` compiles a run of at least 8,000 steps, counted over all replicas, where that can be done. All
+            draw the same noise and differ by rounding alone.
 
     Returns:
         The losses by epoch and by batch; with ``num_replicas``, the replicas.
 
     Raises:
         InputError: data or settings that cannot be trained on; a ``checkpoint`` of another run, one that is damaged,
-            or one in use.
+            or one in use; another thread of this process that is training.
         CannotTraceError: programs that the compiled engine cannot take, where it was asked for.
         CannotCompileError: no compiler, where it was asked for.
         NonFiniteLossError: the loss became NaN or infinite, and the parameters are those of the step
@@ -125,7 +128,7 @@ def fit(
     """
     how = TrainingSettings(**settings)
     if num_replicas is None:
-        with checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints:
+        with _checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints:
             trainer = Trainer(
                 [(model, guide)],
                 data,
@@ -139,18 +142,19 @@ def fit(
             trainer.run()
         return trainer.histories[0]
     check_integer("num_replicas", num_replicas)
-    replicas = make_replicas(model, guide, how.seed, num_replicas)
-    train_replicas(
-        replicas,
-        data,
-        elbo,
-        how,
-        validation=validation,
-        progress=progress,
-        on_epoch=on_epoch,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    with one_training_thread():
+        replicas = make_replicas(model, guide, how.seed, num_replicas)
+        train_replicas(
+            replicas,
+            data,
+            elbo,
+            how,
+            validation=validation,
+            progress=progress,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+        )
     return replicas
 
 
@@ -160,31 +164,36 @@ def train_replicas(
     elbo: ELBO,
     settings: TrainingSettings,
     *,
+    validation: Tensor | np.ndarray | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
-    **options: Any,
 ) -> None:
     """Train replicas whose seeds follow one another in one program, or one by one where they cannot be one.
 
     Raises:
+        InputError: as :func:`fit`.
         NonFiniteLossError: every replica failed.
     """
-    alone = {replica.seed: checkpoint and Path(checkpoint) / f"seed{replica.seed}" for replica in replicas}
-    if not any(folder and folder.exists() for folder in alone.values()):  # those of a run one by one
+    trainer_of = partial(Trainer, data=data, elbo=elbo, validation=validation, progress=progress, on_epoch=on_epoch)
+    folders = {replica.seed: checkpoint and Path(checkpoint) / f"seed{replica.seed}" for replica in replicas}
+    if not any(folder and folder.exists() for folder in folders.values()):  # those of a run one by one
         pairs = [(replica.model, replica.guide) for replica in replicas]
-        with checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints, suppress(CannotVectorizeError):
-            trainer = Trainer(pairs, data, elbo, settings, checkpoints=checkpoints, **options)
+        with _checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints, suppress(CannotVectorizeError):
+            trainer = trainer_of(pairs, settings=settings, checkpoints=checkpoints)
             trainer.run()
             for r, replica in enumerate(replicas):
                 replica.history, replica.error = trainer.histories[r], trainer.errors.get(r)
             return
     for replica in replicas:
-        own = dataclasses.replace(settings, seed=replica.seed)
         with (
-            checkpoints_in(alone[replica.seed], checkpoint_seconds) as checkpoints,
+            one_training_thread(),
+            _checkpoints_in(folders[replica.seed], checkpoint_seconds) as checkpoints,
             pyro.get_param_store().scope(),  # copies of a PyroModule go by the same names in it
         ):
-            trainer = Trainer([(replica.model, replica.guide)], data, elbo, own, checkpoints=checkpoints, **options)
+            pair, of_seed = (replica.model, replica.guide), dataclasses.replace(settings, seed=replica.seed)
+            trainer = trainer_of([pair], settings=of_seed, checkpoints=checkpoints)
             try:
                 trainer.run()
             except NonFiniteLossError as error:
@@ -194,6 +203,6 @@ def train_replicas(
         raise replicas[0].error or AssertionError
 
 
-def checkpoints_in(folder: str | Path | None, seconds: float) -> AbstractContextManager[Checkpoints | None]:
+def _checkpoints_in(folder: str | Path | None, seconds: float) -> AbstractContextManager[Checkpoints | None]:
     """Checkpoints in a folder, or none."""
     return nullcontext() if folder is None else Checkpoints(folder, seconds)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 from pathlib import Path
 
@@ -357,3 +358,124 @@ def test_the_number_of_threads_is_kept(tmp_path):
         trainer(checkpoints=checkpoints, on_epoch=lambda _: seen.append(torch.get_num_threads())).run()
     assert set(seen) == {2}
     assert torch.get_num_threads() == 1
+
+
+FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "checkpoint-format-1"
+"""Version 0.1 wrote it after 3 of 6 steps of this run: its losses are below."""
+LOSSES_1 = [
+    2.431996696390367,
+    2.4504844904507146,
+    2.4280204939073564,
+    2.438609259971579,
+    2.2664302053479606,
+    2.492982589319481,
+]
+
+
+def run_of_format_1(checkpoints, **settings):
+    torch.manual_seed(1)
+    model = pv.GenerativeModel(pv.nn.MLP(1, 2), pv.GaussianLikelihood(2, 2), 1).double()
+    guide = pv.AmortizedGuide(pv.nn.MLP(2, 2), pv.DiagonalPosterior(2, 1)).double()
+    x = torch.arange(12.0, dtype=torch.float64).view(6, 2) / 6 - 1
+    settings = TrainingSettings(**{"epochs": 3, "batch_size": 4, "beta": 0.5, "seed": 3} | settings)
+    return Trainer(
+        [(model, guide)],
+        x,
+        pv.AnalyticELBO(),
+        settings,
+        validation=x[:2],
+        checkpoints=checkpoints,
+        progress=False,
+    )
+
+
+def test_a_checkpoint_of_format_1_is_resumed(tmp_path):
+    shutil.copytree(FORMAT_1, tmp_path, dirs_exist_ok=True)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(pv.InputError, match=r"of a run with beta 0\.5, not 0\.6"):
+            run_of_format_1(checkpoints, beta=0.6)
+        rest = run_of_format_1(checkpoints)
+        assert rest.steps == 3
+        rest.run()
+    np.testing.assert_allclose(rest.histories[0].batch_loss, LOSSES_1, rtol=1e-9)
+    assert json.loads((tmp_path / "checkpoint-000000006.json").read_text())["format"] == 2
+
+
+def halving(progress):
+    return 1 - progress / 2
+
+
+def thirding(progress):
+    return 1 - progress / 3
+
+
+class Shifted:
+    """A transform with an argument."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, x, generator):
+        return x + self.by
+
+
+def kept(x, generator):
+    return x
+
+
+class Tempered(pv.MonteCarloELBO):
+    """An estimator with an argument of its own."""
+
+    def __init__(self, temperature=1.0, **arguments):
+        super().__init__(**arguments)
+        self.temperature = temperature
+
+
+@pytest.mark.parametrize(
+    ("begun", "resumed", "difference"),
+    [
+        ({"schedule": halving}, {"schedule": thirding}, r"schedule\.function .*\.halving, not .*\.thirding"),
+        ({"schedule": halving}, {"schedule": "cosine"}, r"schedule .*\.halving, not cosine"),
+        ({"learning_rate": pv.linear_warmup(0.5)}, {"learning_rate": 0.1}, r"learning_rate pyrovae\..*, not 0\.1"),
+        (
+            {"beta": pv.linear_warmup(0.5)},
+            {"beta": pv.linear_warmup(0.25)},
+            r"beta\.closure\[0\] 0\.5, not 0\.25",
+        ),
+        ({"beta": lambda p: p}, {"beta": lambda p: p**2}, r"beta\.values\[1\] 0\.1, not 0\.01"),
+        ({"transform": Shifted(0.1)}, {"transform": Shifted(0.2)}, r"transform\.by 0\.1, not 0\.2"),
+        ({"transform": kept}, {"transform": None}, r"transform .*\.kept, not None"),
+        ({"transform": kept}, {"transform": Shifted(0.1)}, r"transform .*\.kept, not .*\.Shifted"),
+        (
+            {"transform": lambda x, generator: x + 0.1},
+            {"transform": lambda x, generator: x + 0.2},
+            r"transformed data\[0\] \S+, not",
+        ),
+        ({"elbo": Tempered(0.5)}, {"elbo": Tempered(0.7)}, r"estimator\.temperature 0\.5, not 0\.7"),
+        ({"elbo": Tempered()}, {"elbo": pv.MonteCarloELBO()}, r"estimator .*\.Tempered, not pyrovae\.MonteCarloELBO"),
+        ({"seed": 1}, {"seed": 2}, "seed 1, not 2"),
+    ],
+)
+def test_a_run_with_another_function_or_argument_is_refused(begun, resumed, difference):
+    def of(elbo=None, **settings):
+        settings = TrainingSettings(epochs=1, engine="eager", **settings)
+        return Trainer([make_pair()], data(), elbo or pv.MonteCarloELBO(), settings, progress=False)
+
+    state = of(**begun).state_dict()
+    of(**begun).load_state_dict(state)
+    with pytest.raises(pv.InputError, match=f"^this state is of a run with {difference}") as caught:
+        of(**resumed).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_is_loaded_under_another_engine_and_strictness():
+    state = trainer("eager").state_dict()
+    part = Trainer(
+        [make_pair()],
+        data(),
+        pv.MonteCarloELBO(),
+        TrainingSettings(epochs=6, seed=3, beta=pv.linear_warmup(0.5), engine="graph", strict=True),
+        validation=data(40, 1),
+        progress=False,
+    )
+    part.load_state_dict(state)

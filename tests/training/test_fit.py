@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import threading
 
 import numpy as np
 import pyro
@@ -326,3 +327,41 @@ def test_evaluation_does_not_touch_the_modules():
     torch.testing.assert_close(whole, halves)
     assert all(torch.equal(v, before[k]) for k, v in guide.state_dict().items())
     assert guide.training
+
+
+@pytest.mark.parametrize("num_replicas", [None, 2])
+def test_another_thread_is_refused_while_one_trains(num_replicas):
+    training, refused = threading.Event(), threading.Event()
+    alone = pv.fit(*make_pair(), data(), pv.MonteCarloELBO(), epochs=2)
+    histories = []
+
+    def wait(record):
+        training.set()
+        assert refused.wait(60)
+
+    def first():
+        histories.append(pv.fit(*make_pair(), data(), pv.MonteCarloELBO(), epochs=2, on_epoch=wait))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    try:
+        assert training.wait(60)
+        with pytest.raises(pv.InputError, match=r"another thread of this process is training; .* train in processes"):
+            pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, num_replicas=num_replicas)
+    finally:
+        refused.set()
+        thread.join()
+    assert histories[0].batch_loss == alone.batch_loss
+    pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, num_replicas=num_replicas)
+
+
+def test_a_callback_may_train():
+    inner = []
+
+    def refit(record):
+        inner.append(pv.fit(*make_pair(), data(40), pv.AnalyticELBO(), epochs=1).batch_loss)
+
+    alone = pv.fit(*make_pair(), data(), pv.MonteCarloELBO(), epochs=2)
+    history = pv.fit(*make_pair(), data(), pv.MonteCarloELBO(), epochs=2, on_epoch=refit)
+    assert history.batch_loss == alone.batch_loss
+    assert inner[0] == inner[1]
