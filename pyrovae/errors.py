@@ -1,11 +1,14 @@
 """Errors that the user can mend, and the checks that raise them."""
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -29,10 +32,23 @@ def check_integer(name: str, value: object, least: int = 1) -> None:
         raise InputError(f"{name} must be {what}, not {value!r}")
 
 
-def check_finite(name: str, x: torch.Tensor, n: int) -> None:
-    """Raise an InputError unless x is finite data of n channels, at least one datum."""
-    if x.dim() != 2 or x.shape[1] != n or not len(x) or not x.isfinite().all():
-        raise InputError(f"{name} must be finite data of shape (num, {n}), not {tuple(x.shape)}")
+def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
+    """Raise an InputError unless the value is a finite number above 0, or 0 where that is allowed."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 <= number < math.inf or (number == 0 and not or_zero):
+        what = "a finite number ≥ 0" if or_zero else "a positive number"
+        raise InputError(f"{name} must be {what}, not {value!r}")
+
+
+def check_finite(name: str, x: Tensor, num_features: int, *, least: int = 1) -> None:
+    """Raise an InputError unless x holds finite data of shape (num, num_features), num ≥ least."""
+    must = f"{name} must be finite data of shape (num, {num_features})"
+    if x.dim() != 2 or x.shape[1] != num_features or len(x) < least:
+        raise InputError(f"{must}, not {tuple(x.shape)}")
+    wrong = ~x.isfinite()
+    if wrong.any():
+        row, column = wrong.nonzero()[0].tolist()
+        raise InputError(f"{must}: row {row}, column {column} (counted from 0) holds {x[row, column].item()}")
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
@@ -50,7 +66,7 @@ def did_you_mean(value: object, choices: Collection[str]) -> str:
 def named_parts(
     kind: str, parts: Mapping[str, T] | Sequence[str | T], known: Mapping[str, T] | None = None
 ) -> dict[str, T]:
-    """Parts by name: those given alone are named after their class, and names stand for the parts ``known`` by them.
+    """Parts by name: parts without a name get that of their class, and a name stands for the part ``known`` by it.
 
     Raises:
         InputTypeError: a part that is not in a sequence, or names where none are known.
@@ -62,20 +78,24 @@ def named_parts(
     if isinstance(parts, Mapping):
         found = dict(parts)
     else:
-        names, found = [], {}
-        for part in parts:
-            if isinstance(part, str):
-                if known is None:
-                    raise InputTypeError(f"the {kind} must be classes or instances, not the names {parts!r}")
-                check_choice(kind, part, known)
-            name = part if isinstance(part, str) else getattr(part, "__name__", type(part).__name__)
-            names.append(name)
-            found[name] = known[part] if isinstance(part, str) and known is not None else part
-        if len(found) < len(names):
-            raise InputError(f"two of the {kind} are called alike ({', '.join(names)}); give a mapping with names")
+        named = [_named(kind, part, known) for part in parts]
+        found = dict(named)
+        if len(found) < len(named):
+            names = ", ".join(name for name, _ in named)
+            raise InputError(f"two of the {kind} are called alike ({names}); give a mapping with names")
     if not found:
         raise InputError(f"give at least one of the {kind}")
     return found
+
+
+def _named(kind: str, part: str | T, known: Mapping[str, T] | None) -> tuple[str, T]:
+    """A part and its name."""
+    if not isinstance(part, str):
+        return getattr(part, "__name__", type(part).__name__), part
+    if known is None:
+        raise InputTypeError(f"the {kind} must be classes or instances, not the name {part!r}")
+    check_choice(kind, part, known)
+    return part, known[part]
 
 
 def out_of_memory(error: BaseException) -> str | None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.nn import ConfigurableModule
 
 
@@ -197,8 +197,7 @@ class SavitzkyGolay(Preprocessing):
     def __init__(self, window: int = 11, degree: int = 2, derivative: int = 0) -> None:
         super().__init__()
         for name, value in (("window", window), ("degree", degree), ("derivative", derivative)):
-            if not isinstance(value, int) or value < 0:
-                raise InputError(f"{name} must be an integer ≥ 0, not {value!r}")
+            check_integer(name, value, least=0)
         if window % 2 == 0 or not derivative <= degree < window:
             raise InputError(
                 f"SavitzkyGolay needs an odd window > degree ≥ derivative, not {window}, {degree}, {derivative}"

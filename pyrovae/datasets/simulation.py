@@ -18,7 +18,7 @@ from torch.distributions import MultivariateNormal
 from pyrovae.datasets._mixture_density import log_prob_of_mixtures
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.distributions import AR1Normal
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import InputError, check_finite, check_integer, check_positive
 from pyrovae.keywords import accepts
 
 SHAPES = ("gaussian", "lorentzian", "voigt")
@@ -68,8 +68,7 @@ class SimulationSettings:
         if sigma.dim() != 1 or not (sigma.isfinite() & (sigma > 0)).all():
             raise InputError(f"noise_scale must be a positive number or one for each channel, not {self.noise_scale!r}")
         for name in ("scatter", "baseline_scale"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be a finite number ≥ 0, not {getattr(self, name)!r}")
+            check_positive(name, getattr(self, name), or_zero=True)
         if not self.axis[0] < self.axis[1]:
             raise InputError(f"axis must be the first and the last position, in this order, not {self.axis!r}")
 
@@ -230,8 +229,7 @@ class SpectraTruth:
                 more substances than channels; or x has another shape or is not finite.
         """
         n = len(self.axis)
-        if x.dim() != 2 or x.shape[1] != n or not x.isfinite().all():
-            raise InputError(f"x must be finite spectra of shape (num, {n}), not {tuple(x.shape)}")
+        check_finite("x", x, n, least=0)
         x = x.double()
         if self.linear:
             log_prob = MultivariateNormal(self.offset, self.covariance_matrix).log_prob(x)

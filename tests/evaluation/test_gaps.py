@@ -112,7 +112,7 @@ def test_a_flow_of_its_own_for_every_datum(vae):
         ({"num_particles": 0}, ValueError, "num_particles must be a positive integer, not 0"),
         ({"num_samples": 1}, ValueError, "num_samples must be an integer of at least 2, not 1"),
         ({"x": torch.zeros(4, 2)}, ValueError, r"cannot run on data of shape \(4, 2\)"),
-        ({"families": ["diagonal"]}, TypeError, "the families must be classes or instances, not the names"),
+        ({"families": ["diagonal"]}, TypeError, "the families must be classes or instances, not the name"),
         ({"families": []}, ValueError, "give at least one of the families"),
         ({"families": pv.DiagonalPosterior}, TypeError, r"a sequence such as \[DiagonalPosterior\]"),
         ({"families": [pv.FlowPosterior] * 2}, ValueError, "called alike"),

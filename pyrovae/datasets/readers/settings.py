@@ -1,14 +1,13 @@
 """What a user may say of a file that is to be read, declared once."""
 
 import io
-import math
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
 
 from pyrovae.datasets.readers._channels import out_of_order
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_positive
 
 Missing = Literal["error", "mask"]
 """What to do with missing values."""
@@ -52,8 +51,7 @@ class ReadingSettings:
             raise InputError(f"decimal must be '.', ',' or None, not {self.decimal!r}")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise InputError(f"delimiter must be one character or None, not {self.delimiter!r}")
-        if not 0 < self.max_gib < math.inf:
-            raise InputError(f"max_gib must be a positive number, not {self.max_gib!r}")
+        check_positive("max_gib", self.max_gib)
         try:
             io.TextIOWrapper(io.BytesIO(), encoding=self.encoding)
         except LookupError:
