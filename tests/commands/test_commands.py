@@ -1,4 +1,4 @@
-"""The console command, each subcommand as a process of its own."""
+"""The console command and its subcommands."""
 
 import dataclasses
 import json
@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project
 from pyrovae.datasets import Standardize, simulated
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.trained_model import TrainedModel
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,6 @@ def fitted(spectra, tmp_path_factory):
     return out, fit_file(Project(data=spectra, model=model, training=training), out, progress=False)
 
 
-def command(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "pyrovae", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 def in_this_process(capsys, *arguments):
     """Status, output and errors."""
     try:
@@ -56,47 +49,54 @@ def in_this_process(capsys, *arguments):
     return status, *capsys.readouterr()
 
 
-def test_every_subcommand_as_a_process(spectra, tmp_path):
+def test_every_subcommand(spectra, tmp_path, capsys):
     out = tmp_path / "run"
-    status, said, _ = command("fit", spectra, "--out", out, "--epochs", 2, "--hidden", 16, "--json")
+    status, said, _ = in_this_process(capsys, "fit", spectra, "--out", out, "--epochs", 2, "--hidden", 16, "--json")
     assert status == 0
     assert said.count("\n") == 1
     assert np.isfinite(json.loads(said)["test_log_marginal"])
     names = {".lock", "config.json", "checkpoints", "history.csv", "metrics.json", "model.json", "model.safetensors"}
     assert {path.name for path in out.iterdir()} == names
     for name in ("evaluate", "encode", "reconstruct"):
-        status, said, errors = command(name, out, spectra, "--json")
+        status, said, errors = in_this_process(capsys, name, out, spectra, "--json")
         assert (status, errors) == (0, "")
         assert len(pd.read_csv(json.loads(said)["out"])) == 120
-    status, said, errors = command("sample", out, "--num", 7, "--out", tmp_path / "draws.parquet", "--json")
+    status, said, errors = in_this_process(
+        capsys, "sample", out, "--num", 7, "--out", tmp_path / "draws.parquet", "--json"
+    )
     assert (status, errors) == (0, "")
     assert pd.read_parquet(tmp_path / "draws.parquet").shape == (7, 13)
-    status, said, errors = command("resume", out, "--json")  # at its end
+    status, said, errors = in_this_process(capsys, "resume", out, "--json")  # at its end
     assert status == 0
-    status, said, errors = command("--help")
+    status, said, errors = in_this_process(capsys, "--help")
     assert status == 0
     assert "evaluate" in said
 
 
-def test_compare_and_resume_as_a_process(spectra, tmp_path):
+def test_compare_and_resume(spectra, tmp_path, capsys):
     out, small = tmp_path / "study", ["--epochs", 2, "--seeds", 2, "--posteriors", "diagonal", "--budget", "1s"]
-    status, said, errors = command("compare", spectra, "--likelihoods", "gaussian", *small, "--out", out, "--json")
+    status, said, errors = in_this_process(
+        capsys, "compare", spectra, "--likelihoods", "gaussian", *small, "--out", out, "--json"
+    )
     assert (status, errors) == (0, "")
     assert said.count("\n") == 1
     found = json.loads(said)
     assert found["choice"] == "diagonal posterior, gaussian likelihood"
     assert found["report"] == str(out / "report.html")
     assert found["recommendation"] in (out / "report.html").read_text()
-    status, said, errors = command("resume", out)
+    status, said, errors = in_this_process(capsys, "resume", out)
     assert (status, errors) == (0, "")
     assert found["recommendation"] in said
     assert said.rstrip().endswith(f"report: {out / 'report.html'}")
-    status, said, errors = command("evaluate", found["model"], spectra, "--out", tmp_path / "scores.csv", "--json")
+    status, said, errors = in_this_process(
+        capsys, "evaluate", found["model"], spectra, "--out", tmp_path / "scores.csv", "--json"
+    )
     assert (status, errors) == (0, "")
     assert json.loads(said)["num"] == 120
 
 
-def test_bad_input_to_every_subcommand_as_a_process(fitted, tmp_path):
+def test_bad_input_to_every_subcommand(fitted, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder, nowhere = fitted[0], tmp_path / "nowhere.csv"
     bad = {
         "compare": [nowhere],
@@ -107,23 +107,20 @@ def test_bad_input_to_every_subcommand_as_a_process(fitted, tmp_path):
         "reconstruct": [folder, nowhere],
         "sample": [tmp_path],
     }
-    start = [sys.executable, "-m", "pyrovae"]
-    running = {
-        name: subprocess.Popen(
-            [*start, name, *map(str, arguments)],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, arguments in bad.items()
-    }
-    for name, process in running.items():
-        said, errors = process.communicate()
-        assert (process.returncode, said) == (2, ""), (name, said, errors)
+    for name, arguments in bad.items():
+        status, said, errors = in_this_process(capsys, name, *arguments)
+        assert (status, said) == (2, ""), (name, said, errors)
         assert errors.startswith("error: "), (name, errors)
         assert errors.count("\n") == 1, (name, errors)
     assert not list(tmp_path.iterdir())
+
+
+def test_as_a_process(tmp_path):
+    command = [sys.executable, "-m", "pyrovae", "compare", "nowhere.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "sample"])
@@ -154,9 +151,10 @@ def test_one_spectrum_is_scored(fitted, spectra, tmp_path, capsys):
     assert "needs at least two" in errors
 
 
-def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path):
+@pytest.mark.slow
+def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path, capsys):
     options = ["--epochs", "200", "--hidden", "16", "--engine", "eager"]
-    assert command("fit", spectra, "--out", tmp_path / "whole", *options)[0] == 0
+    assert in_this_process(capsys, "fit", spectra, "--out", tmp_path / "whole", *options)[0] == 0
     for i, number in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
         out = tmp_path / str(i)
         process = subprocess.Popen(
@@ -165,14 +163,12 @@ def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path):
             stderr=subprocess.PIPE,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
-        deadline = time.monotonic() + 60
-        while not list(out.glob("checkpoints/checkpoint-*.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: list(out.glob("checkpoints/checkpoint-*.json")) or process.poll() is not None)  # noqa: B023
         process.send_signal(number)
         _, errors = process.communicate()
         assert process.returncode == (130 if number == signal.SIGINT else -number), errors
         assert not (out / "model.safetensors").exists()
-        status, _, errors = command("resume", out)
+        status, _, errors = in_this_process(capsys, "resume", out)
         assert status == 0, errors
         for name in ("model.safetensors", "model.json"):
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
