@@ -18,7 +18,7 @@ from pyrovae.comparison.settings import LikelihoodFactory
 from pyrovae.comparison.study import Study, at_scale_of_data, check_same, read_config
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import Spectra, SpectraSplit, split_spectra
-from pyrovae.datasets.readers.data import PIXEL
+from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, linear_baselines

@@ -9,10 +9,9 @@ from pyrovae.datasets.preprocessing import (
     Standardize,
     StandardNormalVariate,
 )
-from pyrovae.datasets.readers.data import read_data
 from pyrovae.datasets.readers.idx import PIXEL, read_idx
 from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
-from pyrovae.datasets.readers.spectra import read_spectra
+from pyrovae.datasets.readers.spectra import read_data, read_spectra
 from pyrovae.datasets.simulation import SimulatedSpectra, SimulationSettings, SpectraTruth, simulated
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.datasets.splitting import (

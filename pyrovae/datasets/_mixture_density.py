@@ -1,4 +1,4 @@
-"""The density of simulated mixtures: what no model of them can beat in the mean."""
+"""The density of simulated mixtures: no model of them has a higher mean log-density."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import StudentT
 
 DEGREES_OF_FREEDOM = 5.0
-"""Of the proposal: its tails are heavier than the integrand's."""
+"""Of the proposal, whose tails are heavier than the integrand's."""
 
 
 def log_prob_of_mixtures(
@@ -22,8 +22,8 @@ def log_prob_of_mixtures(
 ) -> tuple[Tensor, Tensor]:
     """Log p(x) of x = s (Σ_k c_k ε_k + wP) + noise, c ~ Dirichlet(α), log s ~ N(0, τ²), w ~ N(0, I).
 
-    With u = s c, whose sum is s, p(x) = ∫ p(u) N(x; uᵀε, Σ + s² PᵀP) du over K positive numbers, by importance
-    sampling from Student's t around the generalised least squares estimate of u, in float64.
+    With u = s c, whose sum is s, p(x) = ∫ p(u) N(x; uᵀε, Σ + s² PᵀP) du over K positive numbers. The integral is
+    computed in float64 by importance sampling from Student's t around the generalised least squares estimate of u.
 
     Args:
         x: shape (num, n).

@@ -1,9 +1,9 @@
-"""What is done to spectra before a model sees them, as objects that are fitted, saved and undone.
+"""Steps that change spectra before a model sees them: they can be fitted, saved and undone.
 
-A step is fitted on training data alone and then applied to all. An affine bijection y = f(x) leaves
-log-likelihoods comparable: log p(x) = log p(y) + log |det ∂y/∂x|, in nats of the *original* units. The others lose
-dimensions (every corrected spectrum has the same mean, say), so a density of y is none of x: they are marked
-``comparable = False``, and must never be ranked beside models of x.
+A step is fitted on training data alone and then applied to all data. An affine bijection y = f(x) leaves
+log-likelihoods comparable: log p(x) = log p(y) + log |det ∂y/∂x|, in nats of the *original* units. The other steps
+lose dimensions (for example, every corrected spectrum has the same mean), so a density of y gives no density of x.
+They are marked ``comparable = False``; never rank their models beside models of x.
 """
 
 import math
@@ -22,14 +22,14 @@ from pyrovae.nn import ConfigurableModule
 class Preprocessing(ConfigurableModule):
     """A step y = f(x) on spectra (num, n), computed in float64 and returned in x's dtype; NaN stays NaN.
 
-    :meth:`config` holds all that it learned, as numbers: what :func:`pyrovae.save` writes into its JSON.
+    :meth:`config` returns all that it learned, as numbers; :func:`pyrovae.save` writes them into its JSON.
     """
 
     comparable: bool = False
     """Whether f is a bijection, so that densities of y give densities of x."""
 
     def fit(self, x: Tensor) -> Self:
-        """Learn from training spectra (num, n) what the step needs, and return the step."""
+        """Learn the step's statistics from training spectra (num, n), and return the step."""
         return self
 
     @abstractmethod
@@ -66,9 +66,9 @@ class Standardize(Preprocessing):
 
     Args:
         per: ``"channel"`` for a mean and a deviation of each channel, ``"all"`` for one of all values, ``"mean"`` for
-            a mean of each channel and one deviation of all, which keeps the noise of channels in proportion.
-        mean: m, if it is known: n numbers or one.
-        scale: s likewise.
+            a mean of each channel and one deviation of all, which keeps the noise of the channels in proportion.
+        mean: m, if already known: n numbers or one.
+        scale: s, likewise.
 
     Example:
         >>> x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
@@ -87,7 +87,7 @@ class Standardize(Preprocessing):
         self.per, self.mean, self.scale = per, mean, scale
 
     def fit(self, x: Tensor) -> Self:
-        """Learn m and s from training spectra (num, n); a channel nobody observed keeps m = 0 and s = 1.
+        """Learn m and s from training spectra (num, n); a channel without any value keeps m = 0 and s = 1.
 
         Raises:
             InputError: a channel is constant.
@@ -99,7 +99,7 @@ class Standardize(Preprocessing):
         scale = (columns - mean).square().nanmean(0).sqrt()
         if self.per == "mean":
             scale = scale.square().nanmean().sqrt().expand_as(mean)
-        # below rounding of the values themselves a deviation is noise of the arithmetic
+        # a deviation below the rounding of the values is arithmetic noise
         constant = (observed > 0) & (scale <= torch.finfo(x.dtype).eps * mean.abs())
         if constant.any():
             where = (
@@ -123,7 +123,7 @@ class Standardize(Preprocessing):
         return ((x.double() - mean) / scale).to(x.dtype)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """S y + m, shape (num, n)."""
+        """Return s y + m, shape (num, n)."""
         mean, scale = self._statistics(y)
         return (y.double() * scale + mean).to(y.dtype)
 
@@ -134,7 +134,7 @@ class Standardize(Preprocessing):
 
 
 class StandardNormalVariate(Preprocessing):
-    """Each spectrum less its own mean, over its own standard deviation (Barnes, Dhanoa & Lister 1989).
+    """Each spectrum minus its mean, divided by its standard deviation (Barnes, Dhanoa & Lister 1989).
 
     Loses two dimensions: every y has mean 0 and variance 1.
     """
@@ -164,7 +164,7 @@ class MultiplicativeScatterCorrection(Preprocessing):
         self.reference = reference
 
     def fit(self, x: Tensor) -> Self:
-        """Take the mean of training spectra (num, n) for the reference."""
+        """Use the mean of training spectra (num, n) as the reference."""
         self.reference = _as_float64(x).nanmean(0).tolist()
         return self
 
@@ -218,9 +218,9 @@ class SavitzkyGolay(Preprocessing):
 
 
 class Pipeline(Preprocessing):
-    """Steps one after the other, each fitted on what the one before makes of the training data.
+    """Steps in a row, each fitted on the training data as the steps before it leave them.
 
-    Comparable if every step is; with no step at all it is the identity.
+    It is comparable if every step is; without steps it is the identity.
 
     Args:
         *steps: in their order.
@@ -280,7 +280,7 @@ def _as_float64(x: Tensor) -> Tensor:
 
 
 def _nonzero(values: Tensor, message: str) -> Tensor:
-    """Raise where a spectrum's value (num, 1) is 0, or unknown as nothing of it was observed."""
+    """Raise if a spectrum's value (num, 1) is 0, or unknown because the spectrum has no values."""
     bad = (values == 0) | values.isnan()
     if bad.any():
         raise InputError(f"spectrum {int(bad.nonzero()[0, 0])} (counted from 0) {message}")

@@ -1,1 +1,1 @@
-"""Readers of files, one format a file."""
+"""Readers of files, one format a file; :mod:`~pyrovae.datasets.readers.formats` lists them."""

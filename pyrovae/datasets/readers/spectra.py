@@ -89,6 +89,10 @@ def read_spectra(
     )
 
 
+read_data = read_spectra
+"""The same function, under a name that fits tables and images too."""
+
+
 def _complete(settings: ReadingSettings | Sequence[str] | None, keywords: ReadingKeywords) -> ReadingSettings:
     """The settings, with those that are given as keywords; the channels may still stand in their place."""
     if settings is not None and not isinstance(settings, ReadingSettings):
