@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import SoftplusTransform
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_integer
 
 T = TypeVar("T")
 
@@ -130,8 +130,7 @@ class Skip(ConfigurableModule):
 
     def __init__(self, network: MLP, width: int) -> None:
         super().__init__()
-        if not isinstance(width, int) or width < 1:
-            raise InputError(f"width must be a positive integer, not {width!r}")
+        check_integer("width", width)
         self.network = network
         self.width = width
         self.linear = nn.Linear(network.sizes[0], width).requires_grad_(False)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.datasets import Preprocessing
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
 from pyrovae.files import write_atomically
 from pyrovae.io import load, load_preprocessing
@@ -128,8 +128,7 @@ class TrainedModel:
         Raises:
             InputError: ``num`` is no positive integer.
         """
-        if not isinstance(num, int) or num < 1:
-            raise InputError(f"the number of draws must be a positive integer, not {num!r}")
+        check_integer("the number of draws", num)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             x = self.restore(self.model.sample(num))

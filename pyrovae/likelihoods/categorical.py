@@ -6,7 +6,7 @@ from pyro.distributions import Independent, TransformedDistribution
 from torch import Tensor, nn
 from torch.distributions.transforms import ReshapeTransform
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_integer
 from pyrovae.likelihoods.base import Likelihood
 
 
@@ -24,8 +24,7 @@ class CategoricalLikelihood(Likelihood):
 
     def __init__(self, in_features: int, n: int, num_classes: int, one_hot: bool = False) -> None:
         super().__init__(in_features, n)
-        if not isinstance(num_classes, int) or num_classes < 2:
-            raise InputError(f"num_classes must be an integer of at least 2, not {num_classes!r}")
+        check_integer("num_classes", num_classes, 2)
         if one_hot and n % num_classes:
             raise InputError(f"one-hot data of {n} entries are no whole blocks of {num_classes} classes")
         self.num_classes = num_classes

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.distributions import LowRankNormal
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, check_integer
 from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood
 from pyrovae.likelihoods.gaussian import GaussianLikelihood
 
@@ -42,8 +42,7 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
         initial_scale: float = 1.0,
         floor: float = 1e-4,
     ) -> None:
-        if not isinstance(rank, int) or rank < 1:
-            raise InputError(f"rank must be a positive integer, not {rank!r}")
+        check_integer("rank", rank)
         super().__init__(in_features, n, n, n * (rank + 1), covariance, initial_scale, floor)
         self.rank = rank
 

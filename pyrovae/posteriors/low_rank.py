@@ -3,7 +3,7 @@
 from pyro.distributions import LowRankMultivariateNormal
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.errors import check_integer
 from pyrovae.nn import LocHead, positive
 from pyrovae.posteriors.base import Posterior
 
@@ -27,8 +27,7 @@ class LowRankPosterior(Posterior):
 
     def __init__(self, in_features: int, latent_dim: int, rank: int = 2) -> None:
         super().__init__(in_features, latent_dim)
-        if not isinstance(rank, int) or rank < 1:
-            raise InputError(f"rank must be a positive integer, not {rank!r}")
+        check_integer("rank", rank)
         self.rank = rank
         self.loc_head = LocHead(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, latent_dim * (rank + 1))
