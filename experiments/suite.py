@@ -18,10 +18,8 @@ from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
-from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import write_table, write_text
 from pyrovae.plotting import write_figure
-from pyrovae.posteriors import POSTERIORS
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ def main(settings: Settings) -> None:
     for name in tqdm(settings.datasets, desc="sets", disable=None):
         table = pv.compare(
             SYNTHETIC[name],
-            posteriors={name: POSTERIORS[name] for name in settings.posteriors},
-            estimators={name: ESTIMATORS[name]() for name in settings.estimators},
+            posteriors=settings.posteriors,
+            estimators=settings.estimators,
             seeds=range(settings.seeds),
             epochs=settings.epochs,
             schedule=settings.schedule,

@@ -10,10 +10,9 @@ import pyrovae as pv
 from experiments import page
 from experiments.options import SyntheticOptions, check_distinct, check_integers, check_names
 from pyrovae.commands import console
+from pyrovae.comparison import RunStatus
 from pyrovae.datasets import SYNTHETIC
-from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
-from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import check_learning_rate
 
 
@@ -53,8 +52,8 @@ def main(settings: Settings) -> None:
     fixed = None if settings.noise is None else {"gaussian": partial(pv.GaussianLikelihood, scale=settings.noise)}
     table = pv.compare(
         dataset,
-        posteriors={name: POSTERIORS[name] for name in settings.posteriors},
-        estimators={name: ESTIMATORS[name]() for name in settings.estimators},
+        posteriors=settings.posteriors,
+        estimators=settings.estimators,
         likelihoods=fixed,
         latent_dims=settings.latent_dim,
         seeds=range(settings.seeds),
@@ -82,7 +81,7 @@ def main(settings: Settings) -> None:
             },
         )
     print(f"\nresults: {out}")
-    if table["note"].str.startswith("failed").all():
+    if (table["status"] == RunStatus.FAILED).all():
         raise InputError(f"every run failed; the first: {table['note'][0]}")
 
 

@@ -29,7 +29,7 @@ def trainings(name: str, settings: Settings) -> pd.DataFrame:
         pv.compare,
         data,
         engine="eager",  # the steps whose seconds are measured below
-        posteriors={"full-covariance": pv.FullCovariancePosterior},
+        posteriors=["full-covariance"],
         estimators=chosen,
         latent_dims=(d,),
         seeds=range(settings.seeds),
@@ -49,7 +49,7 @@ def trainings(name: str, settings: Settings) -> pd.DataFrame:
     )
     seconds = {estimator: statistics.median(values) for estimator, values in times.items()}
     by_time = {e: max(1, round(epochs * seconds["monte-carlo"] / seconds[e])) for e in chosen}
-    equal_time = compare(epochs=by_time)
+    equal_time = compare(epochs_by_estimator=by_time)
     for table in (equal_steps, equal_time):
         table["milliseconds_a_step"] = 1e3 * table["estimator"].map(seconds)
     return pd.concat([equal_steps.assign(budget="equal steps"), equal_time.assign(budget="equal time")])

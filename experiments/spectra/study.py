@@ -18,7 +18,7 @@ from experiments.spectra.pictures import write_pictures
 from experiments.spectra.sets import SpectraSet
 from experiments.spectra.settings import Settings
 from experiments.summaries import standard_error
-from pyrovae.comparison._plan import Cell
+from pyrovae.comparison import RunStatus
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SimulatedSpectra, Standardize
 from pyrovae.errors import InputError
@@ -26,7 +26,6 @@ from pyrovae.files import write_table
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.baselines import Baseline
 from pyrovae.linear_gaussian.exact import most_latent_dims
-from pyrovae.posteriors import POSTERIORS
 
 INITIAL_SCALE = 0.05
 """Where σ starts, in units of all the data's standard deviation: from far above the noise latents collapse."""
@@ -55,22 +54,20 @@ class Found:
 
 def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     """Train, choose learning rates by validation, and check every run on the test spectra."""
-    seeds = tuple(range(0, 2 * settings.seeds, 2))
-    # fit's replicas want seeds that follow one another: these run alone, and share a compiled program
-    rates = settings.learning_rates if len(settings.learning_rates) > 1 else settings.learning_rates[0]
     runs = pv.compare(
         data.train.x,
         test=data.test.x,
         validation=data.validation.x,
         preprocessing=Standardize("mean"),
-        posteriors={name: POSTERIORS[name] for name in settings.posteriors},
-        estimators={"analytic": pv.AnalyticELBO()},
+        posteriors=settings.posteriors,
+        estimators=["analytic"],
         likelihoods={name: partial(LIKELIHOODS[name], initial_scale=INITIAL_SCALE) for name in settings.likelihoods},
         latent_dims=(settings.latent_dim,),
-        seeds=seeds,
+        seeds=range(0, 2 * settings.seeds, 2),
+        together=False,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        learning_rate=rates,
+        learning_rates=settings.learning_rates,
         hidden=settings.hidden,
         start=settings.start,
         engine=settings.engine,
@@ -79,10 +76,10 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
         pictures=False,
         workers=settings.workers,
     )
-    good = runs[~runs["note"].str.startswith("failed")]
+    good = runs[runs["status"] == RunStatus.FINISHED]
     if good.empty:
         raise InputError(f"every run on {data.name} failed; the first: {runs['note'].iloc[0]}")
-    jobs = [Check(folder_of(out / data.name, row, settings), data, settings.samples) for row in rows_of(good)]
+    jobs = [Check(out / data.name / folder, data, settings.samples) for folder in good["folder"]]
     checked = in_processes(jobs, settings.workers, f"{data.name}: test spectra")
     metrics = pd.DataFrame([found.metrics for found in checked], index=good.index)
     jacobian = Standardize("mean").fit(data.train.x).log_abs_det_jacobian(data.validation.x).mean().item()
@@ -98,6 +95,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
             "validation_elbo",
             "seconds",
             "engine",
+            "status",
             "note",
         ]
     ]
@@ -114,7 +112,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
             row = row_of_smallest(of_likelihood, "validation_neg_elbo")
             shown[likelihood] = by_key[row["posterior"], likelihood, row["seed"]]
     row = row_of_smallest(good, "validation_neg_elbo")
-    path = folder_of(out / data.name, row, settings) / "model.safetensors"
+    path = out / data.name / row["folder"] / "model.safetensors"
     model, guide = pv.load(path)
     step = pv.load_preprocessing(path)
     assert step is not None
@@ -122,12 +120,6 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     write_table(out / f"{data.name}-runs.csv", runs)
     write_table(out / f"{data.name}-baselines.csv", baselines)
     return Found(runs, baselines, log_prob, pictures)
-
-
-def folder_of(out: Path, row: Any, settings: Settings) -> Path:
-    """Where a run of the comparison was written."""
-    rate = row.learning_rate if len(settings.learning_rates) > 1 else None
-    return out / Cell(row.posterior, "analytic", row.likelihood, settings.latent_dim, int(row.seed), rate).folder
 
 
 @dataclass(frozen=True)
@@ -202,7 +194,7 @@ def table(found: Found) -> str:
     rows = []
     for (posterior, likelihood), group in found.runs.groupby(["posterior", "likelihood"], sort=False):
         mean = group.mean(numeric_only=True)
-        failed = int(group["note"].str.startswith("failed").sum())
+        failed = int((group["status"] == RunStatus.FAILED).sum())
         rows.append(
             {
                 "model": f"{posterior}, {likelihood}",

@@ -14,25 +14,20 @@ import pyrovae as pv
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
 from pyrovae import plotting
-from pyrovae.comparison._plan import Cell
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.evaluation import Estimate
 
-FAMILIES = {
-    "diagonal": pv.DiagonalPosterior,
-    "ar1": pv.AR1Posterior,
-    "full-covariance": pv.FullCovariancePosterior,
-}
+FAMILIES = ("diagonal", "ar1", "full-covariance")
 ANNEALING: dict[str, Any] = {"num_samples": 2, "num_temperatures": 150}
 
 
-def train(name: str, settings: Settings, out: Path) -> None:
-    """One run of each family, saved under ``out``."""
-    pv.compare(
+def train(name: str, settings: Settings, out: Path) -> dict[str, Path]:
+    """One run of each family, saved under ``out``; the runs' folders by family."""
+    table = pv.compare(
         SYNTHETIC[name],
         posteriors=FAMILIES,
-        estimators={"analytic": pv.AnalyticELBO()},
+        estimators=["analytic"],
         epochs=settings.epochs,
         num_train=settings.num_train,
         num_test=settings.num_test,
@@ -40,18 +35,13 @@ def train(name: str, settings: Settings, out: Path) -> None:
         out=out,
         workers=settings.workers,
     )
-
-
-def saved(out: Path, name: str, family: str) -> tuple[Any, Any]:
-    """A trained pair."""
-    return pv.load(out / name / Cell(family, "analytic", "gaussian", 2, 0).folder / "model.safetensors")
+    return {family: out / folder for family, folder in zip(table["posterior"], table["folder"], strict=True)}
 
 
 def study(settings: Settings, out: Path) -> pd.DataFrame:
     """One row a set and family."""
-    for name in SYNTHETIC:
-        train(name, settings, out / name)
-    jobs = [Split(out, name, family, settings.num_test) for name in SYNTHETIC for family in FAMILIES]
+    folders = {name: train(name, settings, out / name) for name in SYNTHETIC}
+    jobs = [Split(folders[name][family], name, family, settings.num_test) for name in SYNTHETIC for family in FAMILIES]
     return pd.DataFrame(in_processes(jobs, settings.workers, "log p(x) by every method"))
 
 
@@ -59,7 +49,7 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
 class Split:
     """Log p(x) − ELBO(x) of the data's own p, split; and log p(x) of the trained model by every method."""
 
-    out: Path
+    folder: Path
     name: str
     family: str
     num: int
@@ -68,7 +58,7 @@ class Split:
         """One row."""
         num_annealed = max(2, self.num // 10)
         truth = SYNTHETIC[self.name]
-        model, guide = saved(self.out, self.name, self.family)
+        model, guide = pv.load(self.folder / "model.safetensors")
         x = truth.sample(self.num, torch.Generator().manual_seed(1))
         grid = pv.log_marginal(model, guide, x, "quadrature", num_points=256)
         with warnings.catch_warnings():
