@@ -90,8 +90,8 @@ class Study:
             values["seeds"] = range(0, 2 * num_seeds, 2)
         if "latent_dim" in values:
             values["latent_dims"] = (values["latent_dim"],)
-        if "samples" in values:
-            values["log_marginal_samples"] = values["samples"]
+        if isinstance(values.get("samples"), int):  # version 0.1's draws of z
+            values["log_marginal_samples"] = values.pop("samples")
         without_epochs = {name: value for name, value in values.items() if name != "epochs"}
         training = _picked(COMPARED_BY_DEFAULT.training, without_epochs)
         settings = _picked(replace(COMPARED_BY_DEFAULT, training=training), values)
