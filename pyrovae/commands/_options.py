@@ -6,8 +6,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import Field, field, fields, make_dataclass
-from functools import cache
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -33,7 +32,7 @@ def with_options(
 
     def decorate(command: type[T]) -> type[T]:
         taken = {f.name for f in fields(command)} | set(omit)  # type: ignore[arg-type]
-        added: list[tuple[str, object, Field[object]]] = []
+        added: list[tuple[str, object, object]] = []
         for part in settings:
             hints, words = get_type_hints(type(part)), documentation(type(part))
             for f in fields(part):  # type: ignore[arg-type]
@@ -82,7 +81,6 @@ def console_type(hint: object) -> object | None:
     return hint if hint in _SCALARS else None
 
 
-@cache
 def documentation(cls: type) -> dict[str, str]:
     """The text under each field of a dataclass, its base classes' too."""
     found: dict[str, str] = {}

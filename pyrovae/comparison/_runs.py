@@ -1,5 +1,7 @@
 """The runs of a comparison: each cell trained and evaluated, here or in processes of their own."""
 
+from __future__ import annotations
+
 import json
 import math
 import traceback
@@ -7,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import pandas as pd
 import pyro
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from pyrovae.io import load, save
 from pyrovae.programs import Program
 from pyrovae.training import CannotVectorizeError, EpochRecord, History, Trainer
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class RunStatus(StrEnum):
@@ -44,7 +48,7 @@ class Failure:
     traceback: str
 
     @classmethod
-    def of(cls, error: Exception) -> "Failure":
+    def of(cls, error: Exception) -> Failure:
         """The failure that an exception is; the exception is not kept, for it holds on to memory."""
         message = out_of_memory(error) or " ".join(str(error).split())
         return cls(type(error).__name__, message, "".join(traceback.format_exception(error)))
@@ -179,6 +183,8 @@ def _finish(
 def _evaluate(
     plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide, history: History, together: int
 ) -> Result:
+    import pandas as pd
+
     data, settings = plan.data, plan.settings
     seconds = history.seconds / (1 if history.engine == "eager" else together)
     metrics = _blank(plan, cell, None) | {
@@ -238,6 +244,8 @@ def finished(plan: Plan, cells: Sequence[Cell]) -> Results:
 
 
 def _finished(plan: Plan, cell: Cell) -> Result | None:
+    import pandas as pd
+
     if plan.out is None:
         return None
     folder = plan.out / cell.folder

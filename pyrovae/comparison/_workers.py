@@ -6,19 +6,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 Plan = TypeVar("Plan")
 Cell = TypeVar("Cell")
 Result = TypeVar("Result")
-Message = tuple[str, object]
 
 
 def run_in_processes(
@@ -52,7 +51,9 @@ def run_in_processes(
     results: dict[Cell, Result] = {}
     try:
         with _as_children_should_start():
-            pending = {pool.submit(_run_in_worker, piece): piece for piece in pieces}
+            pending: dict[Future[dict[Cell, Result]], list[Cell]] = {
+                pool.submit(_run_in_worker, piece): piece for piece in pieces
+            }
         while pending:
             done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             while reader.poll():
@@ -114,7 +115,7 @@ class _Worker(Generic[Plan, Cell, Result]):
     stopped: bool = False
 
 
-_workers: list[_Worker] = []  # one in a worker process, none elsewhere
+_workers: list[_Worker[Any, Any, Any]] = []  # one in a worker process, none elsewhere
 
 
 def _start_worker(

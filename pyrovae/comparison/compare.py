@@ -1,5 +1,7 @@
 """Comparing posterior families, estimators and likelihoods on one set of data: many runs, one table."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
@@ -7,10 +9,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -33,6 +34,9 @@ from pyrovae.linear_gaussian.warm_start import linear_models
 from pyrovae.training import TrainingSettings
 from pyrovae.vae import GenerativeModel
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -53,10 +57,16 @@ class Comparison:
     @property
     def table(self) -> pd.DataFrame:
         """One row a run, as :func:`compare` returns it."""
-        table = pd.DataFrame([self.results[cell].metrics for cell in self.cells])
+        table = self.rows_of(self.cells)
         if self.recommendation is not None:
             table.attrs["recommendation"] = self.recommendation.to_dict()
         return table
+
+    def rows_of(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """One row for each of these runs."""
+        import pandas as pd
+
+        return pd.DataFrame([self.results[cell].metrics for cell in cells])
 
 
 @accepts(ComparisonSettings, TrainingSettings, omit=OF_EACH_RUN)
@@ -193,27 +203,21 @@ def _settings_of(
     keywords: ComparisonKeywords, data: SyntheticDataset | Tensor | np.ndarray, model: GenerativeModel | None
 ) -> ComparisonSettings:
     """The settings that a call's keywords are, with the data's and the given model's own where they say nothing."""
-    given: dict[str, object] = {**keywords}
-    if isinstance(given.get("epochs"), Mapping):
-        warnings.warn("epochs by estimator are epochs_by_estimator=", DeprecationWarning, stacklevel=4)
-        given["epochs_by_estimator"] = by_estimator = given.pop("epochs")
-        given["epochs"] = next(iter(by_estimator.values()), 1)
-    if isinstance(given.get("learning_rate"), Sequence):
-        warnings.warn("several learning rates are learning_rates=", DeprecationWarning, stacklevel=4)
-        given["learning_rates"] = given.pop("learning_rate")
-        if not given["learning_rates"]:
-            raise InputError("learning_rate must be one number or several different ones, not none")
+    given: dict[str, Any] = {**keywords}
+    for old, new, kind in (
+        ("epochs", "epochs_by_estimator", Mapping),
+        ("learning_rate", "learning_rates", Sequence),
+    ):
+        if isinstance(given.get(old), kind):
+            warnings.warn(f"several values of {old} are {new}=", DeprecationWarning, stacklevel=4)
+            given[new] = given.pop(old)
+    by_estimator = given.get("epochs_by_estimator")
     if given.get("epochs") is None:
-        given["epochs"] = data.epochs if isinstance(data, SyntheticDataset) else None
-        if isinstance(given.get("epochs_by_estimator"), Mapping):
-            given["epochs"] = next(iter(given["epochs_by_estimator"].values()), 1)
-        if given["epochs"] is None:
-            raise InputError("epochs must be given for data that are not a synthetic set")
-    if model is not None:
-        given.setdefault("latent_dims", (getattr(model, "latent_dim", 2),))
-    for name in {field.name for field in fields(ComparisonSettings)} & given.keys():
-        if given[name] is None and name == "latent_dims":
-            del given[name]
+        given["epochs"] = next(iter(by_estimator.values()), 1) if by_estimator else getattr(data, "epochs", None)
+    if given["epochs"] is None:
+        raise InputError("epochs must be given for data that are not a synthetic set")
+    if given.get("latent_dims") is None:
+        given["latent_dims"] = (getattr(model, "latent_dim", 2),)
     training = {field.name: given.pop(field.name) for field in fields(TrainingSettings) if field.name in given}
     return ComparisonSettings(training=TrainingSettings(**training), **given)
 
@@ -283,7 +287,7 @@ def _write(plan: Plan, found: Comparison) -> None:
             dimension = f", d = {cell.latent_dim}" if several_dims else ""
             samples[f"{cell.posterior}, {cell.estimator}{dimension}"] = drawn
     if found.tried:
-        write_table(plan.out / "rates.csv", pd.DataFrame([found.results[cell].metrics for cell in found.tried]))
+        write_table(plan.out / "rates.csv", found.rows_of(found.tried))
     if found.recommendation is not None:
         write_json(plan.out / "recommendation.json", found.recommendation.to_dict())
     table = found.table

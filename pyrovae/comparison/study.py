@@ -175,7 +175,7 @@ def read_config(folder: Path, key: str) -> dict[str, object] | None:
     if not path.exists():
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config[key], dict):
             raise InputError(f"its {key} is no object")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -221,4 +221,6 @@ def _said(value: object) -> str:
 @torch.random.fork_rng(devices=[])
 def at_scale_of_data(make: LikelihoodFactory) -> LikelihoodFactory:
     """The likelihood for standardised data: Gaussian noise starts small."""
-    return partial(make, initial_scale=INITIAL_SCALE) if make(1, 2).takes_initial_scale else make
+    if not make(1, 2).takes_initial_scale:
+        return make
+    return partial(make, initial_scale=INITIAL_SCALE)  # type: ignore[call-arg]
