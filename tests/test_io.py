@@ -11,11 +11,7 @@ import pyrovae as pv
 from pyrovae.io import MissingChecksumWarning, load_preprocessing
 from pyrovae.nn import ConfigurableModule
 from pyrovae.posteriors import POSTERIORS
-
-
-def make_pair(family=pv.FullCovariancePosterior, likelihood=pv.GaussianLikelihood, **settings):
-    model = pv.GenerativeModel(pv.nn.MLP(2, 8, 8), likelihood(8, 3, **settings), 2)
-    return model, pv.AmortizedGuide(pv.nn.MLP(3, 8), family(8, 2))
+from tests.pairs import make_pair
 
 
 @pytest.mark.parametrize("family", POSTERIORS.values(), ids=POSTERIORS)
@@ -24,7 +20,7 @@ def make_pair(family=pv.FullCovariancePosterior, likelihood=pv.GaussianLikelihoo
     [(pv.GaussianLikelihood, {}), (pv.GaussianLikelihood, {"scale": 0.3}), (pv.BernoulliLikelihood, {})],
 )
 def test_round_trip(tmp_path, family, likelihood, settings):
-    model, guide = make_pair(family, likelihood, **settings)
+    model, guide = make_pair(family, likelihood=likelihood, dtype=torch.float32, **settings)
     pv.save(tmp_path / "vae.safetensors", model, guide)
     other_model, other_guide = pv.load(tmp_path / "vae.safetensors")
     x, z = torch.rand(5, 3).round(), torch.randn(5, 2)
@@ -35,7 +31,7 @@ def test_round_trip(tmp_path, family, likelihood, settings):
 
 def test_float64_stays_float64(tmp_path):
     model, guide = make_pair()
-    pv.save(tmp_path / "vae.safetensors", model.double(), guide.double())
+    pv.save(tmp_path / "vae.safetensors", model, guide)
     for ours, loaded in zip((model, guide), pv.load(tmp_path / "vae.safetensors"), strict=True):
         for a, b in zip(ours.parameters(), loaded.parameters(), strict=True):
             assert b.dtype == torch.float64
@@ -53,7 +49,7 @@ class _Encoder(ConfigurableModule):
 
 
 def test_modules_of_ones_own(tmp_path):
-    model, guide = make_pair()
+    model, _ = make_pair(dtype=torch.float32)
     guide = pv.AmortizedGuide(_Encoder(8), pv.DiagonalPosterior(8, 2))
     pv.save(tmp_path / "vae.safetensors", model, guide)
     with pytest.raises(ValueError, match=r"holds a _Encoder, which is not of the library; pass classes=\[_Encoder\]"):

@@ -18,6 +18,7 @@ from pyrovae.datasets import (
     simulated,
     split_randomly,
 )
+from tests.pairs import make_pair
 
 
 def correlated(num=60, n=8, seed=0):
@@ -137,8 +138,7 @@ def test_preprocessing_is_saved_with_the_model(tmp_path):
     steps = Pipeline(
         StandardNormalVariate(), MultiplicativeScatterCorrection(), SavitzkyGolay(5, 2), Standardize()
     ).fit(x)
-    model = pv.GenerativeModel(pv.nn.MLP(1, 4), pv.GaussianLikelihood(4, 8), 1)
-    guide = pv.AmortizedGuide(pv.nn.MLP(8, 4), pv.DiagonalPosterior(4, 1))
+    model, guide = make_pair(n=8, d=1, hidden=(4,))
     pv.save(tmp_path / "vae.safetensors", model, guide, preprocessing=steps)
     assert torch.equal(pv.load_preprocessing(tmp_path / "vae.safetensors").transform(x), steps.transform(x))
     assert torch.equal(pv.load(tmp_path / "vae.safetensors")[0].decoder[0].weight, model.decoder[0].weight)
