@@ -4,10 +4,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO, trace_mean_field_elbo
 
 import pyrovae as pv
-from pyrovae.elbo import ESTIMATORS
+from pyrovae.elbo import ESTIMATORS, Computation, Reason
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.testing import dense_kl
 from tests.pairs import make_pair
@@ -145,6 +145,7 @@ def test_fit_prints_one_line_before_training(capsys, x):
     lines = [line for line in capsys.readouterr().err.splitlines() if "ELBO" in line]
     assert len(lines) == 1
     assert "sampled: no closed form for FlowPosterior ‖ Normal" in lines[0]
+    assert lines[0].endswith("nats/datum before training")
     pv.fit(model, guide, x, pv.MonteCarloELBO(), epochs=1, progress=False)
     assert capsys.readouterr().err == ""
 
@@ -232,6 +233,57 @@ def test_what_is_printed_of_importance_weights_adds_up(x):
     assert "how far the weights are from even" in str(audited)
     assert audited.line.startswith("DoublyReparameterizedELBO, β = 0.7: ")
     assert pv.audit(model, guide, pv.MonteCarloELBO(), x).rest == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("family", "elbo", "computation", "reason", "fallback"),
+    [
+        (pv.DiagonalPosterior, pv.AnalyticELBO(), Computation.CLOSED_FORM, None, False),
+        (pv.DiagonalPosterior, pv.MonteCarloELBO(), Computation.SAMPLED, Reason.BY_CHOICE, False),
+        (pv.FlowPosterior, pv.MonteCarloELBO(), Computation.SAMPLED, Reason.NO_CLOSED_FORM, False),
+        (pv.FlowPosterior, TraceMeanField_ELBO(), Computation.SAMPLED, Reason.NO_CLOSED_FORM, True),
+        (pv.DiagonalPosterior, pv.ClosedFormEntropyELBO(), Computation.ENTROPY, None, False),
+        (pv.DiagonalPosterior, pv.StickingTheLandingELBO(), Computation.PATH_DERIVATIVE, Reason.BY_CHOICE, False),
+        (pv.FlowPosterior, pv.ImportanceWeightedELBO(2), Computation.WEIGHTS, None, False),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_what_was_computed_has_a_type(family, elbo, computation, reason, fallback, x):
+    audited = pv.audit(*make_pair(family), elbo, x)
+    z = row(audited, "z")
+    assert (z.computation, z.reason, z.fallback) == (computation, reason, fallback)
+    assert (row(audited, "x").reason, row(audited, "x").at_draws_of) == (Reason.OBSERVED, ("z",))
+
+
+def test_the_table_and_the_line(x):
+    audited = pv.audit(*make_pair(), pv.AnalyticELBO(), x)
+    assert list(audited.to_frame()) == [
+        "site", "guide", "model", "how", "guide_scale", "model_scale", "reparameterized", "event_dim", "batch_shape",
+        "nats_per_datum", "fallback",
+    ]  # fmt: skip
+    assert audited.line == (
+        f"AnalyticELBO: x Normal; z Normal ‖ Normal closed form; loss {audited.loss:.4g} nats/datum"
+    )
+
+
+def test_pyros_module_stays_as_it_is_while_its_estimator_is_audited(x):
+    class Watched(dist.Normal):
+        pass
+
+    seen = []
+
+    @torch.distributions.register_kl(Watched, dist.Normal)
+    def _kl(q, p):
+        seen.append(trace_mean_field_elbo.kl_divergence)
+        return torch.distributions.kl_divergence(dist.Normal(q.loc, q.scale), p)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Watched(torch.zeros(5, 2).double(), 1.0).to_event(1))
+
+    model, _ = make_pair()
+    assert row(pv.audit(model, guide, TraceMeanField_ELBO(), x), "z").how == "closed form"
+    assert set(seen) == {torch.distributions.kl_divergence}
 
 
 @pytest.mark.parametrize("call", [pv.audit, lambda m, g, e, x: pv.gradient_statistics(m, g, e, x, 4)])

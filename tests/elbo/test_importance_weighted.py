@@ -44,6 +44,7 @@ def test_value_and_its_derivative_in_beta_from_the_same_draws(elbo_class, family
     assert slope.item() == pytest.approx((log_w.softmax(0) * excess).sum().item(), rel=1e-9)
 
 
+@pytest.mark.slow
 @both
 def test_the_bound_rises_with_k_to_log_p(elbo_class, linear):
     x, model = linear.sample(40), linear.to_model()
@@ -69,6 +70,7 @@ def test_every_bound_is_log_p_at_the_exact_posterior(elbo_class, k, linear):
     assert -loss == pytest.approx(linear.log_prob(x).sum().item(), rel=1e-9)
 
 
+@pytest.mark.slow
 @both
 def test_particles_in_one_pass_and_one_by_one_have_the_same_mean(elbo_class, linear):
     x, model, guide = linear.sample(4), linear.to_model(), linear.to_guide("isotropic")
