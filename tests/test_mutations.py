@@ -27,8 +27,8 @@ UNCHANGED = (
 MUTATIONS = {
     "flipped sign of the KL": (
         "elbo/analytic.py",
-        '"closed form", -kl,',
-        '"closed form", kl,',
+        "Computation.CLOSED_FORM, -kl,",
+        "Computation.CLOSED_FORM, kl,",
         "tests/test_testing.py::test_estimator[analytic]",
     ),
     "flipped sign of the sampled KL": (
@@ -45,8 +45,8 @@ MUTATIONS = {
     ),
     "a sum over the data where the mean belongs": (
         "training/engines/eager.py",
-        "value = loss.item() / len(batch)",
-        "value = loss.item()",
+        "value: float = loss.item() / len(batch)",
+        "value: float = loss.item()",
         "tests/training/test_fit.py::test_fit_is_svi",
     ),
     "1/√s in the sampler": (
