@@ -75,7 +75,7 @@ class Study:
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""
         return {
-            **_side_by_side(self.settings.training, self.settings, self.reading),
+            **_side_by_side(self.settings, self.settings.training, self.reading),
             "data": None if self.data is None else str(self.data.resolve()),
             "group": self.group,
             "budget": self.budget,
@@ -128,7 +128,7 @@ class Project:
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""
         return {
-            **_side_by_side(self.training, self.model, self.reading),
+            **_side_by_side(self.model, self.training, self.reading),
             "data": str(self.data.resolve()),
             "group": self.group,
         }
@@ -159,10 +159,10 @@ def _side_by_side(*settings: object) -> dict[str, object]:
 
 
 def _picked(defaults: T, values: Mapping[str, object]) -> T:
-    """The settings, with those of the values that are theirs; None stands for a default."""
+    """The settings, with the values that are theirs in place of the defaults."""
     names = {field.name for field in fields(defaults)} - {"training"}  # type: ignore[arg-type]
     own = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in names}
-    return replace(defaults, **{name: v for name, v in own.items() if v is not None})  # type: ignore[type-var]
+    return replace(defaults, **own)  # type: ignore[type-var]
 
 
 def read_config(folder: Path, key: str) -> dict[str, object] | None:

@@ -22,7 +22,8 @@ from pyrovae.comparison._data import prepare
 from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.compare_file import compare_file
 from pyrovae.comparison.report import command_of, write_report
-from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study, load_begun
+from pyrovae.comparison.settings import ModelSettings
+from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Project, Study, load_begun
 from pyrovae.datasets import ReadingSettings, read_data
 from pyrovae.files import locked_folder
 
@@ -273,3 +274,12 @@ def test_missing_values_and_images_are_compared(tmp_path):
         read_data(labels)
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read_data(tmp_path / "missing-ubyte.gz")
+
+
+def test_what_a_folder_was_begun_with_is_read_back(tmp_path):
+    """Settings that are None, and settings that are not the usual ones."""
+    for model in (ModelSettings(), ModelSettings(hidden=(4,), preprocessing="all", start="linear")):
+        training = pv.TrainingSettings(3, clip_norm=2.0, engine="eager")
+        project = Project(data=tmp_path / "x.csv", model=model, training=training, group="sample")
+        assert Project.from_dict(json.loads(json.dumps(project.to_dict()))) == project
+    assert Study.from_dict(json.loads(json.dumps(STUDY.to_dict()))).to_dict() == STUDY.to_dict()
