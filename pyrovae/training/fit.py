@@ -119,6 +119,7 @@ def fit(
             that happens holds the error; it is raised if none is left.
 
     Example:
+        >>> import torch
         >>> import pyrovae as pv
         >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
         >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))

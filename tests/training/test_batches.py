@@ -7,13 +7,12 @@ import torch
 import pyrovae as pv
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training._batches import Batches
+from tests import pairs
 from tests.pairs import as_graph
 
 
-def make_pair(seed=1):
-    torch.manual_seed(seed)
-    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.BernoulliLikelihood(8, 3), 2).double()
-    return model, pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2)).double()
+def make_pair():
+    return pairs.make_pair(likelihood=pv.BernoulliLikelihood, seed=1)
 
 
 def grey(num=96):

@@ -15,6 +15,7 @@ import torch
 import pyrovae as pv
 from pyrovae.training import Checkpoints, CheckpointWarning, Trainer, TrainingSettings
 from pyrovae.training.checkpoint import read_checkpoint
+from tests import pairs
 
 STEPS = 6 * 5
 
@@ -24,9 +25,7 @@ def data(num=144, seed=0):
 
 
 def make_pair(seed=1):
-    torch.manual_seed(seed)
-    model = pv.GenerativeModel(pv.nn.MLP(2, 16, 16), pv.GaussianLikelihood(16, 2), 2)
-    return model, pv.AmortizedGuide(pv.nn.MLP(2, 16, 16), pv.FullCovariancePosterior(16, 2))
+    return pairs.make_pair(pv.FullCovariancePosterior, 2, hidden=(16, 16), dtype=torch.float32, seed=seed)
 
 
 def trainer(engine="eager", checkpoints=None, seed=1, **options):
@@ -50,7 +49,7 @@ def steps_in(folder):
     return sorted(int(path.stem.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*.json"))
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_the_same_bits_after_interruptions_at_several_steps(engine, tmp_path):
     whole = trainer(engine)
     whole.run()
@@ -70,7 +69,7 @@ def test_the_same_bits_after_interruptions_at_several_steps(engine, tmp_path):
         assert steps_in(folder)[-1] == STEPS
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_writing_checkpoints_changes_nothing_and_the_last_two_are_kept(engine, tmp_path):
     whole = trainer(engine)
     whole.run()

@@ -15,13 +15,11 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.posteriors import POSTERIORS
+from tests import pairs
 
 
 def make_pair(family=pv.DiagonalPosterior, n=2, dtype=torch.float64):
-    torch.manual_seed(1)
-    model = pv.GenerativeModel(pv.nn.MLP(2, 16, 16), pv.GaussianLikelihood(16, n), 2).to(dtype)
-    guide = pv.AmortizedGuide(pv.nn.MLP(n, 16, 16), family(16, 2)).to(dtype)
-    return model, guide
+    return pairs.make_pair(family, n, hidden=(16, 16), dtype=dtype, seed=1)
 
 
 def data(num=100, seed=0):
@@ -47,23 +45,6 @@ def test_fit_is_svi(family, elbo_class):
         for index in torch.randperm(len(x), generator=batches).split(32):
             losses.append(svi.step(x[index]) / len(index))
     np.testing.assert_allclose(history.batch_loss, losses, rtol=1e-9)
-
-
-def test_history_schedule_and_records():
-    model, guide = make_pair()
-    seen = []
-    history = pv.fit(
-        model, guide, data(70), pv.AnalyticELBO(), epochs=4, beta=pv.linear_warmup(0.5), on_epoch=seen.append
-    )
-    assert seen == history.epochs
-    assert history.steps == 4 * 3
-    frame = history.to_frame()
-    assert list(frame["epoch"]) == [1, 2, 3, 4]
-    rates = [1e-3 * 0.5 * (1 + math.cos(math.pi * step / 12)) for step in (2, 5, 8, 11)]
-    np.testing.assert_allclose(frame["learning_rate"], rates)
-    np.testing.assert_allclose(frame["beta"], [2 / 6, 5 / 6, 1, 1])
-    weights = np.array([32, 32, 6])
-    np.testing.assert_allclose(frame["loss"][0], (np.array(history.batch_loss[:3]) * weights).sum() / 70)
 
 
 def test_the_estimator_and_the_callers_random_state_are_left_alone():
