@@ -5,8 +5,7 @@ import warnings
 from pyrovae.training._batches import Transform
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
-from pyrovae.training.engines._ahead_of_time import CannotCompileError
-from pyrovae.training.engines._draws import CannotTraceError
+from pyrovae.training.engines import CannotCompileError, CannotTraceError
 from pyrovae.training.fit import fit, train_replicas
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.replicas import CannotReplicateError, CannotVectorizeError, Replica, reinitialize

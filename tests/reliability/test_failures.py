@@ -65,7 +65,9 @@ def check(table):
     assert len(table) == 6
 
 
-@pytest.mark.parametrize("how", ["torch", "numpy", "Python", "GPU"])
+@pytest.mark.parametrize(
+    "how", ["torch", *(pytest.param(how, marks=pytest.mark.slow) for how in ("numpy", "Python", "GPU"))]
+)
 def test_out_of_memory_in_training(how, tmp_path, monkeypatch):
     monkeypatch.setattr(WithoutMemory, "how", how)
     check(compare(WithoutMemory, tmp_path / "out"))
@@ -74,7 +76,7 @@ def test_out_of_memory_in_training(how, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("unlucky*/*.png"))
 
 
-@pytest.mark.parametrize("when", ["construction", "evaluation"])
+@pytest.mark.parametrize("when", [pytest.param("construction", marks=pytest.mark.slow), "evaluation"])
 def test_out_of_memory_before_and_after(when, tmp_path, monkeypatch):
     monkeypatch.setattr(WithoutMemory, "when", when)
     check(compare(WithoutMemory, tmp_path / "out"))
