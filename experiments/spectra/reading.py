@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from experiments.spectra.sets import SpectraSet
-from experiments.spectra.settings import Settings
+from experiments.spectra.settings import FULL, INDEPENDENT, Settings
 from experiments.spectra.study import TRUTH, Found, cells, row_of_smallest, rows_of
 from pyrovae.comparison.recommendation import THRESHOLD
 from pyrovae.datasets import SimulatedSpectra
@@ -20,10 +20,10 @@ def paired(found: Found, first: str, second: str) -> tuple[float, float] | None:
     """
     parts = []
     for likelihood in (first, second):
-        own = cells(found.runs[found.runs["likelihood"] == likelihood]).dropna(subset=["validation_neg_elbo"])
-        if own.empty:
+        runs = cells(found.runs[found.runs["likelihood"] == likelihood]).dropna(subset=["validation_neg_elbo"])
+        if runs.empty:
             return None
-        posterior = row_of_smallest(own, "validation_neg_elbo").posterior
+        posterior = row_of_smallest(runs, "validation_neg_elbo").posterior
         values = [v for key, v in found.log_prob.items() if key[:2] == (posterior, likelihood)]
         parts.append(torch.stack(values).mean(0))
     return mean_and_error(parts[0] - parts[1])
@@ -36,14 +36,14 @@ def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
 
 def independent(found: Found) -> str:
     """The best likelihood of independent noise, by validation; empty if none was compared."""
-    own = cells(found.runs[found.runs["likelihood"].str.startswith("gaussian")]).dropna(subset=["validation_neg_elbo"])
-    return "" if own.empty else str(row_of_smallest(own, "validation_neg_elbo").likelihood)
+    runs = cells(found.runs[found.runs["likelihood"].isin(INDEPENDENT)]).dropna(subset=["validation_neg_elbo"])
+    return "" if runs.empty else str(row_of_smallest(runs, "validation_neg_elbo").likelihood)
 
 
 def gains(found: Found) -> list[tuple[str, str, float, float]]:
     """Each correlated likelihood, the best independent one, and its gain over that with standard error."""
     reference = independent(found)
-    correlated = [str(name) for name in found.runs["likelihood"].unique() if not str(name).startswith("gaussian")]
+    correlated = [str(name) for name in found.runs["likelihood"].unique() if name not in INDEPENDENT]
     measured = [(name, paired(found, name, reference)) for name in correlated] if reference else []
     return [(name, reference, *gain) for name, gain in measured if gain is not None]
 
@@ -56,7 +56,8 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
         f"- By validation the best cell is {best.posterior}, {best.likelihood}: log p(x) = {best.log_prob:.2f} nats, "
         f"RMSE {best.rmse:.3g}; k̂ is bad for {best.bad_pareto_k:.0%} of the test spectra, whose log p(x) may be higher."
     ]
-    own = torch.stack([v for key, v in found.log_prob.items() if key[:2] == (best.posterior, best.likelihood)]).mean(0)
+    of_best = [v for key, v in found.log_prob.items() if key[:2] == (best.posterior, best.likelihood)]
+    log_prob = torch.stack(of_best).mean(0)
     known = found.baselines["baseline"] == TRUTH
     with_density = found.baselines[~known].dropna(subset=["log_prob"])
     of_noise = with_density["baseline"].str.startswith("linear, ")
@@ -67,35 +68,35 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
         f"linear model of {d} components and correlated noise (a full one shrunk by validation)": with_density[
             of_noise & ~chosen
         ],
-        "linear model or plain Gaussian that validation has fitted": with_density[chosen],
+        "linear model or plain Gaussian that validation has tuned": with_density[chosen],
     }
     for kind, rows in kinds.items():
         if rows.empty:
             continue
         winner = rows.iloc[int(rows["log_prob"].argmax())]
-        difference, error = mean_and_error(own - found.log_prob[winner["baseline"]])
+        difference, error = mean_and_error(log_prob - found.log_prob[winner["baseline"]])
         who = f"It is ahead of every {kind}" if difference > 0 else f"A {kind} wins"
         if abs(difference) < max(2 * error, THRESHOLD):
-            who = f"It cannot be told from the best {kind}"
+            who = f"It does not differ measurably from the best {kind}"
         note = f" ({winner['note']})" if winner["note"] else ""
         lines.append(
             f"- {who}: {winner['baseline']}{note} has {winner['log_prob']:.2f} nats, the cell "
             f"{difference:+.2f} ± {error:.2f} (paired by test spectrum)."
         )
-    own_linear = f"linear, {best.likelihood}"
-    if own_linear in found.log_prob:
+    same_noise = f"linear, {best.likelihood}"
+    if same_noise in found.log_prob:
         classical = next(iter(kinds.values()))
         reference = classical.iloc[int(classical["log_prob"].argmax())]["baseline"]
-        noise, noise_error = mean_and_error(found.log_prob[own_linear] - found.log_prob[reference])
-        more, more_error = mean_and_error(own - found.log_prob[own_linear])
-        full = best.likelihood.startswith("full-covariance")
+        noise, noise_error = mean_and_error(found.log_prob[same_noise] - found.log_prob[reference])
+        more, more_error = mean_and_error(log_prob - found.log_prob[same_noise])
+        full = best.likelihood in FULL
         what = "its networks and the training of its covariance" if full else "its networks"
         lines.append(
             f"- Of the cell's nats over {reference}, its noise brings {noise:+.2f} ± {noise_error:.2f} to a linear "
-            f"model ({own_linear}), and {what} {more:+.2f} ± {more_error:.2f} more."
+            f"model ({same_noise}), and {what} {more:+.2f} ± {more_error:.2f} more."
         )
     if known.any():
-        below, error = mean_and_error(found.log_prob[TRUTH] - own)
+        below, error = mean_and_error(found.log_prob[TRUTH] - log_prob)
         lines.append(f"- It is {below:.2f} ± {error:.2f} nats below the truth, which no model beats in the mean.")
     alike = ~known & ~found.baselines["baseline"].str.contains("by validation")  # in their number of components
     least = row_of_smallest(found.baselines[alike], "rmse")

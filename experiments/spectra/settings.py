@@ -6,7 +6,12 @@ from pathlib import Path
 
 from experiments.options import StudyOptions, check_distinct, check_integers, check_names
 from pyrovae.errors import InputError
-from pyrovae.likelihoods import LIKELIHOODS, GaussianNoiseLikelihood
+from pyrovae.likelihoods import (
+    LIKELIHOODS,
+    FullCovarianceGaussianLikelihood,
+    GaussianLikelihood,
+    GaussianNoiseLikelihood,
+)
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import ENGINES, check_learning_rate
 
@@ -14,13 +19,18 @@ PARTS = ("spectra", "recovery", "questions")
 """The parts of the study, in their order."""
 
 
-def _is_gaussian(make: object) -> bool:
-    cls = make.func if isinstance(make, partial) else make
-    return isinstance(cls, type) and issubclass(cls, GaussianNoiseLikelihood)
+def _of_class(cls: type) -> list[str]:
+    """Names of the likelihoods of a class."""
+    made_by = {name: make.func if isinstance(make, partial) else make for name, make in LIKELIHOODS.items()}
+    return [name for name, make in made_by.items() if isinstance(make, type) and issubclass(make, cls)]
 
 
-GAUSSIAN = [name for name, make in LIKELIHOODS.items() if _is_gaussian(make)]
+GAUSSIAN = _of_class(GaussianNoiseLikelihood)
 """Names of the likelihoods of spectra."""
+INDEPENDENT = _of_class(GaussianLikelihood)
+"""Names of those with independent noise."""
+FULL = _of_class(FullCovarianceGaussianLikelihood)
+"""Names of those with noise of any covariance."""
 
 
 @dataclass(frozen=True)
