@@ -78,6 +78,7 @@ def test_what_a_run_writes(written):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_numbers(written):
     _, table = written
     parallel = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, workers=2)
@@ -117,6 +118,7 @@ def test_dropped_modes_and_collapse_are_named():
     assert evaluate(model, guide, x, None)["note"] == "posterior collapsed"
 
 
+@pytest.mark.slow
 def test_a_given_model_of_correlated_posterior_asks_for_full_covariance(tmp_path):
     loadings = torch.tensor([[1.0, 0.8], [0.8, 1.0], [1.0, 1.0], [0.5, 0.9]])
     truth = LinearGaussianVAE(loadings, 0.5)
@@ -351,7 +353,7 @@ def test_names_and_seeds_must_differ():
             pv.compare(torch.randn(20, 2), **settings | wrong)
 
 
-@pytest.mark.parametrize("together", ["eager", "graph"])
+@pytest.mark.parametrize("together", ["eager", pytest.param("graph", marks=pytest.mark.slow)])
 def test_a_seed_alone_is_that_seed_in_company(together):
     settings = SMALL | {"posteriors": dict(POSTERIORS), "estimators": {"monte-carlo": pv.MonteCarloELBO()}}
     if together == "graph":
@@ -380,6 +382,7 @@ def test_groups_of_seeds():
     assert seeds_of(cells(0, 1), workers=1, together=False) == [[0], [1], [0], [1]]
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_where_it_stopped(tmp_path):
     first = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=tmp_path)
     changed = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)

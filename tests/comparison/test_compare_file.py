@@ -216,6 +216,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_no_difference_is_found_where_there_is_none(tmp_path):
     """Of linear-Gaussian data along the principal axes the posterior is diagonal: a full covariance gains nothing."""
     g = torch.Generator().manual_seed(0)

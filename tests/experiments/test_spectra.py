@@ -134,6 +134,7 @@ def test_standard_errors_are_those_of_maximum_likelihood():
     assert 0.01 / math.sqrt(2 * n * 1000) < sigma < 0.01 * 0.02
 
 
+@pytest.mark.slow
 def test_the_noise_is_recovered_and_ar1_gains_what_the_truth_implies(monkeypatch):
     monkeypatch.setattr(recovery, "NUM_TRAIN", 2000)
     monkeypatch.setattr(recovery, "NUM_TEST", 2000)
