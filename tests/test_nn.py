@@ -1,5 +1,7 @@
 """Convolutional networks: shapes, training, saving."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +87,11 @@ def test_the_graph_is_the_eager_engine_and_replicas_are_single_runs():
 def test_sizes_that_cannot_be(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_imputation():
+    impute = pv.nn.ImputeMissing(torch.nn.Identity(), fill=[1.0, 2.0], indicate=True)
+    x = torch.tensor([[math.nan, 5.0], [3.0, math.nan]])
+    assert impute(x).tolist() == [[1, 5, 1, 0], [3, 2, 0, 1]]
+    with pytest.raises(ValueError, match="fill must be a finite number"):
+        pv.nn.ImputeMissing(torch.nn.Identity(), fill=math.nan)

@@ -1,9 +1,12 @@
 """CholeskyNormal is MultivariateNormal, draw for draw and nat for nat."""
 
+import math
+
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+import pyrovae as pv
 from pyrovae.distributions import CholeskyNormal
 
 
@@ -66,3 +69,10 @@ def test_a_draw_is_scored_by_its_noise_where_nothing_is_differentiated():
     z = q.rsample().requires_grad_()
     (slope,) = torch.autograd.grad(q.log_prob(z).sum(), z)
     assert slope.abs().min() > 0
+
+
+def test_a_shared_factor_is_checked():
+    with pytest.raises(ValueError, match="scale_tril"):
+        pv.distributions.CholeskyNormal(torch.zeros(4, 2), scale_tril=-torch.eye(2))
+    with pytest.raises(ValueError, match="value argument"):
+        pv.distributions.CholeskyNormal(torch.full((4, 2), math.nan), scale_tril=torch.eye(2))

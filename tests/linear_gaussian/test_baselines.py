@@ -7,7 +7,6 @@ from scipy import stats
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import pyrovae as pv
-from pyrovae.linear_gaussian.shrinkage import SHARES, best_shrinkage, shrunk
 
 
 def data(num=2000, n=6, d=2, noise=0.3, seed=0):
@@ -154,23 +153,10 @@ def test_bad_data(change, message):
         pv.linear_baselines(train, test, latent_dim, **options)
 
 
-@pytest.mark.parametrize("num", [20, 300])
-def test_best_shrinkage_is_the_largest_density_of_held_out_data(num):
-    x = data(num + 100, 8).double()
-    own, held_out = torch.cov(x[:num].T, correction=0), x[num:] - x[:num].mean(0)
-    target = own.diagonal().diag() + 0.9 * (own - own.diagonal().diag())
-    share, score = best_shrinkage(own, target, held_out)
-    scores = [
-        torch.distributions.MultivariateNormal(torch.zeros(8).double(), shrunk(own, target, a))
-        .log_prob(held_out)
-        .mean()
-        for a in SHARES.tolist()
-    ]
-    assert score == pytest.approx(max(scores).item(), abs=1e-9)
-    assert share == SHARES[int(torch.stack(scores).argmax())]
-    # at the other end, the target alone
-    white, eye = torch.randn(200, 8, dtype=torch.float64), torch.eye(8, dtype=torch.float64)
-    share, score = best_shrinkage(own, eye, white)
-    assert share > 0.5
-    dense = torch.distributions.MultivariateNormal(torch.zeros(8).double(), shrunk(own, eye, share))
-    assert score == pytest.approx(dense.log_prob(white).mean().item(), abs=1e-9)
+def test_linear_baselines_of_any_noise(x):
+    train, test = x[:300], x[300:]
+    found = pv.linear_baselines(train, test, 2, {"ar1": pv.AR1GaussianLikelihood})
+    assert [baseline.name for baseline in found][3:] == ["linear, ar1"]
+    truth = pv.FactorModel.fit(train, pv.AR1GaussianLikelihood(1, 8), 2)
+    assert torch.equal(found[3].log_prob, truth.log_prob(test))
+    assert torch.equal(found[3].reconstruction, truth.reconstruct(test))

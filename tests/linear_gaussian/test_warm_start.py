@@ -10,11 +10,11 @@ import pyrovae as pv
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.linear_gaussian.warm_start import linear_models
-from pyrovae.nn import MLP, LocHead, Skip
+from pyrovae.nn import MLP, LocHead, Skip, class_of
 from pyrovae.posteriors import POSTERIORS
 
-GAUSSIAN = [name for name in POSTERIORS if name != "flow"]
-NOISES = [name for name in LIKELIHOODS if "bernoulli" not in name]
+GAUSSIAN = [name for name, make in POSTERIORS.items() if class_of(make).is_gaussian]
+NOISES = [name for name, make in LIKELIHOODS.items() if class_of(make).is_gaussian]
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_units_are_saved_with_a_model(tmp_path, with_units):
     assert torch.equal(plain.conditional(z).mean, model.conditional(z).mean)
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_replicas_with_units_train_as_alone(x, engine):
     settings = {
         "posteriors": [pv.DiagonalPosterior],

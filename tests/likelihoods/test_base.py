@@ -1,22 +1,21 @@
-"""Likelihoods with correlated channels: against dense scipy, floors, missing values, engines and files."""
+"""Likelihoods with Gaussian noise: against dense scipy, floors, missing values, engines and files."""
 
 import math
 from functools import partial
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from scipy import stats
 
 import pyrovae as pv
-from pyrovae.distributions import PartiallyObserved
 from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.nn import class_of
 from pyrovae.training import TrainingSettings, reinitialize
 from tests.pairs import as_graph
 
-GAUSSIAN = [name for name in LIKELIHOODS if "bernoulli" not in name]
+GAUSSIAN = [name for name, make in LIKELIHOODS.items() if class_of(make).is_gaussian]
 
 
 def made(name, n=7, in_features=4):
@@ -117,12 +116,6 @@ def test_a_constant_channel_stops_at_the_floor_and_is_reported(name):
             likelihood.on_floor()
 
 
-def test_a_fixed_scale_has_no_floor_and_a_wide_one_no_overflow():
-    assert not pv.GaussianLikelihood(4, 3, scale=1e-9).on_floor().any()
-    assert pv.GaussianLikelihood(4, 3, initial_scale=1e5).noise_scale.item() == pytest.approx(1e5)
-    assert not pv.GaussianLikelihood(4, 3, initial_scale=1e-5).on_floor().any()
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -140,58 +133,6 @@ def test_a_fixed_scale_has_no_floor_and_a_wide_one_no_overflow():
 def test_wrong_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make(4, 3)
-
-
-def test_scale_that_depends_on_z_is_no_one_number():
-    with pytest.raises(ValueError, match="this σ depends on z"):
-        _ = pv.GaussianLikelihood(4, 3, scale="per-datum").noise_scale
-    with pytest.raises(ValueError, match="depends on z"):
-        _ = pv.AR1GaussianLikelihood(4, 3, covariance="per-datum").noise_correlation
-
-
-def test_a_shared_factor_is_solved_with_once():
-    likelihood = pv.FullCovarianceGaussianLikelihood(4, 6)
-    p, x = likelihood(torch.randn(9, 4)), torch.randn(9, 6)
-    assert p._unbroadcasted_scale_tril.shape == (6, 6)
-    with torch.profiler.profile(record_shapes=True) as profile:
-        p.log_prob(x)
-    shapes = [event.input_shapes[:2] for event in profile.events() if event.name == "aten::linalg_solve_triangular"]
-    assert shapes == [[[6, 6], [6, 9]]]
-
-
-def test_a_shared_factor_is_checked():
-    with pytest.raises(ValueError, match="scale_tril"):
-        pv.distributions.CholeskyNormal(torch.zeros(4, 2), scale_tril=-torch.eye(2))
-    with pytest.raises(ValueError, match="value argument"):
-        pv.distributions.CholeskyNormal(torch.full((4, 2), math.nan), scale_tril=torch.eye(2))
-
-
-def test_missing_channels_of_independent_noise_are_pyros_mask():
-    loc, scale = torch.randn(6, 5), torch.rand(6, 5) + 0.5
-    x, observed = torch.randn(6, 5), torch.rand(6, 5) < 0.6
-    ours = PartiallyObserved(dist.Normal(loc, scale).to_event(1)).log_prob(x.masked_fill(~observed, math.nan))
-    torch.testing.assert_close(ours, dist.Normal(loc, scale).mask(observed).to_event(1).log_prob(x))
-
-
-@pytest.mark.parametrize("correlation", [0.9, -0.7, 0.0, 1 - 1e-12])
-def test_gaps_in_ar1_are_the_dense_marginal(correlation):
-    n = 40
-    scale = torch.linspace(0.5, 2, n).double()
-    p = pv.AR1Normal(torch.randn(n).double(), scale, torch.tensor([correlation], dtype=torch.float64))
-    observed = np.arange(n) % 7 > 3
-    observed[[0, 1, 17, n - 1]] = False
-    x = p.sample()
-    steps = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    covariance = (np.outer(scale, scale) * correlation**steps)[observed][:, observed]
-    ours = PartiallyObserved(p).log_prob(x.masked_fill(~torch.as_tensor(observed), math.nan)).item()
-    if abs(correlation) < 0.99:
-        expected = stats.multivariate_normal(p.loc[observed], covariance).logpdf(x[observed])
-    else:  # the dense covariance is singular in float64: the product of the closed-form transitions
-        at, u = np.flatnonzero(observed), ((x - p.loc) / scale).numpy()[observed]
-        log_rho = np.diff(at) * math.log1p(-1e-12)
-        expected = stats.norm.logpdf(u[0]) - np.log(scale.numpy()[observed]).sum()
-        expected += stats.norm.logpdf(u[1:], u[:-1] * np.exp(log_rho), np.sqrt(-np.expm1(2 * log_rho))).sum()
-    assert ours == pytest.approx(expected, rel=1e-4 if abs(correlation) > 0.99 else 1e-9)
 
 
 @pytest.mark.parametrize("name", GAUSSIAN)
@@ -280,38 +221,6 @@ def test_log_marginal_of_incomplete_data_is_the_exact_one(linear):
         assert ours == pytest.approx(expected, abs=1e-6)
     sampled = pv.log_marginal(model, guide, x, num_samples=4000)
     torch.testing.assert_close(sampled.per_datum, result.per_datum, atol=0.2, rtol=0)
-
-
-def test_the_density_of_a_part_that_is_not_known():
-    class Laplacian(pv.Likelihood):
-        def forward(self, features):
-            return dist.MultivariateStudentT(torch.tensor(3.0), features[..., :2], torch.eye(2))
-
-    model = pv.GenerativeModel(torch.nn.Identity(), Laplacian(2, 2), 2, missing=True)
-    with pytest.raises(TypeError, match="the density of some entries of a MultivariateStudentT is not known"):
-        model(torch.zeros(3, 2))
-
-
-def test_what_a_bernoulli_likelihood_cannot_score():
-    torch.manual_seed(0)
-    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.BernoulliLikelihood(8, 3), 2)
-    guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
-    x = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, -0.25]])
-    for run in (
-        lambda: pv.fit(model, guide, x, pv.AnalyticELBO(), epochs=1),
-        lambda: pv.log_marginal(model, guide, x),
-    ):
-        with pytest.raises(ValueError, match=r"holds -0\.25 at row 1, column 2 .*take a GaussianLikelihood") as caught:
-            run()
-        assert "\n" not in str(caught.value)
-
-
-def test_imputation():
-    impute = pv.nn.ImputeMissing(torch.nn.Identity(), fill=[1.0, 2.0], indicate=True)
-    x = torch.tensor([[math.nan, 5.0], [3.0, math.nan]])
-    assert impute(x).tolist() == [[1, 5, 1, 0], [3, 2, 0, 1]]
-    with pytest.raises(ValueError, match="fill must be a finite number"):
-        pv.nn.ImputeMissing(torch.nn.Identity(), fill=math.nan)
 
 
 def test_svi_takes_missing_values():
