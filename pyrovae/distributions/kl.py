@@ -101,8 +101,8 @@ def _(q: MultivariateNormal, left: Tensor, right: Tensor) -> Tensor:
 def _(q: LowRankMultivariateNormal, left: Tensor, right: Tensor) -> Tensor:
     factor, diagonal = q._unbroadcasted_cov_factor, q._unbroadcasted_cov_diag
     rows = left.unsqueeze(-1) * factor[..., 1:, :] - right.unsqueeze(-1) * factor[..., :-1, :]
-    own = left.square() * diagonal[..., 1:] + right.square() * diagonal[..., :-1]
-    return own + rows.square().sum(-1)
+    independent = left.square() * diagonal[..., 1:] + right.square() * diagonal[..., :-1]
+    return independent + rows.square().sum(-1)
 
 
 def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Q, P], Tensor]], Callable[[Q, P], Tensor]]:

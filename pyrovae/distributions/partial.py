@@ -1,4 +1,4 @@
-"""Distributions on vectors of which some entries are not observed."""
+"""Distributions on vectors with entries that are not observed."""
 
 import math
 from functools import singledispatch
@@ -153,8 +153,8 @@ def _(base: MultivariateNormal, value: Tensor, observed: Tensor) -> Tensor:
     factor = base._unbroadcasted_scale_tril
     seen = observed.to(factor)
     rows = seen.unsqueeze(-1) * factor
-    _, own = torch.linalg.qr(torch.cat([rows, (1 - seen).diag_embed().expand_as(rows)], dim=-1).mT)
+    _, upper = torch.linalg.qr(torch.cat([rows, (1 - seen).diag_embed().expand_as(rows)], dim=-1).mT)
     difference = (seen * (value - base.loc)).unsqueeze(-1)
-    squares = torch.linalg.solve_triangular(own.mT, difference, upper=False).square().sum((-2, -1))
-    half_log_det = own.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    squares = torch.linalg.solve_triangular(upper.mT, difference, upper=False).square().sum((-2, -1))
+    half_log_det = upper.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
     return -0.5 * (squares + seen.sum(-1) * math.log(2 * math.pi)) - half_log_det

@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae.distributions import covariance_of
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import InputError, check_integer, check_positive
 from pyrovae.nn import ConfigurableModule, LocHead, positive, softplus_inverse
 
 
@@ -110,8 +110,7 @@ class GaussianNoiseLikelihood(Likelihood):
 
     def __init__(self, in_features: int, n: int, initial_scale: float, floor: float) -> None:
         super().__init__(in_features, n)
-        if not is_positive(initial_scale):
-            raise InputError(f"initial_scale must be a positive number, not {initial_scale!r}")
+        check_positive("initial_scale", initial_scale)
         if not is_positive(floor) or floor >= 1:
             raise InputError(f"floor must be a share of initial_scale between 0 and 1, not {floor!r}")
         self.floor = floor
@@ -145,14 +144,14 @@ class GaussianNoiseLikelihood(Likelihood):
         """
 
     def simpler_form(self) -> "tuple[GaussianNoiseLikelihood, int] | None":
-        """Noise of which a linear model is fitted instead, and how many more latent dimensions it needs; None for this.
+        """A simpler noise to fit a linear model with, and how many more latent dimensions that needs; else None.
 
         :meth:`set_fitted_noise` then takes what was fitted. The caller's random state is left as it was.
         """
         return None
 
     def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
-        """Make the noise that of the simpler form: FFᵀ + Σ for what more latent dimensions give, and its covariance.
+        """Make the noise FFᵀ + Σ, as near as this form comes to it: what was fitted with the simpler form.
 
         Args:
             covariance: Σ of the noise, shape (n, n).

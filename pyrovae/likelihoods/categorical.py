@@ -17,7 +17,7 @@ class CategoricalLikelihood(Likelihood):
         in_features: width of the decoder's features.
         n: dimension of x.
         num_classes: number K of classes of each variable, at least 2.
-        one_hot: whether x holds n/K variables one after the other, each a block of K entries of which one is 1 and
+        one_hot: whether x holds n/K variables one after the other, each a block of K entries, one of them 1 and
             the others are 0; otherwise it holds n variables, each a number 0, …, K − 1. Blocks are the better
             input of an encoder where classes have no order.
     """

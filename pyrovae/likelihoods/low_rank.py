@@ -15,8 +15,8 @@ RELATIVE_FLOOR = 1e-4
 class LowRankGaussianLikelihood(CovarianceLikelihood):
     """p(x|z) = N(x̂(z), diag δ² + WWᵀ), W of shape (n, r): r patterns of noise across channels, in O(n r²) a datum.
 
-    n(r + 1) numbers. Shared, W cannot be told from r more latent dimensions with a linear decoder: it
-    takes the linear part of the variation out of the latent space, and leaves z the rest.
+    n(r + 1) numbers. A shared W is the same as r more latent dimensions with a linear decoder: it takes the linear part
+    of the variation out of the latent space and leaves the rest to z.
 
     Args:
         in_features: width of the decoder's features.

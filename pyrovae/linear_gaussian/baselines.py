@@ -58,26 +58,26 @@ def linear_baselines(
 ) -> list[Baseline]:
     """PCA, probabilistic PCA and factor analysis with ``latent_dim`` components, in the data's own units.
 
-    And the linear model with the noise of each likelihood given, :class:`~pyrovae.FactorModel`: what a VAE has beyond
-    that, its networks have found.
+    For each likelihood given there is also the linear model with its noise, :class:`~pyrovae.FactorModel`: any gain of
+    a VAE over that model comes from its networks.
 
-    Probabilistic PCA is maximum likelihood, :meth:`~pyrovae.exact.LinearGaussianVAE.fit`: what scikit-learn's
-    ``PCA.score`` is, but for its covariance over num − 1 and, where channels outnumber the data, its noise, which
-    leaves the eigenvalues that are 0 out of the mean. Factor analysis is scikit-learn's, fitted to standardised
-    channels (in which its likelihood is the same, and its stopping rule has a scale).
+    Probabilistic PCA is the maximum-likelihood fit :meth:`~pyrovae.exact.LinearGaussianVAE.fit`. Scikit-learn's
+    ``PCA.score`` differs in two ways: its covariance divides by num − 1, and where there are more channels than data,
+    its noise leaves the eigenvalues that are 0 out of the mean. Factor analysis is scikit-learn's, fitted to
+    standardised channels: the likelihood is the same there, and the stopping rule has a scale.
 
-    With validation data, which a VAE has, too, for its best epoch, they choose what a linear model has to be told: the
-    number of components of probabilistic PCA, any that the data allow, and of the linear models, from ``latent_dims``;
-    and for a plain Gaussian N(x̄, (1 − a)S + aT), with no latent space, the share a and the target T of its shrinkage
-    (Ledoit and Wolf 2004): the diagonal of the training data's covariance S, or one of the linear models' covariances.
+    A VAE uses validation data to choose its best epoch. Given here, they choose the number of components of
+    probabilistic PCA, from all that the data allow, and of the linear models, from ``latent_dims``. They also choose
+    the shrinkage of a Gaussian without a latent space, N(x̄, (1 − a)S + aT) (Ledoit and Wolf 2004): its share a and
+    its target T, the diagonal of the training data's covariance S or the covariance of one of the linear models.
 
     Args:
         train: shape (num, n).
         test: shape (any, n).
         latent_dim: number of components, below n and the number of training data.
         likelihoods: Gaussian ones by name, callables of (in_features, n).
-        validation: shape (any, n); None leaves out what they would choose.
-        latent_dims: numbers of components of which the validation data choose one for each linear model.
+        validation: shape (any, n); None leaves out the models that need them.
+        latent_dims: numbers of components; the validation data choose one of them for each linear model.
         progress: show a bar on a terminal.
 
     Raises:

@@ -103,9 +103,9 @@ class LinearGaussianVAE:
 
         By default maximum likelihood, which is probabilistic principal component analysis (Tipping and Bishop 1999):
         with S = U diag(λ) Uᵀ, σ² is the mean of the n − d smallest λ and A = U_d diag(λ_d − σ²)^½. Its axes are the
-        posterior's own, so that a diagonal family loses nothing there, nor does any that contains it. An isotropic one
-        has λ_i replaced by √λ_i (Σ_j √λ_j)/d, and stays d log(AM/GM of the √λ_i) nats below log p(x). Others are
-        found by multi-start minimisation of the exact expected −ELBO.
+        posterior's, so that a diagonal family loses nothing there, nor does any family that contains it. The isotropic
+        family has √λ_i (Σ_j √λ_j)/d in place of λ_i and stays d log(AM/GM of the √λ_i) nats below log p(x). For other
+        families the exact expected −ELBO is minimised from several starts.
 
         Args:
             mean: shape (n,).

@@ -110,14 +110,15 @@ class FactorModel:
         With λ_1 ≥ … ≥ λ_n the eigenvalues of L⁻¹SL⁻ᵀ, S the data's covariance (Jöreskog 1967), the largest mean log p
         is −½[n log 2π + log det Σ + Σ_{i ≤ d} (log max(λ_i, 1) + min(λ_i, 1)) + Σ_{i > d} λ_i]. O(n³) a step.
 
-        Low-rank noise of rank r is sought as factor analysis of d + r factors, whose p(x) it has but for its floor: z
-        takes the d along which the data vary most beside the noise, and W the rest. A full covariance would take all
-        of the data's own, S, and leave z nothing: it gets (1 − a)(S − AAᵀ) + aΣ with A and Σ those of AR(1) noise of
-        one σ a channel, so that p(x) is N(b, S) shrunk to that model; a is what validation data choose, else 1.
+        Low-rank noise of rank r is fitted as factor analysis with d + r factors, which has the same p(x) but for the
+        floor: z gets the d directions along which the data vary most relative to the noise, W the others. The likeliest
+        full covariance is the data's, S, which leaves nothing to z. It is set to (1 − a)(S − AAᵀ) + aΣ, with A and Σ of
+        the model with AR(1) noise of one σ a channel: p(x) is N(b, S) shrunk to that model. Validation data choose a;
+        without them a = 1.
 
-        Nothing keeps factor analysis from giving a channel σ = 0 and the data an infinite density (a Heywood case),
-        so that Σ has a prior, ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, weak beside the data. That σ, and
-        the likelihood's floor, are one for all channels, which should be in units that are alike.
+        Factor analysis may give a channel σ = 0 and the data an infinite density (a Heywood case). Σ therefore has the
+        prior ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, which is weak compared with the data. This σ and the
+        likelihood's floor are the same for all channels, whose units should be alike.
 
         Args:
             x: shape (num, n).
@@ -172,7 +173,7 @@ class FactorModel:
         explained = self.loadings @ self.loadings.T
         noise.set_fitted_noise(shrunk(covariance - explained, self.noise_covariance, share), factors, start)
         found = FactorModel(self.loadings, self.offset, noise)
-        # where the data leave a direction empty, the likelihood's floor may undo what was promised
+        # where the data leave a direction empty, the likelihood's floor may make the shrunk one worse
         return max(found, simple, key=lambda model: model.log_prob(validation).mean().item())
 
     def _whiten(self, rows: Tensor, transpose: bool = False) -> Tensor:

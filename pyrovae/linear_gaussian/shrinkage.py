@@ -1,4 +1,4 @@
-"""Covariances estimated from few data: a blend of their own and a simpler one (Ledoit and Wolf 2004)."""
+"""Covariances estimated from few data: a blend of the data's covariance and a simpler one (Ledoit and Wolf 2004)."""
 
 import math
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 SHARES = torch.logspace(-7, 0, 57, dtype=torch.float64)
-"""Shares a of the target that are tried: with fewer, data that leave a direction empty had any density."""
+"""Shares a of the target that are tried. Below the least, data that leave a direction empty could have any density."""
 
 
 def best_shrinkage(covariance: Tensor, target: Tensor, held_out: Tensor) -> tuple[float, float]:
     """The a at which held-out data are likeliest under N(0, (1 − a)S + aT), and their mean log-density in nats.
 
-    With T = CCᵀ all a share the eigenvectors of C⁻¹SC⁻ᵀ, so that every one is tried: O(n³) for all.
+    With T = CCᵀ, every a has the same eigenvectors, those of C⁻¹SC⁻ᵀ: one decomposition, O(n³), serves all of them.
 
     Args:
         covariance: S, shape (n, n), float64; it may be singular.
