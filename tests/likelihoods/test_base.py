@@ -167,6 +167,7 @@ def test_the_graph_is_the_eager_engine(name):
     np.testing.assert_allclose(graph, eager.batch_loss, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["low-rank", "full-covariance"])
 def test_a_replica_is_the_single_run_of_its_seed(name):
     settings = {"epochs": 40, "progress": False, "learning_rate": 3e-3}

@@ -122,6 +122,7 @@ def test_data_outside_the_support_are_refused_before_anything_is_computed(likeli
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_bound_of_soft_targets_never_passes_for_log_p(tmp_path):
     x = data("soft-targets")
     soft, hard = make_pair("soft-targets"), make_pair("bernoulli")

@@ -153,8 +153,8 @@ def test_bad_data(change, message):
         pv.linear_baselines(train, test, latent_dim, **options)
 
 
-def test_linear_baselines_of_any_noise(x):
-    train, test = x[:300], x[300:]
+def test_linear_baselines_of_any_noise():
+    train, test = data(500, 8).split([300, 200])
     found = pv.linear_baselines(train, test, 2, {"ar1": pv.AR1GaussianLikelihood})
     assert [baseline.name for baseline in found][3:] == ["linear, ar1"]
     truth = pv.FactorModel.fit(train, pv.AR1GaussianLikelihood(1, 8), 2)

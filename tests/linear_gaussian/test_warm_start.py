@@ -113,7 +113,7 @@ def test_what_cannot_start_so_says_why(x, tmp_path):
     with pytest.raises(TypeError, match="needs a Gaussian likelihood"):
         pv.compare(x, likelihoods=[pv.ContinuousBernoulliLikelihood], start="linear", out=tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ValueError, match="start must be 'random' or 'linear', not 'pca'"):
+    with pytest.raises(ValueError, match="unknown start 'pca'; choose one of random, linear, auto"):
         pv.compare(x, start="pca", **settings)
     with pytest.raises(ValueError, match="width must be a positive integer, not 0"):
         Skip(MLP(2, 2), 0)
