@@ -15,6 +15,7 @@ from pyrovae import (
 )
 from pyrovae.comparison.compare import compare
 from pyrovae.comparison.recommendation import recommend
+from pyrovae.comparison.settings import ComparisonSettings
 from pyrovae.comparison.tables import summarize, to_markdown
 from pyrovae.distributions import AR1Normal
 from pyrovae.elbo import (
@@ -88,6 +89,7 @@ __all__ = [
     "CannotTraceError",
     "CategoricalLikelihood",
     "ClosedFormEntropyELBO",
+    "ComparisonSettings",
     "ContinuousBernoulliLikelihood",
     "DiagonalPosterior",
     "DoublyReparameterizedELBO",

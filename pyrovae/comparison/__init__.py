@@ -1,6 +1,7 @@
-"""Comparing posterior families, estimators and likelihoods on one set of data: many runs, one table."""
+"""Comparisons of models on one set of data: settings, plan, runs, recommendation, tables and report."""
 
-from pyrovae.comparison._runs import RunStatus
 from pyrovae.comparison.compare import compare
+from pyrovae.comparison.recommendation import Recommendation, Verdict, recommend
+from pyrovae.comparison.settings import ComparisonSettings
 
-__all__ = ["RunStatus", "compare"]
+__all__ = ["ComparisonSettings", "Recommendation", "Verdict", "compare", "recommend"]

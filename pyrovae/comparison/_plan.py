@@ -18,9 +18,9 @@ from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
 from pyrovae.training import TrainingSettings
+from pyrovae.training.settings import describe as describe_value
+from pyrovae.training.settings import describe_settings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
-
-ESTIMATOR_SETTINGS = ("beta", "num_particles", "vectorize_particles")
 
 GIVEN = "given"
 """Name of the likelihood of a model that is given to a comparison, and not trained."""
@@ -95,15 +95,20 @@ class Plan:
             "dataset": self.data.name,
             **asdict(cell),
             "batch_size": training.batch_size,
-            "schedule": training.schedule,
+            "schedule": _shown(training.schedule),
             "hidden": self.settings.hidden,
-            "learning_rate": training.learning_rate,
+            "learning_rate": _shown(training.learning_rate),
             "start": "random" if self.linear is None else "linear",
             "epochs": training.epochs,
             **({"gap_data": self.settings.gap_data} if self.settings.gap_data else {}),
             "num_train": len(self.data.train),
             "num_test": len(self.data.test),
         }
+
+
+def _shown(value: object) -> object:
+    """A setting in a table: a function by its name."""
+    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else value
 
 
 def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
@@ -125,12 +130,10 @@ def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortiz
     frozen = [] if plan.model is None else list(plan.model.state_dict().values())
     return {
         **plan.columns(cell),
-        "training": {k: v for k, v in vars(plan.training_of(cell)).items() if not callable(v)},
+        "training": describe_settings(plan.training_of(cell)),
         "model": describe(model, "model"),
         "guide": describe(guide, "guide"),
-        "estimator_settings": {
-            k: v for k, v in vars(plan.settings.named_estimators[cell.estimator]).items() if k in ESTIMATOR_SETTINGS
-        },
+        "estimator_settings": describe_value(plan.settings.named_estimators[cell.estimator]),
         "log_marginal_samples": plan.settings.log_marginal_samples,
         "data_sha256": [
             hashlib.sha256(x.numpy().tobytes()).hexdigest()

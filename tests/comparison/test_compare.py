@@ -492,3 +492,14 @@ def test_a_failure_keeps_its_type_and_its_traceback(tmp_path):
     folder = tmp_path / "out" / table["folder"][0]
     assert "in forward" in (folder / "traceback.txt").read_text()
     assert json.loads((folder / "metrics.json").read_text())["error"] == "KeyError"
+
+
+def test_schedules_are_named_and_stored(tmp_path):
+    x = torch.randn(40, 2)
+    table = pv.compare(x, learning_rate=pv.linear_warmup(0.5), epochs=1, out=tmp_path / "out", **OWN)
+    assert "linear_warmup" in table["learning_rate"][0]
+    config = json.loads((tmp_path / "out" / table["folder"][0] / "config.json").read_text())
+    assert config["training"]["learning_rate"]["values"][:2] == [0.0, 0.2]
+    assert pv.compare(
+        x, learning_rate=pv.linear_warmup(0.5), epochs=1, out=tmp_path / "out", resume=True, **OWN
+    ).equals(table)
