@@ -113,13 +113,18 @@ def test_parameters_of_modules_and_functions_are_found_once():
 
     own = [*pair[0].parameters(), *pair[1].parameters()]
     with programs.unregistered():
-        found = programs.trainable_parameters(*pair, lambda: pair[0](x))
+        with poutine.trace(param_only=True) as announced:
+            pair[0](x)
+        found = programs.trainable_parameters(*pair, announced.trace)
     assert {id(p) for p in found} == {id(p) for p in own}
     assert len(found) == len(own)
     with programs.own_parameter_store():
-        found = programs.trainable_parameters(pair[0], with_more, lambda: (pair[0](x), with_more(x)))
+        with poutine.trace(param_only=True) as announced:
+            pair[0](x)
+            with_more(x)
+        found = programs.trainable_parameters(pair[0], with_more, announced.trace)
     assert len(found) == len(own) + 1
     assert list(pyro.get_param_store()) == ["more"]
     frozen = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(pv.InputError, match=r"^neither the model nor the guide has parameters to train$"):
-        programs.trainable_parameters(frozen, frozen, lambda: None)
+        programs.trainable_parameters(frozen, frozen, poutine.Trace())

@@ -150,8 +150,9 @@ def gradient_statistics(
     check_data(x, model, guide)
     devices = [x.device] if x.is_cuda else []
     with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
-        with running_on(x), pyro.validation_enabled(True):
-            parameters = trainable_parameters(model, guide, lambda: elbo.differentiable_loss(model, guide, x))
+        with running_on(x), pyro.validation_enabled(True), poutine.trace(param_only=True) as announced:
+            elbo.differentiable_loss(model, guide, x)
+        parameters = trainable_parameters(model, guide, announced.trace)
         with pyro.validation_enabled(False):
             parts = _parts(model, guide, parameters, x)
             sums, seconds, vectorized = _measure(model, guide, elbo, x, parameters, parts, num_repeats, seed)

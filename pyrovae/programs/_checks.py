@@ -128,8 +128,9 @@ def check_programs(
             elbo.differentiable_loss(model, guide, batch)
 
     with pyro.validation_enabled(True), mode(model, guide, training=False):
-        with running_on(x[:batch_size]):
-            parameters = trainable_parameters(model, guide, lambda: run(x[:batch_size]))
+        with running_on(x[:batch_size]), poutine.trace(param_only=True) as announced:
+            run(x[:batch_size])
+        parameters = trainable_parameters(model, guide, announced.trace)
         if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
             for data in (x, x_validation) if x_validation is not None else (x,):
                 for batch in data.split(4096):  # every datum must lie in the likelihood's support

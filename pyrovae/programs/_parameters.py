@@ -5,7 +5,7 @@ would train nothing, without a word. So every module program carries a name of i
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -81,8 +81,8 @@ def own_parameter_store() -> Iterator[None]:
         store.set_state(outer)
 
 
-def trainable_parameters(model: Program, guide: Program, probe: Callable[[], object]) -> list[Tensor]:
-    """Leaf tensors to train: those of module programs, and every parameter that is announced while ``probe`` runs.
+def trainable_parameters(model: Program, guide: Program, announced: poutine.Trace) -> list[Tensor]:
+    """Leaf tensors to train: those of module programs, and every parameter announced in a trace of both.
 
     Raises:
         InputError: there are none, or Pyro would tie a ``PyroParam`` of the model to one of the guide.
@@ -94,9 +94,7 @@ def trainable_parameters(model: Program, guide: Program, probe: Callable[[], obj
                 f"model and guide both have a PyroParam {min(shared)!r}, which Pyro takes for one and the same; "
                 "give one of them a name with super().__init__(name=…)"
             )
-    with poutine.trace(param_only=True) as capture:
-        probe()
-    candidates = [*_parameters((model, guide)), *announced_parameters(capture.trace)]
+    candidates = [*_parameters((model, guide)), *announced_parameters(announced)]
     parameters = list({id(p): p for p in candidates if p.requires_grad}.values())
     if not parameters:
         raise InputError("neither the model nor the guide has parameters to train")
