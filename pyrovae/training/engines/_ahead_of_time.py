@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +52,7 @@ class NativeLoop:
     ) -> None:
         self._arguments = (torch.tensor(len(rows)), state, x, noise, rows, fixed)
         self._loop = _Loop(graph, len(state[0]))
-        self._run: Callable[..., Any] | None = None
+        self._run: Callable[..., tuple[Tensor, ...]] | None = None
 
     @cached_property
     def path(self) -> Path:
@@ -136,11 +135,11 @@ class _Loop(nn.Module):
         return *after, losses
 
 
-def _key(graph: GraphModule, arguments: Any) -> str:
+def _key(graph: GraphModule, arguments: object) -> str:
     """Name of the native code: everything that it depends on."""
     digest = hashlib.sha256()
     tensors = [t for t in torch.utils._pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
-    parts: list[Any] = [
+    parts: list[object] = [
         torch.__version__,
         torch.backends.cpu.get_cpu_capability(),
         _processor(),
@@ -163,13 +162,13 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _load(path: Path) -> Callable[..., Any]:
+def _load(path: Path) -> Callable[..., tuple[Tensor, ...]]:
     import torch._inductor
 
     return torch._inductor.aoti_load_package(str(path))
 
 
-def _compile(loop: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
+def _compile(loop: nn.Module, arguments: tuple[object, ...], path: Path) -> None:
     if missing := missing_compiler():
         raise CannotCompileError(missing)
     import torch._inductor

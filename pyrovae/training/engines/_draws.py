@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.errors import InputError
@@ -30,15 +31,15 @@ class Draw:
         dtype: of the draw.
     """
 
-    operation: Any
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
+    operation: OpOverload
+    arguments: tuple[object, ...]
+    options: dict[str, object]
     takes_tensor: bool
     shape: torch.Size
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Draw":
+    def of(cls, operation: OpOverload, args: tuple[object, ...], kwargs: dict[str, object]) -> "Draw":
         """The draw that a call makes, its shape unknown as yet.
 
         Raises:
@@ -77,12 +78,18 @@ class Recorder(TorchDispatchMode):
     """Note every draw; those made again from the same state of the generator are one draw."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.draws: list[Draw] = []
         self.calls: list[int] = []
         self._known: dict[bytes, int] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -103,15 +110,21 @@ class Replayer(TorchDispatchMode):
     """Put given tensors in the place of the draws, and note failed factorisations where PyTorch would raise."""
 
     def __init__(self, draws: list[Draw], calls: list[int], noise: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.draws, self.noise = draws, noise
         self.calls = iter(calls)
         self.failures: list[Tensor] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func is torch.ops.aten._linalg_check_errors.default:
-            self.failures.append((args[0] != 0).any())
+            self.failures.append((cast(Tensor, args[0]) != 0).any())
             return None
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -119,4 +132,4 @@ class Replayer(TorchDispatchMode):
         if call is None or self.draws[call].operation is not func:
             raise CannotTraceError("the programs do not make the same draws each time they run")
         noise = self.noise[call]
-        return args[0].copy_(noise) if func._schema.is_mutable else noise.clone()
+        return cast(Tensor, args[0]).copy_(noise) if func._schema.is_mutable else noise.clone()

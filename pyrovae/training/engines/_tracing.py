@@ -58,7 +58,10 @@ class GradientGraph:
         try:
             for name, tensor in zip(names, fixed[own:], strict=True):
                 setattr(self.graph, name, tensor)
-            return self.graph(parameters, buffers, fixed[:own], x, beta, noise)
+            result: tuple[Tensor, list[Tensor], list[Tensor]] = self.graph(
+                parameters, buffers, fixed[:own], x, beta, noise
+            )
+            return result
         finally:
             for name, tensor in zip(names, before, strict=True):
                 setattr(self.graph, name, tensor)
@@ -130,7 +133,12 @@ def trace_gradient(
     parameters = [p for p, derivative in zip(parameters, derivatives, strict=True) if derivative is not None]
 
     def traced(
-        parameters: Any, buffers: list[Tensor], fixed: Any, x: Tensor, beta: Tensor, noise: list[Tensor]
+        parameters: list[Tensor],
+        buffers: list[Tensor],
+        fixed: list[Tensor],
+        x: Tensor,
+        beta: Tensor,
+        noise: list[Tensor],
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
         with Replayer(recorder.draws, recorder.calls, noise) as replayer:
             loss, derivatives = gradient(x, beta)
@@ -167,7 +175,12 @@ def trace_gradient(
     return result
 
 
-def _try(result: GradientGraph, gradient: Callable[[Tensor, float], Any], x: Tensor, beta: float) -> None:
+def _try(
+    result: GradientGraph,
+    gradient: Callable[[Tensor, float], tuple[Tensor, list[Tensor | None]]],
+    x: Tensor,
+    beta: float,
+) -> None:
     """Compare the graph with the programs at other parameters, data and noise than those it was traced at."""
     parameters = result.parameters
     before = [p.detach().clone() for p in parameters]
