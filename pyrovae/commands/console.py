@@ -5,11 +5,11 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Never, TypeVar
 
-from pyrovae.errors import InputError, check_choice, out_of_memory
+from pyrovae.errors import InputError, out_of_memory
 
 T = TypeVar("T")
 
@@ -74,16 +74,3 @@ def fail(message: str) -> Never:
     """Print one line to standard error and leave with status 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
-
-
-def pick(option: str, names: Sequence[str], choices: Mapping[str, T]) -> dict[str, T]:
-    """The choices of these names.
-
-    Raises:
-        InputError: there is none, or an unknown one; names the option and the nearest choice.
-    """
-    if not names:
-        raise InputError(f"{option} needs at least one of {', '.join(choices)}")
-    for name in names:
-        check_choice(f"{option}", name, choices)
-    return {name: choices[name] for name in names}

@@ -1,7 +1,8 @@
 """Comparisons of models on one set of data: settings, plan, runs, recommendation, tables and report."""
 
+from pyrovae.comparison._runs import RunStatus
 from pyrovae.comparison.compare import compare
 from pyrovae.comparison.recommendation import Recommendation, Verdict, recommend
 from pyrovae.comparison.settings import ComparisonSettings
 
-__all__ = ["ComparisonSettings", "Recommendation", "Verdict", "compare", "recommend"]
+__all__ = ["ComparisonSettings", "Recommendation", "RunStatus", "Verdict", "compare", "recommend"]
