@@ -122,10 +122,10 @@ def _start_worker(
     run: Callable[[Plan, list[Cell], Callable[..., None]], dict[Cell, Result]], plan: Plan, writer: Connection
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop_worker)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _workers.append(_Worker(run, plan, writer))
+    signal.signal(signal.SIGTERM, _stop_worker)  # last: an exit in this function would print a traceback
 
 
 def _end_with_parent() -> None:

@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions.utils import lazy_property
 
-from pyrovae.distributions.recurrence import linear_recurrence
+from pyrovae.distributions._recurrence import linear_recurrence
 from pyrovae.errors import InputError, InputTypeError
 
 FISHER_Z_BOUND = 8.0

@@ -8,9 +8,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, constraints
 
+from pyrovae.distributions._recurrence import linear_recurrence
 from pyrovae.distributions.ar1 import AR1Normal
 from pyrovae.distributions.moments import covariance_of
-from pyrovae.distributions.recurrence import linear_recurrence
 from pyrovae.errors import InputTypeError
 
 

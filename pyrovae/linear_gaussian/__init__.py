@@ -3,7 +3,6 @@
 ==================  =================================================================================================
 ``exact``           :class:`LinearGaussianVAE`: one σ; log p(x), the posterior and each family's best ELBO, exactly
 ``factor_model``    :class:`FactorModel`: any Gaussian noise, fitted by maximum likelihood
-``shrinkage``       a covariance estimated from few data, as a blend with a simpler one
 ``baselines``       :func:`linear_baselines`: what a VAE has to beat on held-out data
 ``warm_start``      :func:`start_as_linear`: networks that start as a factor model
 ==================  =================================================================================================

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pyrovae.errors import InputError, check_finite
 from pyrovae.likelihoods import Likelihood
+from pyrovae.linear_gaussian._shrinkage import SHARES, best_shrinkage, shrunk
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel
-from pyrovae.linear_gaussian.shrinkage import SHARES, best_shrinkage, shrunk
 from pyrovae.linear_gaussian.warm_start import linear_models
 
 

@@ -12,8 +12,8 @@ from torch.func import functional_call
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError, InputTypeError, check_finite
 from pyrovae.likelihoods import GaussianNoiseLikelihood
+from pyrovae.linear_gaussian._shrinkage import best_shrinkage, shrunk
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
-from pyrovae.linear_gaussian.shrinkage import best_shrinkage, shrunk
 
 PRIOR_SCALE = 0.01
 """Scale of the prior that keeps noise off 0, as a share of probabilistic PCA's σ."""

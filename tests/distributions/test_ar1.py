@@ -353,7 +353,7 @@ def test_vmap_and_functional_gradients():
     noise = torch.randn(5, 4).double()
 
     def draw(z, noise):
-        return pv.distributions.recurrence.linear_recurrence(z.tanh(), noise).square().sum()
+        return pv.distributions._recurrence.linear_recurrence(z.tanh(), noise).square().sum()
 
     per_datum = torch.vmap(torch.func.grad(draw))(z, noise)
     leaf = z.clone().requires_grad_()

@@ -2,7 +2,7 @@
 
 import torch
 
-from pyrovae.distributions.recurrence import linear_recurrence
+from pyrovae.distributions._recurrence import linear_recurrence
 
 
 def test_recurrence_and_its_derivatives():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrovae.linear_gaussian.shrinkage import SHARES, best_shrinkage, shrunk
+from pyrovae.linear_gaussian._shrinkage import SHARES, best_shrinkage, shrunk
 
 
 @pytest.mark.parametrize("num", [20, 300])
