@@ -12,7 +12,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def accepts(*settings: type, omit: Collection[str] = ()) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def accepts(
+    *settings: type, omit: Collection[str] = (), optional: Collection[str] = ()
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let a function's ``**keywords`` be the fields of these dataclasses, and nothing else.
 
     A keyword that is no field is refused in one line that names the nearest. ``help`` and completion list the fields
@@ -22,6 +24,7 @@ def accepts(*settings: type, omit: Collection[str] = ()) -> Callable[[Callable[P
     Args:
         *settings: the dataclasses.
         omit: fields that are no keywords.
+        optional: fields without a default that need not be given: the function finds their values itself.
     """
     declared = {field.name: field for cls in settings for field in fields(cls) if field.name not in omit}
     defaults: dict[str, list[object]] = {name: [] for name in declared}
@@ -43,12 +46,16 @@ def accepts(*settings: type, omit: Collection[str] = ()) -> Callable[[Callable[P
             if name not in taken
         ]
 
+        required = [p.name for p in listed if p.default is inspect.Parameter.empty and p.name not in optional]
+
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> T:
             for name in kwargs:
                 if name not in taken and name not in declared:
                     near = did_you_mean(name, [*taken, *declared])
                     raise InputTypeError(f"{function.__name__}() has no setting {name!r}{near}")
+            if missing := [name for name in required if name not in kwargs]:
+                raise InputTypeError(f"{function.__name__}() needs {', '.join(f'{name}=' for name in missing)}")
             return function(*args, **kwargs)
 
         checked.__signature__ = signature.replace(parameters=[*named, *listed])  # type: ignore[attr-defined]

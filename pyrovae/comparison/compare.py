@@ -69,7 +69,7 @@ class Comparison:
         return pd.DataFrame([self.results[cell].metrics for cell in cells])
 
 
-@accepts(ComparisonSettings, TrainingSettings, omit=OF_EACH_RUN)
+@accepts(ComparisonSettings, TrainingSettings, omit=OF_EACH_RUN, optional=["epochs"])
 def compare(
     data: SyntheticDataset | Tensor | np.ndarray,
     *,

@@ -462,6 +462,8 @@ def test_parts_by_their_names():
         pv.compare(x, posteriors=["diagnal"], **settings)
     with pytest.raises(pv.InputError, match=r"no setting 'epohcs' \(did you mean 'epochs'\?\)"):
         pv.compare(x, posteriors=["diagonal"], epohcs=3, **settings)
+    with pytest.raises(pv.InputError, match=r"^compare\(\) needs posteriors=$"):
+        pv.compare(x, **settings)
 
 
 def test_the_keywords_are_the_settings():
