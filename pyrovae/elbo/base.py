@@ -79,9 +79,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         check_beta(beta)
         check_integer("num_particles", num_particles)
         super().__init__(
-            num_particles=num_particles,
-            vectorize_particles=vectorize_particles,
-            max_plate_nesting=max_plate_nesting,
+            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
         )
         self.beta: float | Tensor = float(beta)
         self._notes: list[Note] | None = None  # a list in the copies that record, see recording()

@@ -30,12 +30,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
     """
 
     def __init__(
-        self,
-        num_particles: int = 5,
-        *,
-        beta: float = 1.0,
-        vectorize_particles: bool = True,
-        max_plate_nesting: int = 1,
+        self, num_particles: int = 5, *, beta: float = 1.0, vectorize_particles: bool = True, max_plate_nesting: int = 1
     ) -> None:
         super().__init__(
             beta=beta,

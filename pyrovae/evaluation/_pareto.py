@@ -33,10 +33,7 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     largest = log_weights.double().topk(size + 1, dim=0).values
     weights = (largest - largest[0]).exp()
     tails = (weights[:-1] - weights[-1]).T
-    return torch.tensor(
-        [_shape(logs, tail) for logs, tail in zip(largest.T, tails, strict=True)],
-        dtype=torch.float64,
-    )
+    return torch.tensor([_shape(logs, tail) for logs, tail in zip(largest.T, tails, strict=True)], dtype=torch.float64)
 
 
 def _shape(log_largest: Tensor, tail: Tensor) -> float:

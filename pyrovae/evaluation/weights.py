@@ -17,9 +17,7 @@ from pyrovae.programs import Program, check_data, evaluating, running_on
 
 
 def over_log_weights(
-    summarize: Callable[[Tensor], tuple[Tensor, ...]],
-    problem: Problem,
-    num_samples: int,
+    summarize: Callable[[Tensor], tuple[Tensor, ...]], problem: Problem, num_samples: int
 ) -> tuple[Tensor, ...]:
     """Summaries, each of shape (num,), of the log-weights log p(x, z) − log q(z|x) at draws from the guide.
 
