@@ -44,26 +44,13 @@ GAP_STEPS = 400
 """Steps that a datum's own q is fitted with at most, and as many whose parameters are averaged."""
 
 
-def evaluate(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    test: Tensor,
-    truth: SyntheticDataset | None,
-    log_marginal_samples: int = 100,
-    log_jacobian: Tensor | None = None,
-) -> dict[str, object]:
-    """Metrics of a trained pair on the test data, nats per datum.
-
-    ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
-    """
-    terms, marginal = score(model, guide, test, log_marginal_samples, log_jacobian)
-    return measures_of(model, guide, test, truth, terms, marginal)
-
-
 def score(
     model: GenerativeModel, guide: AmortizedGuide, test: Tensor, num_samples: int, log_jacobian: Tensor | None = None
 ) -> tuple[ELBOTerms, LogMarginal]:
-    """The ELBO's terms and log p(x) of each test datum, in nats; ``log_jacobian`` as in :func:`evaluate`."""
+    """The ELBO's terms and log p(x) of each test datum, in nats.
+
+    ``log_jacobian`` of the preprocessing, shape (num,), makes densities of preprocessed data those of the original.
+    """
     of_original = 0.0 if log_jacobian is None else log_jacobian
     terms = elbo_terms(model, guide, test)
     terms = replace(terms, reconstruction=terms.reconstruction + of_original)
@@ -81,7 +68,7 @@ def measures_of(
     terms: ELBOTerms,
     marginal: LogMarginal,
 ) -> dict[str, object]:
-    """The metrics of :func:`evaluate`, from the terms and log p(x) of :func:`score`."""
+    """Metrics of a trained pair on the test data, nats per datum, from what :func:`score` gave."""
     metrics: dict[str, object] = {
         "test_neg_elbo": -terms.elbo.mean().item(),
         "test_neg_elbo_stderr": _stderr(terms.elbo),

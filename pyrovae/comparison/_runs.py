@@ -233,7 +233,7 @@ def _write(
         save(folder / "model.safetensors", *pair, preprocessing=plan.data.preprocessing)
     if result.scores is not None:
         write_table(folder / "scores.csv", result.scores.rename_axis("row").reset_index())
-        if plan.pictures and pair is not None:
+        if plan.pictures and pair is not None and history.epochs:
             write_run_pictures(folder, history, *pair, plan.data.test, plan.data.truth)
 
 

@@ -20,7 +20,6 @@ from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim"]
 MEASURES = [
@@ -100,6 +99,7 @@ def _text(value: object) -> str:
     return f"{number:.0f}" if number.is_integer() else f"{number:.4f}" if abs(number) < 10 else f"{number:.4g}"
 
 
+@torch.no_grad()
 def write_run_pictures(
     folder: Path,
     history: History,
@@ -108,32 +108,16 @@ def write_run_pictures(
     test: Tensor,
     truth: SyntheticDataset | None,
 ) -> None:
-    """Write the slides' pictures of a run."""
-    if history.epochs:
-        for name, figure in _run_figures(history, model, guide, test, truth).items():
-            write_figure(folder / f"{name}.png", figure)
-
-
-@torch.no_grad()
-def _run_figures(
-    history: History,
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    test: Tensor,
-    truth: SyntheticDataset | None,
-) -> dict[str, Figure]:
-    """The slides' pictures of a run, drawn with fixed noise."""
-    shown = test[:4000]
+    """Write the slides' pictures of a run, drawn with fixed noise."""
+    shown, floor = test[:4000], truth.entropy if truth is not None else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         posterior = guide.posterior(shown)
         generated = model.sample(len(shown))
         reconstructed = model.conditional(posterior.sample()).mean
         angle = torch.atan2(shown[:, min(1, shown.shape[-1] - 1)], shown[:, 0])
-        floor = truth.entropy if truth is not None else None
-        epoch_loss = [record.loss for record in history.epochs]
         figures = {
-            "loss": plotting.losses(epoch_loss, history.batch_loss, floor),
+            "loss": plotting.losses([record.loss for record in history.epochs], history.batch_loss, floor),
             "samples": plotting.scatter_panels({"test data": shown, "generated samples": generated}),
             "reconstructions": plotting.reconstructions(shown, reconstructed),
             "latent": plotting.latent_space(posterior, angle),
@@ -143,7 +127,8 @@ def _run_figures(
             z = torch.cartesian_prod(axis, axis)
             draws = model.conditional(z).sample(torch.Size([20]))
             figures["conditional"] = plotting.conditional_draws(z, draws, shown)
-    return figures
+    for name, figure in figures.items():
+        write_figure(folder / f"{name}.png", figure)
 
 
 def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, samples: Mapping[str, Tensor]) -> None:

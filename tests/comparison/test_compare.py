@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.comparison._measures import evaluate
+from pyrovae.comparison._measures import measures_of, score
 from pyrovae.comparison._plan import Cell, Plan, groups
 from pyrovae.comparison.settings import ComparisonKeywords, ComparisonSettings
 from pyrovae.datasets import SYNTHETIC
@@ -31,6 +31,10 @@ SMALL = {
     "num_test": 300,
     "progress": False,
 }
+
+
+def evaluate(model, guide, test, truth):
+    return measures_of(model, guide, test, truth, *score(model, guide, test, 100))
 
 
 @pytest.fixture(scope="module")
