@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer
+from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer, check_positive
 from pyrovae.nn import ConfigurableModule
 from pyrovae.training._batches import Transform
 from pyrovae.training.schedules import Schedule, as_schedule
@@ -76,8 +76,7 @@ class TrainingSettings:
             check_integer(name, getattr(self, name))
         check_learning_rate(self.learning_rate)
         as_schedule(self.schedule)
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay must be a finite number ≥ 0, not {self.weight_decay!r}")
+        check_positive("weight_decay", self.weight_decay, or_zero=True)
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise InputError(f"clip_norm must be a positive number or None, not {self.clip_norm!r}")
         if self.beta is not None and not callable(self.beta) and not 0 <= self.beta < math.inf:
@@ -92,19 +91,18 @@ class TrainingSettings:
         return np.array([shape(p) * (rate(p) if callable(rate) else rate) for p in done])
 
     def betas(self, first: int, last: int, total: int) -> NDArray[np.float64] | None:
-        """Values of β for these steps; None where it is the estimator's own."""
-        if self.beta is None:
-            return None
-        if not callable(self.beta):
-            return np.full(last - first, float(self.beta))
-        return np.array([float(self.beta(step / total)) for step in range(first, last)])
+        """Values of β for these steps; None where it is the estimator's own.
+
+        Raises:
+            InputError: the schedule's value is negative, infinite or NaN.
+        """
+        beta = self.beta
+        return None if beta is None else np.array([_beta_at(beta, step / total) for step in range(first, last)])
 
     @property
     def final_beta(self) -> float | None:
         """The β that the training ends at; None where it is the estimator's own."""
-        if self.beta is None:
-            return None
-        return float(self.beta(1.0)) if callable(self.beta) else float(self.beta)
+        return None if self.beta is None else _beta_at(self.beta, 1.0)
 
 
 class OptionalTrainingKeywords(TypedDict, total=False):
@@ -133,6 +131,12 @@ def check_learning_rate(learning_rate: float | Schedule) -> None:
     """Raise an InputError unless it is a positive number or a schedule."""
     if not callable(learning_rate) and not 0 < learning_rate < math.inf:
         raise InputError(f"learning_rate must be a positive number or a schedule, not {learning_rate!r}")
+
+
+def _beta_at(beta: float | Schedule, progress: float) -> float:
+    value = float(beta(progress) if callable(beta) else beta)
+    check_positive(f"beta at a progress of {progress:.4g}", value, or_zero=True)
+    return value
 
 
 def describe_settings(settings: object) -> dict[str, object]:

@@ -139,13 +139,14 @@ class Trainer:
         check_support("data", x, pairs[0][0])
         if self.x_validation is not None:
             check_support("validation", self.x_validation, pairs[0][0])
-        if len(pairs) > 1 and any(isinstance(m, PyroModule) for pair in pairs for m in modules_of(pair)):
-            raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
-        size = settings.batch_size
-        parameters = [check_programs(*pair, x, self.x_validation, size, self.elbo) for pair in pairs]
+        parameters = []
+        for pair in pairs:
+            if len(pairs) > 1 and any(isinstance(module, PyroModule) for module in modules_of(pair)):
+                raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
+            parameters.append(check_programs(*pair, x, self.x_validation, settings.batch_size, self.elbo))
         self._identity = identity(settings, self.elbo, self.x, self.x_validation, x, parameters)
         if settings.strict or self.progress:
-            self._say_what_is_computed(x[:size])
+            self._say_what_is_computed(x[: settings.batch_size])
         with pyro.validation_enabled(False):
             engine, why = choose_engine(pairs, self.elbo, parameters, settings, x, self.total_steps, least_steps)
         if engine is None:

@@ -6,6 +6,7 @@ import pytest
 
 import pyrovae as pv
 from pyrovae.training import SCHEDULES, TrainingSettings, as_schedule
+from tests.training.runs import data, make_pair
 
 
 def test_schedules_by_name():
@@ -27,3 +28,13 @@ def test_rates_are_the_schedule_times_the_rate():
     assert settings.betas(0, 4, 4) is None
     assert TrainingSettings(1, beta=0.5).betas(0, 2, 4).tolist() == [0.5, 0.5]
     assert TrainingSettings(1, beta=pv.linear_warmup(0.5)).betas(0, 4, 4).tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+@pytest.mark.parametrize("wrong", [-0.5, math.nan])
+def test_a_beta_that_is_no_weight_is_refused(wrong, engine):
+    def beta(progress):
+        return wrong if progress == 0.25 else 1.0
+
+    with pytest.raises(pv.InputError, match=rf"beta at a progress of 0\.25 must be a finite number ≥ 0, not {wrong}"):
+        pv.fit(*make_pair(), data(), pv.AnalyticELBO(), epochs=1, batch_size=40, beta=beta, engine=engine)

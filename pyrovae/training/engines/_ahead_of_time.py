@@ -83,13 +83,7 @@ class NativeLoop:
             self.path.touch()  # used just now
 
     def __call__(
-        self,
-        count: int,
-        state: tuple[Tensor, ...],
-        x: Tensor,
-        noise: list[Tensor],
-        rows: Tensor,
-        fixed: list[Tensor],
+        self, count: int, state: tuple[Tensor, ...], x: Tensor, noise: list[Tensor], rows: Tensor, fixed: list[Tensor]
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """The state after ``count`` steps, and the losses (steps, R), of which the first ``count`` are set."""
         self.load()

@@ -129,11 +129,7 @@ class CompiledEngine:
         A replica whose loss is not finite stops with the parameters before that step, and is in ``errors``.
         """
         buffers = module_buffers(*self.pairs[0])  # a callback may have changed them, and the parameters
-        self.state = (
-            self._gather(self.parameters),
-            *self.state[1:3],
-            *[buffers[i].clone() for i in self._changing],
-        )
+        self.state = (self._gather(self.parameters), *self.state[1:3], *[buffers[i].clone() for i in self._changing])
         try:
             start = 0
             while start < len(batches) and len(self.errors) < len(self.pairs):
