@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import json
+import math
 import os
 import platform
 import secrets
@@ -8,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,11 +79,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_bytes(*contents: tuple[Path, bytes]) -> None:
     """Write files of these bytes atomically, all or none."""
-
-    def writer(content: bytes) -> Callable[[Path], object]:
-        return lambda temporary: temporary.write_bytes(content)
-
-    write_together({path: writer(content) for path, content in contents})
+    write_together({path: partial(Path.write_bytes, data=content) for path, content in contents})
 
 
 def write_text(path: Path, text: str) -> None:
@@ -104,9 +102,7 @@ def _jsonable(value: object) -> object:
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_jsonable(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def make_folder(path: Path) -> Path:

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
+from inspect import Parameter
 from typing import ParamSpec, TypeVar
 
 from pyrovae.errors import InputTypeError, did_you_mean
@@ -26,39 +27,31 @@ def accepts(
         omit: fields that are no keywords.
         optional: fields without a default that need not be given: the function finds their values itself.
     """
-    declared = {field.name: field for cls in settings for field in fields(cls) if field.name not in omit}
-    defaults: dict[str, list[object]] = {name: [] for name in declared}
-    for field in (field for cls in settings for field in fields(cls) if field.name in declared):
-        defaults[field.name].append(inspect.Parameter.empty if field.default is MISSING else field.default)
+    listed: dict[str, Parameter] = {}
+    for field in (field for cls in settings for field in fields(cls) if field.name not in omit):
+        default = Parameter.empty if field.default is MISSING else field.default
+        if field.name in listed and listed[field.name].default != default:
+            default = None
+        listed[field.name] = Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
-        named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        taken = {p.name for p in named}
-        listed = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults[name][0] if all(d == defaults[name][0] for d in defaults[name]) else None,
-                annotation=field.type,
-            )
-            for name, field in declared.items()
-            if name not in taken
-        ]
+        known = {p.name: p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD}
+        known |= {name: p for name, p in listed.items() if name not in known}
 
         required = [p.name for p in listed if p.default is inspect.Parameter.empty and p.name not in optional]
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> T:
             for name in kwargs:
-                if name not in taken and name not in declared:
-                    near = did_you_mean(name, [*taken, *declared])
+                if name not in known:
+                    near = did_you_mean(name, known)
                     raise InputTypeError(f"{function.__name__}() has no setting {name!r}{near}")
             if missing := [name for name in required if name not in kwargs]:
                 raise InputTypeError(f"{function.__name__}() needs {', '.join(f'{name}=' for name in missing)}")
             return function(*args, **kwargs)
 
-        checked.__signature__ = signature.replace(parameters=[*named, *listed])  # type: ignore[attr-defined]
+        checked.__signature__ = signature.replace(parameters=list(known.values()))  # type: ignore[attr-defined]
         return checked
 
     return decorate

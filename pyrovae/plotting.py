@@ -130,10 +130,7 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
     if means.shape[-1] == 1:
         means, draws = (torch.cat([t, torch.zeros_like(t)], -1) for t in (means, draws))
     for ax, points, title in zip(
-        axes[0],
-        (means, draws),
-        ("posterior means, 1σ ellipses", "draws z ~ q(z|x), prior's 2σ circle"),
-        strict=True,
+        axes[0], (means, draws), ("posterior means, 1σ ellipses", "draws z ~ q(z|x), prior's 2σ circle"), strict=True
     ):
         ax.scatter(
             points[:4000, 0],
@@ -202,11 +199,7 @@ def conditional_draws(z: Tensor, x: Tensor, data: Tensor) -> Figure:
 
 
 def intervals(
-    labels: Sequence[str],
-    means: Sequence[float],
-    stderrs: Sequence[float],
-    xlabel: str,
-    reference: float | None = None,
+    labels: Sequence[str], means: Sequence[float], stderrs: Sequence[float], xlabel: str, reference: float | None = None
 ) -> Figure:
     """One row a label: the mean with ±2 standard errors, and a line at the reference."""
     fig = _empty_figure(6.5, 0.9 + 0.32 * len(labels))

@@ -16,7 +16,7 @@ from pyrovae.datasets import Preprocessing
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
-from pyrovae.files import write_atomically
+from pyrovae.files import write_atomically, write_table
 from pyrovae.io import load, load_preprocessing
 from pyrovae.programs import check_data
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -179,7 +179,7 @@ def write_rows(path: Path, table: pd.DataFrame) -> None:
         MissingExtraError: parquet without pyarrow.
     """
     if path.suffix == ".csv":
-        write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+        write_table(path, table)
     elif path.suffix == ".parquet":
         write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
     else:

@@ -29,7 +29,7 @@ class SplitMethod(StrEnum):
     """In blocks of whole days, in the order of time."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class SpectraSplit:
     """Spectra to train on, to validate on and to test on, and how they were chosen.
 
@@ -68,13 +68,10 @@ class SpectraSplit:
 
     def notes(self) -> list[str]:
         """What to know when reading results on the test part, one note a clause; maybe none."""
-        if self.method is SplitMethod.GROUPS:
-            return [
-                f"the test spectra are of {self.num_test_groups} group(s), and errors do not cover how groups differ"
-            ]
-        if self.method is SplitMethod.DAYS:
-            return [f"the test spectra are of {self.num_test_groups} day(s), and errors do not cover how days differ"]
-        return [f"{self.num_copies} spectra are copies of others, and go where these go"] if self.num_copies else []
+        if self.method is SplitMethod.RANDOM:
+            return [f"{self.num_copies} spectra are copies of others, and go where these go"] if self.num_copies else []
+        one = "group" if self.method is SplitMethod.GROUPS else "day"
+        return [f"the test spectra are of {self.num_test_groups} {one}(s), and errors do not cover how {one}s differ"]
 
 
 def split_spectra(
@@ -96,34 +93,22 @@ def split_spectra(
         InputError: there is no such column, or it has too few values or missing ones.
     """
     if group is not None:
-        labels = spectra.groups(group)
-        return _grouped(spectra, SplitMethod.GROUPS, group, split_by_group(labels, seed=seed), labels)
-    if time_column in spectra.targets:
-        ordered = spectra.sorted_by(time_column, dates=True)
-        days = ordered.groups(time_column, by_day=True)
-        return _grouped(ordered, SplitMethod.DAYS, time_column, split_into_blocks(len(ordered), groups=days), days)
-    rows = np.ascontiguousarray(spectra.x.numpy())
-    _, alike = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
-    copies = len(spectra) - int(alike.max()) - 1
-    indices = split_by_group(alike.ravel(), seed=seed) if copies else split_randomly(len(spectra), seed=seed)
-    train, validation, test = (spectra.take(part) for part in indices)
-    return SpectraSplit(train=train, validation=validation, test=test, method=SplitMethod.RANDOM, num_copies=copies)
-
-
-def _grouped(
-    spectra: Spectra, method: SplitMethod, column: str, indices: Sequence[Tensor], labels: NDArray[np.object_]
-) -> SpectraSplit:
-    """The parts of these indices, and numbers of their group labels, shape (num,)."""
-    train, validation, test = (spectra.take(part) for part in indices)
-    return SpectraSplit(
-        train=train,
-        validation=validation,
-        test=test,
-        method=method,
-        column=column,
-        num_groups=len(set(labels)),
-        num_test_groups=len(set(labels[indices[-1].numpy()])),
-    )
+        method, column, labels = SplitMethod.GROUPS, group, spectra.groups(group)
+        indices = split_by_group(labels, seed=seed)
+    elif time_column in spectra.targets:
+        method, column, spectra = SplitMethod.DAYS, time_column, spectra.sorted_by(time_column, dates=True)
+        labels = spectra.groups(time_column, by_day=True)
+        indices = split_into_blocks(len(spectra), groups=labels)
+    else:
+        rows = np.ascontiguousarray(spectra.x.numpy())
+        _, alike = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
+        copies = len(spectra) - int(alike.max()) - 1
+        indices = split_by_group(alike.ravel(), seed=seed) if copies else split_randomly(len(spectra), seed=seed)
+        train, validation, test = map(spectra.take, indices)
+        return SpectraSplit(train, validation, test, SplitMethod.RANDOM, num_copies=copies)
+    train, validation, test = map(spectra.take, indices)
+    num_test = len(set(labels[indices[-1].numpy()]))
+    return SpectraSplit(train, validation, test, method, column, len(set(labels)), num_test)
 
 
 def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: int = 0) -> list[Tensor]:

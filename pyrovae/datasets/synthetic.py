@@ -38,9 +38,9 @@ class SyntheticDataset(ABC):
     def log_density(self, x: Tensor) -> Tensor:
         """Log p(x) in nats for x (num, 2), computed and returned in float64, shape (num,)."""
 
-    @abstractmethod
     def mode_log_densities(self, x: Tensor) -> Tensor:
         """Joint log-density of x and each separate mode, shape (num, modes); one mode where there is one."""
+        return self.log_density(x).unsqueeze(-1)
 
     @cached_property
     def entropy(self) -> float:
@@ -103,10 +103,6 @@ class LinearGaussian(SyntheticDataset):
         log_density: Tensor = self._distribution.log_prob(x.double())
         return log_density
 
-    def mode_log_densities(self, x: Tensor) -> Tensor:
-        """Log p(x), shape (num, 1)."""
-        return self.log_density(x).unsqueeze(-1)
-
     @cached_property
     def entropy(self) -> float:
         """½ log det(2πe S) in nats, exactly."""
@@ -142,10 +138,6 @@ class NoisyCurve(SyntheticDataset, ABC):
     def log_density(self, x: Tensor) -> Tensor:
         """Log p(x) in nats by the midpoint rule over Φ(z), shape (num,), float64."""
         return self._log_density_over(x, self.curve(self._midpoints))
-
-    def mode_log_densities(self, x: Tensor) -> Tensor:
-        """Log p(x), shape (num, 1)."""
-        return self.log_density(x).unsqueeze(-1)
 
     def _log_density_over(self, x: Tensor, points: Tensor) -> Tensor:
         constant = math.log(2 * math.pi * self.noise_variance) + math.log(self.num_midpoints)

@@ -69,10 +69,7 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
 
 
 def _as_table(
-    array: _Array,
-    where: str,
-    targets: pd.DataFrame | None = None,
-    positions: NDArray[np.float64] | None = None,
+    array: _Array, where: str, targets: pd.DataFrame | None = None, positions: NDArray[np.float64] | None = None
 ) -> Table:
     """An array (samples, channels) as a table."""
     import pandas as pd

@@ -28,12 +28,7 @@ _DELIMITERS = "\t;|,"
 
 
 def read_text(
-    path: Path,
-    settings: ReadingSettings,
-    choose: Choose,
-    *,
-    cells_at_once: int = 2**20,
-    longest_row: int = 2**26,
+    path: Path, settings: ReadingSettings, choose: Choose, *, cells_at_once: int = 2**20, longest_row: int = 2**26
 ) -> Table:
     """Read a delimited text file, plain or gzipped, in blocks of rows.
 
