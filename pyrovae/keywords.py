@@ -36,10 +36,11 @@ def accepts(
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
-        known = {p.name: p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD}
-        known |= {name: p for name, p in listed.items() if name not in known}
-
-        required = [p.name for p in listed if p.default is inspect.Parameter.empty and p.name not in optional]
+        named = {p.name: p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD}
+        known = named | {name: p for name, p in listed.items() if name not in named}
+        required = [
+            name for name, p in known.items() if p.default is Parameter.empty and name not in (*named, *optional)
+        ]
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> T:
