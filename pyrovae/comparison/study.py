@@ -184,13 +184,14 @@ def read_config(folder: Path, key: str) -> dict[str, object] | None:
 
 
 def check_same(folder: Path, what: str, begun: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    """Raise an InputError that names the first setting in which a folder differs from what is to be done in it."""
-    for name, value in wanted.items():
-        found = begun.get(name)
-        if found != value:
-            raise InputError(
-                f"{folder} holds a {what} with {name} {_said(found)}, not {_said(value)}; give another folder"
-            )
+    """Raise an InputError that names the settings in which a folder differs from what is to be done in it."""
+    differences = [
+        f"{name} {_said(begun.get(name))}, not {_said(value)}"
+        for name, value in wanted.items()
+        if begun.get(name) != value
+    ]
+    if differences:
+        raise InputError(f"{folder} holds a {what} with {'; '.join(differences)}; give another folder")
 
 
 def load_begun(folder: str | Path) -> Study | Project:
