@@ -156,11 +156,7 @@ def _scaled_difference(q: AR1Normal, p: AR1Normal) -> Tensor:
     z, other = torch.broadcast_tensors(q.fisher_z, p.fisher_z)
     same_side = z * other > 0
     near = torch.where(same_side, z, other)
-    return torch.where(
-        same_side,
-        (near - other).sinh() * log_sech(near).exp(),
-        z.tanh() * other.cosh() - other.sinh(),
-    )
+    return torch.where(same_side, (near - other).sinh() * log_sech(near).exp(), z.tanh() * other.cosh() - other.sinh())
 
 
 @_closed_form(Independent, AR1Normal)

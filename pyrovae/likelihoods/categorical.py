@@ -43,10 +43,7 @@ class CategoricalLikelihood(Likelihood):
     def support(self) -> tuple[str, str]:
         """What data must be, and how to mend others."""
         if self.one_hot:
-            return (
-                f"a single 1 in each block of {self.num_classes} and 0 beside it",
-                "encode them one-hot",
-            )
+            return (f"a single 1 in each block of {self.num_classes} and 0 beside it", "encode them one-hot")
         return f"classes 0, …, {self.num_classes - 1}", "number the classes from 0, or give num_classes"
 
     def in_support(self, x: Tensor) -> Tensor:

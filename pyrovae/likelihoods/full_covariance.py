@@ -35,13 +35,7 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
     position: Tensor
 
     def __init__(
-        self,
-        in_features: int,
-        n: int,
-        *,
-        covariance: str = "shared",
-        initial_scale: float = 1.0,
-        floor: float = 1e-4,
+        self, in_features: int, n: int, *, covariance: str = "shared", initial_scale: float = 1.0, floor: float = 1e-4
     ) -> None:
         super().__init__(in_features, n, n, n * (n + 1) // 2, covariance, initial_scale, floor)
         self.register_buffer("position", tril_position(n), persistent=False)

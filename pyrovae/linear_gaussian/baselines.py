@@ -12,8 +12,7 @@ from torch import Tensor
 from pyrovae.errors import InputError, check_finite
 from pyrovae.likelihoods import Likelihood
 from pyrovae.linear_gaussian._shrinkage import SHARES, best_shrinkage, shrunk
-from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
-from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE, LinearModel, most_latent_dims
 from pyrovae.linear_gaussian.warm_start import linear_models
 
 
@@ -120,7 +119,7 @@ def linear_baselines(
     models = linear_models(train, likelihoods, sorted({latent_dim, *latent_dims}), validation, progress=progress)
     found = [
         Baseline("PCA", None, projected, None),
-        _of_ppca("probabilistic PCA", LinearGaussianVAE.fit(train, latent_dim), test),
+        _of_linear("probabilistic PCA", LinearGaussianVAE.fit(train, latent_dim), test),
         Baseline(
             "factor analysis",
             torch.as_tensor(fa.score_samples(y)) - deviation.log().sum(),
@@ -132,9 +131,7 @@ def linear_baselines(
     if validation is None:
         return found
     d = _best_num_components(train, validation)
-    found.append(
-        _of_ppca("probabilistic PCA, d by validation", LinearGaussianVAE.fit(train, d), test, f"d = {d}"),
-    )
+    found.append(_of_linear("probabilistic PCA, d by validation", LinearGaussianVAE.fit(train, d), test, f"d = {d}"))
     for name in likelihoods if latent_dims else ():
         scores = {d: models[name, d].log_prob(validation).mean().item() for d in sorted({latent_dim, *latent_dims})}
         d = max(scores, key=scores.__getitem__)
@@ -147,12 +144,7 @@ def linear_baselines(
     return [*found, _shrunk_gaussian(train, validation, test, covariances)]
 
 
-def _of_ppca(name: str, model: LinearGaussianVAE, test: Tensor, note: str = "") -> Baseline:
-    reconstruction = model.posterior(test).mean @ model.loadings.T + model.offset
-    return Baseline(name, model.log_prob(test), reconstruction, test.new_full((model.n,), model.noise_scale), note)
-
-
-def _of_linear(name: str, model: FactorModel, test: Tensor, note: str = "") -> Baseline:
+def _of_linear(name: str, model: LinearModel, test: Tensor, note: str = "") -> Baseline:
     sigma = model.noise_covariance.diagonal().sqrt()
     return Baseline(name, model.log_prob(test), model.reconstruct(test), sigma, note)
 

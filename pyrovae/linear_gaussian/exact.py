@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from pyro.distributions import MultivariateNormal
@@ -9,17 +10,59 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError, InputTypeError, check_choice
 from pyrovae.likelihoods import GaussianLikelihood
-from pyrovae.linear_gaussian._optimum import Family, best_decoder, make_head
-from pyrovae.posteriors import FullCovariancePosterior
+from pyrovae.posteriors import POSTERIORS, FullCovariancePosterior, Posterior
+from pyrovae.posteriors.lbfgs import minimise
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _LEAST_NOISE = 1e-12
 """Smallest σ² beside the data's largest variance along any direction."""
+Family = str | Callable[[int, int], Posterior]
+"""A family of posteriors, by its name or as a callable of (in_features, latent_dim)."""
 
 
-class LinearGaussianVAE:
+class LinearModel:
+    """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ), in float64: p(x) = N(b, AAᵀ + Σ).
+
+    Attributes:
+        loadings: A, shape (n, d).
+        offset: b, shape (n,).
+        noise_covariance: Σ, shape (n, n).
+        gain: G, shape (d, n): the posterior mean is G(x − b).
+    """
+
+    loadings: Tensor
+    offset: Tensor
+    noise_covariance: Tensor
+    gain: Tensor
+
+    @property
+    def n(self) -> int:
+        """Dimension of x."""
+        return self.loadings.shape[0]
+
+    @property
+    def latent_dim(self) -> int:
+        """Dimension d of z."""
+        return self.loadings.shape[1]
+
+    @property
+    def marginal(self) -> MultivariateNormal:
+        """p(x)."""
+        return MultivariateNormal(self.offset, self.loadings @ self.loadings.T + self.noise_covariance)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log p(x) in nats, shape (*batch)."""
+        log_prob: Tensor = self.marginal.log_prob(x.double())
+        return log_prob
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x̂ at the posterior's mean, shape (*batch, n)."""
+        return self.offset + (x.double() - self.offset) @ self.gain.T @ self.loadings.T
+
+
+class LinearGaussianVAE(LinearModel):
     """x = Az + b + N(0, σ² I), z ~ N(0, I): p(x) = N(b, AAᵀ + σ² I), posterior precision P = I + AᵀA/σ².
 
     Everything is in float64. The programs that :meth:`to_model` and :meth:`to_guide` make are ordinary ones,
@@ -55,6 +98,7 @@ class LinearGaussianVAE:
         if self.offset.shape != (n,):
             raise InputError(f"offset must have shape ({n},), not {tuple(self.offset.shape)}")
         eye = torch.eye(d, dtype=torch.float64)
+        self.noise_covariance = self.noise_scale**2 * torch.eye(n, dtype=torch.float64)
         self.precision = eye + self.loadings.T @ self.loadings / self.noise_scale**2
         """P, shape (d, d), the same for every x."""
         self.covariance = torch.linalg.inv(self.precision)
@@ -64,22 +108,6 @@ class LinearGaussianVAE:
 
     def __repr__(self) -> str:
         return f"LinearGaussianVAE(n={self.n}, latent_dim={self.latent_dim}, noise_scale={self.noise_scale:.4g})"
-
-    @property
-    def n(self) -> int:
-        """Dimension of x."""
-        return self.loadings.shape[0]
-
-    @property
-    def latent_dim(self) -> int:
-        """Dimension d of z."""
-        return self.loadings.shape[1]
-
-    @property
-    def marginal(self) -> MultivariateNormal:
-        """p(x)."""
-        covariance = self.loadings @ self.loadings.T + self.noise_scale**2 * torch.eye(self.n, dtype=torch.float64)
-        return MultivariateNormal(self.offset, covariance)
 
     @classmethod
     def fit(cls, x: Tensor, latent_dim: int, family: Family = "full-covariance") -> "LinearGaussianVAE":
@@ -93,11 +121,7 @@ class LinearGaussianVAE:
 
     @classmethod
     def from_moments(
-        cls,
-        mean: Tensor,
-        covariance: Tensor,
-        latent_dim: int,
-        family: Family = "full-covariance",
+        cls, mean: Tensor, covariance: Tensor, latent_dim: int, family: Family = "full-covariance"
     ) -> "LinearGaussianVAE":
         """The decoder, free, at which the family's best ELBO is largest in the mean over data of these moments.
 
@@ -167,11 +191,6 @@ class LinearGaussianVAE:
         if self.latent_dim > self.n:
             turn = torch.linalg.svd(self.loadings).Vh
         return LinearGaussianVAE(self.loadings @ turn.T, self.noise_scale, self.offset)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log p(x) in nats, shape (*batch)."""
-        log_prob: Tensor = self.marginal.log_prob(x.double())
-        return log_prob
 
     def expected_log_prob(self, mean: Tensor, covariance: Tensor) -> float:
         """E[log p(x)] in nats over data of these moments: −½[n log 2π + log det M + tr M⁻¹(S + (m − b)(m − b)ᵀ)]."""
@@ -254,6 +273,52 @@ class LinearGaussianVAE:
         head.set_covariance(head.values_of(covariance))
         head.set_mean(gain, -gain @ self.offset)
         return AmortizedGuide(nn.Identity(), head)
+
+
+def make_head(family: Family, in_features: int, latent_dim: int) -> Posterior:
+    """A head of the family in float64.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if isinstance(family, str):
+        check_choice("family", family, POSTERIORS)
+        family = POSTERIORS[family]
+    return family(in_features, latent_dim).double()
+
+
+@torch.random.fork_rng(devices=[])
+def best_decoder(covariance: Tensor, loadings: Tensor, noise_scale: float, family: Family) -> tuple[Tensor, float]:
+    """Loadings and noise scale of the largest expected ELBO, the best of several starts.
+
+    With the best mean, 2 · −ELBO = n log 2πσ² + (tr S − tr(P⁻¹AᵀSA)/σ²)/σ² + tr PΣ_q − d − log det Σ_q.
+
+    Args:
+        covariance: the data's, S, shape (n, n).
+        loadings: A of maximum likelihood, shape (n, d), from whose rotations to start.
+        noise_scale: its σ.
+        family: by name or as a callable of (in_features, latent_dim).
+    """
+    n, d = loadings.shape
+    head = make_head(family, n, d).requires_grad_(False)
+    bias, eye = head.covariance_head.bias, torch.eye(d, dtype=torch.float64)
+
+    def neg_elbo(values: Tensor) -> Tensor:
+        flat, log_scale, raw = values.split([n * d, 1, len(bias)])
+        a, variance = flat.reshape(n, d), (2 * log_scale).exp()
+        q = head.constant(raw)
+        precision = eye + a.T @ a / variance
+        explained = torch.linalg.solve(precision, a.T @ covariance @ a).trace() / variance
+        fit = 2 * n * log_scale + (covariance.trace() - explained) / variance
+        value: Tensor = 0.5 * (fit + (precision * covariance_of(q)).sum()) - q.entropy()
+        return value.squeeze()
+
+    torch.manual_seed(0)
+    turns = [eye, *(torch.linalg.qr(torch.randn_like(eye)).Q for _ in range(3))]
+    log_scale = torch.tensor([math.log(noise_scale)], dtype=torch.float64)
+    starts = [torch.cat([(loadings @ turn).flatten(), log_scale, 0.1 * torch.randn_like(bias)]) for turn in turns]
+    best = torch.from_numpy(minimise(neg_elbo, starts, max_steps=5000).x)
+    return best[: n * d].reshape(n, d), best[n * d].exp().item()
 
 
 def _is_standard(prior: Distribution) -> bool:

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import torch
-from pyro.distributions import MultivariateNormal, TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.func import functional_call
 
@@ -13,7 +13,8 @@ from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError, InputTypeError, check_finite
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._shrinkage import best_shrinkage, shrunk
-from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE, LinearModel, most_latent_dims
+from pyrovae.posteriors.lbfgs import minimise
 
 PRIOR_SCALE = 0.01
 """Scale of the prior that keeps noise off 0, as a share of probabilistic PCA's σ."""
@@ -21,7 +22,7 @@ _STEEP = 0.1
 """Slope of the objective, in nats a datum and unit of log σ, where a fit has not ended."""
 
 
-class FactorModel:
+class FactorModel(LinearModel):
     """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ): p(x) = N(b, AAᵀ + Σ), where Σ is what a likelihood's noise can be.
 
     With one σ it is probabilistic PCA, with one a channel factor analysis, with AR(1) noise a model of smooth
@@ -57,44 +58,17 @@ class FactorModel:
         """L with LLᵀ = Σ, shape (n, n)."""
         self.whitened = LinearGaussianVAE(self._whiten(self.loadings.T).T, 1.0, self._whiten(self.offset))
         """The model of L⁻¹x, whose noise is N(0, I): the same posterior of z, and the families' best covariances."""
+        self.gain = self._whiten(self.whitened.gain, transpose=True)
+        """G = (I + AᵀΣ⁻¹A)⁻¹AᵀΣ⁻¹, shape (d, n): the posterior mean is G(x − b)."""
 
     def __repr__(self) -> str:
         noise = type(self.likelihood).__name__
         return f"FactorModel(n={self.n}, latent_dim={self.latent_dim}, noise of a {noise})"
 
     @property
-    def n(self) -> int:
-        """Dimension of x."""
-        return self.loadings.shape[0]
-
-    @property
-    def latent_dim(self) -> int:
-        """Dimension d of z."""
-        return self.loadings.shape[1]
-
-    @property
-    def gain(self) -> Tensor:
-        """G = (I + AᵀΣ⁻¹A)⁻¹AᵀΣ⁻¹, shape (d, n): the posterior mean is G(x − b)."""
-        return self._whiten(self.whitened.gain, transpose=True)
-
-    @property
     def conditional_scale(self) -> Tensor:
         """Standard deviation of each channel's noise given that of all others, (Σ⁻¹)_ii^−½, shape (n,)."""
         return torch.cholesky_inverse(self.noise_scale_tril).diagonal().rsqrt()
-
-    @property
-    def marginal(self) -> MultivariateNormal:
-        """p(x)."""
-        return MultivariateNormal(self.offset, self.loadings @ self.loadings.T + self.noise_covariance)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log p(x) in nats, shape (*batch)."""
-        log_prob: Tensor = self.marginal.log_prob(x.double())
-        return log_prob
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """x̂ at the posterior's mean, shape (*batch, n)."""
-        return self.offset + (x.double() - self.offset) @ self.gain.T @ self.loadings.T
 
     @classmethod
     def fit(
@@ -196,16 +170,13 @@ def simpler_form(
 
 def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float, d: int, max_steps: int) -> None:
     """Give noise the parameters at which :meth:`FactorModel.fit`'s objective is largest."""
-    from scipy.optimize import minimize
-
     n = root.shape[1]
     noise.loc_head.weight.detach().zero_()
     noise.loc_head.bias.detach().zero_()
     prior = prior_scale * torch.eye(n).to(root)
     zero, features = root.new_zeros(n), root.new_zeros(noise.in_features)
 
-    def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
-        coordinates = torch.from_numpy(values).requires_grad_()
+    def objective(coordinates: Tensor) -> Tensor:
         p = functional_call(noise, noise.noise_parameters(coordinates), features)
         normaliser = p.log_prob(zero)
         axes = _principal(p, root, d)
@@ -214,14 +185,11 @@ def _fit_noise(noise: GaussianNoiseLikelihood, root: Tensor, prior_scale: float,
         squares = 2 * (normaliser - p.log_prob(rows))  # vᵀΣ⁻¹v: eigenvalues, and their slopes at fixed axes
         largest, rest = squares.split([d, len(rows) - d])
         explained = torch.where(largest > 1, 1 + largest.clamp_min(1).log(), largest)
-        value = 0.5 * (explained.sum() + rest.sum()) - normaliser
-        (slope,) = torch.autograd.grad(value, coordinates)
-        return value.item(), slope.numpy()
+        value: Tensor = 0.5 * (explained.sum() + rest.sum()) - normaliser
+        return value
 
-    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "maxcor": 100, "ftol": 1e-12, "gtol": 1e-6}
-    found = minimize(
-        value_and_slope, np.zeros(noise.num_noise_parameters), jac=True, method="L-BFGS-B", options=options
-    )
+    start = torch.zeros(noise.num_noise_parameters, dtype=torch.float64)
+    found = minimise(objective, [start], max_steps, maxcor=100, ftol=1e-12, gtol=1e-6)
     slope = np.abs(found.jac).max()
     if found.status == 1 or (found.status == 2 and slope > _STEEP):
         warnings.warn(

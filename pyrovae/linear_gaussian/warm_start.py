@@ -1,5 +1,6 @@
 """Pairs of programs that start as a linear-Gaussian model, and learn what it lacks."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -33,16 +34,13 @@ def linear_models(
     Raises:
         InputTypeError: a likelihood that is not Gaussian.
     """
-    made: dict[str, GaussianNoiseLikelihood] = {}
-    for name, make in likelihoods.items():
-        made[name] = _check_gaussian(make(1, x.shape[-1]))
+    made = {name: _check_gaussian(make(1, x.shape[-1])) for name, make in likelihoods.items()}
     fitted: dict[tuple[object, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
     found = {}
-    jobs = [(name, likelihood, d) for name, likelihood in made.items() for d in latent_dims]
-    for name, likelihood, d in tqdm(jobs, "linear models", leave=False, disable=None if progress else True):
+    jobs = list(itertools.product(made.items(), latent_dims))
+    for (name, likelihood), d in tqdm(jobs, "linear models", leave=False, disable=None if progress else True):
         form, more = simpler_form(likelihood, x, d)
-        kind, settings = _form(form)
-        key = (kind, *settings.items(), d + more)
+        key = (*_form(form), d + more)
         fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)
         found[name, d] = fitted[key].with_noise_of(likelihood, d, x, validation)
     return found
@@ -98,6 +96,7 @@ def _check_gaussian(likelihood: Likelihood) -> GaussianNoiseLikelihood:
     return likelihood
 
 
-def _form(likelihood: GaussianNoiseLikelihood) -> tuple[type, dict[str, object]]:
+def _form(likelihood: GaussianNoiseLikelihood) -> tuple[object, ...]:
     """What must agree for one likelihood's noise to be another's."""
-    return type(likelihood), {k: v for k, v in likelihood.config().items() if k not in ("in_features", "initial_scale")}
+    settings = likelihood.config().items()
+    return type(likelihood), *((k, v) for k, v in settings if k not in ("in_features", "initial_scale"))

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputTypeError, check_integer
 from pyrovae.nn import ConfigurableModule, LocHead
-from pyrovae.posteriors.closest import closest_values
+from pyrovae.posteriors.lbfgs import minimise
 
 
 class Posterior(ConfigurableModule, ABC):
@@ -85,7 +85,17 @@ class Posterior(ConfigurableModule, ABC):
         """The bias of ``covariance_head`` that gives :meth:`closest_covariance`, float64."""
         if not self.can_start_as_linear:
             raise InputTypeError(f"a {type(self).__name__} has no covariance_head, so its best member is not known")
-        return closest_values(self, precision)
+        head = copy.deepcopy(self).double().requires_grad_(False)
+
+        def kl(values: Tensor) -> Tensor:
+            q = head.constant(values)
+            return 0.5 * (precision * covariance_of(q)).sum() - q.entropy()
+
+        zeros = torch.zeros_like(head.covariance_head.bias)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            starts = [zeros, *(torch.randn_like(zeros) for _ in range(3))]
+        return torch.from_numpy(minimise(kl, starts).x)
 
     @staticmethod
     def explained_variances(eigenvalues: Tensor) -> Tensor | None:

@@ -9,8 +9,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.decomposition import PCA
 
 import pyrovae as pv
-from pyrovae.linear_gaussian._optimum import best_decoder
-from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE, best_decoder
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.testing import dense_kl
