@@ -29,21 +29,6 @@ class Computation(StrEnum):
         """Whether a sampled difference log p − log q stands where a closed form could."""
         return self in (Computation.SAMPLED, Computation.PATH_DERIVATIVE, Computation.SCORE_FUNCTION)
 
-    def in_words(self, num_particles: int) -> str:
-        """The computation as an audit shows it."""
-        return _WORDS[self].format(num_particles)
-
-
-_WORDS = {
-    Computation.CLOSED_FORM: "closed form",
-    Computation.SAMPLED: "sampled",
-    Computation.ENTROPY: "log p sampled, entropy in closed form",
-    Computation.PATH_DERIVATIVE: "sampled, path derivative",
-    Computation.SCORE_FUNCTION: "sampled, score-function gradient",
-    Computation.WEIGHTS: "sampled, weights of {}",
-    Computation.DOUBLY_REPARAMETERIZED_WEIGHTS: "sampled, doubly reparameterised weights of {}",
-}
-
 
 class Reason(StrEnum):
     """Why a site's part is sampled, or is not what it should be."""

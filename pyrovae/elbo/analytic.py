@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.elbo._computation import Computation
-from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, total
+from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO
 from pyrovae.errors import InputError
-from pyrovae.programs import Site, describe, latent_sites, paired_sites, same_scale
+from pyrovae.programs import Site, describe, latent_sites, same_scale
 
 
 class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
@@ -25,6 +25,8 @@ class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
             Or the guide draws its sites in another order than the model.
     """
 
+    _computation = Computation.CLOSED_FORM
+
     def _is_scored(self, site: Site) -> bool:
         return site["is_observed"]
 
@@ -37,21 +39,13 @@ class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
                 f"{', '.join(in_model)}, so the sites' KLs need not add up to the KL; order them alike, or use "
                 "MonteCarloELBO"
             )
-        terms = []
-        for name, site, guide_site in paired_sites(model_trace, guide_trace):
-            if guide_site is None:
-                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
-            else:
-                kl = self._site_kl(name, guide_site, site).sum()
-                terms.append(self._term(name, Computation.CLOSED_FORM, -kl, site, guide_site))
-        return total(terms)
+        return super()._bound(model_trace, guide_trace)
 
-    @staticmethod
-    def _site_kl(name: str, guide_site: Site, model_site: Site) -> Tensor:
-        """β KL(q ‖ p) of a latent site, shape (*batch), with the guide's scale and mask."""
-        q, p = guide_site["fn"], model_site["fn"]
+    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
+        """−β KL(q ‖ p) of a latent site, with the guide's scale and mask."""
+        q, p = guide_site["fn"], site["fn"]
         for what in ("scale", "mask"):
-            if not same_scale(guide_site[what], model_site[what]):
+            if not same_scale(guide_site[what], site[what]):
                 raise InputError(
                     f"site {name!r} has another {what} in the guide than in the model, so its terms do not make up "
                     f"a multiple of KL(q ‖ p); set the {what} on both sides, or use MonteCarloELBO"
@@ -63,4 +57,4 @@ class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
                 f"no closed form for KL({describe(q)} ‖ {describe(p)}) at site {name!r}; "
                 "use MonteCarloELBO, or register one with torch.distributions.register_kl"
             ) from None
-        return scale_and_mask(kl.expand(q.batch_shape), guide_site["scale"], guide_site["mask"])
+        return -scale_and_mask(kl.expand(q.batch_shape), guide_site["scale"], guide_site["mask"]).sum()

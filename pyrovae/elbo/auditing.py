@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,41 +72,31 @@ class SiteAudit:
     @property
     def how(self) -> str:
         """The computation in words: ``"closed form"``, or ``"sampled: …"`` with the reason."""
-        words = self.computation.in_words(self.num_particles)
-        match self.reason:
-            case None:
-                return words
-            case Reason.OBSERVED:
-                return f"{words}: at draws of {', '.join(self.at_draws_of)}" if self.at_draws_of else words
-            case Reason.NO_CLOSED_FORM:
-                return f"{words}: no closed form for {self.guide} ‖ {self.model}"
-            case Reason.BY_CHOICE:
-                return f"{words}: by choice, a closed form exists"
-            case Reason.GUIDE_ALONE:
-                return f"{words}: in the guide alone"
-            case Reason.MODEL_ALONE:
-                return f"{words}: from the model itself, the guide has no such site"
-            case Reason.ANOTHER_ORDER:
-                return f"{words}, but the guide draws in another order: no KL"
-
-    def row(self) -> dict[str, object]:
-        """The site as a row of a table."""
-        return {name: getattr(self, name) for name in _COLUMNS}
+        words = _COMPUTATIONS[self.computation].format(self.num_particles)
+        if self.reason is None or (self.reason is Reason.OBSERVED and not self.at_draws_of):
+            return words
+        draws = ", ".join(self.at_draws_of)
+        return words + _REASONS[self.reason].format(draws=draws, guide=self.guide, model=self.model)
 
 
-_COLUMNS = (
-    "site",
-    "guide",
-    "model",
-    "how",
-    "guide_scale",
-    "model_scale",
-    "reparameterized",
-    "event_dim",
-    "batch_shape",
-    "nats_per_datum",
-    "fallback",
-)
+_COMPUTATIONS = {
+    Computation.CLOSED_FORM: "closed form",
+    Computation.SAMPLED: "sampled",
+    Computation.ENTROPY: "log p sampled, entropy in closed form",
+    Computation.PATH_DERIVATIVE: "sampled, path derivative",
+    Computation.SCORE_FUNCTION: "sampled, score-function gradient",
+    Computation.WEIGHTS: "sampled, weights of {}",
+    Computation.DOUBLY_REPARAMETERIZED_WEIGHTS: "sampled, doubly reparameterised weights of {}",
+}
+
+_REASONS = {
+    Reason.OBSERVED: ": at draws of {draws}",
+    Reason.NO_CLOSED_FORM: ": no closed form for {guide} ‖ {model}",
+    Reason.BY_CHOICE: ": by choice, a closed form exists",
+    Reason.GUIDE_ALONE: ": in the guide alone",
+    Reason.MODEL_ALONE: ": from the model itself, the guide has no such site",
+    Reason.ANOTHER_ORDER: ", but the guide draws in another order: no KL",
+}
 
 
 @dataclass(frozen=True)
@@ -136,7 +127,9 @@ class Audit:
         """One row a sample site."""
         import pandas as pd
 
-        return pd.DataFrame([site.row() for site in self.sites], columns=list(_COLUMNS))
+        frame = pd.DataFrame([vars(site) for site in self.sites], columns=[field.name for field in fields(SiteAudit)])
+        frame.insert(3, "how", [site.how for site in self.sites])
+        return frame.drop(columns=["computation", "reason", "num_particles", "at_draws_of"])
 
     @property
     def line(self) -> str:
@@ -184,7 +177,7 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
     """
     if isinstance(elbo, type):
         raise InputTypeError(f"audit takes an estimator, {elbo.__name__}(), not its class")
-    if not isinstance(elbo, BetaELBO) and type(elbo) not in _RECORDING:
+    if not isinstance(elbo, BetaELBO) and type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
         name = type(elbo).__name__
         raise InputTypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
     check_data(x, model, guide)
@@ -270,54 +263,33 @@ def _record(elbo: ELBO, model: Program, guide: Program, x: Tensor) -> tuple[floa
     if isinstance(elbo, BetaELBO):
         recorder, notes = elbo.recording()
         return recorder.differentiable_loss(model, guide, x).item(), notes
-    stock = _RECORDING[type(elbo)](elbo)
-    loss = stock.loss(model, guide, x)
-    return loss, [note for traces in stock.traces for note in _notes_of_stock(elbo, *traces)]
-
-
-class _RecordingTrace(Trace_ELBO):
-    """A copy of a stock estimator that remembers its traces."""
-
-    def __init__(self, elbo: ELBO) -> None:
-        self.__dict__.update(vars(elbo))
-        self.traces: list[tuple[Trace, Trace]] = []
-
-    def _get_traces(self, *args: object) -> Iterator[tuple[Trace, Trace]]:
-        for traces in super()._get_traces(*args):
-            if isinstance(self, TraceMeanField_ELBO):
-                check_guide_has_latents(*traces)
-            self.traces.append(traces)
-            yield traces
-
-
-class _RecordingTraceMeanField(_RecordingTrace, TraceMeanField_ELBO):
-    """The same of the stock mean-field estimator."""
-
-
-_RECORDING = {Trace_ELBO: _RecordingTrace, TraceMeanField_ELBO: _RecordingTraceMeanField}
+    with undisturbed(x):  # the traces of the draws that the loss then has; a copy, since Pyro stores a guessed nesting
+        traces = list(copy.copy(elbo)._get_traces(model, guide, (x,), {}))
+    notes = [note for pair in traces for note in _notes_of_stock(elbo, *pair)]
+    return copy.copy(elbo).loss(model, guide, x), notes
 
 
 def _notes_of_stock(elbo: ELBO, model_trace: Trace, guide_trace: Trace) -> Iterator[Note]:
     """What a stock estimator computed from these traces: it asks torch's registry for each KL, as is done here."""
+    if isinstance(elbo, TraceMeanField_ELBO):
+        check_guide_has_latents(model_trace, guide_trace)
     model_trace.compute_log_prob()
     guide_trace.compute_log_prob()
     latents = latent_sites(guide_trace)
-    closed_forms: dict[str, Tensor] = {}
     in_model = []
     for name, site, _ in paired_sites(model_trace, guide_trace):
         if name not in latents:
             yield Note(name, Computation.SAMPLED, site["log_prob_sum"], site, None)
-        if isinstance(elbo, TraceMeanField_ELBO) and not site["is_observed"]:
+        if not site["is_observed"]:
             in_model.append(name)
-            kl = _kl(latents[name]["fn"], site["fn"])
-            if kl is not None:
-                closed_forms[name] = kl
     reason = None if in_model == list(latents) else Reason.ANOTHER_ORDER
     for name, q in latents.items():
         p = model_trace.nodes.get(name)
-        if name in closed_forms:
-            kl = scale_and_mask(closed_forms[name], q["scale"], q["mask"])
-            yield Note(name, Computation.CLOSED_FORM, -torch.as_tensor(kl).sum(), p, q, reason)
+        has_kl = isinstance(elbo, TraceMeanField_ELBO) and name in in_model
+        kl = _kl(q["fn"], p["fn"]) if has_kl else None
+        if kl is not None:
+            kl = torch.as_tensor(scale_and_mask(kl, q["scale"], q["mask"]))
+            yield Note(name, Computation.CLOSED_FORM, -kl.sum(), p, q, reason)
         else:
             computation = Computation.SAMPLED if q["fn"].has_rsample else Computation.SCORE_FUNCTION
             value = -q["log_prob_sum"] + (0 if p is None else p["log_prob_sum"])

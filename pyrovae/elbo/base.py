@@ -6,7 +6,7 @@ import math
 import operator
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pyro.poutine as poutine
 from pyro.infer import Trace_ELBO
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyrovae.elbo._computation import Computation, Note
 from pyrovae.errors import InputError, check_integer
-from pyrovae.programs import Program, Site, check_guide, describe, latent_sites, without_deterministic
+from pyrovae.programs import Program, Site, check_guide, describe, latent_sites, paired_sites, without_deterministic
 
 Arguments = tuple[object, ...]
 Keywords = dict[str, object]
@@ -193,11 +193,25 @@ class ReparameterizedELBO(BetaELBO):
 
 
 class SampleMeanELBO(ReparameterizedELBO):
-    """Base of estimators that are a mean over draws; a subclass gives the bound at one draw."""
+    """Base of estimators that are a mean over draws; a subclass gives the part of a latent site at one draw."""
+
+    _computation: ClassVar[Computation]
+    """How the part is computed."""
 
     @abstractmethod
+    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
+        """A latent site's part of the bound at one draw, summed over the plate, in nats."""
+
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
         """The bound at one draw, summed over the plate, in nats."""
+        terms = []
+        for name, site, guide_site in paired_sites(model_trace, guide_trace):
+            if guide_site is None:
+                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
+            else:
+                part = self._latent_part(name, site, guide_site)
+                terms.append(self._term(name, self._computation, part, site, guide_site))
+        return total(terms)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
         """−bound, summed over the plate, in nats."""

@@ -1,12 +1,11 @@
 """The estimator with the guide's entropy in closed form."""
 
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
-from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO, total
-from pyrovae.programs import Site, describe, paired_sites
+from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO
+from pyrovae.programs import Site, describe
 
 
 class ClosedFormEntropyELBO(SampleMeanELBO):
@@ -18,22 +17,14 @@ class ClosedFormEntropyELBO(SampleMeanELBO):
         NoClosedFormError: a site's distribution has no closed-form entropy.
     """
 
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        terms = []
-        for name, site, guide_site in paired_sites(model_trace, guide_trace):
-            if guide_site is None:
-                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
-            else:
-                value = site["log_prob_sum"] + self._site_entropy(name, guide_site).sum()
-                terms.append(self._term(name, Computation.ENTROPY, value, site, guide_site))
-        return total(terms)
+    _computation = Computation.ENTROPY
 
-    @staticmethod
-    def _site_entropy(name: str, site: Site) -> Tensor:
+    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
+        q = guide_site["fn"]
         try:
-            entropy = site["fn"].entropy()
+            entropy = q.entropy()
         except NotImplementedError:
             raise NoClosedFormError(
-                f"no closed form for the entropy of {describe(site['fn'])} at site {name!r}; use MonteCarloELBO"
+                f"no closed form for the entropy of {describe(q)} at site {name!r}; use MonteCarloELBO"
             ) from None
-        return scale_and_mask(entropy, site["scale"], site["mask"])
+        return site["log_prob_sum"] + scale_and_mask(entropy, guide_site["scale"], guide_site["mask"]).sum()

@@ -55,7 +55,9 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         for pair, by_site, share in zip(traces, terms, shares, strict=True):
             self._set_weights(pair[1], share)
             if self._notes is not None:
-                self._note_terms(pair, {name: (scale * share * term).sum() for name, term in by_site.items()})
+                for name, site, guide_site in paired_sites(*pair):
+                    part = self.num_particles * (scale * share * by_site[name]).sum()
+                    self._term(name, self._computation, part, site, guide_site)
         return -(scale * (log_weight.logsumexp(0) - math.log(self.num_particles))).sum()
 
     def log_weights(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
@@ -79,13 +81,6 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
 
     def _set_weights(self, guide_trace: Trace, weights: Tensor) -> None:
         """Called before the backward pass with the normalised weights of a trace's draws, shape ([K,] *plates)."""
-
-    def _note_terms(self, traces: tuple[Trace, Trace], terms: dict[str, Tensor]) -> None:
-        model_trace, guide_trace = traces
-        for name, term in terms.items():
-            site = model_trace.nodes[name]
-            guide_site = None if site["is_observed"] else guide_trace.nodes[name]
-            self._term(name, self._computation, self.num_particles * term, site, guide_site)
 
     def _log_q(self, site: Site) -> Tensor:
         return site["fn"].log_prob(site["value"])

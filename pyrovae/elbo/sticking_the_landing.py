@@ -1,13 +1,12 @@
 """The estimator whose guide gradient vanishes at the exact posterior."""
 
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
 from pyrovae.elbo._path_derivative import PathDerivativeELBO
-from pyrovae.elbo.base import SampleMeanELBO, total
-from pyrovae.programs import paired_sites
+from pyrovae.elbo.base import SampleMeanELBO
+from pyrovae.programs import Site
 
 
 class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
@@ -17,13 +16,7 @@ class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
     Monte Carlo's where q is much too narrow.
     """
 
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        terms = []
-        for name, site, guide_site in paired_sites(model_trace, guide_trace):
-            if guide_site is None:
-                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
-            else:
-                log_q = scale_and_mask(guide_site["log_q"], guide_site["scale"], guide_site["mask"]).sum()
-                value = site["log_prob_sum"] - log_q
-                terms.append(self._term(name, Computation.PATH_DERIVATIVE, value, site, guide_site))
-        return total(terms)
+    _computation = Computation.PATH_DERIVATIVE
+
+    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
+        return site["log_prob_sum"] - scale_and_mask(guide_site["log_q"], guide_site["scale"], guide_site["mask"]).sum()
