@@ -98,9 +98,14 @@ def _named(kind: str, part: str | T, known: Mapping[str, T] | None) -> tuple[str
     return part, known[part]
 
 
+def one_line(error: object, most: int | None = None) -> str:
+    """An error's text in one line, of its first ``most`` characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def out_of_memory(error: BaseException) -> str | None:
     """What to say of an error that is a lack of memory; None of any other."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"out of memory: {text or 'none is left'}"
     if isinstance(error, RuntimeError) and re.search(r"(can't|cannot) allocate memory|not enough memory", text.lower()):

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrovae import likelihoods, nn, posteriors, vae
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.files import to_json, write_bytes
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -210,7 +210,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"cannot load {path}: {' '.join(str(error).split())}") from error
+        raise InputError(f"cannot load {path}: {one_line(error)}") from error
 
 
 def _read_description(path: Path) -> dict[str, Json]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,8 +115,8 @@ class Spectra:
         try:
             found = pd.to_datetime(values, format="ISO8601")
         except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise InputError(f"column {column!r} holds no dates in ISO 8601, such as 2024-03-25: {reason}") from None
+            wrong = f"column {column!r} holds no dates in ISO 8601, such as 2024-03-25"
+            raise InputError(f"{wrong}: {one_line(error, 100)}") from None
         if found.isna().any():
             raise InputError(f"column {column!r} has no date at sample {int(found.isna().argmax())} (counted from 0)")
         return found

@@ -106,7 +106,7 @@ def find_channels(names: Sequence[str], channels: str | Sequence[str] | None, wh
         counted = chosen[0][0] != "" and np.array_equal(positions, positions[0] + np.arange(len(positions)))
         if not unit and counted and positions[0] in (0, 1):
             unit = COUNTED
-    _check_order(positions, [names[i] for i in found], found, where)
+    _check_columns(positions, [names[i] for i in found], found, where)
     return Layout(found, positions, unit)
 
 
@@ -138,15 +138,21 @@ def out_of_order(positions: NDArray[np.float64]) -> int | None:
     return int(np.flatnonzero(wrong)[0]) + 1 if wrong.any() else None
 
 
-def _check_order(positions: NDArray[np.float64], names: Sequence[str], columns: Sequence[int], where: str) -> None:
+def check_order(where: str, positions: NDArray[np.float64]) -> None:
+    """Raise an InputError unless the positions are finite and ascend or descend."""
+    wrong = out_of_order(positions)
+    if wrong is not None:
+        raise InputError(f"{where}: position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice")
+
+
+def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns: Sequence[int], where: str) -> None:
     seen: dict[float, int] = {}
     for j, position in enumerate(positions.tolist()):
-        if position in seen:
-            first = seen[position]
+        first = seen.setdefault(position, j)
+        if first != j:
             raise InputError(
                 f"{where}, columns {columns[first] + 1} and {columns[j] + 1}: both are channel {names[j]!r}; remove one"
             )
-        seen[position] = j
     steps = np.diff(positions)
     ascending = (steps > 0).sum() >= (steps < 0).sum()
     wrong = np.flatnonzero(steps < 0 if ascending else steps > 0)

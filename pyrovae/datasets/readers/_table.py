@@ -103,6 +103,21 @@ class Reader(Protocol):
         ...
 
 
+def unnamed_table(
+    where: str,
+    numbers: NDArray[np.floating],
+    positions: NDArray[np.float64] | None = None,
+    unit: str = COUNTED,
+    others: pd.DataFrame | None = None,
+) -> Table:
+    """Numbers (samples, channels) without names of columns, as a table."""
+    import pandas as pd
+
+    num, width = numbers.shape
+    others = pd.DataFrame(index=range(num)) if others is None else others
+    return Table(where, [""] * width, Layout(list(range(width)), positions, unit), range(1, num + 1), numbers, others)
+
+
 def default_dtype() -> type[np.floating]:
     """Numpy's name of torch's default dtype."""
     return np.float64 if torch.get_default_dtype() == torch.float64 else np.float32

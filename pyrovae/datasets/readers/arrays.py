@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import out_of_order
-from pyrovae.datasets.readers._table import Choose, Layout, Table, check_size, default_dtype
+from pyrovae.datasets.readers._channels import check_order
+from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, unnamed_table
 from pyrovae.datasets.readers.settings import ReadingSettings
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,15 +43,12 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
     """
     try:
         version = np.lib.format.read_magic(file)
-        header = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(
-            file
-        )
-        shape, _, dtype = header
+        first = version == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
         start = file.tell()
     except Exception as error:  # numpy raises many kinds for a damaged header
-        raise InputError(
-            f"{where} is no array in numpy's format, or is damaged: {' '.join(str(error).split())[:200]}"
-        ) from None
+        raise InputError(f"{where} is no array in numpy's format, or is damaged: {one_line(error, 200)}") from None
     if dtype.hasobject:
         raise InputError(f"{where} holds pickled objects, which are not read; save numbers, and text with astype(str)")
     if dtype.kind not in kinds:
@@ -65,30 +62,20 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
         found: _Array = np.lib.format.read_array(file, allow_pickle=False)
         return found
     except Exception as error:  # of zip files, too
-        raise InputError(f"{where} is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{where} is damaged: {one_line(error, 200)}") from None
 
 
 def _as_table(
     array: _Array, where: str, targets: pd.DataFrame | None = None, positions: NDArray[np.float64] | None = None
 ) -> Table:
     """An array (samples, channels) as a table."""
-    import pandas as pd
-
     if array.ndim == 1 and array.size:
         raise InputError(f"{where} holds one spectrum; a model of spectra needs at least two")
     if array.ndim != 2 or not array.size:
         raise InputError(f"{where} must hold an array (samples, channels), not one of shape {array.shape}")
     with np.errstate(over="ignore"):
         numbers = array.astype(default_dtype())
-    num, width = array.shape
-    return Table(
-        where=where,
-        names=[""] * width,
-        layout=Layout(list(range(width)), positions),
-        rows=range(1, num + 1),
-        numbers=numbers,
-        others=pd.DataFrame(index=range(num)) if targets is None else targets,
-    )
+    return unnamed_table(where, numbers, positions, others=targets)
 
 
 def read_npz(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
@@ -117,7 +104,7 @@ def _arrays(path: Path, max_gib: float) -> dict[str, _Array]:
     except InputError:
         raise
     except Exception as error:  # zipfile raises many kinds for a damaged file
-        raise InputError(f"{path} is no .npz file, or is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{path} is no .npz file, or is damaged: {one_line(error, 200)}") from None
     return arrays
 
 
@@ -145,9 +132,5 @@ def _positions_among(arrays: dict[str, _Array], width: int, path: Path) -> NDArr
     if arrays[name].shape != (width,) or arrays[name].dtype.kind not in "fiu":
         raise InputError(f"{path} ({name}) must hold the positions of {width} channels, not {arrays[name].shape}")
     positions = arrays[name].astype(float)
-    wrong = out_of_order(positions)
-    if wrong is not None:
-        raise InputError(
-            f"{path} ({name}): position {wrong + 1}, {positions[wrong]:g}, is not in order, or is there twice"
-        )
+    check_order(f"{path} ({name})", positions)
     return positions

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.datasets.readers._table import Choose, Layout, Table
+from pyrovae.datasets.readers._table import Choose, Table, unnamed_table
 from pyrovae.datasets.readers.settings import ReadingSettings
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, one_line
 
 PIXEL = "pixel"
 """Unit of the axis of images."""
@@ -48,8 +48,7 @@ def read_idx(path: str | Path) -> Tensor:
             while piece := file.read(min(2**20, size + 1 - len(content))):  # a damaged header may ask for anything
                 content += piece
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is torn or no gzip file ({reason}); get it again") from None
+        raise InputError(f"{path} is torn or no gzip file ({one_line(error)}); get it again") from None
     if len(content) != size:
         much = "more" if len(content) > size else f"{len(content)}"
         raise InputError(
@@ -60,18 +59,8 @@ def read_idx(path: str | Path) -> Tensor:
 
 def read_images(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """Images as grey values in [0, 1]; the channels are the pixels, row by row, counted from 0."""
-    import pandas as pd
-
     images = read_idx(path)
     if images.dim() < 2 or not images.numel():
         raise InputError(f"{path} holds no images, but numbers of shape {tuple(images.shape)}; give the images' file")
     pixels = images.flatten(1).to(torch.get_default_dtype()) / 255
-    num, width = pixels.shape
-    return Table(
-        where=str(path),
-        names=[""] * width,
-        layout=Layout(list(range(width)), np.arange(width, dtype=float), PIXEL),
-        rows=range(1, num + 1),
-        numbers=pixels.numpy(),
-        others=pd.DataFrame(index=range(num)),
-    )
+    return unnamed_table(str(path), pixels.numpy(), np.arange(pixels.shape[1], dtype=float), PIXEL)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pyrovae.datasets.readers._table import Choose, Grid, Table, check_size, default_dtype
 from pyrovae.datasets.readers.settings import ReadingSettings
-from pyrovae.errors import InputError, MissingExtraError
+from pyrovae.errors import InputError, MissingExtraError, one_line
 
 
 def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
@@ -23,7 +23,7 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
         names = [str(name) for name in description.schema_arrow.names]
         rows = description.metadata.num_rows
     except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise InputError(f"{where} is no parquet file, or is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{where} is no parquet file, or is damaged: {one_line(error, 200)}") from None
     if not rows or not names:
         raise InputError(f"{where} is empty")
     layout = choose(names)
@@ -31,7 +31,7 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
     try:
         frame = description.read().to_pandas()
     except Exception as error:
-        raise InputError(f"{where} is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{where} is damaged: {one_line(error, 200)}") from None
     frame.columns = names
     others = [i for i in range(len(names)) if i not in set(layout.columns)]
     grid = Grid(where, names, layout, range(1, rows + 1))

@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
-from pyrovae.datasets.readers._channels import out_of_order
+from pyrovae.datasets.readers._channels import check_order
 from pyrovae.errors import InputError, check_positive
 
 Missing = Literal["error", "mask"]
@@ -43,12 +43,11 @@ class ReadingSettings:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
-        if self.samples not in (None, "rows", "columns"):
-            raise InputError(f"samples must be 'rows', 'columns' or None, not {self.samples!r}")
-        if self.missing not in ("error", "mask"):
-            raise InputError(f"missing must be 'error' or 'mask', not {self.missing!r}")
-        if self.decimal not in (None, ".", ","):
-            raise InputError(f"decimal must be '.', ',' or None, not {self.decimal!r}")
+        allowed = {"samples": ("rows", "columns", None), "missing": ("error", "mask"), "decimal": (".", ",", None)}
+        for name, choices in allowed.items():
+            if getattr(self, name) not in choices:
+                *others, last = map(repr, choices)
+                raise InputError(f"{name} must be {', '.join(others)} or {last}, not {getattr(self, name)!r}")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise InputError(f"delimiter must be one character or None, not {self.delimiter!r}")
         check_positive("max_gib", self.max_gib)
@@ -57,11 +56,7 @@ class ReadingSettings:
         except LookupError:
             raise InputError(f"there is no encoding {self.encoding!r}") from None
         if self.axis is not None:
-            wrong = out_of_order(np.array(self.axis, dtype=float))
-            if wrong is not None:
-                raise InputError(
-                    f"axis: position {wrong + 1}, {self.axis[wrong]:g}, is not in order, or is there twice"
-                )
+            check_order("axis", np.array(self.axis, dtype=float))
 
 
 class ReadingKeywords(TypedDict, total=False):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import axis_unit, find_channels, number, out_of_order
 from pyrovae.datasets.readers._table import COUNTED, Layout, Table
-from pyrovae.datasets.readers.formats import format_of
+from pyrovae.datasets.readers.formats import reader_of
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.datasets.readers.settings import Missing, ReadingKeywords, ReadingSettings
 from pyrovae.datasets.readers.text import MISSING
@@ -63,30 +62,50 @@ def read_spectra(
     Warns:
         UserWarning: there are more channels than samples.
     """
-    settings = _complete(settings, keywords)
-    path = _checked(Path(path))
+    settings, path = _complete(settings, keywords), Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        raise InputError(f"{path} is a folder, not a file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty")
     try:
-        table = format_of(path).read(path, settings, partial(_layout, settings=settings, where=f"{path}, row 1"))
+        table = reader_of(path)(path, settings, partial(_layout, settings=settings, where=f"{path}, row 1"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     _check_finite(table, settings.missing)
-    found = _oriented(table, settings)
-    _check_observed(found)
+    in_columns = settings.samples == "columns" or table.layout.axis is not None
+    values = table.numbers.T if in_columns else table.numbers
+    positions, unit, targets = _axis_and_targets(table, in_columns)
+
+    def where(sample: int, channel: int) -> str:
+        return table.cell(channel, sample) if in_columns else table.cell(sample, channel)
+
+    empty = np.isnan(values).all(1)
+    if empty.any():
+        raise InputError(f"{where(int(empty.argmax()), 0)}: every value of this spectrum is missing; remove it")
     if settings.axis is not None:
-        found = _with_axis(found, settings.axis, path)
-    if to_train and found.unit != PIXEL:
-        _check_several(found, path)
-    if settings.drop_constant:
-        found = _without_constant(found)
-    if to_train and found.unit != PIXEL:
-        _check_trainable(found, path)
-    return Spectra(
-        torch.as_tensor(np.ascontiguousarray(found.values)),
-        torch.as_tensor(found.positions),
-        found.unit if settings.unit is None else settings.unit,
-        found.targets.reset_index(drop=True),
-        path.stem,
-    )
+        positions, unit = np.asarray(settings.axis, dtype=float), ""
+        if positions.shape != values.shape[1:]:
+            raise InputError(f"axis has {len(positions)} positions, and {path} has {values.shape[1]} channels")
+    to_train = to_train and unit != PIXEL
+    if to_train and len(values) < 2:
+        raise InputError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
+    if settings.drop_constant and not _constant(values).all():
+        kept = ~_constant(values)
+        values, positions = values[:, kept], positions[kept]
+    if to_train:
+        _check_constant(values, where)
+    num, n = values.shape
+    if to_train and n > num:
+        warnings.warn(
+            f"{path} has more channels ({n}) than samples ({num}): a full covariance of the channels is not determined "
+            "by the data",
+            stacklevel=3,
+        )
+    x, axis = torch.as_tensor(np.ascontiguousarray(values)), torch.as_tensor(positions)
+    unit = unit if settings.unit is None else settings.unit
+    return Spectra(x, axis, unit, targets.reset_index(drop=True), path.stem)
 
 
 read_data = read_spectra
@@ -99,19 +118,8 @@ def _complete(settings: ReadingSettings | Sequence[str] | None, keywords: Readin
         warnings.warn(
             "read_spectra(path, channels) is now read_spectra(path, channels=…)", DeprecationWarning, stacklevel=4
         )
-        channels = settings if isinstance(settings, str) else tuple(settings)
-        return dataclasses.replace(ReadingSettings(channels=channels), **keywords)
+        settings = ReadingSettings(channels=settings if isinstance(settings, str) else tuple(settings))
     return dataclasses.replace(settings or ReadingSettings(), **keywords)
-
-
-def _checked(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if not path.is_file():
-        raise InputError(f"{path} is a folder, not a file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
-    return path
 
 
 def _layout(names: list[str], settings: ReadingSettings, where: str) -> Layout:
@@ -125,76 +133,33 @@ def _layout(names: list[str], settings: ReadingSettings, where: str) -> Layout:
     return find_channels(names, settings.channels, where)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Spectra in rows, as they are found in a table.
-
-    Attributes:
-        table: the table.
-        transposed: whether they are its columns.
-        values: shape (num, n).
-        positions: of the channels, shape (n,).
-        unit: of the positions.
-        targets: one row a sample.
-    """
-
-    table: Table
-    transposed: bool
-    values: NDArray[np.floating]
-    positions: NDArray[np.float64]
-    unit: str
-    targets: pd.DataFrame
-
-    def where(self, sample: int, channel: int) -> str:
-        """Where a value stands in the file."""
-        return self.table.cell(channel, sample) if self.transposed else self.table.cell(sample, channel)
-
-
-def _oriented(table: Table, settings: ReadingSettings) -> _Found:
-    """The spectra of a table, one a row."""
+def _axis_and_targets(table: Table, in_columns: bool) -> tuple[NDArray[np.float64], str, pd.DataFrame]:
+    """The channels' positions, their unit, and the targets of the samples in the rows or columns of a table."""
     import pandas as pd
 
-    layout = table.layout
+    layout, (rows, columns) = table.layout, table.numbers.shape
     if layout.axis is not None:
-        targets = pd.DataFrame({"sample": [table.names[i] for i in layout.columns]})
-        return _Found(table, True, table.numbers.T, _positions(table), layout.unit, targets)
-    rows, columns = table.numbers.shape
-    if settings.samples == "columns":
-        counted = np.arange(rows, dtype=float)
-        return _Found(table, True, table.numbers.T, counted, COUNTED, pd.DataFrame(index=range(columns)))
+        return _positions(table), layout.unit, pd.DataFrame({"sample": [table.names[i] for i in layout.columns]})
+    if in_columns:
+        return np.arange(rows, dtype=float), COUNTED, pd.DataFrame(index=range(columns))
     positions = np.arange(columns, dtype=float) if layout.positions is None else layout.positions
-    return _Found(table, False, table.numbers, positions, layout.unit, _typed(table.others, table.decimal))
+    return positions, layout.unit, _typed(table.others, table.decimal)
 
 
 def _positions(table: Table) -> NDArray[np.float64]:
     """The channel positions in the first column, which is the only one that is not a sample."""
-    column = 0
-    texts = [str(text) for text in table.others.iloc[:, column]]
+    texts = [str(text) for text in table.others.iloc[:, 0]]
     found = [number(text) for text in texts]
     for row, position in enumerate(found):
         if position is None or not math.isfinite(position):
-            raise InputError(f"{table.place(row, column)}: {texts[row][:40]!r} is not the position of a channel")
+            raise InputError(f"{table.place(row, 0)}: {texts[row][:40]!r} is not the position of a channel")
     positions = np.array(found, dtype=np.float64)
     wrong = out_of_order(positions)
     if wrong is not None:
         raise InputError(
-            f"{table.place(wrong, column)}: the channel {positions[wrong]:g} is not in order, or is there twice"
+            f"{table.place(wrong, 0)}: the channel {positions[wrong]:g} is not in order, or is there twice"
         )
     return positions
-
-
-def _with_axis(found: _Found, axis: Sequence[float], path: Path) -> _Found:
-    if len(axis) != found.values.shape[1]:
-        raise InputError(f"axis has {len(axis)} positions, and {path} has {found.values.shape[1]} channels")
-    return dataclasses.replace(found, positions=np.asarray(axis, dtype=float), unit="")
-
-
-def _without_constant(found: _Found) -> _Found:
-    """Without the channels that are constant, unless all are."""
-    kept = ~_constant(found.values)
-    if not kept.any():
-        return found
-    return dataclasses.replace(found, values=found.values[:, kept], positions=found.positions[kept])
 
 
 def _check_finite(table: Table, missing: Missing) -> None:
@@ -212,38 +177,16 @@ def _check_finite(table: Table, missing: Missing) -> None:
         )
 
 
-def _check_observed(found: _Found) -> None:
-    """Raise for a spectrum without any value."""
-    empty = np.isnan(found.values).all(1)
-    if empty.any():
-        raise InputError(f"{found.where(int(empty.argmax()), 0)}: every value of this spectrum is missing; remove it")
-
-
-def _check_several(found: _Found, path: Path) -> None:
-    if len(found.values) < 2:
-        raise InputError(f"{path} holds one spectrum; a model of spectra needs at least two (are samples in columns?)")
-
-
-def _check_trainable(found: _Found, path: Path) -> None:
-    """Raise for a channel that never changes, or was never observed; warn of more channels than samples."""
-    constant = _constant(found.values)
+def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], str]) -> None:
+    """Raise for a channel that never changes, or was never observed."""
+    constant = _constant(values)
     if constant.any():
         channel = int(constant.argmax())
-        values = found.values[:, channel]
-        observed = values[~np.isnan(values)]
+        observed = values[~np.isnan(values[:, channel]), channel]
         what = "was never observed"
         if len(observed):
             what = f"is constant ({observed[0]:g} in all spectra), so its noise has no scale"
-        raise InputError(
-            f"{found.where(0, channel)}: the channel {what}; pass drop_constant=True to leave such channels out"
-        )
-    num, n = found.values.shape
-    if n > num:
-        warnings.warn(
-            f"{path} has more channels ({n}) than samples ({num}): a full covariance of the channels is not determined "
-            "by the data",
-            stacklevel=4,
-        )
+        raise InputError(f"{where(0, channel)}: the channel {what}; pass drop_constant=True to leave such channels out")
 
 
 def _constant(values: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import number
 from pyrovae.datasets.readers._table import Choose, Grid, Table, check_size, default_dtype
 from pyrovae.datasets.readers.settings import ReadingSettings
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, one_line
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "."})
 """What stands for a missing value, in any case of letters."""
@@ -51,7 +51,14 @@ def read_text(
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         lines = _lines(gzip.GzipFile(fileobj=raw) if zipped else raw, where, settings.encoding, longest_row)
-        rows = _fields(*_with_delimiter(lines, settings.delimiter, where), where)
+        first = list(itertools.islice(lines, 2))
+        if not first:
+            raise InputError(f"{where} is empty")
+        try:
+            delimiter = settings.delimiter or _delimiter([line for _, line in first])
+        except csv.Error as error:
+            raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
+        rows = _fields(itertools.chain(first, lines), delimiter, where)
         peeked = list(itertools.islice(rows, 20))
         header = _has_header([fields for _, fields in peeked])
         names = [name.strip() for name in peeked[0][1]] if header else [""] * len(peeked[0][1])
@@ -78,20 +85,6 @@ def read_text(
     return Table(where, names, layout, row_numbers, np.concatenate(blocks), frame, decimal or ".")
 
 
-def _with_delimiter(
-    lines: Iterator[tuple[int, str]], delimiter: str | None, where: str
-) -> tuple[Iterator[tuple[int, str]], str]:
-    """The same lines, and what delimits their fields."""
-    first = list(itertools.islice(lines, 2))
-    if not first:
-        raise InputError(f"{where} is empty")
-    try:
-        delimiter = delimiter or _delimiter([line for _, line in first])
-    except csv.Error as error:
-        raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
-    return itertools.chain(first, lines), delimiter
-
-
 def _lines(binary: _Binary, where: str, encoding: str, longest_row: int) -> Iterator[tuple[int, str]]:
     """Lines with their numbers from 1, without empty lines and without comments (#) at the beginning."""
     row, begun = 0, False
@@ -110,7 +103,7 @@ def _lines(binary: _Binary, where: str, encoding: str, longest_row: int) -> Iter
             if wide is not None:
                 wide.detach()  # else it closes the file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{where} is damaged after row {row}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where} is damaged after row {row}: {one_line(error)}") from None
     except UnicodeError as error:
         raise InputError(f"{where}, row {row + 1}: the text is not {encoding} ({error})") from None
 
