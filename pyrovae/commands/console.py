@@ -46,7 +46,7 @@ def errors_in_one_line() -> Iterator[None]:
             sys.exit(130)
 
 
-def parse(settings: type[T], arguments: Sequence[str] | None = None) -> T:
+def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str | None = None) -> T:
     """The settings that a command line describes."""
     import tyro
 
@@ -54,16 +54,22 @@ def parse(settings: type[T], arguments: Sequence[str] | None = None) -> T:
     message = io.StringIO()
     try:
         if "--help" in arguments or "-h" in arguments:
-            return tyro.cli(settings, args=arguments)
+            return tyro.cli(settings, args=arguments, prog=prog)
         with redirect_stderr(message), redirect_stdout(message):
-            return tyro.cli(settings, args=arguments)
+            return tyro.cli(settings, args=arguments, prog=prog)
     except SystemExit as stop:
         if not stop.code:
             raise
-        # tyro draws a box of several lines; its words fit into one
-        words = " ".join(message.getvalue().translate(dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")).split())
-        words = " ".join(re.sub(r"-{4,}", " ", words).split())
-        fail(words.removeprefix("Parsing error").strip() or "the arguments cannot be read; try --help")
+        fail(_in_one_line(message.getvalue()) or "the arguments cannot be read; try --help")
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro says in a box of several lines: no title, no class, no advice but the nearest option."""
+    words = " ".join(re.sub(r"-{4,}", " ", box.translate(dict.fromkeys(map(ord, "╭╮╰╯│─"), " "))).split())
+    words = re.sub(r" *(Argument helptext:|For full helptext).*", "", words)
+    words = re.sub(r" Perhaps you meant: (--[\w-]+).*", r" (did you mean \1?)", words)
+    words = re.sub(r"^(Parsing error|Value error|Invalid choice|Unrecognized options(?= Unr)) ", "", words)
+    return re.sub(r"^Error parsing [A-Z]\w*: ", "", words).strip()
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

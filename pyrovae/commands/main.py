@@ -30,7 +30,7 @@ _COMMANDS: Any = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is one line and exit status 2."""
     with errors_in_one_line():
-        command = parse(_COMMANDS, arguments)
+        command = parse(_COMMANDS, arguments, prog="pyrovae")
         summary = command()
         text = summary.pop("text")
         if command.json:
