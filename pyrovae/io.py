@@ -35,6 +35,10 @@ _LIBRARY: _Classes = {
 }
 
 
+_DAMAGE = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
+"""What the constructors raise for a damaged description."""
+
+
 class MissingChecksumWarning(UserWarning):
     """A model of version 0.1 has no checksum, so damage to its numbers would not be noticed."""
 
@@ -61,24 +65,22 @@ def save(
     path = _checked_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}")
-    parts: dict[str, tuple[object, type]] = {"model": (model, GenerativeModel), "guide": (guide, AmortizedGuide)}
+    parts: dict[str, torch.nn.Module] = {"model": model, "guide": guide}
     if preprocessing is not None:
-        parts["preprocessing"] = (preprocessing, Preprocessing)
-    for name, (part, cls) in parts.items():
-        if not isinstance(part, cls):
-            the = "" if name == "preprocessing" else "the "
-            raise InputTypeError(f"{the}{name} must be of class {cls.__name__}, not {type(part).__name__}")
-    description: dict[str, Json] = {"format": FORMAT}
-    description |= {name: describe(part, name) for name, (part, _) in parts.items()}
+        parts["preprocessing"] = preprocessing
+    classes = {"model": GenerativeModel, "guide": AmortizedGuide, "preprocessing": Preprocessing}
+    for name, part in parts.items():
+        if not isinstance(part, classes[name]):
+            raise InputTypeError(f"the {name} must be of class {classes[name].__name__}, not {type(part).__name__}")
+    description: dict[str, Json] = {"format": FORMAT, **{name: describe(part, name) for name, part in parts.items()}}
     from safetensors.torch import save as to_bytes
 
-    content = to_bytes(
-        {
-            f"{name}.{key}": tensor.detach().cpu().contiguous()
-            for name, program in (("model", model), ("guide", guide))
-            for key, tensor in program.state_dict().items()
-        }
-    )
+    tensors = {
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
+        for name in ("model", "guide")
+        for key, tensor in parts[name].state_dict().items()
+    }
+    content = to_bytes(tensors)
     description["sha256"] = hashlib.sha256(content).hexdigest()
     write_bytes((path, content), (path.with_suffix(".json"), to_json(description).encode()))
 
@@ -97,11 +99,11 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
     Warns:
         MissingChecksumWarning: version 0.1 saved the model, without a checksum.
     """
+    from safetensors.torch import load as from_bytes
+
     path = _checked_path(path)
     beside = path.with_suffix(".json")
-    _check_exist(path, beside)
-    with _naming(path):
-        description = _read_description(beside)
+    with _description(beside, path) as description:
         if description.get("format") != FORMAT:
             raise InputError(f"its format is {description.get('format')!r}, this version reads {FORMAT}")
         known = _LIBRARY | {cls.__name__: cls for cls in classes}
@@ -112,7 +114,7 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
         checksum = description.get("sha256")
         if checksum is not None and checksum != hashlib.sha256(content).hexdigest():
             raise InputError(f"it is damaged, or {beside.name} is of another model")
-        tensors = _read_tensors(content)
+        tensors: dict[str, Tensor] = from_bytes(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         for name, program in (("model", model), ("guide", guide)):
             prefix = f"{name}."
@@ -140,9 +142,8 @@ def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]
         FileNotFoundError: there is no such file.
     """
     beside = _checked_path(path).with_suffix(".json")
-    _check_exist(beside)
-    with _naming(beside):
-        step = _build(_read_description(beside).get("preprocessing"), _LIBRARY | {cls.__name__: cls for cls in classes})
+    with _description(beside, beside) as description:
+        step = _build(description.get("preprocessing"), _LIBRARY | {cls.__name__: cls for cls in classes})
         if step is not None and not isinstance(step, Preprocessing):
             raise InputError(f"its preprocessing is a {type(step).__name__}")
     return step
@@ -198,34 +199,18 @@ def _checked_path(path: str | Path) -> Path:
     return path
 
 
-def _check_exist(*paths: Path) -> None:
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-
-
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn what a damaged file makes the constructors raise into an InputError that names the file."""
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"cannot load {path}: {one_line(error)}") from error
-
-
-def _read_description(path: Path) -> dict[str, Json]:
-    description: Json = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(description, dict):
-        raise InputError(f"{path.name} is no description of a model")
-    return description
-
-
-def _read_tensors(content: bytes) -> dict[str, Tensor]:
+def _description(path: Path, where: Path) -> Iterator[dict[str, Json]]:
+    """The description in a JSON file; what damage makes the block raise becomes an InputError that names ``where``."""
     from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
 
+    for file in (where, path):
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file}")
     try:
-        tensors: dict[str, Tensor] = from_bytes(content)
-    except SafetensorError as error:
-        raise InputError(str(error)) from None
-    return tensors
+        description: Json = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(description, dict):
+            raise InputError(f"{path.name} is no description of a model")
+        yield description
+    except (*_DAMAGE, SafetensorError) as error:
+        raise InputError(f"cannot load {where}: {one_line(error)}") from error

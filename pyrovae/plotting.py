@@ -70,9 +70,8 @@ def scatter_panels(panels: Mapping[str, Tensor], columns: int | None = None, max
     rows = -(-len(panels) // columns)
     fig, axes = figure(columns, rows)
     clouds = [_plane(points)[:max_points] for points in panels.values()]
-    for ax, (title, cloud) in zip(axes.flat, zip(panels, clouds, strict=True), strict=False):
-        ax.scatter(cloud[:, 0], cloud[:, 1], s=3, alpha=0.35, linewidths=0, color=COLORS[0], rasterized=True)
-        ax.set_title(title, fontsize=9)
+    for ax, title, cloud in zip(axes.flat, panels, clouds, strict=False):
+        _scatter(ax, cloud, title)
     _share_limits(axes.flat[: len(panels)], clouds[0])
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
@@ -104,9 +103,8 @@ def reconstructions(x: Tensor, x_hat: Tensor, num_lines: int = 150) -> Figure:
 
     fig, axes = figure(3)
     a, b = _plane(x), _plane(x_hat)
-    for ax, points, title in zip(axes[0], (a, b), ("test data x", "reconstructions E[x|z], z ~ q(z|x)"), strict=False):
-        ax.scatter(*points[:4000].T, s=3, alpha=0.35, linewidths=0, color=COLORS[0], rasterized=True)
-        ax.set_title(title, fontsize=9)
+    _scatter(axes[0, 0], a[:4000], "test data x")
+    _scatter(axes[0, 1], b[:4000], "reconstructions E[x|z], z ~ q(z|x)")
     lines = np.stack([a[:num_lines], b[:num_lines]], axis=1)
     axes[0, 2].add_collection(LineCollection(list(lines), colors=COLORS[5], linewidths=0.6))
     axes[0, 2].scatter(*a[:num_lines].T, s=6, color=COLORS[0], label="x")
@@ -126,30 +124,17 @@ def latent_space(posterior: TorchDistribution, color: Tensor, num_ellipses: int 
         num_ellipses: how many posteriors to draw as ellipses.
     """
     fig, axes = figure(2, size=4.0)
-    means, draws = mean_of(posterior, num_draws=256).detach().cpu(), posterior.sample().cpu()
-    if means.shape[-1] == 1:
-        means, draws = (torch.cat([t, torch.zeros_like(t)], -1) for t in (means, draws))
-    for ax, points, title in zip(
-        axes[0], (means, draws), ("posterior means, 1σ ellipses", "draws z ~ q(z|x), prior's 2σ circle"), strict=True
-    ):
-        ax.scatter(
-            points[:4000, 0],
-            points[:4000, 1],
-            c=color[:4000].cpu(),
-            cmap="viridis",
-            s=3,
-            alpha=0.5,
-            linewidths=0,
-            rasterized=True,
-        )
+    means, draws = mean_of(posterior, num_draws=256), posterior.sample()
+    titles = "posterior means, 1σ ellipses", "draws z ~ q(z|x), prior's 2σ circle"
+    for ax, points, title in zip(axes[0], (means, draws), titles, strict=True):
+        _scatter(ax, _plane(points)[:4000], title, color[:4000].cpu())
         ax.set(xlabel="z₁", ylabel="z₂")
-        ax.set_title(title, fontsize=9)
         ax.set_aspect("equal", adjustable="datalim")
     angle = np.linspace(0, 2 * np.pi, 200)
     axes[0, 1].plot(2 * np.cos(angle), 2 * np.sin(angle), color=COLORS[1], linestyle="--", linewidth=1)
     covariance = covariance_of(posterior, num_draws=256)[:num_ellipses, :2, :2].detach().cpu().double()
     if covariance.shape[-1] == 2:
-        _add_ellipses(axes[0, 0], means[:num_ellipses, :2].double(), covariance)
+        _add_ellipses(axes[0, 0], means[:num_ellipses, :2].detach().cpu().double(), covariance)
     return fig
 
 
@@ -158,21 +143,11 @@ def _add_ellipses(ax: Axes, means: Tensor, covariance: Tensor) -> None:
     from matplotlib.collections import EllipseCollection
 
     variances, directions = torch.linalg.eigh(covariance)
-    lengths = 2 * variances.clamp_min(0).sqrt()
-    angles = torch.rad2deg(torch.atan2(directions[:, 1, 1], directions[:, 0, 1]))
-    ax.add_collection(
-        EllipseCollection(
-            lengths[:, 1].numpy(),
-            lengths[:, 0].numpy(),
-            angles.numpy(),
-            units="xy",
-            offsets=means.numpy(),
-            transOffset=ax.transData,
-            facecolors="none",
-            edgecolors=COLORS[1],
-            linewidths=0.8,
-        )
-    )
+    minor, major = (2 * variances.clamp_min(0).sqrt()).numpy().T
+    angles = torch.rad2deg(torch.atan2(directions[:, 1, 1], directions[:, 0, 1])).numpy()
+    ellipses = EllipseCollection(major, minor, angles, units="xy", offsets=means.numpy(), transOffset=ax.transData)
+    ellipses.set(facecolors="none", edgecolors=COLORS[1], linewidths=0.8)
+    ax.add_collection(ellipses)
 
 
 def conditional_draws(z: Tensor, x: Tensor, data: Tensor) -> Figure:
@@ -263,6 +238,13 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
     ax.grid(True, which="major", alpha=0.3)
     ax.legend(loc="upper right")
     return fig
+
+
+def _scatter(ax: Axes, points: NDArray[np.floating], title: str, values: Tensor | None = None) -> None:
+    """Small points (num, 2) under a title, coloured by their values where there are any."""
+    colors, alpha, cmap = (COLORS[0], 0.35, None) if values is None else (values, 0.5, "viridis")
+    ax.scatter(*points.T, s=3, c=colors, alpha=alpha, cmap=cmap, linewidths=0, rasterized=True)
+    ax.set_title(title, fontsize=9)
 
 
 def _plane(points: Tensor) -> NDArray[np.floating]:

@@ -166,9 +166,7 @@ class TrainedModel:
             "reconstruction": terms.reconstruction + jacobian,
             "kl": terms.kl,
         }
-        table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
-        table.insert(0, "row", range(len(table)))
-        return table
+        return pd.DataFrame({"row": range(len(y))} | {name: column.numpy() for name, column in columns.items()})
 
 
 def write_rows(path: Path, table: pd.DataFrame) -> None:
