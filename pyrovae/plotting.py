@@ -243,7 +243,8 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
 def _scatter(ax: Axes, points: NDArray[np.floating], title: str, values: Tensor | None = None) -> None:
     """Small points (num, 2) under a title, coloured by their values where there are any."""
     colors, alpha, cmap = (COLORS[0], 0.35, None) if values is None else (values, 0.5, "viridis")
-    ax.scatter(*points.T, s=3, c=colors, alpha=alpha, cmap=cmap, linewidths=0, rasterized=True)
+    x, y = points.T
+    ax.scatter(x, y, s=3, c=colors, alpha=alpha, cmap=cmap, linewidths=0, rasterized=True)
     ax.set_title(title, fontsize=9)
 
 
