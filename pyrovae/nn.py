@@ -26,14 +26,9 @@ class ConfigurableModule(nn.Module):
     def config(self) -> dict[str, Any]:
         """Constructor arguments by name: numbers, strings, None, lists of these, or such modules."""
         arguments: dict[str, Any] = {}
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            if name == "self":
-                continue
-            value = getattr(self, name)
-            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                arguments["*"] = list(value)
-            else:
-                arguments[name] = value
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
+            arguments["*" if several else name] = list(getattr(self, name)) if several else getattr(self, name)
         return arguments
 
 
@@ -203,7 +198,7 @@ class ConvEncoder(ConfigurableModule):
 
     def __init__(self, *channels: int, side: int, in_channels: int = 1) -> None:
         super().__init__()
-        _check_sizes("channels", *channels, side=side, in_channels=in_channels)
+        _check_sizes(channels, side=side, in_channels=in_channels)
         self.channels, self.side, self.in_channels = channels, side, in_channels
         layers: list[nn.Module] = [nn.Unflatten(-1, (in_channels, side, side))]
         for fan_in, fan_out in itertools.pairwise((in_channels, *channels)):
@@ -242,7 +237,7 @@ class ConvDecoder(ConfigurableModule):
 
     def __init__(self, in_features: int, *channels: int, side: int, out_channels: int = 1) -> None:
         super().__init__()
-        _check_sizes("channels", *channels, in_features=in_features, side=side, out_channels=out_channels)
+        _check_sizes(channels, in_features=in_features, side=side, out_channels=out_channels)
         self.sizes, self.side, self.out_channels = (in_features, *channels), side, out_channels
         sides = _halved(side, len(channels))[::-1]
         layers: list[nn.Module] = [
@@ -270,33 +265,26 @@ class ConvDecoder(ConfigurableModule):
         return _on_rows(self.layers, z)
 
 
-def example_of(make: Callable[[int, int], T]) -> T:
-    """A small head of a family: what it says of itself holds for every size. The caller's random state stays."""
-    with torch.random.fork_rng(devices=[]):
-        return make(2, 2)
-
-
 def class_of(make: Callable[[int, int], T]) -> type[T]:
     """The class of a family's heads, whose class attributes need no head: a class, or what a ``partial`` is of."""
     while isinstance(make, partial):
         make = make.func
-    return make if isinstance(make, type) else type(example_of(make))
+    if isinstance(make, type):
+        return make
+    with torch.random.fork_rng(devices=[]):  # the class is the same for every size
+        return type(make(2, 2))
 
 
-def _check_sizes(name: str, *sizes: int, **named: int) -> None:
-    if not sizes:
-        raise InputError(f"give at least one number of {name}")
-    for key, value in [*((name, size) for size in sizes), *named.items()]:
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{key} must be positive integers, not {value!r}")
+def _check_sizes(channels: Sequence[int], **sizes: int) -> None:
+    if not channels:
+        raise InputError("give at least one number of channels")
+    for name, value in [*(("each of the channels", number) for number in channels), *sizes.items()]:
+        check_integer(name, value)
 
 
 def _halved(side: int, times: int) -> list[int]:
     """The side, and what is left of it each time it is halved, rounded up."""
-    sides = [side]
-    for _ in range(times):
-        sides.append(-(-sides[-1] // 2))
-    return sides
+    return list(itertools.accumulate(range(times), lambda left, _: (left + 1) // 2, initial=side))
 
 
 def _on_rows(layers: nn.Module, x: Tensor) -> Tensor:

@@ -77,11 +77,11 @@ def test_the_graph_is_the_eager_engine_and_replicas_are_single_runs():
     ("make", "message"),
     [
         (lambda: pv.nn.ConvEncoder(side=8), "give at least one number of channels"),
-        (lambda: pv.nn.ConvEncoder(0, side=8), "channels must be positive integers, not 0"),
-        (lambda: pv.nn.ConvEncoder(4, side=0), "side must be positive integers, not 0"),
+        (lambda: pv.nn.ConvEncoder(0, side=8), "each of the channels must be a positive integer, not 0"),
+        (lambda: pv.nn.ConvEncoder(4, side=0), "side must be a positive integer, not 0"),
         (lambda: pv.nn.ConvDecoder(2, side=8), "give at least one number of channels"),
-        (lambda: pv.nn.ConvDecoder(0, 4, side=8), "in_features must be positive integers, not 0"),
-        (lambda: pv.nn.ConvDecoder(2, 4, side=8, out_channels=1.5), "out_channels must be positive integers, not 1.5"),
+        (lambda: pv.nn.ConvDecoder(0, 4, side=8), "in_features must be a positive integer, not 0"),
+        (lambda: pv.nn.ConvDecoder(2, 4, side=8, out_channels=1.5), "out_channels must be a positive integer, not 1.5"),
     ],
 )
 def test_sizes_that_cannot_be(make, message):

@@ -1,7 +1,6 @@
 """The study's options."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from experiments.options import StudyOptions, check_distinct, check_integers, check_names
@@ -12,6 +11,7 @@ from pyrovae.likelihoods import (
     GaussianLikelihood,
     GaussianNoiseLikelihood,
 )
+from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import ENGINES, check_learning_rate
 
@@ -21,8 +21,7 @@ PARTS = ("spectra", "recovery", "questions")
 
 def _of_class(cls: type) -> list[str]:
     """Names of the likelihoods of a class."""
-    made_by = {name: make.func if isinstance(make, partial) else make for name, make in LIKELIHOODS.items()}
-    return [name for name, make in made_by.items() if isinstance(make, type) and issubclass(make, cls)]
+    return [name for name, make in LIKELIHOODS.items() if issubclass(class_of(make), cls)]
 
 
 GAUSSIAN = _of_class(GaussianNoiseLikelihood)

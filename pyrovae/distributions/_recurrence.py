@@ -1,6 +1,7 @@
 """First-order linear recurrences in logarithmically many vectorised steps."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,6 @@ def _scan(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
     return y
 
 
-class _Context(torch.autograd.function.FunctionCtx):
-    """What the forward pass leaves for the backward pass."""
-
-    reverse: bool
-    innovation_shape: torch.Size
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
-
-
 class _LinearRecurrence(torch.autograd.Function):
     """Forwards y_j = c_{j−1} y_{j−1} + x_j, in reverse y_j = c_j y_{j+1} + x_j: each other's derivative."""
 
@@ -37,13 +29,13 @@ class _LinearRecurrence(torch.autograd.Function):
         return _scan(coefficient, innovation, reverse)
 
     @staticmethod
-    def setup_context(ctx: _Context, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
         coefficient, innovation, ctx.reverse = inputs
         ctx.innovation_shape = innovation.shape
         ctx.save_for_backward(coefficient, output)
 
     @staticmethod
-    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         coefficient, y = ctx.saved_tensors
         h = _solve(coefficient, grad, not ctx.reverse)
         grad_coefficient = None
@@ -54,19 +46,13 @@ class _LinearRecurrence(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: object,
-        in_dims: tuple[int | None, int | None, None],
-        coefficient: Tensor,
-        innovation: Tensor,
-        reverse: bool,
+        info: object, in_dims: tuple[int | None, ...], coefficient: Tensor, innovation: Tensor, reverse: bool
     ) -> tuple[Tensor, int]:
-        batched = [
-            tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip((coefficient, innovation), in_dims[:2], strict=True)
-        ]
-        width = max(tensor.dim() for tensor in batched)
-        batched = [t.reshape(t.shape[:1] + (1,) * (width - t.dim()) + t.shape[1:]) for t in batched]
-        return _solve(batched[0], batched[1], reverse), 0
+        pairs = zip((coefficient, innovation), in_dims[:2], strict=True)
+        c, x = (tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0) for tensor, dim in pairs)
+        width = max(c.dim(), x.dim())
+        c, x = (t.reshape(t.shape[:1] + (1,) * (width - t.dim()) + t.shape[1:]) for t in (c, x))
+        return _solve(c, x, reverse), 0
 
 
 _solve: Callable[[Tensor, Tensor, bool], Tensor] = _LinearRecurrence.apply

@@ -82,30 +82,23 @@ class AR1Normal(TorchDistribution):
         if loc.dim() < 1 or loc.shape[-1] < 1:
             raise InputError(f"loc must have shape (*batch, d) with d ≥ 1, not {tuple(loc.shape)}")
         d = loc.shape[-1]
-        self.loc = loc
-        self.scale = _parameter("scale", scale, loc, d)
-        steps = {}
-        if correlation is not None:
-            self.correlation = steps["correlation"] = _parameter("correlation", correlation, loc, d - 1)
-        else:
-            self.fisher_z = steps["fisher_z"] = _parameter("fisher_z", fisher_z, loc, d - 1)
-        ((name, step),) = steps.items()
+        self.loc, self.scale = loc, _parameter("scale", scale, loc, d)
+        name, value = ("fisher_z", fisher_z) if correlation is None else ("correlation", correlation)
+        step = _parameter(name, value, loc, d - 1)
+        setattr(self, name, step)
+        shapes = {"loc": loc.shape[:-1], "scale": self.scale.shape[:-1], name: step.shape[:-1]}
         try:
-            batch_shape = torch.broadcast_shapes(loc.shape[:-1], self.scale.shape[:-1], step.shape[:-1])
+            batch_shape = torch.broadcast_shapes(*shapes.values())
         except RuntimeError:
-            raise InputError(
-                f"batch shapes do not broadcast: loc {tuple(loc.shape[:-1])}, scale "
-                f"{tuple(self.scale.shape[:-1])}, {name} {tuple(step.shape[:-1])}"
-            ) from None
+            parts = ", ".join(f"{part} {tuple(shape)}" for part, shape in shapes.items())
+            raise InputError(f"batch shapes do not broadcast: {parts}") from None
         super().__init__(batch_shape, loc.shape[-1:], validate_args=False)
         self._validate_args = TorchDistribution._validate_args if validate_args is None else validate_args
         if self._validate_args:
             _check_values("loc", loc, loc.isfinite(), "finite")
             _check_values("scale", self.scale, self.scale > 0, "positive")
-            if correlation is not None:
-                _check_values(name, step, step.abs() < 1, "inside (−1, 1)")
-            else:
-                _check_values(name, step, step.isfinite(), "finite")
+            valid, meaning = (step.isfinite(), "finite") if correlation is None else (step.abs() < 1, "inside (−1, 1)")
+            _check_values(name, step, valid, meaning)
 
     @lazy_property
     def correlation(self) -> Tensor:
@@ -260,10 +253,10 @@ def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) 
     if value.dim() == 0:
         return value.unsqueeze(0)
     if value.shape[-1] not in (1, size):
+        sizes = f"1 (shared) or {size}" if size > 1 else "1 (shared)"
         raise InputError(
-            f"the last axis of {name} must be 1 (shared){f' or {size}' if size > 1 else ''} "
-            f"for loc of shape {tuple(loc.shape)}, "
-            f"but {name} has shape {tuple(value.shape)}"
+            f"the last axis of {name} must be {sizes} for loc of shape {tuple(loc.shape)}, but {name} has shape "
+            f"{tuple(value.shape)}"
         )
     return value
 

@@ -102,19 +102,20 @@ class CholeskyNormal(MultivariateNormal):
         Where nothing is differentiated, a draw of this very object is scored by its ε, exact however nearly
         singular L is; L⁻¹(z − μ) may then be wrong by any amount.
         """
+        factor = self._unbroadcasted_scale_tril
         if self._drawn is not None and value is self._drawn[0] and not torch.is_grad_enabled():
             squares = self._drawn[1].square().sum(-1)
-            return -0.5 * (squares + value.shape[-1] * math.log(2 * math.pi)) - self._half_log_det
-        factor = self._unbroadcasted_scale_tril
-        if factor.dim() > 2 and value.shape[:-1] != factor.shape[:-2]:
+        elif factor.dim() > 2 and value.shape[:-1] != factor.shape[:-2]:
             return super().log_prob(value)  # does not repeat a factor that several values share
-        if self._validate_args:
-            self._validate_sample(value)
-        if factor.dim() == 2:
+        else:
+            if self._validate_args:
+                self._validate_sample(value)
             difference = value - self.loc
-            columns = difference.reshape(-1, difference.shape[-1]).mT
-            white = torch.linalg.solve_triangular(factor, columns, upper=False)
-            squares = white.square().sum(0).reshape(difference.shape[:-1])
-            return -0.5 * (squares + value.shape[-1] * math.log(2 * math.pi)) - self._half_log_det
-        white = torch.linalg.solve_triangular(factor, (value - self.loc).unsqueeze(-1), upper=False)
-        return -0.5 * (white.square().sum((-2, -1)) + value.shape[-1] * math.log(2 * math.pi)) - self._half_log_det
+            if factor.dim() == 2:
+                columns = difference.reshape(-1, difference.shape[-1]).mT
+                white = torch.linalg.solve_triangular(factor, columns, upper=False)
+                squares = white.square().sum(0).reshape(difference.shape[:-1])
+            else:
+                white = torch.linalg.solve_triangular(factor, difference.unsqueeze(-1), upper=False)
+                squares = white.square().sum((-2, -1))
+        return -0.5 * (squares + value.shape[-1] * math.log(2 * math.pi)) - self._half_log_det

@@ -21,14 +21,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import (
-    Distribution,
-    Independent,
-    LowRankMultivariateNormal,
-    MultivariateNormal,
-    Normal,
-    register_kl,
-)
+from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
+from torch.distributions.kl import register_kl
 
 from pyrovae.distributions.ar1 import AR1Normal, ar1_factor_transpose, log_sech
 from pyrovae.distributions.cholesky import CholeskyNormal
@@ -58,12 +52,7 @@ def _(q: Normal) -> Tensor:
 
 
 @_half_log_det.register
-def _(q: AR1Normal) -> Tensor:
-    return q._half_log_det
-
-
-@_half_log_det.register
-def _(q: CholeskyNormal) -> Tensor:
+def _(q: AR1Normal | CholeskyNormal) -> Tensor:
     return q._half_log_det
 
 

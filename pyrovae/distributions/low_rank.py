@@ -6,6 +6,9 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 
+RELATIVE_FLOOR = 1e-4
+"""Smallest D_i beside the rest of the variance, Σ_j W_ij²: else I + Wᵀ D⁻¹ W cannot be factorised in float32."""
+
 
 class LowRankNormal(LowRankMultivariateNormal):
     """Pyro's ``LowRankMultivariateNormal``, Σ = diag(D) + WWᵀ, that replicas can run with a W that all data share.

@@ -48,7 +48,7 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
     @property
     def noise_scale(self) -> Tensor:
         """Shared σ, shape (1,) or (n,)."""
-        return self._scale_and_fisher_z(self._features(None))[0]
+        return self._floored_scale(self._features(None))
 
     @property
     def noise_correlation(self) -> Tensor:
@@ -63,9 +63,6 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
         """All by the first, and neighbours apart by the others: their ratio is known better than either by 1 − ρ²."""
         apart = F.pad(coordinates[1:].cumsum(0), (1, 0))
         return coordinates[:1] + apart - apart.mean()
-
-    def _floored_scale(self, features: Tensor) -> Tensor:
-        return self._scale_and_fisher_z(features)[0]
 
     def forward(self, features: Tensor) -> AR1Normal:
         """p(x|z) for features (*batch, in_features)."""

@@ -1,6 +1,5 @@
 """What every likelihood is: a head on the decoder's features that returns p(x|z)."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -40,6 +39,7 @@ class Likelihood(ConfigurableModule, ABC):
         n: dimension of x.
 
     Attributes:
+        support: what data must be, and how to mend others, in the words of an error.
         is_density: whether log p(x|z) is a log-probability or a log-density of x, so that bounds of log p(x) can be
             compared; a cross-entropy with soft targets is not.
         is_gaussian: whether p(x|z) = N(x̂(z), Σ), so that a model may start as a linear-Gaussian one.
@@ -47,6 +47,7 @@ class Likelihood(ConfigurableModule, ABC):
         takes_initial_scale: whether the constructor takes ``initial_scale``, where learned scales start, in units of x.
     """
 
+    support: tuple[str, str] = "real numbers", "give others as NaN to a model with missing=True"
     is_density: bool = True
     is_gaussian: ClassVar[bool] = False
     is_correlated: ClassVar[bool] = False
@@ -62,11 +63,6 @@ class Likelihood(ConfigurableModule, ABC):
     @abstractmethod
     def forward(self, features: Tensor) -> TorchDistribution:
         """p(x|z) for features (*batch, in_features)."""
-
-    @property
-    def support(self) -> tuple[str, str]:
-        """What data must be, and how to mend others, in the words of an error."""
-        return "real numbers", "give others as NaN to a model with missing=True"
 
     def in_support(self, x: Tensor) -> Tensor:
         """Which values of x (num, n) p(x|z) can score, booleans of that shape."""
@@ -111,7 +107,7 @@ class GaussianNoiseLikelihood(Likelihood):
     def __init__(self, in_features: int, n: int, initial_scale: float, floor: float) -> None:
         super().__init__(in_features, n)
         check_positive("initial_scale", initial_scale)
-        if not is_positive(floor) or floor >= 1:
+        if not isinstance(floor, float) or not 0 < floor < 1:
             raise InputError(f"floor must be a share of initial_scale between 0 and 1, not {floor!r}")
         self.floor = floor
         self._set_initial_scale(initial_scale)
@@ -280,6 +276,9 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
         moved = self._raw_moved(scales + offset, self._log_factors(log_factors)) - offset
         return {name: torch.cat([moved, others + more])}
 
+    def _floored_scale(self, features: Tensor) -> Tensor:
+        return self._scale(self._raw_noise(features)[..., : self._num_scales] + self._raw_initial_scale)
+
     def _log_factors(self, coordinates: Tensor) -> Tensor:
         """By which the scales are moved at their coordinates."""
         return coordinates
@@ -287,8 +286,3 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
     def _raw_noise(self, features: Tensor) -> Tensor:
         """The k numbers, shape (k,) or (*batch, k)."""
         return self.raw_noise if self.covariance == "shared" else self.covariance_head(features)
-
-
-def is_positive(value: object) -> bool:
-    """Whether a value is a finite number above 0."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

@@ -19,26 +19,24 @@ class BernoulliLikelihood(Likelihood):
             Without it, :func:`~pyrovae.fit` and the evaluations refuse grey values.
     """
 
+    support = (
+        "0 or 1",
+        "binarise them, or take a GaussianLikelihood, a ContinuousBernoulliLikelihood in [0, 1], or "
+        "BernoulliLikelihood(…, soft_targets=True) for their cross-entropy",
+    )
+
     def __init__(self, in_features: int, n: int, soft_targets: bool = False) -> None:
         super().__init__(in_features, n)
         self.soft_targets = soft_targets
         self.is_density = not soft_targets
+        if soft_targets:
+            self.support = "in [0, 1]", "scale them"
         self.logits_head = nn.Linear(in_features, n)
 
     def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""
         distribution = SoftTargetBernoulli if self.soft_targets else Bernoulli
         return distribution(logits=self.logits_head(features)).to_event(1)
-
-    @property
-    def support(self) -> tuple[str, str]:
-        """What data must be, and how to mend others."""
-        if self.soft_targets:
-            return "in [0, 1]", "scale them"
-        return "0 or 1", (
-            "binarise them, or take a GaussianLikelihood, a ContinuousBernoulliLikelihood in [0, 1], or "
-            "BernoulliLikelihood(…, soft_targets=True) for their cross-entropy"
-        )
 
     def in_support(self, x: Tensor) -> Tensor:
         """Which values of x (num, n) are 0 or 1, or soft targets between them."""

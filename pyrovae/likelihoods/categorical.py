@@ -29,6 +29,10 @@ class CategoricalLikelihood(Likelihood):
             raise InputError(f"one-hot data of {n} entries are no whole blocks of {num_classes} classes")
         self.num_classes = num_classes
         self.one_hot = one_hot
+        if one_hot:
+            self.support = f"a single 1 in each block of {num_classes} and 0 beside it", "encode them one-hot"
+        else:
+            self.support = f"classes 0, …, {num_classes - 1}", "number the classes from 0, or give num_classes"
         self.logits_head = nn.Linear(in_features, n if one_hot else n * num_classes)
 
     def forward(self, features: Tensor) -> Independent | TransformedDistribution:
@@ -38,13 +42,6 @@ class CategoricalLikelihood(Likelihood):
             return Categorical(logits=logits).to_event(1)
         blocks = dist.OneHotCategorical(logits=logits).to_event(1)
         return TransformedDistribution(blocks, ReshapeTransform(logits.shape[-2:], torch.Size([self.n])))
-
-    @property
-    def support(self) -> tuple[str, str]:
-        """What data must be, and how to mend others."""
-        if self.one_hot:
-            return (f"a single 1 in each block of {self.num_classes} and 0 beside it", "encode them one-hot")
-        return f"classes 0, …, {self.num_classes - 1}", "number the classes from 0, or give num_classes"
 
     def in_support(self, x: Tensor) -> Tensor:
         """Which values of x (num, n) are classes, or in a block that encodes one."""

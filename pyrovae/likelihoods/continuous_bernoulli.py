@@ -17,6 +17,8 @@ class ContinuousBernoulliLikelihood(Likelihood):
         n: dimension of x.
     """
 
+    support = "in [0, 1]", "scale them"
+
     def __init__(self, in_features: int, n: int) -> None:
         super().__init__(in_features, n)
         self.logits_head = nn.Linear(in_features, n)
@@ -24,11 +26,6 @@ class ContinuousBernoulliLikelihood(Likelihood):
     def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""
         return ContinuousBernoulli(self.logits_head(features)).to_event(1)
-
-    @property
-    def support(self) -> tuple[str, str]:
-        """What data must be, and how to mend others."""
-        return "in [0, 1]", "scale them"
 
     def in_support(self, x: Tensor) -> Tensor:
         """Which values of x (num, n) are grey values."""

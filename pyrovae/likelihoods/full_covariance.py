@@ -40,9 +40,6 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
         super().__init__(in_features, n, n, n * (n + 1) // 2, covariance, initial_scale, floor)
         self.register_buffer("position", tril_position(n), persistent=False)
 
-    def _floored_scale(self, features: Tensor) -> Tensor:
-        return self._scale(self._raw_noise(features)[..., : self.n] + self._raw_initial_scale)
-
     def forward(self, features: Tensor) -> CholeskyNormal:
         """p(x|z) for features (*batch, in_features)."""
         raw = self._raw_noise(features)
@@ -71,12 +68,11 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
             InputError: a matrix of another shape, or not symmetric and positive definite.
         """
         shape = (self.n, self.n)
-        factor, failed = torch.linalg.cholesky_ex(covariance.double()) if covariance.shape == shape else (None, 1)
-        if (
-            factor is None
-            or failed
-            or not torch.allclose(covariance, covariance.mT, atol=1e-8 * covariance.max().item())
-        ):
+        symmetric = covariance.shape == shape and torch.allclose(
+            covariance, covariance.mT, atol=1e-8 * covariance.max().item()
+        )
+        factor, failed = torch.linalg.cholesky_ex(covariance.double()) if symmetric else (None, 1)
+        if factor is None or failed:
             raise InputError(f"covariance must be symmetric and positive definite, of shape {shape}")
         self.start_at(self.initial_scale if initial_scale is None else initial_scale)
         raw_scale = self._raw(factor.diagonal())

@@ -1,12 +1,14 @@
 """Gaussian likelihood with independent noise."""
 
+import math
+
 import torch
 from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
 
 from pyrovae.distributions import IsotropicNormal
 from pyrovae.errors import InputError
-from pyrovae.likelihoods.base import GaussianNoiseLikelihood, is_positive
+from pyrovae.likelihoods.base import GaussianNoiseLikelihood
 from pyrovae.nn import LocHead
 
 SCALES = ("shared", "per-dimension", "per-datum")
@@ -41,7 +43,8 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
         self, in_features: int, n: int, scale: str | float = "shared", initial_scale: float = 1.0, floor: float = 1e-4
     ) -> None:
         super().__init__(in_features, n, initial_scale, floor)
-        if scale not in SCALES and not is_positive(scale):
+        is_positive = isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale < math.inf
+        if scale not in SCALES and not is_positive:
             raise InputError(f"scale must be {', '.join(map(repr, SCALES))} or a positive number, not {scale!r}")
         self.scale = scale
         self.loc_head = LocHead(in_features, n)

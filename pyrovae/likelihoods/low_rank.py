@@ -4,12 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.distributions import LowRankNormal
+from pyrovae.distributions.low_rank import RELATIVE_FLOOR
 from pyrovae.errors import InputError, check_integer
 from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood
 from pyrovae.likelihoods.gaussian import GaussianLikelihood
-
-RELATIVE_FLOOR = 1e-4
-"""Smallest δ_i² beside the rest of the variance, Σ_j W_ij²: else I + Wᵀ D⁻¹ W cannot be factorised in float32."""
 
 
 class LowRankGaussianLikelihood(CovarianceLikelihood):
@@ -51,9 +49,6 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
         super().reset_parameters()
         if self.covariance == "shared":
             nn.init.normal_(self.raw_noise[self.n :].detach(), std=0.1)
-
-    def _floored_scale(self, features: Tensor) -> Tensor:
-        return self._scale(self._raw_noise(features)[..., : self.n] + self._raw_initial_scale)
 
     @torch.random.fork_rng(devices=[])
     def simpler_form(self) -> tuple[GaussianNoiseLikelihood, int]:

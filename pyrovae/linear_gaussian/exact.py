@@ -187,9 +187,7 @@ class LinearGaussianVAE(LinearModel):
 
     def principal_axes(self) -> "LinearGaussianVAE":
         """The same p(x) with the latent space turned so that the posterior's covariance is diagonal."""
-        _, _, turn = torch.linalg.svd(self.loadings, full_matrices=False)
-        if self.latent_dim > self.n:
-            turn = torch.linalg.svd(self.loadings).Vh
+        turn = torch.linalg.svd(self.loadings, full_matrices=self.latent_dim > self.n).Vh
         return LinearGaussianVAE(self.loadings @ turn.T, self.noise_scale, self.offset)
 
     def expected_log_prob(self, mean: Tensor, covariance: Tensor) -> float:

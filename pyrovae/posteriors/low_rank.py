@@ -3,12 +3,10 @@
 from pyro.distributions import LowRankMultivariateNormal
 from torch import Tensor, nn
 
+from pyrovae.distributions.low_rank import RELATIVE_FLOOR
 from pyrovae.errors import check_integer
 from pyrovae.nn import LocHead, positive
 from pyrovae.posteriors.base import Posterior
-
-FLOOR = 1e-4
-"""Smallest δ_i² beside the rest of the variance, Σ_j W_ij²: else I + Wᵀ D⁻¹ W cannot be factorised in float32."""
 
 
 class LowRankPosterior(Posterior):
@@ -37,5 +35,5 @@ class LowRankPosterior(Posterior):
         d = self.latent_dim
         raw_scale, factor = self.covariance_head(features).split([d, d * self.rank], dim=-1)
         factor = factor.unflatten(-1, (d, self.rank))
-        cov_diag = positive(raw_scale).square() + FLOOR * factor.square().sum(-1)
+        cov_diag = positive(raw_scale).square() + RELATIVE_FLOOR * factor.square().sum(-1)
         return LowRankMultivariateNormal(self.loc_head(features), cov_factor=factor, cov_diag=cov_diag)
