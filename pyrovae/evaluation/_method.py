@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.evaluation._guides import PosteriorGuide
 from pyrovae.evaluation.estimate import LogMarginal
+from pyrovae.evaluation.per_datum import AnyGuide
 from pyrovae.programs import Program
 from pyrovae.vae import GenerativeModel
 
@@ -18,10 +18,6 @@ ROWS_AT_ONCE = 2**15
 
 VALUES_AT_ONCE = 2**22
 """Draws × data × the width of a datum in one pass."""
-
-
-NUM_DRAWS = 256
-"""Draws that estimate the moments of a distribution, such as a flow, that does not know them."""
 
 
 class Center(StrEnum):
@@ -58,13 +54,13 @@ class Problem:
         """Draws × data to evaluate in one pass."""
         return max(1, min(self.max_rows, VALUES_AT_ONCE // self.x[0].numel()))
 
-    def parts(self, method: str) -> tuple[GenerativeModel, PosteriorGuide]:
+    def parts(self, method: str) -> tuple[GenerativeModel, AnyGuide]:
         """The programs, for a method that needs p(z), p(x|z) and q(z|x) as distributions.
 
         Raises:
             InputError: programs that do not give them.
         """
-        if not isinstance(self.model, GenerativeModel) or not isinstance(self.guide, PosteriorGuide):
+        if not isinstance(self.model, GenerativeModel) or not isinstance(self.guide, AnyGuide):
             raise InputError(
                 f"method={method!r} needs a GenerativeModel and an AmortizedGuide; use method='importance'"
             )

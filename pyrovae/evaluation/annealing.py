@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError, check_choice, check_integer
-from pyrovae.evaluation._guides import PosteriorGuide, rows_of
-from pyrovae.evaluation._method import NUM_DRAWS, Center, Method, Problem
+from pyrovae.evaluation._method import Center, Method, Problem
 from pyrovae.evaluation.estimate import Bound, LogMarginal
+from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
 from pyrovae.evaluation.weights import in_chunks, log_mean_weight
 from pyrovae.vae import GenerativeModel
 
@@ -57,11 +57,9 @@ class Annealing(Method):
         def estimate(rows: slice) -> tuple[Tensor, ...]:
             start = rows_of(guide, rows, x) if self.center == Center.GUIDE else None
             path = path_from(model, start, x[rows], self.num_temperatures)
-            if latents is None:
-                log_w, acceptance = forward_log_weights(path, self.num_samples, self.num_leapfrog)
-            else:
-                log_w, acceptance = reverse_log_weights(path, latents[rows].to(x), self.num_samples, self.num_leapfrog)
-                log_w = -log_w  # weights of mean 1/p(x)
+            exact = None if latents is None else latents[rows].to(x)
+            log_w, acceptance = log_weights(path, self.num_samples, self.num_leapfrog, exact)
+            log_w = log_w if exact is None else -log_w  # weights of mean 1/p(x)
             return *log_mean_weight(log_w.double().cpu()), acceptance.double().cpu()
 
         data_at_once = max(1, problem.rows_at_once // self.num_samples)
@@ -119,7 +117,7 @@ class Path:
         return value.detach(), slope
 
 
-def path_from(model: GenerativeModel, guide: PosteriorGuide | None, x: Tensor, num_temperatures: int) -> Path:
+def path_from(model: GenerativeModel, guide: AnyGuide | None, x: Tensor, num_temperatures: int) -> Path:
     """The path from the guide's q(z|x), or from the prior without one, to p(z|x)."""
     prior = model.prior_distribution()
     start = prior if guide is None else guide.posterior(x)
@@ -135,47 +133,34 @@ def path_from(model: GenerativeModel, guide: PosteriorGuide | None, x: Tensor, n
     )
 
 
-def forward_log_weights(path: Path, num_chains: int, num_leapfrog: int) -> tuple[Tensor, Tensor]:
-    """Anneal from q₀ to the posterior: E[w] = p(x), so E[log w] is a lower bound.
+def log_weights(path: Path, num_chains: int, num_leapfrog: int, exact: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Anneal from q₀ to the posterior, or from exact draws of the posterior back to q₀.
 
-    Pilot chains, whose weights are discarded, find the step sizes: with steps adapted to the chains themselves, w would
-    be biased.
-
-    Returns:
-        Log-weights (chains, num) and mean acceptance (num,).
-    """
-    sizes = _pilot(path, min(num_chains, _PILOT_CHAINS), num_leapfrog)
-    z = path.draw(num_chains)
-    log_w = torch.zeros(z.shape[:-1], dtype=z.dtype, device=z.device)
-    accepted = torch.zeros_like(log_w)
-    for t, rise in enumerate(path.temperatures.diff()):
-        log_w += rise * path.log_ratio(z)
-        z, moved = _transition(path, z, path.temperatures[t + 1], sizes[t], num_leapfrog)
-        accepted += moved
-    return log_w, (accepted / len(sizes)).mean(0)
-
-
-def reverse_log_weights(path: Path, z: Tensor, num_chains: int, num_leapfrog: int) -> tuple[Tensor, Tensor]:
-    """Anneal from exact draws of the posterior back to q₀: E[1/w] = 1/p(x), so −log mean(1/w) is an upper bound.
+    To the posterior E[w] = p(x), so E[log w] is a lower bound; back E[1/w] = 1/p(x), so −log mean(1/w) is an upper
+    bound. Pilot chains, whose weights are discarded, find the step sizes: with steps adapted to the chains themselves,
+    w would be biased.
 
     Args:
         path: the path.
-        z: the latents that x was simulated with, (num, d), draws of p(z|x).
-        num_chains: chains from each.
+        num_chains: chains for each datum.
         num_leapfrog: leapfrog steps a transition.
+        exact: the latents that x was simulated with, (num, d), draws of p(z|x), to anneal back from; else None.
 
     Returns:
         Log-weights (chains, num) and mean acceptance (num,).
     """
     sizes = _pilot(path, min(num_chains, _PILOT_CHAINS), num_leapfrog)
-    z = z.expand(num_chains, *z.shape)
+    z = path.draw(num_chains) if exact is None else exact.expand(num_chains, *exact.shape)
     log_w = torch.zeros(z.shape[:-1], dtype=z.dtype, device=z.device)
     accepted = torch.zeros_like(log_w)
     rises = path.temperatures.diff()
-    for t in reversed(range(len(rises))):
+    for t in range(len(rises)) if exact is None else reversed(range(len(rises))):
+        if exact is None:
+            log_w += rises[t] * path.log_ratio(z)
         z, moved = _transition(path, z, path.temperatures[t + 1], sizes[t], num_leapfrog)
         accepted += moved
-        log_w += rises[t] * path.log_ratio(z)
+        if exact is not None:
+            log_w += rises[t] * path.log_ratio(z)
     return log_w, (accepted / len(rises)).mean(0)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.distributions import AR1Normal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError, check_integer
-from pyrovae.evaluation._method import NUM_DRAWS
-from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
+from pyrovae.evaluation.per_datum import NUM_DRAWS
 from pyrovae.programs import check_data, evaluating, mode, running_on
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -168,11 +168,11 @@ def collapse_report(
         noise=variances.mean(0),
         spectrum=spectrum,
         correlation=(0.5 * variances.log().sum(-1) - _half_log_det(q) + _half_log_det(prior)).mean().item(),
-        kl=_estimate(information + aggregate),
-        mutual_information=_estimate(information),
-        aggregate_kl=_estimate(aggregate),
+        kl=Estimate(*mean_and_stderr(information + aggregate)),
+        mutual_information=Estimate(*mean_and_stderr(information)),
+        aggregate_kl=Estimate(*mean_and_stderr(aggregate)),
         active=int((signal > threshold).sum()),
-        ar1_quantiles=_ar1_quantiles(q) if isinstance(q, _Autoregressive) else None,
+        ar1_quantiles=_ar1_quantiles(q) if isinstance(q, AR1Normal) else None,
     )
 
 
@@ -202,22 +202,7 @@ def _in_units_of(prior: torch.distributions.Distribution, mean: Tensor, covarian
     return mean, inverse @ covariance.double().cpu() @ inverse.T
 
 
-def _estimate(values: Tensor) -> Estimate:
-    """Means over draws (draws, num) with their standard errors."""
-    draws = len(values)
-    spread = values.std(0) if draws > 1 else torch.full(values.shape[1:], math.nan, dtype=torch.float64)
-    return Estimate(values.mean(0), spread / math.sqrt(draws))
-
-
-@runtime_checkable
-class _Autoregressive(Protocol):
-    """A distribution with correlations between neighbours, such as an AR(1) posterior."""
-
-    correlation: Tensor
-    scale: Tensor
-
-
-def _ar1_quantiles(q: _Autoregressive) -> dict[str, list[float]]:
+def _ar1_quantiles(q: AR1Normal) -> dict[str, list[float]]:
     """Quantiles of ρ and σ over data (and over steps and dimensions, where they differ)."""
     levels = torch.tensor(_QUANTILES, dtype=torch.float64)
     parameters = {"correlation": q.correlation, "scale": q.scale}

@@ -12,6 +12,13 @@ from pyrovae.evaluation._pareto import reliable_below
 _SHARE_OF_BAD = 0.1
 
 
+def mean_and_stderr(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over draws (num_samples, num) and its standard error, NaN for a single draw; each of shape (num,)."""
+    mean = draws.mean(0)
+    spread = draws.std(0) if len(draws) > 1 else torch.full_like(mean, math.nan)
+    return mean, spread / math.sqrt(len(draws))
+
+
 @dataclass(frozen=True, repr=False)
 class Estimate:
     """A quantity in nats per datum, estimated for each datum of a sample.

@@ -7,23 +7,26 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Unpack
 
 import torch
+from pyro.infer import ELBO
 from torch import Tensor
+from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
+from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer, named_parts
-from pyrovae.evaluation._encoder import EncoderTraining, EncoderTrainingKeywords, same_family, train_encoder
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import Family, PerDatumGuide, refit
 from pyrovae.evaluation.weights import elbo_estimate
 from pyrovae.keywords import accepts
 from pyrovae.nn import class_of
-from pyrovae.posteriors import POSTERIORS
+from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.programs import Program, check_data
+from pyrovae.training import OptionalTrainingKeywords, Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
@@ -74,14 +77,8 @@ class FamilyGaps:
     @property
     def gaps(self) -> dict[str, Estimate | Difference | None]:
         """The ELBO and each gap by name."""
-        return {
-            "best_elbo": self.best_elbo,
-            "approximation": self.approximation,
-            "amortization": self.amortization,
-            "generalization": self.generalization,
-            "amortization_refitted": self.amortization_refitted,
-            "generalization_refitted": self.generalization_refitted,
-        }
+        names = [found.name for found in fields(self) if found.name not in ("family", "steps", "refitted")]
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,6 +130,22 @@ class InferenceGaps:
         return f"{self.log_p}\nnats per datum ± one standard error (data and Monte Carlo)\n{shown.to_string()}"
 
 
+@dataclass(frozen=True)
+class EncoderTraining(TrainingSettings):
+    """How :func:`inference_gaps` trains an encoder at the frozen decoder."""
+
+    epochs: int = 20
+    """Number of passes over the training data."""
+    batch_size: int = 64
+    """Data per step; the last batch of an epoch may be smaller."""
+
+
+class EncoderTrainingKeywords(OptionalTrainingKeywords, total=False):
+    """The fields of :class:`EncoderTraining`, as a type checker sees the keywords of a function."""
+
+    epochs: int
+
+
 @accepts(EncoderTraining)
 def inference_gaps(
     model: GenerativeModel,
@@ -178,7 +191,20 @@ def inference_gaps(
         NoClosedFormError: a family that is not reparameterised.
     """
     settings = EncoderTraining(**training)
-    _check(model, guide, x, train, num_particles, max_steps, num_samples, log_p)
+    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
+        raise InputTypeError("inference_gaps needs a GenerativeModel and an AmortizedGuide")
+    check_integer("num_particles", num_particles)
+    check_integer("max_steps", max_steps)
+    check_integer("num_samples", num_samples, least=2)
+    check_data(x, model, guide)
+    if log_p is not None and not isinstance(log_p, LogMarginal):
+        raise InputTypeError(
+            f"log_p must be what log_marginal gives, or LogMarginal.exact(values), not {type(log_p).__name__}"
+        )
+    if log_p is not None and len(log_p.per_datum) != len(x):
+        raise InputError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
+    if train is not None:
+        check_data(train, model, guide)
     if families is None:
         families = {name: family for name, family in POSTERIORS.items() if class_of(family).is_gaussian}
     named = named_parts("families", families)
@@ -206,11 +232,11 @@ def inference_gaps(
     entries = []
     for name, (q, steps, best) in refits.items():
         entry = FamilyGaps(name, best, log_p - best, steps, q)
-        if same_family(heads[name], guide.posterior_head):
+        if _same_family(heads[name], guide.posterior_head):
             generalization = None if on_train is None else _difference(on_train, amortized)
             entry = replace(entry, amortization=best - amortized, generalization=generalization)
         if train is not None:
-            trained = train_encoder(model, guide, named[name], train, settings, progress)
+            trained = _train_encoder(model, guide, named[name], train, settings, progress)
             on_x = elbo(trained, x)
             generalization = _difference(elbo(trained, train), on_x)
             entry = replace(entry, amortization_refitted=best - on_x, generalization_refitted=generalization)
@@ -218,30 +244,45 @@ def inference_gaps(
     return InferenceGaps(log_p, tuple(entries))
 
 
-def _check(
+def _train_encoder(
     model: GenerativeModel,
     guide: AmortizedGuide,
-    x: Tensor,
-    train: Tensor | None,
-    num_particles: int,
-    max_steps: int,
-    num_samples: int,
-    log_p: LogMarginal | None,
-) -> None:
-    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
-        raise InputTypeError("inference_gaps needs a GenerativeModel and an AmortizedGuide")
-    check_integer("num_particles", num_particles)
-    check_integer("max_steps", max_steps)
-    check_integer("num_samples", num_samples, least=2)
-    check_data(x, model, guide)
-    if log_p is not None and not isinstance(log_p, LogMarginal):
-        raise InputTypeError(
-            f"log_p must be what log_marginal gives, or LogMarginal.exact(values), not {type(log_p).__name__}"
-        )
-    if log_p is not None and len(log_p.per_datum) != len(x):
-        raise InputError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
-    if train is not None:
-        check_data(train, model, guide)
+    family: Family,
+    train: Tensor,
+    settings: TrainingSettings,
+    progress: bool,
+) -> AmortizedGuide:
+    """Train an encoder of that family at the frozen decoder, from a copy of the guide's encoder."""
+    old = guide.posterior_head
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        head = family(old.in_features, model.latent_dim).to(next(old.parameters()))
+    if _same_family(head, old):
+        head.load_state_dict(old.state_dict())
+    trained = AmortizedGuide(copy.deepcopy(guide.encoder), head)
+    elbo: ELBO = AnalyticELBO() if _has_closed_form(head, model) else MonteCarloELBO()
+
+    def frozen(x: Tensor) -> object:
+        """The model out of training's reach: no dropout, no running statistics."""
+        return model(x)
+
+    Trainer([(frozen, trained)], train, elbo, settings, progress=progress).run()
+    return trained.eval()
+
+
+def _same_family(head: Posterior, other: Posterior) -> bool:
+    """Whether two heads are alike but for the width of their features."""
+    first, second = ({**h.config(), "in_features": None} for h in (head, other))
+    return type(head) is type(other) and first == second
+
+
+@torch.no_grad()
+def _has_closed_form(head: Posterior, model: GenerativeModel) -> bool:
+    try:
+        kl_divergence(head(next(head.parameters()).new_zeros(1, head.in_features)), model.prior_distribution())
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _log_p(model: GenerativeModel, q: PerDatumGuide, x: Tensor, num_samples: int, seed: int) -> LogMarginal:

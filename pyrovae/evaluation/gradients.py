@@ -18,7 +18,6 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.errors import InputTypeError, check_integer
-from pyrovae.evaluation._sums import GradientSums
 from pyrovae.programs import (
     Program,
     announced_parameters,
@@ -34,6 +33,10 @@ from pyrovae.vae import AmortizedGuide
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_GROUPS = 32
+"""Groups of repeats that the jackknife leaves out one by one."""
 
 
 class Part(StrEnum):
@@ -158,7 +161,7 @@ def gradient_statistics(
             sums, seconds, vectorized = _measure(model, guide, elbo, x, parameters, parts, num_repeats, seed)
     losses = sums.losses
     return GradientStatistics(
-        parts=tuple(_statistics(part, sums, seconds) for part in parts),
+        parts=tuple(sums.statistics(part, seconds) for part in parts),
         loss=losses.mean().item(),
         loss_stderr=(losses.std() / math.sqrt(num_repeats)).item(),
         loss_variance=losses.var().item(),
@@ -167,20 +170,6 @@ def gradient_statistics(
         num_repeats=num_repeats,
         vectorized=vectorized,
         mean={part: sums.mean[entries] for part, entries in parts.items()},
-    )
-
-
-def _statistics(part: Part, sums: GradientSums[Part], seconds: float) -> PartStatistics:
-    moments = sums.moments(part)
-    return PartStatistics(
-        part=part,
-        num_parameters=len(sums.parts[part]),
-        mean_norm=math.sqrt(max(moments.signal, 0.0)),
-        variance=moments.variance,
-        variance_stderr=moments.variance_stderr,
-        snr=moments.snr,
-        snr_stderr=moments.snr_stderr,
-        variance_seconds=moments.variance * seconds,
     )
 
 
@@ -193,7 +182,7 @@ def _measure(
     parts: dict[Part, Tensor],
     num_repeats: int,
     seed: int,
-) -> tuple[GradientSums[Part], float, bool]:
+) -> tuple[_Sums, float, bool]:
     """Sums over repeats, seconds of one gradient, and whether the repeats ran in one pass."""
 
     def one_gradient() -> Tensor:
@@ -211,11 +200,11 @@ def _measure(
         pair = _Pair(model, guide, elbo)
         if pair.can_be_given(parameters):
             try:
-                return GradientSums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
+                return _Sums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
             except RuntimeError:  # values that decide on control flow, for instance
                 torch.manual_seed(seed)
     one_by_one = (one_gradient().unsqueeze(0) for _ in range(num_repeats))
-    return GradientSums(parts, one_by_one, num_repeats), seconds, False
+    return _Sums(parts, one_by_one, num_repeats), seconds, False
 
 
 def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) -> dict[Part, Tensor]:
@@ -292,3 +281,74 @@ def _in_one_pass(pair: _Pair, x: Tensor, parameters: list[Tensor], num_repeats: 
             )(torch.zeros(len(chunk), device=x.device))
         flat = [gradients[name].reshape(len(chunk), -1) for name in values]
         yield torch.cat([losses.reshape(-1, 1), *flat], dim=1)
+
+
+class _Sums:
+    """Sums of gradients by group of repeats, relative to the first gradient so that no digits are lost.
+
+    Args:
+        parts: positions of each part's entries in a gradient.
+        chunks: rows (num, 1 + parameters) of a loss and its gradient.
+        num_repeats: number of rows in all, at least 2.
+    """
+
+    def __init__(self, parts: dict[Part, Tensor], chunks: Iterator[Tensor], num_repeats: int) -> None:
+        self.parts, self.num_repeats = parts, num_repeats
+        self._groups = min(_GROUPS, num_repeats)
+        self._counts = torch.zeros(self._groups, dtype=torch.float64)
+        losses: list[Tensor] = []
+        row = 0
+        for chunk in chunks:
+            rows = chunk.detach().double().cpu()
+            losses.append(rows[:, 0])
+            gradients = rows[:, 1:]
+            if row == 0:
+                self._origin = gradients[0].clone()
+                self._sums = torch.zeros(self._groups, gradients.shape[1], dtype=torch.float64)
+                self._squares = {part: torch.zeros(self._groups, dtype=torch.float64) for part in parts}
+            shifted = gradients - self._origin
+            group = (torch.arange(row, row + len(rows)) * self._groups) // num_repeats
+            self._sums.index_add_(0, group, shifted)
+            self._counts.index_add_(0, group, torch.ones(len(rows), dtype=torch.float64))
+            for part, entries in parts.items():
+                self._squares[part].index_add_(0, group, shifted[:, entries].square().sum(1))
+            row += len(rows)
+        self.losses = torch.cat(losses)
+        """Each repeat's loss, shape (num_repeats,)."""
+        self.mean = self._origin + self._sums.sum(0) / num_repeats
+        """The mean gradient, shape (parameters,)."""
+
+    def statistics(self, part: Part, seconds: float) -> PartStatistics:
+        """The statistics of one part's gradient, of which one takes so many seconds."""
+        entries, squares, total = self.parts[part], self._squares[part], self._sums.sum(0)
+        num = torch.tensor(self.num_repeats, dtype=torch.float64)
+        signal, variance, snr = self._moments(total[entries], squares.sum(), num, entries)
+        variance_stderr = snr_stderr = math.nan
+        if self._groups > 2:
+            _, variances, snrs = self._moments(
+                (total - self._sums)[:, entries], squares.sum() - squares, num - self._counts, entries
+            )
+            variance_stderr, snr_stderr = _jackknife(variances), _jackknife(snrs)
+        return PartStatistics(
+            part=part,
+            num_parameters=len(entries),
+            mean_norm=signal.clamp_min(0).sqrt().item(),
+            variance=variance.item(),
+            variance_stderr=variance_stderr,
+            snr=snr.item(),
+            snr_stderr=snr_stderr,
+            variance_seconds=variance.item() * seconds,
+        )
+
+    def _moments(self, sums: Tensor, squares: Tensor, num: Tensor, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """‖E g‖² without the noise's share, tr Cov(g) and the signal-to-noise ratio, of one or many sets of repeats."""
+        variance = ((squares - sums.square().sum(-1) / num) / (num - 1)).clamp_min(0)
+        mean = self._origin[entries] + sums / num.unsqueeze(-1)
+        signal = mean.square().sum(-1) - variance / num
+        return signal, variance, (signal.clamp_min(0) / variance).sqrt()
+
+
+def _jackknife(values: Tensor) -> float:
+    """Standard error from the values with one group left out each."""
+    groups = len(values)
+    return ((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt().item()

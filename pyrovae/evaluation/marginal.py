@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from pyrovae.errors import InputError, InputTypeError, check_choice
 from pyrovae.evaluation._method import Method, Problem
 from pyrovae.evaluation.annealing import Annealing
-from pyrovae.evaluation.estimate import LogMarginal, UnreliableEstimateWarning
+from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.importance import Importance
 from pyrovae.evaluation.quadrature import Quadrature
 from pyrovae.keywords import accepts
 from pyrovae.programs import Program, check_data, evaluating
-
-__all__ = ["METHODS", "LogMarginal", "MethodKeywords", "UnreliableEstimateWarning", "log_marginal"]
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Importance, Quadrature, Annealing)}
 """The methods by name."""

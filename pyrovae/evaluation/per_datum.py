@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import pyro
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer
-from pyrovae.evaluation._method import NUM_DRAWS
 from pyrovae.posteriors import Posterior
 from pyrovae.programs import check_data, evaluating, running_on
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Family = Callable[[int, int], Posterior]
+
+NUM_DRAWS = 256
+"""Draws that estimate the moments of a distribution, such as a flow, that does not know them."""
 
 _BLOCK = 50
 """Steps between two looks at the loss."""
@@ -102,6 +105,25 @@ class _LinearPerDatum(nn.Module):
         return torch.einsum("noi,...ni->...no", weight, inputs) + self.bias
 
 
+AnyGuide = AmortizedGuide | PerDatumGuide
+"""A guide that gives q(z|x) as a distribution."""
+
+T = TypeVar("T")
+
+
+def rows_of(guide: T, rows: slice, x: Tensor) -> T | PerDatumGuide:
+    """The guide for some of the data x: a guide with parameters for each datum selects theirs.
+
+    Raises:
+        InputError: such a guide belongs to another number of data.
+    """
+    if not isinstance(guide, PerDatumGuide):
+        return guide
+    if len(guide) != len(x):
+        raise InputError(f"this guide is for {len(guide)} data of its own, not for {len(x)}; use its select")
+    return guide.select(rows)
+
+
 def _per_datum(module: nn.Module, num: int) -> nn.Module:
     """The module with each of its linear layers replaced by a linear layer for each datum."""
     if isinstance(module, nn.Linear):
@@ -153,12 +175,23 @@ def refit(
             loc = mean_of(guide.posterior(x), num_draws=NUM_DRAWS)
         q = PerDatumGuide(family, loc)
         parameters = [p for p in q.parameters() if p.requires_grad]
+
+        def step(optimizer: torch.optim.Optimizer) -> Tensor:
+            """One step; the loss before it, in nats per datum."""
+            loss = estimator.differentiable_loss(model, q, x)
+            # the model's parameters stay without gradients
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            return loss.detach() / len(x)
+
         steps = 0
         for rate in _RATES:
             optimizer = torch.optim.Adam(parameters, lr=rate)
             before = None
             while steps < max_steps:
-                losses = torch.stack([_step(estimator, model, q, x, optimizer) for _ in range(_BLOCK)])
+                losses = torch.stack([step(optimizer) for _ in range(_BLOCK)])
                 steps += _BLOCK
                 mean, noise = losses.mean(), losses.diff().std() / math.sqrt(2 * _BLOCK)
                 if before is not None and mean > before - 2 * noise:
@@ -167,7 +200,7 @@ def refit(
         averaged = [torch.zeros_like(p) for p in parameters]
         optimizer = torch.optim.Adam(parameters, lr=_AVERAGED_RATE)
         for i in range(min(_AVERAGED_STEPS, max_steps)):
-            _step(estimator, model, q, x, optimizer)
+            step(optimizer)
             for mean, parameter in zip(averaged, parameters, strict=True):
                 mean += (parameter.detach() - mean) / (i + 1)
             steps += 1
@@ -175,21 +208,3 @@ def refit(
             for mean, parameter in zip(averaged, parameters, strict=True):
                 parameter.copy_(mean)
     return q, steps
-
-
-def _step(
-    estimator: StickingTheLandingELBO,
-    model: GenerativeModel,
-    q: PerDatumGuide,
-    x: Tensor,
-    optimizer: torch.optim.Optimizer,
-) -> Tensor:
-    """One step; the loss before it, in nats per datum."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    loss = estimator.differentiable_loss(model, q, x)
-    # the model's parameters stay without gradients
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    return loss.detach() / len(x)

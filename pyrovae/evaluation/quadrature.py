@@ -11,9 +11,10 @@ from tqdm.auto import tqdm
 
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError, check_choice, check_integer
-from pyrovae.evaluation._guides import rows_of
-from pyrovae.evaluation._method import NUM_DRAWS, VALUES_AT_ONCE, Center, Method, Problem
+from pyrovae.evaluation._method import VALUES_AT_ONCE, Center, Method, Problem
 from pyrovae.evaluation.estimate import LogMarginal
+from pyrovae.evaluation.per_datum import NUM_DRAWS, rows_of
+from pyrovae.evaluation.weights import in_chunks
 from pyrovae.programs import running_on
 
 MAX_LATENT_DIM = 3
@@ -54,8 +55,7 @@ class Quadrature(Method):
                 "use method='importance' or 'annealed'"
             )
         integral = log_integral_around_prior if self.center == Center.PRIOR else log_integral_around_guide
-        with running_on(problem.x):
-            fine, coarse = (integral(problem, num) for num in (self.num_points, self.num_points // 2))
+        fine, coarse = (integral(problem, num) for num in (self.num_points, self.num_points // 2))
         return LogMarginal.exact(fine, (fine - coarse).abs())
 
 
@@ -115,7 +115,8 @@ def log_integral_around_prior(problem: Problem, num_points: int) -> Tensor:
     nodes_at_once = max(1, min(len(nodes), VALUES_AT_ONCE // x[0].numel()))
     passes = list(zip(nodes.split(nodes_at_once), log_prior.split(nodes_at_once), strict=True))
     data_at_once = max(1, VALUES_AT_ONCE // (min(nodes_at_once, len(nodes)) * x[0].numel()))
-    with tqdm(total=len(passes) * len(x), unit="datum", disable=None if problem.progress else True) as bar:
+    bar = tqdm(total=len(passes) * len(x), unit="datum", disable=None if problem.progress else True)
+    with running_on(x), bar:
         for node, log_p in passes:
             likelihood = model.conditional(node)  # the decoder sees each node once, not once a datum
             parts = []
@@ -134,17 +135,16 @@ def log_integral_around_guide(problem: Problem, num_points: int) -> Tensor:
     log_unit = log_weights + 0.5 * (nodes.square().sum(-1) + model.latent_dim * math.log(2 * math.pi))
     nodes_at_once = min(len(nodes), problem.rows_at_once)
     data_at_once = max(1, problem.rows_at_once // nodes_at_once)
-    parts = []
-    with tqdm(total=len(x), unit="datum", disable=None if problem.progress else True) as bar:
-        for start in range(0, len(x), data_at_once):
-            rows = slice(start, min(start + data_at_once, len(x)))
-            q = rows_of(guide, rows, x).posterior(x[rows])
-            factor = torch.linalg.cholesky(covariance_of(q, num_draws=NUM_DRAWS))
-            total = x.new_full((rows.stop - start,), -math.inf)
-            for node, log_one in zip(nodes.split(nodes_at_once), log_unit.split(nodes_at_once), strict=True):
-                z = mean_of(q, num_draws=NUM_DRAWS) + (factor @ node.unsqueeze(-1)).squeeze(-1)
-                log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
-                total = torch.logaddexp(total, (log_one + log_joint).logsumexp(0))
-            parts.append(total + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1))
-            bar.update(rows.stop - start)
-    return torch.cat(parts).double().cpu()
+
+    def integral(rows: slice) -> tuple[Tensor]:
+        q = rows_of(guide, rows, x).posterior(x[rows])
+        factor = torch.linalg.cholesky(covariance_of(q, num_draws=NUM_DRAWS))
+        total = x.new_full((rows.stop - rows.start,), -math.inf)
+        for node, log_one in zip(nodes.split(nodes_at_once), log_unit.split(nodes_at_once), strict=True):
+            z = mean_of(q, num_draws=NUM_DRAWS) + (factor @ node.unsqueeze(-1)).squeeze(-1)
+            log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
+            total = torch.logaddexp(total, (log_one + log_joint).logsumexp(0))
+        return (total + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1),)
+
+    (per_datum,) = in_chunks(integral, x, data_at_once, problem.progress)
+    return per_datum.double().cpu()

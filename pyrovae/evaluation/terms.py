@@ -1,6 +1,5 @@
 """The ELBO and its two parts, datum by datum."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +8,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.errors import InputError, check_integer
-from pyrovae.evaluation._guides import rows_of
-from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
+from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, Site, check_data, check_same_latents, evaluating, paired_sites, trace_pair
 
 
@@ -67,8 +66,7 @@ def elbo_terms(
             parts = torch.stack([torch.stack(_terms_at_one_draw(model, part, x[rows])) for _ in range(num_samples)])
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))
-            spread = (parts[:, 0] - parts[:, 1]).std(0) if num_samples > 1 else torch.full_like(kl[-1], math.nan)
-            stderr.append(spread / math.sqrt(num_samples))
+            stderr.append(mean_and_stderr(parts[:, 0] - parts[:, 1])[1])
     return ELBOTerms(torch.cat(reconstruction), torch.cat(kl), torch.cat(stderr))
 
 

@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import InputError, check_integer
-from pyrovae.evaluation._guides import rows_of
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Problem
 from pyrovae.evaluation._pareto import pareto_k
-from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
+from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, check_data, evaluating, running_on
 
 
@@ -29,16 +29,8 @@ def over_log_weights(
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
         guide = rows_of(problem.guide, rows, x)
-        return summarize(
-            torch.cat(
-                [
-                    _log_weights(
-                        problem.model, guide, x[rows], min(draws_at_once, num_samples - done), problem.max_plate_nesting
-                    )
-                    for done in range(0, num_samples, draws_at_once)
-                ]
-            )
-        )
+        passes = [min(draws_at_once, num_samples - done) for done in range(0, num_samples, draws_at_once)]
+        return summarize(torch.cat([_log_weights(problem, guide, x[rows], num) for num in passes]))
 
     return in_chunks(estimate, x, data_at_once, problem.progress)
 
@@ -57,10 +49,10 @@ def in_chunks(
     return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
-def _log_weights(model: Program, guide: Program, x: Tensor, num: int, max_plate_nesting: int) -> Tensor:
+def _log_weights(problem: Problem, guide: Program, x: Tensor, num: int) -> Tensor:
     """Log weights of ``num`` draws for each datum, shape (num, len(x)), in float64 on the CPU."""
-    elbo = ImportanceWeightedELBO(num, max_plate_nesting=max_plate_nesting)
-    log_w = elbo.log_weights(model, guide, x).double().cpu()
+    elbo = ImportanceWeightedELBO(num, max_plate_nesting=problem.max_plate_nesting)
+    log_w = elbo.log_weights(problem.model, guide, x).double().cpu()
     sizes = [size for size in log_w.shape[1:] if size > 1] or [1]
     if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
         raise InputError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
@@ -105,10 +97,6 @@ def elbo_estimate(
     """
     check_integer("num_samples", num_samples, least=2)
     check_data(x, model, guide)
-
-    def mean_and_stderr(log_w: Tensor) -> tuple[Tensor, Tensor]:
-        return log_w.mean(0), log_w.std(0) / math.sqrt(len(log_w))
-
     with evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
         return Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))

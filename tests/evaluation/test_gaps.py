@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 import pyrovae as pv
 from experiments.truth.linear import Trained
 from pyrovae.evaluation import LogMarginal
-from pyrovae.evaluation._encoder import EncoderTraining, EncoderTrainingKeywords
+from pyrovae.evaluation.gaps import EncoderTraining, EncoderTrainingKeywords
 from pyrovae.posteriors import POSTERIORS
 
 GAUSSIAN = [name for name in POSTERIORS if name != "flow"]
