@@ -25,7 +25,7 @@ class Likelihood(ConfigurableModule, ABC):
        start anew with it. A likelihood without such parameters needs none.
     3. :meth:`forward` returns a distribution with ``log_prob``, ``sample`` and ``mean``. Scales come from
        :func:`pyrovae.nn.positive`.
-    4. Where not every real number can be scored, override :attr:`support` and :meth:`in_support`.
+    4. Where not every real number can be scored, set ``support`` and override :meth:`in_support`.
 
     Everything else has a default. The one export is a row of :data:`pyrovae.likelihoods.LIKELIHOODS`, from which the
     command line and the tests take it. :func:`pyrovae.testing.check_likelihood` checks a likelihood.

@@ -147,9 +147,8 @@ class LinearGaussianVAE(LinearModel):
                 f"covariance must be a symmetric matrix of two rows or more, not {tuple(covariance.shape)}"
             )
         if not isinstance(latent_dim, int) or not 0 < latent_dim < n:
-            raise InputError(
-                f"latent_dim must be an integer from 1 to {n - 1}, below the data's {n}, not {latent_dim!r}"
-            )
+            wanted = f"an integer from 1 to {n - 1}, below the data's {n}"
+            raise InputError(f"latent_dim must be {wanted}, not {latent_dim!r}")
         values, axes = torch.linalg.eigh(covariance)
         noise = values[: n - latent_dim].mean()
         if not noise > _LEAST_NOISE * values[-1]:

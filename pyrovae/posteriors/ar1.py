@@ -37,11 +37,10 @@ class AR1Posterior(Posterior):
                 raise InputError(f"{name} must be 'shared' or {other!r}, not {value!r}")
         self.scale = scale
         self.correlation = correlation
-        num_scales = latent_dim if scale == "per-dimension" else 1
         num_steps = max(latent_dim - 1, 1) if correlation == "per-step" else 1
-        self._sizes = [num_scales, num_steps]
+        self._sizes = [latent_dim if scale == "per-dimension" else 1, num_steps]
         self.loc_head = LocHead(in_features, latent_dim)
-        self.covariance_head = nn.Linear(in_features, num_scales + num_steps)
+        self.covariance_head = nn.Linear(in_features, sum(self._sizes))
 
     def forward(self, features: Tensor) -> AR1Normal:
         """q(z|x) for features (*batch, in_features)."""

@@ -1,7 +1,6 @@
 """Normalising-flow posterior, for what no Gaussian reaches (extra ``flows``)."""
 
 from types import ModuleType
-from typing import Protocol
 
 import torch
 from pyro.distributions import Normal, TorchDistribution, constraints
@@ -10,15 +9,6 @@ from torch.distributions import Distribution, Transform
 
 from pyrovae.errors import MissingExtraError
 from pyrovae.posteriors.base import Posterior
-
-
-class ZukoTransform(Protocol):
-    """What zuko's transforms have, beside torch's own."""
-
-    inv: Transform
-
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and log |det ∂f/∂x|."""
 
 
 class FlowDistribution(TorchDistribution):
@@ -37,7 +27,7 @@ class FlowDistribution(TorchDistribution):
     name = "FlowPosterior"
     """What messages call it: the distribution has no parameters to tell it by."""
 
-    def __init__(self, transform: ZukoTransform, base: TorchDistribution) -> None:
+    def __init__(self, transform: Transform, base: TorchDistribution) -> None:
         self.transform = transform
         self.base = base
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
@@ -48,7 +38,7 @@ class FlowDistribution(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density in nats, shape (*sample, *batch); always computed, never kept from a draw."""
-        noise, log_abs_det_jacobian = self.transform.call_and_ladj(value)
+        noise, log_abs_det_jacobian = self.transform.call_and_ladj(value)  # type: ignore[attr-defined]  # zuko's
         return self.base.log_prob(noise) + log_abs_det_jacobian
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "FlowDistribution":
