@@ -75,17 +75,15 @@ def named_parts(
     if callable(parts) or isinstance(parts, str):
         name = getattr(parts, "__name__", repr(parts))
         raise InputTypeError(f"the {kind} must be a sequence such as [{name}], not one alone")
-    if isinstance(parts, Mapping):
-        found = dict(parts)
-    else:
+    if not isinstance(parts, Mapping):
         named = [_named(kind, part, known) for part in parts]
-        found = dict(named)
-        if len(found) < len(named):
+        parts = dict(named)
+        if len(parts) < len(named):
             names = ", ".join(name for name, _ in named)
             raise InputError(f"two of the {kind} are called alike ({names}); give a mapping with names")
-    if not found:
+    if not parts:
         raise InputError(f"give at least one of the {kind}")
-    return found
+    return dict(parts)
 
 
 def _named(kind: str, part: str | T, known: Mapping[str, T] | None) -> tuple[str, T]:

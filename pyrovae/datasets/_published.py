@@ -33,16 +33,6 @@ class PublishedFile:
     mirrors: tuple[str, ...]
 
 
-def data_folder() -> Path | None:
-    """The user's folder of data sets, ``PYROVAE_DATA``, or None."""
-    return Path(os.environ["PYROVAE_DATA"]) if os.environ.get("PYROVAE_DATA") else None
-
-
-def download_folder() -> Path:
-    """Where downloads are kept: ``datasets`` in the folder of :func:`~pyrovae.files.cache_folder`."""
-    return cache_folder() / "datasets"
-
-
 def locate(file: PublishedFile) -> Path:
     """The path of a file: in ``PYROVAE_DATA/<folder>``, else in the cache, else downloaded into the cache.
 
@@ -54,16 +44,16 @@ def locate(file: PublishedFile) -> Path:
         FileNotFoundError: there is none, and it cannot be downloaded.
         OSError: a file cannot be read, or the cache cannot be written to.
     """
-    ours = data_folder()
-    if ours is not None and (ours / file.folder / file.name).exists():
-        path = ours / file.folder / file.name
+    ours = os.environ.get("PYROVAE_DATA")
+    if ours and (path := Path(ours, file.folder, file.name)).exists():
         if (found := _sha256(path)) != file.sha256:
             raise InputError(
                 f"{path} is damaged or not the published file: its sha256 is {found[:12]}…, not "
                 f"{file.sha256[:12]}…; replace or remove it"
             )
         return path
-    path = download_folder() / file.folder / file.name
+    cache = cache_folder() / "datasets"
+    path = cache / file.folder / file.name
     if path.exists() and _sha256(path) == file.sha256:
         return path
     try:
@@ -71,7 +61,7 @@ def locate(file: PublishedFile) -> Path:
     except FileNotFoundError as error:
         where = f"not in PYROVAE_DATA ({ours})" if ours else "not in PYROVAE_DATA, which is not set"
         raise FileNotFoundError(
-            f"there is no file {file.folder}/{file.name}: it is {where}, not in the cache {download_folder()}, and "
+            f"there is no file {file.folder}/{file.name}: it is {where}, not in the cache {cache}, and "
             f"cannot be downloaded ({error}); go on line, or put it into either folder"
         ) from None
     except OSError as error:
@@ -111,18 +101,13 @@ def _download(file: PublishedFile, path: Path) -> None:
                 pooch.retrieve(mirror + file.name, f"sha256:{file.sha256}", file.name, path.parent, downloader=fetch)
                 return
             except RequestException as error:
-                reasons.append(f"{mirror}: {_in_a_word(error)}")
+                kind = type(error).__name__ if error.response is None else f"status {error.response.status_code}"
+                reasons.append(f"{mirror}: {kind}")
             except ValueError:
                 reasons.append(f"{mirror} has another file of that name")
     finally:
         logger.setLevel(level)
     raise FileNotFoundError("; ".join(reasons))
-
-
-def _in_a_word(error: OSError) -> str:
-    """The kind of network error, or the server's status."""
-    response = getattr(error, "response", None)
-    return type(error).__name__ if response is None else f"status {response.status_code}"
 
 
 def _sha256(path: Path) -> str:

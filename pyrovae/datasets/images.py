@@ -191,7 +191,7 @@ def published_images(
         OSError: a file that is missing and cannot be downloaded, or a cache that cannot be written to.
     """
     _check_binarization(binarization)
-    x, labels, x_test, test_labels = [read_idx(path) for path in [locate(file) for file in files]]
+    x, labels, x_test, test_labels = map(read_idx, [locate(file) for file in files])
     for file, images, classes in ((files[0], x, labels), (files[2], x_test, test_labels)):
         if images.dim() != 3 or images.shape[1] != images.shape[2] or classes.shape != images.shape[:1]:
             raise InputError(
@@ -201,12 +201,9 @@ def published_images(
     sizes = [len(x) - num_validation, num_validation]
     if sizes[0] < 1:
         raise InputError(f"{files[0].name} holds {len(x)} images; {num_validation} of them validate, and none is left")
-    grey = [_as_grey(part) for part in (*x.split(sizes), x_test)]
+    dtype = torch.get_default_dtype()
+    grey = [part.flatten(1).to(dtype).div_(255) for part in (*x.split(sizes), x_test)]
     return _dataset(name, binarization, grey, (*labels.long().split(sizes), test_labels.long()))
-
-
-def _as_grey(images: Tensor) -> Tensor:
-    return images.flatten(1).to(torch.get_default_dtype()).div_(255)
 
 
 def _dataset(name: str, binarization: str | None, grey: Sequence[Tensor], labels: Sequence[Tensor]) -> ImageDataset:

@@ -18,15 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-_MOVED = {
-    "SHAPES": "simulation",
-    "SimulatedSpectra": "simulation",
-    "SpectraTruth": "simulation",
-    "peak": "simulation",
-    "simulated": "simulation",
-    "split_spectra": "splitting",
-}
-"""Names that this module had in version 0.1, and the module that has them now."""
+_MOVED = ("SHAPES", "SimulatedSpectra", "SpectraTruth", "peak", "simulated", "split_spectra")
+"""Names that this module had in version 0.1, which are those of the simulation or the splitting now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +125,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pyrovae.datasets import simulation, splitting
 
-    module = {"simulation": simulation, "splitting": splitting}[_MOVED[name]]
+    module = splitting if name == "split_spectra" else simulation
     warnings.warn(f"pyrovae.datasets.spectra.{name} is now {module.__name__}.{name}", DeprecationWarning, stacklevel=2)
     return getattr(module, name)

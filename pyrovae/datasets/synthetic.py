@@ -172,20 +172,21 @@ class ThreeBlobs(NoisyCurve):
     u = 2π/(1 + exp(−πz/2)), t = 2 tanh(10u − 20⌊u/2⌋ − 10) + 4⌊u/2⌋ + 2, x = (cos t, sin t) + ε.
     """
 
-    def _steps(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _angle(self, z: Tensor) -> Tensor:
         u = 2 * math.pi * torch.sigmoid(math.pi * z / 2)
         floor = (u / 2).floor()
-        return u, 2 * torch.tanh(10 * u - 20 * floor - 10) + 4 * floor + 2
+        return 2 * torch.tanh(10 * u - 20 * floor - 10) + 4 * floor + 2
 
     def curve(self, z: Tensor) -> Tensor:
         """Noise-free x of shape (*batch, 2) for z of shape (*batch,)."""
-        _, t = self._steps(z)
+        t = self._angle(z)
         return torch.stack([t.cos(), t.sin()], dim=-1)
 
     def mode_log_densities(self, x: Tensor) -> Tensor:
         """Joint log-density of x and each of the three blobs (near 0°/328°, 98° and 229°), shape (num, 3)."""
-        _, t = self._steps(self._midpoints)
-        plateau = (t / 4).round().long() % 3  # t ≈ 0, 4, 8, 12; the last lies beside the first
+        plateau = (
+            self._angle(self._midpoints) / 4
+        ).round().long() % 3  # t ≈ 0, 4, 8, 12; the last lies beside the first
         points = self.curve(self._midpoints)
         return torch.stack([self._log_density_over(x, points[plateau == blob]) for blob in range(3)], dim=-1)
 

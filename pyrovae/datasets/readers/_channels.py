@@ -1,7 +1,7 @@
 """Which columns of a table are a spectrum's channels, and where on the axis they lie."""
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,23 +11,8 @@ from pyrovae.datasets.readers._table import COUNTED, Layout
 from pyrovae.errors import InputError
 
 UNITS = {
-    "nm": "nm",
-    "um": "µm",
-    "µm": "µm",
-    "cm-1": "cm⁻¹",
-    "cm^-1": "cm⁻¹",
-    "cm⁻¹": "cm⁻¹",
-    "1/cm": "cm⁻¹",
-    "hz": "Hz",
-    "khz": "kHz",
-    "mhz": "MHz",
-    "ghz": "GHz",
-    "thz": "THz",
-    "ev": "eV",
-    "kev": "keV",
-    "ppm": "ppm",
-    "m/z": "m/z",
-}
+    unit.lower(): unit for unit in ("nm", "µm", "cm⁻¹", "Hz", "kHz", "MHz", "GHz", "THz", "eV", "keV", "ppm", "m/z")
+} | {"um": "µm", "cm-1": "cm⁻¹", "cm^-1": "cm⁻¹", "1/cm": "cm⁻¹"}
 """Units that a channel's name may end in, as they are written here."""
 
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
@@ -84,19 +69,17 @@ def find_channels(names: Sequence[str], channels: str | Sequence[str] | None, wh
             nor descend.
     """
     parts = [_parts(name) for name in names]
-    if channels is None:
-        found = _largest_group(names, parts, where)
-    elif isinstance(channels, str):
-        found = [i for i, part in enumerate(parts) if part is not None and part[0] == channels]
+    if channels is None or isinstance(channels, str):
+        prefix = _commonest_prefix(names, parts, where) if channels is None else channels
+        found = [i for i, part in enumerate(parts) if part is not None and part[0] == prefix]
         if not found:
             raise InputError(f"{where} has no columns named {channels!r} and a number; {_some(names)}")
     else:
-        found = []
-        for name in channels:
-            if str(name) not in names:
-                raise InputError(f"{where} has no column {str(name)!r}; {_some(names)}")
-            found.append(list(names).index(str(name)))
-    chosen = [part for part in (parts[i] for i in found) if part is not None]
+        unknown = [name for name in map(str, channels) if name not in names]
+        if unknown:
+            raise InputError(f"{where} has no column {unknown[0]!r}; {_some(names)}")
+        found = [names.index(str(name)) for name in channels]
+    chosen = [part for i in found if (part := parts[i]) is not None]
     if len(chosen) < len(found) or len({prefix for prefix, _, _ in chosen}) > 1:
         positions, unit = np.arange(len(found), dtype=float), COUNTED  # their names are no positions on one axis
     else:
@@ -110,23 +93,21 @@ def find_channels(names: Sequence[str], channels: str | Sequence[str] | None, wh
     return Layout(found, positions, unit)
 
 
-def _largest_group(names: Sequence[str], parts: Sequence[tuple[str, float, str] | None], where: str) -> list[int]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, part in enumerate(parts):
-        if part is not None:
-            groups[part[0]].append(i)
-    ordered = sorted(groups.items(), key=lambda group: len(group[1]), reverse=True)
-    if not ordered or len(ordered[0][1]) < 2:
+def _commonest_prefix(names: Sequence[str], parts: Sequence[tuple[str, float, str] | None], where: str) -> str:
+    """The prefix of most columns that are named by it and a number."""
+    counts = Counter(part[0] for part in parts if part is not None).most_common(2)
+    if not counts or counts[0][1] < 2:
         raise InputError(
             f"{where} has no channels: no two columns are named by numbers, or by one prefix and numbers; name them "
             f"with channels=…; {_some(names)}"
         )
-    if len(ordered) > 1 and len(ordered[0][1]) == len(ordered[1][1]):
+    (prefix, num), *others = counts
+    if others and others[0][1] == num:
         raise InputError(
-            f"{where} has {len(ordered[0][1])} columns {ordered[0][0]!r} and as many {ordered[1][0]!r}; say which are "
-            f"the channels with channels={ordered[0][0]!r}"
+            f"{where} has {num} columns {prefix!r} and as many {others[0][0]!r}; say which are the channels with "
+            f"channels={prefix!r}"
         )
-    return ordered[0][1]
+    return prefix
 
 
 def out_of_order(positions: NDArray[np.float64]) -> int | None:

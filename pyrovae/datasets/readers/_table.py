@@ -103,17 +103,23 @@ class Reader(Protocol):
         ...
 
 
-def unnamed_table(
+def table_of(
     where: str,
-    numbers: NDArray[np.floating],
+    array: NDArray[np.generic],
     positions: NDArray[np.float64] | None = None,
     unit: str = COUNTED,
     others: pd.DataFrame | None = None,
 ) -> Table:
-    """Numbers (samples, channels) without names of columns, as a table."""
+    """An array (samples, channels) as a table whose columns have no names."""
     import pandas as pd
 
-    num, width = numbers.shape
+    if array.ndim == 1 and array.size:
+        raise InputError(f"{where} holds one spectrum; a model of spectra needs at least two")
+    if array.ndim != 2 or not array.size:
+        raise InputError(f"{where} must hold an array (samples, channels), not one of shape {array.shape}")
+    with np.errstate(over="ignore"):
+        numbers = array.astype(default_dtype(), copy=False)
+    num, width = array.shape
     others = pd.DataFrame(index=range(num)) if others is None else others
     return Table(where, [""] * width, Layout(list(range(width)), positions, unit), range(1, num + 1), numbers, others)
 

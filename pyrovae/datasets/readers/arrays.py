@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import check_order
-from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, unnamed_table
+from pyrovae.datasets.readers._table import Choose, Table, check_size, table_of
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.errors import InputError, one_line
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _Array: TypeAlias = NDArray[np.generic]
 
@@ -28,7 +25,7 @@ def read_npy(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """Spectra in an ``.npy`` file."""
     with path.open("rb") as file:
         array = _array(file, str(path), path.stat().st_size, settings.max_gib)
-    return _as_table(array, str(path))
+    return table_of(str(path), array)
 
 
 def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = "fiu") -> _Array:
@@ -65,19 +62,6 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
         raise InputError(f"{where} is damaged: {one_line(error, 200)}") from None
 
 
-def _as_table(
-    array: _Array, where: str, targets: pd.DataFrame | None = None, positions: NDArray[np.float64] | None = None
-) -> Table:
-    """An array (samples, channels) as a table."""
-    if array.ndim == 1 and array.size:
-        raise InputError(f"{where} holds one spectrum; a model of spectra needs at least two")
-    if array.ndim != 2 or not array.size:
-        raise InputError(f"{where} must hold an array (samples, channels), not one of shape {array.shape}")
-    with np.errstate(over="ignore"):
-        numbers = array.astype(default_dtype())
-    return unnamed_table(where, numbers, positions, others=targets)
-
-
 def read_npz(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """Spectra in an ``.npz`` file, their targets, and the channels' positions if it holds them."""
     import pandas as pd
@@ -87,7 +71,7 @@ def read_npz(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     num, width = (*arrays[name].shape, 0, 0)[:2]
     others = {n: a for n, a in arrays.items() if a.shape == (num,) and n != name and n not in _AXIS_KEYS}
     targets = pd.DataFrame(others, index=range(num))
-    return _as_table(arrays[name], f"{path} ({name})", targets, _positions_among(arrays, width, path))
+    return table_of(f"{path} ({name})", arrays[name], _positions_among(arrays, width, path), others=targets)
 
 
 def _arrays(path: Path, max_gib: float) -> dict[str, _Array]:
@@ -111,11 +95,8 @@ def _arrays(path: Path, max_gib: float) -> dict[str, _Array]:
 def _spectra_among(arrays: dict[str, _Array], settings: ReadingSettings, path: Path) -> str:
     """Name of the array that holds the spectra."""
     tables = [name for name, array in arrays.items() if array.ndim == 2]
-    named = [name for name in _SPECTRA_KEYS if name in tables]
-    if isinstance(settings.channels, str):
-        wanted: str | None = settings.channels
-    else:
-        wanted = tables[0] if len(tables) == 1 else next(iter(named), None)
+    named = tables if len(tables) == 1 else [name for name in _SPECTRA_KEYS if name in tables]
+    wanted = settings.channels if isinstance(settings.channels, str) else next(iter(named), None)
     if wanted is None or wanted not in arrays or arrays[wanted].dtype.kind not in "fiu":
         raise InputError(
             f"{path} holds {', '.join(f'{n} {a.shape}' for n, a in arrays.items()) or 'nothing'}; say which array "

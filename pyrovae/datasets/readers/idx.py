@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.datasets.readers._table import Choose, Table, unnamed_table
+from pyrovae.datasets.readers._table import Choose, Table, table_of
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.errors import InputError, one_line
 
@@ -63,4 +63,4 @@ def read_images(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     if images.dim() < 2 or not images.numel():
         raise InputError(f"{path} holds no images, but numbers of shape {tuple(images.shape)}; give the images' file")
     pixels = images.flatten(1).to(torch.get_default_dtype()) / 255
-    return unnamed_table(str(path), pixels.numpy(), np.arange(pixels.shape[1], dtype=float), PIXEL)
+    return table_of(str(path), pixels.numpy(), np.arange(pixels.shape[1], dtype=float), PIXEL)

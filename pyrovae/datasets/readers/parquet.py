@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyrovae.datasets.readers._table import Choose, Grid, Table, check_size, default_dtype
+from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.errors import InputError, MissingExtraError, one_line
 
@@ -34,15 +34,15 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
         raise InputError(f"{where} is damaged: {one_line(error, 200)}") from None
     frame.columns = names
     others = [i for i in range(len(names)) if i not in set(layout.columns)]
-    grid = Grid(where, names, layout, range(1, rows + 1))
     numbers = np.empty((rows, len(layout.columns)), dtype=default_dtype())
+    table = Table(where, names, layout, range(1, rows + 1), numbers, frame.iloc[:, others])
     for j, i in enumerate(layout.columns):
         column = frame.iloc[:, i]
         values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         bad = np.isnan(values) & ~column.isna().to_numpy()
         if bad.any() and column.dtype.kind not in "fiu":
             row = int(np.flatnonzero(bad)[0])
-            raise InputError(f"{grid.cell(row, j)}: {str(column.iloc[row])[:40]!r} is not a number")
+            raise InputError(f"{table.cell(row, j)}: {str(column.iloc[row])[:40]!r} is not a number")
         with np.errstate(over="ignore"):
             numbers[:, j] = values
-    return Table(where, names, layout, grid.rows, numbers, frame.iloc[:, others])
+    return table
