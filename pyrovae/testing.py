@@ -14,6 +14,7 @@ below 1e-6 a comparison.
 import itertools
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import pyro
 import torch
@@ -52,14 +53,8 @@ def check_posterior(
     for d in latent_dims:
         with torch.random.fork_rng(), pyro.validation_enabled(True):
             torch.manual_seed(d)
-            head = make(4, d).double()
-            for parameter in head.parameters():
-                nn.init.normal_(parameter, std=0.5)
-            _check_shapes(head, (d,))
-            _check_gradients(head, lambda q: q.rsample())
-            _check_round_trip(head, make(4, d).double())
-            _check_config(head)
-            _check_fresh_start(make(4, d), make(4, d))
+            head = _random_head(make, d)
+            _check_module(head, make, d, lambda q: q.rsample())
             assert make(4, d)(torch.randn(3, 4)).rsample().dtype == torch.float32, "float32 features give other draws"
             if gaussian:
                 _check_gaussian(head(torch.randn(3, 4, dtype=torch.float64)))
@@ -86,15 +81,9 @@ def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3, gaus
     """
     with torch.random.fork_rng(), pyro.validation_enabled(True):
         torch.manual_seed(n)
-        head = make(4, n).double()
-        for parameter in head.parameters():
-            nn.init.normal_(parameter, std=0.5)
-        _check_shapes(head, (n,))
+        head = _random_head(make, n)
         x = head(torch.randn(3, 4, dtype=torch.float64)).sample()
-        _check_gradients(head, lambda p: p.log_prob(x))
-        _check_round_trip(head, make(4, n).double())
-        _check_config(head)
-        _check_fresh_start(make(4, n), make(4, n))
+        _check_module(head, make, n, lambda p: p.log_prob(x))
         head.check_support("the likelihood's own draws", x)
         if gaussian:
             p = head(torch.randn(3, 4, dtype=torch.float64))
@@ -125,7 +114,16 @@ def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
                 mean, stderr = _mean_loss(elbo, model, guide, x)
                 exact = -(reconstruction - beta * kl).sum().item()
                 if bound:
-                    _check_bound(elbo, model, guide, x, mean, stderr, exact, log_p.sum().item() if beta == 1 else None)
+                    assert mean < exact - 5 * stderr, (
+                        f"with 50 particles the bound {-mean} ± {stderr} is not above the ELBO {-exact}"
+                    )
+                    most = log_p.sum().item() if beta == 1 else math.inf
+                    assert -mean <= most + 5 * stderr, f"the bound {-mean} ± {stderr} is above log p(x), {most}"
+                    alone = [_mean_loss(elbo, model, guide, datum) for datum in x.split(1)]
+                    apart, noise = sum(m for m, _ in alone), math.hypot(stderr, *(s for _, s in alone))
+                    assert abs(mean - apart) <= 5 * noise, (
+                        f"the bound of a batch is {-mean}, that of its data one by one {-apart}"
+                    )
                     mean, stderr = _mean_loss(make(beta=beta, num_particles=1), model, guide, x)
                 assert abs(mean - exact) <= 5 * stderr + 1e-9, (
                     f"at β = {beta} the loss is {mean} ± {stderr}, exactly {exact}"
@@ -139,24 +137,6 @@ def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
                 assert parameter.grad is not None, f"loss_and_grads gives {name} no gradient"
 
 
-def _check_bound(
-    elbo: ELBO,
-    model: GenerativeModel,
-    guide: AmortizedGuide,
-    x: Tensor,
-    mean: float,
-    stderr: float,
-    exact: float,
-    log_p: float | None,
-) -> None:
-    assert mean < exact - 5 * stderr, f"with 50 particles the bound {-mean} ± {stderr} is not above the ELBO {-exact}"
-    if log_p is not None:
-        assert -mean <= log_p + 5 * stderr, f"the bound {-mean} ± {stderr} is above log p(x), {log_p}"
-    alone = [_mean_loss(elbo, model, guide, datum) for datum in x.split(1)]
-    apart, noise = sum(m for m, _ in alone), math.hypot(stderr, *(s for _, s in alone))
-    assert abs(mean - apart) <= 5 * noise, f"the bound of a batch is {-mean}, that of its data one by one {-apart}"
-
-
 def dense_kl(q: TorchDistribution, p: TorchDistribution) -> Tensor:
     """KL(q ‖ p) of two Gaussians by dense float64 algebra on their means and covariances."""
     mu_q, mu_p = q.mean.double(), p.mean.double()
@@ -166,6 +146,26 @@ def dense_kl(q: TorchDistribution, p: TorchDistribution) -> Tensor:
     mahalanobis = (difference.mT @ torch.linalg.solve(sigma_p, difference)).squeeze(-1).squeeze(-1)
     kl: Tensor = 0.5 * (torch.logdet(sigma_p) - torch.logdet(sigma_q) - mu_q.shape[-1] + trace + mahalanobis)
     return kl
+
+
+H = TypeVar("H", bound=ConfigurableModule)
+
+
+def _random_head(make: Callable[[int, int], H], size: int) -> H:
+    head = make(4, size).double()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    _check_shapes(head, (size,))
+    return head
+
+
+def _check_module(
+    head: H, make: Callable[[int, int], H], size: int, function: Callable[[TorchDistribution], Tensor]
+) -> None:
+    _check_gradients(head, function)
+    _check_round_trip(head, make(4, size).double())
+    _check_config(head)
+    _check_fresh_start(make(4, size), make(4, size))
 
 
 def _check_shapes(head: nn.Module, event_shape: tuple[int, ...]) -> None:
@@ -271,13 +271,8 @@ def _check_gaussian(q: TorchDistribution) -> None:
 
 def _assert_close(what: str, ours: Tensor, dense: Tensor) -> None:
     # the dense reference factorises a covariance anew, so it is no more exact than this
-    torch.testing.assert_close(
-        ours,
-        dense,
-        rtol=1e-5,
-        atol=1e-6,
-        msg=lambda reason: f"{what} is not that of the declared Gaussian (if q is none: gaussian=False): {reason}",
-    )
+    message = f"{what} is not that of the declared Gaussian (if q is none: gaussian=False)"
+    torch.testing.assert_close(ours, dense, rtol=1e-5, atol=1e-6, msg=lambda reason: f"{message}: {reason}")
 
 
 def _assert_mean(draws: Tensor, expected: Tensor, message: str) -> None:
@@ -298,18 +293,10 @@ def _linear_gaussian(
         loadings = model.likelihood.get_parameter("loc_head.weight")
         error = (x - model.conditional(q.mean).mean).square().sum(-1)
         spread = (loadings @ covariance_of(q) @ loadings.T).diagonal(dim1=-2, dim2=-1).sum(-1)
-        p_x = MultivariateNormal(
-            model.conditional(x.new_zeros(d)).mean, loadings @ loadings.T + sigma**2 * torch.eye(n, dtype=x.dtype)
-        )
-        constant = n * math.log(2 * math.pi * sigma**2)
-        return (
-            model,
-            guide,
-            x,
-            -0.5 * ((error + spread) / sigma**2 + constant),
-            dense_kl(q, model.prior_distribution()),
-            p_x.log_prob(x),
-        )
+        reconstruction = -0.5 * ((error + spread) / sigma**2 + n * math.log(2 * math.pi * sigma**2))
+        covariance = loadings @ loadings.T + sigma**2 * torch.eye(n, dtype=x.dtype)
+        log_p = MultivariateNormal(model.conditional(x.new_zeros(d)).mean, covariance).log_prob(x)
+        return model, guide, x, reconstruction, dense_kl(q, model.prior_distribution()), log_p
 
 
 @torch.no_grad()

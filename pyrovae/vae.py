@@ -88,7 +88,9 @@ class GenerativeModel(ProgramModule):
         if (x is None) == (num is None):
             raise InputError("a generative model takes the data x or the number num of data to draw, one of the two")
         if x is not None:
-            _check_width("x", x, self.likelihood.n, "the likelihood")
+            n = self.likelihood.n
+            if x.dim() < 2 or x.shape[-1] != n:
+                raise InputError(f"x must have shape (num, {n}) to fit the likelihood, not {tuple(x.shape)}")
             num = x.shape[0]
         self.register_parameters()
         with pyro.plate("data", num):
@@ -143,8 +145,3 @@ class AmortizedGuide(ProgramModule):
         with pyro.plate("data", x.shape[0]):
             drawn: Tensor = pyro.sample("z", self.posterior(x))
         return drawn
-
-
-def _check_width(name: str, x: Tensor, width: int, whose: str) -> None:
-    if x.dim() < 2 or x.shape[-1] != width:
-        raise InputError(f"{name} must have shape (num, {width}) to fit {whose}, not {tuple(x.shape)}")

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import math
 import operator
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation, Note
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import InputError, check_integer, check_positive
 from pyrovae.programs import Program, Site, check_guide, describe, latent_sites, paired_sites, without_deterministic
 
 Arguments = tuple[object, ...]
@@ -76,7 +75,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         vectorize_particles: bool = False,
         max_plate_nesting: int = 1,
     ) -> None:
-        check_beta(beta)
+        check_positive("beta", beta, or_zero=True)
         check_integer("num_particles", num_particles)
         super().__init__(
             num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
@@ -98,7 +97,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         A tensor () is allowed, for derivatives and traces; its value is not checked.
         """
         if not isinstance(beta, Tensor):
-            check_beta(beta)
+            check_positive("beta", beta, or_zero=True)
             beta = float(beta)
         elif beta.dim():
             raise InputError(f"beta must be a scalar, not a tensor of shape {tuple(beta.shape)}")
@@ -217,12 +216,6 @@ class SampleMeanELBO(ReparameterizedELBO):
         """−bound, summed over the plate, in nats."""
         bounds = [self._bound(*traces) for traces in self._get_traces(model, guide, args, kwargs)]
         return -total(bounds) / self.num_particles
-
-
-def check_beta(beta: object) -> None:
-    """Raise an InputError unless β is a finite number ≥ 0."""
-    if not isinstance(beta, int | float) or isinstance(beta, bool) or not 0 <= beta < math.inf:
-        raise InputError(f"beta must be a finite number ≥ 0, not {beta!r}")
 
 
 def check_guide_has_latents(model_trace: Trace, guide_trace: Trace) -> None:

@@ -228,7 +228,16 @@ def inference_gaps(
         refits[name] = (q, steps, elbo(q, x))
     if log_p is None:
         tightest, *_ = max(refits.values(), key=lambda found: found[2].mean)
-        log_p = _log_p(model, tightest, x, num_samples, next(seeds))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreliableEstimateWarning)
+            log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
+        if log_p.mostly_unreliable:
+            warnings.warn(
+                f"Pareto k̂ of log p(x) is bad for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
+                "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
+                UnreliableEstimateWarning,
+                stacklevel=3,  # the caller of inference_gaps, through its decorator
+            )
     entries = []
     for name, (q, steps, best) in refits.items():
         entry = FamilyGaps(name, best, log_p - best, steps, q)
@@ -260,7 +269,12 @@ def _train_encoder(
     if _same_family(head, old):
         head.load_state_dict(old.state_dict())
     trained = AmortizedGuide(copy.deepcopy(guide.encoder), head)
-    elbo: ELBO = AnalyticELBO() if _has_closed_form(head, model) else MonteCarloELBO()
+    elbo: ELBO = AnalyticELBO()
+    try:
+        with torch.no_grad():
+            kl_divergence(head(next(head.parameters()).new_zeros(1, head.in_features)), model.prior_distribution())
+    except NotImplementedError:
+        elbo = MonteCarloELBO()
 
     def frozen(x: Tensor) -> object:
         """The model out of training's reach: no dropout, no running statistics."""
@@ -274,30 +288,6 @@ def _same_family(head: Posterior, other: Posterior) -> bool:
     """Whether two heads are alike but for the width of their features."""
     first, second = ({**h.config(), "in_features": None} for h in (head, other))
     return type(head) is type(other) and first == second
-
-
-@torch.no_grad()
-def _has_closed_form(head: Posterior, model: GenerativeModel) -> bool:
-    try:
-        kl_divergence(head(next(head.parameters()).new_zeros(1, head.in_features)), model.prior_distribution())
-    except NotImplementedError:
-        return False
-    return True
-
-
-def _log_p(model: GenerativeModel, q: PerDatumGuide, x: Tensor, num_samples: int, seed: int) -> LogMarginal:
-    """Log p(x) by importance sampling from the best q, with a warning of what a bad k̂ means for the gaps."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableEstimateWarning)
-        log_p = log_marginal(model, q, x, num_samples=num_samples, seed=seed)
-    if log_p.mostly_unreliable:
-        warnings.warn(
-            f"Pareto k̂ of log p(x) is bad for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
-            "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
-            UnreliableEstimateWarning,
-            stacklevel=4,  # the caller of inference_gaps, through its decorator
-        )
-    return log_p
 
 
 def _text(gap: Estimate | Difference | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -158,7 +158,8 @@ def gradient_statistics(
         parameters = trainable_parameters(model, guide, announced.trace)
         with pyro.validation_enabled(False):
             parts = _parts(model, guide, parameters, x)
-            sums, seconds, vectorized = _measure(model, guide, elbo, x, parameters, parts, num_repeats, seed)
+            pair = _Pair(model, guide, elbo)
+            sums, seconds, vectorized = _measure(pair, x, parameters, parts, num_repeats, seed)
     losses = sums.losses
     return GradientStatistics(
         parts=tuple(sums.statistics(part, seconds) for part in parts),
@@ -174,36 +175,17 @@ def gradient_statistics(
 
 
 def _measure(
-    model: Program,
-    guide: Program,
-    elbo: ELBO,
-    x: Tensor,
-    parameters: list[Tensor],
-    parts: dict[Part, Tensor],
-    num_repeats: int,
-    seed: int,
+    pair: _Pair, x: Tensor, parameters: list[Tensor], parts: dict[Part, Tensor], num_repeats: int, seed: int
 ) -> tuple[_Sums, float, bool]:
     """Sums over repeats, seconds of one gradient, and whether the repeats ran in one pass."""
-
-    def one_gradient() -> Tensor:
-        loss = elbo.differentiable_loss(model, guide, x) / len(x)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        flat = [
-            torch.zeros_like(p).flatten() if g is None else g.flatten()
-            for p, g in zip(parameters, gradients, strict=True)
-        ]
-        return torch.cat([loss.detach().reshape(1), *flat])
-
-    seconds = _seconds(one_gradient, min(num_repeats, 20))
+    seconds = _seconds(lambda: pair.one_gradient(x, parameters), min(num_repeats, 20))
     torch.manual_seed(seed)
-    if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
-        pair = _Pair(model, guide, elbo)
-        if pair.can_be_given(parameters):
-            try:
-                return _Sums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
-            except RuntimeError:  # values that decide on control flow, for instance
-                torch.manual_seed(seed)
-    one_by_one = (one_gradient().unsqueeze(0) for _ in range(num_repeats))
+    if pair.can_be_given(parameters):
+        try:
+            return _Sums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
+        except RuntimeError:  # values that decide on control flow, for instance
+            torch.manual_seed(seed)
+    one_by_one = (pair.one_gradient(x, parameters) for _ in range(num_repeats))
     return _Sums(parts, one_by_one, num_repeats), seconds, False
 
 
@@ -218,10 +200,8 @@ def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) 
     for announced in announced_parameters(capture.trace):
         owner.setdefault(id(announced), Part.GUIDE)
     positions: dict[Part, list[Tensor]] = {}
-    start = 0
-    for tensor in parameters:
-        entries = torch.arange(start, start + tensor.numel())
-        start += tensor.numel()
+    sizes = [tensor.numel() for tensor in parameters]
+    for tensor, entries in zip(parameters, torch.arange(sum(sizes)).split(sizes), strict=True):
         part = owner.get(id(tensor), Part.DECODER)
         positions.setdefault(part, []).append(entries)
         if part in (Part.LOCATION_HEAD, Part.COVARIANCE_HEAD, Part.BODY):
@@ -237,30 +217,38 @@ def _part_of_encoder(parameter: str) -> Part:
 
 
 def _seconds(function: Callable[[], object], repeats: int) -> float:
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+    def to_its_end() -> None:
         function()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+
+    to_its_end()
+    return statistics.median(timeit.repeat(to_its_end, number=1, repeat=repeats))
 
 
 class _Pair(nn.Module):
     """Two programs and an estimator as one module, so that ``functional_call`` can replace their parameters."""
 
-    def __init__(self, model: nn.Module, guide: nn.Module, elbo: ELBO) -> None:
+    def __init__(self, model: Program, guide: Program, elbo: ELBO) -> None:
         super().__init__()
-        self.model, self.guide, self.elbo = model, guide, elbo
+        self.model: Program = model
+        self.guide: Program = guide
+        self.elbo = elbo
 
     def forward(self, x: Tensor) -> Tensor:
         loss: Tensor = self.elbo.differentiable_loss(self.model, self.guide, x)
         return loss / len(x)
 
+    def one_gradient(self, x: Tensor, parameters: list[Tensor]) -> Tensor:
+        """A loss and its gradient, shape (1, 1 + parameters)."""
+        loss = self.forward(x)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        return torch.cat([loss.detach().reshape(1), *(g.flatten() for g in gradients)]).unsqueeze(0)
+
     def can_be_given(self, parameters: list[Tensor]) -> bool:
         """Whether all the parameters are the modules', each in one place, and none goes through Pyro's store."""
+        if not isinstance(self.model, nn.Module) or not isinstance(self.guide, nn.Module):
+            return False
         places = [id(parameter) for _, parameter in self.named_parameters(remove_duplicate=False)]
         by_pyro = any(isinstance(module, PyroModule) and module._pyro_params for module in self.modules())
         in_one_place = len(set(places)) == len(places)
@@ -276,9 +264,8 @@ def _in_one_pass(pair: _Pair, x: Tensor, parameters: list[Tensor], num_repeats: 
     size = max(1, min(64, 2**14 // rows, 2**24 // sum(p.numel() for p in parameters)))
     for chunk in torch.empty(num_repeats).split(size):
         with unregistered(), FunctionalNoise():
-            gradients, losses = torch.vmap(
-                lambda _: gradient_and_loss(values), randomness="different", in_dims=0, chunk_size=None
-            )(torch.zeros(len(chunk), device=x.device))
+            vectorized = torch.vmap(lambda _: gradient_and_loss(values), randomness="different")
+            gradients, losses = vectorized(torch.zeros(len(chunk), device=x.device))
         flat = [gradients[name].reshape(len(chunk), -1) for name in values]
         yield torch.cat([losses.reshape(-1, 1), *flat], dim=1)
 

@@ -3,14 +3,14 @@
 import copy
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError, InputTypeError, check_choice
 from pyrovae.evaluation._method import Method, Problem
-from pyrovae.evaluation.annealing import Annealing
+from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.importance import Importance
 from pyrovae.evaluation.quadrature import Quadrature
@@ -21,14 +21,10 @@ METHODS: dict[str, type[Method]] = {method.name: method for method in (Importanc
 """The methods by name."""
 
 
-class MethodKeywords(TypedDict, total=False):
+class MethodKeywords(AnnealingKeywords, total=False):
     """The options of all methods, as a type checker sees the keywords of :func:`log_marginal`."""
 
-    num_samples: int
     num_points: int
-    center: str
-    num_temperatures: int
-    num_leapfrog: int
 
 
 @accepts(Importance, Quadrature, Annealing)
