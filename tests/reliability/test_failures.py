@@ -92,6 +92,7 @@ class Killed(WithoutMemory):
     when, how = "training", "killed"
 
 
+@pytest.mark.slow
 def test_a_process_that_the_system_ends(tmp_path):
     table = compare(Killed, tmp_path / "out", workers=2)
     notes = table.set_index("posterior")["note"]
@@ -114,7 +115,7 @@ def trainer(checkpoints, engine):
     return Trainer([(model, guide)], x, pv.AnalyticELBO(), settings, checkpoints=checkpoints, progress=False)
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_nan_ends_a_run_and_its_last_good_checkpoint_stays(engine, tmp_path):
     for _ in range(2):  # and so it does when it is gone on with
         with Checkpoints(tmp_path, seconds=0) as checkpoints:

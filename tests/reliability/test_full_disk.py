@@ -112,6 +112,7 @@ def test_a_fit_where_the_disk_fills_up_at_any_file(where, number, spectra, whole
     assert len(statuses) > 8  # files
 
 
+@pytest.mark.slow
 def test_a_comparison_where_the_disk_fills_up(spectra, tmp_path, capsys, monkeypatch):
     arguments = ["compare", spectra, "--out", tmp_path / "study", *COMPARE]
     finished = set()
@@ -156,7 +157,7 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
 
 @pytest.fixture
 def limited():
-    """Files of at most 800 bytes, by the kernel's own refusal."""
+    """Files of at most 1,500 bytes, by the kernel's own refusal."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(size=before[0]):
@@ -170,7 +171,7 @@ def limited():
 def test_a_limit_on_the_size_of_files(spectra, whole, tmp_path, capsys, limited):
     """The settings fit in, a checkpoint does not, nor does the model."""
     out = tmp_path / "run"
-    limited(800)
+    limited(1500)
     status, errors = status_and_errors(capsys, "fit", spectra, "--out", out, *FIT)
     limited()
     *lines, last = errors.splitlines()
@@ -186,7 +187,7 @@ def test_a_limit_on_the_size_of_files(spectra, whole, tmp_path, capsys, limited)
         (["evaluate", out, spectra], out / "spectra-scores.csv"),
         (["encode", out, spectra, "--out", tmp_path / "a.parquet"], tmp_path / "a.parquet"),
     ):
-        limited(800)
+        limited(1500)
         status, errors = status_and_errors(capsys, *arguments)
         limited()
         assert status == 2
