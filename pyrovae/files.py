@@ -46,8 +46,7 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     try:
         for path, write in writers.items():
             temporary = path.with_name(f"{_PARTIAL}{path.name}-{secrets.token_hex(4)}{path.suffix}")
-            # not tempfile: the caller's umask says who else may read the file
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            temporary.touch(exist_ok=False)  # not tempfile: the caller's umask says who else may read the file
             temporaries[path] = temporary
             write(temporary)
             with temporary.open("rb") as file:

@@ -86,15 +86,15 @@ class TrainedModel:
         Returns:
             ``row`` (counted from 0), ``mean_i``, and ``covariance_i_j`` for i ≤ j, dimensions counted from 1.
         """
-        rows = []
+        d, rows = self.model.latent_dim, []
+        i, j = torch.triu_indices(d, d)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for y in _chunks(self.prepare(x), "encoding", progress):
                 q = self.guide.posterior(y)
-                rows.append(torch.cat([mean_of(q, num_draws=256), _upper(covariance_of(q, num_draws=256))], dim=1))
-        d = self.model.latent_dim
-        names = [f"mean_{i}" for i in range(1, d + 1)]
-        names += [f"covariance_{i}_{j}" for i in range(1, d + 1) for j in range(i, d + 1)]
+                rows.append(torch.cat([mean_of(q, num_draws=256), covariance_of(q, num_draws=256)[:, i, j]], dim=1))
+        names = [f"mean_{k}" for k in range(1, d + 1)]
+        names += [f"covariance_{k}_{m}" for k in range(1, d + 1) for m in range(k, d + 1)]
         return _table(torch.cat(rows), names)
 
     @torch.no_grad()
@@ -187,12 +187,6 @@ def write_rows(path: Path, table: pd.DataFrame) -> None:
 def _chunks(y: Tensor, what: str, progress: bool) -> Iterator[Tensor]:
     pieces = y.split(_ROWS)
     yield from tqdm(pieces, desc=what, disable=None if progress and len(pieces) > 1 else True, leave=False)
-
-
-def _upper(covariance: Tensor) -> Tensor:
-    """Entries i ≤ j of matrices (num, d, d), row by row: (num, d(d + 1)/2)."""
-    i, j = torch.triu_indices(*covariance.shape[-2:])
-    return covariance[:, i, j]
 
 
 def _table(values: Tensor, names: list[str]) -> pd.DataFrame:

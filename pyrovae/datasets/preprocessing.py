@@ -102,9 +102,8 @@ class Standardize(Preprocessing):
         # a deviation below the rounding of the values is arithmetic noise
         constant = (observed > 0) & (scale <= torch.finfo(x.dtype).eps * mean.abs())
         if constant.any():
-            where = (
-                f"channel {int(constant.nonzero()[0])} (counted from 0)" if self.per == "channel" else "every channel"
-            )
+            first = f"channel {int(constant.nonzero()[0])} (counted from 0)"
+            where = first if self.per == "channel" else "every channel"
             raise InputError(f"{where} is constant in the training data, so it cannot be standardised; leave it out")
         self.mean, self.scale = mean.tolist(), scale.nan_to_num(1.0).tolist()
         return self

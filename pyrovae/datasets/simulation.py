@@ -67,8 +67,8 @@ class SimulationSettings:
         sigma = self.sigma
         if sigma.dim() != 1 or not (sigma.isfinite() & (sigma > 0)).all():
             raise InputError(f"noise_scale must be a positive number or one for each channel, not {self.noise_scale!r}")
-        for name in ("scatter", "baseline_scale"):
-            check_positive(name, getattr(self, name), or_zero=True)
+        check_positive("scatter", self.scatter, or_zero=True)
+        check_positive("baseline_scale", self.baseline_scale, or_zero=True)
         if not self.axis[0] < self.axis[1]:
             raise InputError(f"axis must be the first and the last position, in this order, not {self.axis!r}")
 
@@ -237,12 +237,8 @@ class SpectraTruth:
         if not 2 <= len(self.pure) <= n or self.scatter == 0:
             raise InputError(f"log p(x) needs linear=True, or scatter and 2 to {n} substances, one a channel")
         precision = torch.linalg.inv(self.noise.covariance_matrix)
-        found = [
-            log_prob_of_mixtures(
-                part, self.pure, self.baseline, precision, _CONCENTRATION, self.scatter, num_draws, seed
-            )
-            for part in x.split(100)
-        ]
+        of_all = (self.pure, self.baseline, precision, _CONCENTRATION, self.scatter, num_draws, seed)
+        found = [log_prob_of_mixtures(part, *of_all) for part in x.split(100)]
         log_prob, stderr = (torch.cat(values) for values in zip(*found, strict=True))
         return log_prob, stderr
 

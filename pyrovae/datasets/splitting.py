@@ -146,9 +146,7 @@ def split_by_group(groups: ArrayLike, shares: Sequence[float] = DEFAULT_SHARES, 
     """
     codes = _codes(groups)
     order = np.random.default_rng(seed).permutation(codes.max() + 1)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return _whole(rank[codes], shares)
+    return _whole(np.argsort(order)[codes], shares)  # a group's place in this order
 
 
 def split_into_blocks(

@@ -156,9 +156,8 @@ def _positions(table: Table) -> NDArray[np.float64]:
     positions = np.array(found, dtype=np.float64)
     wrong = out_of_order(positions)
     if wrong is not None:
-        raise InputError(
-            f"{table.place(wrong, 0)}: the channel {positions[wrong]:g} is not in order, or is there twice"
-        )
+        where = table.place(wrong, 0)
+        raise InputError(f"{where}: the channel {positions[wrong]:g} is not in order, or is there twice")
     return positions
 
 
