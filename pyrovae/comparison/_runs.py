@@ -20,7 +20,7 @@ from pyrovae.comparison._measures import GAPS, MEASURES, gaps, measures_of, scor
 from pyrovae.comparison._plan import Cell, Plan, configuration, groups, make_pair
 from pyrovae.comparison._workers import run_in_processes
 from pyrovae.comparison.tables import write_run_pictures
-from pyrovae.errors import out_of_memory
+from pyrovae.errors import one_line, out_of_memory
 from pyrovae.evaluation import elbo_terms
 from pyrovae.files import make_folder, remove_partial_files, versions, write_json, write_table, write_text
 from pyrovae.io import load, save
@@ -50,7 +50,7 @@ class Failure:
     @classmethod
     def of(cls, error: Exception) -> Failure:
         """The failure that an exception is; the exception is not kept, for it holds on to memory."""
-        message = out_of_memory(error) or " ".join(str(error).split())
+        message = out_of_memory(error) or one_line(error)
         return cls(type(error).__name__, message, "".join(traceback.format_exception(error)))
 
 

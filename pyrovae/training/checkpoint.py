@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.files import locked_folder, versions, write_bytes
 from pyrovae.training._state import SavedRun
 from pyrovae.training.settings import ENGINES, Engine
@@ -183,8 +183,7 @@ def read_checkpoint(path: Path) -> dict[str, object]:
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except Exception as error:  # not JSON, nested too deep, not safetensors, …
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot read the checkpoint {path}: {reason}") from None
+        raise InputError(f"cannot read the checkpoint {path}: {one_line(error, 200)}") from None
     return state
 
 

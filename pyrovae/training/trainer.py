@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import BetaELBO, audit
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.programs import (
     Pair,
     as_data,
@@ -345,10 +345,9 @@ class Trainer:
         try:
             self.load_state_dict(state)
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # made by other hands
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"cannot go on from the checkpoint in {folder}: {reason}; use the programs, data and settings that it "
-                "was begun with, or another folder"
+                f"cannot go on from the checkpoint in {folder}: {one_line(error, 300)}; use the programs, data and "
+                "settings that it was begun with, or another folder"
             ) from None
         self._say(f"going on from step {self.steps} of {self.total_steps}")
 
