@@ -5,13 +5,12 @@ from pyrovae.evaluation.collapse import CollapseReport, active_directions, colla
 from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
-from pyrovae.evaluation.importance import Importance
+from pyrovae.evaluation.importance import Importance, elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import PerDatumGuide, refit
 from pyrovae.evaluation.quadrature import Quadrature
 from pyrovae.evaluation.sandwich import Sandwich, sandwich
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
-from pyrovae.evaluation.weights import elbo_estimate
 
 __all__ = [
     "Annealing",

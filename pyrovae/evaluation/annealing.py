@@ -12,8 +12,8 @@ from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError, check_choice, check_integer
 from pyrovae.evaluation._method import Center, Method, Problem
 from pyrovae.evaluation.estimate import Bound, LogMarginal
+from pyrovae.evaluation.importance import in_chunks, log_mean_weight
 from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
-from pyrovae.evaluation.weights import in_chunks, log_mean_weight
 from pyrovae.vae import GenerativeModel
 
 _PILOT_CHAINS = 8

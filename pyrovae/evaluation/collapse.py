@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -153,7 +153,12 @@ def collapse_report(
         with tqdm(total=len(x) * num_samples, unit="draw", disable=None if progress else True) as bar:
             for _ in range(num_samples):
                 z = q.sample()
-                mixture = torch.cat([_log_mean_density(q, some, bar) for some in z.split(draws_at_once)])
+                log_mean_densities = []  # of the mean over the data of q(z|x), at each draw
+                for some in z.split(draws_at_once):
+                    densities = q.log_prob(some.unsqueeze(1).expand(-1, len(x), -1))
+                    log_mean_densities.append(densities.logsumexp(1) - math.log(len(x)))
+                    bar.update(len(some))
+                mixture = torch.cat(log_mean_densities)
                 parts.append(torch.stack([q.log_prob(z) - mixture, mixture - prior.log_prob(z)]).double().cpu())
     information, aggregate = torch.stack(parts, 1)
     signal, directions = torch.linalg.eigh(torch.cov(mean.T).reshape(mean.shape[-1], -1))
@@ -174,14 +179,6 @@ def collapse_report(
         active=int((signal > threshold).sum()),
         ar1_quantiles=_ar1_quantiles(q) if isinstance(q, AR1Normal) else None,
     )
-
-
-def _log_mean_density(q: torch.distributions.Distribution, z: Tensor, bar: tqdm[NoReturn]) -> Tensor:
-    """Log of the mean over the data of q(z|x), at each draw z (some, d)."""
-    num = q.batch_shape[0]
-    values = q.log_prob(z.unsqueeze(1).expand(-1, num, -1)).logsumexp(1) - math.log(num)
-    bar.update(len(z))
-    return values
 
 
 def _half_log_det(distribution: torch.distributions.Distribution) -> Tensor:

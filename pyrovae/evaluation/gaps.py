@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer, named_parts
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
+from pyrovae.evaluation.importance import elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import Family, PerDatumGuide, refit
-from pyrovae.evaluation.weights import elbo_estimate
 from pyrovae.keywords import accepts
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
@@ -121,11 +121,10 @@ class InferenceGaps:
     def __str__(self) -> str:
         import pandas as pd
 
-        rows = []
-        for entry in self.families:
-            texts = {name: _text(gap) for name, gap in entry.gaps.items()}
-            rows.append({"family": entry.family, **texts, "steps": entry.steps})
-        table = pd.DataFrame(rows).set_index("family")
+        rows = [
+            {name: _text(gap) for name, gap in entry.gaps.items()} | {"steps": entry.steps} for entry in self.families
+        ]
+        table = pd.DataFrame(rows, index=pd.Index([entry.family for entry in self.families], name="family"))
         shown = table.loc[:, (table != "").any()]
         return f"{self.log_p}\nnats per datum ± one standard error (data and Monte Carlo)\n{shown.to_string()}"
 

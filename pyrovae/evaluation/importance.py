@@ -1,14 +1,84 @@
-"""Log p(x) by importance sampling from the guide."""
+"""Log p(x) and the ELBO by importance sampling: log-weights log p(x, z) − log q(z|x), a bounded number at a time."""
 
+import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pyrovae.errors import check_integer
-from pyrovae.evaluation._method import Method, Problem
-from pyrovae.evaluation._pareto import reliable_below
-from pyrovae.evaluation.estimate import LogMarginal, UnreliableEstimateWarning
-from pyrovae.evaluation.weights import log_mean_weight, over_log_weights
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae.elbo import ImportanceWeightedELBO
+from pyrovae.errors import InputError, check_integer
+from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
+from pyrovae.evaluation._pareto import pareto_k, reliable_below
+from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, mean_and_stderr
+from pyrovae.evaluation.per_datum import rows_of
+from pyrovae.programs import Program, check_data, evaluating, running_on
+
+
+def over_log_weights(
+    summarize: Callable[[Tensor], tuple[Tensor, ...]], problem: Problem, num_samples: int
+) -> tuple[Tensor, ...]:
+    """Summaries, each of shape (num,), of the log-weights log p(x, z) − log q(z|x) at draws from the guide.
+
+    ``summarize`` receives the log-weights of some data at a time, shape (num_samples, …), in float64 on the CPU.
+    """
+    x = problem.x
+    data_at_once = max(1, min(len(x), 1024, problem.rows_at_once, VALUES_AT_ONCE // num_samples))
+    draws_at_once = max(1, min(num_samples, problem.rows_at_once // data_at_once))
+
+    def estimate(rows: slice) -> tuple[Tensor, ...]:
+        guide = rows_of(problem.guide, rows, x)
+        passes = [min(draws_at_once, num_samples - done) for done in range(0, num_samples, draws_at_once)]
+        return summarize(torch.cat([_log_weights(problem, guide, x[rows], num) for num in passes]))
+
+    return in_chunks(estimate, x, data_at_once, problem.progress)
+
+
+def in_chunks(
+    estimate: Callable[[slice], tuple[Tensor, ...]], x: Tensor, data_at_once: int, progress: bool
+) -> tuple[Tensor, ...]:
+    """Results for the data in chunks, joined: tensors of shape (num,)."""
+    parts = []
+    with tqdm(total=len(x), unit="datum", disable=None if progress else True) as bar:
+        for start in range(0, len(x), data_at_once):
+            rows = slice(start, min(start + data_at_once, len(x)))
+            with running_on(x[rows]):
+                parts.append(estimate(rows))
+            bar.update(rows.stop - rows.start)
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+
+def _log_weights(problem: Problem, guide: Program, x: Tensor, num: int) -> Tensor:
+    """Log weights of ``num`` draws for each datum, shape (num, len(x)), in float64 on the CPU."""
+    elbo = ImportanceWeightedELBO(num, max_plate_nesting=problem.max_plate_nesting)
+    log_w = elbo.log_weights(problem.model, guide, x).double().cpu()
+    sizes = [size for size in log_w.shape[1:] if size > 1] or [1]
+    if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
+        raise InputError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
+    return log_w.reshape(num, len(x))
+
+
+def log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Log mean weight of each datum, its standard error, effective sample size, gain of doubling and k̂, each (num,).
+
+    Args:
+        log_w: log-weights, shape (K, num), in float64 on the CPU.
+    """
+    num = len(log_w)
+    first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+    per_datum = first - math.log(num)
+    effective = (2 * first - second).exp()
+    if num == 1:
+        unknown = torch.full_like(first, math.nan)
+        return per_datum, unknown, effective, unknown, unknown
+    relative_variance = (1 / effective - 1 / num).clamp_min(0) * num / (num - 1)
+    halves = [half.logsumexp(0) - math.log(len(half)) for half in log_w.tensor_split([(num + 1) // 2])]
+    gain = per_datum - 0.5 * (halves[0] + halves[1])
+    return per_datum, relative_variance.sqrt(), effective, gain, pareto_k(log_w)
 
 
 @dataclass(frozen=True)
@@ -40,3 +110,27 @@ class Importance(Method):
                 stacklevel=4,  # the caller of log_marginal, through its decorator
             )
         return found
+
+
+@torch.no_grad()
+def elbo_estimate(
+    model: Program, guide: Program, x: Tensor, *, num_samples: int = 1000, seed: int = 0, max_plate_nesting: int = 1
+) -> Estimate:
+    """The ELBO of each datum as the mean of log p(x, z) − log q(z|x) over draws, in nats.
+
+    Near the posterior the terms of this mean vary less than log p(x|z) (which has the KL in closed form beside it), and
+    at the posterior not at all: a small gap needs that. :func:`elbo_terms` gives the parts.
+
+    Args:
+        model: Pyro program of the joint density, with the data along a plate.
+        guide: Pyro program of q(z|x), reparameterised.
+        x: data (num, …), of the programs' dtype and device.
+        num_samples: draws of z per datum, at least 2.
+        seed: of the draws; the caller's random state is left as it was.
+        max_plate_nesting: depth of the programs' plates.
+    """
+    check_integer("num_samples", num_samples, least=2)
+    check_data(x, model, guide)
+    with evaluating(model, guide, x, seed):
+        problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
+        return Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))

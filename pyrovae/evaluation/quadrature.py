@@ -13,8 +13,8 @@ from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError, check_choice, check_integer
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Center, Method, Problem
 from pyrovae.evaluation.estimate import LogMarginal
+from pyrovae.evaluation.importance import in_chunks
 from pyrovae.evaluation.per_datum import NUM_DRAWS, rows_of
-from pyrovae.evaluation.weights import in_chunks
 from pyrovae.programs import running_on
 
 MAX_LATENT_DIM = 3
