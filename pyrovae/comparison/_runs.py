@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import pyro
@@ -90,7 +91,7 @@ def run_cells(plan: Plan, cells: Sequence[Cell], results: Results, *, workers: i
 
         pieces = groups(plan, left, workers)
         if workers > 1:
-            results.update(run_in_processes(run_group, lost, plan, pieces, workers, on_epoch))
+            results.update(run_in_processes(partial(run_group, plan), partial(_lost, plan), pieces, workers, on_epoch))
             return
         for group in pieces:
             results.update(run_group(plan, group, on_epoch))
@@ -127,7 +128,7 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> Results:
     return results
 
 
-def lost(plan: Plan, cells: Sequence[Cell]) -> Results:
+def _lost(plan: Plan, cells: Sequence[Cell]) -> Results:
     """Results of runs whose process the system ended."""
     failure = Failure("BrokenProcessPool", "its process was ended by the system, perhaps out of memory", "")
     return {cell: Result(_blank(plan, cell, failure), failure) for cell in cells}

@@ -9,34 +9,32 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-Plan = TypeVar("Plan")
-Cell = TypeVar("Cell")
+Piece = TypeVar("Piece")
+Key = TypeVar("Key")
 Result = TypeVar("Result")
+Report = Callable[..., None]
 
 
 def run_in_processes(
-    run: Callable[[Plan, list[Cell], Callable[..., None]], dict[Cell, Result]],
-    lost: Callable[[Plan, list[Cell]], dict[Cell, Result]],
-    plan: Plan,
-    pieces: Sequence[list[Cell]],
+    run: Callable[[Piece, Report], dict[Key, Result]],
+    lost: Callable[[Piece], dict[Key, Result]],
+    pieces: Sequence[Piece],
     workers: int,
-    report: Callable[..., None],
-) -> dict[Cell, Result]:
+    report: Report,
+) -> dict[Key, Result]:
     """Run pieces of work in fresh processes of one thread each; an interrupt ends them at once.
 
     A process that the system ends, for want of memory for one, takes its pool along: what was not done is then run
     again, each piece in a pool of its own, and a piece that ends that one too is lost.
 
     Args:
-        run: does one piece of the plan, with a function to report progress to.
+        run: does one piece, with a function to report progress to; it is sent to each process once.
         lost: the results of a piece whose process the system ended.
-        plan: what all pieces share.
         pieces: the work.
         workers: number of processes.
         report: called in this process with what ``run`` reports.
@@ -45,13 +43,13 @@ def run_in_processes(
     # One pipe for all: a record is far shorter than what the system writes in one piece.
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        min(workers, len(pieces)), mp_context=context, initializer=_start_worker, initargs=(run, plan, writer)
+        min(workers, len(pieces)), mp_context=context, initializer=_start_worker, initargs=(run, writer)
     )
-    left: list[list[Cell]] = []
-    results: dict[Cell, Result] = {}
+    left: list[Piece] = []
+    results: dict[Key, Result] = {}
     try:
         with _as_children_should_start():
-            pending: dict[Future[dict[Cell, Result]], list[Cell]] = {
+            pending: dict[Future[dict[Key, Result]], Piece] = {
                 pool.submit(_run_in_worker, piece): piece for piece in pieces
             }
         while pending:
@@ -72,9 +70,9 @@ def run_in_processes(
         pool.shutdown(cancel_futures=True)
     for piece in left:
         if len(pieces) > 1:
-            results.update(run_in_processes(run, lost, plan, [piece], 1, report))
+            results.update(run_in_processes(run, lost, [piece], 1, report))
         else:
-            results.update(lost(plan, piece))
+            results.update(lost(piece))
     return results
 
 
@@ -105,26 +103,15 @@ def _as_children_should_start() -> Iterator[None]:
                 os.environ[name] = value
 
 
-@dataclass
-class _Worker(Generic[Plan, Cell, Result]):
-    """What a worker process does, and whether it was told to stop."""
-
-    run: Callable[[Plan, list[Cell], Callable[..., None]], dict[Cell, Result]]
-    plan: Plan
-    writer: Connection
-    stopped: bool = False
+_worker: dict[str, Any] = {}
+"""In a worker process: what it runs, where it reports to, and whether it was told to stop."""
 
 
-_workers: list[_Worker[Any, Any, Any]] = []  # one in a worker process, none elsewhere
-
-
-def _start_worker(
-    run: Callable[[Plan, list[Cell], Callable[..., None]], dict[Cell, Result]], plan: Plan, writer: Connection
-) -> None:
+def _start_worker(run: Callable[[Any, Report], Any], writer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _workers.append(_Worker(run, plan, writer))
+    _worker.update(run=run, report=lambda *message: writer.send(message))
     signal.signal(signal.SIGTERM, _stop_worker)  # last: an exit in this function would print a traceback
 
 
@@ -136,15 +123,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_in_worker(piece: list[Cell]) -> dict[Cell, Result]:
-    (worker,) = _workers
-    if worker.stopped:
+def _run_in_worker(piece: Any) -> Any:
+    if "stopped" in _worker:
         sys.exit(1)
-    return worker.run(worker.plan, piece, lambda *message: worker.writer.send(message))
+    return _worker["run"](piece, _worker["report"])
 
 
 def _stop_worker(*_: object) -> None:
     """End the current run, temporary files removed, and those that the pool still hands out."""
-    for worker in _workers:
-        worker.stopped = True
+    _worker["stopped"] = True
     sys.exit(1)

@@ -62,14 +62,6 @@ class ModelGain(Gain):
     log_prob: float
 
 
-@dataclass(frozen=True)
-class Against:
-    """The choice beside a baseline: by how much it is better."""
-
-    baseline: str
-    gain: Gain
-
-
 @dataclass(frozen=True, repr=False)
 class Recommendation:
     """Which model to take, and why.
@@ -81,7 +73,7 @@ class Recommendation:
         by_model: each model and then each baseline with its gain over the simplest model.
         best_over_choice: gain of the best model over the choice.
         rivals: names of the models that may gain more than the threshold over the simplest.
-        against: the choice beside each baseline.
+        against: gain of the choice over each baseline, by the baseline's name.
         beaten_by: the best of the baselines that are better than every model; empty if none is.
         beaten_by_gain: its gain over the best model; None if there is none.
         failed: names of the models that failed, and were left out.
@@ -98,7 +90,7 @@ class Recommendation:
     by_model: tuple[ModelGain, ...]
     best_over_choice: Gain
     rivals: tuple[str, ...]
-    against: tuple[Against, ...]
+    against: dict[str, Gain]
     beaten_by: str
     beaten_by_gain: Gain | None
     failed: tuple[str, ...]
@@ -173,18 +165,14 @@ class Recommendation:
         )
 
     def _beside_baselines(self) -> str:
-        worse = [a for a in self.against if a.gain.high < -self.threshold]
-        better = [a for a in self.against if a.gain.low > self.threshold]
-        apart = [a for a in self.against if a not in worse and a not in better]
-        parts = []
-        for kind, rivals in (("worse than", worse), ("not clearly apart from", apart), ("better than", better)):
-            said = [
-                f"{a.baseline} ({a.gain.gain:+.2f}, between {a.gain.low:+.2f} and {a.gain.high:+.2f})"
-                for a in sorted(rivals, key=lambda a: a.gain.gain)
-            ]
-            if kind == "better than" and len(said) > 1:  # the nearest will do
-                said = [f"{said[0]} and {len(said) - 1} more"]
-            parts += [f"{kind} {', '.join(said)}"] if said else []
+        kinds: dict[str, list[str]] = {"worse than": [], "not clearly apart from": [], "better than": []}
+        for name, g in sorted(self.against.items(), key=lambda item: item[1].gain):
+            kind = "better than" if g.low > self.threshold else "not clearly apart from"
+            kind = "worse than" if g.high < -self.threshold else kind
+            kinds[kind].append(f"{name} ({g.gain:+.2f}, between {g.low:+.2f} and {g.high:+.2f})")
+        if len(better := kinds["better than"]) > 1:  # the nearest will do
+            kinds["better than"] = [f"{better[0]} and {len(better) - 1} more"]
+        parts = [f"{kind} {', '.join(said)}" for kind, said in kinds.items() if said]
         return f"Beside simpler models it is {'; '.join(parts)}." if parts else ""
 
     def to_dict(self) -> dict[str, object]:
@@ -276,7 +264,7 @@ def recommend(
         by_model=by_model,
         best_over_choice=gain(best, choice),
         rivals=rivals,
-        against=tuple(Against(name, gain(choice, name)) for name in fixed),
+        against={name: gain(choice, name) for name in fixed},
         beaten_by=beaten_by,
         beaten_by_gain=gain(beaten_by, best) if beaten_by else None,
         failed=tuple(name for name in log_prob if name not in trained),
