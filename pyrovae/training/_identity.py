@@ -1,6 +1,7 @@
 """What makes two training runs the same run, so that a state of one may be loaded into the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from pyro.infer import ELBO
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.training.settings import TrainingSettings, describe, describe_settings, sha256
 
-Identity = dict[str, object]
+Identity = dict[str, Any]
 """A run's settings, estimator, data and parameters as JSON."""
 
 _FREE = ("engine", "device", "strict")
@@ -60,15 +61,12 @@ def _of_first_format(saved: Identity, current: Identity, settings: TrainingSetti
     """The current run's identity as the first format of checkpoints had it."""
     numbers = {name: current[name] for name in _FIRST_FORMAT if not callable(getattr(settings, name))}
     transform = settings.transform
-    arguments = saved.get("estimator's settings")
     return {
         **numbers,
         "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
         **{name: current[name] for name in ("data of shape", "data of SHA-256", "validation of SHA-256")},
         "estimator": type(elbo).__name__,
-        "estimator's settings": {name: getattr(elbo, name, None) for name in arguments}
-        if isinstance(arguments, Mapping)
-        else {},
+        "estimator's settings": {name: getattr(elbo, name, None) for name in saved.get("estimator's settings", ())},
         "parameters": current["parameters"],
     }
 
@@ -78,14 +76,12 @@ def _difference(where: str, theirs: object, ours: object) -> tuple[str, object, 
     if theirs == ours:
         return None
     if isinstance(theirs, dict) and isinstance(ours, dict) and theirs.keys() == ours.keys():
-        for key in theirs:
-            if (found := _difference(f"{where}.{key}", theirs[key], ours[key])) is not None:
-                return found
-    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
-        for i, (left, right) in enumerate(zip(theirs, ours, strict=True)):
-            if (found := _difference(f"{where}[{i}]", left, right)) is not None:
-                return found
-    return where, theirs, ours
+        parts = [(f"{where}.{key}", theirs[key], ours[key]) for key in theirs]
+    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        parts = [(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
+    else:
+        return where, theirs, ours
+    return next(found for part in parts if (found := _difference(*part)) is not None)
 
 
 def _short(value: object) -> object:

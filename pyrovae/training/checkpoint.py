@@ -7,10 +7,9 @@ import re
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.files import locked_folder, versions, write_bytes
-from pyrovae.training._state import SavedRun
+from pyrovae.training.history import SavedState
 from pyrovae.training.settings import ENGINES, Engine
 
 FORMAT = 2
@@ -57,21 +56,18 @@ class Checkpoints:
         if not seconds >= 0:
             raise InputError(f"the seconds between checkpoints must be a number ≥ 0, not {seconds!r}")
         self.folder, self.seconds = Path(folder), seconds
-        self._folder_lock: AbstractContextManager[None]
+        self._folder_lock = ExitStack()
         self._sound_steps: int | None = None
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._folder_lock = locked_folder(self.folder)
-        self._folder_lock.__enter__()
+        self._folder_lock.enter_context(locked_folder(self.folder))
         self._prune()  # of a run that was killed before it could
         self._last = time.monotonic()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._folder_lock.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self._folder_lock.close()
 
     @property
     def due(self) -> bool:
@@ -107,7 +103,7 @@ class Checkpoints:
             last = "there is none" if not self._steps() else f"the last one is of step {self._steps()[-1]}"
             warnings.warn(f"{where}; training goes on, {last}", CheckpointWarning, stacklevel=3)
 
-    def load(self) -> dict[str, object] | None:
+    def load(self) -> SavedState | None:
         """The last state; None where there is none.
 
         Raises:
@@ -152,7 +148,7 @@ class FutureFormatError(InputError):
     """A newer version of pyrovae wrote the file."""
 
 
-def read_checkpoint(path: Path) -> dict[str, object]:
+def read_checkpoint(path: Path) -> SavedState:
     """The state in a checkpoint's JSON and the tensors beside it.
 
     Raises:
@@ -239,8 +235,8 @@ def _decode(value: object, tensors: Mapping[str, Tensor]) -> object:
     raise InputError(f"it holds something of an unknown kind, {tag}")
 
 
-def as_run(saved: Mapping[str, object], wanted: str, folder: Path) -> SavedRun:
-    """A checkpoint's content as that of a training run, which is resumed with the engine that it was begun with.
+def as_run(saved: SavedState, wanted: str, folder: Path) -> tuple[str, int, SavedState]:
+    """The engine and the number of threads that a checkpoint's run was begun with, and its state.
 
     Raises:
         InputError: another engine is wanted, or the checkpoint names none.
@@ -253,4 +249,4 @@ def as_run(saved: Mapping[str, object], wanted: str, folder: Path) -> SavedRun:
             f"the run in {folder} was begun with the {engine} engine and goes on with it, not with {wanted}; "
             "give another folder to start anew"
         )
-    return cast(SavedRun, saved)  # what is missing is found when it is loaded
+    return str(engine), threads, saved.get("state", {})  # what is missing is found when it is loaded

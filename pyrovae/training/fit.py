@@ -23,38 +23,28 @@ from pyrovae.training.replicas import CannotVectorizeError, Replica, make_replic
 from pyrovae.training.settings import TrainingKeywords, TrainingSettings
 from pyrovae.training.trainer import Trainer
 
+Data = Tensor | np.ndarray
+
+
+class _Keywords(TrainingKeywords, total=False):
+    """The keywords that do not change what :func:`fit` returns, as a type checker sees them."""
+
+    validation: Data | None
+    progress: bool
+    on_epoch: Callable[[EpochRecord], None] | None
+    checkpoint: str | Path | None
+    checkpoint_seconds: float
+
 
 @overload
 def fit(
-    model: Program,
-    guide: Program,
-    data: Tensor | np.ndarray,
-    elbo: ELBO,
-    *,
-    validation: Tensor | np.ndarray | None = None,
-    num_replicas: None = None,
-    progress: bool = True,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    checkpoint: str | Path | None = None,
-    checkpoint_seconds: float = 60.0,
-    **settings: Unpack[TrainingKeywords],
+    model: Program, guide: Program, data: Data, elbo: ELBO, *, num_replicas: None = None, **keywords: Unpack[_Keywords]
 ) -> History: ...
 
 
 @overload
 def fit(
-    model: Program,
-    guide: Program,
-    data: Tensor | np.ndarray,
-    elbo: ELBO,
-    *,
-    validation: Tensor | np.ndarray | None = None,
-    num_replicas: int,
-    progress: bool = True,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    checkpoint: str | Path | None = None,
-    checkpoint_seconds: float = 60.0,
-    **settings: Unpack[TrainingKeywords],
+    model: Program, guide: Program, data: Data, elbo: ELBO, *, num_replicas: int, **keywords: Unpack[_Keywords]
 ) -> list[Replica]: ...
 
 
@@ -62,10 +52,10 @@ def fit(
 def fit(
     model: Program,
     guide: Program,
-    data: Tensor | np.ndarray,
+    data: Data,
     elbo: ELBO,
     *,
-    validation: Tensor | np.ndarray | None = None,
+    validation: Data | None = None,
     num_replicas: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -129,17 +119,9 @@ def fit(
     """
     how = TrainingSettings(**settings)
     if num_replicas is None:
+        trainer_of = partial(Trainer, validation=validation, progress=progress, on_epoch=on_epoch)
         with _checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints:
-            trainer = Trainer(
-                [(model, guide)],
-                data,
-                elbo,
-                how,
-                validation=validation,
-                progress=progress,
-                on_epoch=on_epoch,
-                checkpoints=checkpoints,
-            )
+            trainer = trainer_of([(model, guide)], data, elbo, how, checkpoints=checkpoints)
             trainer.run()
         return trainer.histories[0]
     check_integer("num_replicas", num_replicas)
@@ -161,11 +143,11 @@ def fit(
 
 def train_replicas(
     replicas: list[Replica],
-    data: Tensor | np.ndarray,
+    data: Data,
     elbo: ELBO,
     settings: TrainingSettings,
     *,
-    validation: Tensor | np.ndarray | None = None,
+    validation: Data | None = None,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: str | Path | None = None,

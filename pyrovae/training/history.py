@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class HistoryState(TypedDict):
-    """A history as plain values."""
-
-    epochs: list[EpochState]
-    batch_loss: list[float]
-    best_epoch: int | None
-    engine: str
-
-
-class EpochState(TypedDict):
-    """An :class:`EpochRecord` as plain values."""
-
-    epoch: int
-    loss: float
-    validation_loss: float
-    learning_rate: float
-    beta: float
-    seconds: float
-    seed: int
+SavedState = dict[str, Any]
+"""What a part of a run saves of itself: plain values and tensors, in lists and dicts of these."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +58,16 @@ class History:
         """Wall-clock seconds of the training."""
         return self.epochs[-1].seconds if self.epochs else 0.0
 
-    def state_dict(self) -> HistoryState:
+    def state_dict(self) -> SavedState:
         """Its content as plain values."""
         return {
-            "epochs": [cast(EpochState, asdict(record)) for record in self.epochs],
+            "epochs": [asdict(record) for record in self.epochs],
             "batch_loss": list(self.batch_loss),
             "best_epoch": self.best_epoch,
             "engine": str(self.engine),
         }
 
-    def load_state_dict(self, state: HistoryState) -> None:
+    def load_state_dict(self, state: SavedState) -> None:
         """Go back to what :meth:`state_dict` gave, but for the engine."""
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self.batch_loss, self.best_epoch = list(state["batch_loss"]), state["best_epoch"]

@@ -1,5 +1,6 @@
 """The settings of a training run, declared once, and what they say of each step."""
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -13,8 +14,10 @@ from typing import Required, TypedDict, get_args, get_type_hints
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pyro.infer import ELBO
 from torch import Tensor, nn
 
+from pyrovae.elbo import BetaELBO
 from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer, check_positive
 from pyrovae.nn import ConfigurableModule
 from pyrovae.training._batches import Transform
@@ -36,9 +39,6 @@ class Engine(StrEnum):
 
 ENGINES = tuple(engine.value for engine in Engine)
 """The engines by name."""
-
-
-_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,21 @@ class TrainingSettings:
         beta = self.beta
         return None if beta is None else np.array([_beta_at(beta, step / total) for step in range(first, last)])
 
-    @property
-    def final_beta(self) -> float | None:
-        """The β that the training ends at; None where it is the estimator's own."""
-        return None if self.beta is None else _beta_at(self.beta, 1.0)
+    def estimator(self, elbo: object) -> ELBO:
+        """A copy of an estimator with the β that the training ends at: by this one, epochs compare.
+
+        Raises:
+            InputError: it cannot be trained with these settings.
+        """
+        if not isinstance(elbo, ELBO):
+            raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
+        if not hasattr(elbo, "differentiable_loss"):
+            raise InputTypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
+        if self.beta is None:
+            return copy.copy(elbo)  # Pyro's own store the depth of plates that they guess
+        if not isinstance(elbo, BetaELBO):
+            raise InputError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")
+        return elbo.with_beta(_beta_at(self.beta, 1.0))
 
 
 class OptionalTrainingKeywords(TypedDict, total=False):
@@ -215,14 +226,9 @@ def _qualified_name(value: Callable[..., object]) -> str:
 
 def _arguments(value: object) -> dict[str, object]:
     """The constructor's arguments, as far as the object keeps them under their names, of all its classes."""
-    names = {
-        name: None
-        for cls in type(value).__mro__
-        if "__init__" in vars(cls) and cls is not object
-        for name in list(inspect.signature(vars(cls)["__init__"]).parameters)[1:]
-    }
-    kept = {name: getattr(value, name, getattr(value, f"_{name}", _MISSING)) for name in names}
-    return {name: describe(argument) for name, argument in kept.items() if argument is not _MISSING}
+    constructors = [vars(cls)["__init__"] for cls in type(value).__mro__[:-1] if "__init__" in vars(cls)]
+    names = [name for each in constructors for name in list(inspect.signature(each).parameters)[1:]]
+    return {name: describe(getattr(value, key)) for name in names for key in (f"_{name}", name) if hasattr(value, key)}
 
 
 def _value(schedule: Schedule, progress: float) -> float | None:

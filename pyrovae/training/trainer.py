@@ -1,13 +1,12 @@
 """A training run: mini-batch stochastic variational inference, read top to bottom."""
 
-import copy
 import dataclasses
 import itertools
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,8 +19,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyrovae.elbo import BetaELBO, audit
-from pyrovae.errors import InputError, InputTypeError, one_line
+from pyrovae.elbo import audit
+from pyrovae.errors import InputError, one_line
 from pyrovae.programs import (
     Pair,
     as_data,
@@ -36,10 +35,9 @@ from pyrovae.training._batches import Batches
 from pyrovae.training._identity import check_same_run, identity
 from pyrovae.training._losses import NonFiniteLossError, evaluate_loss
 from pyrovae.training._process import deferred_signals, num_threads, one_training_thread
-from pyrovae.training._state import TrainerState
 from pyrovae.training.checkpoint import Checkpoints, as_run
 from pyrovae.training.engines.choice import LEAST_STEPS, choose_engine
-from pyrovae.training.history import EpochRecord, History, mean_loss
+from pyrovae.training.history import EpochRecord, History, SavedState, mean_loss
 from pyrovae.training.replicas import CannotVectorizeError
 from pyrovae.training.settings import TrainingSettings
 
@@ -99,42 +97,36 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         least_steps: int = LEAST_STEPS,
     ) -> None:
-        check_estimator(elbo, settings)
-        self.checkpoints, saved = checkpoints, None
-        self._threads = torch.get_num_threads()
-        if checkpoints is not None and (found := checkpoints.load()) is not None:
-            saved = as_run(found, settings.engine, checkpoints.folder)
-            settings, self._threads = dataclasses.replace(settings, engine=saved["engine"]), saved["threads"]
-        self.pairs, self.settings, self.progress, self.on_epoch = list(pairs), settings, progress, on_epoch
-        if not isinstance(elbo, BetaELBO):
-            elbo = copy.copy(elbo)  # Pyro's own store the depth of plates that they guess
-        elif (final_beta := settings.final_beta) is not None:
-            elbo = elbo.with_beta(final_beta)  # where it is evaluated, so that epochs compare
-        self.elbo = elbo
+        self.elbo = settings.estimator(elbo)
+        self._threads, state = torch.get_num_threads(), None
+        if checkpoints is not None and (saved := checkpoints.load()) is not None:
+            engine, self._threads, state = as_run(saved, settings.engine, checkpoints.folder)
+            settings = dataclasses.replace(settings, engine=engine)
+        self.pairs, self.settings, self.checkpoints = list(pairs), settings, checkpoints
+        self.progress, self.on_epoch = progress, on_epoch
         self.histories = [History() for _ in pairs]
         self.errors: dict[int, NonFiniteLossError] = {}
         self._best: dict[int, tuple[float, list[Tensor]]] = {}
         self._seconds = 0.0
         with one_training_thread():
+            device = settings.device
             for program in itertools.chain(*pairs):
-                if settings.device is not None and isinstance(program, nn.Module):
-                    program.to(settings.device)
-            self.x = as_data("data", data, *pairs[0], settings.device)
-            self.x_validation = (
-                None if validation is None else as_data("validation", validation, *pairs[0], settings.device)
-            )
+                if device is not None and isinstance(program, nn.Module):
+                    program.to(device)
+            self.x = as_data("data", data, *pairs[0], device)
+            self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
             seeds = [settings.seed + r for r in range(len(pairs))]
             self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
             self.steps_per_epoch = self.batches.steps_per_epoch
             self.total_steps = settings.epochs * self.steps_per_epoch
             with self._scope():
                 self._set_up(least_steps)
-        if saved is not None and checkpoints is not None:
-            self._resume(saved["state"], checkpoints.folder)
+        if state is not None and checkpoints is not None:
+            self._resume(state, checkpoints.folder)
 
     def _set_up(self, least_steps: int) -> None:
         """Check the data and the programs, and choose the engine."""
-        pairs, settings = self.pairs, self.settings
+        pairs, settings, batch_size = self.pairs, self.settings, self.settings.batch_size
         x = self.batches.epoch()[0][: len(self.x)]  # as a step sees them
         check_support("data", x, pairs[0][0])
         if self.x_validation is not None:
@@ -143,10 +135,12 @@ class Trainer:
         for pair in pairs:
             if len(pairs) > 1 and any(isinstance(module, PyroModule) for module in modules_of(pair)):
                 raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
-            parameters.append(check_programs(*pair, x, self.x_validation, settings.batch_size, self.elbo))
+            parameters.append(check_programs(*pair, x, self.x_validation, batch_size, self.elbo))
         self._identity = identity(settings, self.elbo, self.x, self.x_validation, x, parameters)
         if settings.strict or self.progress:
-            self._say_what_is_computed(x[: settings.batch_size])
+            with nullcontext() if settings.strict else suppress(TypeError):  # another package's estimator
+                computed = audit(*pairs[0], self.elbo, x[:batch_size], strict=settings.strict)
+                self._say(f"{computed.line} before training")
         with pyro.validation_enabled(False):
             engine, why = choose_engine(pairs, self.elbo, parameters, settings, x, self.total_steps, least_steps)
         if engine is None:
@@ -159,13 +153,13 @@ class Trainer:
     @contextmanager
     def _scope(self) -> Iterator[None]:
         """The caller's random state and parameter store left alone, the programs in training mode."""
-        with ExitStack() as stack:
-            stack.enter_context(one_training_thread())
-            stack.enter_context(num_threads(self._threads))
-            stack.enter_context(torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []))
-            stack.enter_context(own_parameter_store())
-            for pair in self.pairs:
-                stack.enter_context(mode(*pair, training=True))
+        with (
+            one_training_thread(),
+            num_threads(self._threads),
+            torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []),
+            own_parameter_store(),
+            mode(*itertools.chain(*self.pairs), training=True),
+        ):
             yield
 
     @property
@@ -214,39 +208,30 @@ class Trainer:
         self._raise_if_all_failed(epoch + 1)
         if self.steps % self.steps_per_epoch == 0:
             self.batches.end_epoch()
-            self._end_epoch(epoch + 1, float(rates[-1]), None if betas is None else float(betas[-1]))
-            bar.set_postfix_str(self._summary())
+            beta = getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]
+            self._end_epoch(epoch + 1, float(rates[-1]), float(beta))
+            last_losses = [history.epochs[-1].loss for _, history in self._remaining()]
+            bar.set_postfix_str(f"epoch {epoch + 1}/{self.settings.epochs}, loss {np.mean(last_losses):.4f} nats/datum")
 
-    def _end_epoch(self, epoch: int, rate: float, beta: float | None) -> None:
+    def _end_epoch(self, epoch: int, rate: float, beta: float) -> None:
         """Record the epoch that has just ended, replica by replica."""
-        for r, history in enumerate(self.histories):
-            if r in self.errors:
-                continue
-            if not all(parameter.isfinite().all() for parameter in self.engine.parameters[r]):
+        for r, history in self._remaining():
+            if not self._is_finite(r):
                 self.errors[r] = NonFiniteLossError(
                     f"a parameter is not finite after step {self.steps} (epoch {epoch}), though the loss was: "
                     f"a gradient was not; {_ADVICE}"
                 )
                 continue
-            batch_losses = history.batch_loss[-self.steps_per_epoch :]
-            record = EpochRecord(
-                epoch=epoch,
-                loss=mean_loss(batch_losses, len(self.x), self.settings.batch_size),
-                validation_loss=self._validate(r, epoch),
-                learning_rate=rate,
-                beta=float(getattr(self.elbo, "beta", 1.0) if beta is None else beta),
-                seconds=self._seconds,
-                seed=self.settings.seed + r,
-            )
+            loss = mean_loss(history.batch_loss[-self.steps_per_epoch :], len(self.x), self.settings.batch_size)
+            validation_loss, seed = self._validate(r, epoch), self.settings.seed + r
+            record = EpochRecord(epoch, loss, validation_loss, rate, beta, self._seconds, seed)
             history.epochs.append(record)
             if self.on_epoch is not None:
                 self.on_epoch(record)
         self._raise_if_all_failed(epoch)
 
     def _record(self, losses: NDArray[np.float64]) -> None:
-        for r, history in enumerate(self.histories):
-            if r in self.errors:
-                continue
+        for r, history in self._remaining():
             failed = self.engine.errors.get(r)
             values = losses[:, r] if failed is None else losses[: max(0, failed.step - 1 - len(history.batch_loss)), r]
             history.batch_loss += values.tolist()
@@ -260,28 +245,19 @@ class Trainer:
 
     def _save_if_due(self, now: bool) -> None:
         """Write a checkpoint where the last one is old, or ``now``; none of parameters that are not finite."""
-        if self.checkpoints is None or not (now or self.checkpoints.due) or not self._is_finite():
+        if self.checkpoints is None or not (now or self.checkpoints.due):
             return
-        state = {"engine": str(self.engine.name), "threads": self._threads, "state": self.state_dict()}
-        self.checkpoints.save(self.steps, state)
+        if all(self._is_finite(r) for r, _ in self._remaining()):
+            state = {"engine": str(self.engine.name), "threads": self._threads, "state": self.state_dict()}
+            self.checkpoints.save(self.steps, state)
 
-    def _is_finite(self) -> bool:
-        """Whether all parameters are, of the replicas that are still trained."""
-        return all(
-            parameter.isfinite().all()
-            for r, parameters in enumerate(self.engine.parameters)
-            if r not in self.errors
-            for parameter in parameters
-        )
+    def _remaining(self) -> Iterator[tuple[int, History]]:
+        """The replicas that are still trained, and their histories."""
+        return ((r, history) for r, history in enumerate(self.histories) if r not in self.errors)
 
-    def _say_what_is_computed(self, batch: Tensor) -> None:
-        """Say what the estimator computes, or raise where ``strict`` refuses it."""
-        try:
-            line = audit(*self.pairs[0], self.elbo, batch, strict=self.settings.strict).line
-            self._say(f"{line} before training")
-        except TypeError:  # another package's estimator
-            if self.settings.strict:
-                raise
+    def _is_finite(self, r: int) -> bool:
+        """Whether all parameters of a replica are."""
+        return all(parameter.isfinite().all() for parameter in self.engine.parameters[r])
 
     def _say(self, line: str) -> None:
         if self.progress:
@@ -307,12 +283,7 @@ class Trainer:
             for tensor, value in zip(self._tensors(r), best, strict=True):
                 tensor.copy_(value)
 
-    def _summary(self) -> str:
-        last = [history.epochs[-1].loss for r, history in enumerate(self.histories) if r not in self.errors]
-        epoch = self.steps // self.steps_per_epoch
-        return f"epoch {epoch}/{self.settings.epochs}, loss {np.mean(last):.4f} nats/datum"
-
-    def state_dict(self) -> TrainerState:
+    def state_dict(self) -> SavedState:
         """Everything that the rest of the run depends on, copied: tensors, numbers, and lists and dicts of these."""
         return {
             "of": self._identity,
@@ -324,7 +295,7 @@ class Trainer:
             "seconds": self._seconds,
         }
 
-    def load_state_dict(self, state: TrainerState) -> None:
+    def load_state_dict(self, state: SavedState) -> None:
         """Go back to a state of a run of these programs, data and settings, whichever engine made it.
 
         Raises:
@@ -341,7 +312,7 @@ class Trainer:
         self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
         self._seconds = state["seconds"]
 
-    def _resume(self, state: TrainerState, folder: Path) -> None:
+    def _resume(self, state: SavedState, folder: Path) -> None:
         try:
             self.load_state_dict(state)
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # made by other hands
@@ -350,13 +321,3 @@ class Trainer:
                 "settings that it was begun with, or another folder"
             ) from None
         self._say(f"going on from step {self.steps} of {self.total_steps}")
-
-
-def check_estimator(elbo: ELBO, settings: TrainingSettings) -> None:
-    """Raise unless an estimator can be trained with these settings."""
-    if not isinstance(elbo, ELBO):
-        raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
-    if not hasattr(elbo, "differentiable_loss"):
-        raise InputTypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
-    if settings.beta is not None and not isinstance(elbo, BetaELBO):
-        raise InputError(f"{type(elbo).__name__} has no beta; use an estimator of pyrovae")

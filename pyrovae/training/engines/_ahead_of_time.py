@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, one_line
 from pyrovae.files import cache_folder, make_private_folder
+from pyrovae.training.engines._base import State, Tensors
 
 _KEPT_BYTES = 512 * 2**20
 """Size of the folder of compiled loops, past which those used longest ago are deleted."""
@@ -30,9 +31,9 @@ class CannotCompileError(InputError, RuntimeError):
 def missing_compiler() -> str | None:
     """Why there is no C++ compiler to use, or None where there is one."""
     compiler = os.environ.get("CXX", "g++")
-    return (
-        None if shutil.which(compiler) else f"there is no C++ compiler {compiler}; install one, or use engine='eager'"
-    )
+    if shutil.which(compiler):
+        return None
+    return f"there is no C++ compiler {compiler}; install one, or use engine='eager'"
 
 
 class NativeLoop:
@@ -42,17 +43,11 @@ class NativeLoop:
     """
 
     def __init__(
-        self,
-        graph: GraphModule,
-        state: tuple[Tensor, ...],
-        x: Tensor,
-        noise: list[Tensor],
-        rows: Tensor,
-        fixed: list[Tensor],
+        self, graph: GraphModule, state: State, x: Tensor, noise: Tensors, rows: Tensor, fixed: Tensors
     ) -> None:
         self._arguments = (torch.tensor(len(rows)), state, x, noise, rows, fixed)
-        self._loop = _Loop(graph, len(state[0]))
-        self._run: Callable[..., tuple[Tensor, ...]] | None = None
+        self._loop = _Loop(graph)
+        self._run: Callable[..., State] | None = None
 
     @cached_property
     def path(self) -> Path:
@@ -83,8 +78,8 @@ class NativeLoop:
             self.path.touch()  # used just now
 
     def __call__(
-        self, count: int, state: tuple[Tensor, ...], x: Tensor, noise: list[Tensor], rows: Tensor, fixed: list[Tensor]
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        self, count: int, state: State, x: Tensor, noise: Tensors, rows: Tensor, fixed: Tensors
+    ) -> tuple[State, Tensor]:
         """The state after ``count`` steps, and the losses (steps, R), of which the first ``count`` are set."""
         self.load()
         assert self._run is not None
@@ -93,26 +88,17 @@ class NativeLoop:
 
 
 class _Loop(nn.Module):
-    def __init__(self, graph: GraphModule, replicas: int) -> None:
+    def __init__(self, graph: GraphModule) -> None:
         super().__init__()
         self.graph = graph
-        self.replicas = replicas
 
-    def forward(
-        self,
-        count: Tensor,
-        state: tuple[Tensor, ...],
-        x: Tensor,
-        noise: list[Tensor],
-        rows: Tensor,
-        fixed: list[Tensor],
-    ) -> tuple[Tensor, ...]:
+    def forward(self, count: Tensor, state: State, x: Tensor, noise: Tensors, rows: Tensor, fixed: Tensors) -> State:
         from torch._higher_order_ops.while_loop import while_loop
 
         def more(i: Tensor, losses: Tensor, *state: Tensor) -> Tensor:
             return i < count
 
-        def step(i: Tensor, losses: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        def step(i: Tensor, losses: Tensor, *state: Tensor) -> State:
             at = i.view(1)
             after, loss = self.graph(
                 state,
@@ -124,14 +110,13 @@ class _Loop(nn.Module):
             return i + 1, losses.index_put((i,), loss), *after
 
         start = torch.zeros((), dtype=torch.int64, device=rows.device)
-        losses = torch.zeros(len(rows), self.replicas, dtype=rows.dtype, device=rows.device)
+        losses = torch.zeros(len(rows), len(state[0]), dtype=rows.dtype, device=rows.device)
         _, losses, *after = while_loop(more, step, (start, losses, *state))
         return *after, losses
 
 
 def _key(graph: GraphModule, arguments: object) -> str:
     """Name of the native code: everything that it depends on."""
-    digest = hashlib.sha256()
     tensors = [t for t in torch.utils._pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
     parts: list[object] = [
         torch.__version__,
@@ -143,8 +128,7 @@ def _key(graph: GraphModule, arguments: object) -> str:
         graph.code,
         [(tuple(t.shape), t.stride(), t.dtype, t.device.type) for t in tensors],
     ]
-    digest.update(repr(parts).encode())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _processor() -> str:
@@ -156,7 +140,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _load(path: Path) -> Callable[..., tuple[Tensor, ...]]:
+def _load(path: Path) -> Callable[..., State]:
     import torch._inductor
 
     return torch._inductor.aoti_load_package(str(path))
@@ -178,12 +162,8 @@ def _compile(loop: nn.Module, arguments: tuple[object, ...], path: Path) -> None
                 torch._inductor.aoti_compile_and_package(program, package_path=made)
                 os.replace(made, path)
     except Exception as error:
-        raise CannotCompileError(f"compiling failed ({_in_one_line(error)})") from error
+        raise CannotCompileError(f"compiling failed ({type(error).__name__}: {one_line(error, 200)})") from error
     _delete_oldest(path.parent)
-
-
-def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _delete_oldest(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -72,6 +73,14 @@ class Draw:
         """Whether it fills with independent N(0, 1)."""
         name = self.operation._schema.name
         return name in ("aten::randn", "aten::randn_like") or (name == "aten::normal_" and not self.arguments)
+
+
+def make_draws(draws: Sequence[Draw], device: torch.device) -> list[Tensor]:
+    """One step's noise from the global generator, a tensor for each draw."""
+    noise = [torch.empty(draw.shape, dtype=draw.dtype, device=device) for draw in draws]
+    for draw, out in zip(draws, noise, strict=True):
+        draw.fill(out)
+    return noise
 
 
 class Recorder(TorchDispatchMode):

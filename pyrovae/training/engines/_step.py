@@ -10,6 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.engines._ahead_of_time import NativeLoop
+from pyrovae.training.engines._base import State, Tensors
 from pyrovae.training.engines._tracing import GradientGraph, tidy
 from pyrovae.training.settings import TrainingSettings
 
@@ -18,9 +19,6 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 _CHUNK_BYTES = 32 * 2**20
 _CHUNK_STEPS = 256
-
-State = tuple[Tensor, ...]
-"""Flat parameters and Adam's two moments, each (R, P), then the programs' buffers."""
 
 
 class StepProgram:
@@ -59,7 +57,7 @@ class StepProgram:
         )
 
     def _all_replicas(
-        self, state: State, x: Tensor, noise: list[Tensor], row: Tensor, fixed: list[Tensor]
+        self, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
     ) -> tuple[State, Tensor]:
         if self.replicas > 1:
             return torch.vmap(self._step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
@@ -68,9 +66,7 @@ class StepProgram:
         )
         return (flat[None], first[None], second[None], *buffers), loss[None]
 
-    def _step(
-        self, state: State, x: Tensor, noise: list[Tensor], row: Tensor, fixed: list[Tensor]
-    ) -> tuple[State, Tensor]:
+    def _step(self, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors) -> tuple[State, Tensor]:
         """Adam (with decoupled weight decay) on the flat parameters of one replica; the loss in nats."""
         flat, first, second, *buffers = state
         rate, root, beta, decay = row.unbind()
@@ -89,16 +85,14 @@ class StepProgram:
         flat = flat - rate * first / (second.sqrt() * root + EPSILON)
         return (flat, first, second, *buffers), loss
 
-    def loop(self, count: int, state: State, x: Tensor, noise: list[Tensor], rows: Tensor) -> tuple[State, Tensor]:
+    def loop(self, count: int, state: State, x: Tensor, noise: Tensors, rows: Tensor) -> tuple[State, Tensor]:
         """Run ``count`` steps; x (steps, R, size, …), noise (R, steps, …), rows (steps, 4) -> losses (steps, R)."""
         losses = rows.new_zeros(len(rows), self.replicas)
         for i in range(count):
             state, losses[i] = self.graph(state, x[i], [each[:, i] for each in noise], rows[i], self.gradient.fixed)
         return state, losses
 
-    def draw(
-        self, count: int, capacity: int, states: Sequence[list[Tensor]]
-    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+    def draw(self, count: int, capacity: int, states: Sequence[Tensors]) -> tuple[Tensors, list[Tensors]]:
         """Noise of ``count`` steps, each replica's from its generator's state: tensors (R, capacity, …), new states.
 
         There is one tensor a draw, or one for all where one call can fill it.
@@ -124,7 +118,7 @@ class StepProgram:
             after.append(random_state())
         return noise, after
 
-    def _by_draw(self, noise: list[Tensor]) -> list[Tensor]:
+    def _by_draw(self, noise: Tensors) -> Tensors:
         """One step's noise of one replica, a tensor for each draw."""
         if not self._in_one_call:
             return noise

@@ -17,9 +17,11 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.elbo import BetaELBO
-from pyrovae.programs import Program, unregistered
+from pyrovae.errors import one_line
+from pyrovae.programs import Pair, unregistered
 from pyrovae.randomness import random_state, set_random_state, state_elsewhere
-from pyrovae.training.engines._draws import CannotTraceError, Draw, Recorder, Replayer
+from pyrovae.training.engines._base import Tensors
+from pyrovae.training.engines._draws import CannotTraceError, Draw, Recorder, Replayer, make_draws
 
 _DATA_DEPENDENT = "a value that depends on parameters, data or draws decides what they do (data-dependent control flow)"
 
@@ -37,20 +39,14 @@ class GradientGraph:
     """
 
     graph: GraphModule
-    parameters: list[Tensor]
-    buffers: list[Tensor]
-    fixed: list[Tensor]
+    parameters: Tensors
+    buffers: Tensors
+    fixed: Tensors
     draws: list[Draw]
 
     def __call__(
-        self,
-        parameters: list[Tensor],
-        buffers: list[Tensor],
-        fixed: list[Tensor],
-        x: Tensor,
-        beta: Tensor,
-        noise: list[Tensor],
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        self, parameters: Tensors, buffers: Tensors, fixed: Tensors, x: Tensor, beta: Tensor, noise: Tensors
+    ) -> tuple[Tensor, Tensors, Tensors]:
         """The loss in nats, its derivatives, and the buffers after the step; ``buffers`` change in place."""
         names = _constants(self.graph)
         own = len(fixed) - len(names)
@@ -58,15 +54,13 @@ class GradientGraph:
         try:
             for name, tensor in zip(names, fixed[own:], strict=True):
                 setattr(self.graph, name, tensor)
-            result: tuple[Tensor, list[Tensor], list[Tensor]] = self.graph(
-                parameters, buffers, fixed[:own], x, beta, noise
-            )
+            result: tuple[Tensor, Tensors, Tensors] = self.graph(parameters, buffers, fixed[:own], x, beta, noise)
             return result
         finally:
             for name, tensor in zip(names, before, strict=True):
                 setattr(self.graph, name, tensor)
 
-    def vectorizable(self, buffers: list[Tensor], x: Tensor) -> GraphModule:
+    def vectorizable(self, buffers: Tensors, x: Tensor) -> GraphModule:
         """The same function without operations in place, of which ``torch.vmap`` takes few, and in terms it knows."""
         parameters = [p.detach() for p in self.parameters]
         beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
@@ -81,24 +75,13 @@ class GradientGraph:
         tidy(graph)
         return graph
 
-    def draw(self) -> list[Tensor]:
+    def draw(self) -> Tensors:
         """One step's noise from the global generator."""
-        device = self.parameters[0].device
-        noise = [torch.empty(draw.shape, dtype=draw.dtype, device=device) for draw in self.draws]
-        for draw, out in zip(self.draws, noise, strict=True):
-            draw.fill(out)
-        return noise
+        return make_draws(self.draws, self.parameters[0].device)
 
 
 def trace_gradient(
-    model: Program,
-    guide: Program,
-    elbo: ELBO,
-    parameters: list[Tensor],
-    x: Tensor,
-    data: Tensor,
-    *,
-    beta_is_input: bool,
+    pair: Pair, elbo: ELBO, parameters: Tensors, x: Tensor, data: Tensor, *, beta_is_input: bool
 ) -> GradientGraph:
     """Trace the programs on a batch x; the graph holds for every batch of its shape.
 
@@ -109,37 +92,30 @@ def trace_gradient(
         CannotTraceError: a value decides what the programs do, a draw is not reparameterised, or the graph gives
             other numbers than the programs.
     """
-    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
-    tensors = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
-    parameters = list(parameters)
+    modules_only = all(isinstance(program, nn.Module) for program in pair)
     if len({p.dtype for p in parameters}) > 1 or len({p.device for p in parameters}) > 1:
         raise CannotTraceError("the parameters are of several dtypes or devices")
 
     def gradient(x: Tensor, beta: float | Tensor | None = None) -> tuple[Tensor, list[Tensor | None]]:
         weighted = elbo.with_beta(beta) if beta_is_input and beta is not None and isinstance(elbo, BetaELBO) else elbo
-        with unregistered() if len(modules) == 2 else nullcontext():
-            loss = weighted.differentiable_loss(model, guide, x)
+        with unregistered() if modules_only else nullcontext():
+            loss = weighted.differentiable_loss(*pair, x)
             return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
     recorder = Recorder()
-    held = [t for t in tensors.values() if not any(t is p for p in parameters)]
+    others = [t for t in module_tensors(pair) if not any(t is p for p in parameters)]
     elsewhere = state_elsewhere()
-    with left_as_they_are(held) as changed, torch.random.fork_rng(devices=_devices(x)), recorder:
+    with left_as_they_are(others) as changed, torch.random.fork_rng(devices=_devices(x)), recorder:
         _, derivatives = gradient(x)
     if state_elsewhere() != elsewhere:
         raise CannotTraceError("they draw random numbers outside PyTorch")
-    buffers = [t for t in held if id(t) in changed]
-    fixed = [t for t in held if id(t) not in changed]
+    buffers = [t for t in others if id(t) in changed]
+    fixed = [t for t in others if id(t) not in changed]
     parameters = [p for p, derivative in zip(parameters, derivatives, strict=True) if derivative is not None]
 
     def traced(
-        parameters: list[Tensor],
-        buffers: list[Tensor],
-        fixed: list[Tensor],
-        x: Tensor,
-        beta: Tensor,
-        noise: list[Tensor],
-    ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+        parameters: Tensors, buffers: Tensors, fixed: Tensors, x: Tensor, beta: Tensor, noise: Tensors
+    ) -> tuple[Tensor, list[Tensor | None], Tensors]:
         with Replayer(recorder.draws, recorder.calls, noise) as replayer:
             loss, derivatives = gradient(x, beta)
         for failed in replayer.failures:
@@ -147,18 +123,8 @@ def trace_gradient(
         return loss, derivatives, [buffer.clone() for buffer in buffers]
 
     beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
-    noise = [torch.zeros(draw.shape, dtype=draw.dtype, device=x.device) for draw in recorder.draws]
-    for out, draw in zip(noise, recorder.draws, strict=True):
-        with torch.random.fork_rng(devices=_devices(x)):
-            draw.fill(out)
-    example = (parameters, buffers, fixed, x, beta, noise)
-    try:
-        with left_as_they_are(held), torch.random.fork_rng(devices=_devices(x)):
-            graph = make_fx(traced)(*example)
-    except CannotTraceError:
-        raise
-    except Exception as error:
-        raise CannotTraceError(_reason(error)) from error
+    with left_as_they_are(others), torch.random.fork_rng(devices=_devices(x)), _refusing():
+        graph = make_fx(traced)(parameters, buffers, fixed, x, beta, make_draws(recorder.draws, x.device))
     if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
         raise CannotTraceError(_DATA_DEPENDENT)
     _draw_as_values(graph)
@@ -166,12 +132,8 @@ def trace_gradient(
     constants = [getattr(graph, name) for name in _constants(graph)]
     result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
     rows = torch.randint(len(data), (len(x),), generator=torch.Generator().manual_seed(1))
-    try:
+    with _refusing():
         _try(result, gradient, data[rows.to(data.device)], beta=0.7)
-    except CannotTraceError:
-        raise
-    except Exception as error:
-        raise CannotTraceError(_reason(error)) from error
     return result
 
 
@@ -183,8 +145,7 @@ def _try(
 ) -> None:
     """Compare the graph with the programs at other parameters, data and noise than those it was traced at."""
     parameters = result.parameters
-    before = [p.detach().clone() for p in parameters]
-    try:
+    with left_as_they_are(parameters):
         with torch.no_grad():
             for p in parameters:
                 p.mul_(1.01)
@@ -198,15 +159,9 @@ def _try(
             noise = result.draw()
             same_end = all(torch.equal(a, b) for a, b in zip(end, random_state(), strict=True))
         arguments = ([p.detach() for p in parameters], [b.clone() for b in result.buffers], result.fixed, x)
-        constants = [t.clone() for t in result.fixed]
-        traced = result(*arguments, torch.tensor(beta, dtype=parameters[0].dtype, device=x.device), noise)
-    finally:
-        with torch.no_grad():
-            for p, value in zip(parameters, before, strict=True):
-                p.copy_(value)
-    if not all(torch.equal(a, b) for a, b in zip(constants, result.fixed, strict=True)):
-        for tensor, value in zip(result.fixed, constants, strict=True):
-            tensor.copy_(value)
+        with left_as_they_are(result.fixed) as changed:
+            traced = result(*arguments, torch.tensor(beta, dtype=parameters[0].dtype, device=x.device), noise)
+    if changed:
         raise CannotTraceError("they change a tensor that is not a module program's own")
     relative = 1e-9 if parameters[0].dtype == torch.float64 else 1e-4
     used = [d for d in derivatives if d is not None]
@@ -246,6 +201,12 @@ def _constants(graph: GraphModule) -> list[str]:
     return sorted({node.target for node in graph.graph.nodes if node.op == "get_attr"})
 
 
+def module_tensors(pair: Pair) -> Tensors:
+    """Each parameter and buffer of module programs, once."""
+    modules = [program for program in pair if isinstance(program, nn.Module)]
+    return list({id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}.values())
+
+
 def tidy(graph: GraphModule) -> None:
     """Drop operations whose result is not used."""
     graph.graph.eliminate_dead_code()
@@ -257,7 +218,7 @@ def _devices(x: Tensor) -> list[torch.device]:
 
 
 @contextmanager
-def left_as_they_are(tensors: list[Tensor]) -> Iterator[set[int]]:
+def left_as_they_are(tensors: Tensors) -> Iterator[set[int]]:
     """Restore tensors on the way out; the set then holds the identities of those that had changed."""
     before = [t.detach().clone() for t in tensors]
     changed: set[int] = set()
@@ -271,8 +232,15 @@ def left_as_they_are(tensors: list[Tensor]) -> Iterator[set[int]]:
                     tensor.copy_(value)
 
 
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "_local_scalar_dense" in text or "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
-        return _DATA_DEPENDENT
-    return f"they cannot be traced ({type(error).__name__}: {text[:200]})"
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn whatever programs raise under a tracer into a CannotTraceError."""
+    try:
+        yield
+    except CannotTraceError:
+        raise
+    except Exception as error:
+        text = one_line(error)
+        if "_local_scalar_dense" in text or "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
+            raise CannotTraceError(_DATA_DEPENDENT) from error
+        raise CannotTraceError(f"they cannot be traced ({type(error).__name__}: {text[:200]})") from error

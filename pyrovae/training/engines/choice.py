@@ -1,17 +1,13 @@
 """Which engine makes the steps."""
 
-from collections.abc import Generator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
-from numpy import float64
-from numpy.typing import NDArray
 from pyro.infer import ELBO
 from torch import Tensor
 
 from pyrovae.programs import Pair
-from pyrovae.training._losses import NonFiniteStepError
-from pyrovae.training._state import EngineState
 from pyrovae.training.engines._ahead_of_time import CannotCompileError, missing_compiler
+from pyrovae.training.engines._base import StepEngine
 from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.engines.compiled import CompiledEngine
 from pyrovae.training.engines.eager import EagerEngine
@@ -26,37 +22,6 @@ Compiling takes about 15 to 20 s and saves about 2 ms a step of a small network,
 
 _LEAST_TRACED_STEPS = 200
 """Steps, over all replicas, from which replicas run as one graph: tracing takes a second at most."""
-
-
-class StepEngine(Protocol):
-    """What makes the steps of a training run."""
-
-    steps: int
-    errors: dict[int, NonFiniteStepError]
-
-    @property
-    def name(self) -> Engine:
-        """How it makes them."""
-        ...
-
-    @property
-    def parameters(self) -> list[list[Tensor]]:
-        """Each replica's leaf tensors that are trained."""
-        ...
-
-    def run(
-        self, x: Tensor, batches: list[Tensor], rates: NDArray[float64], betas: NDArray[float64] | None
-    ) -> Generator[NDArray[float64], None, None]:
-        """Make one step for each batch of indices (R, size); yield losses (steps, R) in nats per datum."""
-        ...
-
-    def state_dict(self) -> EngineState:
-        """Everything that the next step depends on, copied."""
-        ...
-
-    def load_state_dict(self, state: EngineState) -> None:
-        """Go back to a state of either engine."""
-        ...
 
 
 def choose_engine(
@@ -79,7 +44,7 @@ def choose_engine(
         CannotCompileError: the compiled engine is wanted, and there is no compiler.
     """
     wanted, replicas, steps = settings.engine, len(pairs), total_steps * len(pairs)
-    eager = EagerEngine(*pairs[0], elbo, parameters[0], settings) if replicas == 1 else None
+    eager = EagerEngine(pairs[0], elbo, parameters[0], settings) if replicas == 1 else None
     if wanted == Engine.EAGER:
         return eager, "as asked for"
     why_not = _why_not_compile(x, steps, least_steps)

@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pyro.infer import ELBO
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyrovae.errors import one_line
 from pyrovae.programs import Pair, module_buffers
-from pyrovae.randomness import random_state, set_random_state
+from pyrovae.randomness import set_random_state
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
-from pyrovae.training._state import EngineState
 from pyrovae.training.engines._ahead_of_time import CannotCompileError
+from pyrovae.training.engines._base import State, StepEngine, Tensors
 from pyrovae.training.engines._draws import CannotTraceError
-from pyrovae.training.engines._step import BETA1, BETA2, State, StepProgram
-from pyrovae.training.engines._tracing import trace_gradient
+from pyrovae.training.engines._step import BETA1, BETA2, StepProgram
+from pyrovae.training.engines._tracing import module_tensors, trace_gradient
 from pyrovae.training.settings import Engine, TrainingSettings
 
 
-class CompiledEngine:
+class CompiledEngine(StepEngine):
     """Run steps of R pairs of programs that are alike but for their tensors, without Pyro.
 
     The loop over steps runs in native code once :meth:`compile` has made it; until then, its graph step by step.
@@ -40,58 +41,37 @@ class CompiledEngine:
         CannotTraceError: the programs are not one fixed graph.
     """
 
+    name = Engine.GRAPH
+
     def __init__(
-        self,
-        pairs: Sequence[Pair],
-        elbo: ELBO,
-        parameters: Sequence[list[Tensor]],
-        settings: TrainingSettings,
-        x: Tensor,
+        self, pairs: Sequence[Pair], elbo: ELBO, parameters: Sequence[Tensors], settings: TrainingSettings, x: Tensor
     ) -> None:
-        self.pairs, self.elbo, self.settings = list(pairs), elbo, settings
-        self.parameters = [list(own) for own in parameters]
-        self.full = min(settings.batch_size, len(x))
-        self.native = False
-        self.x = x
-        self.steps = 0
-        self.errors: dict[int, NonFiniteStepError] = {}
-        self.noise_states = []
-        for r in range(len(self.pairs)):
-            torch.manual_seed(settings.seed + r)
-            self.noise_states.append(random_state())
+        super().__init__(pairs, elbo, parameters, settings)
+        self.full, self.x = min(settings.batch_size, len(x)), x
         self._programs: dict[int, StepProgram] = {}
         self._check_alike()
-        program = self._program(x[: self.full])
-        traced = {id(p) for p in program.gradient.parameters}
-        changed = {id(b) for b in program.gradient.buffers}
+        gradient = self._program(x[: self.full]).gradient
+        traced = {id(t) for t in (*gradient.parameters, *gradient.buffers)}
         self._trained = [i for i, p in enumerate(self.parameters[0]) if id(p) in traced]
-        self._changing = [i for i, b in enumerate(module_buffers(*self.pairs[0])) if id(b) in changed]
+        self._changing = [i for i, b in enumerate(module_buffers(*self.pairs[0])) if id(b) in traced]
         flat = self._gather(self.parameters)
-        buffers = [b.clone() for b in program.gradient.buffers]
-        self.state: State = (flat, torch.zeros_like(flat), torch.zeros_like(flat), *buffers)
+        self.state = self._state_with(torch.zeros_like(flat), torch.zeros_like(flat))
         if len(x) % self.full:
             left_over = self._program(x[: len(x) % self.full]).gradient
-            if {id(t) for t in (*left_over.parameters, *left_over.buffers)} != traced | changed:
+            if {id(t) for t in (*left_over.parameters, *left_over.buffers)} != traced:
                 raise CannotTraceError("a batch of another size trains other parameters")
 
     def _check_alike(self) -> None:
         """Replicas share what is not trained, and Pyro's names of their parameters must not make them one."""
         if len(self.pairs) == 1:
             return
-        trained = [{id(p) for p in own} for own in self.parameters]
-        held = []
-        for pair, own in zip(self.pairs, trained, strict=True):
-            modules = [program for program in pair if isinstance(program, nn.Module)]
-            tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-            held.append([t for t in tensors if id(t) not in own])
-        for others in held[1:]:
-            if not all(torch.equal(a, b) for a, b in zip(held[0], others, strict=True)):
+        fixed = []
+        for pair, parameters in zip(self.pairs, self.parameters, strict=True):
+            trained = {id(p) for p in parameters}
+            fixed.append([t for t in module_tensors(pair) if id(t) not in trained])
+        for others in fixed[1:]:
+            if not all(torch.equal(a, b) for a, b in zip(fixed[0], others, strict=True)):
                 raise CannotTraceError("replicas differ in tensors that are not trained")
-
-    @property
-    def name(self) -> Engine:
-        """Compiled, or the graph run step by step."""
-        return Engine.COMPILED if self.native else Engine.GRAPH
 
     def compile(self) -> None:
         """Make the native code for full batches, or load it, and use it from now on.
@@ -102,34 +82,29 @@ class CompiledEngine:
         if self.state[0].is_cuda:
             raise CannotCompileError("native code is made for the CPU alone; on a GPU use engine='eager'")
         self._programs[self.full].native.load()
-        self.native = True
+        self.name = Engine.COMPILED
 
     def _program(self, batch: Tensor) -> StepProgram:
         """The step for batches of this size."""
         if len(batch) not in self._programs:
-            model, guide = self.pairs[0]
+            weighted = self.settings.beta is not None
             gradient = trace_gradient(
-                model, guide, self.elbo, self.parameters[0], batch, self.x, beta_is_input=self.settings.beta is not None
+                self.pairs[0], self.elbo, self.parameters[0], batch, self.x, beta_is_input=weighted
             )
             if len(self.pairs) > 1 and gradient.buffers:
                 raise CannotTraceError("a step changes a module's buffer, which replicas in one program would share")
             try:
                 self._programs[len(batch)] = StepProgram(gradient, self.settings, len(self.pairs), batch)
             except Exception as error:  # for one, an operation that torch.vmap does not know
-                reason = " ".join(str(error).split())[:200]
                 what = "replicas of them cannot run as one" if len(self.pairs) > 1 else "they cannot be traced"
-                raise CannotTraceError(f"{what} ({reason})") from error
+                raise CannotTraceError(f"{what} ({one_line(error, 200)})") from error
         return self._programs[len(batch)]
 
     def run(
-        self, x: Tensor, batches: list[Tensor], rates: NDArray[np.float64], betas: NDArray[np.float64] | None
+        self, x: Tensor, batches: Tensors, rates: NDArray[np.float64], betas: NDArray[np.float64] | None
     ) -> Generator[NDArray[np.float64], None, None]:
-        """Make one step for each batch of indices (R, size); yield losses (steps, R) in nats per datum.
-
-        A replica whose loss is not finite stops with the parameters before that step, and is in ``errors``.
-        """
-        buffers = module_buffers(*self.pairs[0])  # a callback may have changed them, and the parameters
-        self.state = (self._gather(self.parameters), *self.state[1:3], *[buffers[i].clone() for i in self._changing])
+        """Make the steps, many at a time; see :meth:`StepEngine.run`."""
+        self.state = self._state_with(*self.state[1:3])  # a callback may have changed parameters and buffers
         try:
             start = 0
             while start < len(batches) and len(self.errors) < len(self.pairs):
@@ -147,7 +122,7 @@ class CompiledEngine:
 
     def _chunk(self, program: StepProgram, x: Tensor, index: Tensor, rows: Tensor) -> NDArray[np.float64]:
         count, size = len(index), index.shape[2]
-        native = self.native and size == self.full
+        native = self.name == Engine.COMPILED and size == self.full
         capacity = program.capacity if native else count
         state, noise_states = self.state, self.noise_states
         noise, noise_states_after = program.draw(count, capacity, noise_states)
@@ -177,7 +152,6 @@ class CompiledEngine:
         ]
         return torch.as_tensor(np.stack(columns, axis=1)).to(self.state[0])
 
-    @torch.no_grad()
     def write_back(self) -> None:
         """Give the programs their current parameters and buffers."""
         for r in range(len(self.pairs)):
@@ -186,59 +160,40 @@ class CompiledEngine:
 
     @torch.no_grad()
     def _write(self, r: int, state: State) -> None:
-        own = [self.parameters[r][i] for i in self._trained]
-        for p, value in zip(own, self._split(state[0][r], own), strict=True):
-            p.copy_(value)
         buffers = module_buffers(*self.pairs[r])
-        for i, value in zip(self._changing, state[3:], strict=True):
-            buffers[i].copy_(value)
+        tensors = [*(self.parameters[r][i] for i in self._trained), *(buffers[i] for i in self._changing)]
+        for tensor, value in zip(tensors, [*self._split(state[0][r]), *state[3:]], strict=True):
+            tensor.copy_(value)
 
-    @staticmethod
-    def _split(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
-        parts = flat.split([p.numel() for p in like])
-        return [part.view_as(p).clone() for part, p in zip(parts, like, strict=True)]
+    def _split(self, flat: Tensor) -> Tensors:
+        """The trained tensors of a replica from their flat vector (P,)."""
+        like = [self.parameters[0][i] for i in self._trained]
+        return [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in like]), like, strict=True)]
 
-    def _gather(self, tensors: Sequence[list[Tensor]]) -> Tensor:
+    def _gather(self, tensors: Sequence[Tensors]) -> Tensor:
         """Flat vectors (R, P) of the trained ones among each replica's tensors."""
-        return torch.stack([torch.cat([own[i].detach().reshape(-1) for i in self._trained]) for own in tensors])
+        return torch.stack([torch.cat([each[i].detach().reshape(-1) for i in self._trained]) for each in tensors])
 
-    def state_dict(self) -> EngineState:
-        """Everything that the next step depends on, copied."""
-        moments: list[list[list[Tensor]]] = [[], []]
-        for which, saved in enumerate(moments):
-            for r, given in enumerate(self.parameters):
-                spread = [torch.zeros_like(p) for p in given]
-                parts = self._split(self.state[1 + which][r], [given[i] for i in self._trained])
-                for i, value in zip(self._trained, parts, strict=True):
-                    spread[i] = value
-                saved.append(spread)
-        counts = [self.steps if i in self._trained else 0 for i in range(len(self.parameters[0]))]
-        return {
-            "steps": self.steps,
-            "errors": {r: (e.value, e.site, e.step) for r, e in self.errors.items()},
-            "noise_states": [[s.clone() for s in states] for states in self.noise_states],
-            "parameters": [[p.detach().clone() for p in own] for own in self.parameters],
-            "buffers": [[b.clone() for b in module_buffers(*pair)] for pair in self.pairs],
-            "first_moments": moments[0],
-            "second_moments": moments[1],
-            "counts": [counts for _ in self.pairs],
-        }
-
-    @torch.no_grad()
-    def load_state_dict(self, state: EngineState) -> None:
-        """Go back to a state of either engine."""
-        self.steps = state["steps"]
-        self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}
-        self.noise_states = [[s.clone() for s in states] for states in state["noise_states"]]
-        for own, pair, saved, saved_buffers in zip(
-            self.parameters, self.pairs, state["parameters"], state["buffers"], strict=True
-        ):
-            for tensor, value in zip([*own, *module_buffers(*pair)], [*saved, *saved_buffers], strict=True):
-                tensor.copy_(value)
-        flat = self._gather(self.parameters)
-        first, second = (self._gather(state[which]).to(flat) for which in ("first_moments", "second_moments"))
+    def _state_with(self, first: Tensor, second: Tensor) -> State:
+        """The programs' parameters and buffers as they are now, and moments (R, P)."""
         buffers = module_buffers(*self.pairs[0])
-        self.state = (flat, first, second, *[buffers[i].clone() for i in self._changing])
+        return (self._gather(self.parameters), first, second, *[buffers[i].clone() for i in self._changing])
+
+    def _moments(self) -> tuple[list[Tensors], list[Tensors], list[list[int]]]:
+        first, second = ([self._spread(vector) for vector in vectors] for vectors in self.state[1:3])
+        counts = [self.steps if i in self._trained else 0 for i in range(len(self.parameters[0]))]
+        return first, second, [counts for _ in self.pairs]
+
+    def _spread(self, flat: Tensor) -> Tensors:
+        """A tensor for each parameter of a replica from the trained ones' flat vector (P,)."""
+        spread = [torch.zeros_like(p) for p in self.parameters[0]]
+        for i, value in zip(self._trained, self._split(flat), strict=True):
+            spread[i] = value.clone()
+        return spread
+
+    def _set_moments(self, first: list[Tensors], second: list[Tensors], counts: list[list[int]]) -> None:
+        like = self.state[0]
+        self.state = self._state_with(self._gather(first).to(like), self._gather(second).to(like))
 
 
 def _padded(tensor: Tensor, length: int) -> Tensor:

@@ -1,0 +1,92 @@
+"""What the engines share: the programs that they train, and a state that each can load from the other."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+
+import torch
+from numpy import float64
+from numpy.typing import NDArray
+from pyro.infer import ELBO
+from torch import Tensor
+
+from pyrovae.programs import Pair, module_buffers
+from pyrovae.randomness import random_state
+from pyrovae.training._losses import NonFiniteStepError
+from pyrovae.training.history import SavedState
+from pyrovae.training.settings import Engine, TrainingSettings
+
+Tensors = list[Tensor]
+State = tuple[Tensor, ...]
+"""Flat parameters and Adam's two moments, each (R, P), then the programs' buffers."""
+
+
+class StepEngine(ABC):
+    """What makes the steps of a training run.
+
+    Args:
+        pairs: (model, guide) of each replica.
+        elbo: the estimator.
+        parameters: each replica's leaf tensors to train, in the same order.
+        settings: of the training; replica r draws its noise from seed + r.
+
+    Attributes:
+        name: how it makes them.
+        steps: number of steps made.
+        errors: why replicas stopped.
+    """
+
+    name: Engine
+
+    def __init__(
+        self, pairs: Sequence[Pair], elbo: ELBO, parameters: Sequence[Tensors], settings: TrainingSettings
+    ) -> None:
+        self.pairs, self.elbo, self.settings = list(pairs), elbo, settings
+        self.parameters = [list(of_replica) for of_replica in parameters]
+        self.steps = 0
+        self.errors: dict[int, NonFiniteStepError] = {}
+        self.noise_states = []
+        for r in range(len(pairs)):
+            torch.manual_seed(settings.seed + r)
+            self.noise_states.append(random_state())
+
+    @abstractmethod
+    def run(
+        self, x: Tensor, batches: Tensors, rates: NDArray[float64], betas: NDArray[float64] | None
+    ) -> Generator[NDArray[float64], None, None]:
+        """Make one step for each batch of indices (R, size); yield losses (steps, R) in nats per datum.
+
+        A replica whose loss is not finite stops with the parameters before that step, and is in ``errors``.
+        """
+
+    @abstractmethod
+    def _moments(self) -> tuple[list[Tensors], list[Tensors], list[list[int]]]:
+        """Adam's two moments and numbers of steps, by replica, then by parameter."""
+
+    @abstractmethod
+    def _set_moments(self, first: list[Tensors], second: list[Tensors], counts: list[list[int]]) -> None: ...
+
+    def state_dict(self) -> SavedState:
+        """Everything that the next step depends on, copied; lists of lists are by replica, then by tensor."""
+        first, second, counts = self._moments()
+        return {
+            "steps": self.steps,
+            "errors": {r: (e.value, e.site, e.step) for r, e in self.errors.items()},
+            "noise_states": [[s.clone() for s in states] for states in self.noise_states],
+            "parameters": [[p.detach().clone() for p in of_replica] for of_replica in self.parameters],
+            "buffers": [[b.clone() for b in module_buffers(*pair)] for pair in self.pairs],
+            "first_moments": first,
+            "second_moments": second,
+            "counts": counts,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: SavedState) -> None:
+        """Go back to a state of either engine."""
+        self.steps = state["steps"]
+        self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}
+        self.noise_states = [[s.clone() for s in states] for states in state["noise_states"]]
+        saved = zip(state["parameters"], state["buffers"], strict=True)
+        for parameters, pair, values in zip(self.parameters, self.pairs, saved, strict=True):
+            for tensor, value in zip([*parameters, *module_buffers(*pair)], [*values[0], *values[1]], strict=True):
+                tensor.copy_(value)
+        self._set_moments(state["first_moments"], state["second_moments"], state["counts"])
