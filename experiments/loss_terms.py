@@ -62,8 +62,8 @@ class KLAlone(pv.AnalyticELBO):
     def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
         terms = []
         for name, site in latent_sites(guide_trace).items():
-            kl = self._site_kl(name, site, model_trace.nodes[name]).sum()
-            terms.append(self._term(name, Computation.CLOSED_FORM, -kl, model_trace.nodes[name], site))
+            part = self._latent_part(name, model_trace.nodes[name], site)
+            terms.append(self._term(name, Computation.CLOSED_FORM, part, model_trace.nodes[name], site))
         return total(terms)
 
 
