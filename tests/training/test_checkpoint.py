@@ -199,9 +199,9 @@ def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeyp
         part = trainer(checkpoints=checkpoints)
         part.run(max_steps=7)
 
-        def full(self, content):
+        def full(self, data):
             with self.open("wb") as file:
-                file.write(content[:10])
+                file.write(data[:10])
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "write_bytes", full)
