@@ -163,12 +163,8 @@ def own_parameter_store() -> Iterator[None]:
         store.set_state(outer)
 
 
-def trainable_parameters(model: Program, guide: Program, announced: Trace) -> list[Tensor]:
-    """Leaf tensors to train: those of module programs, and every parameter announced in a trace of both.
-
-    Raises:
-        InputError: there are none, or Pyro would tie a ``PyroParam`` of the model to one of the guide.
-    """
+def check_not_tied(model: Program, guide: Program) -> None:
+    """Raise an InputError where Pyro would tie a ``PyroParam`` of the model to one of the guide."""
     if isinstance(model, PyroModule) and isinstance(guide, PyroModule) and model._pyro_name == guide._pyro_name:
         shared = _pyro_param_names(model) & _pyro_param_names(guide)
         if shared:
@@ -176,6 +172,14 @@ def trainable_parameters(model: Program, guide: Program, announced: Trace) -> li
                 f"model and guide both have a PyroParam {min(shared)!r}, which Pyro takes for one and the same; "
                 "give one of them a name with super().__init__(name=…)"
             )
+
+
+def trainable_parameters(model: Program, guide: Program, announced: Trace) -> list[Tensor]:
+    """Leaf tensors to train: those of module programs, and every parameter announced in a trace of both.
+
+    Raises:
+        InputError: there are none.
+    """
     modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
     candidates = [p for module in modules for p in module.parameters()] + announced_parameters(announced)
     parameters = list({id(p): p for p in candidates if p.requires_grad}.values())
@@ -348,6 +352,7 @@ def check_programs(
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             elbo.differentiable_loss(model, guide, batch)
 
+    check_not_tied(model, guide)
     with pyro.validation_enabled(True), mode(model, guide, training=False):
         with running_on(x[:batch_size]), poutine.trace(param_only=True) as announced:
             run(x[:batch_size])

@@ -22,6 +22,7 @@ from pyrovae.programs import (
     Program,
     announced_parameters,
     check_data,
+    check_not_tied,
     mode,
     own_parameter_store,
     running_on,
@@ -151,6 +152,7 @@ def gradient_statistics(
     if not isinstance(elbo, ELBO) or not hasattr(elbo, "differentiable_loss"):
         raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
     check_data(x, model, guide)
+    check_not_tied(model, guide)
     devices = [x.device] if x.is_cuda else []
     with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
         with running_on(x), pyro.validation_enabled(True), poutine.trace(param_only=True) as announced:

@@ -1,5 +1,6 @@
 """What every likelihood is: a head on the decoder's features that returns p(x|z)."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -178,8 +179,9 @@ class GaussianNoiseLikelihood(Likelihood):
 
     def _set_initial_scale(self, initial_scale: float) -> None:
         self.initial_scale = initial_scale
-        above = torch.tensor(initial_scale - self.smallest_scale, dtype=torch.float64, device="cpu")
-        self._raw_initial_scale = softplus_inverse(above).item()  # what _scale turns into initial_scale
+        above = initial_scale - self.smallest_scale
+        # what _scale turns into initial_scale: softplus_inverse in Python's floats, whose last bit every fit starts from
+        self._raw_initial_scale = above + math.log(-math.expm1(-above))
 
     def _scale(self, raw: Tensor) -> Tensor:
         return positive(raw, self.smallest_scale)
