@@ -180,7 +180,7 @@ class GaussianNoiseLikelihood(Likelihood):
     def _set_initial_scale(self, initial_scale: float) -> None:
         self.initial_scale = initial_scale
         above = initial_scale - self.smallest_scale
-        # what _scale turns into initial_scale: softplus_inverse in Python's floats, whose last bit every fit starts from
+        # what _scale turns into initial_scale, in floats of Python: every fit starts from its last bit
         self._raw_initial_scale = above + math.log(-math.expm1(-above))
 
     def _scale(self, raw: Tensor) -> Tensor:
