@@ -75,7 +75,11 @@ def named_parts(
     if callable(parts) or isinstance(parts, str):
         name = getattr(parts, "__name__", repr(parts))
         raise InputTypeError(f"the {kind} must be a sequence such as [{name}], not one alone")
-    if not isinstance(parts, Mapping):
+    if not isinstance(parts, Mapping | Sequence):
+        raise InputTypeError(f"the {kind} must be a sequence or a mapping, not {parts!r}")
+    if isinstance(parts, Mapping):
+        parts = {name: _named(kind, part, known)[1] for name, part in parts.items()}
+    else:
         named = [_named(kind, part, known) for part in parts]
         parts = dict(named)
         if len(parts) < len(named):

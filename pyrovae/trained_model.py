@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.datasets import Preprocessing
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import InputError, MissingExtraError, check_integer
 from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
 from pyrovae.files import write_atomically, write_table
 from pyrovae.io import load, load_preprocessing
@@ -179,7 +179,10 @@ def write_rows(path: Path, table: pd.DataFrame) -> None:
     if path.suffix == ".csv":
         write_table(path, table)
     elif path.suffix == ".parquet":
-        write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+        try:
+            write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+        except ImportError:
+            raise MissingExtraError("writing parquet needs pyarrow: pip install 'pyrovae[parquet]'") from None
     else:
         raise InputError(f"the file {path} must end in .csv or .parquet")
 

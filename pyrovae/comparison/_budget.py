@@ -75,6 +75,8 @@ def _measure(plan: Plan, cell: Cell) -> Seconds:
 
 def epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: int) -> tuple[int, int]:
     """Epochs of each run, and number of test data whose gap is split, that these seconds allow."""
+    if not needed.epoch:  # no model could be measured, and the runs will say why
+        return most, 0
     gaps = needed.gap * GAP_DATA
     gap_data = GAP_DATA if gaps < _SHARE_FOR_GAPS * seconds else 0
     left = seconds - num_seeds * needed.evaluation - (gaps if gap_data else 0.0)

@@ -21,7 +21,7 @@ from pyrovae.comparison._measures import GAPS, MEASURES, gaps, measures_of, scor
 from pyrovae.comparison._plan import Cell, Plan, configuration, groups, make_pair
 from pyrovae.comparison._workers import run_in_processes
 from pyrovae.comparison.tables import write_run_pictures
-from pyrovae.errors import one_line, out_of_memory
+from pyrovae.errors import InputError, one_line, out_of_memory
 from pyrovae.evaluation import elbo_terms
 from pyrovae.files import make_folder, remove_partial_files, versions, write_json, write_table, write_text
 from pyrovae.io import load, save
@@ -42,17 +42,19 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run failed: the exception's type, its message in one line, and its traceback."""
+    """Why a run failed: the exception's type, its message, its traceback, and whether the user can mend it."""
 
     kind: str
     message: str
     traceback: str
+    can_be_mended: bool = True
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
         """The failure that an exception is; the exception is not kept, for it holds on to memory."""
         message = out_of_memory(error) or one_line(error)
-        return cls(type(error).__name__, message, "".join(traceback.format_exception(error)))
+        can_be_mended = isinstance(error, InputError | OSError) or out_of_memory(error) is not None
+        return cls(type(error).__name__, message, "".join(traceback.format_exception(error)), can_be_mended)
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,14 @@ def _finish(
     if result is None:
         result = Result({**_blank(plan, cell, failure), "engine": history.engine}, failure)
     if plan.out is not None:
-        _write(plan, cell, pair, history, result)
+        try:
+            _write(plan, cell, pair, history, result)
+        except (OSError, InputError):  # of the folder, and so of every run
+            raise
+        except Exception as error:  # a picture, for one
+            failure = Failure.of(error)
+            result = Result({**_blank(plan, cell, failure), "engine": history.engine}, failure)
+            _write(plan, cell, pair, history, result)
     return result
 
 
@@ -255,12 +264,15 @@ def _finished(plan: Plan, cell: Cell) -> Result | None:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         scores = pd.read_csv(folder / "scores.csv")
         model, _ = load(folder / "model.safetensors")
-    except (OSError, ValueError):
+        if not isinstance(config, dict) or not isinstance(metrics, dict):
+            return None
+    except (OSError, ValueError, RecursionError):
         return None
     wanted = json.loads(json.dumps(configuration(plan, cell, *make_pair(plan, cell))))
     if {key: config.get(key) for key in wanted} != wanted or metrics.get("status") != RunStatus.FINISHED:
         return None
     metrics = {k: math.nan if v is None else v for k, v in metrics.items()}
+    metrics["hidden"] = plan.settings.hidden  # which JSON turned into a list
     return Result(metrics, None, _draw_samples(model, cell), scores)
 
 

@@ -184,7 +184,11 @@ def with_folder(plan: Plan, out: str | Path | None) -> Plan:
         raise InputError("several learning rates are chosen from by validation data; give validation=")
     for latent_dim in settings.latent_dims:
         _ = [make(1, latent_dim) for make in settings.named_posteriors.values()]
-    _ = [make(1, n) for make in settings.named_likelihoods.values()]
+    data = {"data": plan.data.train, "test": plan.data.test, "validation": plan.data.validation}
+    for likelihood in [make(1, n) for make in settings.named_likelihoods.values()]:
+        for name, x in data.items():
+            if x is not None:
+                likelihood.check_support(name, x)
     if plan.linear is not None:
         _ = [make_pair(plan, cell) for cell in plan.cells if cell.seed == settings.seeds[0]]
     if out is None:
@@ -206,10 +210,12 @@ def _settings_of(
     given: dict[str, Any] = {**keywords}
     for old, new, kind in (
         ("epochs", "epochs_by_estimator", Mapping),
-        ("learning_rate", "learning_rates", Sequence),
+        ("learning_rate", "learning_rates", (Sequence, np.ndarray)),
     ):
         if isinstance(given.get(old), kind):
             warnings.warn(f"several values of {old} are {new}=", DeprecationWarning, stacklevel=4)
+            if not len(given[old]) or new in given:
+                raise InputError(f"{old} must be one value, and {new} several different ones: give one of the two")
             given[new] = given.pop(old)
     by_estimator = given.get("epochs_by_estimator")
     if given.get("epochs") is None:

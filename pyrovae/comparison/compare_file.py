@@ -11,11 +11,11 @@ from torch import Tensor
 from pyrovae.comparison._budget import epochs_within, measure
 from pyrovae.comparison._data import prepare
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
-from pyrovae.comparison._runs import callers_state_left_alone, finished, run_cells
+from pyrovae.comparison._runs import Failure, callers_state_left_alone, finished, run_cells
 from pyrovae.comparison.compare import Comparison, conclude, plan_of, with_folder
 from pyrovae.comparison.recommendation import Recommendation
 from pyrovae.comparison.settings import LikelihoodFactory
-from pyrovae.comparison.study import Study, at_scale_of_data, check_same, read_config
+from pyrovae.comparison.study import Study, at_scale_of_data, begun_in, check_same
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import Spectra, SpectraSplit, split_spectra
 from pyrovae.datasets.readers.idx import PIXEL
@@ -157,14 +157,21 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
             run_cells(plan, cells, results, workers=1, progress=progress)
             comparison = conclude(plan, cells, results, baselines)
             if comparison.recommendation is None:
-                first = results[cells[0]].metrics["note"]
-                raise InputError(f"every run failed, so there is nothing to recommend; the first: {first}")
+                raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
             seconds = time.perf_counter() - begin
             found = StudyResult(
                 study, data, split, test, plan, comparison, comparison.recommendation, baselines, seconds
             )
             _write(found, folder)
     return found
+
+
+def _every_run_failed(first: Failure, folder: Path) -> Exception:
+    """What to raise where no run finished: bad input in one line, or a bug with its traceback."""
+    said = f"every run failed, so there is nothing to recommend; the first: {first.message}"
+    if first.can_be_mended:
+        return InputError(said)
+    return RuntimeError(f"{said} ({first.kind}); tracebacks are in {folder / 'runs'}\n{first.traceback}")
 
 
 def _read(study: Study) -> tuple[Spectra, SpectraSplit, tuple[Tensor, Tensor, Tensor]]:
@@ -197,10 +204,9 @@ def _plan(
     study: Study, train: Tensor, validation: Tensor, test: Tensor, folder: Path, begin: float, progress: bool
 ) -> Plan:
     """The plan of a study begun in the folder, or of a new one, which is written there."""
-    wanted, begun = study.to_dict(), read_config(folder, "study")
+    begun = begun_in(folder)
     if begun is not None:
-        same = Study.from_dict(begun["study"]).to_dict()  # type: ignore[arg-type]
-        check_same(folder, "study", same, wanted)
+        check_same(folder, study, begun)
     scaled = {name: at_scale_of_data(make) for name, make in study.settings.named_likelihoods.items()}
     settings = replace(study.settings, likelihoods=scaled)
     plan = plan_of(settings, prepare(train, test, validation, settings), pictures=False, progress=progress)
@@ -210,11 +216,11 @@ def _plan(
         epochs, gap_data = epochs_within(needed, len(settings.seeds), left, settings.training.epochs)
         epochs = study.epochs or epochs
     else:
-        epochs, gap_data = _whole(begun, "epochs", folder), _whole(begun, "gap_data", folder)
+        epochs, gap_data = (_whole(begun.config, name, folder) for name in ("epochs", "gap_data"))
     training = replace(settings.training, epochs=epochs)
     plan = with_folder(replace(plan, settings=replace(settings, training=training, gap_data=gap_data)), folder / "runs")
     if begun is None:
-        config = {"study": wanted, "epochs": epochs, "gap_data": gap_data, "versions": versions()}
+        config = {"study": study.to_dict(), "epochs": epochs, "gap_data": gap_data, "versions": versions()}
         write_json(folder / "config.json", config)
     return plan
 

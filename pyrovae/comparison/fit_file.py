@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyrovae.comparison._pairs import can_start_as_linear, new_pair
 from pyrovae.comparison._runs import callers_state_left_alone
-from pyrovae.comparison.study import Project, at_scale_of_data, check_same, read_config
+from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_same
 from pyrovae.datasets import split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import locked_folder, versions, write_json, write_table
@@ -109,9 +109,8 @@ def make_pair(
 
 def _claim(folder: Path, project: Project) -> None:
     """Write the project into its folder, where there is no other."""
-    wanted, begun = project.to_dict(), read_config(folder, "project")
+    begun = begun_in(folder)
     if begun is None:
-        write_json(folder / "config.json", {"project": wanted, "versions": versions()})
-        return
-    same = Project.from_dict(begun["project"]).to_dict()  # type: ignore[arg-type]
-    check_same(folder, "training", same, wanted)
+        write_json(folder / "config.json", {"project": project.to_dict(), "versions": versions()})
+    else:
+        check_same(folder, project, begun)

@@ -166,7 +166,7 @@ class Recommendation:
 
     def _beside_baselines(self) -> str:
         kinds: dict[str, list[str]] = {"worse than": [], "not clearly apart from": [], "better than": []}
-        for name, g in sorted(self.against.items(), key=lambda item: item[1].gain):
+        for name, g in sorted(self.against.items(), key=lambda item: (item[1].gain, item[0])):
             kind = "better than" if g.low > self.threshold else "not clearly apart from"
             kind = "worse than" if g.high < -self.threshold else kind
             kinds[kind].append(f"{name} ({g.gain:+.2f}, between {g.low:+.2f} and {g.high:+.2f})")

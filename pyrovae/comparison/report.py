@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
             {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
         ],
         audits=_audits(result, folder),
-        settings=[(name, _said(value)) for name, value in study.to_dict().items() if value is not None],
+        settings=[(name, _said(value)) for name, value in _settings(result).items()],
         versions=versions().items(),
         command=command_of(study, result.epochs),
         model=folder / result.model,
@@ -72,6 +73,13 @@ def command_of(study: Study, epochs: int) -> str:
         elif value is not None:
             parts += [option, *map(str, value if isinstance(value, list) else [value])]
     return shlex.join([*parts, "--epochs", str(epochs)])
+
+
+def _settings(result: StudyResult) -> dict[str, object]:
+    """Every setting that was used; each run has a seed of its own."""
+    plan, study = result.plan.settings, result.study
+    used = study.to_dict() | {"epochs": result.epochs, "gap_data": plan.gap_data, "budget": f"{study.budget:g} s"}
+    return {name: value for name, value in used.items() if name != "seed" and value is not None and value != []}
 
 
 def _said(value: object) -> str:
@@ -159,12 +167,14 @@ def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
     return fig
 
 
+@torch.random.fork_rng(devices=[])
 def _audits(result: StudyResult, folder: Path) -> list[str]:
     lines = []
     for model, name in result.names.items():
         path = result.folder_of(model)
         if path is not None:
             trained = TrainedModel.load(folder / path)
+            torch.manual_seed(0)
             estimator = result.plan.settings.named_estimators[model.estimator]
             found = audit(trained.model, trained.guide, estimator, trained.prepare(result.test[:32]))
             lines.append(f"{name}: {found.line}")

@@ -1,8 +1,8 @@
 """The settings of a comparison and of a single model, each declared once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Required, TypedDict
+from typing import Any, Required, TypedDict
 
 from pyro.infer import ELBO
 
@@ -47,7 +47,7 @@ class NetworkSettings:
     (all), or not at all (none)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "hidden", _as_tuple("hidden", self.hidden))
         if not self.hidden:
             raise InputError("give at least one hidden width")
         MLP(1, *self.hidden)  # checks the widths
@@ -55,6 +55,8 @@ class NetworkSettings:
         check_choice("missing", self.missing, MISSING)
         if isinstance(self.preprocessing, str):
             check_choice("preprocessing", self.preprocessing, PREPROCESSING)
+        elif not isinstance(self.preprocessing, Preprocessing | None):
+            raise InputTypeError(f"preprocessing must be a Preprocessing, a name or None, not {self.preprocessing!r}")
 
     @property
     def preprocessing_step(self) -> Preprocessing | None:
@@ -137,15 +139,14 @@ class ComparisonSettings(NetworkSettings):
         if self.likelihoods is not None:
             object.__setattr__(self, "likelihoods", named_parts("likelihoods", self.likelihoods, LIKELIHOODS))
         for name, kind in (("seeds", "seed"), ("latent_dims", "latent dimension"), ("learning_rates", "")):
-            values = getattr(self, name)
-            if isinstance(values, int | float):
-                raise InputTypeError(f"{name} must be a sequence such as ({values},), not the number {values}")
-            values = tuple(values)
+            values = _as_tuple(name, getattr(self, name))
             object.__setattr__(self, name, values)
             if kind and not values:
                 raise InputError(f"give at least one {kind}")
             if len(set(values)) < len(values):
                 raise InputError(f"duplicate {name.replace('_', ' ')}: {values}")
+        for seed in self.seeds:
+            check_integer("a seed", seed, least=0)
         for latent_dim in self.latent_dims:
             check_integer("latent_dim", latent_dim)
         for rate in self.learning_rates:
@@ -154,9 +155,12 @@ class ComparisonSettings(NetworkSettings):
             object.__setattr__(self, "training", replace(self.training, learning_rate=self.learning_rates[0]))
             object.__setattr__(self, "learning_rates", ())
         if self.epochs_by_estimator is not None:
+            if not isinstance(self.epochs_by_estimator, Mapping):
+                raise InputTypeError(f"epochs_by_estimator must be a mapping, not {self.epochs_by_estimator!r}")
             if set(self.epochs_by_estimator) != set(estimators):
                 given = ", ".join(self.epochs_by_estimator)
                 raise InputError(f"epochs must name the estimators {', '.join(estimators)}, not {given}")
+            object.__setattr__(self, "epochs_by_estimator", dict(self.epochs_by_estimator))
             for epochs in self.epochs_by_estimator.values():
                 check_integer("epochs", epochs)
         for name in ("num_train", "num_test"):
@@ -164,7 +168,9 @@ class ComparisonSettings(NetworkSettings):
                 check_integer(name, getattr(self, name), least=2)
         check_integer("log_marginal_samples", self.log_marginal_samples)
         check_integer("gap_data", self.gap_data, least=0)
-        if not self.threshold >= 0:
+        if not isinstance(self.training, TrainingSettings):
+            raise InputTypeError(f"training must be TrainingSettings, not {self.training!r}")
+        if not isinstance(self.threshold, int | float) or not self.threshold >= 0:
             raise InputError(f"threshold must be a number ≥ 0, not {self.threshold!r}")
 
     @property
@@ -190,6 +196,12 @@ class ComparisonSettings(NetworkSettings):
         epochs = (self.epochs_by_estimator or {}).get(estimator, self.training.epochs)
         rate = self.training.learning_rate if learning_rate is None else learning_rate
         return replace(self.training, epochs=epochs, learning_rate=rate, seed=seed)
+
+
+def _as_tuple(name: str, values: object) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputTypeError(f"{name} must be a sequence such as ({values},), not {values!r}")
+    return tuple(values)
 
 
 class ComparisonKeywords(TypedDict, total=False):

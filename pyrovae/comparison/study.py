@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
 from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory, ModelSettings
 from pyrovae.datasets import ReadingSettings, Spectra, read_data, simulated
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import InputError, check_integer, one_line
 from pyrovae.training import TrainingSettings
 
 T = TypeVar("T")
@@ -121,6 +121,9 @@ class Project:
     reading: ReadingSettings = READ_BY_DEFAULT
     group: str | None = None
 
+    def __post_init__(self) -> None:
+        check_integer("seed", self.training.seed, least=0)
+
     def read(self) -> Spectra:
         """The data."""
         return read_data(self.data, self.reading)
@@ -165,30 +168,41 @@ def _picked(defaults: T, values: Mapping[str, object]) -> T:
     return replace(defaults, **own)  # type: ignore[type-var]
 
 
-def read_config(folder: Path, key: str) -> dict[str, object] | None:
-    """What a folder was begun with, its settings under ``key``; None where nothing was begun.
+@dataclass(frozen=True)
+class Begun:
+    """What a folder was begun with, and all of its config.json."""
+
+    work: Study | Project
+    config: dict[str, object]
+
+
+def begun_in(folder: Path) -> Begun | None:
+    """What a folder was begun with; None where nothing was begun.
 
     Raises:
-        InputError: the file is damaged, or describes something else.
+        InputError: its config.json is damaged.
     """
     path = folder / "config.json"
     if not path.exists():
         return None
     try:
-        config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config[key], dict):
-            raise InputError(f"its {key} is no object")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"cannot read {path} as a {key}: {' '.join(str(error).split())}") from None
-    return config
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        work = Study.from_dict(config["study"]) if "study" in config else Project.from_dict(config["project"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+    return Begun(work, config)
 
 
-def check_same(folder: Path, what: str, begun: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+def check_same(folder: Path, wanted: Study | Project, begun: Begun) -> None:
     """Raise an InputError that names the settings in which a folder differs from what is to be done in it."""
+    what = "study" if isinstance(begun.work, Study) else "training"
+    if type(begun.work) is not type(wanted):
+        raise InputError(f"{folder} holds a {what}; give another folder")
+    found = begun.work.to_dict()
     differences = [
-        f"{name} {_said(begun.get(name))}, not {_said(value)}"
-        for name, value in wanted.items()
-        if begun.get(name) != value
+        f"{name} {_said(found.get(name))}, not {_said(value)}"
+        for name, value in wanted.to_dict().items()
+        if found.get(name) != value
     ]
     if differences:
         raise InputError(f"{folder} holds a {what} with {'; '.join(differences)}; give another folder")
@@ -200,19 +214,13 @@ def load_begun(folder: str | Path) -> Study | Project:
     Raises:
         InputError: it holds neither, or a damaged one.
     """
-    folder = Path(folder)
-    path = folder / "config.json"
-    if not path.is_file():
+    begun = begun_in(Path(folder))
+    if begun is None:
+        path = Path(folder) / "config.json"
         raise InputError(
             f"{folder} holds no training to go on with (there is no {path}); give the folder of pyrovae fit or compare"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if "study" in config:
-            return Study.from_dict(config["study"])
-        return Project.from_dict(config["project"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    return begun.work
 
 
 def _said(value: object) -> str:

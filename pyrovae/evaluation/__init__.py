@@ -1,5 +1,8 @@
 """What a trained pair is worth: log p(x), gaps, collapse, gradients."""
 
+import importlib
+import warnings
+
 from pyrovae.evaluation.annealing import Annealing
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
 from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, UnreliableEstimateWarning
@@ -38,3 +41,20 @@ __all__ = [
     "refit",
     "sandwich",
 ]
+
+_MOVED = {
+    "Baseline": "linear_gaussian",
+    "Recommendation": "comparison",
+    "THRESHOLD": "comparison.recommendation",
+    "linear_baselines": "linear_gaussian",
+    "recommend": "comparison",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Names that version 0.1 had here."""
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = f"pyrovae.{_MOVED[name]}"
+    warnings.warn(f"pyrovae.evaluation.{name} is now {place}.{name}", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(place), name)

@@ -115,6 +115,28 @@ def test_bad_input_to_every_subcommand(fitted, tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_seed_is_no_negative_number(spectra, tmp_path, capsys):
+    for arguments in (
+        ["compare", spectra, "--seed", -1],
+        ["fit", spectra, "--seed", -1],
+    ):
+        status, said, errors = in_this_process(capsys, *arguments, "--out", tmp_path / "out")
+        assert (status, said, errors.count("\n")) == (2, "", 1), errors
+        assert "seed" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_parquet_without_pyarrow(fitted, spectra, tmp_path, capsys, monkeypatch):
+    def missing(self, *arguments, **keywords):
+        raise ImportError("no pyarrow")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", missing)
+    status, _, errors = in_this_process(capsys, "encode", fitted[0], spectra, "--out", tmp_path / "z.parquet")
+    assert status == 2
+    assert "pip install 'pyrovae[parquet]'" in errors.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_as_a_process(tmp_path):
     command = [sys.executable, "-m", "pyrovae", "compare", "nowhere.csv"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.comparison import _runs
 from pyrovae.comparison._measures import measures_of, score
 from pyrovae.comparison._plan import Cell, Plan, groups
 from pyrovae.comparison.settings import ComparisonKeywords, ComparisonSettings
@@ -509,3 +510,44 @@ def test_schedules_are_named_and_stored(tmp_path):
     assert pv.compare(
         x, learning_rate=pv.linear_warmup(0.5), epochs=1, out=tmp_path / "out", resume=True, **OWN
     ).equals(table)
+
+
+def test_data_that_a_likelihood_cannot_score_are_refused_before_a_run(tmp_path):
+    x = torch.randn(40, 2)
+    for settings in ({}, {"test": x[:20].sigmoid().round(), "validation": x[:20]}):
+        data = x.sigmoid().round() if settings else x
+        with pytest.raises(pv.InputError, match="Bernoulli"):
+            pv.compare(data, likelihoods=["bernoulli"], epochs=1, out=tmp_path / "out", **OWN, **settings)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_fails_its_run_alone(tmp_path, monkeypatch):
+    draw, drawn = _runs.write_run_pictures, []
+
+    def second_fails(*arguments, **keywords):
+        drawn.append(arguments)
+        if len(drawn) == 2:
+            raise ZeroDivisionError("in the picture")
+        return draw(*arguments, **keywords)
+
+    monkeypatch.setattr(_runs, "write_run_pictures", second_fails)
+    table = pv.compare(torch.randn(40, 2), epochs=1, seeds=(0, 1), out=tmp_path / "out", together=False, **OWN)
+    assert table["status"].tolist() == ["finished", "failed"]
+    assert table["error"].tolist()[1] == "ZeroDivisionError"
+    assert "in the picture" in (tmp_path / "out" / table["folder"][1] / "traceback.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": (0, -1)}, "a seed must be"),
+        ({"epochs": 3, "epochs_by_estimator": 3}, "epochs_by_estimator must be a mapping"),
+        ({"epochs": 1, "posteriors": 3}, "the posteriors must be a sequence or a mapping, not 3"),
+        ({"epochs": 1, "preprocessing": 3}, "preprocessing must be a Preprocessing, a name or None, not 3"),
+        ({"epochs": 1, "threshold": "small"}, "threshold must be a number ≥ 0, not 'small'"),
+        ({"epochs": 1, "hidden": "8"}, "hidden must be a sequence"),
+    ],
+)
+def test_values_of_another_kind_are_named(settings, message):
+    with pytest.raises(pv.InputError, match=message):
+        pv.compare(torch.randn(40, 2), **OWN | {"epochs": 1} | settings)

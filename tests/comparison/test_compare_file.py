@@ -216,6 +216,18 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
+def test_numbers_that_a_likelihood_cannot_score_are_refused_before_a_run(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", torch.randn(60, 4).numpy())
+    arguments = ["--likelihoods", "gaussian", "bernoulli", "--out", str(tmp_path / "study")]
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", str(tmp_path / "x.npy"), *arguments])
+    errors = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert [line for line in errors if line.startswith("error: ")] == errors[-1:]
+    assert "Bernoulli" in errors[-1]
+    assert not (tmp_path / "study" / "runs").exists()
+
+
 @pytest.mark.slow
 def test_no_difference_is_found_where_there_is_none(tmp_path):
     """Of linear-Gaussian data along the principal axes the posterior is diagonal: a full covariance gains nothing."""
@@ -284,3 +296,29 @@ def test_what_a_folder_was_begun_with_is_read_back(tmp_path):
         project = Project(data=tmp_path / "x.csv", model=model, training=training, group="sample")
         assert Project.from_dict(json.loads(json.dumps(project.to_dict()))) == project
     assert Study.from_dict(json.loads(json.dumps(STUDY.to_dict()))).to_dict() == STUDY.to_dict()
+
+
+@pytest.mark.parametrize("text", ['{"project": {}}', '{"study": {}}', '{"study": []}', "[]", "3", "{", "{}"])
+def test_a_damaged_folder_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    for begin in (load_begun, lambda folder: compare_file(STUDY, folder, progress=False)):
+        with pytest.raises(pv.InputError) as error:
+            begin(tmp_path)
+        assert "\n" not in str(error.value)
+        assert "config.json" in str(error.value)
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", ".lock"}
+
+
+def test_a_bug_in_every_run_is_no_bad_input(tmp_path, monkeypatch):
+    """Bad input is one line and status 2; a bug keeps its traceback."""
+
+    def broken(self, features):
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(pv.FullCovariancePosterior, "forward", broken)
+    with pytest.raises(RuntimeError, match=r"(?s)every run failed.*in broken"):
+        compare_file(dataclasses.replace(STUDY, epochs=1), tmp_path / "study", progress=False)
+
+
+def test_nothing_to_measure_leaves_the_epochs_as_they_are():
+    assert epochs_within(Seconds(0.0, 0.0, 0.0), num_seeds=2, seconds=10.0, most=7) == (7, 0)

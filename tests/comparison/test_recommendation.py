@@ -96,3 +96,11 @@ def test_baselines_and_failures_are_told_of():
 def test_what_cannot_be_compared_is_refused(log_prob, options, message):
     with pytest.raises(ValueError, match=message):
         pv.recommend(log_prob, **options)
+
+
+def test_the_old_place_still_works():
+    with pytest.warns(DeprecationWarning, match=r"is now pyrovae\.comparison\.recommend$"):
+        from pyrovae.evaluation import recommend
+    assert recommend is pv.recommend
+    with pytest.raises(ImportError, match="recomend"):
+        from pyrovae.evaluation import recomend  # noqa: F401
