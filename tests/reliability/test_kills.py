@@ -65,7 +65,7 @@ def start(*arguments: object) -> "multiprocessing.process.BaseProcess":
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that share what is imported")
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_kills_at_random_moments(engine, tmp_path):
     phase = multiprocessing.get_context("fork").RawValue("i")
     start(None, tmp_path / "whole", engine, phase).join()  # makes the native code
