@@ -23,7 +23,9 @@ def trainers(engine):
 def test_a_state_saved_by_a_callback_and_one_after_the_end(engine, tmp_path):
     def make(**options):
         pair = make_pair("ar1")
-        settings = TrainingSettings(epochs=4, learning_rate=0.05, schedule="constant", seed=3, engine=engine)
+        settings = TrainingSettings(
+            epochs=4, batch_size=32, learning_rate=0.05, schedule="constant", seed=3, engine=engine
+        )
         return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, progress=False, **options), pair
 
     whole, pair = make(validation=data(40, seed=1))
