@@ -120,8 +120,14 @@ def test_a_broken_compiled_loop_is_made_anew(monkeypatch, tmp_path):
     assert any(path.stat().st_size > 1000 for path in tmp_path.glob("*.pt2"))
 
 
-@pytest.mark.parametrize("traced", TRACED)
-@pytest.mark.parametrize("elbo", ["sticking-the-landing", "doubly-reparameterized"])
+@pytest.mark.parametrize(
+    ("elbo", "traced"),
+    [
+        ("sticking-the-landing", "graph"),
+        ("doubly-reparameterized", "graph"),
+        pytest.param("doubly-reparameterized", "compiled", marks=pytest.mark.slow),
+    ],
+)
 def test_hand_written_programs_of_two_sites(elbo, traced):
     losses, values = [], []
     for engine in ("eager", traced):
