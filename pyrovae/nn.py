@@ -78,6 +78,11 @@ class LocHead(nn.Linear):
         y = super().forward(x)
         return y if self.units is None else self.units * y
 
+    @property
+    def matrix(self) -> Tensor:
+        """The map's matrix u ⊙ W, shape (out_features, in_features)."""
+        return self.weight if self.units is None else self.units.unsqueeze(-1) * self.weight
+
     @torch.no_grad()
     def set_units(self, units: Tensor) -> None:
         """Count outputs in units u > 0, shape (out_features,): the map stays as it is.

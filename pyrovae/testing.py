@@ -25,6 +25,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae.distributions import PartiallyObserved, covariance_of
 from pyrovae.elbo import NoClosedFormError
+from pyrovae.errors import InputTypeError
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.nn import ConfigurableModule
 from pyrovae.posteriors import DiagonalPosterior, FullCovariancePosterior, Posterior
@@ -68,7 +69,7 @@ def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3, gaus
     Checked are the shapes of p(x|z), its draws and their log-density; the independence of data from each other; the
     gradient of the log-density against finite differences; that every parameter receives a gradient; that the state
     can be saved, loaded and started anew; that ``check_support`` accepts the likelihood's own draws, and that these
-    have the density that ``log_prob`` gives.
+    have the density that ``log_prob`` gives; ``fisher``, if there is one, against the mean of the Hessian over draws.
 
     Args:
         make: the class, or another callable of (in_features, n).
@@ -91,6 +92,8 @@ def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3, gaus
             _check_missing(p)
         elif head.is_density:
             _check_score(head)
+        if type(head).fisher is not Likelihood.fisher:
+            _check_fisher(head)
 
 
 def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
@@ -259,6 +262,32 @@ def _check_score(head: nn.Module) -> None:
     _assert_mean(score, torch.zeros(3, 4, dtype=torch.float64), "the draws do not have the density that log_prob gives")
 
 
+def _check_fisher(head: Likelihood) -> None:
+    """−E[∇² log p(x) in the features] over draws of p itself, and its product with directions from both sides."""
+    num, width = 5_000, head.in_features
+    features = torch.randn(3, width, dtype=torch.float64)
+    directions = torch.randn(3, width, 2, dtype=torch.float64)
+    ours = head.fisher(features, torch.eye(width, dtype=torch.float64).expand(3, width, width))
+    assert ours.shape == (3, width, width), f"fisher has shape {tuple(ours.shape)}"
+    _assert_near("fisher along directions", head.fisher(features, directions), directions.mT @ ours @ directions)
+    alone = [head.fisher(row, along) for row, along in zip(features, directions, strict=True)]
+    _assert_near("fisher of a datum alone", torch.stack(alone), directions.mT @ ours @ directions)
+    x = head(features).sample(torch.Size([num]))
+    for observed in (None, torch.arange(head.n) % 2 == 0):
+        if observed is not None:
+            try:
+                PartiallyObserved(head(features))
+            except InputTypeError:
+                break
+            x = x.masked_fill(~observed, math.nan)
+            ours = head.fisher(features, torch.eye(width, dtype=torch.float64).expand(3, width, width), observed)
+        at = features.expand(num, 3, width).clone().requires_grad_()
+        p = head(at) if observed is None else PartiallyObserved(head(at))
+        (slope,) = torch.autograd.grad(p.log_prob(x).sum(), at, create_graph=True)
+        rows = [torch.autograd.grad(column.sum(), at, retain_graph=True)[0] for column in slope.unbind(-1)]
+        _assert_mean(-torch.stack(rows, dim=-2), ours, f"fisher is not −E[∇² log p], observed: {observed}")
+
+
 def _check_gaussian(q: TorchDistribution) -> None:
     _check_density(q)
     _assert_close("entropy", q.entropy(), MultivariateNormal(q.mean, covariance_of(q)).entropy())
@@ -275,9 +304,14 @@ def _assert_close(what: str, ours: Tensor, dense: Tensor) -> None:
     torch.testing.assert_close(ours, dense, rtol=1e-5, atol=1e-6, msg=lambda reason: f"{message}: {reason}")
 
 
+def _assert_near(what: str, ours: Tensor, expected: Tensor) -> None:
+    error = ((ours - expected).abs().amax() / expected.abs().amax()).item()
+    assert error < 1e-10, f"{what} is off by {error:.1e} of its largest entry"
+
+
 def _assert_mean(draws: Tensor, expected: Tensor, message: str) -> None:
     stderr = draws.std(0) / math.sqrt(len(draws))
-    assert ((draws.mean(0) - expected).abs() <= 5 * stderr + 1e-12).all(), message
+    assert ((draws.mean(0) - expected).abs() <= 5 * stderr + 1e-12 * (1 + expected.abs().amax())).all(), message
 
 
 def _linear_gaussian(

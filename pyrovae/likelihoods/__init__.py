@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 
+from pyrovae.likelihoods._noise import CovarianceLikelihood, GaussianNoiseLikelihood
 from pyrovae.likelihoods.ar1 import AR1GaussianLikelihood
-from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood, Likelihood
+from pyrovae.likelihoods.base import Likelihood, gram
 from pyrovae.likelihoods.bernoulli import BernoulliLikelihood
 from pyrovae.likelihoods.categorical import CategoricalLikelihood
 from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
@@ -41,4 +42,5 @@ __all__ = [
     "GaussianNoiseLikelihood",
     "Likelihood",
     "LowRankGaussianLikelihood",
+    "gram",
 ]

@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrovae.distributions import AR1Normal, bounded_fisher_z
+from pyrovae.distributions.ar1 import FISHER_Z_BOUND, log_sech
 from pyrovae.errors import InputError
-from pyrovae.likelihoods.base import CovarianceLikelihood
+from pyrovae.likelihoods._noise import CovarianceLikelihood
 
 
 class AR1GaussianLikelihood(CovarianceLikelihood):
@@ -63,6 +64,31 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
         """All by the first, and neighbours apart by the others: their ratio is known better than either by 1 − ρ²."""
         apart = F.pad(coordinates[1:].cumsum(0), (1, 0))
         return coordinates[:1] + apart - apart.mean()
+
+    def _precision_gram(self, columns: Tensor, features: Tensor) -> Tensor:
+        scale, fisher_z = self._scale_and_fisher_z(features)
+        u = columns / scale.unsqueeze(-1)
+        new = (u[..., 1:, :] - fisher_z.tanh().unsqueeze(-1) * u[..., :-1, :]) / log_sech(fisher_z).exp().unsqueeze(-1)
+        return u[..., :1, :].mT @ u[..., :1, :] + new.mT @ new
+
+    def _noise_fisher(self, features: Tensor, jacobian: Tensor) -> Tensor:
+        """That of log σ_i and of Fisher's z, from R⁻¹, which is tridiagonal.
+
+        I(log σ_i, log σ_j) = δ_ij + R_ij (R⁻¹)_ij, I(log σ_i, z) = −ρ for each of i's neighbours, I(z, z) =
+        (n − 1)(1 + ρ²). The first is 2 Σ_i s_i² + ρ²/(1 − ρ²) Σ_i (s_i − s_{i+1})² for a change s of log σ.
+        """
+        raw = self._raw_noise(features)
+        raw_scale, raw_fisher_z = raw.split([self._num_scales, 1], dim=-1)
+        raw_scale = raw_scale + self._raw_initial_scale
+        change = self.covariance_head.weight @ jacobian
+        s, z = change.split([self._num_scales, 1], dim=-2)
+        s = ((raw_scale.sigmoid() / self._scale(raw_scale)).unsqueeze(-1) * s).expand(*s.shape[:-2], self.n, -1)
+        z = (1 - (raw_fisher_z / FISHER_Z_BOUND).tanh().square()).unsqueeze(-1) * z
+        rho = bounded_fisher_z(raw_fisher_z).tanh().unsqueeze(-1)
+        steps = rho / (1 - rho.square()).sqrt() * (s[..., 1:, :] - s[..., :-1, :])
+        neighbours = 2 * s.sum(-2, keepdim=True) - s[..., :1, :] - s[..., -1:, :]
+        both = z.mT @ (rho * neighbours)
+        return 2 * s.mT @ s + steps.mT @ steps - both - both.mT + (self.n - 1) * (1 + rho.square()) * (z.mT @ z)
 
     def forward(self, features: Tensor) -> AR1Normal:
         """p(x|z) for features (*batch, in_features)."""

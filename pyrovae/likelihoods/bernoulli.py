@@ -3,7 +3,7 @@
 from pyro.distributions import Bernoulli, Independent, constraints
 from torch import Tensor, nn
 
-from pyrovae.likelihoods.base import Likelihood
+from pyrovae.likelihoods.base import Likelihood, gram
 
 
 class BernoulliLikelihood(Likelihood):
@@ -37,6 +37,11 @@ class BernoulliLikelihood(Likelihood):
         """p(x|z) for features (*batch, in_features)."""
         distribution = SoftTargetBernoulli if self.soft_targets else Bernoulli
         return distribution(logits=self.logits_head(features)).to_event(1)
+
+    def fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Σ_i p_i (1 − p_i) ∂l_i ∂l_iᵀ; see :meth:`Likelihood.fisher`."""
+        p = self.logits_head(features).sigmoid()
+        return gram(self.logits_head.weight @ jacobian, p * (1 - p), observed)
 
     def in_support(self, x: Tensor) -> Tensor:
         """Which values of x (num, n) are 0 or 1, or soft targets between them."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions.transforms import ReshapeTransform
 
 from pyrovae.errors import InputError, check_integer
-from pyrovae.likelihoods.base import Likelihood
+from pyrovae.likelihoods.base import Likelihood, gram
 
 
 class CategoricalLikelihood(Likelihood):
@@ -42,6 +42,15 @@ class CategoricalLikelihood(Likelihood):
             return Categorical(logits=logits).to_event(1)
         blocks = dist.OneHotCategorical(logits=logits).to_event(1)
         return TransformedDistribution(blocks, ReshapeTransform(logits.shape[-2:], torch.Size([self.n])))
+
+    def fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Σ_i Σ_k p_ik (∂l_ik − ∂l̄_i)(∂l_ik − ∂l̄_i)ᵀ with ∂l̄_i = Σ_k p_ik ∂l_ik; see :meth:`Likelihood.fisher`."""
+        p = self.logits_head(features).unflatten(-1, (-1, self.num_classes)).softmax(-1)
+        change = (self.logits_head.weight @ jacobian).unflatten(-2, (-1, self.num_classes))
+        centred = (change - (p.unsqueeze(-1) * change).sum(-2, keepdim=True)).flatten(-3, -2)
+        if observed is not None and not self.one_hot:
+            observed = observed.repeat_interleave(self.num_classes, -1)
+        return gram(centred, p.flatten(-2), observed)
 
     def in_support(self, x: Tensor) -> Tensor:
         """Which values of x (num, n) are classes, or in a block that encodes one."""

@@ -4,7 +4,7 @@ from pyro.distributions import Independent
 from torch import Tensor, nn
 
 from pyrovae.distributions import ContinuousBernoulli
-from pyrovae.likelihoods.base import Likelihood
+from pyrovae.likelihoods.base import Likelihood, gram
 
 
 class ContinuousBernoulliLikelihood(Likelihood):
@@ -26,6 +26,11 @@ class ContinuousBernoulliLikelihood(Likelihood):
     def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""
         return ContinuousBernoulli(self.logits_head(features)).to_event(1)
+
+    def fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Σ_i Var[x_i] ∂l_i ∂l_iᵀ; see :meth:`Likelihood.fisher`."""
+        variance = ContinuousBernoulli(self.logits_head(features)).variance
+        return gram(self.logits_head.weight @ jacobian, variance, observed)
 
     def in_support(self, x: Tensor) -> Tensor:
         """Which values of x (num, n) are grey values."""

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyrovae.distributions import CholeskyNormal, fill_scale_tril, tril_position
 from pyrovae.errors import InputError
+from pyrovae.likelihoods._noise import CovarianceLikelihood, GaussianNoiseLikelihood
 from pyrovae.likelihoods.ar1 import AR1GaussianLikelihood
-from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood
 
 
 class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
@@ -48,6 +48,10 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
             below = below / math.sqrt(self.n)  # a random L' of entries O(1) is exponentially ill-conditioned in n
         unit = fill_scale_tril(torch.ones_like(scale), below, self.position)
         return CholeskyNormal(self.loc_head(features), scale_tril=scale.unsqueeze(-1) * unit, diagonal=scale)
+
+    def _precision_gram(self, columns: Tensor, features: Tensor) -> Tensor:
+        white = torch.linalg.solve_triangular(self(features).scale_tril, columns, upper=False)
+        return white.mT @ white
 
     @torch.random.fork_rng(devices=[])
     def simpler_form(self) -> tuple[GaussianNoiseLikelihood, int]:

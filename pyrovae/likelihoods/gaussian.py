@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pyrovae.distributions import IsotropicNormal
 from pyrovae.errors import InputError
-from pyrovae.likelihoods.base import GaussianNoiseLikelihood
+from pyrovae.likelihoods._noise import GaussianNoiseLikelihood
+from pyrovae.likelihoods.base import gram
 from pyrovae.nn import LocHead
 
 SCALES = ("shared", "per-dimension", "per-datum")
@@ -88,6 +89,24 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
 
     def _floored_scale(self, features: Tensor) -> Tensor | None:
         return self._noise_scale(features) if isinstance(self.scale, str) else None
+
+    def fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Σ_c ∂x̂_c ∂x̂_cᵀ/σ_c², and 2 ∂log σ_c ∂log σ_cᵀ where σ depends on z; see :meth:`Likelihood.fisher`."""
+        if observed is None or observed.all():
+            return super().fisher(features, jacobian)
+        scale = self._noise_scale(features)
+        mean = gram(
+            self.loc_head.matrix @ jacobian, scale.square().reciprocal().expand(*features.shape[:-1], self.n), observed
+        )
+        return mean + self._noise_fisher(features, jacobian, observed) if self.depends_on_z else mean
+
+    def _precision_gram(self, columns: Tensor, features: Tensor) -> Tensor:
+        return gram(columns, self._noise_scale(features).square().reciprocal().expand(columns.shape[:-1]))
+
+    def _noise_fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor | None = None) -> Tensor:
+        raw = self.scale_head(features) + self._raw_initial_scale
+        change = raw.sigmoid() / self._scale(raw)  # the derivative of log σ
+        return gram(self.scale_head.weight @ jacobian, 2 * change.square(), observed)
 
     def forward(self, features: Tensor) -> Independent:
         """p(x|z) for features (*batch, in_features)."""

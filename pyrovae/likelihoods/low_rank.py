@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from pyrovae.distributions import LowRankNormal
 from pyrovae.distributions.low_rank import RELATIVE_FLOOR
 from pyrovae.errors import InputError, check_integer
-from pyrovae.likelihoods.base import CovarianceLikelihood, GaussianNoiseLikelihood
+from pyrovae.likelihoods._noise import CovarianceLikelihood, GaussianNoiseLikelihood
 from pyrovae.likelihoods.gaussian import GaussianLikelihood
 
 
@@ -49,6 +49,13 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
         super().reset_parameters()
         if self.covariance == "shared":
             nn.init.normal_(self.raw_noise[self.n :].detach(), std=0.1)
+
+    def _precision_gram(self, columns: Tensor, features: Tensor) -> Tensor:
+        p = self(features)
+        white = columns / p._unbroadcasted_cov_diag.sqrt().unsqueeze(-1)
+        factor = p._unbroadcasted_cov_factor / p._unbroadcasted_cov_diag.sqrt().unsqueeze(-1)
+        explained = torch.linalg.solve_triangular(p._capacitance_tril, factor.mT @ white, upper=False)
+        return white.mT @ white - explained.mT @ explained
 
     @torch.random.fork_rng(devices=[])
     def simpler_form(self) -> tuple[GaussianNoiseLikelihood, int]:
