@@ -41,13 +41,15 @@ def choose_engine(
 
     Raises:
         CannotTraceError: the compiled engine or the graph is wanted, and the programs are not one fixed graph.
-        CannotCompileError: the compiled engine is wanted, and there is no compiler.
+        CannotCompileError: the compiled engine is wanted, and there is no compiler or the data are on a GPU.
     """
     wanted, replicas, steps = settings.engine, len(pairs), total_steps * len(pairs)
     eager = EagerEngine(pairs[0], elbo, parameters[0], settings) if replicas == 1 else None
     if wanted == Engine.EAGER:
         return eager, "as asked for"
     why_not = _why_not_compile(x, steps, least_steps)
+    if wanted == Engine.COMPILED and x.is_cuda:
+        raise CannotCompileError(f"{why_not}; use engine='auto'")
     if wanted == Engine.AUTO and why_not is not None and (replicas == 1 or steps < _LEAST_TRACED_STEPS):
         return eager, why_not
     try:
