@@ -202,9 +202,10 @@ def main(settings: Settings) -> None:
     exponents = pd.DataFrame(
         [{"family": f, "time ~ d^": time_growth[f], "memory ~ d^": memory_growth[f]} for f in time_growth]
     )
+    device = torch.cuda.get_device_name() if settings.device == "cuda" else "the CPU, one thread"
     text = "\n\n".join(
         [
-            f"On {settings.device}, one thread, float32, batch {BATCH}, rank {RANK}; medians of interleaved runs.",
+            f"On {device}, float32, batch {BATCH}, rank {RANK}; medians of interleaved runs.",
             markdown_table(table),
             "Growth between the smallest and largest d ≥ 256 measured:",
             markdown_table(exponents),

@@ -69,7 +69,7 @@ class Settings(Options):
     memory: bool = True
     """Whether to measure the peak memory, in a process for each implementation."""
     device: str = "cpu"
-    """cpu or cuda."""
+    """cpu, or cuda for what runs there: no native code, no set-up and no memory."""
 
     def __post_init__(self) -> None:
         check_integers(self, "repeats")
@@ -122,7 +122,7 @@ def implementations(work: Work, x: Tensor, peers: bool = True, compiled: bool = 
     }
     if peers:
         loops["stock Pyro SVI.step"] = lambda: with_svi(work, x)
-    if not compiled:
+    if not compiled or x.is_cuda:  # native code is made for the CPU alone
         return loops
     loops["pyrovae compiled"] = lambda: with_fit(work, x, "compiled")
     if not peers:
@@ -130,7 +130,7 @@ def implementations(work: Work, x: Tensor, peers: bool = True, compiled: bool = 
     loops["PyTorch by hand, torch.compile"] = lambda: by_hand(work, x, compiled=True)
     if not work.binary:
         loops[f"pyrovae compiled, {REPLICAS} replicas"] = lambda: with_fit(work, x, "compiled", REPLICAS)
-    if find_spec("numpyro") is not None and not x.is_cuda:
+    if find_spec("numpyro") is not None:
         loops |= {name: partial(_numpyro, work, x, name) for name in ("NumPyro step", "NumPyro scan")}
     return loops
 
@@ -232,7 +232,9 @@ def main(settings: Settings) -> None:
     works = [replace(SMALL, posterior=p, estimator=e) for p, e in parts]
     if settings.images:
         works += [replace(IMAGES, d=d, posterior=p, estimator=e) for d in (10, 50) for p, e in parts]
-    machine = f"{platform.machine()}, torch {torch.__version__}, one core, float32, {settings.device}"
+    on_gpu = settings.device == "cuda"
+    device = f"one {torch.cuda.get_device_name()}" if on_gpu else "one core"
+    machine = f"{platform.machine()}, torch {torch.__version__}, {device}, float32"
     sections = {}
     if settings.steps:
         table = pd.DataFrame([row for work in _shown(works, "implementations") for row in measure(work, settings)])
@@ -242,7 +244,7 @@ def main(settings: Settings) -> None:
             f"A step's time over the hand-written loop's: medians over {settings.repeats} interleaved blocks. "
             f"{machine}.\n\n{markdown_table(pivot(table))}"
         )
-    if settings.compiled:
+    if settings.compiled and not on_gpu:
         setups = []
         for name in ("pyrovae compiled", f"pyrovae compiled, {REPLICAS} replicas", "PyTorch by hand, torch.compile"):
             with tempfile.TemporaryDirectory() as cache:
@@ -263,7 +265,7 @@ def main(settings: Settings) -> None:
             index=["grows", "d", "width", "batch"], columns="implementation", values="milliseconds"
         ).reset_index()
         sections["Growth"] = f"Milliseconds a step; d grows with a full covariance.\n\n{markdown_table(wide)}"
-    if settings.memory and Path("/proc/self/status").exists():
+    if settings.memory and not on_gpu and Path("/proc/self/status").exists():
         cases = [SMALL, replace(IMAGES, d=50)] if settings.images else [SMALL]
         peaks = []
         for work in _shown(cases, "memory"):
@@ -274,6 +276,7 @@ def main(settings: Settings) -> None:
         )
     for heading, text in sections.items():
         pictures = {"cost of a step": out / "training_step.png"} if heading == "Ratios" else {}
+        heading = f"{heading} on a GPU" if on_gpu else heading
         page.show("benchmarks.training_step", heading, text, pictures, settings.publish)
     print(f"results: {out}")
 
