@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import hashlib
 import json
 import math
 import os
@@ -94,6 +95,16 @@ def write_json(path: Path, content: object) -> None:
 def to_json(content: object) -> str:
     """Content as indented JSON; NaN and infinity become null."""
     return json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n"
+
+
+def checksum(content: Mapping[str, object], tensors: bytes) -> str:
+    """SHA-256 of JSON, whatever its layout, and of the tensors that belong to it.
+
+    Raises:
+        ValueError: a number in the JSON is not finite.
+    """
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode() + b"\n" + tensors).hexdigest()
 
 
 def _jsonable(value: object) -> object:

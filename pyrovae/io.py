@@ -4,26 +4,35 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias, Union
+from typing import TypeAlias, Union, cast
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pyrovae import likelihoods, nn, posteriors, vae
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
 from pyrovae.errors import InputError, InputTypeError, one_line
-from pyrovae.files import to_json, write_bytes
+from pyrovae.files import checksum, to_json, write_bytes
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007
 """What JSON can hold."""
 
-FORMAT = 1
+FORMAT = 2
+"""Of what is written. Format 1, of version 0.1, has no checksum of the description."""
+
+_PARTS = ("model", "guide", "preprocessing")
+_CREATORS = (
+    "arange", "empty", "eye", "full", "linspace", "normal", "ones", "rand", "randn", "tril_indices", "triu_indices",
+    "zeros", "new_empty", "new_full", "new_ones", "new_zeros",
+)  # fmt: skip
+"""Functions of torch that make a tensor of a size."""
 
 _Classes: TypeAlias = dict[str, type[torch.nn.Module]]
 
@@ -40,7 +49,7 @@ _DAMAGE = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, Ari
 
 
 class MissingChecksumWarning(UserWarning):
-    """A model of version 0.1 has no checksum, so damage to its numbers would not be noticed."""
+    """A model of version 0.1 has no checksum of all of it, so that damage may not be noticed."""
 
 
 def save(
@@ -80,9 +89,9 @@ def save(
         for name in ("model", "guide")
         for key, tensor in parts[name].state_dict().items()
     }
-    content = to_bytes(tensors)
-    description["sha256"] = hashlib.sha256(content).hexdigest()
-    write_bytes((path, content), (path.with_suffix(".json"), to_json(description).encode()))
+    content, plain = to_bytes(tensors), json.loads(to_json(description))
+    signed = {"sha256": checksum(plain, content), **plain}
+    write_bytes((path, content), (path.with_suffix(".json"), to_json(signed).encode()))
 
 
 def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
@@ -97,37 +106,32 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
         FileNotFoundError: there is no such file.
 
     Warns:
-        MissingChecksumWarning: version 0.1 saved the model, without a checksum.
+        MissingChecksumWarning: version 0.1 saved the model, without a checksum of all of it.
     """
     from safetensors.torch import load as from_bytes
 
-    path = _checked_path(path)
-    beside = path.with_suffix(".json")
-    with _description(beside, path) as description:
-        if description.get("format") != FORMAT:
-            raise InputError(f"its format is {description.get('format')!r}, this version reads {FORMAT}")
-        known = _LIBRARY | {cls.__name__: cls for cls in classes}
-        model, guide = (_build(description.get(name), known) for name in ("model", "guide"))
-        if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
-            raise InputError(f"{beside.name} describes no model and guide")
-        content = path.read_bytes()
-        checksum = description.get("sha256")
-        if checksum is not None and checksum != hashlib.sha256(content).hexdigest():
-            raise InputError(f"it is damaged, or {beside.name} is of another model")
+    path, own = _checked_path(path), _by_name(classes)
+    with _saved(path) as (description, content):
         tensors: dict[str, Tensor] = from_bytes(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
-        for name, program in (("model", model), ("guide", guide)):
-            prefix = f"{name}."
-            program.to(dtype)
-            program.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    if checksum is None:
+        programs = []
+        for name in ("model", "guide"):
+            of_program = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            values = sum(tensor.numel() for tensor in of_program.values())
+            with torch.random.fork_rng(devices=[]), _Bounded(values, spare=2**28 if own else 2**16):
+                program = _build(description.get(name), _LIBRARY | own)
+            if not isinstance(program, GenerativeModel if name == "model" else AmortizedGuide):
+                raise InputError(f"{path.with_suffix('.json').name} describes no model and guide")
+            program.to(dtype).load_state_dict(of_program)
+            programs.append(program)
+    if description["format"] == 1:
         warnings.warn(
-            f"{path} was saved by version 0.1 without a checksum, so damage to its numbers would not be noticed; "
-            "save it again with pyrovae.save",
+            f"{path} was saved by version 0.1 without a checksum, so damage to it may not be noticed; save it "
+            "again with pyrovae.save",
             MissingChecksumWarning,
             stacklevel=2,
         )
-    return model, guide
+    return cast("tuple[GenerativeModel, AmortizedGuide]", tuple(programs))
 
 
 def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> Preprocessing | None:
@@ -141,9 +145,8 @@ def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]
         InputError: the file is damaged, or names an unknown class.
         FileNotFoundError: there is no such file.
     """
-    beside = _checked_path(path).with_suffix(".json")
-    with _description(beside, beside) as description:
-        step = _build(description.get("preprocessing"), _LIBRARY | {cls.__name__: cls for cls in classes})
+    with _saved(_checked_path(path)) as (description, _):
+        step = _build(description.get("preprocessing"), _LIBRARY | _by_name(classes))
         if step is not None and not isinstance(step, Preprocessing):
             raise InputError(f"its preprocessing is a {type(step).__name__}")
     return step
@@ -182,6 +185,7 @@ def _build(description: Json, known: _Classes) -> object:
     name, given = description.get("class"), description.get("arguments")
     if not isinstance(name, str) or not isinstance(given, dict):
         raise InputError(f"a module needs a class and its arguments, and has only {', '.join(description)}")
+    _check_keys(f"the description of {name}", description, ("class", "arguments"))
     if name not in known:
         raise InputError(f"it holds a {name}, which is not of the library; pass classes=[{name}]")
     arguments = {key: _build(item, known) for key, item in given.items()}
@@ -199,18 +203,74 @@ def _checked_path(path: str | Path) -> Path:
     return path
 
 
+def _by_name(classes: Iterable[type[torch.nn.Module]]) -> _Classes:
+    return {cls.__name__: cls for cls in classes}
+
+
+def _check_keys(where: str, found: Iterable[str], known: Iterable[str]) -> None:
+    """Raise an InputError that names the first key which is not known."""
+    unknown = [key for key in found if key not in known]
+    if unknown:
+        raise InputError(f"{where} holds something unknown, {unknown[0]!r}")
+
+
 @contextmanager
-def _description(path: Path, where: Path) -> Iterator[dict[str, Json]]:
-    """The description in a JSON file; what damage makes the block raise becomes an InputError that names ``where``."""
+def _saved(path: Path) -> Iterator[tuple[dict[str, Json], bytes]]:
+    """The description and the tensors' bytes that :func:`save` wrote, sound as far as their format can tell.
+
+    What damage makes the block raise becomes an InputError that names the file.
+    """
     from safetensors import SafetensorError
 
-    for file in (where, path):
+    beside = path.with_suffix(".json")
+    for file in (path, beside):
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}")
     try:
-        description: Json = json.loads(path.read_text(encoding="utf-8"))
+        description, content = json.loads(beside.read_bytes()), path.read_bytes()
         if not isinstance(description, dict):
-            raise InputError(f"{path.name} is no description of a model")
-        yield description
+            raise InputError(f"{beside.name} is no description of a model")
+        number, sha256 = description.get("format"), description.pop("sha256", None)
+        if type(number) is not int or not 1 <= number <= FORMAT:
+            raise InputError(f"its format is {number!r}, this version reads 1 to {FORMAT}")
+        of_tensors = hashlib.sha256(content).hexdigest()  # what there was in format 1, if anything
+        sound = {checksum(description, content)} if number > 1 else {of_tensors, None}
+        if sha256 not in sound:
+            raise InputError(f"its checksum is wrong: it is damaged, or {beside.name} is of another model")
+        _check_keys(beside.name, description, ("format", *_PARTS))
+        yield description, content
     except (*_DAMAGE, SafetensorError) as error:
-        raise InputError(f"cannot load {where}: {one_line(error)}") from error
+        raise InputError(f"cannot load {path}: {one_line(error)}") from error
+
+
+class _Bounded(TorchFunctionMode):
+    """Refuses to make more numbers than a program can need whose tensors hold so many, before there is memory for them.
+
+    A constructor makes its parameters and buffers, and some of its own to find them with.
+
+    Args:
+        values: number of values in the program's tensors.
+        spare: how many numbers more than a multiple of those are no reason to refuse.
+    """
+
+    def __init__(self, values: int, spare: int) -> None:
+        super().__init__()
+        self.values, self.left = values, 16 * values + spare
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call a function of torch; of one that makes a tensor, look at the size first."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _CREATORS and "out" not in kwargs:
+            made = func(*args, **{**kwargs, "device": "meta"})
+            assert isinstance(made, Tensor)
+            self.left -= made.numel()
+            if self.left < 0:
+                size = " × ".join(map(str, made.shape))
+                raise InputError(f"it asks for more numbers, {size} among them, than the {self.values} in its tensors")
+        return func(*args, **kwargs)

@@ -1,6 +1,9 @@
 """What is saved loads again, and nothing else does."""
 
 import json
+import resource
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,9 @@ import torch
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.files import checksum
 from pyrovae.io import MissingChecksumWarning, load_preprocessing
+from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.nn import ConfigurableModule
 from pyrovae.posteriors import POSTERIORS
 from tests.pairs import make_pair
@@ -82,6 +87,155 @@ def test_what_earlier_versions_saved_loads():
     torch.testing.assert_close(guide.posterior(y).log_prob(values["z"]), values["log q(z|y)"])
 
 
+FORMAT_1 = Path(__file__).parent / "fixtures" / "format-1.json"
+
+
+def rewrite(path, change):
+    """Change the description beside a model, under a checksum that is right."""
+    beside = path.with_suffix(".json")
+    description = json.loads(beside.read_text())
+    del description["sha256"]
+    change(description)
+    description["sha256"] = checksum(description, path.read_bytes())
+    beside.write_text(json.dumps(description))
+
+
+def refusal(read, path):
+    """What is said of a file that cannot be read; None of one that can."""
+    try:
+        read(path)
+    except pv.InputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("file", ["vae.json", "vae.safetensors"])
+@pytest.mark.parametrize("bits", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path, file, bits):
+    torch.manual_seed(0)
+    path = tmp_path / "vae.safetensors"
+    model = pv.GenerativeModel(pv.nn.MLP(1, 1), pv.GaussianLikelihood(1, 1), 1)
+    guide = pv.AmortizedGuide(pv.nn.MLP(1, 1), pv.IsotropicPosterior(1, 1))
+    pv.save(path, model, guide, preprocessing=pv.datasets.Standardize().fit(torch.randn(9, 1)))
+    damaged = tmp_path / file
+    sound, content, refused = damaged.read_bytes(), json.loads(path.with_suffix(".json").read_text()), 0
+    flips = [(place, bit % 8) for place in range(len(sound)) for bit in range(place, place + bits)]
+    for place, bit in flips:
+        flipped = bytearray(sound)
+        flipped[place] ^= 1 << bit
+        damaged.write_bytes(flipped)
+        for read in (pv.load, load_preprocessing):
+            said = refusal(read, path)
+            if said is None:  # 1e-4 and 1E-4 are one number
+                assert file == "vae.json"
+                assert json.loads(damaged.read_bytes()) == content
+            else:
+                assert said.startswith("cannot load ")
+                assert "\n" not in said
+                refused += 1
+    assert refused > 0.99 * 2 * len(flips)
+
+
+WHERE = ["format", "preprocessing", "model.class", "guide.arguments", "model.arguments.prior"]
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_misspelt_key_is_refused(tmp_path, where, signed):
+    """Also where there is no checksum, as in version 0.1: a misspelt preprocessing would be none."""
+    path = tmp_path / "vae.safetensors"
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(FORMAT_1.with_suffix(suffix), path.with_suffix(suffix))
+
+    def misspell(description):
+        *parents, key = where.split(".")
+        for parent in parents:
+            description = description[parent]
+        description[f"{key[:-1]}X"] = description.pop(key)
+
+    if signed:
+        with pytest.warns(MissingChecksumWarning):
+            pv.save(path, *pv.load(path), preprocessing=load_preprocessing(path))
+        rewrite(path, misspell)
+    else:
+        description = json.loads(path.with_suffix(".json").read_text())
+        misspell(description)
+        path.with_suffix(".json").write_text(json.dumps(description))
+    with pytest.raises(pv.InputError, match=r"^cannot load .*vae\.safetensors: "):
+        pv.load(path)
+
+
+def numbers(description, *place):
+    """Where whole numbers stand in a description."""
+    if isinstance(description, dict | list):
+        for key, value in description.items() if isinstance(description, dict) else enumerate(description):
+            yield from numbers(value, *place, key)
+    elif type(description) is int:
+        yield place
+
+
+def pair_of(networks):
+    """A pair of networks of all kinds."""
+    decoder, encoder = {
+        "skip": lambda: [pv.nn.Skip(pv.nn.MLP(*sizes), 2) for sizes in ((2, 8), (4, 8))],
+        "impute": lambda: [pv.nn.MLP(2, 8), pv.nn.ImputeMissing(pv.nn.MLP(8, 8), [0.1] * 4, indicate=True)],
+        "convolution": lambda: [pv.nn.ConvDecoder(2, 3, side=2), pv.nn.ConvEncoder(3, side=2)],
+    }[networks]()
+    width = getattr(encoder, "out_features", 8)
+    model = pv.GenerativeModel(decoder, pv.GaussianLikelihood(decoder.out_features, 4), 2, missing=True)
+    return model, pv.AmortizedGuide(encoder, pv.DiagonalPosterior(width, 2))
+
+
+PAIRS = {
+    **{f"{name} posterior": partial(make_pair, make, dtype=torch.float32) for name, make in POSTERIORS.items()},
+    **{f"{name} likelihood": partial(make_pair, likelihood=make) for name, make in LIKELIHOODS.items()},
+    **{name: partial(pair_of, name) for name in ("skip", "impute", "convolution")},
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("number", [10**6, 10**9, 2**62, 10**30])
+def test_a_size_that_is_not_the_tensors_takes_no_memory(tmp_path, pair, number):
+    path = tmp_path / "vae.safetensors"
+    pv.save(path, *PAIRS[pair]())
+    pv.load(path)
+    sound = path.with_suffix(".json").read_bytes()
+    description = json.loads(sound)
+    places = [place for part in ("model", "guide") for place in numbers(description[part], part)]
+    places = [place for place in places if place[-2:] != ("arguments", "side")]  # of an image, and of no tensor
+    assert len(places) >= 9  # widths, latent dimensions and channels
+    for place in places:
+        path.with_suffix(".json").write_bytes(sound)
+
+        def change(changed, place=place):
+            for key in place[:-1]:
+                changed = changed[key]
+            changed[place[-1]] = number
+
+        rewrite(path, change)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(pv.InputError, match=r"^cannot load .*vae\.safetensors: ") as caught:
+            pv.load(path)
+        assert "\n" not in str(caught.value)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+def test_many_layers_take_no_memory(tmp_path):
+    """None of them is larger than what the file holds; together they would be 400 GB."""
+    path = tmp_path / "vae.safetensors"
+    model = pv.GenerativeModel(pv.nn.MLP(2, 1000), pv.GaussianLikelihood(1000, 1000), 2)
+    pv.save(path, model, pv.AmortizedGuide(pv.nn.MLP(1000, 4), pv.DiagonalPosterior(4, 2)))
+    rewrite(path, lambda d: d["model"]["arguments"]["decoder"]["arguments"].update({"*": [2, *[1000] * 100_000]}))
+    with pytest.raises(pv.InputError, match=r"asks for more numbers, 1000 × 1000 among them, than the 1004001 in its"):
+        pv.load(path)
+
+
+def test_the_callers_random_state_is_left_alone(tmp_path):
+    pv.save(tmp_path / "vae.safetensors", *make_pair())
+    before = torch.get_rng_state()
+    pv.load(tmp_path / "vae.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def damage(folder, how):
     weights, description = folder / "vae.safetensors", folder / "vae.json"
     if how == "truncated":
@@ -93,10 +247,12 @@ def damage(folder, how):
     elif how == "no JSON":
         description.write_text("{")
     elif how == "other sizes":
-        content = json.loads(description.read_text())
-        content["model"]["arguments"]["latent_dim"] = 3
-        content["guide"]["arguments"]["posterior"]["arguments"]["latent_dim"] = 3
-        description.write_text(json.dumps(content))
+
+        def change(content):
+            content["model"]["arguments"]["latent_dim"] = 3
+            content["guide"]["arguments"]["posterior"]["arguments"]["latent_dim"] = 3
+
+        rewrite(weights, change)
 
 
 @pytest.mark.parametrize("how", ["truncated", "no safetensors", "future", "no JSON", "other sizes"])
@@ -122,7 +278,7 @@ def test_damaged_files_are_refused(tmp_path, how):
 def test_descriptions_of_something_else_are_refused(tmp_path, changes, message):
     path = tmp_path / "vae.safetensors"
     pv.save(path, *make_pair())
-    path.with_suffix(".json").write_text(json.dumps(json.loads(path.with_suffix(".json").read_text()) | changes))
+    rewrite(path, lambda description: description.update(changes))
     with pytest.raises(pv.InputError, match=message):
         load_preprocessing(path) if "preprocessing" in changes else pv.load(path)
     path.with_suffix(".json").write_text("[" * 100_000)

@@ -1,6 +1,5 @@
 """Checkpoints: the state of a training run on disk, whole or not at all, read without executing anything."""
 
-import hashlib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError, one_line
-from pyrovae.files import locked_folder, versions, write_bytes
+from pyrovae.files import checksum, locked_folder, versions, write_bytes
 from pyrovae.training.history import SavedState
 from pyrovae.training.settings import ENGINES, Engine
 
@@ -92,7 +91,7 @@ class Checkpoints:
         tensors: dict[str, Tensor] = {}
         body = {"steps": steps, "versions": versions(), "state": _encode(state, "", tensors)}
         content = safetensors.torch.save(tensors)
-        text = json.dumps({"format": FORMAT, "sha256": _checksum(body, content), **body}, indent=1, allow_nan=False)
+        text = json.dumps({"format": FORMAT, "sha256": checksum(body, content), **body}, indent=1, allow_nan=False)
         beside = self._path(steps)
         try:
             write_bytes((beside.with_suffix(".safetensors"), content), (beside, text.encode() + b"\n"))
@@ -169,7 +168,7 @@ def read_checkpoint(path: Path) -> SavedState:
             raise InputError(f"its format is {found['format']}, not 1 to {FORMAT}")
         content = path.with_suffix(".safetensors").read_bytes()
         body = {key: value for key, value in found.items() if key not in ("format", "sha256")}
-        if found.get("sha256") != _checksum(body, content):
+        if found.get("sha256") != checksum(body, content):
             raise InputError("its checksum is wrong, so it is damaged")
         state = _decode(body["state"], safetensors.torch.load(content))
         if not isinstance(state, dict):
@@ -181,11 +180,6 @@ def read_checkpoint(path: Path) -> SavedState:
     except Exception as error:  # not JSON, nested too deep, not safetensors, …
         raise InputError(f"cannot read the checkpoint {path}: {one_line(error, 200)}") from None
     return state
-
-
-def _checksum(body: Mapping[str, object], content: bytes) -> str:
-    text = json.dumps(body, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode() + b"\n" + content).hexdigest()
 
 
 def _encode(value: object, where: str, tensors: dict[str, Tensor]) -> object:
