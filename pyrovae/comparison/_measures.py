@@ -1,10 +1,14 @@
 """What a trained pair of a comparison is worth on test data: metrics in nats per datum."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +24,12 @@ from pyrovae.evaluation import (
 )
 from pyrovae.posteriors import FullCovariancePosterior, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORES = ("log_prob", "elbo", "log_prob_stderr", "gain_of_doubling", "pareto_k")
+"""Columns of a run's scores, a row a test datum."""
 
 MEASURES = (
     "steps",
@@ -58,6 +68,37 @@ def score(
         warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
         marginal = log_marginal(model, guide, test, num_samples=num_samples)
     return terms, replace(marginal, per_datum=marginal.per_datum + of_original)
+
+
+def scores_of(terms: ELBOTerms, marginal: LogMarginal) -> pd.DataFrame:
+    """What a run's ``scores.csv`` says of each test datum, in nats: what :func:`marginal_of` needs, and the ELBO."""
+    import pandas as pd
+
+    columns = {
+        "log_prob": marginal.per_datum,
+        "elbo": terms.elbo,
+        "log_prob_stderr": marginal.stderr_per_datum,
+        "gain_of_doubling": marginal.gain_of_doubling,
+        "pareto_k": marginal.pareto_k,
+    }
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+
+
+def marginal_of(scores: pd.DataFrame, num_samples: int) -> LogMarginal:
+    """The estimates of log p(x) that were written as scores."""
+
+    def column(name: str) -> Tensor:
+        return torch.tensor(scores[name].to_numpy(dtype=float, na_value=np.nan))
+
+    unknown = torch.full((len(scores),), math.nan, dtype=torch.float64)
+    return LogMarginal(
+        column("log_prob"),
+        column("log_prob_stderr"),
+        num_samples,
+        unknown,
+        column("gain_of_doubling"),
+        column("pareto_k"),
+    )
 
 
 def measures_of(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.comparison._measures import GAPS, MEASURES, gaps, measures_of, score
+from pyrovae.comparison._measures import GAPS, MEASURES, SCORES, gaps, measures_of, score, scores_of
 from pyrovae.comparison._plan import Cell, Plan, configuration, groups, make_pair
 from pyrovae.comparison._workers import run_in_processes
 from pyrovae.comparison.tables import write_run_pictures
@@ -65,7 +65,7 @@ class Result:
         metrics: the run's row of the table: what it is of, and numbers in nats per datum.
         failure: why it failed; None of a run that finished.
         samples: data drawn from the model, for pictures.
-        scores: ``log_prob`` and ``elbo`` of each test datum in nats.
+        scores: ``log_prob`` and ``elbo`` of each test datum in nats, and the errors of ``log_prob``.
     """
 
     metrics: dict[str, object]
@@ -193,8 +193,6 @@ def _finish(
 def _evaluate(
     plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide, history: History, together: int
 ) -> Result:
-    import pandas as pd
-
     data, settings = plan.data, plan.settings
     seconds = history.seconds / (1 if history.engine == "eager" else together)
     metrics = _blank(plan, cell, None) | {
@@ -205,7 +203,7 @@ def _evaluate(
     }
     terms, marginal = score(model, guide, data.test, settings.log_marginal_samples, data.log_jacobian)
     metrics |= measures_of(model, guide, data.test, data.truth, terms, marginal)
-    scores = pd.DataFrame({"log_prob": marginal.per_datum.numpy(), "elbo": terms.elbo.numpy()})
+    scores = scores_of(terms, marginal)
     if settings.gap_data and cell.seed == settings.seeds[0]:
         family = settings.named_posteriors[cell.posterior]
         metrics |= gaps(model, guide, data.test[: settings.gap_data], family, cell.seed)
@@ -264,7 +262,7 @@ def _finished(plan: Plan, cell: Cell) -> Result | None:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         scores = pd.read_csv(folder / "scores.csv")
         model, _ = load(folder / "model.safetensors")
-        if not isinstance(config, dict) or not isinstance(metrics, dict):
+        if not isinstance(config, dict) or not isinstance(metrics, dict) or not set(SCORES) <= set(scores):
             return None
     except (OSError, ValueError, RecursionError):
         return None

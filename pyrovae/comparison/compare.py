@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
+from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._pairs import can_start_as_linear
 from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
 from pyrovae.comparison._runs import Results, callers_state_left_alone, choose_rates, finished, run_cells
@@ -24,6 +26,7 @@ from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, Compari
 from pyrovae.comparison.tables import summarize, write_comparison
 from pyrovae.datasets import SyntheticDataset
 from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.evaluation import LogMarginal
 from pyrovae.files import locked_folder, make_folder, write_json, write_table
 from pyrovae.io import describe
 from pyrovae.keywords import accepts
@@ -45,7 +48,7 @@ class Comparison:
     Attributes:
         cells: the runs.
         results: of each run.
-        recommendation: which model to take; None of fewer than two seeds, or where no values can be compared.
+        recommendation: which model to take; None where no values can be compared.
         tried: runs from which validation data chose a learning rate.
     """
 
@@ -119,8 +122,9 @@ def compare(
         the preprocessed data; ``status`` is ``"finished"`` or ``"failed"``, ``error`` the type of the exception,
         ``note`` says what went wrong, ``folder`` names the run's folder in ``out``.
 
-        With two seeds or more, ``table.attrs["recommendation"]`` says in plain values which model to take: ``choice``,
-        ``verdict``, ``text``, and ``gains`` with their intervals, one entry a model, the simplest first.
+        ``table.attrs["recommendation"]`` says in plain values which model to take: ``choice``, ``verdict``, ``text``,
+        and ``gains`` with their intervals, one entry a model, the simplest first. The verdict is ``"too few"`` of
+        fewer than 20 test data or 2 seeds.
 
     Raises:
         InputError: settings or data that cannot be run, or ``out`` in use.
@@ -142,37 +146,48 @@ def compare(
 
 
 def conclude(
-    plan: Plan, cells: list[Cell], results: Results, baselines: Sequence[Baseline], tried: Sequence[Cell] = ()
+    plan: Plan,
+    cells: list[Cell],
+    results: Results,
+    baselines: Sequence[Baseline],
+    tried: Sequence[Cell] = (),
+    groups: ArrayLike | None = None,
 ) -> Comparison:
-    """What the runs found; its tables and pictures are written if the plan has a folder."""
-    advice = advise(plan, {cell: results[cell] for cell in cells}, baselines)
+    """What the runs found; its tables and pictures are written if the plan has a folder.
+
+    Test data with the same label in ``groups`` count as one in the recommendation.
+    """
+    advice = advise(plan, {cell: results[cell] for cell in cells}, baselines, groups)
     found = Comparison(cells, results, advice, list(tried))
     if plan.out is not None:
         _write(plan, found)
     return found
 
 
-def advise(plan: Plan, results: Results, baselines: Sequence[Baseline]) -> Recommendation | None:
+def advise(
+    plan: Plan, results: Results, baselines: Sequence[Baseline], groups: ArrayLike | None = None
+) -> Recommendation | None:
     """The recommendation on log p(x) of the test data, or on their ELBO at a given model; None where there is none."""
     models = models_of(results)
     scores = {model: [results[cell].scores for cell in cells] for model, cells in models.items()}
     num = next((len(table) for tables in scores.values() for table in tables if table is not None), 0)
-    if not num or min(map(len, models.values())) < 2:
+    if not num:
         return None
-    measure = Measure.LOG_PROB if plan.model is None else Measure.ELBO
-    column = "log_prob" if plan.model is None else "elbo"
-    nothing = torch.full((num,), torch.nan, dtype=torch.float64)
-    names = names_of(models)
-    values = {
-        names[model]: torch.stack(
-            [nothing if t is None else torch.as_tensor(t[column].to_numpy(copy=True)) for t in tables]
-        )
-        for model, tables in scores.items()
-    }
-    if not any(value.isfinite().all() for value in values.values()):
+    failed = LogMarginal.exact(torch.full((num,), torch.nan))
+
+    def estimate(table: pd.DataFrame | None) -> LogMarginal:
+        if table is None:
+            return failed
+        if plan.model is not None:
+            return LogMarginal.exact(torch.as_tensor(table["elbo"].to_numpy(copy=True)))
+        return marginal_of(table, plan.settings.log_marginal_samples)
+
+    values = {name: [estimate(table) for table in scores[model]] for model, name in names_of(models).items()}
+    if not any(all(one.per_datum.isfinite().all() for one in seeds) for seeds in values.values()):
         return None
     known = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
-    return recommend(values, baselines=known, threshold=plan.settings.threshold, measure=measure)
+    measure = Measure.LOG_PROB if plan.model is None else Measure.ELBO
+    return recommend(values, baselines=known, groups=groups, threshold=plan.settings.threshold, measure=measure)
 
 
 def with_folder(plan: Plan, out: str | Path | None) -> Plan:

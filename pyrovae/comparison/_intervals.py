@@ -1,0 +1,137 @@
+"""The interval of a mean gain: of which data were seen, of which seeds were trained, and of how log p(x) was estimated.
+
+Each cause has limits of its own, and they are put together by the method of variance estimates recovery (Zou and Donner
+2008): the distance from the mean gain to a limit is the root of the sum of the causes' squared distances. Nothing is
+drawn, so the far tails that several comparisons ask for are as exact as the near ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.evaluation import Bound, LogMarginal
+
+Array = NDArray[np.float64]
+
+MOST_HEAVY = 0.95
+"""Largest tail shape k̂ that a bias is extrapolated from: the factor is then 27, and would be infinite at 1."""
+
+_ROUNDING = 1e-6
+"""Differences below this share of log p(x) are rounding errors."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log p(x) of each seed's model of the same data, and how far off the estimates may be on average.
+
+    Attributes:
+        values: in nats, shape (seeds, num).
+        monte_carlo: standard error of their mean due to the draws of z; 0 where it is not known.
+        too_low: how far their mean may lie below the true one, in nats, at least 0.
+        too_high: how far it may lie above.
+    """
+
+    values: Array
+    monte_carlo: float = 0.0
+    too_low: float = 0.0
+    too_high: float = 0.0
+
+    @classmethod
+    def of(cls, given: Tensor | Sequence[LogMarginal]) -> Scores:
+        """What a tensor of shape (seeds, num), taken as exact, or one estimate a seed says."""
+        if isinstance(given, Tensor):
+            return cls(given.double().cpu().numpy())
+        sizes = {len(estimate.per_datum) for estimate in given}
+        if len(sizes) != 1:
+            raise InputError(f"a model needs an estimate for each seed, all of the same data, not of {sorted(sizes)}")
+        values = np.stack([estimate.per_datum.double().cpu().numpy() for estimate in given])
+        variances = np.stack([estimate.stderr_per_datum.double().cpu().numpy() for estimate in given]) ** 2
+        off = np.array([remaining_bias(estimate) for estimate in given])
+        monte_carlo = math.sqrt(np.nan_to_num(variances).sum()) / values.size
+        return cls(values, monte_carlo, *off.mean(0).tolist())
+
+
+def remaining_bias(estimate: LogMarginal) -> tuple[float, float]:
+    """How far the mean of estimates of log p(x) may lie below the true mean, and above it, in nats per datum.
+
+    If the bias of K draws falls as K^−α, it is the gain of doubling over 2^α − 1. Weights with a tail of shape k have
+    α = 1 up to k = 1/2, where their variance is finite, and (1 − k)/k above: the mean of K weights then misses by
+    about K^−(1 − k) in units of a stable law of index 1/k, and the logarithm's bias is that to the power 1/k.
+    """
+    if estimate.quadrature_error is not None:
+        error = estimate.quadrature_error.abs().mean().item()
+        return error, error
+    k = estimate.pareto_k.double().cpu().numpy()
+    k = np.clip(np.nan_to_num(k, nan=0.7), 0.5, MOST_HEAVY)  # NaN, of too few draws, is the middle of the range
+    gain = np.nan_to_num(estimate.gain_of_doubling.double().cpu().numpy())
+    bias = max(0.0, float((gain / (2 ** ((1 - k) / k) - 1)).mean()))
+    return (0.0, bias) if estimate.bound is Bound.UPPER else (bias, 0.0)
+
+
+def gains_of(values: Array, over: Array, groups: NDArray[np.int64] | None) -> Array:
+    """Gains by seed and by group of data that belong together, shape (seeds, groups); all zero in a tie.
+
+    A group's value is that of a datum alone, its gain; of more, what it adds to the mean over the data, linearised.
+    """
+    gains = values - over
+    size = max(1.0, float(np.abs(values).max()), float(np.abs(over).max()))
+    if np.abs(gains).max() <= _ROUNDING * size:
+        return np.zeros_like(gains if groups is None else gains[:, : groups.max() + 1])
+    if groups is None:
+        return np.asarray(gains)
+    sizes = np.bincount(groups).astype(float)
+    sums = np.stack([np.bincount(groups, weights=row) for row in gains])
+    mean = gains.mean(1, keepdims=True)
+    found: Array = mean + (sums - sizes * mean) * len(sizes) / len(groups)
+    return found
+
+
+def reach(gains: Array, tail: float, monte_carlo: Array | float = 0.0) -> tuple[Array, Array]:
+    """How far below and above the mean of these gains the true mean may lie, each with probability ``tail``.
+
+    Of the data it is Hall's (1992) transformation of Student's t, which removes the effect of skewness to the first
+    order, as a bootstrap of t does, and never less than Student's t; of the seeds it is Student's t.
+
+    Args:
+        gains: shape (…, seeds, num), of data that are independent of each other.
+        tail: probability that the true mean is below, and that it is above.
+        monte_carlo: standard error of the mean due to the draws of z, of shape (…): the least that the data's is.
+
+    Returns:
+        Two arrays of shape (…); infinite where a single seed or datum shows no spread.
+    """
+    from scipy.special import stdtrit
+
+    num_seeds, num = gains.shape[-2:]
+    shape = gains.shape[:-2]
+    if num_seeds < 2 or num < 2:
+        return np.full(shape, math.inf), np.full(shape, math.inf)
+    by_datum = gains.mean(-2)
+    stderr = np.maximum(by_datum.std(-1, ddof=1) / math.sqrt(num), monte_carlo)
+    t, a = stdtrit(num - 1, 1 - tail), skewness(by_datum) / math.sqrt(num)
+    of_seeds = stdtrit(num_seeds - 1, 1 - tail) * gains.mean(-1).std(-1, ddof=1) / math.sqrt(num_seeds)
+    below, above = (np.maximum(t, _skewed(t, sign * a)) * stderr for sign in (1.0, -1.0))
+    return np.hypot(below, of_seeds), np.hypot(above, of_seeds)
+
+
+def skewness(x: Array) -> Array:
+    """The sample skewness over the last axis, adjusted for its size; 0 of equal values."""
+    num = x.shape[-1]
+    centred = x - x.mean(-1, keepdims=True)
+    second, third = (centred**2).mean(-1), (centred**3).mean(-1)
+    ratio = np.divide(third, second**1.5, out=np.zeros_like(second), where=second > 0)
+    return ratio * math.sqrt(num * (num - 1)) / (num - 2) if num > 2 else np.zeros_like(ratio)
+
+
+def _skewed(t: float, a: Array) -> Array:
+    """The quantile of a mean's t statistic whose transformed value is t, of skewness a √num (Hall 1992)."""
+    flat = np.abs(a) < 1e-6  # where the transformation is t + a (1 + 2 t²)/6
+    a = np.where(flat, 1.0, a)
+    return np.where(flat, t, 3 / a * (np.cbrt(1 + a * (t - a / 6)) - 1))
