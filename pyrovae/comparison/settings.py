@@ -13,7 +13,7 @@ from pyrovae.errors import InputError, InputTypeError, check_choice, check_integ
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.training import Schedule, TrainingSettings, Transform, check_learning_rate
+from pyrovae.training import Measure, Schedule, TrainingSettings, Transform, check_learning_rate
 
 PosteriorFactory = Callable[[int, int], Posterior]
 """(in_features, latent_dim) -> a head for q(z|x)."""
@@ -232,6 +232,7 @@ class ComparisonKeywords(TypedDict, total=False):
     clip_norm: float | None
     beta: float | Schedule | None
     transform: Transform | None
+    measure: Measure | None
     engine: str
     strict: bool
 

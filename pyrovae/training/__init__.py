@@ -13,6 +13,7 @@ from pyrovae.training.schedules import SCHEDULES, Schedule, as_schedule, linear_
 from pyrovae.training.settings import (
     ENGINES,
     Engine,
+    Measure,
     OptionalTrainingKeywords,
     TrainingKeywords,
     TrainingSettings,
@@ -33,6 +34,7 @@ __all__ = [
     "Engine",
     "EpochRecord",
     "History",
+    "Measure",
     "NonFiniteLossError",
     "OptionalTrainingKeywords",
     "Replica",

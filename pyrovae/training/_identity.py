@@ -66,6 +66,7 @@ def _of_first_format(saved: Identity, current: Identity, settings: TrainingSetti
         "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
         **{name: current[name] for name in ("data of shape", "data of SHA-256", "validation of SHA-256")},
         "estimator": type(elbo).__name__,
+        "measure": current["measure"],
         "estimator's settings": {name: getattr(elbo, name, None) for name in saved.get("estimator's settings", ())},
         "parameters": current["parameters"],
     }

@@ -1,11 +1,13 @@
-"""Losses that are not finite, and the loss of held-out data."""
+"""Losses that are not finite, and what a pair is worth on held-out data."""
+
+from collections.abc import Callable
 
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.errors import InputError
-from pyrovae.programs import Program, mode, trace_pair
+from pyrovae.errors import InputError, InputTypeError
+from pyrovae.programs import Program, mode, trace_pair, undisturbed
 
 
 class NonFiniteLossError(InputError, FloatingPointError):
@@ -46,3 +48,21 @@ def evaluate_loss(
         torch.manual_seed(seed)
         total: float = sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size))
         return total / len(x)
+
+
+def evaluate_measure(
+    model: Program, guide: Program, x: Tensor, measure: Callable[[Program, Program, Tensor], float], seed: int = 0
+) -> float:
+    """What a measure says of the pair on data x (num, …), with noise fixed by the seed.
+
+    Raises:
+        InputTypeError: it gives no number.
+    """
+    with undisturbed(x, model, guide):
+        torch.manual_seed(seed)
+        value = measure(model, guide, x)
+    try:
+        return value.item() if isinstance(value, Tensor) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise InputTypeError(f"measure must return a number, the nats per datum, not {what}") from None

@@ -76,8 +76,8 @@ def fit(
         guide: Pyro program of the variational posterior.
         data: (num, …), floating point; converted once to the parameters' dtype and device.
         elbo: the estimator, such as ``MonteCarloELBO()`` or ``AnalyticELBO()``.
-        validation: data (num, …) on which the loss is evaluated at the start and after each epoch, with the same
-            noise each time; the best state is then kept.
+        validation: data (num, …) on which the loss, or ``measure``, is evaluated at the start and after each epoch,
+            with the same noise each time; the best state is then kept.
         num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
             every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are. Where
             ``"auto"`` does not compile them, it runs their one graph (``history.engine`` is then ``"graph"``); where

@@ -16,7 +16,10 @@ SavedState = dict[str, Any]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of the run of a seed: losses are −ELBO estimates in nats per datum."""
+    """One epoch of the run of a seed: losses are −ELBO estimates in nats per datum.
+
+    With a measure of the user's own, ``validation_loss`` is its negative.
+    """
 
     epoch: int
     loss: float

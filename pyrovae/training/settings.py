@@ -20,8 +20,12 @@ from torch import Tensor, nn
 from pyrovae.elbo import BetaELBO
 from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer, check_positive
 from pyrovae.nn import ConfigurableModule
+from pyrovae.programs import Program
 from pyrovae.training._batches import Transform
 from pyrovae.training.schedules import Schedule, as_schedule
+
+Measure = Callable[[Program, Program, Tensor], float]
+"""(model, guide, data) -> what the pair is worth on these data, in nats per datum: the higher, the better."""
 
 
 class Engine(StrEnum):
@@ -64,6 +68,9 @@ class TrainingSettings:
     transform: Transform | None = None
     """A function of the data and of a random generator, called at the start of each epoch: its batches are taken from
     what it returns, of the same shape and dtype. It does not touch the validation data."""
+    measure: Measure | None = None
+    """What a pair is worth on the validation data: a function of the model, the guide and the data, in nats per datum,
+    the higher, the better, such as an ELBO. The best epoch is chosen by it; None: by the estimator's loss."""
     engine: str = "auto"
     """auto, eager, compiled, or graph (traced as for compiled, but run operation by operation)."""
     device: str | torch.device | None = None
@@ -81,6 +88,8 @@ class TrainingSettings:
             raise InputError(f"clip_norm must be a positive number or None, not {self.clip_norm!r}")
         if self.beta is not None and not callable(self.beta) and not 0 <= self.beta < math.inf:
             raise InputError(f"beta must be a finite number ≥ 0 or a schedule, not {self.beta!r}")
+        if self.measure is not None and not callable(self.measure):
+            raise InputTypeError(f"measure must be a function of the model, the guide and data, not {self.measure!r}")
         check_choice("engine", self.engine, ENGINES)
 
     def rates(self, first: int, last: int, total: int) -> NDArray[np.float64]:
@@ -127,6 +136,7 @@ class OptionalTrainingKeywords(TypedDict, total=False):
     beta: float | Schedule | None
     seed: int
     transform: Transform | None
+    measure: Measure | None
     engine: str
     device: str | torch.device | None
     strict: bool

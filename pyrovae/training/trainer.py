@@ -33,7 +33,7 @@ from pyrovae.programs import (
 )
 from pyrovae.training._batches import Batches
 from pyrovae.training._identity import check_same_run, identity
-from pyrovae.training._losses import NonFiniteLossError, evaluate_loss
+from pyrovae.training._losses import NonFiniteLossError, evaluate_loss, evaluate_measure
 from pyrovae.training._process import deferred_signals, num_threads, one_training_thread
 from pyrovae.training.checkpoint import Checkpoints, as_run
 from pyrovae.training.engines.choice import LEAST_STEPS, choose_engine
@@ -52,7 +52,8 @@ class Trainer:
         data: (num, …).
         elbo: the estimator.
         settings: how to train.
-        validation: data (num, …) on which the loss is evaluated at the start and after each epoch.
+        validation: data (num, …) on which the loss, or the settings' measure, is evaluated at the start and after each
+            epoch.
         progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
         checkpoints: where the run's states are written as it goes on. Where there is one already, the run resumes from
@@ -98,6 +99,8 @@ class Trainer:
         least_steps: int = LEAST_STEPS,
     ) -> None:
         self.elbo = settings.estimator(elbo)
+        if settings.measure is not None and validation is None:
+            raise InputError("a measure chooses the best epoch by validation data; give validation=")
         self._threads, state = torch.get_num_threads(), None
         if checkpoints is not None and (saved := checkpoints.load()) is not None:
             engine, self._threads, state = as_run(saved, settings.engine, checkpoints.folder)
@@ -271,7 +274,13 @@ class Trainer:
         """Loss of the validation data, NaN without any; the best state so far is remembered."""
         if self.x_validation is None:
             return math.nan
-        loss = evaluate_loss(*self.pairs[r], self.x_validation, self.elbo, self.settings.seed + r)
+        measure, seed = self.settings.measure, self.settings.seed + r
+        if measure is None:
+            loss = evaluate_loss(*self.pairs[r], self.x_validation, self.elbo, seed)
+        else:
+            loss = -evaluate_measure(*self.pairs[r], self.x_validation, measure, seed)
+            for parameter in self.engine.parameters[r]:
+                parameter.grad = None  # a measure may differentiate
         if loss < self._best.get(r, (math.inf, []))[0]:
             self.histories[r].best_epoch = epoch
             self._best[r] = (loss, [t.detach().clone() for t in self._tensors(r)])

@@ -1,5 +1,6 @@
 """An interrupted run goes on to the same bits, and from nothing but a whole checkpoint of its own."""
 
+import functools
 import json
 import os
 import pickle
@@ -80,6 +81,25 @@ def test_writing_checkpoints_changes_nothing_and_the_last_two_are_kept(engine, t
     left = sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock")
     names = [f"checkpoint-{steps:09d}" for steps in (STEPS - 1, STEPS)]  # a smaller last batch is a chunk of its own
     assert left == sorted(f"{name}{suffix}" for name in names for suffix in (".json", ".safetensors"))
+
+
+def test_the_same_bits_with_a_measure(tmp_path):
+    settings = TrainingSettings(epochs=6, seed=3, engine="eager", measure=first_value)
+
+    def begin(checkpoints=None):
+        options = {"validation": data(40, 1), "progress": False, "checkpoints": checkpoints}
+        return Trainer([make_pair()], data(), pv.MonteCarloELBO(), settings, **options)
+
+    whole = begin()
+    whole.run()
+    with Checkpoints(tmp_path) as checkpoints:
+        begin(checkpoints).run(max_steps=13)
+    with Checkpoints(tmp_path) as checkpoints:
+        rest = begin(checkpoints)
+        assert rest.steps == 13
+        rest.run()
+    same_bits(whole, rest)
+    assert rest.histories[0].best_epoch == whole.histories[0].best_epoch
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -422,6 +442,11 @@ def kept(x, generator):
     return x
 
 
+def first_value(model, guide, x, of=0):
+    """A measure that changes as the guide is trained."""
+    return guide.posterior(x).mean.flatten()[of].item()
+
+
 class Tempered(pv.MonteCarloELBO):
     """An estimator with an argument of its own."""
 
@@ -452,13 +477,21 @@ class Tempered(pv.MonteCarloELBO):
         ),
         ({"elbo": Tempered(0.5)}, {"elbo": Tempered(0.7)}, r"estimator\.temperature 0\.5, not 0\.7"),
         ({"elbo": Tempered()}, {"elbo": pv.MonteCarloELBO()}, r"estimator .*\.Tempered, not pyrovae\.MonteCarloELBO"),
+        ({"measure": first_value}, {"measure": None}, r"measure .*\.first_value, not None"),
+        (
+            {"measure": functools.partial(first_value, of=1)},
+            {"measure": functools.partial(first_value, of=2)},
+            r"measure\.arguments\[0\]\.of 1, not 2",
+        ),
         ({"seed": 1}, {"seed": 2}, "seed 1, not 2"),
     ],
 )
 def test_a_run_with_another_function_or_argument_is_refused(begun, resumed, difference):
     def of(elbo=None, **settings):
         settings = TrainingSettings(epochs=1, engine="eager", **settings)
-        return Trainer([make_pair()], data(), elbo or pv.MonteCarloELBO(), settings, progress=False)
+        validation = data(40, 1) if settings.measure is not None else None
+        elbo = elbo or pv.MonteCarloELBO()
+        return Trainer([make_pair()], data(), elbo, settings, validation=validation, progress=False)
 
     state = of(**begun).state_dict()
     of(**begun).load_state_dict(state)

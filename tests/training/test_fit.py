@@ -83,6 +83,81 @@ def test_the_best_state_on_the_validation_set_is_kept():
     assert evaluate_loss(model, guide, validation, elbo, seed=0) == pytest.approx(min(losses), rel=1e-9)
 
 
+def test_a_measure_chooses_the_best_epoch():
+    """The higher, the better; NaN is never the best."""
+    values, states = iter([-5.0, math.nan, -1.0, 3.0, 2.0]), []
+
+    def measure(model, guide, x):
+        assert len(x) == 20
+        assert not model.training
+        assert not guide.training
+        states.append([p.detach().clone() for p in (*model.parameters(), *guide.parameters())])
+        return torch.tensor(next(values))
+
+    model, guide = make_pair()
+    history = pv.fit(model, guide, data(40), pv.AnalyticELBO(), epochs=4, validation=data(20, seed=1), measure=measure)
+    assert history.best_epoch == 3
+    losses = [record.validation_loss for record in history.epochs]
+    assert math.isnan(losses[0])
+    assert losses[1:] == [1.0, -3.0, -2.0]
+    kept = [*model.parameters(), *guide.parameters()]
+    assert all(torch.equal(p, best) for p, best in zip(kept, states[3], strict=True))
+    assert model.training
+
+
+def test_the_elbo_as_a_measure_is_the_default():
+    def elbo(model, guide, x):
+        return -pv.AnalyticELBO().differentiable_loss(model, guide, x) / len(x)
+
+    losses = []
+    for measure in (None, elbo):
+        settings = {"validation": data(20, seed=1), "measure": measure, "epochs": 3}
+        history = pv.fit(*make_pair(), data(40), pv.AnalyticELBO(), **settings)
+        losses.append([record.validation_loss for record in history.epochs])
+    np.testing.assert_allclose(*losses, rtol=1e-12)
+
+
+def test_a_measure_disturbs_nothing():
+    """Neither its draws nor its gradients reach the training or the caller."""
+
+    def measure(model, guide, x):
+        torch.rand(7)
+        with torch.enable_grad():
+            loss = pv.MonteCarloELBO().differentiable_loss(model, guide, x)
+        loss.backward()
+        return -loss.item()
+
+    histories = []
+    for with_measure in ({}, {"measure": measure}):
+        torch.manual_seed(4)
+        settings = {"validation": data(20, seed=1), "epochs": 3, **with_measure}
+        model, guide = make_pair()
+        torch.manual_seed(4)
+        histories.append(pv.fit(model, guide, data(40), pv.MonteCarloELBO(), **settings))
+        assert torch.equal(torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(4)))
+        assert all(p.grad is None for p in (*model.parameters(), *guide.parameters()))
+    assert histories[0].batch_loss == histories[1].batch_loss
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"measure": 3.0}, TypeError, "measure must be a function of the model, the guide and data, not 3.0"),
+        ({"measure": lambda *_: 1.0, "validation": None}, ValueError, "a measure chooses .* give validation="),
+        (
+            {"measure": lambda model, guide, x: x[0]},
+            TypeError,
+            r"must return a number, .* not a tensor of shape \(2,\)",
+        ),
+        ({"measure": lambda *_: "good"}, TypeError, "must return a number, the nats per datum, not 'good'"),
+    ],
+)
+def test_a_measure_that_is_none(settings, error, message):
+    with pytest.raises(error, match=message) as caught:
+        pv.fit(*make_pair(), data(40), pv.AnalyticELBO(), **{"epochs": 1, "validation": data(20), **settings})
+    assert isinstance(caught.value, pv.InputError)
+
+
 def test_a_loss_that_is_not_finite_names_step_and_site():
     model, guide = make_pair()
 
