@@ -69,6 +69,16 @@ def test_standardised_data_and_their_missing_values():
         step.transform(x[:, :3])
 
 
+def test_one_deviation_of_all_channels_is_the_root_of_their_mean_square():
+    x = correlated() * torch.logspace(-1, 1, 8, dtype=torch.float64) + 5 * torch.arange(8.0)
+    step = Standardize("mean").fit(x)
+    np.testing.assert_allclose(step.mean, x.mean(0))
+    np.testing.assert_allclose(step.scale, [(x - x.mean(0)).square().mean().sqrt().item()] * 8)
+    y = step.transform(x)
+    assert y.square().mean().item() == pytest.approx(1)
+    torch.testing.assert_close(y.std(0) / y.std(0).sum(), x.std(0) / x.std(0).sum())  # in proportion
+
+
 def test_statistics_are_of_the_training_part_alone():
     spectra = simulated(100, 10)
     train, test = (spectra.take(part) for part in split_randomly(100, (0.5, 0.5)))

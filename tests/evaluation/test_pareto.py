@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pyrovae.evaluation._pareto import pareto_k, reliable_below
+from pyrovae.evaluation._pareto import pareto_k, reliable_below, tail_size
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
@@ -31,3 +31,20 @@ def test_pareto_k_of_few_or_equal_weights():
     assert (pareto_k(torch.zeros(100, 2)) == -math.inf).all()
     assert reliable_below(100) == pytest.approx(0.5)
     assert reliable_below(10**6) == 0.7
+
+
+@pytest.mark.parametrize(("num", "size"), [(25, 5), (100, 20), (225, 45), (400, 60), (1000, 94), (10_000, 300)])
+def test_the_tail_is_a_fifth_or_three_roots(num, size):
+    """M = min(K/5, 3 √K), Vehtari et al. (2024), section 3.2."""
+    assert tail_size(num) == size
+
+
+def test_the_tail_that_is_fitted_has_that_size():
+    """Weights beyond the tail count for nothing, all in it do."""
+    weights = 1 / (1 - torch.rand(1000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))) ** 0.5
+    ordered = weights.sort(0, descending=True).values.log()
+    beyond, smallest = ordered.clone(), ordered.clone()
+    beyond[95:] = -50.0  # the 95th is the threshold that the 94 largest exceed
+    smallest[93] = ordered[92]
+    assert pareto_k(beyond) == pareto_k(ordered)
+    assert pareto_k(smallest) != pareto_k(ordered)

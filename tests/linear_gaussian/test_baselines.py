@@ -109,6 +109,20 @@ def test_a_gaussian_is_shrunk_as_validation_asks(num):
     assert (found.reconstruction, found.noise_scale) == (None, None)
 
 
+def test_the_test_data_choose_nothing():
+    train, validation = data(400, 10, 4, noise=0.1).split([60, 340])
+    g = torch.Generator().manual_seed(1)
+    hostile = torch.randn(300, 10, generator=g, dtype=torch.float64) * train.std(0)  # without any correlation
+    make = {"ar1": pv.AR1GaussianLikelihood}
+    notes = [
+        {b.name: b.note for b in pv.linear_baselines(train, test, 1, make, validation=held_out, latent_dims=[2, 4])}
+        for test, held_out in ((hostile, validation), (validation, validation), (validation, hostile))
+    ]
+    assert notes[0] == notes[1]
+    for name in ("probabilistic PCA, d by validation", "linear, ar1, d by validation", "Gaussian, shrunk covariance"):
+        assert notes[0][name] != notes[2][name]  # what the test data would have chosen
+
+
 def test_a_full_noise_covariance_is_shrunk_too_and_better_than_the_simpler_model_it_is_shrunk_to():
     generator = torch.Generator().manual_seed(3)
     mixing = torch.randn(20, 20, generator=generator, dtype=torch.float64)  # noise that is not AR(1)
