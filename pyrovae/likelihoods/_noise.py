@@ -31,11 +31,13 @@ class GaussianNoiseLikelihood(Likelihood):
 
     Attributes:
         is_unrestricted: whether Σ may be any covariance, so that the likeliest one is the data's own.
+        has_tridiagonal_precision: whether Σ⁻¹ is tridiagonal, so that linear models of many channels are fitted fast.
     """
 
     is_gaussian = True
     takes_initial_scale = True
     is_unrestricted: ClassVar[bool] = False
+    has_tridiagonal_precision: ClassVar[bool] = False
     loc_head: LocHead
 
     def __init__(self, in_features: int, n: int, initial_scale: float, floor: float) -> None:

@@ -30,6 +30,8 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
         torch.Size([5])
     """
 
+    has_tridiagonal_precision = True
+
     def __init__(
         self,
         in_features: int,

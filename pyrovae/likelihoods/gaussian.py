@@ -38,6 +38,7 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
         ([0.25, 0.25, 0.25], [False, False, False])
     """
 
+    has_tridiagonal_precision = True
     raw_scale: Tensor
 
     def __init__(

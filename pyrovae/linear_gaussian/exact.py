@@ -2,64 +2,21 @@
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
-from pyro.distributions import MultivariateNormal
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import InputError, InputTypeError, check_choice
+from pyrovae.distributions import IsotropicNormal, covariance_of, mean_of
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianLikelihood
-from pyrovae.posteriors import POSTERIORS, FullCovariancePosterior, Posterior
+from pyrovae.linear_gaussian._model import Family, LinearModel, make_head
+from pyrovae.posteriors import FullCovariancePosterior
 from pyrovae.posteriors.lbfgs import minimise
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 _LEAST_NOISE = 1e-12
 """Smallest σ² beside the data's largest variance along any direction."""
-Family = str | Callable[[int, int], Posterior]
-"""A family of posteriors, by its name or as a callable of (in_features, latent_dim)."""
-
-
-class LinearModel:
-    """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ), in float64: p(x) = N(b, AAᵀ + Σ).
-
-    Attributes:
-        loadings: A, shape (n, d).
-        offset: b, shape (n,).
-        noise_covariance: Σ, shape (n, n).
-        gain: G, shape (d, n): the posterior mean is G(x − b).
-    """
-
-    loadings: Tensor
-    offset: Tensor
-    noise_covariance: Tensor
-    gain: Tensor
-
-    @property
-    def n(self) -> int:
-        """Dimension of x."""
-        return self.loadings.shape[0]
-
-    @property
-    def latent_dim(self) -> int:
-        """Dimension d of z."""
-        return self.loadings.shape[1]
-
-    @property
-    def marginal(self) -> MultivariateNormal:
-        """p(x)."""
-        return MultivariateNormal(self.offset, self.loadings @ self.loadings.T + self.noise_covariance)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log p(x) in nats, shape (*batch)."""
-        log_prob: Tensor = self.marginal.log_prob(x.double())
-        return log_prob
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """x̂ at the posterior's mean, shape (*batch, n)."""
-        return self.offset + (x.double() - self.offset) @ self.gain.T @ self.loadings.T
 
 
 class LinearGaussianVAE(LinearModel):
@@ -88,7 +45,7 @@ class LinearGaussianVAE(LinearModel):
         self.loadings = torch.as_tensor(loadings, dtype=torch.float64)
         if self.loadings.dim() != 2 or 0 in self.loadings.shape:
             raise InputError(f"loadings must have shape (n, d), not {tuple(self.loadings.shape)}")
-        n, d = self.loadings.shape
+        n, _ = self.loadings.shape
         if not self.loadings.isfinite().all():
             raise InputError("loadings hold NaN or infinite values")
         if not 0 < noise_scale < math.inf:
@@ -97,14 +54,11 @@ class LinearGaussianVAE(LinearModel):
         self.offset = torch.zeros(n).double() if offset is None else torch.as_tensor(offset, dtype=torch.float64)
         if self.offset.shape != (n,):
             raise InputError(f"offset must have shape ({n},), not {tuple(self.offset.shape)}")
-        eye = torch.eye(d, dtype=torch.float64)
-        self.noise_covariance = self.noise_scale**2 * torch.eye(n, dtype=torch.float64)
-        self.precision = eye + self.loadings.T @ self.loadings / self.noise_scale**2
-        """P, shape (d, d), the same for every x."""
-        self.covariance = torch.linalg.inv(self.precision)
-        """C = P⁻¹, shape (d, d)."""
-        self.gain = self.covariance @ self.loadings.T / self.noise_scale**2
-        """CAᵀ/σ², shape (d, n): the posterior mean is gain (x − b)."""
+
+    @property
+    def noise(self) -> IsotropicNormal:
+        """N(0, σ² I)."""
+        return IsotropicNormal(torch.zeros_like(self.offset), torch.tensor(self.noise_scale, dtype=torch.float64))
 
     def __repr__(self) -> str:
         return f"LinearGaussianVAE(n={self.n}, latent_dim={self.latent_dim}, noise_scale={self.noise_scale:.4g})"
@@ -212,29 +166,6 @@ class LinearGaussianVAE(LinearModel):
         x: Tensor = self.marginal.sample(torch.Size([num]))
         return x
 
-    def posterior(self, x: Tensor) -> MultivariateNormal:
-        """p(z|x) for x (*batch, n)."""
-        return MultivariateNormal((x.double() - self.offset) @ self.gain.T, self.covariance)
-
-    def gap(self, family: Family) -> float:
-        """Nats between log p(x) and the family's best ELBO, min KL(q ‖ p(z|x)), the same for every x.
-
-        ½(Σ log P_ii − log det P) for the diagonal family, ½(−log det P − d log(d/tr P)) for the isotropic one,
-        0 for full covariance; other Gaussian families by numerical minimisation.
-        """
-        covariance = self.best_covariance(family)
-        trace = (self.precision * covariance).sum().item() - self.latent_dim
-        return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
-
-    def best_elbo(self, family: Family, x: Tensor) -> Tensor:
-        """The largest ELBO that the family reaches at this decoder, in nats, shape (*batch)."""
-        return self.log_prob(x) - self.gap(family)
-
-    def best_covariance(self, family: Family) -> Tensor:
-        """Covariance of the family's member nearest to the posterior in KL(q ‖ p(z|x)), shape (d, d)."""
-        with torch.random.fork_rng(devices=[]):
-            return make_head(family, self.n, self.latent_dim).closest_covariance(self.precision)
-
     def to_model(self) -> GenerativeModel:
         """The generative model as a Pyro program, in float64."""
         likelihood = GaussianLikelihood(self.latent_dim, self.n, scale=self.noise_scale)
@@ -243,13 +174,6 @@ class LinearGaussianVAE(LinearModel):
             likelihood.loc_head.weight.copy_(self.loadings)
             likelihood.loc_head.bias.copy_(self.offset)
         return model
-
-    def to_guide(self, family: Family = "full-covariance") -> AmortizedGuide:
-        """The family's best guide at this decoder as a Pyro program, in float64: by default the exact posterior."""
-        head = make_head(family, self.n, self.latent_dim)
-        head.set_covariance(head.closest_values(self.precision))
-        head.set_mean(self.gain, -self.gain @ self.offset)
-        return AmortizedGuide(nn.Identity(), head)
 
     def gaussian_guide(self, gain: Tensor, covariance: Tensor) -> AmortizedGuide:
         """Any q(z|x) = N(gain (x − b), covariance) as a full-covariance guide, in float64.
@@ -270,18 +194,6 @@ class LinearGaussianVAE(LinearModel):
         head.set_covariance(head.values_of(covariance))
         head.set_mean(gain, -gain @ self.offset)
         return AmortizedGuide(nn.Identity(), head)
-
-
-def make_head(family: Family, in_features: int, latent_dim: int) -> Posterior:
-    """A head of the family in float64.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if isinstance(family, str):
-        check_choice("family", family, POSTERIORS)
-        family = POSTERIORS[family]
-    return family(in_features, latent_dim).double()
 
 
 @torch.random.fork_rng(devices=[])

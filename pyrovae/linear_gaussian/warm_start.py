@@ -77,12 +77,12 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
         raise InputError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
     if _form(likelihood) != _form(linear.likelihood):
         raise InputError("the linear model was fitted with noise of another form than the model's likelihood has")
-    values = head.closest_values(linear.whitened.precision)
+    values = head.closest_values(linear.precision)
     encoder.linear.weight.copy_(linear.gain)
     encoder.linear.bias.copy_(-linear.gain @ linear.offset)
     head.set_covariance(values)
     eye, zeros = torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
-    head.set_mean(eye, zeros, linear.whitened.covariance.diagonal().sqrt())
+    head.set_mean(eye, zeros, linear.covariance.diagonal().sqrt())
     likelihood.start_at(linear.likelihood.initial_scale)
     for name in likelihood.noise_names:
         likelihood.get_parameter(name).copy_(linear.likelihood.get_parameter(name))
