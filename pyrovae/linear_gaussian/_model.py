@@ -108,12 +108,19 @@ class LinearModel:
         """x̂ at the posterior's mean, shape (*batch, n)."""
         return self.offset + (x.double() - self.offset) @ self.gain.T @ self.loadings.T
 
+    def solve(self, rows: Tensor) -> Tensor:
+        """Each row v, shape (num, n), times M⁻¹ = Σ⁻¹ − Σ⁻¹AG of p(x)'s covariance M = AAᵀ + Σ."""
+        return solve_noise(self.noise, rows - rows @ self.gain.T @ self.loadings.T)
+
+    @cached_property
+    def _precisions(self) -> Tensor:
+        """(M⁻¹)_jj, shape (n,)."""
+        return self._noise_precisions - (self._scaled_loadings * self.gain.T).sum(-1)
+
     def conditional_means(self, x: Tensor) -> Tensor:
-        """E[x_j | the other channels] = x_j − (M⁻¹(x − b))_j / (M⁻¹)_jj with M = AAᵀ + Σ, shape (*batch, n)."""
-        residual = x.double() - self.offset
-        rest = (residual - residual @ self.gain.T @ self.loadings.T).reshape(-1, self.n)
-        explained = (self._scaled_loadings * self.gain.T).sum(-1)
-        return x.double() - solve_noise(self.noise, rest).reshape(x.shape) / (self._noise_precisions - explained)
+        """E[x_j | the other channels] = x_j − (M⁻¹(x − b))_j / (M⁻¹)_jj, shape (*batch, n)."""
+        rows = (x.double() - self.offset).reshape(-1, self.n)
+        return x.double() - (self.solve(rows) / self._precisions).reshape(x.shape)
 
     @torch.no_grad()
     def sample(self, num: int) -> Tensor:
@@ -163,6 +170,8 @@ def make_head(family: Family, in_features: int, latent_dim: int) -> Posterior:
 
 def solve_noise(noise: TorchDistribution, rows: Tensor) -> Tensor:
     """Each row v, shape (num, n), times Σ⁻¹ of N(0, Σ): minus the slope of its log-density at v."""
+    if not len(rows):
+        return rows
     with torch.enable_grad():
         at = rows.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(noise.log_prob(at).sum(), at)

@@ -1,12 +1,37 @@
 """Covariances estimated from few data: a blend of the data's covariance and a simpler one (Ledoit and Wolf 2004)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from pyrovae.linear_gaussian._directions import DENSE
+from pyrovae.linear_gaussian._model import LinearModel
+
 SHARES = torch.logspace(-7, 0, 57, dtype=torch.float64)
 """Shares a of the target that are tried. Below the least, data that leave a direction empty could have any density."""
+
+
+def best_share(x: Tensor, target: LinearModel, held_out: Tensor, dense: int = DENSE) -> tuple[float, float]:
+    """The a at which held-out data are likeliest under N(x̄, (1 − a)S + aT), and their mean log-density in nats.
+
+    With at most ``dense`` channels, or data where these are fewer, one decomposition serves all shares. With more, each
+    share that a search tries takes a Cholesky factor of that size.
+
+    Args:
+        x: data of covariance S, shape (num, n).
+        target: T is its covariance.
+        held_out: shape (any, n).
+        dense: see above.
+    """
+    rows, held_out = (x - x.mean(0)) / len(x) ** 0.5, held_out - x.mean(0)
+    if rows.shape[1] <= max(len(rows), dense):
+        covariance, of_target = rows.T @ rows, target.marginal.covariance_matrix
+        if len(of_target) <= dense:
+            return best_shrinkage(covariance, of_target, held_out)
+        return _searched(lambda share: _log_prob(shrunk(covariance, of_target, share), held_out))
+    return _best_of_few(rows, target, held_out, len(rows) <= dense)
 
 
 def best_shrinkage(covariance: Tensor, target: Tensor, held_out: Tensor) -> tuple[float, float]:
@@ -29,6 +54,63 @@ def best_shrinkage(covariance: Tensor, target: Tensor, held_out: Tensor) -> tupl
     log_prob = -0.5 * (squares / shrunk).sum(-1) - half_log_det - 0.5 * len(values) * math.log(2 * math.pi)
     best = int(log_prob.argmax())
     return SHARES[best].item(), log_prob[best].item()
+
+
+def _best_of_few(rows: Tensor, target: LinearModel, held_out: Tensor, at_once: bool) -> tuple[float, float]:
+    """Of fewer data than channels, S = RᵀR: by K = RT⁻¹Rᵀ and H = RT⁻¹Yᵀ of held-out data Y, no n × n matrix.
+
+    Log det C = log det aT + log det(I + K(1 − a)/a), and yᵀC⁻¹y = (yᵀT⁻¹y − hᵀ(Ia/(1 − a) + K)⁻¹h)/a.
+    """
+    solved = target.solve(held_out)
+    inner, cross, own = target.solve(rows) @ rows.T, rows @ solved.T, (solved * held_out).sum(-1).mean()
+    n, log_prob_of_mean = rows.shape[1], target.log_prob(target.offset)  # −½(log det T + n log 2π)
+    if at_once:
+        values, axes = torch.linalg.eigh(inner)
+        found = values > torch.finfo(values.dtype).eps * len(values) * values[-1]
+        values, squares = values[found], (axes.T @ cross).square().mean(1)[found]
+        share, left = SHARES.unsqueeze(-1), own - (squares / values).sum()  # what no datum reaches
+        blended = (1 - share) * values + share
+        log_det = (n - len(values)) * SHARES.log() + blended.log().sum(-1)
+        fit = left / SHARES + (squares / values / blended).sum(-1)
+        log_prob = log_prob_of_mean - 0.5 * (log_det + fit)
+        best = int(log_prob.argmax())
+        return SHARES[best].item(), log_prob[best].item()
+    eye = torch.eye(len(inner)).to(inner)
+
+    def of_share(share: float) -> float:
+        odds = share / (1 - share) if share < 1 else math.inf
+        if math.isinf(odds):
+            return float(log_prob_of_mean - 0.5 * own)
+        factor = torch.linalg.cholesky(odds * eye + inner)
+        explained = torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(0).mean()
+        log_det = n * math.log(share) + 2 * factor.diagonal().log().sum() - len(inner) * math.log(odds)
+        return float(log_prob_of_mean - 0.5 * (log_det + (own - explained) / share))
+
+    return _searched(of_share)
+
+
+def _searched(of_share: Callable[[float], float]) -> tuple[float, float]:
+    """The best of SHARES of a function that rises and then falls, from twelve values of it."""
+    known: dict[int, float] = {}
+
+    def value(index: int) -> float:
+        if index not in known:
+            known[index] = of_share(SHARES[index].item())
+        return known[index]
+
+    best = max(range(0, len(SHARES), 16), key=value)
+    for step in (8, 4, 2, 1):
+        best = max((i for i in (best - step, best, best + step) if 0 <= i < len(SHARES)), key=value)
+    return SHARES[best].item(), value(best)
+
+
+def _log_prob(covariance: Tensor, held_out: Tensor) -> float:
+    """The mean log-density of rows under N(0, C); −∞ where C has no Cholesky factor."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:
+        return -math.inf
+    fit = torch.linalg.solve_triangular(factor, held_out.T, upper=False).square().sum(0).mean()
+    return float(-0.5 * (fit + len(factor) * math.log(2 * math.pi)) - factor.diagonal().log().sum())
 
 
 def shrunk(covariance: Tensor, target: Tensor, share: float) -> Tensor:

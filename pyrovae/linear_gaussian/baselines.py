@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import torch
-from pyro.distributions import MultivariateNormal
 from torch import Tensor
 
 from pyrovae.errors import InputError, check_finite
 from pyrovae.likelihoods import Likelihood
-from pyrovae.linear_gaussian._shrinkage import SHARES, best_shrinkage, shrunk
-from pyrovae.linear_gaussian.exact import LinearGaussianVAE, LinearModel, most_latent_dims
+from pyrovae.linear_gaussian._directions import DENSE, principal_directions
+from pyrovae.linear_gaussian._shrinkage import SHARES
+from pyrovae.linear_gaussian.exact import LEAST_NOISE, LinearGaussianVAE, most_latent_dims
+from pyrovae.linear_gaussian.factor_model import FactorModel, diagonal_model
+from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 from pyrovae.linear_gaussian.warm_start import linear_models
 
 
@@ -28,6 +30,7 @@ class Baseline:
             Gaussian, which has no latents.
         noise_scale: σ of each channel, shape (n,), float64; None of PCA and of a Gaussian.
         note: what validation data chose.
+        model: the fitted model, which :func:`pyrovae.save` takes; None of PCA.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Baseline:
     reconstruction: Tensor | None
     noise_scale: Tensor | None
     note: str = ""
+    model: FactorModel | ShrunkGaussian | None = None
 
     def __repr__(self) -> str:
         name = f"{self.name} ({self.note})" if self.note else self.name
@@ -62,8 +66,8 @@ def linear_baselines(
 
     Probabilistic PCA is the maximum-likelihood fit :meth:`~pyrovae.exact.LinearGaussianVAE.fit`. Scikit-learn's
     ``PCA.score`` differs in two ways: its covariance divides by num − 1, and where there are more channels than data,
-    its noise leaves the eigenvalues that are 0 out of the mean. Factor analysis is scikit-learn's, fitted to
-    standardised channels: the likelihood is the same there, and the stopping rule has a scale.
+    its noise leaves the eigenvalues that are 0 out of the mean. Factor analysis is :meth:`~pyrovae.FactorModel.fit`
+    with one σ a channel, of standardised channels.
 
     A VAE uses validation data to choose its best epoch. Given here, they choose the number of components of
     probabilistic PCA, from all that the data allow, and of the linear models, from ``latent_dims``. They also choose
@@ -92,85 +96,120 @@ def linear_baselines(
         >>> [baseline.name for baseline in found[3:]]
         ['probabilistic PCA, d by validation', 'Gaussian, shrunk covariance']
     """
-    from sklearn.decomposition import PCA, FactorAnalysis
-
     if train.dim() != 2:
         raise InputError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
     for name, x in (("train", train), ("test", test), *([] if validation is None else [("validation", validation)])):
         check_finite(name, x, train.shape[1])
-    most = most_latent_dims(torch.cov(train.double().T, correction=0)) if len(train) > 1 < train.shape[1] else 0
-    for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
-        for d in dims:
-            if not isinstance(d, Integral) or not 0 < d <= most:
-                raise InputError(f"{name} must be an integer from 1 to {most} for {len(train)} data, not {d!r}")
+    _check_dims(train, latent_dim, latent_dims)
     if latent_dims and (validation is None or not likelihoods):
         raise InputError("latent_dims are for likelihoods, and validation data choose from them; give both")
     train, test = train.double().cpu(), test.double().cpu()
     validation = None if validation is None else validation.double().cpu()
-    mean, deviation = train.mean(0), train.std(0, correction=0)
-    if (deviation == 0).any():
-        raise InputError(f"channel {int((deviation == 0).nonzero()[0])} (counted from 0) is constant; leave it out")
-    pca = PCA(latent_dim, svd_solver="full").fit(train.numpy())
-    projected = torch.as_tensor(pca.inverse_transform(pca.transform(test.numpy())))
-    fa = FactorAnalysis(latent_dim, tol=1e-3, max_iter=5000).fit(((train - mean) / deviation).numpy())
-    y = ((test - mean) / deviation).numpy()
-    common = torch.as_tensor(fa.transform(y) @ fa.components_)
+    check_varying(train)
     likelihoods = likelihoods or {}
-    models = linear_models(train, likelihoods, sorted({latent_dim, *latent_dims}), validation, progress=progress)
+    dims = sorted({latent_dim, *latent_dims})
+    models = linear_models(train, likelihoods, dims, validation, progress=progress)
+    directions = principal_directions(train, max(dims))
+    axes = directions.axes[:, :latent_dim]
+    projected = directions.mean + (test - directions.mean) @ axes @ axes.T
+    found = linear_candidates(train, validation, latent_dim, models)
+    return [Baseline("PCA", None, projected, None), *(_on_test(candidate, test) for candidate in found)]
+
+
+@dataclass(frozen=True)
+class LinearCandidate:
+    """A linear model of training data, by the name it has in tables.
+
+    Attributes:
+        name: see :class:`Baseline`.
+        model: the fitted model.
+        note: what validation data chose.
+    """
+
+    name: str
+    model: FactorModel | ShrunkGaussian
+    note: str = ""
+
+
+def linear_candidates(
+    train: Tensor,
+    validation: Tensor | None,
+    latent_dim: int,
+    models: Mapping[tuple[str, int], FactorModel],
+) -> list[LinearCandidate]:
+    """The models of :func:`linear_baselines` that have a density, those of fewest parameters first.
+
+    Args:
+        train: shape (num, n), no channel constant.
+        validation: what chooses numbers of components and the shrinkage; None leaves out what needs it.
+        latent_dim: number of components.
+        models: what :func:`~pyrovae.linear_gaussian.warm_start.linear_models` found, of ``latent_dim`` and perhaps
+            of other numbers of components.
+    """
+    train = train.double()
+    ppca = FactorModel.of(LinearGaussianVAE.fit(train, latent_dim))
     found = [
-        Baseline("PCA", None, projected, None),
-        _of_linear("probabilistic PCA", LinearGaussianVAE.fit(train, latent_dim), test),
-        Baseline(
-            "factor analysis",
-            torch.as_tensor(fa.score_samples(y)) - deviation.log().sum(),
-            mean + common * deviation,
-            torch.as_tensor(fa.noise_variance_).sqrt() * deviation,
-        ),
-        *(_of_linear(f"linear, {name}", models[name, latent_dim], test) for name in likelihoods),
+        LinearCandidate("probabilistic PCA", ppca),
+        LinearCandidate("factor analysis", FactorModel.fit_in_units(train, latent_dim)),
+        *(LinearCandidate(f"linear, {name}", model) for (name, d), model in models.items() if d == latent_dim),
     ]
     if validation is None:
         return found
-    d = _best_num_components(train, validation)
-    found.append(_of_linear("probabilistic PCA, d by validation", LinearGaussianVAE.fit(train, d), test, f"d = {d}"))
-    for name in likelihoods if latent_dims else ():
-        scores = {d: models[name, d].log_prob(validation).mean().item() for d in sorted({latent_dim, *latent_dims})}
-        d = max(scores, key=scores.__getitem__)
-        found.append(_of_linear(f"linear, {name}, d by validation", models[name, d], test, f"d = {d}"))
-    covariances = {
-        f"linear, {name}, d = {d}": model.marginal.covariance_matrix
-        for (name, d), model in models.items()
-        if not model.likelihood.is_unrestricted  # which is shrunk itself
-    }
-    return [*found, _shrunk_gaussian(train, validation, test, covariances)]
-
-
-def _of_linear(name: str, model: LinearModel, test: Tensor, note: str = "") -> Baseline:
-    sigma = model.noise_covariance.diagonal().sqrt()
-    return Baseline(name, model.log_prob(test), model.reconstruct(test), sigma, note)
-
-
-def _best_num_components(train: Tensor, validation: Tensor) -> int:
-    """The d of probabilistic PCA under which validation data are likeliest, of all at once in S's eigenvectors."""
-    covariance = torch.cov(train.T, correction=0)
-    values, axes = torch.linalg.eigh(covariance)
-    values, squares = values.flip(0), ((validation - train.mean(0)) @ axes.flip(1)).square().mean(0)
-    n, largest = len(values), most_latent_dims(covariance)
-    d = torch.arange(1, largest + 1)
-    rest = (values.sum() - values.cumsum(0)[:largest]) / (n - d)  # σ²
-    kept = (values[:largest].log() + squares[:largest] / values[:largest]).cumsum(0)
-    left = (n - d) * rest.log() + (squares.sum() - squares.cumsum(0)[:largest]) / rest
-    return int(d[(kept + left).argmin()])
-
-
-def _shrunk_gaussian(train: Tensor, validation: Tensor, test: Tensor, targets: Mapping[str, Tensor]) -> Baseline:
-    """N(x̄, (1 − a)S + aT), a and T by validation."""
-    mean, covariance = train.mean(0), torch.cov(train.T, correction=0)
-    named = {"its diagonal": covariance.diagonal().diag(), **targets}
-    tried = {name: best_shrinkage(covariance, target, validation - mean) for name, target in named.items()}
-    name = max(tried, key=lambda name: tried[name][1])
-    share, _ = tried[name]
-    p = MultivariateNormal(mean, shrunk(covariance, named[name], share))
-    note = f"{share:.2g} of {name}"
-    if share == SHARES[0]:
+    validation = validation.double()
+    best = _best_of_all_components(train, validation)
+    found.append(LinearCandidate("probabilistic PCA, d by validation", FactorModel.of(best), f"d = {best.latent_dim}"))
+    scores = {key: model.log_prob(validation).mean().item() for key, model in models.items()}
+    if len({d for _, d in models}) > 1:
+        for name in dict.fromkeys(name for name, _ in models):
+            key = max((key for key in models if key[0] == name), key=scores.__getitem__)
+            found.append(LinearCandidate(f"linear, {name}, d by validation", models[key], f"d = {key[1]}"))
+    simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
+    if train.shape[1] > DENSE:  # each target costs a decomposition
+        simple = sorted(simple, key=scores.__getitem__)[-1:]
+    targets = {"its diagonal": diagonal_model(train)} | {f"linear, {k[0]}, d = {k[1]}": models[k] for k in simple}
+    shrunk, name = ShrunkGaussian.fit(train, validation, targets)
+    note = f"{shrunk.share:.2g} of {name}"
+    if shrunk.share == SHARES[0]:
         note += ", the least tried: the data leave some direction empty, where a density may have any value"
-    return Baseline("Gaussian, shrunk covariance", p.log_prob(test), None, None, note)
+    return [*found, LinearCandidate("Gaussian, shrunk covariance", shrunk, note)]
+
+
+def check_varying(train: Tensor) -> None:
+    """Raise an InputError that names the first channel of training data (num, n) that is constant."""
+    constant = (train == train[0]).all(0)
+    if constant.any():
+        raise InputError(f"channel {int(constant.nonzero()[0])} (counted from 0) is constant; leave it out")
+
+
+def _check_dims(train: Tensor, latent_dim: int, latent_dims: Sequence[int]) -> None:
+    num, n = train.shape
+    most = 0 if min(num, n) < 2 else min(num, n) - 1
+    if most and n <= DENSE:
+        most = most_latent_dims(torch.cov(train.double().T, correction=0))
+    for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
+        for d in dims:
+            if not isinstance(d, Integral) or not 0 < d <= most:
+                raise InputError(f"{name} must be an integer from 1 to {most} for {num} data, not {d!r}")
+
+
+def _on_test(candidate: LinearCandidate, test: Tensor) -> Baseline:
+    """What a candidate makes of test data (num, n)."""
+    model, log_prob = candidate.model, candidate.model.log_prob(test)
+    if model.latent_dim == 0:
+        return Baseline(candidate.name, log_prob, None, None, candidate.note, model)
+    sigma = model.noise_covariance.diagonal().sqrt()
+    return Baseline(candidate.name, log_prob, model.reconstruct(test), sigma, candidate.note, model)
+
+
+def _best_of_all_components(train: Tensor, validation: Tensor) -> LinearGaussianVAE:
+    """Probabilistic PCA with the d under which validation data are likeliest, of all at once in S's eigenvectors."""
+    found = principal_directions(train)
+    n, values, rest = found.n, found.values, found.noise_variances()
+    d = torch.arange(1, len(values) + 1)
+    possible = (d < n) & (rest > LEAST_NOISE * values[0])
+    centred = validation - found.mean
+    squares = (centred @ found.axes).square().mean(0)
+    kept = (values.log() + squares / values).cumsum(0)
+    left = (n - d) * rest.log() + (centred.square().sum(-1).mean() - squares.cumsum(0)) / rest
+    best = torch.where(possible, kept + left, math.inf).argmin()
+    return LinearGaussianVAE.from_directions(found, int(d[best]))

@@ -10,12 +10,13 @@ from torch.distributions import Distribution, kl_divergence
 from pyrovae.distributions import IsotropicNormal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianLikelihood
+from pyrovae.linear_gaussian._directions import DENSE, FIRST, Directions, principal_directions
 from pyrovae.linear_gaussian._model import Family, LinearModel, make_head
 from pyrovae.posteriors import FullCovariancePosterior
 from pyrovae.posteriors.lbfgs import minimise
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-_LEAST_NOISE = 1e-12
+LEAST_NOISE = 1e-12
 """Smallest σ² beside the data's largest variance along any direction."""
 
 
@@ -71,7 +72,17 @@ class LinearGaussianVAE(LinearModel):
             raise InputError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
         if not x.isfinite().all():
             raise InputError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
+        if x.shape[1] > DENSE and family == "full-covariance":
+            return cls.from_directions(principal_directions(x, max(FIRST, latent_dim)), latent_dim)
         return cls.from_moments(x.mean(0), torch.cov(x.T, correction=0).reshape(x.shape[1], -1), latent_dim, family)
+
+    @classmethod
+    def from_directions(cls, found: Directions, latent_dim: int) -> "LinearGaussianVAE":
+        """Probabilistic PCA from the directions along which data vary most."""
+        values, axes = found.values[:latent_dim], found.axes[:, :latent_dim]
+        if len(values) < latent_dim or not (noise := found.noise_variances()[latent_dim - 1]) > LEAST_NOISE * values[0]:
+            raise InputError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
+        return cls(axes * (values - noise).sqrt(), noise.sqrt().item(), found.mean)
 
     @classmethod
     def from_moments(
@@ -105,7 +116,7 @@ class LinearGaussianVAE(LinearModel):
             raise InputError(f"latent_dim must be {wanted}, not {latent_dim!r}")
         values, axes = torch.linalg.eigh(covariance)
         noise = values[: n - latent_dim].mean()
-        if not noise > _LEAST_NOISE * values[-1]:
+        if not noise > LEAST_NOISE * values[-1]:
             raise InputError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
         kept, axes = values[n - latent_dim :], axes[:, n - latent_dim :]
         with torch.random.fork_rng(devices=[]):
@@ -244,4 +255,4 @@ def most_latent_dims(covariance: Tensor) -> int:
     values = torch.linalg.eigvalsh(covariance).clamp_min(0)
     n = len(values)
     noise = values.cumsum(0)[:-1] / torch.arange(1, n)  # the mean of the smallest n − d, for n − d = 1, 2, …
-    return n - 1 - int((noise <= _LEAST_NOISE * values[-1]).sum())
+    return n - 1 - int((noise <= LEAST_NOISE * values[-1]).sum())

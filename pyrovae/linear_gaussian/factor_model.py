@@ -52,6 +52,19 @@ class FactorModel(LinearModel, ConfigurableModule):
             )
 
     @classmethod
+    def of(cls, vae: LinearGaussianVAE) -> Self:
+        """The same model, with σ as its fixed noise."""
+        return cls(vae.loadings, vae.offset, GaussianLikelihood(1, vae.n, scale=vae.noise_scale))
+
+    @classmethod
+    def fit_in_units(cls, x: Tensor, latent_dim: int) -> Self:
+        """Factor analysis of data x (num, n) in the channels' units: fitted to standardised channels."""
+        x = x.double()
+        mean, units = x.mean(0), x.std(0, correction=0)
+        found = cls.fit((x - mean) / units, GaussianLikelihood(1, x.shape[1], "per-dimension"), latent_dim)
+        return cls(found.loadings * units.unsqueeze(-1), mean, independent_noise(found.noise.stddev * units))
+
+    @classmethod
     def from_config(cls, latent_dim: int, likelihood: GaussianNoiseLikelihood) -> Self:
         """A model of these sizes, whose numbers are to be loaded."""
         zeros = torch.zeros(likelihood.n, latent_dim, dtype=torch.float64)
@@ -190,3 +203,9 @@ def independent_noise(scale: Tensor) -> GaussianLikelihood:
     likelihood = GaussianLikelihood(1, len(scale), "per-dimension", scale.max().item(), floor=1e-12).double()
     likelihood.raw_scale.detach().copy_(softplus_inverse((scale - likelihood.smallest_scale).clamp_min(1e-300)))
     return likelihood
+
+
+def diagonal_model(x: Tensor) -> FactorModel:
+    """Independent channels of data x (num, n), each with its mean and variance: no latent dimension."""
+    x = x.double()
+    return FactorModel(torch.zeros(x.shape[1], 0), x.mean(0), independent_noise(x.std(0, correction=0)))

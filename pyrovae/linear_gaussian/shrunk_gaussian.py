@@ -1,0 +1,143 @@
+"""The Gaussian without latents, its covariance shrunk to a simpler one (Ledoit and Wolf 2004)."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Never, Self
+
+import torch
+from pyro.distributions import MultivariateNormal, TorchDistribution, TransformedDistribution
+from pyro.distributions.transforms import AffineTransform
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.linear_gaussian._model import LinearModel
+from pyrovae.linear_gaussian._shrinkage import best_share
+from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.nn import ConfigurableModule
+
+
+class ShrunkGaussian(LinearModel, ConfigurableModule):
+    """p(x) = N(b, (1 − a)S + aT) with S = RᵀR of the data and T the covariance of a simpler model.
+
+    It has no latents: x = b + ε alone. Where R has fewer rows m than columns it is kept as a model of m + d factors, so
+    that no n × n matrix is made.
+
+    Args:
+        rows: R, shape (m, n).
+        target: the model with covariance T, and b its offset.
+        share: a in (0, 1].
+
+    Example:
+        >>> x = torch.randn(60, 4) @ torch.randn(4, 4)
+        >>> from pyrovae.linear_gaussian.factor_model import diagonal_model
+        >>> model = ShrunkGaussian.fit(x[:40], x[40:], {"its diagonal": diagonal_model(x[:40])})[0]
+        >>> model.log_prob(x).shape, model.latent_dim
+        (torch.Size([60]), 0)
+    """
+
+    def __init__(self, rows: Tensor, target: FactorModel, share: float) -> None:
+        super().__init__()
+        if rows.dim() != 2 or rows.shape[1] != target.n:
+            raise InputError(f"rows must have shape (m, {target.n}) as the target has, not {tuple(rows.shape)}")
+        if not isinstance(share, float) or not 0 < share <= 1:
+            raise InputError(f"share must be a number in (0, 1], not {share!r}")
+        self.register_buffer("rows", torch.as_tensor(rows, dtype=torch.float64))
+        self.target = target
+        self.share = share
+
+    @classmethod
+    def fit(
+        cls, x: Tensor, validation: Tensor, targets: Mapping[str, FactorModel]
+    ) -> "tuple[ShrunkGaussian, str]":
+        """The share and the target with which validation data are likeliest, and the target's name.
+
+        Args:
+            x: data, shape (num, n).
+            validation: shape (any, n).
+            targets: models with the data's mean as offset, by name.
+        """
+        x, validation = x.double(), validation.double()
+        tried = {name: best_share(x, target, validation) for name, target in targets.items()}
+        name = max(tried, key=lambda name: tried[name][1])
+        rows = (x - x.mean(0)) / len(x) ** 0.5
+        if len(rows) > rows.shape[1]:
+            rows = torch.linalg.qr(rows, mode="r").R
+        return cls(rows, targets[name], tried[name][0]), name
+
+    @classmethod
+    def from_config(cls, num_rows: int, target: FactorModel, share: float) -> Self:
+        """A model of these sizes, whose numbers are to be loaded."""
+        return cls(torch.zeros(num_rows, target.n, dtype=torch.float64), target, share)
+
+    def config(self) -> dict[str, Any]:
+        """What :meth:`from_config` takes."""
+        return {"num_rows": len(self.rows), "target": self.target, "share": self.share}
+
+    def __repr__(self) -> str:
+        return f"ShrunkGaussian(n={self.n}, {self.share:.2g} of {self.target!r})"
+
+    @property
+    def n(self) -> int:
+        """Dimension of x."""
+        return self.target.n
+
+    @property
+    def latent_dim(self) -> int:
+        """0."""
+        return 0
+
+    @cached_property
+    def offset(self) -> Tensor:  # type: ignore[override]
+        """b, shape (n,)."""
+        return self.target.offset
+
+    @cached_property
+    def loadings(self) -> Tensor:  # type: ignore[override]
+        """√(1 − a) Rᵀ beside √a A of the target, shape (n, m + d)."""
+        return torch.cat([(1 - self.share) ** 0.5 * self.rows.T, self.share**0.5 * self.target.loadings], dim=1)
+
+    @property
+    def noise(self) -> TorchDistribution:
+        """N(0, aΣ) with the target's Σ."""
+        return TransformedDistribution(self.target.noise, [AffineTransform(0.0, self.share**0.5, event_dim=1)])
+
+    @cached_property
+    def noise_covariance(self) -> Tensor:
+        """AΣ, shape (n, n)."""
+        return self.share * self.target.noise_covariance
+
+    @cached_property
+    def _dense(self) -> MultivariateNormal | None:
+        """p(x) with its factor, where that is smaller than the loadings."""
+        return self.marginal if len(self.rows) >= self.n else None
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log p(x) in nats, shape (*batch)."""
+        if self._dense is None:
+            return super().log_prob(x)
+        log_prob: Tensor = self._dense.log_prob(x.double())
+        return log_prob
+
+    def solve(self, rows: Tensor) -> Tensor:
+        """Each row, shape (num, n), times the inverse of p(x)'s covariance."""
+        if self._dense is None:
+            return super().solve(rows)
+        return torch.cholesky_solve(rows.T, self._dense.scale_tril).T
+
+    @cached_property
+    def _precisions(self) -> Tensor:
+        if self._dense is None:
+            return super()._precisions
+        return torch.cholesky_inverse(self._dense.scale_tril).diagonal()
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Each channel's mean given all others, shape (*batch, n): without latents, what the model makes of x."""
+        return self.conditional_means(x)
+
+    def posterior(self, x: Tensor) -> Never:
+        """There is none.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("this model is a Gaussian without latents, so there is nothing to encode")
