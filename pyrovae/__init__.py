@@ -41,7 +41,7 @@ from pyrovae.evaluation import (
     refit,
     sandwich,
 )
-from pyrovae.io import load, load_preprocessing, save
+from pyrovae.io import load, load_linear, load_preprocessing, save
 from pyrovae.likelihoods import (
     AR1GaussianLikelihood,
     BernoulliLikelihood,
@@ -54,6 +54,7 @@ from pyrovae.likelihoods import (
 )
 from pyrovae.linear_gaussian.baselines import linear_baselines
 from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 from pyrovae.linear_gaussian.warm_start import start_as_linear
 from pyrovae.posteriors import (
     AR1Posterior,
@@ -111,6 +112,7 @@ __all__ = [
     "NonFiniteLossError",
     "Posterior",
     "Replica",
+    "ShrunkGaussian",
     "StickingTheLandingELBO",
     "TrainingSettings",
     "UnreliableEstimateWarning",
@@ -132,6 +134,7 @@ __all__ = [
     "linear_baselines",
     "linear_warmup",
     "load",
+    "load_linear",
     "load_preprocessing",
     "log_marginal",
     "nn",

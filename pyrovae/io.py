@@ -1,7 +1,6 @@
 """Saving and loading models: safetensors for the numbers, JSON for the architecture; nothing is executed."""
 
 import hashlib
-import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pyrovae import likelihoods, nn, posteriors, vae
+from pyrovae import likelihoods, linear_gaussian, nn, posteriors, vae
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
 from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.files import checksum, to_json, write_bytes
+from pyrovae.linear_gaussian import FactorModel, LinearGaussianVAE, LinearModel, ShrunkGaussian
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -34,11 +34,12 @@ _CREATORS = (
 )  # fmt: skip
 """Functions of torch that make a tensor of a size."""
 
-_Classes: TypeAlias = dict[str, type[torch.nn.Module]]
+_Classes: TypeAlias = dict[str, type[ConfigurableModule]]
+
 
 _LIBRARY: _Classes = {
     name: value
-    for module in (nn, likelihoods, posteriors, vae, preprocessing_steps)
+    for module in (nn, likelihoods, posteriors, vae, preprocessing_steps, linear_gaussian)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, ConfigurableModule)
 }
@@ -53,16 +54,21 @@ class MissingChecksumWarning(UserWarning):
 
 
 def save(
-    path: str | Path, model: GenerativeModel, guide: AmortizedGuide, *, preprocessing: Preprocessing | None = None
+    path: str | Path,
+    model: GenerativeModel | LinearModel,
+    guide: AmortizedGuide | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Save a model and a guide as ``<path>`` (safetensors) with ``<path minus suffix>.json`` beside it.
+    """Save a model and its guide as ``<path>`` (safetensors) with ``<path minus suffix>.json`` beside it.
 
-    Both consist of the library's modules, or of your own :class:`~pyrovae.nn.ConfigurableModule` s.
+    Both consist of the library's modules, or of your own :class:`~pyrovae.nn.ConfigurableModule` s. A linear-Gaussian
+    model, whose posterior is exact, has no guide.
 
     Args:
         path: a file name ending in ``.safetensors``.
-        model: the generative model.
-        guide: the guide.
+        model: the generative model, or a linear one such as a :class:`~pyrovae.FactorModel`.
+        guide: the generative model's guide.
         preprocessing: the fitted steps that turn the original data into the model's. Their statistics go into the
             JSON, and :func:`load_preprocessing` reads them.
 
@@ -70,44 +76,85 @@ def save(
         InputTypeError: a part cannot be described by its constructor's arguments.
         InputError: the path does not end in ``.safetensors``.
         FileNotFoundError: the folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from pyrovae import FactorModel, GaussianLikelihood
+        >>> linear = FactorModel.fit(torch.randn(50, 3), GaussianLikelihood(1, 3), latent_dim=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(f"{folder}/model.safetensors", linear)
+        ...     loaded = load_linear(f"{folder}/model.safetensors")
+        >>> torch.equal(loaded.loadings, linear.loadings)
+        True
     """
     path = _checked_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}")
-    parts: dict[str, torch.nn.Module] = {"model": model, "guide": guide}
-    if preprocessing is not None:
-        parts["preprocessing"] = preprocessing
+    if isinstance(model, LinearGaussianVAE):
+        model = FactorModel.of(model)
+    is_linear = isinstance(model, FactorModel | ShrunkGaussian)
+    if is_linear and guide is not None:
+        raise InputTypeError(f"the posterior of a {type(model).__name__} is exact; give no guide")
+    parts: dict[str, object] = {"model": model, "guide": guide, "preprocessing": preprocessing}
     classes = {"model": GenerativeModel, "guide": AmortizedGuide, "preprocessing": Preprocessing}
-    for name, part in parts.items():
-        if not isinstance(part, classes[name]):
-            raise InputTypeError(f"the {name} must be of class {classes[name].__name__}, not {type(part).__name__}")
-    description: dict[str, Json] = {"format": FORMAT, **{name: describe(part, name) for name, part in parts.items()}}
+    for name in ("preprocessing",) if is_linear else classes:
+        if not isinstance(parts[name], classes[name]) and (name, parts[name]) != ("preprocessing", None):
+            raise InputTypeError(
+                f"the {name} must be of class {classes[name].__name__}, not {type(parts[name]).__name__}"
+            )
+    given = {name: part for name, part in parts.items() if isinstance(part, ConfigurableModule)}
+    description: dict[str, Json] = {"format": FORMAT, **{name: describe(part, name) for name, part in given.items()}}
     from safetensors.torch import save as to_bytes
 
     tensors = {
         f"{name}.{key}": tensor.detach().cpu().contiguous()
-        for name in ("model", "guide")
-        for key, tensor in parts[name].state_dict().items()
+        for name, part in given.items()
+        if name != "preprocessing"
+        for key, tensor in part.state_dict().items()
     }
     content, plain = to_bytes(tensors), json.loads(to_json(description))
     signed = {"sha256": checksum(plain, content), **plain}
     write_bytes((path, content), (path.with_suffix(".json"), to_json(signed).encode()))
 
 
-def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
-    """Load the model and the guide that :func:`save` wrote.
+def load(path: str | Path, classes: Iterable[type[ConfigurableModule]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
+    """Load the model and the guide that :func:`save` wrote; of a linear model these are its programs.
 
     Args:
         path: the ``.safetensors`` file.
         classes: your own module classes that the saved programs consist of.
 
     Raises:
-        InputError: the files are damaged, of a newer format, or name an unknown class.
+        InputError: the files are damaged, of a newer format, name an unknown class, or hold a model without latents.
         FileNotFoundError: there is no such file.
 
     Warns:
         MissingChecksumWarning: version 0.1 saved the model, without a checksum of all of it.
     """
+    found = load_any(path, classes)
+    return found if isinstance(found, tuple) else (found.to_model(), found.to_guide())
+
+
+def load_linear(path: str | Path) -> FactorModel | ShrunkGaussian:
+    """Load the linear-Gaussian model that :func:`save` wrote.
+
+    Args:
+        path: the ``.safetensors`` file.
+
+    Raises:
+        InputError: the files are damaged, of a newer format, or hold another model.
+        FileNotFoundError: there is no such file.
+    """
+    found = load_any(path)
+    if isinstance(found, tuple):
+        raise InputError(f"{path} holds a VAE; pyrovae.load reads it")
+    return found
+
+
+def load_any(
+    path: str | Path, classes: Iterable[type[ConfigurableModule]] = ()
+) -> tuple[GenerativeModel, AmortizedGuide] | FactorModel | ShrunkGaussian:
+    """What :func:`save` wrote: a model and its guide, or a linear model."""
     from safetensors.torch import load as from_bytes
 
     path, own = _checked_path(path), _by_name(classes)
@@ -115,12 +162,15 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
         tensors: dict[str, Tensor] = from_bytes(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         programs = []
-        for name in ("model", "guide"):
+        kinds = (
+            {"model": GenerativeModel, "guide": AmortizedGuide} if "guide" in description else {"model": LinearModel}
+        )
+        for name, kind in kinds.items():
             of_program = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             values = sum(tensor.numel() for tensor in of_program.values())
             with torch.random.fork_rng(devices=[]), _Bounded(values, spare=2**28 if own else 2**16):
                 program = _build(description.get(name), _LIBRARY | own)
-            if not isinstance(program, GenerativeModel if name == "model" else AmortizedGuide):
+            if not isinstance(program, kind) or not isinstance(program, ConfigurableModule):
                 raise InputError(f"{path.with_suffix('.json').name} describes no model and guide")
             program.to(dtype).load_state_dict(of_program)
             programs.append(program)
@@ -129,12 +179,14 @@ def load(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> tup
             f"{path} was saved by version 0.1 without a checksum, so damage to it may not be noticed; save it "
             "again with pyrovae.save",
             MissingChecksumWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+    if len(programs) == 1:
+        return cast("FactorModel | ShrunkGaussian", programs[0])
     return cast("tuple[GenerativeModel, AmortizedGuide]", tuple(programs))
 
 
-def load_preprocessing(path: str | Path, classes: Iterable[type[torch.nn.Module]] = ()) -> Preprocessing | None:
+def load_preprocessing(path: str | Path, classes: Iterable[type[ConfigurableModule]] = ()) -> Preprocessing | None:
     """Load the preprocessing that :func:`save` wrote beside a model; None if there was none.
 
     Args:
@@ -192,8 +244,7 @@ def _build(description: Json, known: _Classes) -> object:
     positional = arguments.pop("*", [])
     if not isinstance(positional, list):
         raise InputError(f"the positional arguments of {name} must be a list, not {positional!r}")
-    inspect.signature(known[name]).bind(*positional, **arguments)
-    return known[name](*positional, **arguments)
+    return known[name].from_config(*positional, **arguments)
 
 
 def _checked_path(path: str | Path) -> Path:
@@ -203,7 +254,7 @@ def _checked_path(path: str | Path) -> Path:
     return path
 
 
-def _by_name(classes: Iterable[type[torch.nn.Module]]) -> _Classes:
+def _by_name(classes: Iterable[type[ConfigurableModule]]) -> _Classes:
     return {cls.__name__: cls for cls in classes}
 
 

@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,12 @@ class ConfigurableModule(nn.Module):
             several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
             arguments["*" if several else name] = list(getattr(self, name)) if several else getattr(self, name)
         return arguments
+
+    @classmethod
+    def from_config(cls, *positional: Any, **arguments: Any) -> Self:
+        """A module of this :meth:`config`, whose numbers are to be loaded: by default what the constructor makes."""
+        inspect.signature(cls).bind(*positional, **arguments)
+        return cls(*positional, **arguments)
 
 
 class MLP(nn.Sequential, ConfigurableModule):

@@ -1,7 +1,6 @@
 """What a trained model says of each datum, in the units of the original data: one row a datum."""
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,29 +12,24 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.datasets import Preprocessing
-from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError, MissingExtraError, check_integer
-from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
 from pyrovae.files import write_atomically, write_table
-from pyrovae.io import load, load_preprocessing
-from pyrovae.programs import check_data
-from pyrovae.vae import AmortizedGuide, GenerativeModel
+from pyrovae.fitted import VAE, Fitted, Linear
+from pyrovae.io import load_any, load_preprocessing
 
 _ROWS = 512
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model, its guide, and what was done to the data before they saw them.
+    """A fitted model, and what was done to the data before it saw them.
 
     Args:
-        model: the generative model.
-        guide: its guide.
+        fitted: a VAE or a linear model.
         preprocessing: the fitted step, or None.
     """
 
-    model: GenerativeModel
-    guide: AmortizedGuide
+    fitted: Fitted
     preprocessing: Preprocessing | None = None
 
     @classmethod
@@ -49,9 +43,13 @@ class TrainedModel:
         path = Path(path)
         file = path if path.suffix == ".safetensors" else path / "model.safetensors"
         if not file.is_file():
-            raise FileNotFoundError(f"there is no model {file}; give the folder that pyrovae fit wrote")
-        model, guide = load(file)
-        return cls(model.eval(), guide.eval(), load_preprocessing(file))
+            raise FileNotFoundError(f"there is no model {file}; give the folder that pyrovae fit or compare wrote")
+        found = load_any(file)
+        step = load_preprocessing(file)
+        if isinstance(found, tuple):
+            model, guide = found
+            return cls(VAE(model.eval(), guide.eval()), step)
+        return cls(Linear(found), step)
 
     def prepare(self, x: Tensor) -> Tensor:
         """The data (num, n) as the model sees them.
@@ -61,13 +59,10 @@ class TrainedModel:
         """
         if self.preprocessing is not None:
             x = self.preprocessing.transform(x)
-        parameter = next(self.model.parameters())
-        y = x.to(dtype=parameter.dtype, device=parameter.device)
         try:
-            check_data(y, self.model, self.guide)
+            return self.fitted.check(x)
         except RuntimeError:  # the encoder, on data of another width
             raise InputError(f"the model cannot take data of {x.shape[1]} channels; give data like its own") from None
-        return y
 
     def restore(self, y: Tensor) -> Tensor:
         """Data (num, n) as the model sees them, in the original units; as they are where the step is no bijection."""
@@ -85,14 +80,18 @@ class TrainedModel:
 
         Returns:
             ``row`` (counted from 0), ``mean_i``, and ``covariance_i_j`` for i ≤ j, dimensions counted from 1.
+
+        Raises:
+            InputError: the model has no latents.
         """
-        d, rows = self.model.latent_dim, []
-        i, j = torch.triu_indices(d, d)
+        rows = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for y in _chunks(self.prepare(x), "encoding", progress):
-                q = self.guide.posterior(y)
-                rows.append(torch.cat([mean_of(q, num_draws=256), covariance_of(q, num_draws=256)[:, i, j]], dim=1))
+                mean, covariance = self.fitted.encode(y)
+                i, j = torch.triu_indices(mean.shape[1], mean.shape[1])
+                rows.append(torch.cat([mean, covariance[:, i, j]], dim=1))
+        d = mean.shape[1]
         names = [f"mean_{k}" for k in range(1, d + 1)]
         names += [f"covariance_{k}_{m}" for k in range(1, d + 1) for m in range(k, d + 1)]
         return _table(torch.cat(rows), names)
@@ -101,11 +100,11 @@ class TrainedModel:
     def reconstructions(
         self, x: Tensor, *, num_samples: int = 100, seed: int = 0, progress: bool = False
     ) -> pd.DataFrame:
-        """E[x̂|x] = E_{q(z|x)} E[x|z] over draws of z, in the original units.
+        """E[x̂|x] = E_{q(z|x)} E[x|z], in the original units; of a model without latents each channel given the others.
 
         Args:
             x: data (num, n), in the original units.
-            num_samples: draws of z per datum.
+            num_samples: draws of z per datum, where the mean over them has no closed form.
             seed: of the draws.
             progress: whether to show a progress bar (on a terminal).
 
@@ -116,9 +115,8 @@ class TrainedModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for y in _chunks(self.prepare(x), "reconstructing", progress):
-                q = self.guide.posterior(y)
-                total = sum((self.model.conditional(q.sample()).mean for _ in range(num_samples)), torch.zeros_like(y))
-                found.append(self.restore(total / num_samples))
+                made = self.fitted.reconstruct(y, num_samples)
+                found.append(self.restore(made))
         return _table(torch.cat(found), [f"x_{j}" for j in range(1, x.shape[1] + 1)])
 
     @torch.no_grad()
@@ -131,7 +129,7 @@ class TrainedModel:
         check_integer("the number of draws", num)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            x = self.restore(self.model.sample(num))
+            x = self.restore(self.fitted.sample(num))
         return _table(x, [f"x_{j}" for j in range(1, x.shape[1] + 1)])
 
     def scores(self, x: Tensor, *, num_samples: int = 300, seed: int = 0, progress: bool = False) -> pd.DataFrame:
@@ -141,31 +139,21 @@ class TrainedModel:
 
         Args:
             x: data (num, n), in the original units.
-            num_samples: draws of z per datum for log p(x).
+            num_samples: draws of z per datum for log p(x), where it is not known exactly.
             seed: of the draws.
             progress: whether to show a progress bar (on a terminal).
 
         Returns:
-            ``row`` (counted from 0); ``log_prob``, by importance sampling, a lower bound in expectation, with its Monte
-            Carlo standard error ``log_prob_stderr``; ``pareto_k`` and ``reliable``, whether that standard error can be
-            trusted; ``elbo``, ``reconstruction`` and ``kl``. Where the preprocessing loses dimensions, densities are of
-            the preprocessed data, and not comparable with those of another preprocessing.
+            ``row`` (counted from 0); ``log_prob``, of a VAE by importance sampling, a lower bound in expectation, with
+            its Monte Carlo standard error ``log_prob_stderr`` (0 of a linear model, whose log p(x) is exact);
+            ``pareto_k`` and ``reliable``, whether that standard error can be trusted; ``elbo``, ``reconstruction`` and
+            ``kl``. Where the preprocessing loses dimensions, densities are of the preprocessed data, and not comparable
+            with those of another preprocessing.
         """
         step, y = self.preprocessing, self.prepare(x)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreliableEstimateWarning)  # a column of the table
-            marginal = log_marginal(self.model, self.guide, y, num_samples=num_samples, seed=seed, progress=progress)
-        terms = elbo_terms(self.model, self.guide, y, seed=seed)
         jacobian = step.log_abs_det_jacobian(x) if step is not None and step.comparable else torch.zeros(len(x))
-        columns = {
-            "log_prob": marginal.per_datum + jacobian,
-            "log_prob_stderr": marginal.stderr_per_datum,
-            "pareto_k": marginal.pareto_k,
-            "reliable": ~marginal.unreliable,
-            "elbo": terms.elbo + jacobian,
-            "reconstruction": terms.reconstruction + jacobian,
-            "kl": terms.kl,
-        }
+        columns = self.fitted.score(y, num_samples, seed, progress)
+        columns |= {name: columns[name] + jacobian for name in ("log_prob", "elbo", "reconstruction")}
         return pd.DataFrame({"row": range(len(y))} | {name: column.numpy() for name, column in columns.items()})
 
 
@@ -208,4 +196,5 @@ def summary_of(scores: pd.DataFrame) -> dict[str, float]:
         "elbo": float(scores["elbo"].mean()),
         "kl": float(scores["kl"].mean()),
         "reliable_share": float(scores["reliable"].mean()),
+        "exact": bool((scores["log_prob_stderr"] == 0).all()),
     }

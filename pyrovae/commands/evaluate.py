@@ -19,8 +19,9 @@ class Evaluate(OnData):
         table = self.trained().scores(self.read(), num_samples=self.samples, progress=not self.json)
         path = self.write(table, self.out, f"{self.data.stem}-scores")
         found = summary_of(table)
+        sign, how = ("=", "exact") if found["exact"] else ("≥", f"{1 - found['reliable_share']:.0%} with a bad k̂")
         text = (
-            f"log p(x) ≥ {found['log_prob']:.4f} ± {found['log_prob_stderr']:.4f} nats per datum, {len(table)} data, "
-            f"{1 - found['reliable_share']:.0%} of them with a bad k̂: {path}"
+            f"log p(x) {sign} {found['log_prob']:.4f} ± {found['log_prob_stderr']:.4f} nats per datum, {len(table)} "
+            f"data, {how}: {path}"
         )
         return {**found, "out": str(path), "text": text}

@@ -10,6 +10,7 @@ from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_
 from pyrovae.datasets import split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import locked_folder, versions, write_json, write_table
+from pyrovae.fitted import VAE
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.warm_start import linear_models
@@ -48,7 +49,7 @@ def fit_file(
         step = None if step is None else step.fit(train)
         prepared = (train, validation) if step is None else (step.transform(train), step.transform(validation))
         model, guide = make_pair(project, *prepared)
-        trained = TrainedModel(model, guide, step)
+        trained = TrainedModel(VAE(model, guide), step)
         train_x, validation_x = trained.prepare(train), trained.prepare(validation)  # before anything is written
         with locked_folder(folder):
             _claim(folder, project)

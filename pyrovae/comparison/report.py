@@ -19,6 +19,7 @@ from pyrovae.comparison.compare_file import StudyResult, as_text
 from pyrovae.comparison.study import Study
 from pyrovae.elbo import audit
 from pyrovae.files import versions, write_text
+from pyrovae.io import load
 from pyrovae.trained_model import TrainedModel
 
 
@@ -105,7 +106,7 @@ def _pictures(result: StudyResult, folder: Path) -> dict[str, Figure]:
     return {
         "Gain in log p(x) over the first model, nats per datum, with its interval.": _gains(result.table),
         "Validation loss (−ELBO) by epoch, the seeds' mean, above the lowest of all.": _losses(result, folder),
-        "Test data, and what the model of the largest log p(x) makes of them.": _examples(result, folder),
+        "Test data, and what the recommended model makes of them.": _examples(result, folder),
     }
 
 
@@ -150,20 +151,15 @@ def _losses(result: StudyResult, folder: Path) -> Figure:
 
 
 def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
-    names = result.names
-    own = result.table[result.table["model"].isin(names.values())].set_index("model")["log_prob"]
-    (best,) = (model for model, name in names.items() if name == own.idxmax())
     fig, ax = _axes(3.2)
-    path = result.folder_of(best)
-    if path is not None:
-        x = result.test[:num]
-        made = TrainedModel.load(folder / path).reconstructions(x).drop(columns="row").to_numpy()
-        for i in range(len(x)):
-            color = plotting.COLORS[i]
-            ax.plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
-            ax.plot(result.data.axis, made[i], color=color, label="reconstruction" if i == 0 else None)
-        ax.set(xlabel=result.data.unit or "channel")
-        ax.legend(loc="upper right", fontsize=9, frameon=False)
+    x = result.test[:num]
+    made = TrainedModel.load(folder / result.model).reconstructions(x).drop(columns="row").to_numpy()
+    for i in range(len(x)):
+        color = plotting.COLORS[i]
+        ax.plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
+        ax.plot(result.data.axis, made[i], color=color, label="reconstruction" if i == 0 else None)
+    ax.set(xlabel=result.data.unit or "channel")
+    ax.legend(loc="upper right", fontsize=9, frameon=False)
     return fig
 
 
@@ -173,10 +169,10 @@ def _audits(result: StudyResult, folder: Path) -> list[str]:
     for model, name in result.names.items():
         path = result.folder_of(model)
         if path is not None:
-            trained = TrainedModel.load(folder / path)
+            vae = load(folder / path / "model.safetensors")
             torch.manual_seed(0)
             estimator = result.plan.settings.named_estimators[model.estimator]
-            found = audit(trained.model, trained.guide, estimator, trained.prepare(result.test[:32]))
+            found = audit(*vae, estimator, result.plan.data.test[:32])
             lines.append(f"{name}: {found.line}")
     return lines
 

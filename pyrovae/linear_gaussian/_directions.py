@@ -39,10 +39,10 @@ class Directions:
         return (self.trace - self.values.cumsum(0)).clamp_min(0) / left.clamp_min(1)
 
 
-def principal_directions(x: Tensor, first: int = FIRST) -> Directions:
+def principal_directions(x: Tensor, first: int = FIRST, dense: int = DENSE) -> Directions:
     """Those of data x (num, n), from the smaller of the (n, n) covariance and the (num, num) inner products.
 
-    Up to :data:`DENSE` of these all are found, by a dense decomposition; of more the ``first``, by Lanczos (ARPACK).
+    Up to ``dense`` of these all are found, by a dense decomposition; of more the ``first``, by Lanczos (ARPACK).
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -50,7 +50,7 @@ def principal_directions(x: Tensor, first: int = FIRST) -> Directions:
     mean = x.mean(0)
     rows = (x - mean) / len(x) ** 0.5
     trace, (num, n) = rows.square().sum().item(), rows.shape
-    if min(num, n) <= DENSE:
+    if min(num, n) <= dense:
         values, axes = torch.linalg.eigh(rows.T @ rows if n <= num else rows @ rows.T)
         values, axes = values.flip(0).clamp_min(0), axes.flip(1)
         if n > num:

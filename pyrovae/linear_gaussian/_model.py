@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import check_choice
 from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.vae import AmortizedGuide
+from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Family = str | Callable[[int, int], Posterior]
 """A family of posteriors, by its name or as a callable of (in_features, latent_dim)."""
@@ -65,12 +65,14 @@ class LinearModel:
     @cached_property
     def covariance(self) -> Tensor:
         """C = P⁻¹, shape (d, d)."""
-        return torch.linalg.inv(self.precision)
+        covariance: Tensor = torch.linalg.inv(self.precision)
+        return covariance
 
     @cached_property
     def gain(self) -> Tensor:
         """G = P⁻¹AᵀΣ⁻¹, shape (d, n): the posterior mean is G(x − b)."""
-        return torch.linalg.solve(self.precision, self._scaled_loadings.T)
+        gain: Tensor = torch.linalg.solve(self.precision, self._scaled_loadings.T)
+        return gain
 
     @property
     def marginal(self) -> MultivariateNormal:
@@ -103,6 +105,11 @@ class LinearModel:
     def posterior(self, x: Tensor) -> MultivariateNormal:
         """p(z|x) for x (*batch, n)."""
         return MultivariateNormal((x.double() - self.offset) @ self.gain.T, self.covariance)
+
+    def kl(self, x: Tensor) -> Tensor:
+        """KL(p(z|x) ‖ p(z)) in nats, shape (*batch)."""
+        z, trace = (x.double() - self.offset) @ self.gain.T, self.covariance.trace()
+        return 0.5 * (z.square().sum(-1) + trace - self.latent_dim + torch.logdet(self.precision))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x̂ at the posterior's mean, shape (*batch, n)."""
@@ -147,6 +154,10 @@ class LinearModel:
         """Covariance of the family's member nearest to the posterior in KL(q ‖ p(z|x)), shape (d, d)."""
         with torch.random.fork_rng(devices=[]):
             return make_head(family, self.n, self.latent_dim).closest_covariance(self.precision)
+
+    @abstractmethod
+    def to_model(self) -> GenerativeModel:
+        """The generative model as a Pyro program, in float64."""
 
     def to_guide(self, family: Family = "full-covariance") -> AmortizedGuide:
         """The family's best guide at this decoder as a Pyro program, in float64: by default the exact posterior."""

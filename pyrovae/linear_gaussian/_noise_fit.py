@@ -162,7 +162,8 @@ class _Banded:
         values, axes = eigsh(matrix, self.d, v0=self._start, tol=1e-9)
         self._start = axes.sum(1)
         kept = half @ axes if self._is_covariance else self._matrix.T @ (half @ axes)
-        return (kept / np.sqrt(np.maximum(values, np.finfo(float).tiny))).T[::-1].copy()
+        found: Array = (kept / np.sqrt(np.maximum(values, np.finfo(float).tiny))).T[::-1].copy()
+        return found
 
     def _factor(self, p: TorchDistribution) -> tuple[Array, Array]:
         """The diagonal of C and the entries below it."""
@@ -176,10 +177,11 @@ class _Banded:
         return factor[0], factor[1, :-1]
 
     def loadings(self, p: TorchDistribution) -> Tensor:
-        """The likeliest A, shape (n, d), its columns by falling share: S-directions of length √λ, shrunk to √(λ − 1)."""
+        """The likeliest A, shape (n, d), its columns by falling share: the kept rows, √λ long, made √(λ − 1)."""
         kept = torch.from_numpy(self._kept(p))
         values = 2 * (p.log_prob(torch.zeros_like(p.mean)) - p.log_prob(kept))
-        return (kept * ((values - 1).clamp_min(0) / values).sqrt().unsqueeze(-1)).T
+        found: Tensor = kept * ((values - 1).clamp_min(0) / values).sqrt().unsqueeze(-1)
+        return found.T
 
 
 def _rows_of_band(diagonal: Array, beside: Array) -> tuple[Array, Array]:

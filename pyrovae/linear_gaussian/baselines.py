@@ -197,7 +197,7 @@ def _on_test(candidate: LinearCandidate, test: Tensor) -> Baseline:
     model, log_prob = candidate.model, candidate.model.log_prob(test)
     if model.latent_dim == 0:
         return Baseline(candidate.name, log_prob, None, None, candidate.note, model)
-    sigma = model.noise_covariance.diagonal().sqrt()
+    sigma = model.noise.stddev
     return Baseline(candidate.name, log_prob, model.reconstruct(test), sigma, candidate.note, model)
 
 

@@ -87,7 +87,8 @@ class FactorModel(LinearModel, ConfigurableModule):
     @cached_property
     def noise_scale_tril(self) -> Tensor:
         """L with LLᵀ = Σ, shape (n, n)."""
-        return torch.linalg.cholesky(self.noise_covariance)
+        factor: Tensor = torch.linalg.cholesky(self.noise_covariance)
+        return factor
 
     @cached_property
     def whitened(self) -> LinearGaussianVAE:

@@ -35,6 +35,8 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         (torch.Size([60]), 0)
     """
 
+    rows: Tensor
+
     def __init__(self, rows: Tensor, target: FactorModel, share: float) -> None:
         super().__init__()
         if rows.dim() != 2 or rows.shape[1] != target.n:
@@ -46,9 +48,7 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         self.share = share
 
     @classmethod
-    def fit(
-        cls, x: Tensor, validation: Tensor, targets: Mapping[str, FactorModel]
-    ) -> "tuple[ShrunkGaussian, str]":
+    def fit(cls, x: Tensor, validation: Tensor, targets: Mapping[str, FactorModel]) -> "tuple[ShrunkGaussian, str]":
         """The share and the target with which validation data are likeliest, and the target's name.
 
         Args:
@@ -134,10 +134,25 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         """Each channel's mean given all others, shape (*batch, n): without latents, what the model makes of x."""
         return self.conditional_means(x)
 
+    def kl(self, x: Tensor) -> Tensor:
+        """0, shape (*batch)."""
+        return torch.zeros(x.shape[:-1], dtype=torch.float64)
+
     def posterior(self, x: Tensor) -> Never:
         """There is none.
 
         Raises:
             InputError: always.
         """
-        raise InputError("this model is a Gaussian without latents, so there is nothing to encode")
+        raise InputError(
+            "this model is a Gaussian without latents, so there is nothing to encode; it scores, reconstructs and "
+            "samples"
+        )
+
+    def to_model(self) -> Never:
+        """There is none: a generative model has latents.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("this model is a Gaussian without latents: pyrovae.load_linear reads it, not pyrovae.load")

@@ -203,7 +203,7 @@ def test_scores_are_of_the_original_data(fitted, spectra):
     scores = trained.scores(x, num_samples=50)
     y = trained.prepare(x)
     jacobian = trained.preprocessing.log_abs_det_jacobian(x)
-    marginal = pv.log_marginal(trained.model, trained.guide, y, num_samples=50)
+    marginal = pv.log_marginal(trained.fitted.model, trained.fitted.guide, y, num_samples=50)
     np.testing.assert_allclose(scores["log_prob"], marginal.per_datum + jacobian)
     np.testing.assert_allclose(scores["elbo"], scores["reconstruction"] - scores["kl"])
     strange = x.clone()
@@ -236,7 +236,7 @@ def test_latents_are_the_posteriors_moments(fitted, spectra):
     x = pv.datasets.read_spectra(spectra).x
     table = trained.latents(x)
     with torch.no_grad():
-        q = trained.guide.posterior(trained.prepare(x))
+        q = trained.fitted.guide.posterior(trained.prepare(x))
     np.testing.assert_allclose(table[["mean_1", "mean_2"]], q.mean, rtol=1e-5)
     np.testing.assert_allclose(table["covariance_1_2"], q.covariance_matrix[:, 0, 1], rtol=1e-4, atol=1e-7)
 

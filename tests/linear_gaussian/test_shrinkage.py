@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from pyrovae.linear_gaussian._shrinkage import SHARES, best_shrinkage, shrunk
+import pyrovae as pv
+from pyrovae.linear_gaussian._shrinkage import SHARES, best_share, best_shrinkage, shrunk
+from pyrovae.linear_gaussian.factor_model import diagonal_model
 
 
 @pytest.mark.parametrize("num", [20, 300])
@@ -26,3 +28,25 @@ def test_best_shrinkage_is_the_largest_density_of_held_out_data(num):
     assert share > 0.5
     dense = torch.distributions.MultivariateNormal(torch.zeros(8).double(), shrunk(own, eye, share))
     assert score == pytest.approx(dense.log_prob(white).mean().item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("num", [20, 300])
+@pytest.mark.parametrize("latent_dim", [0, 2])
+def test_the_share_of_many_channels_is_found_without_a_decomposition_of_all(num, latent_dim):
+    """The search, and with fewer data than channels the inner products, against every share of the dense matrices."""
+    generator = torch.Generator().manual_seed(num)
+    mixing = torch.randn(2, 30, generator=generator, dtype=torch.float64)
+    noise = 0.5 * torch.randn(num + 100, 30, generator=generator, dtype=torch.float64).cumsum(-1)
+    x = torch.randn(num + 100, 2, generator=generator, dtype=torch.float64) @ mixing + noise
+    train, held_out = x.split([num, 100])
+    target = diagonal_model(train)
+    if latent_dim:
+        target = pv.FactorModel.fit(train, pv.AR1GaussianLikelihood(1, 30), latent_dim)
+    share, score = best_share(train, target, held_out)
+    own = torch.cov(train.T, correction=0)
+    dense = best_shrinkage(own, target.marginal.covariance_matrix, held_out - train.mean(0))
+    assert (share, score) == (dense[0], pytest.approx(dense[1], abs=1e-9))
+    assert share > 1e-6
+    assert best_share(train, target, held_out, dense=10) == (share, pytest.approx(score, abs=1e-6))
+    if num < 30:
+        assert best_share(train, target, held_out, dense=num) == (share, pytest.approx(score, abs=1e-6))

@@ -1,0 +1,146 @@
+"""What a fitted model can do, a VAE or a linear-Gaussian model: score, encode, reconstruct, sample."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.errors import check_finite
+from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
+from pyrovae.linear_gaussian import FactorModel, ShrunkGaussian
+from pyrovae.programs import check_data
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+
+class Fitted(Protocol):
+    """What a fitted model can do with data y (num, n) as it sees them, preprocessed."""
+
+    @property
+    def n(self) -> int:
+        """Number of channels."""
+
+    def check(self, x: Tensor) -> Tensor:
+        """The data in the model's dtype, once it is known to take them."""
+
+    def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (num, d) and covariance (num, d, d) of q(z|x)."""
+
+    def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
+        """What the model makes of each datum, shape (num, n)."""
+
+    def sample(self, num: int) -> Tensor:
+        """Draws (num, n)."""
+
+    def score(self, y: Tensor, num_samples: int, seed: int, progress: bool) -> dict[str, Tensor]:
+        """Columns of :meth:`TrainedModel.scores`, of the preprocessed data."""
+
+
+@dataclass(frozen=True)
+class VAE:
+    """A generative model with its guide.
+
+    Args:
+        model: the generative model.
+        guide: its guide.
+    """
+
+    model: GenerativeModel
+    guide: AmortizedGuide
+
+    @property
+    def n(self) -> int:
+        """Number of channels."""
+        return self.model.likelihood.n
+
+    def check(self, x: Tensor) -> Tensor:
+        """The data in the model's dtype, on its device."""
+        parameter = next(self.model.parameters())
+        y = x.to(dtype=parameter.dtype, device=parameter.device)
+        check_data(y, self.model, self.guide)
+        return y
+
+    def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments of q(z|x), from draws where a family does not know them."""
+        q = self.guide.posterior(y)
+        return mean_of(q, num_draws=256), covariance_of(q, num_draws=256)
+
+    def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
+        """The mean of E[x|z] over draws of z."""
+        q = self.guide.posterior(y)
+        total = sum((self.model.conditional(q.sample()).mean for _ in range(num_samples)), torch.zeros_like(y))
+        return total / num_samples
+
+    def sample(self, num: int) -> Tensor:
+        """Draws of the program."""
+        return self.model.sample(num)
+
+    def score(self, y: Tensor, num_samples: int, seed: int, progress: bool) -> dict[str, Tensor]:
+        """Log p(x) by importance sampling, and the ELBO."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreliableEstimateWarning)  # a column of the table
+            marginal = log_marginal(self.model, self.guide, y, num_samples=num_samples, seed=seed, progress=progress)
+        terms = elbo_terms(self.model, self.guide, y, seed=seed)
+        return {
+            "log_prob": marginal.per_datum,
+            "log_prob_stderr": marginal.stderr_per_datum,
+            "pareto_k": marginal.pareto_k,
+            "reliable": ~marginal.unreliable,
+            "elbo": terms.elbo,
+            "reconstruction": terms.reconstruction,
+            "kl": terms.kl,
+        }
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear-Gaussian model: its posterior and its density are exact.
+
+    Args:
+        model: the model.
+    """
+
+    model: FactorModel | ShrunkGaussian
+
+    @property
+    def n(self) -> int:
+        """Number of channels."""
+        return self.model.n
+
+    def check(self, x: Tensor) -> Tensor:
+        """The data in float64.
+
+        Raises:
+            InputError: they have another width, or values that are not finite.
+        """
+        check_finite("the data", x, self.n)
+        return x.double()
+
+    def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments of p(z|x)."""
+        p = self.model.posterior(y)
+        return p.mean, p.covariance_matrix.expand(len(y), -1, -1)
+
+    def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
+        """E[x̂|x], or without latents each channel's mean given the others; nothing is drawn."""
+        return self.model.reconstruct(y)
+
+    def sample(self, num: int) -> Tensor:
+        """Draws of p(x)."""
+        return self.model.sample(num)
+
+    def score(self, y: Tensor, num_samples: int, seed: int, progress: bool) -> dict[str, Tensor]:
+        """Log p(x), which is the ELBO too; nothing is drawn."""
+        log_prob, kl = self.model.log_prob(y), self.model.kl(y)
+        return {
+            "log_prob": log_prob,
+            "log_prob_stderr": torch.zeros_like(log_prob),
+            "pareto_k": torch.full_like(log_prob, math.nan),
+            "reliable": torch.ones_like(log_prob, dtype=torch.bool),
+            "elbo": log_prob,
+            "reconstruction": log_prob + kl,
+            "kl": kl,
+        }

@@ -1,0 +1,158 @@
+"""A linear-Gaussian model on disk: its density, posterior, draws and reconstructions against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import pyrovae as pv
+from pyrovae.commands.main import main
+from pyrovae.datasets import Standardize
+from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.linear_gaussian import LinearGaussianVAE
+from pyrovae.linear_gaussian.factor_model import diagonal_model
+from pyrovae.nn import class_of
+from pyrovae.trained_model import TrainedModel
+
+N, D = 7, 2
+NOISES = [name for name, make in LIKELIHOODS.items() if class_of(make).is_gaussian]
+
+
+def data(num, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    z, a = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((num, D), (D, N)))
+    return 5 + z @ a + 0.4 * torch.randn(num, N, generator=g, dtype=torch.float64).cumsum(-1)
+
+
+TRAIN, VALIDATION, NEW = data(150), data(60, 1), data(9, 2)
+STEP = Standardize("mean").fit(TRAIN)
+
+
+def linear(noise):
+    prepared, validation = STEP.transform(TRAIN), STEP.transform(VALIDATION)
+    return pv.FactorModel.fit(prepared, LIKELIHOODS[noise](3, N), D, validation)
+
+
+def gaussian(num):
+    """A shrunk one: with fewer data than channels it is kept as a model of factors."""
+    x = STEP.transform(TRAIN[:num])
+    targets = {"its diagonal": diagonal_model(x), "AR(1)": linear("ar1")}
+    targets["AR(1)"].offset.copy_(x.mean(0))
+    return pv.ShrunkGaussian.fit(x, STEP.transform(VALIDATION), targets)[0]
+
+
+def saved(model, folder):
+    pv.save(folder / "model.safetensors", model, preprocessing=STEP)
+    return TrainedModel.load(folder)
+
+
+def moments(model):
+    """Mean and covariance of p(x) in the original units, and its loadings and noise, by dense arithmetic."""
+    scale, mean = torch.tensor(STEP.scale, dtype=torch.float64), torch.tensor(STEP.mean, dtype=torch.float64)
+    loadings = scale.unsqueeze(-1) * model.loadings
+    noise = scale * model.noise_covariance * scale.unsqueeze(-1)
+    return (scale * model.offset + mean).numpy(), (loadings @ loadings.T + noise).numpy(), loadings.numpy()
+
+
+MODELS = {**{noise: lambda noise=noise: linear(noise) for noise in NOISES}, "few": lambda: gaussian(5)}
+MODELS |= {"many": lambda: gaussian(150), "pca": lambda: LinearGaussianVAE.fit(STEP.transform(TRAIN), D)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_loaded_model_has_the_exact_density_and_draws_from_it(name, tmp_path):
+    model = MODELS[name]()
+    loaded = saved(model, tmp_path)
+    mean, covariance, _ = moments(model)
+    scores = loaded.scores(NEW)
+    expected = stats.multivariate_normal(mean, covariance).logpdf(NEW.numpy())
+    np.testing.assert_allclose(scores["log_prob"], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(scores["elbo"], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(scores["reconstruction"] - scores["kl"], scores["elbo"])
+    assert (scores["log_prob_stderr"] == 0).all()
+    assert scores["reliable"].all()
+    draws = loaded.samples(20_000).drop(columns="row").to_numpy()
+    spread = np.sqrt(np.diag(covariance))
+    # entries of a covariance of 20,000 draws have a standard error of at most √2/√20,000 = 0.01 deviations each
+    np.testing.assert_array_less(np.abs(np.cov(draws.T) - covariance) / np.outer(spread, spread), 0.05)
+    np.testing.assert_array_less(np.abs(draws.mean(0) - mean) / spread, 0.04)
+
+
+@pytest.mark.parametrize("name", [*NOISES, "pca"])
+def test_a_loaded_model_encodes_to_the_exact_posterior(name, tmp_path):
+    model = MODELS[name]()
+    loaded = saved(model, tmp_path)
+    mean, covariance, loadings = moments(model)
+    gain = np.linalg.solve(covariance, loadings).T
+    table = loaded.latents(NEW)
+    residual = NEW.numpy() - mean
+    np.testing.assert_allclose(table[["mean_1", "mean_2"]], residual @ gain.T, atol=1e-9)
+    posterior = np.eye(D) - gain @ loadings
+    np.testing.assert_allclose(table["covariance_1_2"], posterior[0, 1], atol=1e-9)
+    made = loaded.reconstructions(NEW).drop(columns="row")
+    np.testing.assert_allclose(made, mean + residual @ gain.T @ loadings.T, atol=1e-9)
+    kl = 0.5 * (np.trace(posterior) + (residual @ gain.T).__pow__(2).sum(1) - D - math.log(np.linalg.det(posterior)))
+    np.testing.assert_allclose(loaded.scores(NEW)["kl"], kl, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["ar1", "low-rank", "gaussian-per-datum", "pca"])
+def test_a_linear_model_is_a_pair_of_programs_too(name, tmp_path):
+    model = MODELS[name]()
+    saved(model, tmp_path)
+    program, guide = pv.load(tmp_path / "model.safetensors")
+    x = STEP.transform(NEW)
+    found = pv.log_marginal(program, guide, x, num_samples=20)  # at the exact posterior every draw has log p(x)
+    torch.testing.assert_close(found.per_datum, model.log_prob(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("num", [5, 150])
+def test_a_gaussian_without_latents_says_so_and_predicts_each_channel_from_the_others(num, tmp_path):
+    model = gaussian(num)
+    loaded = saved(model, tmp_path)
+    mean, covariance, _ = moments(model)
+    with pytest.raises(pv.InputError, match="a Gaussian without latents, so there is nothing to encode"):
+        loaded.latents(NEW)
+    with pytest.raises(pv.InputError, match=r"pyrovae\.load_linear reads it"):
+        pv.load(tmp_path / "model.safetensors")
+    expected = NEW.numpy().copy()
+    for j in range(N):
+        others = np.arange(N) != j
+        weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[others, j])
+        expected[:, j] = mean[j] + (NEW.numpy()[:, others] - mean[others]) @ weights
+    np.testing.assert_allclose(loaded.reconstructions(NEW).drop(columns="row"), expected, atol=1e-8)
+
+
+def test_the_console_takes_linear_models(tmp_path, capsys):
+    np.save(tmp_path / "new.npy", NEW.numpy())
+    for name, folder in (("ar1", tmp_path / "linear"), ("many", tmp_path / "gaussian")):
+        folder.mkdir()
+        saved(MODELS[name](), folder)
+        main(["evaluate", str(folder), str(tmp_path / "new.npy")])
+        assert "9 data, exact" in capsys.readouterr().out
+        main(["sample", str(folder), "--num", "3"])
+        main(["reconstruct", str(folder), str(tmp_path / "new.npy")])
+    capsys.readouterr()
+    main(["encode", str(tmp_path / "linear"), str(tmp_path / "new.npy")])
+    assert "latent means" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["encode", str(tmp_path / "gaussian"), str(tmp_path / "new.npy")])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_no_linear_model_or_has_another_width_says_so(tmp_path):
+    loaded = saved(MODELS["ar1"](), tmp_path)
+    for x in (NEW[:, :5], NEW / 0):
+        with pytest.raises(pv.InputError):
+            loaded.scores(x)
+    with pytest.raises(TypeError, match="is exact; give no guide"):
+        pv.save(tmp_path / "a.safetensors", MODELS["ar1"](), pv.load(tmp_path / "model.safetensors")[1])
+    model, guide = pv.GenerativeModel(pv.nn.MLP(2, 3), pv.GaussianLikelihood(3, 4), 2), None
+    with pytest.raises(TypeError, match="guide must be of class AmortizedGuide, not NoneType"):
+        pv.save(tmp_path / "a.safetensors", model, guide)
+    guide = pv.AmortizedGuide(pv.nn.MLP(4, 3), pv.DiagonalPosterior(3, 2))
+    pv.save(tmp_path / "a.safetensors", model, guide)
+    with pytest.raises(pv.InputError, match=r"holds a VAE; pyrovae\.load reads it"):
+        pv.load_linear(tmp_path / "a.safetensors")
+    assert torch.equal(pv.load_linear(tmp_path / "model.safetensors").loadings, MODELS["ar1"]().loadings)
