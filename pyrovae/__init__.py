@@ -38,6 +38,7 @@ from pyrovae.evaluation import (
     gradient_statistics,
     inference_gaps,
     log_marginal,
+    refine,
     refit,
     sandwich,
 )
@@ -141,6 +142,7 @@ __all__ = [
     "plotting",
     "posteriors",
     "recommend",
+    "refine",
     "refit",
     "sandwich",
     "save",

@@ -12,6 +12,7 @@ from pyrovae.evaluation.importance import Importance, elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import PerDatumGuide, refit
 from pyrovae.evaluation.quadrature import Quadrature
+from pyrovae.evaluation.refine import Refined, refine
 from pyrovae.evaluation.sandwich import Sandwich, sandwich
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 
@@ -29,6 +30,7 @@ __all__ = [
     "PartStatistics",
     "PerDatumGuide",
     "Quadrature",
+    "Refined",
     "Sandwich",
     "UnreliableEstimateWarning",
     "active_directions",
@@ -38,6 +40,7 @@ __all__ = [
     "gradient_statistics",
     "inference_gaps",
     "log_marginal",
+    "refine",
     "refit",
     "sandwich",
 ]

@@ -19,7 +19,7 @@ from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, check_data, evaluating, running_on
 
 
-def over_log_weights(
+def overdraw_log_weights(
     summarize: Callable[[Tensor], tuple[Tensor, ...]], problem: Problem, num_samples: int
 ) -> tuple[Tensor, ...]:
     """Summaries, each of shape (num,), of the log-weights log p(x, z) − log q(z|x) at draws from the guide.
@@ -33,7 +33,7 @@ def over_log_weights(
     def estimate(rows: slice) -> tuple[Tensor, ...]:
         guide = rows_of(problem.guide, rows, x)
         passes = [min(draws_at_once, num_samples - done) for done in range(0, num_samples, draws_at_once)]
-        return summarize(torch.cat([_log_weights(problem, guide, x[rows], num) for num in passes]))
+        return summarize(torch.cat([draw_log_weights(problem, guide, x[rows], num) for num in passes]))
 
     return in_chunks(estimate, x, data_at_once, problem.progress)
 
@@ -52,7 +52,7 @@ def in_chunks(
     return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
-def _log_weights(problem: Problem, guide: Program, x: Tensor, num: int) -> Tensor:
+def draw_log_weights(problem: Problem, guide: Program, x: Tensor, num: int) -> Tensor:
     """Log weights of ``num`` draws for each datum, shape (num, len(x)), in float64 on the CPU."""
     elbo = ImportanceWeightedELBO(num, max_plate_nesting=problem.max_plate_nesting)
     log_w = elbo.log_weights(problem.model, guide, x).double().cpu()
@@ -98,7 +98,7 @@ class Importance(Method):
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
-        per_datum, stderr, effective, gain, k = over_log_weights(log_mean_weight, problem, self.num_samples)
+        per_datum, stderr, effective, gain, k = overdraw_log_weights(log_mean_weight, problem, self.num_samples)
         found = LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k)
         if found.mostly_unreliable:
             share = found.unreliable.double().mean().item()
@@ -133,4 +133,4 @@ def elbo_estimate(
     check_data(x, model, guide)
     with evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
-        return Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))
+        return Estimate(*overdraw_log_weights(mean_and_stderr, problem, num_samples))

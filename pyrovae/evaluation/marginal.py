@@ -1,15 +1,14 @@
 """Log p(x) of a trained model: by importance sampling, annealing, or on a grid."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError, check_choice
-from pyrovae.evaluation._method import Method, Problem
+from pyrovae.evaluation._method import Method, Problem, in_double
 from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.importance import Importance
@@ -105,8 +104,7 @@ def log_marginal(
     if latents is not None and not isinstance(latents, Tensor):
         raise InputTypeError(f"latents must be a tensor, not {type(latents).__name__}")
     check_data(x, model, guide)
-    if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
-        model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
+    model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         found = chosen.estimate(Problem(model, guide, x, latents, max_plate_nesting, progress))
     likelihood = getattr(model, "likelihood", None)

@@ -76,7 +76,7 @@ class PerDatumGuide(nn.Module):
             z: Tensor = pyro.sample("z", self.posterior())
         return z
 
-    def select(self, rows: slice) -> "PerDatumGuide":
+    def select(self, rows: slice | Tensor) -> "PerDatumGuide":
         """The guide of some of the data."""
         part = copy.deepcopy(self)
         for module in part.modules():
@@ -111,7 +111,7 @@ AnyGuide = AmortizedGuide | PerDatumGuide
 T = TypeVar("T")
 
 
-def rows_of(guide: T, rows: slice, x: Tensor) -> T | PerDatumGuide:
+def rows_of(guide: T, rows: slice | Tensor, x: Tensor) -> T | PerDatumGuide:
     """The guide for some of the data x: a guide with parameters for each datum selects theirs.
 
     Raises:

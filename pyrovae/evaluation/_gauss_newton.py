@@ -1,0 +1,185 @@
+"""Gaussians fitted to p(z|x) datum by datum: Gauss–Newton to a mode, then in expectation over q."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrovae.evaluation._target import Target
+from pyrovae.evaluation.estimate import mean_and_stderr
+
+_LARGEST_DAMPING = 1e6
+_SMALLEST_GAIN = 0.1
+_LARGEST_SLOPE = 1e12
+
+_RATE = 0.2
+"""Adam's rate, times d: its noise moves d² numbers."""
+
+_FLAT = 0.05
+"""Slopes, in q's own units, below which Adam is gradient descent: it would blow up those of rounding."""
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """N(μ, LLᵀ) of each datum, in float64.
+
+    Attributes:
+        loc: μ, shape (num, d).
+        scale_tril: L, shape (num, d, d).
+    """
+
+    loc: Tensor
+    scale_tril: Tensor
+
+    def at(self, noise: Tensor) -> Tensor:
+        """μ + Lε for ε of shape (draws, num, d)."""
+        return self.loc + times(self.scale_tril, noise)
+
+    def log_prob_of(self, noise: Tensor) -> Tensor:
+        """Log-density of the draws :meth:`at` that noise, shape (draws, num): exact however nearly singular L is."""
+        constant = 0.5 * self.loc.shape[-1] * math.log(2 * math.pi)
+        return -0.5 * noise.square().sum(-1) - self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - constant
+
+    def scaled(self, factor: float) -> "Gaussians":
+        """With standard deviations that many times as large."""
+        return Gaussians(self.loc, factor * self.scale_tril)
+
+    def of(self, rows: Tensor) -> "Gaussians":
+        """Those of some data."""
+        return Gaussians(self.loc[rows], self.scale_tril[rows])
+
+    def where(self, condition: Tensor, other: "Gaussians") -> "Gaussians":
+        """These where the condition, shape (num,), holds, and the others elsewhere."""
+        return Gaussians(
+            torch.where(condition.unsqueeze(-1), self.loc, other.loc),
+            torch.where(condition.unsqueeze(-1).unsqueeze(-1), self.scale_tril, other.scale_tril),
+        )
+
+
+def of_precision(loc: Tensor, precision: Tensor) -> Gaussians:
+    """N(μ, P⁻¹), P of shape (num, d, d): P = UUᵀ with U upper triangular, so that L = U⁻ᵀ is lower triangular."""
+    upper = torch.linalg.cholesky(precision.flip(-1, -2)).flip(-1, -2)
+    eye = torch.eye(loc.shape[-1], dtype=loc.dtype, device=loc.device).expand_as(precision)
+    return Gaussians(loc, torch.linalg.solve_triangular(upper.mT, eye, upper=False))
+
+
+def climb(target: Target, loc: Tensor, max_steps: int = 20) -> Gaussians:
+    """Laplace's approximation at a mode of p(z|x), by Gauss–Newton steps damped datum by datum (Levenberg–Marquardt).
+
+    A step that does not raise log p(x, z) is undone and repeated with more damping, so that a sharp likelihood far from
+    its data is no danger.
+
+    Args:
+        target: log p(x, z), with curvature.
+        loc: where to start, shape (num, d).
+        max_steps: at most.
+
+    Returns:
+        N(mode, P⁻¹) of each datum.
+    """
+    loc = loc.clone()
+    damping = torch.zeros(len(loc), dtype=loc.dtype, device=loc.device)
+    value, slope = (found[0].clone() for found in target.slope(loc.unsqueeze(0)))
+    precision = target.precision(loc.unsqueeze(0))[0].clone()
+    active = torch.ones_like(damping, dtype=torch.bool)
+    for _ in range(max_steps):
+        rows = active.nonzero().squeeze(-1)
+        if not len(rows):
+            break
+        part = target.of(rows)
+        scaling = (damping[rows].unsqueeze(-1) * precision[rows].diagonal(dim1=-2, dim2=-1)).diag_embed()
+        step = solve(precision[rows] + scaling, slope[rows])
+        there = loc[rows] + step
+        (new,), (new_slope,) = part.slope(there.unsqueeze(0))
+        better = new > value[rows]
+        damping[rows] = torch.where(better, damping[rows] / 5, (5 * damping[rows]).clamp_min(0.05))
+        damping[damping < 1e-2] = 0.0
+        gain = torch.where(better, new - value[rows], math.inf)
+        # a step so short that it neither gains nor loses is the end too
+        active[rows] = (gain > _SMALLEST_GAIN) & (damping[rows] < _LARGEST_DAMPING)
+        moved = rows[better]
+        loc[moved], value[moved], slope[moved] = there[better], new[better], new_slope[better]
+        if len(moved):
+            (precision[moved],) = target.of(moved).precision(loc[moved].unsqueeze(0))
+    return of_precision(loc, precision)
+
+
+def settle(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gaussians:
+    """Variational Gauss–Newton from q: Λ = Λ₀ + E_q[JᵀIJ], μ ← μ + step · Λ⁻¹ E_q[∇ log p(x, z)].
+
+    The expectations are over antithetic draws, of which the first pair has its Jacobian formed. Λ is a mean over the
+    steps in which the latest weigh most; steps fall as 1/√i. The draws tell the ELBO of each step's q: where it has
+    fallen, a datum goes back to its best q and takes shorter steps.
+
+    Args:
+        target: log p(x, z), with curvature.
+        q: where to start.
+        num_steps: at least 1.
+        num_draws: of each step, even.
+    """
+    precision = torch.zeros_like(q.scale_tril)
+    rate = torch.ones_like(q.loc[:, 0])
+    best, best_elbo, best_error = q, torch.full_like(rate, -math.inf), torch.zeros_like(rate)
+    for i in range(num_steps):
+        noise = antithetic(num_draws, q.loc)
+        z = q.at(noise)
+        value, slope = target.slope(z)
+        elbo, error = mean_and_stderr(value - q.log_prob_of(noise))
+        worse = ~(elbo >= best_elbo - 3 * torch.hypot(error, best_error))  # where it is not a number, too
+        curvature = target.precision(z[:2]).mean(0)
+        if worse.any():
+            rate = torch.where(worse, 0.3 * rate, rate)
+            slope = torch.where(worse.unsqueeze(-1), 0.0, slope)
+            q = best.where(worse, q)
+            curvature = torch.where(worse.unsqueeze(-1).unsqueeze(-1), precision, curvature)
+        better = elbo > best_elbo
+        best = q.where(better, best)
+        best_elbo, best_error = torch.where(better, elbo, best_elbo), torch.where(better, error, best_error)
+        precision = precision + 2 / (i + 2) * (curvature - precision)
+        step = solve(precision, slope.mean(0)) * (rate / math.sqrt(i + 1)).unsqueeze(-1)
+        q = of_precision(q.loc + step, precision)
+    return q
+
+
+def descend(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gaussians:
+    """Maximise the ELBO of each datum by Adam from q, in q's own units: z = μ + L(m + Aε), A lower triangular.
+
+    The gradients are those of sticking the landing (Roeder et al. 2017), whose noise goes where q is p(z|x); the rate
+    falls to 0 along a cosine.
+    """
+    num, d = q.loc.shape
+    shift = torch.zeros_like(q.loc)
+    factor = torch.eye(d, dtype=q.loc.dtype, device=q.loc.device).expand(num, d, d).clone()
+    parameters = [shift, factor]
+    optimizer = torch.optim.Adam(parameters, lr=_RATE / d, betas=(0.9, 0.95), eps=_FLAT)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    eye = torch.eye(d, dtype=torch.bool, device=q.loc.device)
+    for _ in range(num_steps):
+        noise = antithetic(num_draws, q.loc)
+        _, slope = target.slope(q.at(shift + times(factor, noise)))
+        slope = slope.clamp(-_LARGEST_SLOPE, _LARGEST_SLOPE).nan_to_num()
+        pull = times(q.scale_tril.mT, slope) + times(torch.linalg.inv(factor).mT, noise)
+        shift.grad = -pull.mean(0)
+        factor.grad = -torch.einsum("sni,snj->nij", pull, noise).tril() / num_draws
+        optimizer.step()
+        schedule.step()
+        # the diagonal stays positive
+        factor.copy_(torch.where(eye, factor.clamp_min(1e-3), factor))
+    return Gaussians(q.loc + times(q.scale_tril, shift), q.scale_tril @ factor)
+
+
+def antithetic(num_draws: int, like: Tensor) -> Tensor:
+    """Standard normal noise, shape (num_draws, *like.shape), each draw followed by its negative."""
+    half = torch.randn(num_draws // 2, *like.shape, dtype=like.dtype, device=like.device)
+    return torch.stack([half, -half], dim=1).flatten(0, 1)
+
+
+def solve(precision: Tensor, slope: Tensor) -> Tensor:
+    """P⁻¹g of each datum, shape (num, d)."""
+    return torch.cholesky_solve(slope.unsqueeze(-1), torch.linalg.cholesky(precision)).squeeze(-1)
+
+
+def times(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """A v, for matrices (num, d, d) and vectors (…, num, d)."""
+    return torch.einsum("nij,...nj->...ni", matrix, vectors)

@@ -1,0 +1,160 @@
+"""Log p(x, z) of some data as a function of their z, with its slope and its expected curvature."""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal
+
+from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.errors import InputTypeError
+from pyrovae.evaluation._method import VALUES_AT_ONCE
+from pyrovae.likelihoods import Likelihood
+from pyrovae.vae import GenerativeModel
+
+_JACOBIANS_AT_ONCE = 2**23
+"""Numbers of the Jacobians that are formed at once, draws × data × their width × d."""
+
+_NUM_SCREENED = 512
+"""Draws from the prior that are looked at for each datum."""
+
+_MOST_SCREENED_DIM = 20
+
+
+class Target(ABC):
+    """Log p(x, z) of data x, num of them, each with a z of d numbers; z and all results are in float64."""
+
+    num: int
+    latent_dim: int
+
+    @abstractmethod
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Log p(x, z) in nats, shape (draws, num), for z of shape (draws, num, d)."""
+
+    def slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(x, z) and its gradient in z, shapes (draws, num) and (draws, num, d)."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = self.log_joint(z)
+            (slope,) = torch.autograd.grad(value.sum(), z)
+        return value.detach(), slope
+
+    @abstractmethod
+    def of(self, rows: Tensor) -> "Target":
+        """That of some of the data, by their indices."""
+
+    def starts(self) -> list[Tensor]:
+        """Places of large log p(x, z) that no encoder chose, each of shape (num, d)."""
+        return []
+
+    @property
+    def has_curvature(self) -> bool:
+        """Whether :meth:`precision` is known."""
+        return False
+
+    def precision(self, z: Tensor) -> Tensor:
+        """The prior's precision and the likelihood's expected curvature, shape (draws, num, d, d)."""
+        raise NotImplementedError
+
+
+class ModelTarget(Target):
+    """That of a generative model, without gradients in its parameters.
+
+    Args:
+        model: in evaluation mode.
+        x: data (num, n), of the model's dtype and device.
+    """
+
+    def __init__(self, model: GenerativeModel, x: Tensor) -> None:
+        self.model, self.x = model, x
+        self.num, self.latent_dim = len(x), model.latent_dim
+        self.observed = ~x.isnan() if model.missing and x.isnan().any() else None
+
+    def of(self, rows: Tensor) -> "ModelTarget":
+        """That of some of the data."""
+        return ModelTarget(self.model, self.x[rows])
+
+    def starts(self) -> list[Tensor]:
+        """Of some draws from the prior, the one that a datum is likeliest with, twice.
+
+        None where z has many dimensions: most draws are then far from every mode.
+        """
+        if self.latent_dim > _MOST_SCREENED_DIM:
+            return []
+        found = []
+        for _ in range(2):
+            z = self.model.prior_distribution().sample(torch.Size([_NUM_SCREENED])).to(self.x)
+            p = self.model.conditional(z)
+            at_once = max(1, VALUES_AT_ONCE // (_NUM_SCREENED * self.x.shape[1]))
+            best = [p.log_prob(x.unsqueeze(1)).argmax(-1) for x in self.x.split(at_once)]
+            found.append(z[torch.cat(best)].double())
+        return found
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Log p(x, z): each draw of each datum is a row to the decoder, as modules such as BatchNorm1d expect."""
+        rows = z.to(self.x).reshape(-1, self.latent_dim)
+        x = self.x.expand(len(z), *self.x.shape).flatten(0, 1)
+        log_joint = self.model.prior_distribution().log_prob(rows) + self.model.conditional(rows).log_prob(x)
+        by_draw: Tensor = log_joint.double().unflatten(0, z.shape[:-1])
+        return by_draw
+
+    @cached_property
+    def prior_precision(self) -> Tensor | None:
+        """That of a Gaussian prior, shape (d, d); None of another."""
+        return gaussian_precision(self.model.prior_distribution())
+
+    @property
+    def has_curvature(self) -> bool:
+        """Whether the prior is Gaussian and the likelihood has ``fisher``."""
+        has_fisher = type(self.model.likelihood).fisher is not Likelihood.fisher
+        return has_fisher and self.prior_precision is not None
+
+    def precision(self, z: Tensor) -> Tensor:
+        """Λ₀ + JᵀIJ, J the decoder's Jacobian, some rows at a time."""
+        assert self.prior_precision is not None
+        rows = z.to(self.x).reshape(-1, self.latent_dim)
+        observed = None if self.observed is None else self.observed.expand(len(z), *self.x.shape).flatten(0, 1)
+        widths = [head.out_features for head in self.model.likelihood.modules() if isinstance(head, nn.Linear)]
+        at_once = max(1, _JACOBIANS_AT_ONCE // (self.latent_dim * max([self.x.shape[1], *widths])))
+        parts = []
+        for start in range(0, len(rows), at_once):
+            part = slice(start, start + at_once)
+            features, jacobian = with_jacobian(self.model.decoder, rows[part])
+            parts.append(self.model.likelihood.fisher(features, jacobian, None if observed is None else observed[part]))
+        curvature: Tensor = torch.cat(parts).double().unflatten(0, z.shape[:-1])
+        return curvature + self.prior_precision.to(z)
+
+
+def gaussian_precision(prior: Distribution) -> Tensor | None:
+    """The precision of a Gaussian p(z), shape (d, d) in float64; None of any other.
+
+    A distribution counts as Gaussian if its density is that of the Gaussian with its mean and covariance.
+    """
+    try:
+        mean, covariance = mean_of(prior).double(), covariance_of(prior).double()
+    except InputTypeError:
+        return None
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:
+        return None
+    noise = torch.randn(16, len(mean), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(mean)
+    z = mean + 2 * noise @ factor.mT
+    expected = MultivariateNormal(mean, scale_tril=factor, validate_args=False).log_prob(z)
+    found = prior.log_prob(z.to(prior.mean)).double()
+    return torch.cholesky_inverse(factor) if torch.allclose(found, expected, rtol=1e-3, atol=1e-3) else None
+
+
+def with_jacobian(function: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The function of rows (num, d), shape (num, k), and its Jacobian, (num, k, d).
+
+    The derivative of Jᵀu in u, which is linear in u: one backward pass for each of the d columns, through whatever
+    autograd can differentiate twice.
+    """
+    with torch.enable_grad():
+        rows = rows.detach().requires_grad_()
+        value = function(rows)
+        u = torch.zeros_like(value, requires_grad=True)
+        (pulled,) = torch.autograd.grad(value, rows, u, create_graph=True)
+        columns = [torch.autograd.grad(part.sum(), u, retain_graph=True)[0] for part in pulled.unbind(-1)]
+    return value.detach(), torch.stack(columns, dim=-1)

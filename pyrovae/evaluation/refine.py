@@ -1,0 +1,192 @@
+"""Better posteriors than the encoder's, datum by datum (Kim et al. 2018; Khan & Rue 2023, Gauss–Newton)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrovae.distributions import CholeskyNormal, covariance_of, mean_of
+from pyrovae.errors import check_integer
+from pyrovae.evaluation._gauss_newton import Gaussians, antithetic, climb, descend, settle
+from pyrovae.evaluation._method import Problem, in_double
+from pyrovae.evaluation._programs import ProgramTarget
+from pyrovae.evaluation._target import ModelTarget, Target
+from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
+from pyrovae.evaluation.importance import draw_log_weights, in_chunks
+from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
+from pyrovae.programs import Program, check_data, evaluating
+from pyrovae.vae import GenerativeModel
+
+_NUM_TRIED = 64
+"""Draws by which two candidates are compared."""
+
+_STEPS_AFTER, _STEPS_ALONE = 12, 60
+"""Steps of Adam for one of Gauss–Newton: after it, or in its place."""
+
+
+@dataclass(frozen=True, repr=False)
+class Refined:
+    """Posteriors fitted datum by datum at a fixed model.
+
+    Attributes:
+        posterior: q(z|x) of each datum, batch shape (num,), in float64. Of programs that are no GenerativeModel: of all
+            latents of a datum, unconstrained, one site after the other.
+        elbo: its ELBO.
+        guide_elbo: the ELBO of the guide's q.
+        stayed: where refining did not raise the ELBO on draws of its own, so that the guide's q stays, shape (num,). A
+            guide that is not Gaussian is represented by its mean and covariance there.
+        by_gradient: whether q was fitted by gradient: the prior is not Gaussian, or the likelihood has no ``fisher``.
+    """
+
+    posterior: CholeskyNormal
+    elbo: Estimate
+    guide_elbo: Estimate
+    stayed: Tensor
+    by_gradient: bool
+
+    @property
+    def lost_by_encoder(self) -> Estimate:
+        """What the encoder and its family lose of each datum's ELBO, in nats."""
+        return self.elbo - self.guide_elbo
+
+    def __repr__(self) -> str:
+        return f"Refined({self})"
+
+    def __str__(self) -> str:
+        return (
+            f"ELBO {self.elbo.mean:.6g} (guide {self.guide_elbo.mean:.6g}) nats per datum, {len(self.stayed)} data, "
+            f"the guide's q stays for {int(self.stayed.sum())}"
+        )
+
+
+def refine(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_steps: int = 8,
+    num_draws: int = 8,
+    seed: int = 0,
+    max_plate_nesting: int = 1,
+    progress: bool = False,
+) -> Refined:
+    """Fit a full-covariance Gaussian q(z|x) to each datum, from the guide's, by the decoder's own curvature.
+
+    Variational Gauss–Newton: with J = ∂f/∂z of the decoder's features f and I their Fisher information
+    (:meth:`~pyrovae.likelihoods.Likelihood.fisher`), Λ = Λ₀ + E_q[JᵀIJ] and μ ← μ + step · Λ⁻¹ E_q[∇ log p(x, z)],
+    from the best of the guide's q and of Laplace's approximations at modes. One step gives a linear-Gaussian model's
+    exact posterior. Some steps by gradient then make up for what JᵀIJ leaves out, the curvature of the decoder itself,
+    which a network has at its kinks. Where the prior is not Gaussian, where the likelihood has no
+    ``fisher`` and for programs of your own, q is fitted by gradient.
+
+    Args:
+        model: Pyro program of the joint density, with the data along a plate.
+        guide: Pyro program of q(z|x), reparameterised.
+        x: data (num, …), on the programs' device.
+        num_steps: Gauss–Newton steps of each datum; 12 times as many by gradient follow them.
+        num_draws: draws of z per datum and step; an odd number is rounded up.
+        seed: of the draws; the caller's random state is left as it was.
+        max_plate_nesting: depth of the programs' plates.
+        progress: whether to show a progress bar (on a terminal).
+
+    Raises:
+        InputError: data that the programs cannot take, or settings that cannot be run.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
+        >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
+        >>> refined = refine(model, guide, model.sample(10))
+        >>> refined.posterior.batch_shape, refined.lost_by_encoder.mean > 0
+        (torch.Size([10]), True)
+    """
+    check_integer("num_steps", num_steps)
+    check_integer("num_draws", num_draws, least=2)
+    check_data(x, model, guide)
+    model, guide, x = in_double(model, guide, x)
+    with torch.no_grad(), evaluating(model, guide, x, seed):
+        problem = Problem(model, guide, x, None, max_plate_nesting, progress)
+        loc, scale_tril, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
+    elbo, error, guide_elbo, guide_error = found
+    return Refined(
+        CholeskyNormal(loc, scale_tril, validate_args=False),
+        Estimate(elbo, error),
+        Estimate(guide_elbo, guide_error),
+        stayed,
+        bool(by_gradient.any()),
+    )
+
+
+def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, ...]:
+    """What :class:`Refined` holds: μ, L, ELBOs and their errors, refined and the guide's, which stay, how."""
+    x = problem.x
+
+    def fit(rows: slice) -> tuple[Tensor, ...]:
+        guide = rows_of(problem.guide, rows, x)
+        target, q = target_of(problem, guide, x[rows])
+        before, error_before = mean_and_stderr(guide_log_weights(problem, guide, target, x[rows], _NUM_TRIED))
+        if target.has_curvature:
+            candidates = [q, *(climb(target, loc) for loc in (q.loc, *target.starts()))]
+            start = best_of(target, candidates)[0]
+            settled = settle(target, start, num_steps, num_draws)
+            candidates = [q, start, settled, descend(target, settled, _STEPS_AFTER * num_steps, num_draws)]
+        else:
+            candidates = [q, descend(target, q, _STEPS_ALONE * num_steps, num_draws)]
+        found, is_first = best_of(target, candidates)
+        elbo, error = elbo_of(target, found)
+        stayed = is_first | (elbo < before)
+        found = q.where(stayed, found)
+        elbo, error = torch.where(stayed, before, elbo), torch.where(stayed, error_before, error)
+        numbers = (values.cpu() for values in (elbo, error, before, error_before, stayed))
+        return found.loc, found.scale_tril, *numbers, torch.full(stayed.shape, not target.has_curvature)
+
+    at_once = max(1, min(1024, problem.rows_at_once // max(num_draws, _NUM_TRIED)))
+    return in_chunks(fit, x, at_once, problem.progress)
+
+
+def target_of(problem: Problem, guide: Program, x: Tensor) -> tuple[Target, Gaussians]:
+    """Log p(x, z) of some data, and the Gaussian of the guide's mean and covariance."""
+    if isinstance(problem.model, GenerativeModel) and isinstance(guide, AnyGuide):
+        q = guide.posterior(x)
+        mean, covariance = mean_of(q, num_draws=NUM_DRAWS), covariance_of(q, num_draws=NUM_DRAWS)
+        return ModelTarget(problem.model, x), gaussians_of(mean.double(), covariance.double())
+    target = ProgramTarget(problem.model, guide, x, problem.max_plate_nesting)
+    centred = (target.draws - target.draws.mean(0)).movedim(0, -1)
+    return target, gaussians_of(target.draws.mean(0), centred @ centred.mT / (centred.shape[-1] - 1))
+
+
+def guide_log_weights(problem: Problem, guide: Program, target: Target, x: Tensor, num_draws: int) -> Tensor:
+    """Log p(x, z) − log q(z|x) at draws from the guide, shape (num_draws, num)."""
+    if isinstance(target, ModelTarget) and isinstance(guide, AnyGuide):
+        q = guide.posterior(x)
+        z = q.sample(torch.Size([num_draws]))
+        log_weights: Tensor = target.log_joint(z) - q.log_prob(z)
+        return log_weights
+    return draw_log_weights(problem, guide, x, num_draws).to(x.device)
+
+
+def gaussians_of(mean: Tensor, covariance: Tensor) -> Gaussians:
+    """N(μ, Σ) of each datum; of a Σ that rounding has made singular, the variances alone."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    scale = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1e-12).sqrt().diag_embed()
+    return Gaussians(mean, torch.where((failed > 0).unsqueeze(-1).unsqueeze(-1), scale, factor))
+
+
+def elbo_of(target: Target, q: Gaussians, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The ELBO of each datum and its standard error; −∞ where it is not a number."""
+    noise = antithetic(_NUM_TRIED, q.loc) if noise is None else noise
+    elbo, error = mean_and_stderr(target.log_joint(q.at(noise)) - q.log_prob_of(noise))
+    return elbo.nan_to_num(nan=-math.inf), error
+
+
+def best_of(target: Target, candidates: list[Gaussians]) -> tuple[Gaussians, Tensor]:
+    """Of each datum the candidate of the largest ELBO, on the same noise for all, and whether it is the first."""
+    noise = antithetic(_NUM_TRIED, candidates[0].loc)
+    best = candidates[0]
+    first, _ = elbo_of(target, best, noise)
+    most = first
+    for q in candidates[1:]:
+        elbo, _ = elbo_of(target, q, noise)
+        best, most = best.where(most >= elbo, q), torch.maximum(most, elbo)
+    return best, most == first
