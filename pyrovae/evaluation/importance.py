@@ -19,7 +19,7 @@ from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, check_data, evaluating, running_on
 
 
-def overdraw_log_weights(
+def over_log_weights(
     summarize: Callable[[Tensor], tuple[Tensor, ...]], problem: Problem, num_samples: int
 ) -> tuple[Tensor, ...]:
     """Summaries, each of shape (num,), of the log-weights log p(x, z) − log q(z|x) at draws from the guide.
@@ -98,7 +98,7 @@ class Importance(Method):
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
-        per_datum, stderr, effective, gain, k = overdraw_log_weights(log_mean_weight, problem, self.num_samples)
+        per_datum, stderr, effective, gain, k = over_log_weights(log_mean_weight, problem, self.num_samples)
         found = LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k)
         if found.mostly_unreliable:
             share = found.unreliable.double().mean().item()
@@ -133,4 +133,4 @@ def elbo_estimate(
     check_data(x, model, guide)
     with evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
-        return Estimate(*overdraw_log_weights(mean_and_stderr, problem, num_samples))
+        return Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))
