@@ -3,7 +3,10 @@
 import difflib
 import math
 import re
+import shlex
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import TypeVar
 
@@ -13,8 +16,64 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-class InputError(ValueError):
+@dataclass(frozen=True)
+class Option:
+    """A setting that a message names: a keyword in Python, an option on the console.
+
+    Attributes:
+        name: of the setting.
+        value: to give it; None where the user knows it.
+
+    Example:
+        >>> print(Option("missing", "mask"), Option("missing", "mask").on_console)
+        missing='mask' --missing mask
+        >>> print(Option("drop_constant", True), Option("drop_constant", True).on_console)
+        drop_constant=True --drop-constant
+        >>> print(Option("channels"), Option("channels").on_console)
+        channels=… --channels …
+    """
+
+    name: str
+    value: object = None
+
+    def __str__(self) -> str:
+        return f"{self.name}={'…' if self.value is None else repr(self.value)}"
+
+    @property
+    def on_console(self) -> str:
+        """The option as one types it."""
+        option = f"--{self.name.replace('_', '-')}"
+        if self.value is True:
+            return option
+        if self.value is None:
+            return f"{option} …"
+        values = self.value if isinstance(self.value, tuple | list) else [self.value]
+        return " ".join([option, *(shlex.quote(str(value)) for value in values)])
+
+
+class Message(Exception):  # noqa: N818
+    """A text in parts, some of which are settings.
+
+    Args:
+        *parts: texts and :class:`Option`.
+    """
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__("".join(map(str, parts)))
+        self.parts = parts
+
+    @property
+    def on_console(self) -> str:
+        """The text with options in the console's spelling."""
+        return "".join(part.on_console if isinstance(part, Option) else str(part) for part in self.parts)
+
+
+class InputError(Message, ValueError):
     """Something that the user can mend: the message says what, where and how, in one line."""
+
+
+class InputWarning(Message, UserWarning):
+    """Something that the user should know of the input; it names settings as an :class:`InputError` does."""
 
 
 class InputTypeError(InputError, TypeError):
@@ -103,6 +162,19 @@ def _named(kind: str, part: str | T, known: Mapping[str, T] | None) -> tuple[str
 def one_line(error: object, most: int | None = None) -> str:
     """An error's text in one line, of its first ``most`` characters."""
     return " ".join(str(error).split())[:most]
+
+
+def visible(text: str) -> str:
+    """A text without characters that steer a terminal or turn the direction of writing: their codes instead.
+
+    Example:
+        >>> print(visible(chr(27) + "[31m"))
+        \\x1b[31m
+    """
+    if text.isprintable():
+        return text
+    steering = {c for c in text if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs")}
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in steering})
 
 
 def out_of_memory(error: BaseException) -> str | None:

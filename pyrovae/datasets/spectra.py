@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.datasets.readers.reading import Reading
 from pyrovae.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Spectra:
         unit: of the axis, such as ``"nm"``; ``"channel"`` where positions are only counted, empty if unknown.
         targets: one row a sample: labels, targets, dates, indices.
         name: of the data set.
+        headers: what the file calls each channel; empty where it does not.
+        reading: how the file was read; None of data that were not.
     """
 
     x: Tensor
@@ -39,6 +42,8 @@ class Spectra:
     unit: str
     targets: pd.DataFrame
     name: str = "spectra"
+    headers: tuple[str, ...] = ()
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.x.dim() != 2 or self.axis.shape != self.x.shape[1:] or len(self.targets) != len(self.x):
@@ -54,6 +59,22 @@ class Spectra:
     def missing(self) -> Tensor:
         """Which values are missing, booleans of shape (num, n)."""
         return self.x.isnan()
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The channels' own headers, or their positions, all different."""
+        if len(set(self.headers)) == self.x.shape[1]:
+            return self.headers
+        return tuple(f"{position:.10g}" for position in self.axis.tolist())
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """The samples' own names: of the first column of targets whose values are all different, else numbers from 0."""
+        for name in self.targets.columns:
+            column = self.targets[name]
+            if column.dtype.kind != "f" and not column.isna().any() and column.nunique() == len(column):
+                return tuple(map(str, column))
+        return tuple(map(str, range(len(self))))
 
     def take(self, index: Tensor | Sequence[int]) -> Self:
         """The samples of these indices, in this order."""
@@ -86,7 +107,12 @@ class Spectra:
             raise InputError(
                 f"no channel lies in [{low:g}, {high:g}]: the axis goes from {self.axis[0]:g} to {self.axis[-1]:g}"
             )
-        return dataclasses.replace(self, x=self.x[:, inside], axis=self.axis[inside])
+        return self.of_channels(inside)
+
+    def of_channels(self, chosen: Tensor) -> Self:
+        """These channels alone, chosen by booleans of shape (n,)."""
+        headers = tuple(name for name, keep in zip(self.headers, chosen.tolist(), strict=False) if keep)
+        return dataclasses.replace(self, x=self.x[:, chosen], axis=self.axis[chosen], headers=headers)
 
     def groups(self, column: str, *, by_day: bool = False) -> NDArray[np.object_]:
         """A column of the targets as group labels for a split, shape (num,).

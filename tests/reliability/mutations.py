@@ -142,9 +142,10 @@ def bad_row(file, rng):
     file.cells[i][j] = {"zero byte": "\0", "another encoding": "\xe9", "open quote": '"1'}[how]
     lines = file.lines()
     if how == "another encoding":
-        if j == 0 and rng.integers(2):  # a label: the file can be read with its encoding
-            return Case("latin-1", file.bytes(lines, "latin-1"), file.values, options={"encoding": "latin-1"})
-        return Case(how, file.bytes(lines, "latin-1"), says=(f"{place}{j + 1}:", "0xe9", "encoding"))
+        options = {"encoding": "latin-1"} if rng.integers(2) else {}
+        if j in (0, width - 1):  # a label or the target: the encoding can be told, or is given
+            return Case("latin-1", file.bytes(lines, "latin-1"), file.values, options=options)
+        return Case(how, file.bytes(lines, "latin-1"), says=(f"{place}{j + 1} (", "is not a number"), options=options)
     if how == "zero byte":
         return Case(how, file.bytes(lines), says=(f"{place}{j + 1}:", "zero byte"))
     return Case(how, file.bytes(lines), says=(f"row {i + 1}",))

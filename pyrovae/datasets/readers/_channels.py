@@ -1,49 +1,102 @@
-"""Which columns of a table are a spectrum's channels, and where on the axis they lie."""
+"""Which columns of a table are a spectrum's channels by their names, and where on the axis they lie."""
+
+from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._table import COUNTED, Layout
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, Option
+
+COUNTED = "channel"
+"""Unit of an axis whose positions are only counted."""
 
 UNITS = {
     unit.lower(): unit for unit in ("nm", "µm", "cm⁻¹", "Hz", "kHz", "MHz", "GHz", "THz", "eV", "keV", "ppm", "m/z")
-} | {"um": "µm", "cm-1": "cm⁻¹", "cm^-1": "cm⁻¹", "1/cm": "cm⁻¹"}
-"""Units that a channel's name may end in, as they are written here."""
+} | {
+    "um": "µm",
+    "μm": "µm",  # the Greek letter for the sign
+    "micron": "µm",
+    "microns": "µm",
+    "nanometer": "nm",
+    "nanometers": "nm",
+    "cm-1": "cm⁻¹",
+    "cm^-1": "cm⁻¹",
+    "cm−1": "cm⁻¹",
+    "1/cm": "cm⁻¹",
+}
+"""Units that a channel's name may hold, as they are written here."""
 
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+_NUMBER = r"\d+(?:[.,]\d*)?(?:e[+-]?\d+)?"
 _NAME = re.compile(
-    rf"(?P<prefix>|.*?[^\d.,])(?P<number>\d+(?:[.,]\d+)?(?:e[+-]?\d+)?)[\s_]*[(\[]?(?P<unit>{_UNIT}|)[)\]]?",
+    rf"(?P<prefix>|.*?[^\d.,]|.*?[^\W\d]\.)(?P<number>{_NUMBER})"
+    rf"(?P<suffix>[\s_.]*[(\[{{]?(?P<unit>{_UNIT}|)[)\]}}]?(?:|[\s_.)\]}}][^\d]*|[^\W\d][^\d]*))",
     re.IGNORECASE,
 )
 _NEGATIVE = re.compile(r"[-−+]\d+(?:[.,]\d+)?")
 _AXIS_NAME = re.compile(
-    rf"(wave[\s_-]?(length|number)s?|wl|nu|frequency|raman[\s_]?shift|shift|axis|channel|band|energy|{_UNIT})"
-    rf"[\s_]*[(\[/]?\s*(?P<unit>{_UNIT}|)[)\]]?",
+    r"(wave[\s_-]?(length|number|shift)s?|wl|wn|wvl|nu|lambda|λ|x[\s_-]?axis|frequency|frequencies|"
+    r"raman[\s_-]?shift|shift|axis|channel|channels|bands?|energy|"
+    rf"wellenl(ä|ae)nge|wellenzahl|longueurs?[\s_]d['’]onde|nombre[\s_]d['’]onde|longitud[\s_]de[\s_]onda|{_UNIT})"
+    rf"[\s_]*[(\[/,]?\s*(in\s+)?(?P<unit>{_UNIT}|)[)\]]?",
     re.IGNORECASE,
 )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Columns whose names differ in a number alone.
+
+    Attributes:
+        prefix: before the number.
+        suffix: after it, the unit left out.
+        members: which names these are.
+        positions: their numbers.
+        unit: that all of them name, empty where they do not.
+    """
+
+    prefix: str
+    suffix: str
+    members: list[int]
+    positions: NDArray[np.float64]
+    unit: str
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the numbers only count, from 0 or 1."""
+        counted = np.array_equal(self.positions, self.positions[0] + np.arange(len(self.positions)))
+        return bool(not self.unit and counted and self.positions[0] in (0, 1))
+
+    @property
+    def title(self) -> str:
+        """The group's common name, as in errors."""
+        return f"{self.prefix}…{self.suffix}" if self.suffix else self.prefix
 
 
 def number(text: str) -> float | None:
     """The number in a text, with a decimal point or comma; None for all other text, such as 1_0."""
     try:
-        return float(text.replace(",", ".")) if "_" not in text else None
+        return float(text.replace(",", ".").replace("−", "-")) if "_" not in text else None
     except ValueError:
         return None
 
 
-def _parts(name: str) -> tuple[str, float, str] | None:
-    """Prefix, position and unit of a name such as ``899.327``, ``absorbance_12`` or ``X450 nm``."""
+def _parts(name: str) -> tuple[str, str, float, str] | None:
+    """Prefix, suffix, position and unit of a name such as ``899.327``, ``absorbance_12`` or ``X450 nm``."""
     if _NEGATIVE.fullmatch(name):
-        return "", float(name.replace(",", ".").replace("−", "-")), ""
+        return "", "", float(name.replace(",", ".").replace("−", "-")), ""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    return match["prefix"], float(match["number"].replace(",", ".")), UNITS.get(match["unit"].lower(), "")
+    unit = match["unit"]
+    suffix = match["suffix"].replace(unit, "", 1) if unit else match["suffix"]
+    found = UNITS.get(unit.lower(), "") or UNITS.get(match["prefix"].strip(" _.([").lower(), "")
+    return match["prefix"], suffix.strip(" _()[]{}"), float(match["number"].replace(",", ".")), found
 
 
 def axis_unit(name: str) -> str | None:
@@ -54,60 +107,106 @@ def axis_unit(name: str) -> str | None:
     return UNITS.get(match["unit"].lower()) or UNITS.get(name.strip().lower(), "")
 
 
-def find_channels(names: Sequence[str], channels: str | Sequence[str] | None, where: str) -> Layout:
+def groups_of(names: Sequence[str]) -> list[Group]:
+    """Columns by what their names have in common, the largest group first."""
+    found: dict[tuple[str, str], list[tuple[int, float, str]]] = defaultdict(list)
+    for i, name in enumerate(names):
+        part = _parts(name)
+        if part is not None:
+            found[part[0], part[1]].append((i, *part[2:]))
+    groups = []
+    for (prefix, suffix), members in found.items():
+        units = {unit for _, _, unit in members}
+        positions = np.array([position for _, position, _ in members])
+        groups.append(Group(prefix, suffix, [i for i, _, _ in members], positions, units.pop() if len(units) == 1 else ""))
+    return sorted(groups, key=lambda group: -len(group.members))
+
+
+def largest_group(names: Sequence[str]) -> Group | None:
+    """The most columns that are named alike, but for a number; None if there are none."""
+    return next(iter(groups_of(names)), None)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Columns that are channels.
+
+    Attributes:
+        columns: which they are.
+        positions: on the axis.
+        unit: of the positions.
+    """
+
+    columns: list[int]
+    positions: NDArray[np.float64]
+    unit: str
+
+
+def find_channels(names: Sequence[str], channels: Sequence[str] | None, where: str) -> Channels:
     """Columns of the channels, their positions and the unit.
 
-    Without ``channels``, they are the largest group of columns whose names are numbers, or one prefix and numbers.
+    Without ``channels``, they are the largest group of columns whose names are numbers, or alike but for a number.
 
     Args:
         names: of all columns.
-        channels: the channels' prefix or their names; None to find them.
+        channels: the channels' prefix alone, or their names; None to find them.
         where: what to call the table in errors.
 
     Raises:
         InputError: there are none, two groups are equally large, a name occurs twice, or the positions neither ascend
             nor descend.
     """
-    parts = [_parts(name) for name in names]
-    if channels is None or isinstance(channels, str):
-        prefix = _commonest_prefix(names, parts, where) if channels is None else channels
-        found = [i for i, part in enumerate(parts) if part is not None and part[0] == prefix]
-        if not found:
-            raise InputError(f"{where} has no columns named {channels!r} and a number; {_some(names)}")
+    groups = groups_of(names)
+    if channels is None:
+        group = _largest(groups, names, where)
     else:
-        unknown = [name for name in map(str, channels) if name not in names]
-        if unknown:
-            raise InputError(f"{where} has no column {unknown[0]!r}; {_some(names)}")
-        found = [names.index(str(name)) for name in channels]
-    chosen = [part for i in found if (part := parts[i]) is not None]
-    if len(chosen) < len(found) or len({prefix for prefix, _, _ in chosen}) > 1:
-        positions, unit = np.arange(len(found), dtype=float), COUNTED  # their names are no positions on one axis
-    else:
-        positions = np.array([position for _, position, _ in chosen])
-        units = {unit for _, _, unit in chosen}
-        unit = units.pop() if len(units) == 1 else ""
-        counted = chosen[0][0] != "" and np.array_equal(positions, positions[0] + np.arange(len(positions)))
-        if not unit and counted and positions[0] in (0, 1):
-            unit = COUNTED
-    _check_columns(positions, [names[i] for i in found], found, where)
-    return Layout(found, positions, unit)
+        by_prefix = [group for group in groups if len(channels) == 1 and group.prefix == channels[0]]
+        if not by_prefix:
+            return _named(names, channels, where)
+        group = by_prefix[0]
+        if len(by_prefix) > 1:  # several suffixes
+            members = sorted(i for one in by_prefix for i in one.members)
+            return _named(names, [names[i] for i in members], where)
+    _check_columns(group.positions, names, group.members, where)
+    return Channels(group.members, group.positions, COUNTED if group.is_counted else group.unit)
 
 
-def _commonest_prefix(names: Sequence[str], parts: Sequence[tuple[str, float, str] | None], where: str) -> str:
-    """The prefix of most columns that are named by it and a number."""
-    counts = Counter(part[0] for part in parts if part is not None).most_common(2)
-    if not counts or counts[0][1] < 2:
+def _named(names: Sequence[str], channels: Sequence[str], where: str) -> Channels:
+    """Columns of these names."""
+    unknown = [name for name in channels if name not in names]
+    if unknown:
+        if len(channels) == 1:
+            raise InputError(f"{where} has no columns named {channels[0]!r} and a number; {_some(names)}")
+        raise InputError(f"{where} has no column {unknown[0]!r}; {_some(names)}")
+    found = [names.index(name) for name in channels]
+    groups = groups_of([names[i] for i in found])
+    if len(groups) == 1 and len(groups[0].members) == len(found):
+        group = groups[0]
+        _check_columns(group.positions, names, found, where)
+        return Channels(found, group.positions, COUNTED if group.is_counted else group.unit)
+    twice = next((name for i, name in enumerate(channels) if name in channels[:i]), None)
+    if twice is not None:
+        raise InputError(f"{where}: the channel {twice!r} is given twice")
+    return Channels(found, np.arange(len(found), dtype=float), COUNTED)  # their names are no positions on one axis
+
+
+def _largest(groups: Sequence[Group], names: Sequence[str], where: str) -> Group:
+    """The largest group, if it is the only one of its size."""
+    if not groups or len(groups[0].members) < 2:
         raise InputError(
-            f"{where} has no channels: no two columns are named by numbers, or by one prefix and numbers; name them "
-            f"with channels=…; {_some(names)}"
+            f"{where} has no channels: no two columns are named by numbers, or by one prefix and numbers; name them with ",
+            Option("channels"),
+            "; ",
+            _some(names),
         )
-    (prefix, num), *others = counts
-    if others and others[0][1] == num:
+    first, *others = groups
+    if others and len(others[0].members) == len(first.members):
         raise InputError(
-            f"{where} has {num} columns {prefix!r} and as many {others[0][0]!r}; say which are the channels with "
-            f"channels={prefix!r}"
+            f"{where} has {len(first.members)} columns {first.title!r} and as many {others[0].title!r}; say which are "
+            "the channels with ",
+            Option("channels", first.prefix),
         )
-    return prefix
+    return first
 
 
 def out_of_order(positions: NDArray[np.float64]) -> int | None:
@@ -127,12 +226,15 @@ def check_order(where: str, positions: NDArray[np.float64]) -> None:
 
 
 def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns: Sequence[int], where: str) -> None:
+    """Raise unless columns of a header are at different positions, in order."""
     seen: dict[float, int] = {}
     for j, position in enumerate(positions.tolist()):
         first = seen.setdefault(position, j)
         if first != j:
             raise InputError(
-                f"{where}, columns {columns[first] + 1} and {columns[j] + 1}: both are channel {names[j]!r}; remove one"
+                f"{where}, columns {columns[first] + 1} and {columns[j] + 1}: both are channel {names[columns[j]]!r}; "
+                "remove one, or leave it out with ",
+                Option("drop", str(columns[j] + 1)),
             )
     steps = np.diff(positions)
     ascending = (steps > 0).sum() >= (steps < 0).sum()
@@ -140,8 +242,11 @@ def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns
     if len(wrong):
         j = int(wrong[0])
         raise InputError(
-            f"{where}, column {columns[j + 1] + 1}: channel {names[j + 1]!r} comes after {names[j]!r}, and the others "
-            f"{'ascend' if ascending else 'descend'}; sort the columns (or is the first row no header?)"
+            f"{where}, column {columns[j + 1] + 1}: channel {names[columns[j + 1]]!r} comes after "
+            f"{names[columns[j]]!r}, and the others {'ascend' if ascending else 'descend'}; sort the columns (or is the "
+            "first row no header? then say ",
+            Option("axis", "none"),
+            ")",
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,15 +11,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrovae.errors import InputError
+from pyrovae.datasets.readers._channels import COUNTED
+from pyrovae.datasets.readers._header import Header
+from pyrovae.datasets.readers._missing import given_markers, without_markers
+from pyrovae.datasets.readers.reading import AxisSource, Finding
+from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.errors import InputError, Option
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pyrovae.datasets.readers.settings import ReadingSettings
 
-COUNTED = "channel"
-"""Unit of an axis whose positions are only counted."""
+@dataclass(frozen=True)
+class Head:
+    """A table's first rows, before anything is said of what they mean.
+
+    Attributes:
+        where: what to call the table in errors.
+        header: the rows above the data.
+        numbers: of all columns, shape (rows, columns), NaN where there is none.
+        text: in which fields there is text, shape (rows, columns); None if in none.
+        findings: what was found of the file before.
+    """
+
+    where: str
+    header: Header
+    numbers: NDArray[np.float64]
+    text: NDArray[np.bool_] | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,16 +50,28 @@ class Layout:
         positions: the channel position of each of them; None where they are only counted.
         unit: of the positions, empty if unknown.
         axis: the column of channel positions, where samples are in columns; else None.
+        in_columns: whether samples are in columns.
+        axes: further columns of positions, which must equal the first.
+        dropped: columns to leave out.
+        source: of the positions.
+        about: what rows of the header say of each sample in columns, by name.
+        findings: what was found by evidence.
     """
 
     columns: list[int]
     positions: NDArray[np.float64] | None = None
     unit: str = COUNTED
     axis: int | None = None
+    in_columns: bool = False
+    axes: list[int] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+    source: AxisSource = AxisSource.COUNTED
+    about: Mapping[str, list[str]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
-Choose = Callable[[list[str]], Layout]
-"""Finds the layout of a table from the names of all its columns; the names are empty if there is no header."""
+Choose = Callable[[Head], Layout]
+"""Finds the layout of a table from its first rows."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +106,7 @@ class Table(Grid):
 
     Attributes:
         numbers: the columns of the layout, shape (rows, columns); NaN where a value is missing.
-        others: all other columns.
+        others: all other columns but those that are dropped, by their number.
         decimal: ``"."`` or ``","`` in the other columns.
     """
 
@@ -93,7 +124,7 @@ class Reader(Protocol):
         Args:
             path: an existing file that is not empty.
             settings: what the user says of the file.
-            choose: finds the layout from the names of all columns. A format that has no such names need not call it.
+            choose: finds the layout from the first rows. A format that says itself what it holds need not call it.
 
         Raises:
             InputError: the file is damaged or too large, or its content does not fit; says where.
@@ -103,11 +134,19 @@ class Reader(Protocol):
         ...
 
 
+_EVIDENCE = 2**20
+"""Numbers of an array that are looked at to find out what they mean."""
+
+
 def table_of(
     where: str,
     array: NDArray[np.generic],
+    settings: ReadingSettings,
+    choose: Choose | None = None,
+    *,
     positions: NDArray[np.float64] | None = None,
     unit: str = COUNTED,
+    source: AxisSource = AxisSource.COUNTED,
     others: pd.DataFrame | None = None,
 ) -> Table:
     """An array (samples, channels) as a table whose columns have no names."""
@@ -117,11 +156,34 @@ def table_of(
         raise InputError(f"{where} holds one spectrum; a model of spectra needs at least two")
     if array.ndim != 2 or not array.size:
         raise InputError(f"{where} must hold an array (samples, channels), not one of shape {array.shape}")
-    with np.errstate(over="ignore"):
-        numbers = array.astype(default_dtype(), copy=False)
     num, width = array.shape
-    others = pd.DataFrame(index=range(num)) if others is None else others
-    return Table(where, [""] * width, Layout(list(range(width)), positions, unit), range(1, num + 1), numbers, others)
+    layout = Layout(list(range(width)), positions, unit, source=source, in_columns=settings.samples == "columns")
+    first = 0
+    if choose is not None:
+        rows = array[: max(8, _EVIDENCE // width)].astype(np.float64)
+        header = array_header(rows, settings, where)
+        first = header.num_rows
+        layout = choose(Head(where, header, without_markers(rows[first:], given_markers(settings)).astype(np.float64)))
+        array = array[first:]
+    with np.errstate(over="ignore"):
+        chosen = array if len(layout.columns) == width else array[:, layout.columns]
+        numbers = without_markers(chosen.astype(default_dtype(), copy=False), given_markers(settings))
+    apart = [i for i in range(width) if i not in {*layout.columns, *layout.dropped}]
+    frame = pd.DataFrame({i: array[:, i] for i in apart}, index=range(num - first))
+    if others is not None:
+        frame = pd.concat([frame, others], axis=1)
+    rows_in_file = range(first + 1, num + 1)
+    return Table(where, [""] * width, layout, rows_in_file, numbers, frame)
+
+
+def array_header(rows: NDArray[np.float64], settings: ReadingSettings, where: str) -> Header:
+    """The header of an array, which is the channels' positions if its first row looks like these."""
+    from pyrovae.datasets.readers._header import header_of
+    from pyrovae.datasets.readers._numbers import Numerals
+
+    few = rows[:60]
+    texts = [[repr(value) if np.isfinite(value) else "" for value in row] for row in few.tolist()]
+    return header_of(texts, Numerals(), settings, where)
 
 
 def default_dtype() -> type[np.floating]:
@@ -133,6 +195,8 @@ def check_size(where: str, num_bytes: float, max_gib: float) -> None:
     """Raise an InputError if a table would need too much memory."""
     if num_bytes > max_gib * 2**30:
         raise InputError(
-            f"{where} would need about {num_bytes / 2**30:.2g} GiB of memory, more than max_gib={max_gib:g}; raise it, "
-            "or choose fewer columns with channels=…"
+            f"{where} would need about {num_bytes / 2**30:.2g} GiB of memory, more than ",
+            Option("max_gib", float(f"{max_gib:g}")),
+            "; raise it, or choose fewer columns with ",
+            Option("channels"),
         )

@@ -3,15 +3,17 @@
 import gzip
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.datasets.readers._table import Choose, Table, table_of
+from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
+from pyrovae.datasets.readers.reading import Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
-from pyrovae.errors import InputError, one_line
+from pyrovae.errors import InputError, Option, one_line
 
 PIXEL = "pixel"
 """Unit of the axis of images."""
@@ -19,7 +21,7 @@ PIXEL = "pixel"
 _UNSIGNED_BYTES = 0x08
 
 
-def read_idx(path: str | Path) -> Tensor:
+def read_idx(path: str | Path, *, max_gib: float = math.inf) -> Tensor:
     """The unsigned bytes of an IDX file, gzipped if its name ends in ``.gz``: a uint8 tensor of the file's own shape.
 
     The file is four bytes, 0, 0, 8 and the number of dimensions, each dimension as a big-endian 32-bit number, and
@@ -27,9 +29,10 @@ def read_idx(path: str | Path) -> Tensor:
 
     Args:
         path: the file.
+        max_gib: refuse images that would need more memory than this, in GiB, as numbers.
 
     Raises:
-        InputError: the file is torn, damaged or of another format; says how.
+        InputError: the file is torn, too large, damaged or of another format; says how.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -44,6 +47,8 @@ def read_idx(path: str | Path) -> Tensor:
                 raise InputError(f"{path} is torn: it ends within the header of an IDX file")
             shape = [int.from_bytes(header[i : i + 4], "big") for i in range(0, len(header), 4)]
             size = math.prod(shape)
+            if max_gib < math.inf:
+                check_size(str(path), float(size) * (1 + 2 * np.dtype(default_dtype()).itemsize), max_gib)
             content = bytearray()
             while piece := file.read(min(2**20, size + 1 - len(content))):  # a damaged header may ask for anything
                 content += piece
@@ -58,9 +63,24 @@ def read_idx(path: str | Path) -> Tensor:
 
 
 def read_images(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
-    """Images as grey values in [0, 1]; the channels are the pixels, row by row, counted from 0."""
-    images = read_idx(path)
+    """Images as grey values in [0, 1]; the channels are the pixels, row by row, counted from 0.
+
+    Labels are in the file beside it that is named like it, such as ``train-labels-idx1-ubyte``, if there is one.
+    """
+    import pandas as pd
+
+    images = read_idx(path, max_gib=settings.max_gib)
     if images.dim() < 2 or not images.numel():
         raise InputError(f"{path} holds no images, but numbers of shape {tuple(images.shape)}; give the images' file")
     pixels = images.flatten(1).to(torch.get_default_dtype()) / 255
-    return table_of(str(path), pixels.numpy(), np.arange(pixels.shape[1], dtype=float), PIXEL)
+    positions, others = np.arange(pixels.shape[1], dtype=float), pd.DataFrame(index=range(len(pixels)))
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    findings: tuple[Finding, ...] = ()
+    if beside != path and beside.is_file():
+        labels = read_idx(beside, max_gib=settings.max_gib)
+        if labels.shape == (len(pixels),):
+            others["label"] = labels.numpy()
+            findings = (Finding(f"labels in {beside.name}", "it is named like the images", Option("label"), False),)
+    plain = replace(settings, samples=None)
+    table = table_of(str(path), pixels.numpy(), plain, positions=positions, unit=PIXEL, others=others)
+    return replace(table, layout=replace(table.layout, findings=findings))

@@ -12,37 +12,57 @@ from pyrovae.errors import InputError, check_positive
 Missing = Literal["error", "mask"]
 """What to do with missing values."""
 
+NONE = "none"
+"""The word for "there is none", where a setting names columns or values."""
+
+_DELIMITERS = {"space": " ", "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+"""Delimiters by words, for a command line."""
+
 
 @dataclass(frozen=True)
 class ReadingSettings:
     """How to read a file: the keywords of :func:`~pyrovae.datasets.read_spectra`, checked when made."""
 
-    channels: str | tuple[str, ...] | None = None
-    """The channels' prefix, or the names of their columns; in an .npz file the name of the array. None finds them."""
+    channels: tuple[str, ...] | str | None = None
+    """The channels' prefix, the names of their columns, or all; not given, they follow from the names."""
     samples: Literal["rows", "columns"] | None = None
-    """Where the samples are: rows or columns; None finds out."""
+    """Where the samples are: rows or columns; not given, it follows from the file."""
+    axis: str | tuple[float, ...] | None = None
+    """Where the channels' positions are: row or column (the first, or row:2, column:NAME), none, or a file of them."""
+    label: tuple[str, ...] | str | None = None
+    """Columns to keep apart, by name or by number (from 1, first, last); none: no column is a label."""
+    drop: tuple[str, ...] | str | None = None
+    """Columns to leave out, by name or by number."""
+    unit: str | None = None
+    """Unit of the axis; not given, it follows from the file."""
     missing: Missing = "error"
     """What to do with missing values (an empty field, NA, NaN): error refuses them, mask reads them as missing data."""
-    axis: tuple[float, ...] | None = None
-    """Positions of the channels; None takes them from the file."""
-    unit: str | None = None
-    """Unit of the axis; None takes it from the file."""
+    missing_value: tuple[str, ...] | str | None = None
+    """Values or words that stand for missing ones, such as -9999; none: no value does, however extreme."""
     drop_constant: bool = False
     """Leave out channels that are constant instead of refusing them."""
+    table: str | None = None
+    """Name of the sheet, the array or the signal, where a file holds several."""
+    encoding: str | None = None
+    """Encoding of a text file; not given, it is found."""
     delimiter: str | None = None
-    """Character between the fields of a text file; None finds it."""
+    """Character between the fields of a text file, or space or tab; not given, it is found."""
     decimal: Literal[".", ","] | None = None
-    """Decimal sign in a text file, point or comma; None finds it."""
-    encoding: str = "utf-8"
-    """Encoding of a text file."""
+    """Decimal sign in a text file, point or comma; not given, it is found."""
     max_gib: float = 4.0
     """Refuse a file that would need more memory than this, in GiB."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "axis"):
+        for name in ("channels", "label", "drop", "missing_value"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
+            if value is not None:
+                many = (value,) if isinstance(value, str | int | float) else tuple(value)
+                object.__setattr__(self, name, tuple(str(v) for v in many))
+        if self.axis is not None and not isinstance(self.axis, str):
+            object.__setattr__(self, "axis", tuple(self.axis))
+            check_order("axis", np.array(self.axis, dtype=float))
+        if self.delimiter is not None:
+            object.__setattr__(self, "delimiter", _DELIMITERS.get(self.delimiter, self.delimiter))
         allowed = {"samples": ("rows", "columns", None), "missing": ("error", "mask"), "decimal": (".", ",", None)}
         for name, choices in allowed.items():
             if getattr(self, name) not in choices:
@@ -51,24 +71,27 @@ class ReadingSettings:
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise InputError(f"delimiter must be one character or None, not {self.delimiter!r}")
         check_positive("max_gib", self.max_gib)
-        try:
-            io.TextIOWrapper(io.BytesIO(), encoding=self.encoding)
-        except LookupError:
-            raise InputError(f"there is no encoding {self.encoding!r}") from None
-        if self.axis is not None:
-            check_order("axis", np.array(self.axis, dtype=float))
+        if self.encoding is not None:
+            try:
+                io.TextIOWrapper(io.BytesIO(), encoding=self.encoding)
+            except LookupError:
+                raise InputError(f"there is no encoding {self.encoding!r}") from None
 
 
 class ReadingKeywords(TypedDict, total=False):
     """The fields of :class:`ReadingSettings`, as a type checker sees the keywords of a function."""
 
-    channels: str | tuple[str, ...] | None
     samples: Literal["rows", "columns"] | None
-    missing: Missing
-    axis: tuple[float, ...] | None
+    axis: str | tuple[float, ...] | None
+    channels: tuple[str, ...] | str | None
+    label: tuple[str, ...] | str | None
+    drop: tuple[str, ...] | str | None
     unit: str | None
+    missing: Missing
+    missing_value: tuple[str, ...] | str | None
     drop_constant: bool
+    table: str | None
+    encoding: str | None
     delimiter: str | None
     decimal: Literal[".", ","] | None
-    encoding: str
     max_gib: float

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import itertools
-import math
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import number
-from pyrovae.datasets.readers._table import Choose, Grid, Table, check_size, default_dtype
+from pyrovae.datasets.readers._channels import largest_group
+from pyrovae.datasets.readers._dialect import Dialect, Line, blanks_as_one, dialect_of, lines_of
+from pyrovae.datasets.readers._header import header_of
+from pyrovae.datasets.readers._missing import given_markers, without_markers
+from pyrovae.datasets.readers._numbers import Numerals, numerals_of
+from pyrovae.datasets.readers._table import Choose, Grid, Head, Table, check_size, default_dtype
+from pyrovae.datasets.readers.reading import Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
-from pyrovae.errors import InputError, one_line
+from pyrovae.errors import InputError, Option
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "."})
-"""What stands for a missing value, in any case of letters."""
+_PEEK = 60
+_PEEK_CHARACTERS, _BLOCK_CHARACTERS = 2**24, 2**27
+_OF_TEXT, _OF_ROW = 150, 150
+"""Bytes that a field of text needs in memory beside its characters, and a row beside its fields, about."""
 
-_Binary: TypeAlias = io.BufferedReader | gzip.GzipFile
-_DELIMITERS = "\t;|,"
+Row = tuple[int, list[str]]
+"""Fields of a row, and its number in the file, counted from 1."""
 
 
 def read_text(
@@ -34,8 +39,8 @@ def read_text(
 
     Args:
         path: the file.
-        settings: delimiter, decimal sign and encoding (a byte-order mark is skipped), and the limit of memory.
-        choose: finds the layout from the names of all columns, which are empty if the file has no header.
+        settings: delimiter, decimal sign and encoding, found where they are not given, and the limit of memory.
+        choose: finds the layout from the first rows.
         cells_at_once: number of cells in a block.
         longest_row: in bytes.
 
@@ -44,160 +49,176 @@ def read_text(
             in a column of numbers; names the row and the column.
         OSError: the file cannot be read.
     """
-    import pandas as pd
-
     where, size = str(path), path.stat().st_size
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        lines = _lines(gzip.GzipFile(fileobj=raw) if zipped else raw, where, settings.encoding, longest_row)
-        first = list(itertools.islice(lines, 2))
+        binary = gzip.GzipFile(fileobj=raw) if zipped else raw
+        decoder, lines = lines_of(binary, settings, where, longest_row)
+        first = _some(lines, _PEEK, _PEEK_CHARACTERS)
         if not first:
             raise InputError(f"{where} is empty")
-        try:
-            delimiter = settings.delimiter or _delimiter([line for _, line in first])
-        except csv.Error as error:
-            raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
-        rows = _fields(itertools.chain(first, lines), delimiter, where)
-        peeked = list(itertools.islice(rows, 20))
-        header = _has_header([fields for _, fields in peeked])
-        names = [name.strip() for name in peeked[0][1]] if header else [""] * len(peeked[0][1])
-        body = itertools.chain(peeked[1:] if header else peeked, rows)
-        layout = choose(names)
-        others = [i for i in range(len(names)) if i not in set(layout.columns)]
-        blocks: list[NDArray[np.floating]] = []
-        texts: list[list[str]] = []
-        row_numbers: list[int] = []
-        decimal: str | None = settings.decimal
-        while block := list(itertools.islice(body, max(1, cells_at_once // max(1, len(names))))):
-            cells = [[fields[i] for i in layout.columns] for _, fields in block]
-            decimal = decimal or _decimal([field for row in cells[:20] for field in row])
-            texts += [[fields[i].strip() for i in others] for _, fields in block]
-            grid = Grid(where, names, layout, [row for row, _ in block])
-            row_numbers += grid.rows
-            with np.errstate(over="ignore"):
-                blocks.append(_numbers(cells, decimal, grid).astype(default_dtype()))
-            of_all = max(1.0, size / max(1, raw.tell()))
-            check_size(where, 2 * sum(b.nbytes for b in blocks) * of_all, settings.max_gib)
-    if not blocks:
+        dialect = dialect_of([line for _, line in first], settings, where)
+        rows = _fields(itertools.chain(first[dialect.skip :], lines), dialect, where)
+        if dialect.comment is not None:
+            rows = itertools.chain([(first[dialect.skip - 1][0], list(dialect.comment))], rows)
+        findings = [dialect.finding] if dialect.finding else []
+
+        def read_share() -> float:
+            return min(1.0, max(raw.tell(), 1) / max(size, 1))
+
+        table = table_of_rows(rows, where, settings, choose, findings, cells_at_once, read_share)
+    if decoder.finding is None:
+        return table
+    return replace(table, layout=replace(table.layout, findings=(decoder.finding, *table.layout.findings)))
+
+
+def table_of_rows(
+    rows: Iterator[Row],
+    where: str,
+    settings: ReadingSettings,
+    choose: Choose,
+    findings: Sequence[Finding] = (),
+    cells_at_once: int = 2**20,
+    read_share: Callable[[], float] = lambda: 1.0,
+    numerals: Numerals | None = None,
+) -> Table:
+    """A table of rows of text."""
+    import pandas as pd
+
+    peeked = _some(rows, _PEEK, _PEEK_CHARACTERS)
+    if numerals is None:
+        numerals = numerals_of([fields for _, fields in peeked], settings, where)
+    header = header_of([fields for _, fields in peeked], numerals, settings, where)
+    width = len(peeked[0][1])
+    body = itertools.chain(peeked[header.num_rows :], rows)
+    at_once = max(1, cells_at_once // max(1, width))
+    budget = _Budget(where, settings.max_gib, read_share)
+    block = _some(body, at_once, _BLOCK_CHARACTERS)
+    if not block:
         raise InputError(f"{where} is empty: it has a header and no rows")
-    frame = pd.DataFrame(texts, columns=[names[i] for i in others], dtype=str)
-    return Table(where, names, layout, row_numbers, np.concatenate(blocks), frame, decimal or ".")
+    cells = [fields for _, fields in block]
+    budget.add(cells=len(cells) * width)
+    values, text = numerals.array(cells)
+    markers = given_markers(settings)
+    found = list(findings)
+    if numerals.guessed:
+        found.append(_of_numerals(numerals))
+    evidence = np.asarray(without_markers(values, markers), dtype=np.float64)
+    layout = choose(Head(where, header, evidence, text, tuple(found)))
+    apart = [i for i in range(width) if i not in {*layout.columns, *layout.dropped}]
+    blocks: list[NDArray[np.floating]] = []
+    texts: list[list[str]] = []
+    row_numbers: list[int] = []
+    columns = layout.columns
+    while block:
+        grid = Grid(where, header.names, layout, [row for row, _ in block])
+        if blocks:
+            cells = [[fields[i] for i in columns] for _, fields in block]
+            values, text = numerals.array(cells)
+        else:
+            values, text = values[:, columns], None if text is None else text[:, columns]
+            cells = [[fields[i] for i in columns] for _, fields in block] if text is not None else []
+        if text is not None and text.any():
+            i, j = (int(k) for k in np.argwhere(text)[0])
+            raise InputError(f"{grid.cell(i, j)}: {cells[i][j].strip()[:40]!r} is not a number")
+        texts += [[fields[i].strip() for i in apart] for _, fields in block]
+        row_numbers += grid.rows
+        with np.errstate(over="ignore"):
+            blocks.append(without_markers(values, markers).astype(default_dtype()))
+        of_texts = sum(_OF_TEXT + 2 * len(t) for row in texts[-len(block) :] for t in row)
+        budget.add(blocks[-1].nbytes * 2, of_texts, _OF_ROW * len(block))
+        block = _some(body, at_once, _BLOCK_CHARACTERS)
+    frame = pd.DataFrame(texts, columns=apart, dtype=str)
+    return Table(where, header.names, layout, row_numbers, np.concatenate(blocks), frame, numerals.decimal)
 
 
-def _lines(binary: _Binary, where: str, encoding: str, longest_row: int) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers from 1, without empty lines and without comments (#) at the beginning."""
-    row, begun = 0, False
-    try:
-        start = binary.read(4)
-        binary.seek(0)
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff") and "16" not in encoding:
-            raise InputError(f"{where}, row 1, column 1: the file is UTF-16; pass encoding='utf-16'")
-        wide = io.TextIOWrapper(binary, encoding=encoding, newline="") if "16" in encoding or "32" in encoding else None
-        try:
-            for row, line in enumerate(wide or _decoded(binary, where, encoding, longest_row), 1):
-                if line.strip() and (begun or not line.startswith("#")):
-                    begun = True
-                    yield row, line
-        finally:
-            if wide is not None:
-                wide.detach()  # else it closes the file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{where} is damaged after row {row}: {one_line(error)}") from None
-    except UnicodeError as error:
-        raise InputError(f"{where}, row {row + 1}: the text is not {encoding} ({error})") from None
+T = TypeVar("T", Line, Row)
 
 
-def _decoded(binary: _Binary, where: str, encoding: str, longest_row: int) -> Iterator[str]:
-    for row, line in enumerate(iter(lambda: binary.readline(longest_row), b""), 1):
-        if len(line) == longest_row:
-            raise InputError(f"{where}, row {row}: the row is longer than {longest_row} bytes; is this a text file?")
-        if row == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        try:
-            yield line.decode(encoding)
-        except UnicodeDecodeError as error:
-            before = line[: error.start]
-            column = 1 + max(before.count(d.encode()) for d in _DELIMITERS)
-            raise InputError(
-                f"{where}, row {row}, column {column}: byte 0x{line[error.start]:02x} is not {encoding}; pass the "
-                "file's encoding=…, such as 'latin-1'"
-            ) from None
+def _some(rows: Iterator[T], most: int, most_characters: int) -> list[T]:
+    """The next rows, two at least: so many, or fewer if they are long."""
+    found: list[T] = []
+    characters = 0
+    while len(found) < most and (characters < most_characters or len(found) < 2):
+        row = next(rows, None)
+        if row is None:
+            break
+        found.append(row)
+        characters += len(row[1]) if isinstance(row[1], str) else len("".join(row[1])) + 50 * len(row[1])
+    return found
 
 
-def _fields(lines: Iterator[tuple[int, str]], delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
+class _Budget:
+    """Memory that a table will need, judged by the share of the file that was read."""
+
+    def __init__(self, where: str, max_gib: float, read_share: Callable[[], float]) -> None:
+        self.where, self.max_gib, self.total = where, max_gib, 0.0
+        self.share = read_share
+
+    def add(self, *num_bytes: float, cells: int = 0) -> None:
+        """Count bytes that stay, or cells that are there for a while; refuse if there are too many."""
+        self.total += sum(num_bytes)
+        share = self.share()
+        check_size(self.where, max(self.total / share, self.total + 8.0 * cells), self.max_gib)
+
+
+def _of_numerals(numerals: Numerals) -> Finding:
+    sign = {",": "comma", ".": "point"}[numerals.decimal]
+    groups = f" and {numerals.thousands!r} between thousands" if numerals.thousands else ""
+    other = "." if numerals.decimal == "," else ","
+    return Finding(f"decimal {sign}{groups}", "the numbers are written so", Option("decimal", other))
+
+
+def _fields(lines: Iterator[Line], dialect: Dialect, where: str) -> Iterator[Row]:
     """Rows of fields, as many in each as in the first."""
-    expected = None
     lines_of_row: list[int] = []  # several if a quoted field continues
+    blanks = dialect.delimiter == " "
 
     def text() -> Iterator[str]:
         for row, line in lines:
             lines_of_row.append(row)
             if "\0" in line:
-                column = line[: line.index("\0")].count(delimiter) + 1
+                column = line[: line.index("\0")].count(dialect.delimiter) + 1
                 raise InputError(f"{where}, row {row}, column {column}: the file is not text (it holds a zero byte)")
-            yield line
+            yield blanks_as_one(line) if blanks else line
 
+    rows = csv.reader(text(), delimiter=dialect.delimiter, skipinitialspace=not blanks, strict=True)
+    expected = None
+    held: Row | None = None  # a header that is one field short
     try:
-        for fields in csv.reader(text(), delimiter=delimiter, skipinitialspace=True, strict=True):
-            row, expected = lines_of_row[0], len(fields) if expected is None else expected
+        for fields in rows:
+            row = lines_of_row[0]
             lines_of_row.clear()
+            if held is not None:
+                yield held[0], _lengthened(held, fields, where)
+                held = None
+            elif expected is None:
+                expected = len(fields)
+                if expected == dialect.width - 1 and dialect.width > 2:
+                    expected, held = dialect.width, (row, fields)
+                    continue
             if len(fields) != expected:
-                raise InputError(
-                    f"{where}, row {row}, column {min(len(fields), expected) + 1}: the row has {len(fields)} fields, "
-                    f"the first one {expected}"
-                )
+                raise _uneven(where, row, len(fields), expected or 0)
             yield row, fields
+        if held is not None:
+            yield held
     except csv.Error as error:
         raise InputError(f"{where}, row {lines_of_row[0] if lines_of_row else 1}: {error}") from None
 
 
-def _delimiter(lines: Sequence[str]) -> str:
-    """What cuts the first two rows into the same number of fields; a comma comes last, as it may be decimal."""
-    for candidate in _DELIMITERS[:-1]:
-        counts = {len(fields) for fields in csv.reader(lines, delimiter=candidate)}
-        if len(counts) == 1 and counts.pop() > 1:
-            return candidate
-    for candidate in _DELIMITERS[:-1]:  # _fields reports rows of several lengths
-        if min(line.count(candidate) for line in lines) > max(1, max(line.count(",") for line in lines)):
-            return candidate
-    return ","
+def _uneven(where: str, row: int, found: int, expected: int) -> InputError:
+    return InputError(
+        f"{where}, row {row}, column {min(found, expected) + 1}: the row has {found} fields, the first one {expected}"
+    )
 
 
-def _decimal(fields: Sequence[str]) -> str:
-    return "," if sum("," in f and "." not in f for f in fields) > sum("." in f for f in fields) else "."
-
-
-def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row names the columns: by text, by evenly spaced numbers, or by numbers unlike all others."""
-    first = [number(field) for field in rows[0]]
-    if any(value is None or math.isnan(value) for value in first):
-        return True
-    values = np.array(first, dtype=float)
-    steps = np.diff(values)
-    if len(values) > 2 and np.all(steps != 0) and np.allclose(steps, steps.mean(), rtol=0.01, atol=0):
-        return True  # evenly spaced, as no spectrum is
-    rest = np.array([number(f) for row in rows[1:] for f in row], dtype=float)
-    rest = rest[np.isfinite(rest)]
-    return len(rest) > 0 and bool((values > rest.max()).all() or (values < rest.min()).all())
-
-
-def _numbers(cells: list[list[str]], decimal: str, grid: Grid) -> NDArray[np.float64]:
-    """Fields as numbers, missing ones as NaN."""
-    if decimal == ",":
-        cells = [[field.replace(".", "\0").replace(",", ".") for field in row] for row in cells]
-    try:
-        if not any("_" in field for row in cells for field in row):  # float("1_0") is 10
-            return np.array(cells, dtype=np.float64).reshape(len(cells), -1)
-    except ValueError:
-        pass
-    values = np.full((len(cells), len(grid.layout.columns)), np.nan)
-    for i, row in enumerate(cells):
-        for j, field in enumerate(row):
-            value = None if "," in field else number(field)
-            if value is not None:
-                values[i, j] = value
-            elif field.strip().lower() not in MISSING:
-                text = field.strip().replace("\0", ".")
-                raise InputError(f"{grid.cell(i, j)}: {text[:40]!r} is not a number")
-    return values
+def _lengthened(header: Row, below: list[str], where: str) -> list[str]:
+    """A header with a field for a column without a name: the first, of row names, or the last, which is empty."""
+    row, names = header
+    if below and not below[-1].strip() and len(below) == len(names) + 1:
+        return [*names, ""]
+    group = largest_group(names)
+    if group is not None and 0 in group.members and len(below) == len(names) + 1:
+        return ["", *names]
+    raise _uneven(where, row + 1, len(below), len(names))

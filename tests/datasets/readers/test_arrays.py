@@ -44,4 +44,5 @@ def test_bad_arrays(tmp_path):
     assert "damaged" in message_of(written(tmp_path, bytes(whole), "d.npz"))
     assert "damaged" in message_of(written(tmp_path, bytes(whole[:300]), "e.npz"))
     message_of(tmp_path / "nowhere.csv", FileNotFoundError)
-    assert "is a folder" in message_of(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "is a folder without files" in message_of(tmp_path / "empty")

@@ -23,6 +23,6 @@ def test_channels_by_prefix_by_name_and_without_a_header(tmp_path):
     with pytest.raises(ValueError, match=r"axis has 2 positions, and .* has 4 channels"):
         read_spectra(tmp_path / "b.csv", axis=[900, 910])
     with pytest.raises(ValueError, match=r"has no column 'x'; its columns are 'abs_1'"):
-        read_spectra(path, channels=["x"])
+        read_spectra(path, channels=["x", "abs_1"])
     with pytest.raises(ValueError, match="no columns named 'q' and a number"):
         read_spectra(path, channels="q")

@@ -1,0 +1,260 @@
+"""How a text file is written: its encoding, its lines, what cuts them into fields, and where the table begins."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pyrovae.datasets.readers._numbers import MISSING, Numerals
+from pyrovae.datasets.readers.reading import Finding
+from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.errors import InputError, Option, one_line
+
+Binary: TypeAlias = io.BufferedReader | gzip.GzipFile
+Line: TypeAlias = tuple[int, str]
+"""A line and its number, counted from 1."""
+
+DELIMITERS = "\t;|, "
+_START = 2**16
+_POINT, _COMMA = Numerals("."), Numerals(",")
+_OR_COMMENT = "#%!"
+
+
+class Decoder:
+    """Turns a file's bytes into text and knows in which encoding.
+
+    Without an encoding that is given, it is UTF-8, UTF-16 by its mark or its zero bytes, or else Windows-1252, of which
+    Latin-1 is a part.
+
+    Args:
+        where: what to call the file in errors.
+        start: its first bytes.
+        given: the encoding, None to find it.
+    """
+
+    def __init__(self, where: str, start: bytes, given: str | None) -> None:
+        self.where, self.encoding, self.is_given = where, given or _encoding_of(start), given is not None
+        self.guessed = not self.is_given and self.encoding.startswith("utf-16-")
+        self._has_multibyte = False
+        marked = start[:2] in (b"\xff\xfe", b"\xfe\xff")
+        if self.is_given and marked and not re.search("16|32", self.encoding):
+            raise InputError(f"{where}, row 1, column 1: the file is UTF-16; pass ", Option("encoding", "utf-16"))
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a character is always of several bytes."""
+        return re.search("16|32", self.encoding) is not None
+
+    @property
+    def finding(self) -> Finding | None:
+        """The encoding, where it was guessed."""
+        if not self.guessed:
+            return None
+        return Finding(f"encoding {self.encoding}", "the text is not utf-8", Option("encoding"))
+
+    def text(self, row: int, line: bytes) -> str:
+        """A line's text."""
+        if row == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.isascii() and not self.is_given:
+            return line.decode("ascii")
+        try:
+            found = line.decode(self.encoding)
+        except UnicodeDecodeError as error:
+            if self.is_given or self.encoding != "utf-8" or self._has_multibyte:
+                raise self._error(row, line, error) from None
+            self.encoding, self.guessed = "cp1252", True
+            return self.text(row, line)
+        if self.encoding == "cp1252" and not self.is_given:
+            self._check_not_utf8(row, line)
+        self._has_multibyte = True
+        return found
+
+    def _check_not_utf8(self, row: int, line: bytes) -> None:
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            return
+        raise InputError(f"{self.where}, row {row}: some text is utf-8 and some is not; pass ", Option("encoding"))
+
+    def _error(self, row: int, line: bytes, error: UnicodeDecodeError) -> InputError:
+        before = line[: error.start]
+        column = 1 + max(before.count(d.encode()) for d in DELIMITERS[:-1])
+        return InputError(
+            f"{self.where}, row {row}, column {column}: byte 0x{line[error.start]:02x} is not {self.encoding}; pass "
+            "the file's ",
+            Option("encoding"),
+            ", such as 'latin-1'",
+        )
+
+
+def _encoding_of(start: bytes) -> str:
+    if start[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    even, odd = start[::2], start[1::2]
+    for zeros, others, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+        if len(start) >= 20 and zeros.count(0) > 0.7 * len(zeros) and not others.count(0):
+            return name
+    return "utf-8"
+
+
+def lines_of(binary: Binary, settings: ReadingSettings, where: str, longest_row: int) -> tuple[Decoder, Iterator[Line]]:
+    """The decoder of a file, and its lines that are not empty."""
+    try:
+        start = binary.read(_START)
+        binary.seek(0)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{where} is damaged after row 0: {one_line(error)}") from None
+    decoder = Decoder(where, start, settings.encoding)
+    return decoder, _lines(binary, decoder, b"\r" in start and b"\n" not in start, longest_row)
+
+
+def _lines(binary: Binary, decoder: Decoder, old_mac: bool, longest_row: int) -> Iterator[Line]:
+    row, where = 0, decoder.where
+    try:
+        if decoder.is_wide:
+            wide = io.TextIOWrapper(binary, encoding=decoder.encoding, newline="")
+            try:
+                for row, text in enumerate(iter(lambda: wide.readline(longest_row), ""), 1):
+                    _check_length(where, row, len(text), longest_row)
+                    if text.strip():
+                        yield row, text
+            finally:
+                wide.detach()  # else it closes the file
+            return
+        pieces = _pieces(binary, longest_row) if old_mac else iter(lambda: binary.readline(longest_row), b"")
+        for row, line in enumerate(pieces, 1):
+            _check_length(where, row, len(line), longest_row)
+            if not line.isspace():
+                yield row, decoder.text(row, line)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{where} is damaged after row {row}: {one_line(error)}") from None
+    except UnicodeError as error:
+        raise InputError(
+            f"{where}, row {row + 1}: the text is not {decoder.encoding} ({error}); pass the file's ",
+            Option("encoding"),
+        ) from None
+
+
+def _pieces(binary: Binary, longest_row: int) -> Iterator[bytes]:
+    """Lines that end in a carriage return alone."""
+    rest = b""
+    while block := binary.read(_START):
+        *lines, rest = (rest + block).split(b"\r")
+        yield from (line + b"\n" for line in lines)
+        if len(rest) >= longest_row:
+            break
+    if rest:
+        yield rest[:longest_row]
+
+
+def _check_length(where: str, row: int, length: int, longest_row: int) -> None:
+    if length >= longest_row:
+        raise InputError(f"{where}, row {row}: the row is longer than {longest_row} bytes; is this a text file?")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the lines of a table are cut.
+
+    Attributes:
+        delimiter: between fields; a space stands for any number of spaces and tabs.
+        width: number of fields in a row.
+        skip: number of lines before the table.
+        comment: fields of a comment right above the table, if there are as many.
+    """
+
+    delimiter: str
+    width: int
+    skip: int = 0
+    comment: tuple[str, ...] | None = None
+
+    @property
+    def finding(self) -> Finding | None:
+        """That lines were left out, if any were."""
+        if not self.skip:
+            return None
+        what = "the first line left out" if self.skip == 1 else f"the first {self.skip} lines left out"
+        return Finding(what, f"they have fewer fields than the table's {self.width}", Option("delimiter"))
+
+
+def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> Dialect:
+    """How a file's first lines are cut into fields.
+
+    Raises:
+        InputError: they cannot be.
+    """
+    begin = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    comments, table = lines[:begin], lines[begin:]
+    if not table:
+        raise InputError(f"{where} is empty")
+    candidates = [settings.delimiter] if settings.delimiter else list(DELIMITERS)
+    found = []
+    for order, delimiter in enumerate(candidates):
+        try:
+            rows = [cut(line, delimiter) for line in table]
+        except csv.Error as error:
+            if len(candidates) == 1:
+                raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
+            continue
+        width, share = _width([len(row) for row in rows])
+        if width > 1 or len(candidates) == 1:
+            numeric = _numeric_share([row for row in rows if len(row) == width])
+            # spaces may also stand within names, such as "450 nm"
+            score = numeric + share - (0.25 if delimiter == " " else 0.0)
+            found.append(((share >= 0.6, round(score, 1), -order), delimiter, width, rows))
+    if not found:  # one column
+        return Dialect(",", 1, begin)
+    _, delimiter, width, rows = max(found, key=lambda one: one[0])
+    skip = _preamble([len(row) for row in rows], width)
+    comment = None
+    if comments and not skip:
+        fields = cut(comments[-1].lstrip("# \t"), delimiter)
+        numeric = _numeric_share([fields])
+        comment = tuple(fields) if len(fields) == width and numeric > 0.5 else None
+    return Dialect(delimiter, width, begin + skip, comment)
+
+
+def cut(line: str, delimiter: str) -> list[str]:
+    """The fields of one line."""
+    return next(csv.reader([blanks_as_one(line) if delimiter == " " else line], delimiter=delimiter, skipinitialspace=delimiter != " "))  # fmt: skip
+
+
+def blanks_as_one(line: str) -> str:
+    """A line with one space between fields, whatever the number of spaces and tabs."""
+    if '"' in line:
+        return " ".join(re.findall(r'"[^"]*"|[^ \t\r\n]+', line))
+    return " ".join(line.split())
+
+
+def _width(counts: Sequence[int]) -> tuple[int, float]:
+    """The commonest number of fields, of equals the one that comes last, and its share."""
+    common = Counter(counts).most_common()
+    most = max(number for _, number in common)
+    width = next(count for count in reversed(counts) if dict(common)[count] == most)
+    return width, most / len(counts)
+
+
+def _numeric_share(rows: Sequence[Sequence[str]]) -> float:
+    """Which share of the fields are numbers, with a decimal point or comma."""
+    cells = [field for row in rows for field in row[:: max(1, len(row) // 50)]]
+    values = (_COMMA if "," in field else _POINT for field in cells)
+    known = [field.strip().lower() in MISSING or n.value(field) is not None for n, field in zip(values, cells, strict=True)]
+    return sum(known) / max(1, len(cells))
+
+
+def _preamble(counts: Sequence[int], width: int) -> int:
+    """Number of lines before the table: with at most half its fields, or one, and three lines of the table after."""
+    if counts.count(width) < 3:
+        return 0
+    begin = counts.index(width)
+    return begin if all(count == 1 or 2 * count <= width for count in counts[:begin]) else 0

@@ -1,0 +1,287 @@
+"""Which of a table's first rows are no data: names, groups, units, or the channels' positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers._channels import axis_unit, largest_group
+from pyrovae.datasets.readers._numbers import Numerals
+from pyrovae.datasets.readers.reading import Finding
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.errors import InputError, Option
+
+_MOST_ROWS = 4
+_LABELS = frozenset(
+    "label labels class classes target id ids sample samples name names group species type index no nr number #".split()
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The rows above the data.
+
+    Attributes:
+        num_rows: how many there are.
+        names: of the columns, empty where they have none.
+        axis_names: in each column, what the row that holds the channels' positions says; the names where none does.
+        corner: what the row of positions says of them, in a column that is no channel, such as ``"nm"``.
+        others: the rows that are neither.
+        is_own_row: whether the positions stand below the names.
+        findings: what was guessed.
+    """
+
+    num_rows: int
+    names: list[str]
+    axis_names: list[str]
+    corner: str = ""
+    others: tuple[list[str], ...] = ()
+    is_own_row: bool = False
+    findings: tuple[Finding, ...] = ()
+
+
+def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSettings, where: str) -> Header:
+    """The header of a table, from its first rows.
+
+    Raises:
+        InputError: the first row may be positions or data, and nothing tells.
+    """
+    rows = [[field.strip() for field in row] for row in rows]
+    peek = _Peek(rows, numerals)
+    padded = peek.padded()
+    peek.begin = padded
+    given = _given_row(settings, where)
+    kinds: list[str] = []
+    findings: list[Finding] = []
+    for k in range(padded, min(len(rows) - 1, padded + _MOST_ROWS)):
+        if given is not None and k == given:
+            kind = "axis"
+        elif given is not None and k < given:
+            kind = "names"
+        elif settings.axis == NONE and not peek.is_words(k):
+            break
+        else:
+            kind = peek.kind(k, "axis" in kinds, where)
+            if not kind:
+                break
+            if kind == "axis?":
+                kind = "axis"
+                findings.append(Finding(f"row {k + 1} as the axis", "it alone is in order", Option("axis", NONE)))
+        kinds.append(kind)
+    if not kinds and len(rows) == 1 and peek.text[0].any():
+        kinds = ["names"]
+    return _header(rows[padded:], kinds, padded, findings, peek)
+
+
+def _given_row(settings: ReadingSettings, where: str) -> int | None:
+    """The row of positions that the user names, counted from 0."""
+    if not isinstance(settings.axis, str) or not settings.axis.lower().startswith("row"):
+        return None
+    word, _, number = settings.axis.partition(":")
+    if word.lower() != "row" or (number and not number.isdecimal()) or number == "0":
+        return None
+    return int(number) - 1 if number else 0
+
+
+class _Peek:
+    """The first rows as numbers, and what kinds of rows they are."""
+
+    def __init__(self, rows: Sequence[list[str]], numerals: Numerals) -> None:
+        self.rows = rows
+        self.values, text = numerals.array(rows)
+        self.text = np.zeros(self.values.shape, dtype=np.bool_) if text is None else text
+        below = self.text[min(_MOST_ROWS, max(1, len(rows) // 2)) :] if len(rows) > 1 else self.text
+        self.numeric = below.mean(0) <= 0.5
+        self.begin = 0
+
+    def padded(self) -> int:
+        """Number of rows at the top of which most fields are empty, above another row that is no data."""
+        width = len(self.rows[0])
+        filled = [sum(field != "" for field in row) for row in self.rows[: 2 * _MOST_ROWS + 12]]
+        count = next((k for k, number in enumerate(filled) if 2 * number > width or width < 4), 0)
+        return count if count < len(self.rows) - 1 and not any(self.numbers_in(k) > 1 for k in range(count)) else 0
+
+    def numbers_in(self, k: int) -> int:
+        """Number of fields of a row that are numbers."""
+        return int(np.isfinite(self.values[k]).sum())
+
+    def is_words(self, k: int) -> bool:
+        """Whether more than half of a row's fields in columns of numbers are text."""
+        return bool(self.text[k, self.numeric].sum() * 2 > self.numeric.sum()) if self.numeric.any() else k == 0
+
+    def kind(self, k: int, has_axis: bool, where: str) -> str:
+        """``names``, ``axis``, ``axis?`` (guessed) or nothing for data."""
+        texts = int(self.text[k, self.numeric].sum())
+        if self.is_words(k):
+            return "axis" if not has_axis and self._names_positions(k) else "names"
+        first = k == self.begin
+        if has_axis or (texts and not first):
+            return ""
+        chosen = self._without_empty_edges(k)
+        row, rest = self.values[k, chosen], self.values[k + 1 :, chosen]
+        numbers = row[np.isfinite(row)]
+        if len(numbers) < 2 or len(rest) == 0:
+            return "names" if texts else ""
+        outside = _is_outside(numbers, rest)
+        if texts:
+            return self._mixed(k, numbers, outside, where)
+        if not np.isfinite(row).all():
+            return ""
+        if not first:
+            return self._below_names(k, row, rest, where)
+        if _is_even(numbers):
+            alike = sum(_is_even(r[np.isfinite(r)]) for r in rest)
+            if outside or 2 * alike < len(rest):
+                return "axis"
+            raise self._divided(k, where, "is evenly spaced, as other rows are")
+        if outside:
+            return "axis"
+        found = _stands_out(numbers, rest)
+        if found == "divided" and not self._label_says_data(k):
+            raise self._divided(k, where, "is in order, as few other rows are")
+        if found == "axis":
+            return "axis?"
+        return "names" if self._label_says_names(k) else ""
+
+    def _below_names(self, k: int, row: NDArray[np.float64], rest: NDArray[np.float64], where: str) -> str:
+        """A row of numbers below names: the axis, if it is in order and even as no other row is."""
+        if len(row) < 5 or len(rest) < 2 or not _in_order(row):
+            return ""
+        alike = any(_is_even(r[np.isfinite(r)]) for r in rest)
+        if not ((_is_even(row) and not alike) or _is_outside(row, rest) or _stands_out(row, rest) == "axis"):
+            return ""
+        fields = [self.rows[k][j] for j in np.flatnonzero(~self.numeric)]
+        if fields and all(field and axis_unit(field) is None and field.lower() not in _LABELS for field in fields):
+            raise self._divided(k, where, "is evenly spaced or in order, as no other row is")
+        return "axis"
+
+    def _without_empty_edges(self, k: int) -> NDArray[np.int64]:
+        """The columns of numbers, without those at the edges that are empty in a row, such as above an index."""
+        columns = np.flatnonzero(self.numeric)
+        filled = np.flatnonzero([self.rows[k][j] != "" for j in columns])
+        if len(filled) == 0 or filled[0] > _MOST_ROWS or len(columns) - 1 - filled[-1] > _MOST_ROWS:
+            return columns
+        return columns[filled[0] : filled[-1] + 1]
+
+    def _names_positions(self, k: int) -> bool:
+        """Whether most columns of numbers are named by positions, such as ``450 nm``."""
+        columns = np.flatnonzero(self.numeric)
+        found = largest_group([self.rows[k][j] for j in columns])
+        return found is not None and not found.is_counted and 2 * len(found.members) > len(columns)
+
+    def _mixed(self, k: int, numbers: NDArray[np.float64], outside: bool, where: str) -> str:
+        """The first row, with some text in columns of numbers: names beside positions, or data with a fault."""
+        inside = np.flatnonzero(self.numeric)
+        words = self.text[k, inside]
+        amid = words[np.argmin(words) : len(words) - np.argmin(words[::-1])].any()
+        in_order = bool((np.diff(numbers) > 0).all() or (np.diff(numbers) < 0).all())
+        if outside or _is_even(numbers) or (in_order and not amid) or (not amid and len(numbers) < 5):
+            return "axis"
+        column = int(inside[np.flatnonzero(words)[0]])
+        raise InputError(
+            f"{where}, row {k + 1}, column {column + 1}: {self.rows[k][column][:40]!r} is not a number, and the row's "
+            "numbers are not in order as a header's would be; correct it, or say with ",
+            Option("axis", "row"),
+            " that the row is a header",
+        )
+
+    def _label_says_names(self, k: int) -> bool:
+        """Whether a field in a column of text is a name: a word that labels have, or unlike all that come again."""
+        for j in np.flatnonzero(~self.numeric):
+            rest = [row[j] for row in self.rows[k + 1 :]]
+            field = self.rows[k][j]
+            if field.lower() in _LABELS or (field not in rest and len(set(rest)) < len(rest) / 2):
+                return True
+        return False
+
+    def _label_says_data(self, k: int) -> bool:
+        """Whether a field in a column of text comes again below."""
+        return any(self.rows[k][j] in [row[j] for row in self.rows[k + 1 :]] for j in np.flatnonzero(~self.numeric))
+
+    def _divided(self, k: int, where: str, what: str) -> InputError:
+        option = Option("axis", "row" if k == 0 else f"row:{k + 1}")
+        return InputError(
+            f"{where}, row {k + 1}: the row {what}: is it the channels' positions or data? say so with ",
+            option,
+            " or ",
+            Option("axis", NONE),
+        )
+
+
+def _is_even(values: NDArray[np.float64]) -> bool:
+    """Whether values are evenly spaced, as no spectrum is."""
+    steps = np.diff(values)
+    return len(values) > 2 and bool(np.all(steps != 0) and np.allclose(steps, steps.mean(), rtol=0.01, atol=0))
+
+
+def _is_outside(values: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
+    """Whether all values lie above all others, or below."""
+    rest = rest[np.isfinite(rest)]
+    return len(rest) > 0 and bool((values > rest.max()).all() or (values < rest.min()).all())
+
+
+def _stands_out(values: NDArray[np.float64], rest: NDArray[np.float64]) -> str:
+    """Whether a row is in order and even as no other row is: ``axis``; ``divided`` where some are; else nothing."""
+    if len(values) < 5 or not _in_order(values):
+        return ""
+    others = [r[np.isfinite(r)] for r in rest]
+    share = np.mean([_in_order(r) for r in others]) if others else 1.0
+    rough = [_roughness(r) for r in others if len(r) > 2]
+    if share <= 0.02 and len(others) >= 3 and _roughness(values) < 0.5 * min(rough, default=0.0):
+        return "axis"
+    if share <= 0.2:
+        return "divided"
+    centre = np.nanmedian(rest, axis=0)
+    if len(centre) != len(values):
+        return ""
+    spread = 1.5 * np.nanmedian(np.abs(rest - centre), axis=0)
+    return "divided" if np.mean(np.abs(values - centre) > 6 * spread) > 0.5 else ""
+
+
+def _in_order(values: NDArray[np.float64]) -> bool:
+    steps = np.diff(values)
+    return len(steps) > 0 and bool((steps > 0).all() or (steps < 0).all())
+
+
+def _roughness(values: NDArray[np.float64]) -> float:
+    """Mean second difference over mean first difference: 0 of a straight line, about 2 of noise."""
+    steps = np.abs(np.diff(values)).mean()
+    return float(np.abs(np.diff(values, n=2)).mean() / steps) if steps > 0 else np.inf
+
+
+def _header(
+    rows: Sequence[list[str]], kinds: list[str], skipped: int, findings: list[Finding], peek: _Peek
+) -> Header:
+    """The header that rows of these kinds make."""
+    width = len(rows[0])
+    if not kinds:
+        return Header(skipped, [""] * width, [""] * width)
+    axis = kinds.index("axis") if "axis" in kinds else None
+    first = rows[axis or 0] if axis is not None else rows[0]
+    numeric = peek.numeric
+    order = [k for k in range(len(kinds)) if k != axis]
+    names = list(first)
+    corner = ""
+    if axis is not None:
+        for j in range(width):
+            is_channel = numeric[j] and np.isfinite(peek.values[skipped + axis, j])
+            if is_channel or not order:
+                continue
+            other = next((rows[k][j] for k in order if rows[k][j]), "")
+            names[j] = other or names[j]
+        corner = next((f for j, f in enumerate(first) if f and axis_unit(f) is not None), "")
+    units = [k for k in order if k > 0 and _are_units(rows[k], numeric)]
+    if not corner and units:
+        corner = next(f for f in rows[units[0]] if axis_unit(f))
+    others = tuple(rows[k] for k in order if k not in units and (axis is not None or k != 0))
+    own = axis is not None and axis > 0
+    return Header(skipped + len(kinds), names, list(first), corner, others, own, tuple(findings))
+
+
+def _are_units(row: Sequence[str], numeric: NDArray[np.bool_]) -> bool:
+    """Whether a row says one unit again and again."""
+    said = {field for field, is_number in zip(row, numeric, strict=True) if is_number and field}
+    return len(said) == 1 and bool(axis_unit(said.pop()))

@@ -1,0 +1,179 @@
+"""What a table means, by the evidence of its first rows: the questions one after the other."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers._channels import Channels, axis_unit, find_channels, largest_group
+from pyrovae.datasets.readers._header import Header
+from pyrovae.datasets.readers._labels import edge_column
+from pyrovae.datasets.readers._missing import cleaned
+from pyrovae.datasets.readers._shape import Kind, Shape, shape_of
+from pyrovae.datasets.readers._table import Head, Layout
+from pyrovae.datasets.readers.reading import AxisSource, Finding
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.errors import InputError, InputWarning, Option
+
+ALL = "all"
+"""The word for all columns of numbers."""
+
+_MOST_LABELS = 4
+
+
+def interpret(head: Head, settings: ReadingSettings) -> Layout:
+    """What the columns of a table mean.
+
+    Raises:
+        InputError: the evidence is divided, or what the user says does not fit.
+    """
+    header, where, width = head.header, head.where, head.numbers.shape[1]
+    dropped = _columns("drop", settings.drop, header, where)
+    apart = _columns("label", settings.label, header, where)
+    usable = [i for i in range(width) if i not in {*dropped, *apart}]
+    if not usable:
+        raise InputError(f"{where}: no column is left to be a channel")
+    is_text = np.zeros(width, dtype=np.bool_) if head.text is None else head.text.mean(0) > 0.5
+    numeric = [i for i in usable if not is_text[i]]
+    evidence = head.numbers.copy()
+    evidence[:, numeric] = cleaned(head.numbers[:, numeric])
+    shape = shape_of(header, evidence, numeric, settings, where)
+    if shape.kind is Kind.ROWS:
+        layout = _in_rows(head, evidence, usable, numeric, settings)
+    else:
+        layout = _in_columns(header, usable, numeric, shape)
+    findings = (*head.findings, *header.findings, *([shape.finding] if shape.finding else []), *layout.findings)
+    return replace(layout, dropped=dropped, findings=findings)
+
+
+def _columns(option: str, names: Sequence[str] | str | None, header: Header, where: str) -> list[int]:
+    """Columns that the user names, or numbers from 1."""
+    found: list[int] = []
+    last = len(header.names)
+    for name in names or ():
+        if name == NONE:
+            continue
+        number = {"first": 1, "last": last}.get(name, int(name) if name.isdecimal() else 0)
+        if name in header.names:
+            found.append(header.names.index(name))
+        elif 0 < number <= last:
+            found.append(number - 1)
+        else:
+            raise InputError(f"{where} has no column {name!r}: give ", Option(option), " a column's name or number")
+    return found
+
+
+def _in_columns(header: Header, usable: list[int], numeric: list[int], shape: Shape) -> Layout:
+    """Samples in columns, beside a column of positions or not."""
+    if shape.axis is None:
+        return Layout(usable, in_columns=True)
+    unit = axis_unit(header.axis_names[shape.axis])
+    columns = [i for i in usable if i != shape.axis]
+    axes: list[int] = []
+    if shape.kind is Kind.PAIRS:
+        columns, axes = numeric[1::2], numeric[2::2]
+    about = {row[shape.axis] or f"row {k + 2}": [row[i] for i in columns] for k, row in enumerate(header.others)}
+    found = unit or next((u for u in map(axis_unit, (row[shape.axis] for row in header.others)) if u), "")
+    about = {name: values for name, values in about.items() if axis_unit(name) is None and any(values)}
+    return Layout(columns, None, found, shape.axis, True, axes, source=AxisSource.COLUMN, about=about)
+
+
+def _in_rows(
+    head: Head, evidence: NDArray[np.float64], usable: list[int], numeric: list[int], settings: ReadingSettings
+) -> Layout:
+    """Samples in rows: the channels by their names, or all nameless columns of numbers but labels at the edges."""
+    header, where = head.header, head.where
+    names = [name if i in usable else "" for i, name in enumerate(header.axis_names)]
+    everything = settings.channels == (ALL,) and largest_group_of(names, ALL) is None
+    findings: list[Finding] = []
+    if not any(header.axis_names):
+        if settings.channels is not None and not everything:
+            raise InputError(f"{where} has no names of columns, so there are none for ", Option("channels"))
+        if not numeric:
+            raise InputError(f"{where} has no column of numbers")
+        columns, findings = _without_labels(head, evidence, numeric, settings, is_named=False)
+        return Layout(columns, findings=tuple(findings))
+    if everything:
+        found = _positions_of_all(names, numeric)
+    else:
+        found = find_channels(names, settings.channels, f"{where}, row {header.num_rows}")
+    columns, positions, unit = found.columns, found.positions, found.unit
+    source = AxisSource.ROW if header.is_own_row else AxisSource.HEADER
+    if unit == "channel" or everything:
+        source = AxisSource.COUNTED if unit == "channel" else source
+        columns, findings = _without_labels(head, evidence, columns, settings, is_named=True)
+        positions = positions[[found.columns.index(i) for i in columns]]
+    if settings.axis == NONE:
+        positions, unit, source = np.arange(len(columns), dtype=float), "channel", AxisSource.COUNTED
+    elif not unit:
+        unit = axis_unit(header.corner) or ""
+    if settings.channels is None:
+        _warn_of_others(columns, numeric, header, where)
+    return Layout(columns, positions, unit, source=source, findings=tuple(findings))
+
+
+def largest_group_of(names: Sequence[str], prefix: str) -> object | None:
+    """The largest group of columns, if it has this prefix."""
+    group = largest_group(names)
+    return group if group is not None and group.prefix == prefix else None
+
+
+def _positions_of_all(names: Sequence[str], numeric: list[int]) -> Channels:
+    """All columns of numbers, at the positions that they are named by or counted."""
+    try:
+        found = find_channels([names[i] if i in numeric else "" for i in range(len(names))], None, "")
+    except InputError:
+        found = None
+    if found is not None and found.columns == numeric:
+        return found
+    return Channels(numeric, np.arange(len(numeric), dtype=float), "channel")
+
+
+def _without_labels(
+    head: Head, evidence: NDArray[np.float64], columns: list[int], settings: ReadingSettings, *, is_named: bool
+) -> tuple[list[int], list[Finding]]:
+    """Channels without the labels at their edges; refused where names say channel and values say label."""
+    findings: list[Finding] = []
+    if settings.label is not None:
+        return columns, findings
+    for edge in (0, -1):
+        for _ in range(_MOST_LABELS):
+            found = edge_column(evidence[:, columns], edge)
+            if found is None:
+                break
+            column = columns[edge]
+            name = head.header.names[column]
+            title = f"column {column + 1}" + (f" ({name!r})" if name else "")
+            if is_named or not found.is_clear:
+                raise InputError(
+                    f"{head.where}: {title} {found.evidence}: is it a label or a channel? say ",
+                    Option("label", str(column + 1)),
+                    " or ",
+                    Option("label", NONE),
+                )
+            findings.append(Finding(f"{title} as a label", f"it {found.evidence}", Option("label", NONE)))
+            columns = columns[1:] if edge == 0 else columns[:-1]
+    return columns, findings
+
+
+def _warn_of_others(columns: list[int], numeric: list[int], header: Header, where: str) -> None:
+    """Warn where most columns of numbers are no channels."""
+    others = [i for i in numeric if i not in set(columns)]
+    if len(others) > len(columns):
+        chosen = ", ".join(repr(header.names[i]) for i in columns[:4]) + (" …" if len(columns) > 4 else "")
+        warnings.warn(
+            InputWarning(
+                f"{where}: of {len(numeric)} columns of numbers, {len(columns)} are taken for channels ({chosen}), as "
+                "they are named alike, and the others are kept apart; name the channels with ",
+                Option("channels"),
+                ", or take all with ",
+                Option("channels", ALL),
+            ),
+            stacklevel=2,
+        )
+
+

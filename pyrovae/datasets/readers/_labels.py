@@ -1,0 +1,101 @@
+"""Columns at the edge of a table that are no channels: labels, indices and targets among nameless columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FEW = 20
+
+
+@dataclass(frozen=True)
+class EdgeColumn:
+    """What speaks for an edge column to be no channel.
+
+    Attributes:
+        evidence: in words.
+        is_clear: whether nothing speaks against it.
+    """
+
+    evidence: str
+    is_clear: bool
+
+
+def edge_column(values: NDArray[np.float64], edge: int) -> EdgeColumn | None:
+    """Whether the first (0) or the last (−1) of columns (num, n ≥ 4) is no channel; None if nothing says so."""
+    num, n = values.shape
+    if num < 4 or n < 4:
+        return None
+    column, rest = values[:, edge], values[:, 1:] if edge == 0 else values[:, :-1]
+    if edge == 0:
+        rest = rest[:, ::-1]  # the neighbour comes last
+    seen = column[np.isfinite(column)]
+    if len(seen) < 4:
+        return None
+    distinct = len(np.unique(seen))
+    whole = _is_whole(seen)
+    others = np.array([_is_whole(c[np.isfinite(c)]) for c in rest.T[:: max(1, n // 200)]])
+    repeats = distinct <= _FEW and 2 * distinct <= len(seen)
+    if whole and not others.any():
+        what = f"holds {'few ' if repeats else ''}whole numbers ({_some(seen)}), and no other column does"
+        return EdgeColumn(what, distinct > 1)
+    if whole and distinct == len(seen) and np.all(np.diff(seen) == 1):
+        return EdgeColumn("counts the rows", True)
+    if distinct < 2:
+        return None
+    alike = _neighbours(rest)
+    own = abs(_correlation(column, rest[:, -1]))
+    if whole and repeats:
+        counts = [len(np.unique(c[np.isfinite(c)])) for c in rest.T[:: max(1, n // 50)]]
+        if np.median(counts) > 3 * distinct and alike > 0.9 and own < 0.5:
+            return EdgeColumn(f"holds few whole numbers ({_some(seen)}) and does not follow its neighbour", True)
+        if np.median(counts) > 2 * distinct or (_is_balanced(seen) and not _balanced_share(rest) > 0.1):
+            return EdgeColumn(f"holds few whole numbers ({_some(seen)})", False)
+    if _jumps(column, rest, own, alike):
+        return EdgeColumn(f"does not continue its neighbour (from {_some(rest[:, -1])} to {_some(seen)})", False)
+    return None
+
+
+def _is_whole(values: NDArray[np.float64]) -> bool:
+    return len(values) > 0 and bool((values == np.round(values)).all())
+
+
+def _is_balanced(values: NDArray[np.float64]) -> bool:
+    """Whether values are consecutive whole numbers, each about as often as the others."""
+    found, counts = np.unique(values, return_counts=True)
+    return len(found) > 1 and bool(np.all(np.diff(found) == 1)) and counts.min() >= 2 and counts.max() <= 5 * counts.min()
+
+
+def _balanced_share(rest: NDArray[np.float64]) -> float:
+    return float(np.mean([_is_balanced(c[np.isfinite(c)]) for c in rest.T[:: max(1, rest.shape[1] // 100)]]))
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both] - a[both].mean() if both.any() else a[both], b[both] - b[both].mean() if both.any() else b[both]
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def _neighbours(rest: NDArray[np.float64]) -> float:
+    """A low quantile of how neighbouring columns correlate."""
+    columns = np.unique(np.linspace(0, rest.shape[1] - 2, 60).astype(int))
+    return float(np.quantile([abs(_correlation(rest[:, j], rest[:, j + 1])) for j in columns], 0.1))
+
+
+def _jumps(column: NDArray[np.float64], rest: NDArray[np.float64], own: float, alike: float) -> bool:
+    """Whether an edge column lies far from its neighbour, as no other two neighbours do."""
+    levels = np.nanmedian(rest, axis=0)
+    steps = np.abs(np.diff(levels))
+    own_step = abs(float(np.nanmedian(column)) - float(levels[-1]))
+    scatter = float(np.nanmax(rest) - np.nanmin(rest))
+    far = own_step > 10 * max(float(steps.max()), 1e-300) and own_step > scatter
+    return far or (alike > 0.9 and own < 0.5 and own_step > 3 * float(steps.max()))
+
+
+def _some(values: NDArray[np.float64]) -> str:
+    found = np.unique(values[np.isfinite(values)])
+    shown = ", ".join(f"{value:.6g}" for value in found[:4])
+    return f"{shown} …" if len(found) > 4 else shown

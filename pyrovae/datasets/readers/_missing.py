@@ -1,0 +1,59 @@
+"""Values that stand for missing ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers._channels import number
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+
+_USUAL = (-99.0, -999.0, -9999.0, -99999.0, -999999.0, 9999.0, 99999.0, 999999.0, -32768.0, -1.23e34, 1.23e34, 1e30, -1e30)
+
+
+def given_markers(settings: ReadingSettings) -> list[float]:
+    """The numbers that the user says stand for missing values."""
+    found = (number(word) for word in settings.missing_value or () if word != NONE)
+    return [value for value in found if value is not None]
+
+
+def without_markers(values: NDArray[np.floating], markers: list[float]) -> NDArray[np.floating]:
+    """Values with NaN in the place of these."""
+    if not markers:
+        return values
+    return np.where(np.isin(values, np.array(markers).astype(values.dtype)), np.nan, values).astype(values.dtype)
+
+
+def marker_of(values: NDArray[np.floating]) -> float | None:
+    """A value that seems to stand for missing ones: the smallest or the largest, far from all others, again and again.
+
+    It lies farther from the other values than twice their range and occurs at least twice; a usual marker, such as
+    −9999, may occur once and nearer.
+    """
+    if values.size < 3:
+        return None
+    with np.errstate(invalid="ignore"):
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+    if not np.isfinite(low) or not np.isfinite(high) or low == high:
+        return None
+    inner = values[(values > low) & (values < high)].astype(np.float64)
+    if inner.size == 0:
+        return None
+    first, last = float(inner.min()), float(inner.max())
+    for value, gap in ((float(low), first - float(low)), (float(high), float(high) - last)):
+        if last == first or gap <= last - first:
+            continue
+        usual = any(np.isclose(value, marker, rtol=1e-6, atol=0) for marker in _USUAL)
+        if usual or (gap > 2 * (last - first) and np.count_nonzero(values == low if value == low else values == high) > 1):
+            return value
+    return None
+
+
+def cleaned(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values without what seems to stand for missing ones."""
+    for _ in range(4):
+        marker = marker_of(values)
+        if marker is None:
+            break
+        values = np.where(values == marker, np.nan, values)
+    return values

@@ -1,0 +1,152 @@
+"""Arrays by name, as ``.npz``, ``.mat`` and HDF5 hold them: which are spectra, an axis, labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers._channels import COUNTED, axis_unit, check_order, out_of_order
+from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
+from pyrovae.datasets.readers.idx import PIXEL
+from pyrovae.datasets.readers.reading import AxisSource, Finding
+from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.errors import InputError, Option
+
+Array: TypeAlias = NDArray[np.generic]
+
+_SPECTRA = ("x", "X", "spectra", "data")
+_AXES = re.compile(r"(axis|wave[\s_-]?(length|number)s?|channels?|wn|wl|wv|nm|lambda|frequenc(y|ies)|raman[\s_]?shift)", re.I)
+_MOST_TARGETS = 20
+
+
+def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSettings, choose: Choose) -> Table:
+    """The spectra among arrays, with an axis and targets of their length.
+
+    Raises:
+        InputError: several arrays may be the spectra, or the axis does not fit.
+    """
+    import pandas as pd
+
+    arrays = {name: _squeezed(array) for name, array in arrays.items()}
+    name, finding = _spectra_among(arrays, settings, path)
+    where = f"{path} ({name})"
+    array = arrays[name]
+    if array.ndim > 2:
+        return _images(where, name, arrays, settings)
+    axis = _axis_among(arrays, name, path)
+    num, width = array.shape
+    in_columns = settings.samples == "columns"
+    positions, unit, source = None, COUNTED, AxisSource.COUNTED
+    findings = [finding] if finding else []
+    if axis is not None:
+        positions = arrays[axis].astype(float)
+        in_columns = len(positions) == num and (len(positions) != width or settings.samples == "columns")
+        unit, source = axis_unit(axis) or "", AxisSource.FILE
+        if in_columns and settings.samples is None:
+            evidence = f"{axis} has as many positions as there are rows"
+            findings.append(Finding("samples in columns", evidence, Option("samples", "rows")))
+    if in_columns:
+        array = array.T
+    others = _targets(arrays, name, axis, len(array))
+    frame = pd.DataFrame(others, index=range(len(array)))
+    if axis is None and not in_columns and not others:
+        table = table_of(where, array, settings, choose)
+    else:
+        plain = replace(settings, samples=None)
+        table = table_of(where, array, plain, positions=positions, unit=unit, source=source, others=frame)
+    return replace(table, layout=replace(table.layout, findings=(*findings, *table.layout.findings)))
+
+
+def _squeezed(array: Array) -> Array:
+    """A row or a column of a matrix as a vector, as MATLAB knows none."""
+    return array.reshape(-1) if array.ndim == 2 and 1 in array.shape and array.size > 1 else array
+
+
+def _spectra_among(
+    arrays: Mapping[str, Array], settings: ReadingSettings, path: Path
+) -> tuple[str, Finding | None]:
+    """Name of the array that holds the spectra."""
+    numbers = {name: a for name, a in arrays.items() if a.ndim in (2, 3, 4) and a.dtype.kind in "fiu" and a.size}
+    wanted = settings.table or (settings.channels[0] if settings.channels and len(settings.channels) == 1 else None)
+    finding = None
+    if wanted is None:
+        tables = [name for name, a in numbers.items() if a.ndim == 2]
+        images = [name for name, a in numbers.items() if a.ndim > 2]
+        named = [name for name in _SPECTRA if name in numbers]
+        wide = [name for name in tables if numbers[name].shape[1] > _MOST_TARGETS]
+        if len(numbers) == 1:
+            wanted = next(iter(numbers))
+        elif named:
+            wanted = named[0]
+        elif not images and len(wide) == 1:
+            wanted = wide[0]
+            finding = Finding(f"{wanted} as the spectra", "it is the only wide array", Option("table"))
+    if wanted not in numbers:
+        holds = ", ".join(f"{n} {a.shape}" for n, a in arrays.items()) or "nothing"
+        raise InputError(
+            f"{path} holds {holds[:600]}; say which array (samples, channels) holds the spectra with ",
+            Option("table", "its name"),
+        )
+    return wanted, finding
+
+
+def _axis_among(arrays: Mapping[str, Array], spectra: str, path: Path) -> str | None:
+    """Name of the vector of positions: by its name, or as the only one in order that has the spectra's width."""
+    shape = arrays[spectra].shape
+    vectors = {name: a for name, a in arrays.items() if name != spectra and a.ndim == 1}
+    named = [n for n in arrays if n != spectra and _AXES.fullmatch(n.rpartition(".")[2].rpartition("/")[2])]
+    if named:
+        name, array = named[0], arrays[named[0]]
+        if array.ndim != 1 or len(array) not in shape or array.dtype.kind not in "fiu":
+            raise InputError(f"{path} ({name}) must hold the positions of {shape[1]} channels, not {array.shape}")
+        check_order(f"{path} ({name})", array.astype(float))
+        return name
+    in_order = [
+        n
+        for n, a in vectors.items()
+        if len(a) == shape[1] != shape[0] and a.dtype.kind in "fiu" and out_of_order(a.astype(float)) is None
+    ]
+    return in_order[0] if len(in_order) == 1 else None
+
+
+def _targets(arrays: Mapping[str, Array], spectra: str, axis: str | None, num: int) -> dict[str, Array]:
+    """Vectors, and narrow tables, with a value for each sample."""
+    found: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if name in (spectra, axis) or array.ndim not in (1, 2) or len(array) != num or _AXES.fullmatch(name):
+            continue
+        if array.ndim == 1:
+            found[name] = array.astype(str) if array.dtype.kind == "S" else array
+        elif array.shape[1] <= _MOST_TARGETS:
+            found |= {f"{name} {j + 1}": array[:, j] for j in range(array.shape[1])}
+    return found
+
+
+def _images(where: str, name: str, arrays: Mapping[str, Array], settings: ReadingSettings) -> Table:
+    """Images (num, height, width), with one grey value a pixel, and their labels."""
+    import pandas as pd
+
+    array = arrays[name]
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise InputError(f"{where} must hold images (num, height, width) of grey values, not {array.shape}")
+    num = len(array)
+    check_size(where, 2.0 * array.size * np.dtype(default_dtype()).itemsize, settings.max_gib)
+    pixels = array.reshape(num, -1)
+    scaled = pixels.astype(default_dtype()) / 255 if array.dtype == np.uint8 else pixels
+    stem, found = name.replace("x", "y").replace("X", "y").replace("images", "labels"), {}
+    for other, values in arrays.items():
+        if other != name and values.ndim == 1 and len(values) == num:
+            found["label" if other == stem or other in ("y", "labels", "label") else other] = values
+    others = pd.DataFrame(found, index=range(num))
+    positions = np.arange(pixels.shape[1], dtype=float)
+    return table_of(
+        where, scaled, replace(settings, samples=None), positions=positions, unit=PIXEL, source=AxisSource.COUNTED, others=others
+    )

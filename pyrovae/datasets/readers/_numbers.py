@@ -1,0 +1,138 @@
+"""Numbers in text: decimal signs, signs between thousands, and what stands for a missing value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.errors import InputError, Option
+
+MISSING = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "-", "--", "?", "."})
+"""What stands for a missing value, in any case of letters."""
+
+_SAMPLE = 3000
+_SPACES = " \u00a0\u202f\u2009'’"
+_EXPONENT = r"(?:[eE][+-]?\d+)?"
+_SIGN = r"[+\-−]?"
+_GROUPS = {sign: re.compile(rf"{_SIGN}\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+") for sign in ",."}
+_PROOFS = {
+    ",": re.compile(rf"{_SIGN}(?:\d{{1,3}}(?:,\d{{3}})+\.\d+{_EXPONENT}|\d{{1,3}}(?:,\d{{3}}){{2,}})"),
+    ".": re.compile(rf"{_SIGN}(?:\d{{1,3}}(?:\.\d{{3}})+,\d+{_EXPONENT}|\d{{1,3}}(?:\.\d{{3}}){{2,}})"),
+}
+_DECIMALS = {sign: re.compile(rf"{_SIGN}\d*{re.escape(sign)}\d+{_EXPONENT}") for sign in ",."}
+_SPACED = re.compile(rf"{_SIGN}\d{{1,3}}(?:[{_SPACES}]\d{{3}})+(?:[.,]\d+)?")
+_PLAIN = re.compile(rf"{_SIGN}\d{{1,3}}")
+
+
+@dataclass(frozen=True)
+class Numerals:
+    """How a file writes numbers.
+
+    Attributes:
+        decimal: the decimal sign.
+        thousands: characters between thousands.
+        missing: words for a missing value, in small letters.
+        guessed: whether the file could be meant otherwise.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+    missing: frozenset[str] = MISSING
+    guessed: bool = False
+
+    def value(self, field: str) -> float | None:
+        """The number in a field, NaN where it is missing; None of all other text, such as 1_0 or 1,5 amid points."""
+        field = field.strip()
+        if field.lower() in self.missing:
+            return np.nan
+        field = self._plain(field).replace("−", "-")
+        if "_" in field or "," in field:
+            return None
+        try:
+            return float(field)
+        except ValueError:
+            return None
+
+    def _plain(self, field: str) -> str:
+        """A field as Python writes numbers."""
+        if self.thousands:
+            whole, sign, rest = field.partition(self.decimal)
+            if re.fullmatch(rf"{_SIGN}\d{{1,3}}(?:[{re.escape(self.thousands)}]\d{{3}})+", whole):
+                field = re.sub(f"[{re.escape(self.thousands)}]", "", whole) + sign + rest
+        if self.decimal == ",":
+            field = field.replace(".", "\0").replace(",", ".")
+        return field
+
+    def array(self, rows: Sequence[Sequence[str]]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        """Fields (rows, columns) as numbers, NaN where they are none; and which are text, None if none is."""
+        shape = (len(rows), len(rows[0]) if rows else 0)
+        values, text = np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
+        for j, column in enumerate(zip(*rows, strict=True)):
+            if not self.thousands and "_" not in "".join(column):  # float("1_0") is 10
+                try:
+                    values[:, j] = np.array([*map(self._plain, column)] if self.decimal == "," else column, np.float64)
+                    continue
+                except ValueError:
+                    pass
+            for i, field in enumerate(column):
+                value = self.value(field)
+                values[i, j], text[i, j] = (np.nan, True) if value is None else (value, False)
+        return values, text if text.any() else None
+
+
+def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where: str) -> Numerals:
+    """How a file writes numbers, from some of its rows.
+
+    Raises:
+        InputError: a sign may be decimal or stand between thousands, and nothing tells.
+    """
+    columns = [*zip(*rows, strict=False)]
+    few = columns[:: max(1, len(rows) * len(columns) // _SAMPLE)]
+    fields = [field.strip() for column in few for field in column]
+    fields += [field.strip() for row in rows for field in row if "," in field and "." in field][:_SAMPLE]
+    words = [word.lower() for word in settings.missing_value or () if word != NONE]
+    missing = MISSING | frozenset(words)
+    spaced = [field for field in fields if _SPACED.fullmatch(field)]
+    thousands = "".join(sorted({c for field in spaced for c in field if c in _SPACES}))
+    if settings.decimal is not None:
+        other = "," if settings.decimal == "." else "."
+        grouped = any(_PROOFS[other].fullmatch(f) or _GROUPS[other].fullmatch(f) for f in fields)
+        return Numerals(settings.decimal, thousands + other * grouped, missing)
+    proofs = {sign: any(proof.fullmatch(f) for f in fields) for sign, proof in _PROOFS.items()}
+    if proofs[","] != proofs["."]:
+        group = "," if proofs[","] else "."
+        return Numerals("." if group == "," else ",", thousands + group, missing, guessed=True)
+    counts = {sign: sum(pattern.fullmatch(f) is not None for f in fields) for sign, pattern in _DECIMALS.items()}
+    decimal = "," if counts[","] > counts["."] else "."
+    if counts[decimal] and not counts["," if decimal == "." else "."]:
+        _check_undivided(few, decimal, where)
+    return Numerals(decimal, thousands, missing, guessed=decimal == ",")
+
+
+def _check_undivided(columns: Sequence[Sequence[str]], sign: str, where: str) -> None:
+    """Raise where each number with this sign could have thousands there: 1,234 and never 0,5 or 1,25.
+
+    A point stands between thousands only where numbers below 1000 have none beside it, as in 987 above 1.234.
+    """
+    signed, mixed = [], 0
+    for column in columns:
+        own = [field.strip() for field in column if sign in field and _DECIMALS[sign].fullmatch(field.strip())]
+        if not all(_GROUPS[sign].fullmatch(field) and not re.match(rf"{_SIGN}0", field) for field in own):
+            return
+        signed.append(own)
+        mixed += bool(own) and any(_PLAIN.fullmatch(field.strip()) for field in column)
+    with_sign = [own for own in signed if own]
+    if sign == "," or 4 * mixed > len(with_sign):
+        other, first = "." if sign == "," else ",", with_sign[0][0]
+        raise InputError(
+            f"{where}: {first!r} may be {first.replace(sign, '.')} or {first.replace(sign, '')}; say which is the "
+            "decimal sign, the first with ",
+            Option("decimal", sign),
+            " or the second with ",
+            Option("decimal", other),
+        )

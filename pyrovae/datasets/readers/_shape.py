@@ -1,0 +1,194 @@
+"""Where the samples of a table are: in its rows, in its columns, or in pairs of columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers._channels import axis_unit, largest_group
+from pyrovae.datasets.readers._header import Header
+from pyrovae.datasets.readers.reading import Finding
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.errors import InputError, Option
+
+_SMOOTH = 0.35
+_ENOUGH = 5
+
+
+class Kind(Enum):
+    """How samples lie in a table."""
+
+    ROWS = auto()
+    COLUMNS = auto()
+    PAIRS = auto()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How samples lie in a table.
+
+    Attributes:
+        kind: in rows, in columns, or in pairs of columns.
+        axis: the column of channel positions, if there is one.
+        finding: if it was guessed.
+    """
+
+    kind: Kind
+    axis: int | None = None
+    finding: Finding | None = None
+
+
+class _Strength(Enum):
+    """How much a row or a column looks like an axis."""
+
+    NONE = 0
+    COUNTED = 1
+    POSITIONS = 2
+
+
+def shape_of(
+    header: Header, numbers: NDArray[np.float64], numeric: list[int], settings: ReadingSettings, where: str
+) -> Shape:
+    """Where the samples are.
+
+    Args:
+        header: of the table.
+        numbers: of all columns, shape (rows, columns), NaN where there is none.
+        numeric: the columns of numbers that may be channels.
+        settings: what the user says.
+        where: what to call the table in errors.
+
+    Raises:
+        InputError: nothing tells, or there is no such column.
+    """
+    word, _, name = settings.axis.partition(":") if isinstance(settings.axis, str) else ("", "", "")
+    if word.lower() == "row" and settings.samples == "columns":
+        raise InputError("samples in columns have their axis in a column: pass ", Option("axis", "column"))
+    if settings.samples == "rows" or word.lower() == "row" or not numeric:
+        return Shape(Kind.ROWS)
+    named = [i for i in numeric if axis_unit(header.axis_names[i]) is not None]
+    first = named[0] if named else numeric[0]
+    if word.lower() == "column":
+        return Shape(Kind.COLUMNS, _column(header, name, where) if name else first)
+    if settings.samples == "columns":
+        has_axis = bool(named) or any(header.names) or _in_order(numbers[:, first])
+        return Shape(Kind.COLUMNS, None if settings.axis == NONE or not has_axis else first)
+    if settings.channels is not None or (settings.axis is not None and settings.axis == NONE):
+        return Shape(Kind.ROWS)
+    return _by_evidence(header, numbers, numeric, first, bool(named), where)
+
+
+def _column(header: Header, name: str, where: str) -> int:
+    """The column of this name or number."""
+    if name in header.names:
+        return header.names.index(name)
+    if name.isdecimal() and 0 < int(name) <= len(header.names):
+        return int(name) - 1
+    raise InputError(f"{where} has no column {name!r} for the axis")
+
+
+def _by_evidence(
+    header: Header, numbers: NDArray[np.float64], numeric: list[int], first: int, is_named: bool, where: str
+) -> Shape:
+    others = [i for i in numeric if i != first]
+    column, data = numbers[:, first], numbers[:, others]
+    in_row = _strength_of_header(header, others)
+    enough = len(column) >= _ENOUGH or is_named
+    ordered = enough and _in_order(column)
+    if is_named and in_row is not _Strength.POSITIONS:
+        pairs = _pairs(numbers, numeric) if len(numeric) > 3 else None
+        return pairs or Shape(Kind.COLUMNS, first)
+    if not ordered:
+        return Shape(Kind.ROWS)
+    counted = bool(np.all(np.diff(column) == 1) and column[0] in (0, 1))
+    if in_row is not _Strength.POSITIONS:
+        pairs = _pairs(numbers, numeric)
+        if pairs is not None:
+            return pairs
+        if len(others) == 1 and not counted:
+            return Shape(Kind.COLUMNS, first, _columns("the first of two columns is in order: one spectrum"))
+    if len(others) < 3 and not is_named:
+        return Shape(Kind.ROWS)
+    down, across = _roughness(data.T), _roughness(data)
+    smooth_down, smooth_across = down < _SMOOTH, across < _SMOOTH
+    only_down, only_across = smooth_down and across > 2 * down, smooth_across and down > 2 * across
+    if only_down and smooth_across:
+        only_down = across > 20 * down
+    if only_across and smooth_down:
+        only_across = down > 20 * across
+    in_order = "the first column is in order, and the others are smooth down the rows"
+    if in_row is _Strength.POSITIONS:
+        if counted or only_across or (header.names[first] and not only_down):
+            return Shape(Kind.ROWS)
+        if only_down:
+            return Shape(Kind.COLUMNS, first, _columns(f"{in_order} and not across"))
+        raise _divided(where, header, first)
+    if only_down:
+        return Shape(Kind.COLUMNS, first, _columns(f"{in_order} and not across"))
+    if counted or only_across:
+        return Shape(Kind.ROWS)
+    if smooth_down:
+        raise _divided(where, header, first)
+    if not any(header.names) and len(column) >= 8:
+        raise _divided(where, header, first)
+    return Shape(Kind.ROWS)
+
+
+def _columns(evidence: str) -> Finding:
+    return Finding("samples in columns", evidence, Option("samples", "rows"))
+
+
+def _divided(where: str, header: Header, first: int) -> InputError:
+    name = f" ({header.names[first]!r})" if header.names[first] else ""
+    return InputError(
+        f"{where}, column {first + 1}{name}: the column is in order: if it is the channels' axis, samples are in "
+        "columns, say ",
+        Option("samples", "columns"),
+        "; if it belongs to the samples, they are in rows, say ",
+        Option("samples", "rows"),
+    )
+
+
+def _strength_of_header(header: Header, columns: list[int]) -> _Strength:
+    group = largest_group([header.axis_names[i] for i in columns])
+    if group is None or 2 * len(group.members) <= len(columns) or not _in_order(group.positions):
+        return _Strength.NONE
+    return _Strength.COUNTED if group.is_counted else _Strength.POSITIONS
+
+
+def _pairs(numbers: NDArray[np.float64], numeric: list[int]) -> Shape | None:
+    """Columns of positions and of values by turns, from the first on."""
+    if len(numeric) < 4 or len(numeric) % 2 or len(numbers) < _ENOUGH:
+        return None
+    axes = all(_in_order(_seen(numbers[:, i])) for i in numeric[::2])
+    values = sum(_in_order(_seen(numbers[:, i])) for i in numeric[1::2])
+    if not axes or 4 * values > len(numeric[1::2]):
+        return None
+    evidence = "each second column is in order, from the first on"
+    finding = Finding("pairs of columns, positions and values", evidence, Option("samples", "rows"))
+    return Shape(Kind.PAIRS, numeric[0], finding)
+
+
+def _seen(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
+def _in_order(values: NDArray[np.float64]) -> bool:
+    steps = np.diff(values)
+    return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
+
+
+def _roughness(rows: NDArray[np.float64]) -> float:
+    """Von Neumann's ratio along rows, the median over them: about 1 of noise, near 0 of what is smooth."""
+    rows = rows[:: max(1, len(rows) // 200), :5000]
+    if rows.shape[1] < 3:
+        return np.inf
+    found = []
+    for row in rows:
+        values = _seen(row)
+        if len(values) > 2 and values.var() > 0:
+            found.append(np.square(np.diff(values)).mean() / (2 * values.var()))
+    return float(np.median(found)) if found else np.inf

@@ -1,0 +1,89 @@
+"""Excel workbooks."""
+
+from __future__ import annotations
+
+import datetime
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyrovae.datasets.readers._numbers import MISSING, Numerals
+from pyrovae.datasets.readers._table import Choose, Table, check_size
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.readers.text import Row, table_of_rows
+from pyrovae.errors import InputError, MissingExtraError, Option, one_line
+
+_OF_CELL = 200
+"""Bytes that a cell needs in memory while it is read, about."""
+
+
+def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
+    """A sheet of an ``.xlsx`` workbook: the only one with a table of numbers, or the one that is named."""
+    try:
+        import openpyxl
+    except ImportError:
+        raise MissingExtraError(
+            f"{path} is an Excel workbook: pip install 'pyrovae[formats]' to read it (openpyxl), or save it as CSV"
+        ) from None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_size(str(path), 4.0 * sum(info.file_size for info in archive.infolist()), settings.max_gib)
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        sheets = {sheet.title: list(_rows(sheet, str(path), settings)) for sheet in book.worksheets}
+        book.close()
+    except InputError:
+        raise
+    except Exception as error:  # openpyxl raises many kinds for a damaged file
+        raise InputError(f"{path} is no Excel workbook, or is damaged: {one_line(error, 200)}") from None
+    name = settings.table
+    if name is None:
+        with_numbers = [title for title, rows in sheets.items() if _is_table(rows)]
+        if len(with_numbers) != 1:
+            held = "several sheets with numbers" if with_numbers else "no sheet with a table of numbers"
+            raise InputError(
+                f"{path} holds {held} (its sheets are {', '.join(map(repr, sheets))}); say which with ",
+                Option("table", with_numbers[0] if with_numbers else next(iter(sheets), "")),
+            )
+        name = with_numbers[0]
+    if name not in sheets:
+        raise InputError(f"{path} has no sheet {name!r}; its sheets are {', '.join(map(repr, sheets))}")
+    rows = sheets[name]
+    if not rows:
+        raise InputError(f"{path} ({name}) is empty")
+    width = max(len(fields) for _, fields in rows)
+    padded = ((row, fields + [""] * (width - len(fields))) for row, fields in rows)
+    words = (word.lower() for word in settings.missing_value or () if word != NONE)
+    numerals = Numerals(missing=MISSING | frozenset(words))
+    return table_of_rows(padded, f"{path} ({name})", settings, choose, numerals=numerals)
+
+
+def _rows(sheet: object, where: str, settings: ReadingSettings) -> Iterator[Row]:
+    """A sheet's rows that are not empty, as text, without the empty cells at their ends."""
+    cells = 0
+    for number, values in enumerate(sheet.iter_rows(values_only=True), 1):  # type: ignore[attr-defined]
+        fields = [_text(value) for value in values]
+        while fields and not fields[-1]:
+            fields.pop()
+        if fields:
+            cells += len(fields)
+            check_size(where, float(_OF_CELL * cells), settings.max_gib)
+            yield number, fields
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime.datetime | datetime.date):
+        return value.isoformat(" ") if isinstance(value, datetime.datetime) else value.isoformat()
+    return value.strip() if isinstance(value, str) else repr(value)
+
+
+def _is_table(rows: list[Row]) -> bool:
+    """Whether at least two rows hold at least two numbers."""
+    numerals = Numerals()
+    with_numbers = 0
+    for _, fields in rows:
+        with_numbers += sum(numerals.value(field) is not None and field != "" for field in fields) >= 2
+        if with_numbers > 1:
+            return True
+    return False

@@ -1,0 +1,173 @@
+"""A folder of files, each with one spectrum, or a few, on one axis."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers._axis import given_axis, is_file_of_axis, positions_in_columns
+from pyrovae.datasets.readers._channels import COUNTED
+from pyrovae.datasets.readers._table import Choose, Layout, Table, check_size
+from pyrovae.datasets.readers._targets import targets_of
+from pyrovae.datasets.readers.reading import AxisSource, Finding
+from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.errors import InputError, Option
+
+ReadFile = Callable[[Path, ReadingSettings, Choose], Table]
+
+
+@dataclass(frozen=True)
+class FolderTable(Table):
+    """Spectra of several files, one a row.
+
+    Attributes:
+        files: of each row.
+    """
+
+    files: list[Path] = field(default_factory=list)
+
+    def place(self, row: int, column: int) -> str:
+        """The file and the channel."""
+        return f"{self.files[row]}, channel {column + 1}"
+
+
+@dataclass(frozen=True)
+class _Part:
+    path: Path
+    values: NDArray[np.floating]
+    positions: NDArray[np.float64] | None
+    unit: str
+    about: dict[str, list[object]]
+    findings: tuple[Finding, ...]
+
+
+def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_file: ReadFile) -> Table:
+    """The spectra of the files in a folder that have the commonest ending.
+
+    Raises:
+        InputError: there are none, one cannot be read, or their axes differ.
+    """
+    import pandas as pd
+
+    files, findings = _files(folder)
+    own_axis = isinstance(settings.axis, tuple) or is_file_of_axis(settings.axis)
+    each = replace(settings, axis=None) if own_axis else settings
+    parts: list[_Part] = []
+    total = 0.0
+    for path in files:
+        parts.append(_part(path, read_file(path, each, choose)))
+        total += 2.0 * parts[-1].values.nbytes
+        check_size(str(folder), total, settings.max_gib)
+    first = parts[0]
+    if own_axis:
+        parts = [_on_axis(part, given_axis(settings.axis)) for part in parts]
+    else:
+        for part in parts[1:]:
+            _check_axis(part, first)
+    findings += first.findings
+    values = np.concatenate([part.values for part in parts])
+    rows = [part.path for part in parts for _ in range(len(part.values))]
+    about = {"file": [path.name for path in rows]}
+    for name in first.about:
+        if all(name in part.about for part in parts) and name != "file":
+            about[name] = [value for part in parts for value in part.about[name]]  # type: ignore[misc]
+    counted = first.positions is None
+    layout = Layout(
+        list(range(values.shape[1])),
+        first.positions,
+        COUNTED if counted else first.unit,
+        source=AxisSource.COUNTED if counted else AxisSource.COLUMN,
+        findings=tuple(findings),
+    )
+    names = [""] * values.shape[1]
+    numbers = range(1, len(rows) + 1)
+    return FolderTable(str(folder), names, layout, numbers, values, pd.DataFrame(about), files=rows)
+
+
+def _files(folder: Path) -> tuple[list[Path], tuple[Finding, ...]]:
+    """The files of the commonest ending, in the order of the numbers in their names."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise InputError(f"{folder} is a folder without files")
+    kinds = Counter(map(_ending, files))
+    (kind, num), *others = kinds.most_common(2)
+    if others and others[0][1] == num:
+        endings = " and ".join(sorted({kind, others[0][0]}))
+        raise InputError(f"{folder} is a folder with as many files {endings}; leave the spectra alone in it")
+    chosen = sorted((path for path in files if _ending(path) == kind), key=_natural)
+    if num == len(files):
+        return chosen, ()
+    rest = sorted(path.name for path in files if _ending(path) != kind)
+    shown = ", ".join(rest[:3]) + (" …" if len(rest) > 3 else "")
+    return chosen, (Finding(f"{len(rest)} files left out ({shown})", f"most end in {kind}", Option("data")),)
+
+
+def _ending(path: Path) -> str:
+    """How a file's name ends; numbers, as OPUS writes, are one ending."""
+    suffix = path.suffix.lower()
+    return ".0" if re.fullmatch(r"\.\d+", suffix) else suffix
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts a2 before a10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _part(path: Path, table: Table) -> _Part:
+    """What one file holds, samples in rows."""
+    layout = table.layout
+    values = table.numbers.T if layout.in_columns else table.numbers
+    positions = positions_in_columns(table)[0] if layout.axis is not None else layout.positions
+    frame = targets_of(table)
+    about = {str(name): list(frame[name]) for name in frame.columns}
+    return _Part(path, values, positions, layout.unit, about, layout.findings)
+
+
+def _check_axis(part: _Part, first: _Part) -> None:
+    """Raise unless two files have one axis, up to a hundredth of a step."""
+    a, b = first.positions, part.positions
+    if part.values.shape[1] != first.values.shape[1] or (a is None) != (b is None):
+        raise InputError(
+            f"{part.path} has {_extent(part)}, and {first.path.name} {_extent(first)}; bring them to one axis first, "
+            "or give it with ",
+            Option("axis", "FILE"),
+            " (they are then interpolated)",
+        )
+    if a is None or b is None:
+        return
+    misfit = np.abs(a - b)
+    if misfit.max() > 0.01 * np.abs(np.diff(a)).min():
+        k = int(misfit.argmax())
+        raise InputError(
+            f"{part.path}: position {k + 1} is {b[k]:g}, and {a[k]:g} in {first.path.name}; bring them to one axis "
+            "first, or give it with ",
+            Option("axis", "FILE"),
+            " (they are then interpolated)",
+        )
+
+
+def _extent(part: _Part) -> str:
+    if part.positions is None:
+        return f"{part.values.shape[1]} values without positions"
+    return f"{len(part.positions)} positions from {part.positions[0]:g} to {part.positions[-1]:g}"
+
+
+def _on_axis(part: _Part, axis: NDArray[np.float64]) -> _Part:
+    """A file's spectra, linearly interpolated."""
+    if part.positions is None:
+        raise InputError(f"{part.path} has no positions, so its values cannot be brought to the axis given")
+    order = np.argsort(part.positions)
+    positions, values = part.positions[order], part.values[:, order]
+    if axis.min() < positions[0] or axis.max() > positions[-1]:
+        raise InputError(
+            f"{part.path} goes from {positions[0]:g} to {positions[-1]:g}, and the axis given from {axis.min():g} to "
+            f"{axis.max():g}"
+        )
+    found = np.array([np.interp(axis, positions, row) for row in values]).astype(part.values.dtype)
+    return replace(part, values=found, positions=axis)
