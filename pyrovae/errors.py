@@ -165,11 +165,11 @@ def one_line(error: object, most: int | None = None) -> str:
 
 
 def visible(text: str) -> str:
-    """A text without characters that steer a terminal or turn the direction of writing: their codes instead.
+    r"""A text without characters that steer a terminal or turn the direction of writing: their codes instead.
 
     Example:
         >>> print(visible(chr(27) + "[31m"))
-        \\x1b[31m
+        \x1b[31m
     """
     if text.isprintable():
         return text

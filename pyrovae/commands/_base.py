@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from torch import Tensor
 
 from pyrovae.commands._options import chosen, with_options
-from pyrovae.datasets import ReadingSettings, read_data
+from pyrovae.commands._read import ReadLine, Summary
+from pyrovae.datasets import ChannelAxis, ReadingSettings, Spectra, read_data
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from pyrovae.trained_model import TrainedModel
 
-Summary = dict[str, object]
-"""What a subcommand found, as plain values; ``"text"`` is what it says without --json."""
+__all__ = ["OnAModel", "OnData", "Summary"]
 
 
 @dataclass
@@ -27,6 +26,11 @@ class OnAModel:
 
     model: tyro.conf.Positional[Path]
     """Folder that pyrovae fit wrote, or a .safetensors file."""
+
+    @property
+    def folder(self) -> Path:
+        """The model's folder."""
+        return self.model.parent if self.model.suffix == ".safetensors" else self.model
 
     def trained(self) -> "TrainedModel":
         """The model."""
@@ -38,8 +42,7 @@ class OnAModel:
         """Write rows to ``out``, by default a CSV beside the model."""
         from pyrovae.trained_model import write_rows
 
-        beside = self.model.parent if self.model.suffix == ".safetensors" else self.model
-        path = out or beside / f"{name}.csv"
+        path = out or self.folder / f"{name}.csv"
         if path.suffix not in (".csv", ".parquet"):
             raise InputError(f"--out {path} must end in .csv or .parquet")
         make_folder(path.parent)
@@ -47,18 +50,52 @@ class OnAModel:
         return path
 
 
-@with_options(ReadingSettings(), omit=("samples",))  # --samples is a number of draws here
+@with_options(ReadingSettings(), omit=("samples",))
 @dataclass
 class OnData(OnAModel):
     """A subcommand that applies a trained model to a file of data."""
 
     data: tyro.conf.Positional[Path]
-    """CSV, TSV (also gzipped), .npy, .npz or .parquet, one datum a row, of the model's channels; or images."""
+    """File of data with the model's channels: text, Excel, .npy, .mat, …, an instrument's; or a folder of them."""
     out: Path | None = None
     """File to write, .csv or .parquet; by default a .csv beside the model."""
+    samples: Literal["rows", "columns"] | int | None = None
+    """Where the samples are: rows or columns; not given, it follows from the file."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say what is read of the file, and stop."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one line of JSON instead of words."""
 
-    def read(self) -> Tensor:
-        """The data (num, n)."""
-        return read_data(self.data, chosen(self, ReadingSettings(), samples=None), to_train=False).x
+    def __call__(self) -> Summary:
+        """Read the data, say what was read, and apply the model."""
+        said = ReadLine(quiet=self.json)
+        axis = ChannelAxis.read(self.folder)
+        samples = None if isinstance(self.samples, int) else self.samples
+        data = read_data(self.data, chosen(self, ReadingSettings(), samples=samples), to_train=False)
+        said(data)
+        data = data if axis is None else axis.matched(data)
+        if self.dry_run:
+            return said.summary()
+        return {**self.apply(data), **said.said}
+
+    def apply(self, data: Spectra) -> Summary:
+        """Apply the model to data of its channels."""
+        raise NotImplementedError
+
+    def num_samples_given(self, usual: int) -> int:
+        """The number of draws, which was called --samples in version 0.1."""
+        if isinstance(self.samples, int):
+            import warnings
+
+            warnings.warn(f"--samples {self.samples} is now --num-samples {self.samples}", stacklevel=2)
+            return self.samples
+        return usual
+
+
+def with_names(table: "pd.DataFrame", data: Spectra) -> "pd.DataFrame":
+    """Rows with what the file says of each datum, after their number."""
+    taken = set(table.columns)
+    about = data.targets.rename(columns={name: f"{name}_" for name in data.targets.columns if name in taken})
+    for place, name in enumerate(about.columns, 1):
+        table.insert(place, name, about[name].to_numpy())
+    return table

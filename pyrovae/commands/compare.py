@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pyrovae.commands._base import Summary
 from pyrovae.commands._options import chosen, with_options
+from pyrovae.commands._read import ReadLine, Summary
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study
 from pyrovae.datasets import ReadingSettings
 from pyrovae.errors import InputError
@@ -34,7 +34,7 @@ class Compare:
     """Which posterior and likelihood should a VAE of these data use? Trains them all and recommends one."""
 
     data: Annotated[Path | None, tyro.conf.Positional] = None
-    """CSV, TSV (also gzipped), .npy, .npz or .parquet, one datum a row; or images in an IDX file such as MNIST's."""
+    """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, IDX, an instrument's; or a folder."""
     demo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take simulated spectra with correlated noise, and at most two minutes."""
     latent_dim: int | None = None
@@ -49,6 +49,8 @@ class Compare:
     """Column whose equal values the split keeps together, such as the sample that was measured several times."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say what is read of the file, and stop."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one line of JSON instead of words."""
 
@@ -58,12 +60,16 @@ class Compare:
 
         from pyrovae.comparison.compare_file import compare_file
 
-        study, out = self.study(), self.out
+        study, out, said = self.study(), self.out, ReadLine(quiet=self.json)
+        if self.dry_run:
+            said(study.read())
+            return said.summary()
         if out is None:
             name = "demo" if self.data is None else self.data.stem
             out = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         torch.set_num_threads(1)  # with networks this small, more threads are slower, much slower on a busy machine
-        return summary_of(compare_file(study, out, progress=not self.json), out)
+        found = compare_file(study, out, progress=not self.json, on_read=said)
+        return {**summary_of(found, out), **said.said}
 
     def study(self) -> Study:
         """What the options describe."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Never, TypeVar
 
-from pyrovae.errors import InputError, out_of_memory
+from pyrovae.errors import InputError, Message, out_of_memory, visible
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def errors_in_one_line() -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            fail(str(error))
+            fail(error.on_console)
         except OSError as error:
             known = error.strerror is not None and error.filename is not None
             fail(f"{error.filename}: {error.strerror}" if known else str(error))
@@ -73,10 +73,11 @@ def _in_one_line(box: str) -> str:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    text = message.on_console if isinstance(message, Message) else str(message)
+    print(visible(f"warning: {' '.join(text.split())}"), file=sys.stderr)
 
 
 def fail(message: str) -> Never:
     """Print one line to standard error and leave with status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(visible(f"error: {' '.join(message.split())}"), file=sys.stderr)
     sys.exit(2)

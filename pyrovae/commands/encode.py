@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from pyrovae.commands._base import OnData, Summary
+from pyrovae.commands._base import OnData, Summary, with_names
+from pyrovae.datasets import Spectra
 
 
 @dataclass
 class Encode(OnData):
     """Write the mean and the covariance of q(z|x), one row a datum."""
 
-    def __call__(self) -> Summary:
+    def apply(self, data: Spectra) -> Summary:
         """Encode."""
-        table = self.trained().latents(self.read(), progress=not self.json)
+        table = with_names(self.trained().latents(data.x, progress=not self.json), data)
         path = self.write(table, self.out, f"{self.data.stem}-latents")
         return {"num": len(table), "out": str(path), "text": f"latent means and covariances of {len(table)}: {path}"}

@@ -2,26 +2,34 @@
 
 from dataclasses import dataclass
 
-from pyrovae.commands._base import OnData, Summary
+from pyrovae.commands._base import OnData, Summary, with_names
+from pyrovae.datasets import Spectra
+
+_STRANGEST = 3
 
 
 @dataclass
 class Evaluate(OnData):
     """Write log p(x) with its standard error and the ELBO, one row a datum: the smallest are the outliers."""
 
-    samples: int = 300
+    num_samples: int = 300
     """Draws of z per datum."""
 
-    def __call__(self) -> Summary:
+    def apply(self, data: Spectra) -> Summary:
         """Evaluate."""
         from pyrovae.trained_model import summary_of
 
-        table = self.trained().scores(self.read(), num_samples=self.samples, progress=not self.json)
-        path = self.write(table, self.out, f"{self.data.stem}-scores")
+        draws = self.num_samples_given(self.num_samples)
+        table = self.trained().scores(data.x, num_samples=draws, progress=not self.json)
         found = summary_of(table)
         sign, how = ("=", "exact") if found["exact"] else ("≥", f"{1 - found['reliable_share']:.0%} with a bad k̂")
+        worst = table["log_prob"].nsmallest(_STRANGEST if len(table) > _STRANGEST else 0)
+        strangest = {data.row_names[int(i)]: float(value) for i, value in worst.items()}  # type: ignore[call-overload]
+        path = self.write(with_names(table, data), self.out, f"{self.data.stem}-scores")
         text = (
             f"log p(x) {sign} {found['log_prob']:.4f} ± {found['log_prob_stderr']:.4f} nats per datum, {len(table)} "
             f"data, {how}: {path}"
         )
-        return {**found, "out": str(path), "text": text}
+        if strangest:
+            text += "\nthe strangest: " + ", ".join(f"{name} ({value:.1f})" for name, value in strangest.items())
+        return {**found, "strangest": strangest, "out": str(path), "text": text}

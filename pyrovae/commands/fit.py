@@ -6,10 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from pyrovae.commands._base import Summary
 from pyrovae.commands._options import chosen, with_options
+from pyrovae.commands._read import ReadLine, Summary
 from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project
 from pyrovae.datasets import ReadingSettings
+from pyrovae.errors import InputError
 
 
 @with_options(TRAINED_BY_DEFAULT, HOW_BY_DEFAULT, ReadingSettings())
@@ -18,13 +19,15 @@ class Fit:
     """Train one model on a file of data; Ctrl-C stops it, and the same command or `pyrovae resume` goes on."""
 
     data: tyro.conf.Positional[Path]
-    """CSV, TSV (also gzipped), .npy, .npz or .parquet, one datum a row."""
-    out: Path
+    """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, an instrument's; or a folder."""
+    out: Path | None = None
     """Folder for the model, its metrics and its checkpoints."""
     group: str | None = None
     """Column whose equal values the split keeps together, such as the sample that was measured several times."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say what is read of the file, and stop."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one line of JSON instead of words."""
 
@@ -39,8 +42,16 @@ class Fit:
             reading=chosen(self, ReadingSettings()),
             group=self.group,
         )
-        metrics = fit_file(project, self.out, checkpoint_seconds=self.checkpoint_seconds, progress=not self.json)
-        return summary_of(metrics, self.out)
+        said = ReadLine(quiet=self.json)
+        if self.dry_run:
+            said(project.read())
+            return said.summary()
+        if self.out is None:
+            raise InputError("say with --out in which folder to keep the model (or --dry-run to see what is read)")
+        metrics = fit_file(
+            project, self.out, checkpoint_seconds=self.checkpoint_seconds, progress=not self.json, on_read=said
+        )
+        return {**summary_of(metrics, self.out), **said.said}
 
 
 def summary_of(metrics: dict[str, object], out: Path) -> Summary:

@@ -15,6 +15,7 @@ from pyrovae.commands.fit import Fit
 from pyrovae.commands.reconstruct import Reconstruct
 from pyrovae.commands.resume import Resume
 from pyrovae.commands.sample import Sample
+from pyrovae.errors import visible
 
 _COMMANDS: Any = (
     Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -36,4 +37,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if command.json:
             finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
             text = json.dumps(finite)
-        print(text)
+        print(visible(str(text)))

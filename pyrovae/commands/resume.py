@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from pyrovae.commands import compare, fit
-from pyrovae.commands._base import Summary
+from pyrovae.commands._read import ReadLine, Summary
 from pyrovae.comparison.study import Study, load_begun
 
 
@@ -29,9 +29,12 @@ class Resume:
         from pyrovae.comparison.compare_file import compare_file
         from pyrovae.comparison.fit_file import fit_file
 
-        begun, progress = load_begun(self.folder), not self.json
+        begun, progress, said = load_begun(self.folder), not self.json, ReadLine(quiet=self.json)
         if isinstance(begun, Study):
             torch.set_num_threads(1)
-            return compare.summary_of(compare_file(begun, self.folder, progress=progress), self.folder)
-        metrics = fit_file(begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress)
-        return fit.summary_of(metrics, self.folder)
+            found = compare_file(begun, self.folder, progress=progress, on_read=said)
+            return {**compare.summary_of(found, self.folder), **said.said}
+        metrics = fit_file(
+            begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress, on_read=said
+        )
+        return {**fit.summary_of(metrics, self.folder), **said.said}

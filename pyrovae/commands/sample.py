@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from pyrovae.commands._base import OnAModel, Summary
+from pyrovae.datasets import ChannelAxis
 
 
 @dataclass
@@ -25,5 +26,8 @@ class Sample(OnAModel):
     def __call__(self) -> Summary:
         """Draw."""
         table = self.trained().samples(self.num, seed=self.seed)
+        axis = ChannelAxis.read(self.folder)
+        if axis is not None and len(axis.names) == table.shape[1] - 1:
+            table.columns = ["row", *axis.names]
         path = self.write(table, self.out, "samples")
         return {"num": len(table), "out": str(path), "text": f"{len(table)} draws: {path}"}

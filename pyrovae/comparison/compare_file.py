@@ -1,6 +1,7 @@
 """Which posterior and which likelihood a file of data asks for: trained within a time, compared, recommended."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pyrovae.comparison.recommendation import Recommendation
 from pyrovae.comparison.settings import LikelihoodFactory
 from pyrovae.comparison.study import Study, at_scale_of_data, begun_in, check_same
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets import Spectra, SpectraSplit, split_spectra
+from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, split_spectra
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
@@ -131,7 +132,9 @@ class StudyResult:
         return " ".join(said)
 
 
-def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> StudyResult:
+def compare_file(
+    study: Study, out: str | Path, *, progress: bool = True, on_read: Callable[[Spectra], object] | None = None
+) -> StudyResult:
     """Train every posterior × likelihood × estimator over the same seeds on 70 % of the data, and recommend one.
 
     The number of epochs is fixed first: a step of each model is timed, and the budget divided. It is written to
@@ -143,13 +146,14 @@ def compare_file(study: Study, out: str | Path, *, progress: bool = True) -> Stu
         study: what to compare.
         out: folder for the results.
         progress: whether to show progress bars (on a terminal).
+        on_read: called with the data as soon as they are read.
 
     Raises:
         InputError: data or settings that cannot be used, or a folder of another study, or one in use.
     """
     begin, folder = time.perf_counter(), Path(out)
     with callers_state_left_alone():
-        data, split, (train, validation, test) = _read(study)
+        data, split, (train, validation, test) = _read(study, on_read)
         baselines = _baselines(study, train, validation, test, progress)
         with locked_folder(folder):
             plan = _plan(study, train, validation, test, folder, begin, progress)
@@ -174,15 +178,19 @@ def _every_run_failed(first: Failure, folder: Path) -> Exception:
     return RuntimeError(f"{said} ({first.kind}); tracebacks are in {folder / 'runs'}\n{first.traceback}")
 
 
-def _read(study: Study) -> tuple[Spectra, SpectraSplit, tuple[Tensor, Tensor, Tensor]]:
+def _read(
+    study: Study, on_read: Callable[[Spectra], object] | None
+) -> tuple[Spectra, SpectraSplit, tuple[Tensor, Tensor, Tensor]]:
     """All data, how they are split, and the three parts; pixels that never change are left out of images."""
     data = study.read()
+    if on_read is not None:
+        on_read(data)
     split = split_spectra(data, group=study.group)
     train, validation, test = (part.x for part in split.parts)
     validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
     if data.unit == PIXEL:  # noise alone would tell the models of such a pixel apart
         kept = (train != train[0]).any(0)
-        data = replace(data, x=data.x[:, kept], axis=data.axis[kept])
+        data = data.of_channels(kept)
         train, validation, test = (part[:, kept] for part in (train, validation, test))
     return data, split, (train, validation, test)
 
@@ -238,6 +246,8 @@ def _write(found: StudyResult, folder: Path) -> None:
     write_table(folder / "comparison.csv", table)
     text = f"{markdown_table(as_text(table))}\n\n{found.recommendation.text}\n"
     write_text(folder / "comparison.md", text)
+    for model in (folder / "runs").glob("*/model.safetensors"):
+        ChannelAxis.of(found.data).write(model.parent)
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

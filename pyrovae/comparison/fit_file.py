@@ -1,5 +1,6 @@
 """One model of a file of data: trained, evaluated and kept in a folder, in which an interrupted training resumes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from pyrovae.comparison._pairs import can_start_as_linear, new_pair
 from pyrovae.comparison._runs import callers_state_left_alone
 from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_same
-from pyrovae.datasets import split_spectra
+from pyrovae.datasets import ChannelAxis, Spectra, split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import locked_folder, versions, write_json, write_table
 from pyrovae.fitted import VAE
@@ -21,18 +22,25 @@ from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
 def fit_file(
-    project: Project, out: str | Path, *, checkpoint_seconds: float = 30.0, progress: bool = True
+    project: Project,
+    out: str | Path,
+    *,
+    checkpoint_seconds: float = 30.0,
+    progress: bool = True,
+    on_read: Callable[[Spectra], object] | None = None,
 ) -> dict[str, object]:
     """Train the model on 70 % of the data, keep the best epoch by 15 %, evaluate it on the rest, and write all of it.
 
-    ``out`` gets ``config.json``, ``checkpoints/``, ``history.csv``, ``metrics.json``, ``model.safetensors`` and
-    ``model.json``. The same call resumes an interrupted one, see :func:`pyrovae.fit`.
+    ``out`` gets ``config.json``, ``checkpoints/``, ``history.csv``, ``metrics.json``, ``model.safetensors`` with
+    ``model.json``, and ``channels.json``, the channels' names and positions. The same call resumes an interrupted one,
+    see :func:`pyrovae.fit`.
 
     Args:
         project: what to make.
         out: a folder that is new, or of the same project.
         checkpoint_seconds: how long to train between two checkpoints.
         progress: whether to show progress bars (on a terminal).
+        on_read: called with the data as soon as they are read.
 
     Returns:
         The metrics, in nats per datum of the original data.
@@ -43,6 +51,8 @@ def fit_file(
     folder = Path(out)
     with callers_state_left_alone():
         data = project.read()
+        if on_read is not None:
+            on_read(data)
         parts = split_spectra(data, group=project.group, seed=project.training.seed).parts
         train, validation, test = (part.x for part in parts)
         step = project.model.preprocessing_step
@@ -84,6 +94,7 @@ def fit_file(
                 "engine": history.engine,
             }
             write_table(folder / "history.csv", history.to_frame())
+            ChannelAxis.of(data).write(folder)
             save(folder / "model.safetensors", model, guide, preprocessing=step)
             write_json(folder / "metrics.json", metrics)
     return metrics

@@ -70,7 +70,7 @@ class Study:
 
     def read(self) -> Spectra:
         """The data."""
-        return simulated(400, 60) if self.data is None else read_data(self.data, self.reading)
+        return simulated(400, 60) if self.data is None else read_data(self.data, self.reading, group=self.group)
 
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""
@@ -99,7 +99,7 @@ class Study:
             _picked(cls(data=None), {**values, "data": None}),
             data=None if values["data"] is None else Path(str(values["data"])),
             settings=settings,
-            reading=_picked(READ_BY_DEFAULT, values),
+            reading=_reading(values),
         )
 
 
@@ -126,7 +126,7 @@ class Project:
 
     def read(self) -> Spectra:
         """The data."""
-        return read_data(self.data, self.reading)
+        return read_data(self.data, self.reading, group=self.group)
 
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""
@@ -144,7 +144,7 @@ class Project:
             data=Path(str(values["data"])),
             model=_picked(TRAINED_BY_DEFAULT, values),
             training=_picked(HOW_BY_DEFAULT, values),
-            reading=_picked(READ_BY_DEFAULT, values),
+            reading=_reading(values),
             group=None if group is None else str(group),
         )
 
@@ -166,6 +166,13 @@ def _picked(defaults: T, values: Mapping[str, object]) -> T:
     names = {field.name for field in fields(defaults)} - {"training"}  # type: ignore[arg-type]
     own = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in names}
     return replace(defaults, **own)  # type: ignore[type-var]
+
+
+def _reading(values: Mapping[str, object]) -> ReadingSettings:
+    """How a file is read; where earlier versions took UTF-8 unless told, it is found now."""
+    if "label" not in values and values.get("encoding") == "utf-8":
+        values = {name: value for name, value in values.items() if name != "encoding"}
+    return _picked(READ_BY_DEFAULT, values)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Data sets: synthetic ones, images, spectra, and what prepares and splits them."""
 
+from pyrovae.datasets.channels import ChannelAxis
 from pyrovae.datasets.images import IMAGES, ImageDataset, binarize, digits, fashion_mnist, mnist, split_digits
 from pyrovae.datasets.preprocessing import (
     MultiplicativeScatterCorrection,
@@ -12,6 +13,7 @@ from pyrovae.datasets.preprocessing import (
 from pyrovae.datasets.readers.idx import PIXEL, read_idx
 from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
 from pyrovae.datasets.readers.spectra import read_data, read_spectra
+from pyrovae.datasets.reading import AxisSource, Finding, Place, Reading
 from pyrovae.datasets.simulation import SimulatedSpectra, SimulationSettings, SpectraTruth, simulated
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.datasets.splitting import (
@@ -28,10 +30,15 @@ __all__ = [
     "IMAGES",
     "PIXEL",
     "SYNTHETIC",
+    "AxisSource",
+    "ChannelAxis",
+    "Finding",
     "ImageDataset",
     "MultiplicativeScatterCorrection",
     "Pipeline",
+    "Place",
     "Preprocessing",
+    "Reading",
     "ReadingKeywords",
     "ReadingSettings",
     "SavitzkyGolay",

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.datasets.readers.reading import Reading
+from pyrovae.datasets.reading import Reading
 from pyrovae.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Spectra:
 
     @property
     def row_names(self) -> tuple[str, ...]:
-        """The samples' own names: of the first column of targets whose values are all different, else numbers from 0."""
+        """The samples' own names: the first column of targets whose values all differ, else numbers from 0."""
         for name in self.targets.columns:
             column = self.targets[name]
             if column.dtype.kind != "f" and not column.isna().any() and column.nunique() == len(column):
@@ -111,8 +111,12 @@ class Spectra:
 
     def of_channels(self, chosen: Tensor) -> Self:
         """These channels alone, chosen by booleans of shape (n,)."""
-        headers = tuple(name for name, keep in zip(self.headers, chosen.tolist(), strict=False) if keep)
-        return dataclasses.replace(self, x=self.x[:, chosen], axis=self.axis[chosen], headers=headers)
+        return self.at(chosen.nonzero().flatten())
+
+    def at(self, channels: Tensor) -> Self:
+        """The channels of these indices, in this order."""
+        headers = tuple(self.headers[i] for i in channels.tolist()) if self.headers else ()
+        return dataclasses.replace(self, x=self.x[:, channels], axis=self.axis[channels], headers=headers)
 
     def groups(self, column: str, *, by_day: bool = False) -> NDArray[np.object_]:
         """A column of the targets as group labels for a split, shape (num,).

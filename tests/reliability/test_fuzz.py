@@ -82,7 +82,9 @@ def check(case, folder):
     np.testing.assert_array_equal(spectra.x.numpy(), case.expected.astype(np.float32), err_msg=case.name)
     if case.axis is not None:
         assert spectra.axis.tolist() == case.axis
-    if case.suffix == ".csv" and "fat" in spectra.targets and case.name != "latin-1":  # a number, whatever the decimal sign
+    if (
+        case.suffix == ".csv" and "fat" in spectra.targets and case.name != "latin-1"
+    ):  # a number, whatever the decimal sign
         fat = spectra.targets["fat"].to_numpy()
         np.testing.assert_array_equal(fat[~np.isnan(fat)], (np.arange(len(fat)) + 0.5)[~np.isnan(fat)])
 

@@ -73,7 +73,7 @@ def given_axis(axis: str | tuple[float, ...] | None) -> NDArray[np.float64]:
     content = path.read_bytes()
     if content.startswith(b"\x93NUMPY"):
         try:
-            positions = np.load(path, allow_pickle=False).astype(float).ravel()
+            positions = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64).ravel()
         except (ValueError, OSError, EOFError, TypeError) as error:
             raise InputError(f"{path} is no array of positions, or is damaged: {one_line(error, 200)}") from None
     else:

@@ -118,7 +118,9 @@ def groups_of(names: Sequence[str]) -> list[Group]:
     for (prefix, suffix), members in found.items():
         units = {unit for _, _, unit in members}
         positions = np.array([position for _, position, _ in members])
-        groups.append(Group(prefix, suffix, [i for i, _, _ in members], positions, units.pop() if len(units) == 1 else ""))
+        groups.append(
+            Group(prefix, suffix, [i for i, _, _ in members], positions, units.pop() if len(units) == 1 else "")
+        )
     return sorted(groups, key=lambda group: -len(group.members))
 
 
@@ -194,7 +196,8 @@ def _largest(groups: Sequence[Group], names: Sequence[str], where: str) -> Group
     """The largest group, if it is the only one of its size."""
     if not groups or len(groups[0].members) < 2:
         raise InputError(
-            f"{where} has no channels: no two columns are named by numbers, or by one prefix and numbers; name them with ",
+            f"{where} has no channels: no two columns are named by numbers, or by one prefix and numbers; name "
+            "them with ",
             Option("channels"),
             "; ",
             _some(names),
@@ -243,8 +246,8 @@ def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns
         j = int(wrong[0])
         raise InputError(
             f"{where}, column {columns[j + 1] + 1}: channel {names[columns[j + 1]]!r} comes after "
-            f"{names[columns[j]]!r}, and the others {'ascend' if ascending else 'descend'}; sort the columns (or is the "
-            "first row no header? then say ",
+            f"{names[columns[j]]!r}, and the others {'ascend' if ascending else 'descend'}; sort the columns (or is "
+            "the first row no header? then say ",
             Option("axis", "none"),
             ")",
         )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pyrovae.datasets.readers._numbers import MISSING, Numerals
-from pyrovae.datasets.readers.reading import Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option, one_line
 
 Binary: TypeAlias = io.BufferedReader | gzip.GzipFile
@@ -226,7 +226,9 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
 
 def cut(line: str, delimiter: str) -> list[str]:
     """The fields of one line."""
-    return next(csv.reader([blanks_as_one(line) if delimiter == " " else line], delimiter=delimiter, skipinitialspace=delimiter != " "))  # fmt: skip
+    blanks = delimiter == " "
+    text = blanks_as_one(line) if blanks else line
+    return next(csv.reader([text], delimiter=delimiter, skipinitialspace=not blanks))
 
 
 def blanks_as_one(line: str) -> str:
@@ -248,7 +250,9 @@ def _numeric_share(rows: Sequence[Sequence[str]]) -> float:
     """Which share of the fields are numbers, with a decimal point or comma."""
     cells = [field for row in rows for field in row[:: max(1, len(row) // 50)]]
     values = (_COMMA if "," in field else _POINT for field in cells)
-    known = [field.strip().lower() in MISSING or n.value(field) is not None for n, field in zip(values, cells, strict=True)]
+    known = [
+        field.strip().lower() in MISSING or n.value(field) is not None for n, field in zip(values, cells, strict=True)
+    ]
     return sum(known) / max(1, len(cells))
 
 

@@ -10,13 +10,33 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import axis_unit, largest_group
 from pyrovae.datasets.readers._numbers import Numerals
-from pyrovae.datasets.readers.reading import Finding
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
 
 _MOST_ROWS = 4
 _LABELS = frozenset(
-    "label labels class classes target id ids sample samples name names group species type index no nr number #".split()
+    [
+        "label",
+        "labels",
+        "class",
+        "classes",
+        "target",
+        "id",
+        "ids",
+        "sample",
+        "samples",
+        "name",
+        "names",
+        "group",
+        "species",
+        "type",
+        "index",
+        "no",
+        "nr",
+        "number",
+        "#",
+    ]
 )
 
 
@@ -252,9 +272,7 @@ def _roughness(values: NDArray[np.float64]) -> float:
     return float(np.abs(np.diff(values, n=2)).mean() / steps) if steps > 0 else np.inf
 
 
-def _header(
-    rows: Sequence[list[str]], kinds: list[str], skipped: int, findings: list[Finding], peek: _Peek
-) -> Header:
+def _header(rows: Sequence[list[str]], kinds: list[str], skipped: int, findings: list[Finding], peek: _Peek) -> Header:
     """The header that rows of these kinds make."""
     width = len(rows[0])
     if not kinds:

@@ -15,8 +15,8 @@ from pyrovae.datasets.readers._labels import edge_column
 from pyrovae.datasets.readers._missing import cleaned
 from pyrovae.datasets.readers._shape import Kind, Shape, shape_of
 from pyrovae.datasets.readers._table import Head, Layout
-from pyrovae.datasets.readers.reading import AxisSource, Finding
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, InputWarning, Option
 
 ALL = "all"
@@ -175,5 +175,3 @@ def _warn_of_others(columns: list[int], numeric: list[int], header: Header, wher
             ),
             stacklevel=2,
         )
-
-

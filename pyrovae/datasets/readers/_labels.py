@@ -65,7 +65,9 @@ def _is_whole(values: NDArray[np.float64]) -> bool:
 def _is_balanced(values: NDArray[np.float64]) -> bool:
     """Whether values are consecutive whole numbers, each about as often as the others."""
     found, counts = np.unique(values, return_counts=True)
-    return len(found) > 1 and bool(np.all(np.diff(found) == 1)) and counts.min() >= 2 and counts.max() <= 5 * counts.min()
+    return (
+        len(found) > 1 and bool(np.all(np.diff(found) == 1)) and counts.min() >= 2 and counts.max() <= 5 * counts.min()
+    )
 
 
 def _balanced_share(rest: NDArray[np.float64]) -> float:

@@ -8,7 +8,21 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import number
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 
-_USUAL = (-99.0, -999.0, -9999.0, -99999.0, -999999.0, 9999.0, 99999.0, 999999.0, -32768.0, -1.23e34, 1.23e34, 1e30, -1e30)
+_USUAL = (
+    -99.0,
+    -999.0,
+    -9999.0,
+    -99999.0,
+    -999999.0,
+    9999.0,
+    99999.0,
+    999999.0,
+    -32768.0,
+    -1.23e34,
+    1.23e34,
+    1e30,
+    -1e30,
+)
 
 
 def given_markers(settings: ReadingSettings) -> list[float]:
@@ -44,7 +58,7 @@ def marker_of(values: NDArray[np.floating]) -> float | None:
         if last == first or gap <= last - first:
             continue
         usual = any(np.isclose(value, marker, rtol=1e-6, atol=0) for marker in _USUAL)
-        if usual or (gap > 2 * (last - first) and np.count_nonzero(values == low if value == low else values == high) > 1):
+        if usual or (gap > 2 * (last - first) and np.count_nonzero(values == value) > 1):
             return value
     return None
 

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import COUNTED, axis_unit, check_order, out_of_order
 from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
 from pyrovae.datasets.readers.idx import PIXEL
-from pyrovae.datasets.readers.reading import AxisSource, Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, Option
 
 Array: TypeAlias = NDArray[np.generic]
 
 _SPECTRA = ("x", "X", "spectra", "data")
-_AXES = re.compile(r"(axis|wave[\s_-]?(length|number)s?|channels?|wn|wl|wv|nm|lambda|frequenc(y|ies)|raman[\s_]?shift)", re.I)
+_AXES = re.compile(
+    r"(axis|wave[\s_-]?(length|number)s?|channels?|wn|wl|wv|nm|lambda|frequenc(y|ies)|raman[\s_]?shift)", re.I
+)
 _MOST_TARGETS = 20
 
 
@@ -68,9 +70,7 @@ def _squeezed(array: Array) -> Array:
     return array.reshape(-1) if array.ndim == 2 and 1 in array.shape and array.size > 1 else array
 
 
-def _spectra_among(
-    arrays: Mapping[str, Array], settings: ReadingSettings, path: Path
-) -> tuple[str, Finding | None]:
+def _spectra_among(arrays: Mapping[str, Array], settings: ReadingSettings, path: Path) -> tuple[str, Finding | None]:
     """Name of the array that holds the spectra."""
     numbers = {name: a for name, a in arrays.items() if a.ndim in (2, 3, 4) and a.dtype.kind in "fiu" and a.size}
     wanted = settings.table or (settings.channels[0] if settings.channels and len(settings.channels) == 1 else None)
@@ -148,5 +148,11 @@ def _images(where: str, name: str, arrays: Mapping[str, Array], settings: Readin
     others = pd.DataFrame(found, index=range(num))
     positions = np.arange(pixels.shape[1], dtype=float)
     return table_of(
-        where, scaled, replace(settings, samples=None), positions=positions, unit=PIXEL, source=AxisSource.COUNTED, others=others
+        where,
+        scaled,
+        replace(settings, samples=None),
+        positions=positions,
+        unit=PIXEL,
+        source=AxisSource.COUNTED,
+        others=others,
     )

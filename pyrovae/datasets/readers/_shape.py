@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import axis_unit, largest_group
 from pyrovae.datasets.readers._header import Header
-from pyrovae.datasets.readers.reading import Finding
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
 
 _SMOOTH = 0.35

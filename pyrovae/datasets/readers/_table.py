@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import COUNTED
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._missing import given_markers, without_markers
-from pyrovae.datasets.readers.reading import AxisSource, Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, Option
 
 if TYPE_CHECKING:

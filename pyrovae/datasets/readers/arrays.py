@@ -68,9 +68,7 @@ def read_npz(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
                 name = info.filename.removesuffix(".npy")
                 before = float(sum(array.nbytes for array in arrays.values()))
                 with archive.open(info) as file:
-                    arrays[name] = _array(
-                        file, f"{path} ({name})", info.file_size, settings.max_gib, "fiubUSM", before
-                    )
+                    arrays[name] = _array(file, f"{path} ({name})", info.file_size, settings.max_gib, "fiubUSM", before)
     except InputError:
         raise
     except Exception as error:  # zipfile raises many kinds for a damaged file

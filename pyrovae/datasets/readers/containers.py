@@ -48,7 +48,9 @@ def _collect(name: str, value: object, found: dict[str, Array], depth: int) -> N
         for field in value.dtype.names:
             _collect(f"{name}.{field}", value[field].reshape(-1)[0], found, depth + 1)
     elif value.dtype.kind == "O":
-        items = [item.reshape(-1)[0] if isinstance(item, np.ndarray) and item.size == 1 else item for item in value.flat]
+        items = [
+            item.reshape(-1)[0] if isinstance(item, np.ndarray) and item.size == 1 else item for item in value.flat
+        ]
         if all(isinstance(item, str) for item in items):
             found[name] = np.array(items)
         elif len(items) <= 8:

@@ -15,8 +15,8 @@ from pyrovae.datasets.readers._axis import given_axis, is_file_of_axis, position
 from pyrovae.datasets.readers._channels import COUNTED
 from pyrovae.datasets.readers._table import Choose, Layout, Table, check_size
 from pyrovae.datasets.readers._targets import targets_of
-from pyrovae.datasets.readers.reading import AxisSource, Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, Option
 
 ReadFile = Callable[[Path, ReadingSettings, Choose], Table]

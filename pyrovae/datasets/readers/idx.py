@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
-from pyrovae.datasets.readers.reading import Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option, one_line
 
 PIXEL = "pixel"

@@ -9,8 +9,8 @@ import numpy as np
 
 from pyrovae.datasets.readers._channels import UNITS, check_order
 from pyrovae.datasets.readers._table import Choose, Table, check_size, table_of
-from pyrovae.datasets.readers.reading import AxisSource, Finding
 from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, MissingExtraError, Option, one_line
 
 if TYPE_CHECKING:

@@ -23,8 +23,6 @@ _BATCH_BYTES, _OF_TEXT, _EVIDENCE = 2**28, 100, 2**20
 
 def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """A table in a parquet file."""
-    import pandas as pd
-
     try:
         import pyarrow.parquet
     except ImportError:

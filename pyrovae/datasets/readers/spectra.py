@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._axis import given_axis, is_file_of_axis, positions_in_columns
-from pyrovae.datasets.readers._channels import COUNTED
 from pyrovae.datasets.readers._interpret import interpret
 from pyrovae.datasets.readers._missing import marker_of
 from pyrovae.datasets.readers._replicates import warn_of_replicates
@@ -22,14 +21,14 @@ from pyrovae.datasets.readers._table import Head, Layout, Table
 from pyrovae.datasets.readers._targets import targets_of
 from pyrovae.datasets.readers.formats import read_table
 from pyrovae.datasets.readers.idx import PIXEL
-from pyrovae.datasets.readers.reading import AxisSource, Place, Reading
 from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
+from pyrovae.datasets.reading import AxisSource, Place, Reading
 from pyrovae.datasets.spectra import Spectra
-from pyrovae.errors import InputError, InputWarning, Option
+from pyrovae.errors import InputError, Option
 from pyrovae.keywords import accepts
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @accepts(ReadingSettings)
@@ -95,9 +94,14 @@ def _check_path(path: Path) -> None:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         return
-    kinds = {stat.S_ISFIFO: "a pipe (FIFO)", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device", stat.S_ISSOCK: "a socket"}  # fmt: skip
-    for is_kind, name in kinds.items():
-        if is_kind(mode):
+    kinds = {
+        stat.S_IFIFO: "a pipe (FIFO)",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    for kind, name in kinds.items():
+        if stat.S_IFMT(mode) == kind:
             raise InputError(f"{path} is {name}, not a file; write its content to a file, and give that")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")

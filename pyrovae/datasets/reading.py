@@ -87,8 +87,8 @@ class Reading:
         """What was read, in one line.
 
         Example:
-            >>> Reading(120, 9, (4000, 400), "cm⁻¹", AxisSource.HEADER, Place.ROWS, ("ID",), 3).line
-            'read 120 spectra × 9 channels, 4000 … 400 cm⁻¹ (from the header), samples in rows; kept apart: ID; 3 missing'
+            >>> Reading(120, 9, (4000, 400), "cm⁻¹", AxisSource.HEADER, Place.ROWS, ("ID",)).line
+            'read 120 spectra × 9 channels, 4000 … 400 cm⁻¹ (from the header), samples in rows; kept apart: ID'
         """
         first, last = (f"{end:.6g}" for end in self.ends)
         unit = f" {self.unit}" if self.unit not in ("", "channel") else ""
@@ -99,7 +99,8 @@ class Reading:
             if names:
                 more = f" and {len(names) - 8} more" if len(names) > 8 else ""
                 parts.append(f"{title}: {', '.join(names[:8])}{more}")
-        parts.append(f"{self.num_missing} missing" if self.num_missing else "none missing")
+        if self.num_missing:
+            parts.append(f"{self.num_missing} missing")
         return "; ".join(parts)
 
     def lines(self, *, on_console: bool = False) -> list[str]:

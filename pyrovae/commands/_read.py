@@ -1,0 +1,35 @@
+"""What a subcommand says of the data that it read."""
+
+from dataclasses import dataclass, field
+
+from pyrovae.datasets import Spectra
+from pyrovae.errors import visible
+
+Summary = dict[str, object]
+"""What a subcommand found, as plain values; ``"text"`` is what it says without --json."""
+
+
+@dataclass
+class ReadLine:
+    """Says what was read as soon as it is, or keeps it for the one line of JSON.
+
+    Attributes:
+        quiet: whether to keep it.
+        said: what was read, and what was guessed.
+    """
+
+    quiet: bool
+    said: dict[str, object] = field(default_factory=dict)
+
+    def __call__(self, data: Spectra) -> None:
+        """Take note of data that were read."""
+        if data.reading is None:  # simulated
+            return
+        lines = data.reading.lines(on_console=True)
+        self.said = {"read": lines[0], "guessed": [line.removeprefix("guessed: ") for line in lines[1:]]}
+        if not self.quiet:
+            print(visible("\n".join(lines)), flush=True)
+
+    def summary(self) -> Summary:
+        """What was read, as all that a dry run finds."""
+        return {**self.said, "text": "nothing was written (--dry-run)"}
