@@ -68,7 +68,7 @@ class OnData(OnAModel):
 
     def __call__(self) -> Summary:
         """Read the data, say what was read, and apply the model."""
-        said = ReadLine(quiet=self.json)
+        said, trained = ReadLine(quiet=self.json), self.trained()
         axis = ChannelAxis.read(self.folder)
         samples = None if isinstance(self.samples, int) else self.samples
         data = read_data(self.data, chosen(self, ReadingSettings(), samples=samples), to_train=False)
@@ -76,9 +76,9 @@ class OnData(OnAModel):
         data = data if axis is None else axis.matched(data)
         if self.dry_run:
             return said.summary()
-        return {**self.apply(data), **said.said}
+        return {**self.apply(trained, data), **said.said}
 
-    def apply(self, data: Spectra) -> Summary:
+    def apply(self, trained: "TrainedModel", data: Spectra) -> Summary:
         """Apply the model to data of its channels."""
         raise NotImplementedError
 

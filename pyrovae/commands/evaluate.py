@@ -1,9 +1,15 @@
 """``pyrovae evaluate DIR DATA``."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pyrovae.commands._base import OnData, Summary, with_names
 from pyrovae.datasets import Spectra
+
+if TYPE_CHECKING:
+    from pyrovae.trained_model import TrainedModel
 
 _STRANGEST = 3
 
@@ -15,12 +21,12 @@ class Evaluate(OnData):
     num_samples: int = 300
     """Draws of z per datum."""
 
-    def apply(self, data: Spectra) -> Summary:
+    def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
         """Evaluate."""
         from pyrovae.trained_model import summary_of
 
         draws = self.num_samples_given(self.num_samples)
-        table = self.trained().scores(data.x, num_samples=draws, progress=not self.json)
+        table = trained.scores(data.x, num_samples=draws, progress=not self.json)
         found = summary_of(table)
         sign, how = ("=", "exact") if found["exact"] else ("≥", f"{1 - found['reliable_share']:.0%} with a bad k̂")
         worst = table["log_prob"].nsmallest(_STRANGEST if len(table) > _STRANGEST else 0)

@@ -1,9 +1,15 @@
 """``pyrovae reconstruct DIR DATA``."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pyrovae.commands._base import OnData, Summary, with_names
 from pyrovae.datasets import Spectra
+
+if TYPE_CHECKING:
+    from pyrovae.trained_model import TrainedModel
 
 
 @dataclass
@@ -13,10 +19,10 @@ class Reconstruct(OnData):
     num_samples: int = 100
     """Draws of z per datum."""
 
-    def apply(self, data: Spectra) -> Summary:
+    def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
         """Reconstruct."""
         draws = self.num_samples_given(self.num_samples)
-        table = self.trained().reconstructions(data.x, num_samples=draws, progress=not self.json)
+        table = trained.reconstructions(data.x, num_samples=draws, progress=not self.json)
         residual = data.x.double().numpy() - table.drop(columns="row").to_numpy(dtype=float)
         rmse = float((residual[residual == residual] ** 2).mean() ** 0.5)
         table.columns = ["row", *data.channel_names]

@@ -276,7 +276,7 @@ def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
     ):
         status, said, errors = in_this_process(capsys, *arguments)
         assert status == 2, (arguments, said, errors)
-        assert said == "" or (said.startswith("read 120 spectra × 12 channels, 900 … 1010 ") and said.count("\n") == 1)
+        assert said == "" or (said.startswith("read ") and said.count("\n") == 1)
         assert errors.count("\n") == 1, errors
         assert errors.startswith("error: ")
         assert message in errors
