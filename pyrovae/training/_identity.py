@@ -1,44 +1,69 @@
 """What makes two training runs the same run, so that a state of one may be loaded into the other."""
 
-from collections.abc import Sequence
+import inspect
+import math
+import platform
+from collections.abc import Callable, Sequence
+from hashlib import sha256 as hash_of
+from types import CellType, CodeType
 from typing import Any
 
+import numpy as np
+import torch
 from pyro.infer import ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.training.settings import TrainingSettings, describe, describe_settings, sha256
+from pyrovae.nn import ConfigurableModule
+from pyrovae.programs import Pair
+from pyrovae.training.settings import TrainingSettings, constructor_names, describe, describe_settings, sha256
+from pyrovae.training.settings import qualified_name as name_of
 
 Identity = dict[str, Any]
-"""A run's settings, estimator, data and parameters as JSON."""
+"""A run's settings, programs, estimator, data and parameters as JSON."""
 
 _FREE = ("engine", "device", "strict")
 """Settings that the run's result does not depend on, but for rounding."""
 _FIRST_FORMAT = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm", "beta", "seed")
 """Settings that a state of the first format holds, where they are not functions."""
+_SCHEDULES = ("learning_rate", "schedule", "beta")
+_MOST_VALUES = 10_000
+"""Of a schedule: those of all steps of a short run, and evenly spread ones of a long run."""
+_BYTECODE = f"bytecode of Python {'.'.join(platform.python_version_tuple()[:2])}"
+"""What a function computes: compared where both runs have the same version."""
+_ROUNDING = {"transformed data": 1e-5}
+"""How far the floats of an entry may be apart on two machines, beside a billionth of their value."""
 
 
 def identity(
     settings: TrainingSettings,
+    pair: Pair,
     elbo: ELBO,
     x: Tensor,
     x_validation: Tensor | None,
     first_epoch: Tensor,
     parameters: Sequence[Sequence[Tensor]],
+    total_steps: int,
 ) -> Identity:
     """The identity of a run.
 
     Args:
         settings: of the training.
+        pair: model and guide of the first replica.
         elbo: the estimator.
         x: data (num, …).
         x_validation: the validation data.
         first_epoch: what the settings' transform makes of the data in the first epoch.
         parameters: of each replica.
+        total_steps: of the run.
     """
+    schedules = {name: getattr(settings, name) for name in _SCHEDULES}
     return {
         **describe_settings(settings),
+        **{f"{name} by step": _values(each, total_steps) for name, each in schedules.items() if callable(each)},
         "transformed data": None if settings.transform is None else _moments(first_epoch),
+        "model": _program(pair[0]),
+        "guide": _program(pair[1]),
         "data of shape": list(x.shape),
         "data of SHA-256": sha256(x),
         "validation of SHA-256": None if x_validation is None else sha256(x_validation),
@@ -52,7 +77,8 @@ def check_same_run(saved: Identity, current: Identity, settings: TrainingSetting
     if isinstance(saved.get("estimator"), str):
         current = _of_first_format(saved, current, settings, elbo)
     for name, value in current.items():
-        if name not in _FREE and (found := _difference(name, describe(saved.get(name)), value)) is not None:
+        theirs, rounding = describe(saved.get(name)), _ROUNDING.get(name, 0.0)
+        if name not in _FREE and (found := _difference(name, theirs, value, rounding)) is not None:
             where, theirs, ours = found
             raise InputError(f"this state is of a run with {where} {_short(theirs)}, not {_short(ours)}")
 
@@ -72,17 +98,26 @@ def _of_first_format(saved: Identity, current: Identity, settings: TrainingSetti
     }
 
 
-def _difference(where: str, theirs: object, ours: object) -> tuple[str, object, object] | None:
+def _difference(where: str, theirs: object, ours: object, rounding: float) -> tuple[str, object, object] | None:
     """The first place where two values differ, and what is there; None where they are equal."""
     if theirs == ours:
         return None
-    if isinstance(theirs, dict) and isinstance(ours, dict) and theirs.keys() == ours.keys():
-        parts = [(f"{where}.{key}", theirs[key], ours[key]) for key in theirs]
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [key for key in [*ours, *theirs] if not key.startswith("bytecode") or (key in ours and key in theirs)]
+        if any(key not in ours or key not in theirs for key in keys):
+            return where, theirs, ours
+        parts = [(f"{where}.{key}", theirs[key], ours[key]) for key in keys]
     elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
         parts = [(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
+    elif isinstance(theirs, float) and isinstance(ours, float) and _is_close(theirs, ours, rounding):
+        return None
     else:
         return where, theirs, ours
-    return next(found for part in parts if (found := _difference(*part)) is not None)
+    return next((found for part in parts if (found := _difference(*part, rounding)) is not None), None)
+
+
+def _is_close(one: float, other: float, rounding: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=rounding)
 
 
 def _short(value: object) -> object:
@@ -93,6 +128,72 @@ def _short(value: object) -> object:
 
 
 def _moments(x: Tensor) -> list[float]:
-    """Mean and mean square, to four digits: a transform's result on any machine."""
-    x = x.double()
-    return [float(f"{moment.nanmean().item():.4g}") for moment in (x, x.square())]
+    """What tells a transform's result from another one: mean, mean square, and sums under waves along the values."""
+    values = x.double().nan_to_num().flatten()
+    root = values.square().mean().sqrt().item() or 1.0
+    places = torch.arange(len(values), dtype=torch.float64, device=values.device)
+    waves = [(values * (math.sqrt(k) * places + k).cos()).sum().item() for k in (2, 3, 5, 7)]
+    return [values.mean().item() / root, root, *(wave / (root * math.sqrt(len(values))) for wave in waves)]
+
+
+def _values(schedule: Callable[[float], float], total_steps: int) -> list[float]:
+    """A schedule's values at the run's steps."""
+    steps = np.linspace(0, total_steps - 1, min(total_steps, _MOST_VALUES)).astype(int)
+    return [float(schedule(step / total_steps)) for step in steps.tolist()]
+
+
+def _program(program: object, within: tuple[object, ...] = ()) -> object:
+    """A program as JSON: the classes and configurations of its modules, or its function and what that closes over."""
+    if any(program is each for each in within):  # a function that closes over itself
+        return "itself"
+    within = (*within, program)
+    if isinstance(program, nn.Module):
+        return {name or "itself": _module(module) for name, module in program.named_modules()}
+    if isinstance(program, Tensor) and program.requires_grad:  # it is trained
+        return {"shape": list(program.shape)}
+    if inspect.ismethod(program):
+        return {**_code(program.__func__), "of": _program(program.__self__, within)}
+    if inspect.isfunction(program):
+        closure = zip(program.__code__.co_freevars, program.__closure__ or (), strict=True)
+        return {**_code(program), "closure": {name: _program(_content(cell), within) for name, cell in closure}}
+    return describe(program)
+
+
+def _content(cell: CellType) -> object:
+    """What a function closes over; None where that has no value yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def _module(module: nn.Module) -> dict[str, object]:
+    """A module's class, its constructor's arguments and functions that it keeps; the modules in it apart."""
+    kept, names = vars(module), constructor_names(type(module))
+    if isinstance(module, ConfigurableModule):
+        given = module.config()
+    else:
+        given = {name: kept[key] for name in names for key in (f"_{name}", name) if key in kept}
+    functions = {name: value for name, value in kept.items() if inspect.isroutine(value) and not name.startswith("_")}
+    arguments = {name: value for name, value in given.items() if not isinstance(value, nn.Module | Tensor)}
+    own = type(module).__module__.partition(".")[0] not in ("torch", "pyro", "pyrovae")
+    return {
+        "class": name_of(type(module)),
+        **{name: _program(value) for name, value in (arguments | functions).items()},
+        **({"forward": _code(type(module).forward)} if own else {}),
+    }
+
+
+def _code(function: Callable[..., object]) -> dict[str, object]:
+    """A function's name and a hash of what it computes."""
+    code = getattr(function, "__code__", None)
+    return {"function": name_of(function), **({} if code is None else {_BYTECODE: _hash(code)})}
+
+
+def _hash(code: CodeType) -> str:
+    constants = [_hash(each) if isinstance(each, CodeType) else _constant(each) for each in code.co_consts]
+    return hash_of(repr((code.co_code.hex(), code.co_names, constants)).encode()).hexdigest()
+
+
+def _constant(value: object) -> str:
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)

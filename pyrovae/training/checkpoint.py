@@ -109,12 +109,13 @@ class Checkpoints:
             InputError: a newer version wrote it, or no state is whole; says what is wrong with the last one.
 
         Warns:
-            CheckpointWarning: the last state is damaged, and the one before is taken.
+            CheckpointWarning: the last state is damaged, and the one before is taken; or other versions of packages
+                wrote it.
         """
         problems: list[str] = []
         for steps in reversed(self._steps()):
             try:
-                state = read_checkpoint(self._path(steps))
+                state, written_by = _read(self._path(steps))
             except FutureFormatError:
                 raise
             except ValueError as error:
@@ -122,6 +123,8 @@ class Checkpoints:
                 continue
             if problems:
                 warnings.warn(f"{problems[0]}; going on from step {steps}", CheckpointWarning, stacklevel=2)
+            if written_by:
+                warnings.warn(f"the checkpoint {self._path(steps)} {written_by}", CheckpointWarning, stacklevel=2)
             self._sound_steps = steps
             return state
         if problems:
@@ -153,6 +156,11 @@ def read_checkpoint(path: Path) -> SavedState:
     Raises:
         InputError: they are damaged, or of another format.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[SavedState, str]:
+    """The state in a checkpoint, and what to know of who wrote it."""
     import safetensors.torch
 
     try:
@@ -179,7 +187,16 @@ def read_checkpoint(path: Path) -> SavedState:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except Exception as error:  # not JSON, nested too deep, not safetensors, …
         raise InputError(f"cannot read the checkpoint {path}: {one_line(error, 200)}") from None
-    return state
+    return state, _written_by(found["format"], body.get("versions"))
+
+
+def _written_by(number: int, theirs: object) -> str:
+    """What to know of the versions that wrote a checkpoint of this format; empty where they are these."""
+    known = theirs if isinstance(theirs, dict) else {}
+    others = [f"{name} {known[name]}, not {ours}" for name, ours in versions().items() if known.get(name, ours) != ours]
+    said = [f"was written with {'; '.join(others)}: the same steps may give other bits"] if others else []
+    said += ["is of version 0.1, which did not note its model: make sure that it is this one"] if number == 1 else []
+    return "; it ".join(said)
 
 
 def _encode(value: object, where: str, tensors: dict[str, Tensor]) -> object:

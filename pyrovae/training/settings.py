@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -201,13 +202,13 @@ def describe(value: object) -> object:
     if isinstance(value, Tensor | np.ndarray):
         return {"shape": list(value.shape), "sha256": sha256(torch.as_tensor(value))}
     if isinstance(value, type):
-        return _qualified_name(value)
+        return qualified_name(value)
     if isinstance(value, nn.Module):
         arguments = value.config() if isinstance(value, ConfigurableModule) else {}
-        return {"class": _qualified_name(type(value)), **{name: describe(each) for name, each in arguments.items()}}
+        return {"class": qualified_name(type(value)), **{name: describe(each) for name, each in arguments.items()}}
     if is_dataclass(value):
-        return {"class": _qualified_name(type(value)), **describe_settings(value)}
-    return _function(value) if callable(value) else {"class": _qualified_name(type(value)), **_arguments(value)}
+        return {"class": qualified_name(type(value)), **describe_settings(value)}
+    return _function(value) if callable(value) else {"class": qualified_name(type(value)), **_arguments(value)}
 
 
 def sha256(tensor: Tensor) -> str:
@@ -220,14 +221,15 @@ def _function(value: Callable[..., object]) -> dict[str, object]:
     if isinstance(value, functools.partial):
         return {"function": describe(value.func), "arguments": describe([*value.args, value.keywords])}
     if inspect.ismethod(value):
-        return {"function": _qualified_name(value), "of": describe(value.__self__)}
+        return {"function": qualified_name(value), "of": describe(value.__self__)}
     if not hasattr(value, "__qualname__"):
-        return {"class": _qualified_name(type(value)), **_arguments(value)}
+        return {"class": qualified_name(type(value)), **_arguments(value)}
     closure = [describe(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
-    return {"function": _qualified_name(value), **({"closure": closure} if closure else {})}
+    return {"function": qualified_name(value), **({"closure": closure} if closure else {})}
 
 
-def _qualified_name(value: Callable[..., object]) -> str:
+def qualified_name(value: Callable[..., object]) -> str:
+    """Module and name of a class or a function; ``pyrovae`` stands for the module of the library's own."""
     module = getattr(value, "__module__", None) or ""
     if module.startswith("pyrovae."):  # its modules may move
         module = "pyrovae"
@@ -235,10 +237,19 @@ def _qualified_name(value: Callable[..., object]) -> str:
 
 
 def _arguments(value: object) -> dict[str, object]:
-    """The constructor's arguments, as far as the object keeps them under their names, of all its classes."""
-    constructors = [vars(cls)["__init__"] for cls in type(value).__mro__[:-1] if "__init__" in vars(cls)]
-    names = [name for each in constructors for name in list(inspect.signature(each).parameters)[1:]]
-    return {name: describe(getattr(value, key)) for name in names for key in (f"_{name}", name) if hasattr(value, key)}
+    """The constructor's arguments, as far as the object keeps them under their names."""
+    kept_as = {"base_distribution": "base_dist"}  # by torch's distributions
+    names = {name: (f"_{name}", name, kept_as.get(name, name)) for name in constructor_names(type(value))}
+    return {name: describe(getattr(value, key)) for name, keys in names.items() for key in keys if hasattr(value, key)}
+
+
+def constructor_names(cls: type) -> list[str]:
+    """Names of the constructor's arguments, of all of an object's classes."""
+    names: list[str] = []
+    for each in cls.__mro__[:-1]:
+        with suppress(ValueError):  # of another language than Python
+            names += list(inspect.signature(vars(each)["__init__"]).parameters)[1:] if "__init__" in vars(each) else []
+    return names
 
 
 def _value(schedule: Schedule, progress: float) -> float | None:

@@ -139,7 +139,9 @@ class Trainer:
             if len(pairs) > 1 and any(isinstance(module, PyroModule) for module in modules_of(pair)):
                 raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
             parameters.append(check_programs(*pair, x, self.x_validation, batch_size, self.elbo))
-        self._identity = identity(settings, self.elbo, self.x, self.x_validation, x, parameters)
+        self._identity = identity(
+            settings, pairs[0], self.elbo, self.x, self.x_validation, x, parameters, self.total_steps
+        )
         if settings.strict or self.progress:
             with nullcontext() if settings.strict else suppress(TypeError):  # another package's estimator
                 computed = audit(*pairs[0], self.elbo, x[:batch_size], strict=settings.strict)

@@ -4,16 +4,22 @@ import functools
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import safetensors.torch
 import torch
+from pyro.distributions import Normal
+from torch import nn
 
 import pyrovae as pv
+from pyrovae.files import versions
 from pyrovae.training import Checkpoints, CheckpointWarning, Trainer, TrainingSettings
 from pyrovae.training.checkpoint import read_checkpoint
 from tests import pairs
@@ -411,9 +417,13 @@ def run_of_format_1(checkpoints, **settings):
 def test_a_checkpoint_of_format_1_is_resumed(tmp_path):
     shutil.copytree(FORMAT_1, tmp_path, dirs_exist_ok=True)
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(pv.InputError, match=r"of a run with beta 0\.5, not 0\.6"):
+        with (
+            pytest.raises(pv.InputError, match=r"of a run with beta 0\.5, not 0\.6"),
+            pytest.warns(CheckpointWarning, match="is of version 0.1"),
+        ):
             run_of_format_1(checkpoints, beta=0.6)
-        rest = run_of_format_1(checkpoints)
+        with pytest.warns(CheckpointWarning, match=r"is of version 0\.1, which did not note its model: make sure"):
+            rest = run_of_format_1(checkpoints)
         assert rest.steps == 3
         rest.run()
     np.testing.assert_allclose(rest.histories[0].batch_loss, LOSSES_1, rtol=1e-9)
@@ -498,6 +508,239 @@ def test_a_run_with_another_function_or_argument_is_refused(begun, resumed, diff
     with pytest.raises(pv.InputError, match=f"^this state is of a run with {difference}") as caught:
         of(**resumed).load_state_dict(state)
     assert "\n" not in str(caught.value)
+
+
+def module_pair(activation=nn.Tanh, likelihood=pv.GaussianLikelihood, posterior=pv.DiagonalPosterior, **options):
+    """A pair of plain modules and the library's."""
+    decoder = nn.Sequential(nn.Linear(2, 6), activation())
+    model = pv.GenerativeModel(decoder, likelihood(6, 2), 2, **options)
+    return model, pv.AmortizedGuide(nn.Sequential(nn.Linear(2, 6), nn.Tanh()), posterior(6, 2))
+
+
+class Narrow(pv.DiagonalPosterior):
+    """A family of the same parameters."""
+
+    def forward(self, features):
+        return super().forward(features / 2)
+
+
+class Scaled(nn.Module):
+    """A module with an argument that no parameter shows, and a function."""
+
+    def __init__(self, by=1.0, function=torch.tanh):
+        super().__init__()
+        self.by, self.function, self.linear = by, function, nn.Linear(2, 6)
+
+    def forward(self, x):
+        return self.function(self.by * self.linear(x))
+
+
+class ScaledBefore(Scaled):
+    def forward(self, x):
+        return self.function(self.linear(self.by * x))
+
+
+def scaled_pair(cls=Scaled, **options):
+    model = pv.GenerativeModel(cls(**options), pv.GaussianLikelihood(6, 2), 2)
+    return model, pv.AmortizedGuide(Scaled(), pv.DiagonalPosterior(6, 2))
+
+
+def functions(scale=1.0, body="plain"):
+    """Pyro programs that are functions and close over a module and a number."""
+    linear, encoder = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def model(x):
+        pyro.module("decoder", linear)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", Normal(linear(z), scale).to_event(1), obs=x)
+
+    def cubed(x):
+        pyro.module("decoder", linear)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", Normal(linear(z) ** 3, scale).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(encoder(x), 1.0).to_event(1))
+
+    cubed.__qualname__ = model.__qualname__  # as if the file had been edited
+    return (cubed if body == "cubed" else model), guide
+
+
+class Both(nn.Module):
+    """The idiom of Pyro's tutorials: model and guide are methods of one module."""
+
+    def __init__(self, activation=nn.ReLU):
+        super().__init__()
+        self.decoder, self.encoder = nn.Sequential(nn.Linear(2, 2), activation()), nn.Linear(2, 2)
+
+    def model(self, x):
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(self.encoder(x), 1.0).to_event(1))
+
+
+def both(activation):
+    programs = Both(activation)
+    return programs.model, programs.guide
+
+
+PRIORS = [Normal(torch.tensor([a, 0.0]), torch.ones(2)).to_event(1) for a in (0.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("begun", "resumed", "difference"),
+    [
+        (module_pair, partial(module_pair, nn.ReLU), r"model\.decoder\.1 .*activation\.Tanh, not .*\.ReLU"),
+        (
+            partial(module_pair, partial(nn.LeakyReLU, 0.1)),
+            partial(module_pair, partial(nn.LeakyReLU, 0.2)),
+            r"model\.decoder\.1\.negative_slope 0\.1, not 0\.2",
+        ),
+        (
+            module_pair,
+            partial(module_pair, likelihood=partial(pv.GaussianLikelihood, floor=1e-3)),
+            r"model\.likelihood\.floor 0\.0001, not 0\.001",
+        ),
+        (
+            partial(module_pair, posterior=pv.DiagonalPosterior),
+            partial(module_pair, posterior=Narrow),
+            r"guide\.posterior_head .*\.DiagonalPosterior, not .*\.Narrow",
+        ),
+        (
+            partial(module_pair, prior=PRIORS[0]),
+            partial(module_pair, prior=PRIORS[1]),
+            r"model\.itself\.prior\.\S*sha256 \w+, not \w+",
+        ),
+        (module_pair, partial(module_pair, missing=True), r"model\.itself\.missing False, not True"),
+        (scaled_pair, partial(scaled_pair, by=2.0), r"model\.decoder\.by 1\.0, not 2\.0"),
+        (scaled_pair, partial(scaled_pair, function=torch.relu), r"model\.decoder\.function.* \S*tanh, not \S*relu"),
+        (
+            partial(scaled_pair, function=lambda x: x.tanh() + 1),
+            partial(scaled_pair, function=lambda x: x.tanh() + 2),
+            r"model\.decoder\.function\.bytecode of Python \S+ \w+, not",
+        ),
+        (scaled_pair, partial(scaled_pair, ScaledBefore), r"model\.decoder\.class .*\.Scaled, not .*\.ScaledBefore"),
+        (functions, partial(functions, 2.0), r"model\.closure\.scale 1\.0, not 2\.0"),
+        (functions, partial(functions, body="cubed"), r"model\.bytecode of Python \S+ \w+, not"),
+        (partial(both, nn.ReLU), partial(both, nn.Tanh), r"model\.of\.decoder\.1 .*\.ReLU, not .*\.Tanh"),
+    ],
+)
+def test_a_run_of_another_model_is_refused(begun, resumed, difference, tmp_path):
+    """Their parameters are of the same shapes."""
+
+    def of(make, checkpoints=None):
+        torch.manual_seed(0)
+        settings = TrainingSettings(epochs=1, engine="eager")
+        return Trainer([make()], data(), pv.MonteCarloELBO(), settings, progress=False, checkpoints=checkpoints)
+
+    with Checkpoints(tmp_path) as checkpoints:
+        of(begun, checkpoints).run(max_steps=2)
+        assert of(begun, checkpoints).steps == 2
+        with pytest.raises(pv.InputError, match=f"this state is of a run with {difference}") as caught:
+            of(resumed, checkpoints)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_modules_that_note_their_work_are_the_same_modules(tmp_path):
+    """What a module keeps beside its constructor's arguments may change while it is trained."""
+
+    class Counting(Scaled):
+        def forward(self, x):
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().forward(x)
+
+    pair = scaled_pair(Counting)
+    for steps in (2, 4):
+        with Checkpoints(tmp_path) as checkpoints:
+            part = Trainer(
+                [pair], data(), pv.MonteCarloELBO(), TrainingSettings(epochs=2), progress=False, checkpoints=checkpoints
+            )
+            part.run(max_steps=2)
+            assert part.steps == steps
+
+
+def test_a_function_that_closes_over_itself(tmp_path):
+    model, guide = functions()
+
+    def again(x):
+        return model(x) if len(x) else again(x)
+
+    settings = TrainingSettings(epochs=1, engine="eager")
+    state = Trainer([(again, guide)], data(), pv.MonteCarloELBO(), settings, progress=False).state_dict()
+    assert state["of"]["model"]["closure"]["again"] == "itself"
+
+
+def one_late_jump(at, progress):
+    return 1.0 if progress < at else 0.1
+
+
+def one_value(by, x, generator):
+    return x + by * (torch.arange(x.numel()).view_as(x) == 3)
+
+
+@pytest.mark.parametrize(
+    ("begun", "resumed", "difference"),
+    [
+        (
+            {"schedule": lambda p: one_late_jump(0.42, p)},
+            {"schedule": lambda p: one_late_jump(0.44, p)},
+            r"schedule by step\[13\] 0\.1, not 1\.0",
+        ),
+        (
+            {"beta": lambda p: one_late_jump(0.42, p)},
+            {"beta": lambda p: one_late_jump(0.44, p)},
+            r"beta by step\[13\] 0\.1, not 1\.0",
+        ),
+        (
+            {"transform": lambda x, generator: x},
+            {"transform": lambda x, generator: x.flip(-1)},
+            r"transformed data\[2\]",
+        ),
+        (
+            {"transform": lambda x, generator: one_value(0.0, x, generator)},
+            {"transform": lambda x, generator: one_value(0.01, x, generator)},
+            r"transformed data\[",
+        ),
+    ],
+)
+def test_a_callable_of_other_values_is_refused(begun, resumed, difference):
+    """Schedules that agree at 0, 0.1, …, 1, and transforms that agree in their moments: all are called <lambda>."""
+
+    def of(**settings):
+        settings = TrainingSettings(epochs=6, engine="eager", **settings)
+        return Trainer([make_pair()], data(), pv.MonteCarloELBO(), settings, progress=False)
+
+    state = of(**begun).state_dict()
+    of(**begun).load_state_dict(state)
+    with pytest.raises(pv.InputError, match=f"^this state is of a run with {difference}"):
+        of(**resumed).load_state_dict(state)
+
+
+def test_another_version_has_a_word(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        trainer(checkpoints=checkpoints).run(max_steps=7)
+    with Checkpoints(tmp_path) as checkpoints:
+        trainer(checkpoints=checkpoints)  # of the same versions: no warning, which would be an error
+    ours = versions()
+    monkeypatch.setattr("pyrovae.training.checkpoint.versions", lambda: ours | {"torch": "99.1", "numpy": "98"})
+    said = (
+        rf"checkpoint-000000007\.json was written with torch {re.escape(ours['torch'])}, not 99\.1; numpy .*, not 98: "
+    )
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.warns(CheckpointWarning, match=said):
+            rest = trainer(checkpoints=checkpoints)
+        assert rest.steps == 7
 
 
 def test_a_state_is_loaded_under_another_engine_and_strictness():
