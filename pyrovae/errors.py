@@ -161,7 +161,7 @@ def _named(kind: str, part: str | T, known: Mapping[str, T] | None) -> tuple[str
 
 def one_line(error: object, most: int | None = None) -> str:
     """An error's text in one line, of its first ``most`` characters."""
-    return " ".join(str(error).split())[:most]
+    return " ".join(visible(str(error)).split())[:most]
 
 
 def visible(text: str) -> str:

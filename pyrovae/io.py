@@ -291,7 +291,7 @@ def _saved(path: Path) -> Iterator[tuple[dict[str, Json], bytes]]:
         _check_keys(beside.name, description, ("format", *_PARTS))
         yield description, content
     except (*_DAMAGE, SafetensorError) as error:
-        raise InputError(f"cannot load {path}: {one_line(error)}") from error
+        raise InputError(f"cannot load {path}: {one_line(error, 300)}") from error
 
 
 class _Bounded(TorchFunctionMode):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of, mean_of
+from pyrovae.errors import one_line
 from pyrovae.files import write_atomically
 
 if TYPE_CHECKING:
@@ -22,6 +25,15 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers can distinguish."""
+
+
+class PictureWarning(UserWarning):
+    """A picture could not be drawn, and all else was done without it."""
+
+
+def label(text: object) -> str:
+    """A text, a name from a file for one, as it stands: ``$`` begins no formula, and control characters are escapes."""
+    return one_line(text).replace("$", r"\$")
 
 
 def figure(columns: int, rows: int = 1, size: float = 3.4) -> tuple[Figure, NDArray[Any]]:
@@ -71,7 +83,7 @@ def scatter_panels(panels: Mapping[str, Tensor], columns: int | None = None, max
     fig, axes = figure(columns, rows)
     clouds = [_plane(points)[:max_points] for points in panels.values()]
     for ax, title, cloud in zip(axes.flat, panels, clouds, strict=False):
-        _scatter(ax, cloud, title)
+        _scatter(ax, cloud, label(title))
     _share_limits(axes.flat[: len(panels)], clouds[0])
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
@@ -92,7 +104,7 @@ def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, int]) -> Figure:
         tiles = images.detach().cpu().numpy().reshape(-1, *shape)
         padded = np.pad(tiles, ((0, 0), (1, 1), (1, 1)), constant_values=1.0)
         ax.imshow(np.concatenate(list(padded), axis=1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        ax.set_title(caption, fontsize=8, loc="left")
+        ax.set_title(label(caption), fontsize=8, loc="left")
         ax.set_axis_off()
     return fig
 
@@ -183,8 +195,8 @@ def intervals(
     ax.errorbar(means, rows, xerr=2 * np.asarray(stderrs), fmt="o", color=COLORS[0], capsize=3)
     if reference is not None:
         ax.axvline(reference, color=COLORS[1], linestyle="--", linewidth=1)
-    ax.set_yticks(rows, labels)
-    ax.set(xlabel=f"{xlabel} (± 2 standard errors)")
+    ax.set_yticks(rows, [label(name) for name in labels])
+    ax.set(xlabel=label(f"{xlabel} (± 2 standard errors)"))
     return fig
 
 
@@ -214,17 +226,24 @@ def grouped_intervals(
                 centre = np.asarray(means, dtype=float)
                 spread = np.stack([centre - centre / (1 + spread / centre), spread])
             ax.errorbar(
-                means, rows + offset, xerr=spread, fmt="osD^v"[k % 5], color=color, markersize=4, capsize=2, label=name
+                means,
+                rows + offset,
+                xerr=spread,
+                fmt="osD^v"[k % 5],
+                color=color,
+                markersize=4,
+                capsize=2,
+                label=label(name),
             )
         if log:
             ax.set_xscale("log")
-        ax.set_title(title, fontsize=9)
-        ax.set_yticks(rows, labels)
+        ax.set_title(label(title), fontsize=9)
+        ax.set_yticks(rows, [label(name) for name in labels])
         ax.grid(True, axis="x", alpha=0.3)
     if len(next(iter(panels.values()))) > 1:
         handles = axes[0].get_legend_handles_labels()
         fig.legend(*handles, loc="outside upper center", ncols=5, fontsize=8)
-    fig.supxlabel(f"{xlabel} (± 2 standard errors)", fontsize=9)
+    fig.supxlabel(label(f"{xlabel} (± 2 standard errors)"), fontsize=9)
     return fig
 
 
@@ -233,8 +252,8 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
     fig, axes = figure(1, size=5.0)
     ax = axes[0, 0]
     for (name, (x, y)), color, marker in zip(series.items(), cycle(COLORS), cycle("os^Dvx*P"), strict=False):
-        ax.loglog(x, y, color=color, marker=marker, markersize=4, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.loglog(x, y, color=color, marker=marker, markersize=4, label=label(name))
+    ax.set(xlabel=label(xlabel), ylabel=label(ylabel))
     ax.grid(True, which="major", alpha=0.3)
     ax.legend(loc="upper right")
     return fig
@@ -268,3 +287,37 @@ def write_figure(path: Path, fig: Figure) -> None:
     write_atomically(
         path, lambda temporary: fig.savefig(temporary, format="png", dpi="figure", metadata={"Software": None})
     )
+
+
+def write_picture(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw a figure and write it, see :func:`write_figure`; where it :func:`may_fail` there is no file ``path``.
+
+    Raises:
+        OSError: it cannot be written.
+
+    Warns:
+        PictureWarning: it cannot be drawn.
+    """
+    with may_fail(path):
+        write_figure(path, draw())
+        return
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def may_fail(picture: object) -> Iterator[None]:
+    """Go on without a picture that cannot be drawn.
+
+    Args:
+        picture: what to call it.
+
+    Warns:
+        PictureWarning: what went wrong, in one line.
+    """
+    try:
+        yield
+    except OSError:  # of the folder, and so of every result
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {one_line(error, 200)}"
+        warnings.warn(f"cannot draw {picture} ({why}); all else is there", PictureWarning, stacklevel=3)

@@ -1,6 +1,8 @@
 """The checks that several packages share: what they let pass, and what they say."""
 
 import math
+import sys
+import unicodedata
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +19,7 @@ from pyrovae.errors import (
     check_positive,
     did_you_mean,
     named_parts,
+    one_line,
 )
 
 
@@ -80,6 +83,14 @@ def test_finite_data():
     x[1, 0], x[2, 1] = math.nan, math.inf
     with pytest.raises(InputError, match=r"\(num, 2\): row 1, column 0 \(counted from 0\) holds nan$"):
         check_finite("x", x, 2)
+
+
+def test_texts_are_shown_without_control_characters():
+    assert one_line("a µm, log p(x) − ELBO ± 中") == "a µm, log p(x) − ELBO ± 中"
+    every = one_line("".join(map(chr, range(sys.maxunicode + 1))))
+    assert not {unicodedata.category(c) for c in every} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    every.encode()  # surrogates, too
+    assert one_line("\x1b[31m a\r\n\tb\x00\x9b2J\u2028c") == r"\x1b[31m a\r b\x00\x9b2J\u2028c"
 
 
 def test_choices_name_the_nearest():

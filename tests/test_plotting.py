@@ -2,12 +2,14 @@
 
 import matplotlib
 import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
 import torch
 from pyro.distributions import MultivariateNormal
 
 from pyrovae import plotting
+from pyrovae.errors import one_line
 
 
 def test_losses_are_drawn_by_epoch_and_by_batch():
@@ -83,3 +85,62 @@ def test_figures_of_reconstructions_and_draws(tmp_path):
     np.testing.assert_array_equal(
         fig.axes[1].collections[1].get_facecolors()[:9], fig.axes[0].collections[0].get_facecolors()
     )
+
+
+NAMES = [
+    "$",
+    "$x$",
+    "a$b",
+    r"\$",
+    "$\\frac{$",
+    "$$",
+    "a_b^c{}%&#~",
+    "\x1b[31mred",
+    "line\nbreak",
+    "\u202eevil",
+    "\ud800",
+    "µm",
+]
+
+
+def shown_in(fig):
+    return [text.get_text() for text in fig.findobj(matplotlib.text.Text)]
+
+
+def test_names_are_drawn_as_they_stand(tmp_path):
+    """None is a formula, which could fail or say something else, and none holds a control character."""
+    values = [1.0] * len(NAMES)
+    figures = [
+        plotting.scatter_panels({name: torch.zeros(2, 2) for name in NAMES}, columns=4),
+        plotting.image_rows({name: torch.zeros(2, 4) for name in NAMES}, (2, 2)),
+        plotting.intervals(NAMES, values, values, NAMES[4]),
+        plotting.grouped_intervals(NAMES, {NAMES[4]: dict.fromkeys(NAMES[:5], (values, values))}, NAMES[4]),
+        plotting.log_log({name: ([1.0, 2.0], [1.0, 2.0]) for name in NAMES}, NAMES[4], NAMES[1]),
+    ]
+    for i, fig in enumerate(figures):
+        plotting.write_figure(tmp_path / f"{i}.png", fig)
+        assert not any(set(text) & {"\x1b", "\u202e", "\ud800"} for text in shown_in(fig))
+    for name in NAMES:
+        text = matplotlib.text.Text(0, 0, plotting.label(name))
+        drawn, is_formula = text._preprocess_math(text.get_text())
+        assert not is_formula
+        assert drawn == one_line(name)
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_text("of an earlier run")
+
+    def formula():
+        fig, axes = plotting.figure(1)
+        axes[0, 0].set_title("$\\frac{$")
+        return fig
+
+    with pytest.warns(
+        plotting.PictureWarning, match=r"^cannot draw .*a\.png \(ValueError: .*\); all else is"
+    ) as warned:
+        plotting.write_picture(path, formula)
+    assert "\n" not in str(warned[0].message)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="No such file"):
+        plotting.write_picture(tmp_path / "nowhere" / "a.png", lambda: plotting.figure(1)[0])

@@ -3,6 +3,7 @@
 import base64
 import io
 import shlex
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
@@ -41,9 +42,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         data=_about(result),
         rows=as_text(result.table).to_dict("records"),
         gap_data=result.plan.settings.gap_data,
-        pictures=[
-            {"caption": caption, "content": _inline(figure)} for caption, figure in _pictures(result, folder).items()
-        ],
+        pictures=_pictures(result, folder),
         audits=_audits(result, folder),
         settings=[(name, _said(value)) for name, value in _settings(result).items()],
         versions=versions().items(),
@@ -102,12 +101,18 @@ def _about(result: StudyResult) -> list[tuple[str, str]]:
     ]
 
 
-def _pictures(result: StudyResult, folder: Path) -> dict[str, Figure]:
-    return {
-        "Gain in log p(x) over the first model, nats per datum, with its interval.": _gains(result.table),
-        "Validation loss (−ELBO) by epoch, the seeds' mean, above the lowest of all.": _losses(result, folder),
-        "Test data, and what the recommended model makes of them.": _examples(result, folder),
+def _pictures(result: StudyResult, folder: Path) -> list[dict[str, str]]:
+    """The pictures that can be drawn."""
+    draw: dict[str, Callable[[], Figure]] = {
+        "Gain in log p(x) over the first model, nats per datum, with its interval.": lambda: _gains(result.table),
+        "Validation loss (−ELBO) by epoch, the seeds' mean, above the lowest of all.": lambda: _losses(result, folder),
+        "Test data, and what the recommended model makes of them.": lambda: _examples(result, folder),
     }
+    drawn = []
+    for caption, make in draw.items():
+        with plotting.may_fail(f"the picture {caption!r} of the report"):
+            drawn.append({"caption": caption, "content": _inline(make())})
+    return drawn
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
@@ -125,7 +130,7 @@ def _gains(table: pd.DataFrame) -> Figure:
     errors = np.stack([rows["gain"] - rows["low"], rows["high"] - rows["gain"]]).clip(min=0)
     ax.errorbar(rows["gain"], places, xerr=errors, fmt="o", color=plotting.COLORS[0], capsize=3)
     ax.axvline(0, color=plotting.COLORS[6], linewidth=0.8, linestyle="--")
-    labels = [name.replace(", ", ",\n", 1) for name in rows["model"]]
+    labels = [plotting.label(name).replace(", ", ",\n", 1) for name in rows["model"]]
     ax.set(xlabel="gain, nats per datum", yticks=places, yticklabels=labels)
     ax.tick_params(axis="y", labelsize=9)
     return fig
@@ -142,7 +147,7 @@ def _losses(result: StudyResult, folder: Path) -> Figure:
             curves[result.names[model]] = np.mean(whole, axis=0)
     lowest = min((curve.min() for curve in curves.values()), default=0.0)
     for (name, curve), color, style in zip(curves.items(), cycle(plotting.COLORS), cycle(("-", "--", ":", "-."))):
-        ax.plot(np.arange(1, len(curve) + 1), curve - lowest, style, color=color, label=name)
+        ax.plot(np.arange(1, len(curve) + 1), curve - lowest, style, color=color, label=plotting.label(name))
     ax.set(xlabel="epoch", ylabel="nats above the lowest")
     ax.set_yscale("symlog", linthresh=1.0)
     if curves:
@@ -158,7 +163,7 @@ def _examples(result: StudyResult, folder: Path, num: int = 3) -> Figure:
         color = plotting.COLORS[i]
         ax.plot(result.data.axis, x[i], ".", markersize=3, color=color, label="data" if i == 0 else None)
         ax.plot(result.data.axis, made[i], color=color, label="reconstruction" if i == 0 else None)
-    ax.set(xlabel=result.data.unit or "channel")
+    ax.set(xlabel=plotting.label(result.data.unit or "channel"))
     ax.legend(loc="upper right", fontsize=9, frameon=False)
     return fig
 

@@ -97,7 +97,7 @@ class Study:
         settings = _picked(replace(COMPARED_BY_DEFAULT, training=training), values)
         return replace(
             _picked(cls(data=None), {**values, "data": None}),
-            data=None if values["data"] is None else Path(str(values["data"])),
+            data=None if values["data"] is None else _path(values["data"]),
             settings=settings,
             reading=_reading(values),
         )
@@ -141,12 +141,18 @@ class Project:
         """The project that :meth:`to_dict` described, in this version or in 0.1."""
         group = values.get("group")
         return cls(
-            data=Path(str(values["data"])),
+            data=_path(values["data"]),
             model=_picked(TRAINED_BY_DEFAULT, values),
             training=_picked(HOW_BY_DEFAULT, values),
             reading=_reading(values),
             group=None if group is None else str(group),
         )
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str):
+        raise InputError(f"its data is no name of a file, but {value!r}")
+    return Path(value)
 
 
 def _side_by_side(*settings: object) -> dict[str, object]:
@@ -196,7 +202,7 @@ def begun_in(folder: Path) -> Begun | None:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         work = Study.from_dict(config["study"]) if "study" in config else Project.from_dict(config["project"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+        raise InputError(f"cannot read {path}: {one_line(error, 300)}") from error
     return Begun(work, config)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from pyrovae import plotting
 from pyrovae.datasets import SyntheticDataset
+from pyrovae.errors import one_line
 from pyrovae.files import write_table, write_text
-from pyrovae.plotting import write_figure
+from pyrovae.plotting import write_picture
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim"]
 MEASURES = [
@@ -92,7 +94,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, float | np.floating):
-        return "" if value is None else str(value)
+        return "" if value is None else one_line(value)
     number = float(value)
     if math.isnan(number):
         return ""
@@ -109,26 +111,29 @@ def write_run_pictures(
     truth: SyntheticDataset | None,
 ) -> None:
     """Write the slides' pictures of a run, drawn with fixed noise."""
-    shown, floor = test[:4000], truth.entropy if truth is not None else None
+    x, floor = test[:4000], truth.entropy if truth is not None else None
+
+    def latent_space() -> Figure:
+        angle = torch.atan2(x[:, min(1, x.shape[-1] - 1)], x[:, 0])
+        return plotting.latent_space(guide.posterior(x), angle)
+
+    def conditional() -> Figure:
+        axis = torch.linspace(-2, 2, 7)
+        z = torch.cartesian_prod(axis, axis)
+        return plotting.conditional_draws(z, model.conditional(z).sample(torch.Size([20])), x)
+
+    pictures: dict[str, Callable[[], Figure]] = {
+        "loss": lambda: plotting.losses([record.loss for record in history.epochs], history.batch_loss, floor),
+        "samples": lambda: plotting.scatter_panels({"test data": x, "generated samples": model.sample(len(x))}),
+        "reconstructions": lambda: plotting.reconstructions(x, model.conditional(guide.posterior(x).sample()).mean),
+        "latent": latent_space,
+    }
+    if model.latent_dim == 2 and x.shape[-1] >= 2:
+        pictures["conditional"] = conditional
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        posterior = guide.posterior(shown)
-        generated = model.sample(len(shown))
-        reconstructed = model.conditional(posterior.sample()).mean
-        angle = torch.atan2(shown[:, min(1, shown.shape[-1] - 1)], shown[:, 0])
-        figures = {
-            "loss": plotting.losses([record.loss for record in history.epochs], history.batch_loss, floor),
-            "samples": plotting.scatter_panels({"test data": shown, "generated samples": generated}),
-            "reconstructions": plotting.reconstructions(shown, reconstructed),
-            "latent": plotting.latent_space(posterior, angle),
-        }
-        if model.latent_dim == 2 and shown.shape[-1] >= 2:
-            axis = torch.linspace(-2, 2, 7)
-            z = torch.cartesian_prod(axis, axis)
-            draws = model.conditional(z).sample(torch.Size([20]))
-            figures["conditional"] = plotting.conditional_draws(z, draws, shown)
-    for name, figure in figures.items():
-        write_figure(folder / f"{name}.png", figure)
+        for name, draw in pictures.items():
+            write_picture(folder / f"{name}.png", draw)
 
 
 def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, samples: Mapping[str, Tensor]) -> None:
@@ -154,6 +159,6 @@ def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, s
         meaning, reference = ("test −ELBO, nats per datum", None)
         if measure == "nats_above_truth":
             meaning, reference = "nats above the truth", 0.0
-        figure = plotting.intervals(labels, list(summary[measure]), list(stderr), meaning, reference)
-        write_figure(folder / "comparison.png", figure)
-    write_figure(folder / "samples.png", plotting.scatter_panels(samples, columns=min(5, len(samples))))
+        values = list(summary[measure]), list(stderr)
+        write_picture(folder / "comparison.png", lambda: plotting.intervals(labels, *values, meaning, reference))
+    write_picture(folder / "samples.png", lambda: plotting.scatter_panels(samples, columns=min(5, len(samples))))

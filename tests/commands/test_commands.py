@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -282,6 +283,56 @@ def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
         assert message in errors
     assert not (tmp_path / "a").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
+
+
+def nested(depth, inside=1):
+    """A list in a list in a list …"""
+    return f"{'[' * depth}{inside}{']' * depth}"
+
+
+def test_nested_json_is_one_line(fitted, tmp_path, capsys):
+    """However deep, and wherever: in what a folder was begun with, a model, a checkpoint."""
+    config = json.loads((fitted[0] / "config.json").read_text())
+    texts = [nested(depth) for depth in (10, 900, 100_000)]
+    for name in ("posterior", "hidden", "epochs", "data"):
+        texts += [json.dumps({"project": config["project"] | {name: "!"}}).replace('"!"', nested(d)) for d in (10, 900)]
+        texts += [json.dumps({"study": config["project"] | {name: "!"}}).replace('"!"', nested(d)) for d in (10, 900)]
+    for i, text in enumerate(texts):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / "config.json").write_text(text)
+        status, _, errors = in_this_process(capsys, "resume", folder)
+        assert (status, errors.count("\n")) == (2, 1), (text[:200], errors)
+        assert errors.startswith("error: ")
+        assert len(errors) < 500
+    whole = tmp_path / "whole"
+    shutil.copytree(fitted[0], whole)
+    (whole / "model.json").write_text(nested(100_000))
+    status, _, errors = in_this_process(capsys, "sample", whole)
+    assert (status, errors.count("\n")) == (2, 1)
+
+
+def test_no_name_reaches_the_terminal_with_control_characters(fitted, tmp_path, capsys):
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e\x9b"
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(9, 4)), columns=[evil, "a\x1b[1m", "b\r", "c"])
+    data = tmp_path / f"{evil}.csv"
+    table.to_csv(data, index=False)
+    for arguments in (
+        ["fit", data, "--out", tmp_path / "a"],
+        ["fit", f"{evil}.csv", "--out", tmp_path / "a"],
+        ["evaluate", fitted[0], data],
+        ["encode", tmp_path / evil, data],
+        ["resume", tmp_path / evil],
+        ["fit", data, "--out", tmp_path / "a", "--group", evil],
+        ["fit", data, "--out", tmp_path / "a", "--posterior", evil],
+        [evil],
+        ["fit", f"--{evil}"],
+        ["sample", fitted[0], "--num", 2, "--out", tmp_path / f"{evil}.csv"],
+    ):
+        status, said, errors = in_this_process(capsys, *arguments)
+        assert status == (0 if arguments[0] == "sample" else 2)
+        assert all(c.isprintable() or c == "\n" for c in said + errors), repr(said + errors)
+        assert (said + errors).count("\n") == 1
 
 
 def test_missing_values_are_data_with_mask(spectra, tmp_path, capsys):

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.comparison import _runs
+from pyrovae import plotting
 from pyrovae.comparison._measures import marginal_of, measures_of, score
 from pyrovae.comparison._plan import Cell, Plan, groups
 from pyrovae.comparison.settings import ComparisonKeywords, ComparisonSettings
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.plotting import PictureWarning
 from pyrovae.posteriors import POSTERIORS
 
 SMALL = {
@@ -521,20 +522,44 @@ def test_data_that_a_likelihood_cannot_score_are_refused_before_a_run(tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_that_cannot_be_drawn_fails_its_run_alone(tmp_path, monkeypatch):
-    draw, drawn = _runs.write_run_pictures, []
+def test_a_picture_that_cannot_be_drawn_loses_no_result(tmp_path, monkeypatch):
+    """Every other file is there, and equal to that of a comparison whose pictures can all be drawn."""
+    x, settings = torch.randn(40, 2), {"epochs": 1, "seeds": (0, 1), "progress": False, **OWN}
+    whole = pv.compare(x, out=tmp_path / "whole", **settings)
 
-    def second_fails(*arguments, **keywords):
-        drawn.append(arguments)
-        if len(drawn) == 2:
-            raise ZeroDivisionError("in the picture")
-        return draw(*arguments, **keywords)
+    def fails(*_):
+        raise ZeroDivisionError("in the\npicture")
 
-    monkeypatch.setattr(_runs, "write_run_pictures", second_fails)
-    table = pv.compare(torch.randn(40, 2), epochs=1, seeds=(0, 1), out=tmp_path / "out", together=False, **OWN)
-    assert table["status"].tolist() == ["finished", "failed"]
-    assert table["error"].tolist()[1] == "ZeroDivisionError"
-    assert "in the picture" in (tmp_path / "out" / table["folder"][1] / "traceback.txt").read_text()
+    monkeypatch.setattr(plotting, "reconstructions", fails)
+    monkeypatch.setattr(plotting, "intervals", fails)
+    with pytest.warns(PictureWarning) as warned:
+        table = pv.compare(x, out=tmp_path / "out", **settings)
+    folders = table["folder"].tolist()
+    lost = [f"{folder}/reconstructions.png" for folder in folders] + ["comparison.png"]
+    assert [str(w.message) for w in warned] == [
+        f"cannot draw {tmp_path / 'out' / name} (ZeroDivisionError: in the picture); all else is there" for name in lost
+    ]
+    assert table["status"].tolist() == ["finished"] * 2
+    assert table["test_neg_elbo"].equals(whole["test_neg_elbo"])
+    files = [
+        {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+        for out in (tmp_path / "whole", tmp_path / "out")
+    ]
+    assert files[0] - files[1] == set(lost)
+    assert files[1] < files[0]
+
+
+def test_names_of_any_kind_are_drawn_and_written(tmp_path):
+    names = {"$\\frac$": "diagonal", "a$b_{": "isotropic", "\x1b[2J\n\u202e|": "ar1", "$x$": "low-rank"}
+    posteriors = {name: POSTERIORS[family] for name, family in names.items()}
+    settings = {**OWN, "posteriors": posteriors, "epochs": 1, "seeds": (0,)}
+    table = pv.compare(torch.randn(40, 2), out=tmp_path, **settings)
+    assert table["status"].tolist() == ["finished"] * 4
+    assert (tmp_path / "samples.png").stat().st_size > 10_000
+    text = (tmp_path / "comparison.md").read_text()
+    assert "\\x1b[2J \\u202e" in text
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert len(text.splitlines()) == 2 + 4
 
 
 @pytest.mark.parametrize(
