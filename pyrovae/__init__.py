@@ -40,6 +40,7 @@ from pyrovae.evaluation import (
     log_marginal,
     refine,
     refit,
+    refit_encoder,
     sandwich,
 )
 from pyrovae.io import load, load_linear, load_preprocessing, save
@@ -144,6 +145,7 @@ __all__ = [
     "recommend",
     "refine",
     "refit",
+    "refit_encoder",
     "sandwich",
     "save",
     "start_as_linear",

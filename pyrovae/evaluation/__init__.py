@@ -13,6 +13,7 @@ from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import PerDatumGuide, refit
 from pyrovae.evaluation.quadrature import Quadrature
 from pyrovae.evaluation.refine import Refined, refine
+from pyrovae.evaluation.refit_encoder import EncoderStage, RefittedEncoder, refit_encoder
 from pyrovae.evaluation.sandwich import Sandwich, sandwich
 from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 
@@ -21,6 +22,7 @@ __all__ = [
     "Bound",
     "CollapseReport",
     "ELBOTerms",
+    "EncoderStage",
     "Estimate",
     "FamilyGaps",
     "GradientStatistics",
@@ -31,6 +33,7 @@ __all__ = [
     "PerDatumGuide",
     "Quadrature",
     "Refined",
+    "RefittedEncoder",
     "Sandwich",
     "UnreliableEstimateWarning",
     "active_directions",
@@ -42,6 +45,7 @@ __all__ = [
     "log_marginal",
     "refine",
     "refit",
+    "refit_encoder",
     "sandwich",
 ]
 

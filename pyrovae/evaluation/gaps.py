@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Unpack
 
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
-from torch.distributions import kl_divergence
 from tqdm.auto import tqdm
 
-from pyrovae.elbo import AnalyticELBO, MonteCarloELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer, named_parts
+from pyrovae.evaluation._encoder_training import (
+    EncoderTraining,
+    EncoderTrainingKeywords,
+    FrozenModel,
+    encoder_elbo,
+)
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.importance import elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
@@ -26,7 +29,7 @@ from pyrovae.keywords import accepts
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.programs import Program, check_data
-from pyrovae.training import OptionalTrainingKeywords, Trainer, TrainingSettings
+from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
@@ -127,22 +130,6 @@ class InferenceGaps:
         table = pd.DataFrame(rows, index=pd.Index([entry.family for entry in self.families], name="family"))
         shown = table.loc[:, (table != "").any()]
         return f"{self.log_p}\nnats per datum ± one standard error (data and Monte Carlo)\n{shown.to_string()}"
-
-
-@dataclass(frozen=True)
-class EncoderTraining(TrainingSettings):
-    """How :func:`inference_gaps` trains an encoder at the frozen decoder."""
-
-    epochs: int = 20
-    """Number of passes over the training data."""
-    batch_size: int = 64
-    """Data per step; the last batch of an epoch may be smaller."""
-
-
-class EncoderTrainingKeywords(OptionalTrainingKeywords, total=False):
-    """The fields of :class:`EncoderTraining`, as a type checker sees the keywords of a function."""
-
-    epochs: int
 
 
 @accepts(EncoderTraining)
@@ -268,18 +255,8 @@ def _train_encoder(
     if _same_family(head, old):
         head.load_state_dict(old.state_dict())
     trained = AmortizedGuide(copy.deepcopy(guide.encoder), head)
-    elbo: ELBO = AnalyticELBO()
-    try:
-        with torch.no_grad():
-            kl_divergence(head(next(head.parameters()).new_zeros(1, head.in_features)), model.prior_distribution())
-    except NotImplementedError:
-        elbo = MonteCarloELBO()
-
-    def frozen(x: Tensor) -> object:
-        """The model out of training's reach: no dropout, no running statistics."""
-        return model(x)
-
-    Trainer([(frozen, trained)], train, elbo, settings, progress=progress).run()
+    elbo = encoder_elbo(model, trained)
+    Trainer([(FrozenModel(model), trained)], train, elbo, settings, progress=progress).run()
     return trained.eval()
 
 

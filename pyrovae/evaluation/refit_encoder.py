@@ -1,0 +1,179 @@
+"""Training the encoder again at the frozen model, on data that it cannot overfit."""
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Unpack
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.evaluation._encoder_data import Draws, Jittered
+from pyrovae.evaluation._encoder_training import EncoderTraining, EncoderTrainingKeywords, FrozenModel, encoder_elbo
+from pyrovae.evaluation.estimate import Estimate
+from pyrovae.evaluation.importance import elbo_estimate
+from pyrovae.keywords import accepts
+from pyrovae.programs import as_data
+from pyrovae.training import Checkpoints, EpochRecord, Trainer, Transform
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+
+class EncoderStage(StrEnum):
+    """An encoder that :func:`refit_encoder` chooses from."""
+
+    ORIGINAL = "original"
+    """The one that was given."""
+    DRAWS = "draws"
+    """Trained on draws from the model."""
+    JITTERED = "jittered"
+    """Trained further on jittered training data mixed with such draws."""
+
+
+@dataclass(frozen=True)
+class EncoderRefitting(EncoderTraining):
+    """How :func:`refit_encoder` trains; :class:`~pyrovae.TrainingSettings` with defaults of its own."""
+
+    epochs: int = 30
+    """Number of passes over the draws in each stage, new draws each time."""
+    learning_rate: float | Callable[[float], float] = 3e-3
+    """Adam's rate at the schedule's value 1, or itself a function of the progress in [0, 1)."""
+
+
+@dataclass(frozen=True, repr=False)
+class RefittedEncoder:
+    """What :func:`refit_encoder` found.
+
+    Attributes:
+        guide: the guide of the largest ELBO on the validation data; the given one's copy, where no other is better.
+        stage: which it is.
+        elbo: the ELBO of the validation data under the guide of each stage, nats per datum, in the stages' order.
+    """
+
+    guide: AmortizedGuide = field(compare=False)
+    stage: EncoderStage
+    elbo: dict[EncoderStage, Estimate]
+
+    @property
+    def gain(self) -> Estimate:
+        """ELBO of the guide − of the original one, on the validation data, datum by datum."""
+        return self.elbo[self.stage] - self.elbo[EncoderStage.ORIGINAL]
+
+    def __repr__(self) -> str:
+        return f"RefittedEncoder({self})"
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{stage} {found.mean:.6g}" for stage, found in self.elbo.items())
+        return f"ELBO of the validation data in nats per datum: {each}; kept: {self.stage}"
+
+
+@accepts(EncoderRefitting, omit=("transform", "measure"))
+def refit_encoder(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    x_train: Tensor | None = None,
+    *,
+    validation: Tensor,
+    num_draws: int = 20_000,
+    num_samples: int = 64,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    **training: Unpack[EncoderTrainingKeywords],
+) -> RefittedEncoder:
+    """Train the encoder again at the frozen model, and keep what validation data prefer.
+
+    An encoder overfits the training data long before the model does, and more epochs, another learning rate or early
+    stopping then look like what the model lacks. Draws x ~ p(x) of the frozen model never run out, so an encoder that
+    is trained on them, new ones in every epoch, cannot overfit (the sleep phase's data under the wake phase's loss:
+    Hinton et al. 1995). Real data lie elsewhere than a model's draws; so a second stage goes on with training data that
+    are jittered anew in every epoch, and a quarter draws: data move towards one another, along the differences between
+    others' latents, by residuals of others, and by noise. Where a jittered datum is outside the likelihood's support (a
+    pixel that is neither 0 nor 1), a random share of its values is drawn from p(x|z) at its z instead.
+
+    Args:
+        model: the generative model; it stays as it is.
+        guide: its guide, where the training starts; it stays as it is.
+        x_train: data (num, n) that the pair was trained on; without them there is no second stage.
+        validation: data (num, n) of which the ELBO chooses the best epoch of each stage and the best stage, the
+            original guide included. Data that are to be reported on must not be among them.
+        num_draws: data in each epoch.
+        num_samples: draws of z per validation datum for the ELBO that is reported.
+        checkpoint: a folder for the states of the training; the same call resumes from them, see :func:`~pyrovae.fit`.
+        progress: whether to show a progress bar (on a terminal).
+        **training: the fields of :class:`~pyrovae.TrainingSettings`, by default 30 ``epochs`` a stage with a
+            ``batch_size`` of 64 and a ``learning_rate`` of 3e-3. ``seed`` is the seed of everything random here; the
+            caller's random state and Pyro's parameter store are left as they were.
+
+    Raises:
+        InputError: data that the programs cannot take, or settings that cannot be run.
+        InputTypeError: programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
+        NonFiniteLossError: the loss became NaN or infinite.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
+        >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
+        >>> x = model.sample(60)
+        >>> found = refit_encoder(model, guide, x[:40], validation=x[40:], num_draws=64, epochs=2, progress=False)
+        >>> list(found.elbo)
+        [<EncoderStage.ORIGINAL: 'original'>, <EncoderStage.DRAWS: 'draws'>, <EncoderStage.JITTERED: 'jittered'>]
+        >>> found.gain.mean >= 0
+        True
+    """
+    settings = EncoderRefitting(**training)
+    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
+        raise InputTypeError("refit_encoder needs a GenerativeModel and an AmortizedGuide")
+    check_integer("num_draws", num_draws)
+    check_integer("num_samples", num_samples, least=2)
+    frozen, trained = FrozenModel(model, settings.device), copy.deepcopy(guide)
+    if settings.device is not None:
+        trained.to(settings.device)
+    validation = _checked("validation", validation, frozen.model, trained)
+    data: dict[EncoderStage, Transform] = {EncoderStage.DRAWS: Draws(frozen.model, validation.isfinite())}
+    if x_train is not None:
+        x_train = _checked("x_train", x_train, frozen.model, trained)
+        data[EncoderStage.JITTERED] = Jittered(frozen.model, trained, x_train)
+    exact = FrozenModel(model).model.double()
+
+    def elbo() -> Estimate:
+        """Of the encoder as it is now, in float64: a narrow q's density has no correct digits in float32."""
+        q, x = copy.deepcopy(trained).double(), validation.double()
+        return elbo_estimate(exact, q, x, num_samples=num_samples, seed=settings.seed)
+
+    def count(_: EpochRecord) -> None:
+        bar.update()
+
+    guides, elbos = {EncoderStage.ORIGINAL: copy.deepcopy(trained)}, {EncoderStage.ORIGINAL: elbo()}
+    folder = None if checkpoint is None else Path(checkpoint)
+    with tqdm(total=settings.epochs * len(data), unit="epoch", disable=None if progress else True) as bar:
+        for i, (stage, transform) in enumerate(data.items()):
+            bar.set_description(f"encoder: {stage}")
+            how = replace(settings, transform=transform, seed=settings.seed + i)
+            with nullcontext() if folder is None else Checkpoints(folder / stage) as checkpoints:
+                Trainer(
+                    [(frozen, trained)],
+                    validation.new_zeros(num_draws, *validation.shape[1:]),  # which the transform replaces
+                    encoder_elbo(frozen.model, trained),
+                    how,
+                    progress=False,
+                    on_epoch=count,
+                    checkpoints=checkpoints,
+                ).run()
+            guides[stage], elbos[stage] = copy.deepcopy(trained), elbo()
+    best = max(elbos, key=lambda stage: (elbos[stage].mean, stage == EncoderStage.ORIGINAL))
+    return RefittedEncoder(guides[best], best, elbos)
+
+
+def _checked(name: str, x: Tensor, model: GenerativeModel, guide: AmortizedGuide) -> Tensor:
+    """Data (num, n) as the programs take them."""
+    n = model.likelihood.n
+    shape = tuple(torch.as_tensor(x).shape)
+    if len(shape) != 2 or shape[1] != n:
+        raise InputError(f"{name} must have shape (num, {n}), not {shape}")
+    x = as_data(name, x, model, guide, None)
+    model.check_support(name, x)
+    return x
