@@ -47,6 +47,8 @@ class Compare:
     """Passes over the training data, instead of what the budget allows."""
     group: str | None = None
     """Column whose equal values the split keeps together, such as the sample that was measured several times."""
+    allow_replicates: bool = False
+    """Let copies, such as measurements of one sample, be in different parts; results are too good then."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -85,6 +87,7 @@ class Compare:
             settings=settings,
             reading=chosen(self, ReadingSettings()),
             group=self.group,
+            allow_replicates=self.allow_replicates,
             budget=min(seconds, _DEMO_SECONDS) if self.demo else seconds,
             epochs=self.epochs,
         )
@@ -92,23 +95,24 @@ class Compare:
 
 def summary_of(found: "StudyResult", out: Path) -> Summary:
     """What came of a study, with its report written."""
-    from pyrovae.comparison.compare_file import as_text
+    from pyrovae.comparison.compare_file import as_text, said
     from pyrovae.comparison.report import write_report
     from pyrovae.comparison.tables import markdown_table
 
     advice, report = found.recommendation, write_report(found, out)
-    said = " ".join(filter(None, [advice.text, found.caution, found.left_out]))
+    table = markdown_table(as_text(found.table))
     return {
         "choice": advice.choice,
         "verdict": str(advice.verdict),
         "recommendation": advice.text,
         "beaten_by": advice.beaten_by,
         "caution": found.caution,
+        "notes": [note.to_dict() for note in found.notes],
         "epochs": found.epochs,
         "seconds": round(found.seconds, 1),
         "model": str(out / found.model),
         "report": str(report),
-        "text": f"{markdown_table(as_text(found.table))}\n\n{said}\n\nmodel: {out / found.model}\nreport: {report}",
+        "text": f"{table}\n\n{said(found)}\n\nmodel: {out / found.model}\nreport: {report}",
     }
 
 

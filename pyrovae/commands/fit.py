@@ -24,6 +24,8 @@ class Fit:
     """Folder for the model, its metrics and its checkpoints."""
     group: str | None = None
     """Column whose equal values the split keeps together, such as the sample that was measured several times."""
+    allow_replicates: bool = False
+    """Let copies, such as measurements of one sample, be in different parts; results are too good then."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -41,6 +43,7 @@ class Fit:
             training=chosen(self, HOW_BY_DEFAULT),
             reading=chosen(self, ReadingSettings()),
             group=self.group,
+            allow_replicates=self.allow_replicates,
         )
         said = ReadLine(quiet=self.json)
         if self.dry_run:

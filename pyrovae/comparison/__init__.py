@@ -2,7 +2,8 @@
 
 from pyrovae.comparison._runs import RunStatus
 from pyrovae.comparison.compare import compare
+from pyrovae.comparison.notes import Note, NoteKind
 from pyrovae.comparison.recommendation import Recommendation, Verdict, recommend
 from pyrovae.comparison.settings import ComparisonSettings
 
-__all__ = ["ComparisonSettings", "Recommendation", "RunStatus", "Verdict", "compare", "recommend"]
+__all__ = ["ComparisonSettings", "Note", "NoteKind", "Recommendation", "RunStatus", "Verdict", "compare", "recommend"]

@@ -145,7 +145,7 @@ def _blank(plan: Plan, cell: Cell, failure: Failure | None) -> dict[str, object]
     """A run's row before it is evaluated."""
     measures = [*MEASURES]
     measures += ["nats_above_truth", "nats_above_truth_stderr"] if plan.data.truth is not None else []
-    measures += ["validation_neg_elbo", "best_epoch"] if plan.data.validation is not None else []
+    measures += ["validation_neg_elbo", "validation_rise", "best_epoch"] if plan.data.validation is not None else []
     measures += GAPS if plan.settings.gap_data else []
     return {
         **plan.columns(cell),
@@ -210,6 +210,8 @@ def _evaluate(
     if data.validation is not None:
         metrics["best_epoch"] = history.best_epoch
         metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
+        by_epoch = [record.validation_loss for record in history.epochs]
+        metrics["validation_rise"] = by_epoch[-1] - min(by_epoch) if by_epoch else math.nan
     if not data.is_comparable:
         of_x = ("test_neg_elbo", "test_reconstruction", "test_log_marginal")
         metrics |= {name: math.nan for name in metrics if name.startswith(of_x)}

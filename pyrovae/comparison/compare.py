@@ -21,6 +21,7 @@ from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._pairs import can_start_as_linear
 from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
 from pyrovae.comparison._runs import Results, callers_state_left_alone, choose_rates, finished, run_cells
+from pyrovae.comparison.notes import Note, notes_of_dimensions, notes_of_networks, notes_of_runs, notes_of_weights
 from pyrovae.comparison.recommendation import Measure, Recommendation, recommend
 from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings
 from pyrovae.comparison.tables import summarize, write_comparison
@@ -50,19 +51,28 @@ class Comparison:
         results: of each run.
         recommendation: which model to take; None where no values can be compared.
         tried: runs from which validation data chose a learning rate.
+        notes: what else is to know of them.
     """
 
     cells: list[Cell]
     results: Results
     recommendation: Recommendation | None
     tried: list[Cell]
+    notes: list[Note]
+
+    @property
+    def advice(self) -> dict[str, object] | None:
+        """The recommendation and the notes as plain values."""
+        if self.recommendation is None:
+            return None
+        return self.recommendation.to_dict() | {"notes": [note.to_dict() for note in self.notes]}
 
     @property
     def table(self) -> pd.DataFrame:
         """One row a run, as :func:`compare` returns it."""
         table = self.rows_of(self.cells)
-        if self.recommendation is not None:
-            table.attrs["recommendation"] = self.recommendation.to_dict()
+        if self.advice is not None:
+            table.attrs["recommendation"] = self.advice
         return table
 
     def rows_of(self, cells: Sequence[Cell]) -> pd.DataFrame:
@@ -123,8 +133,8 @@ def compare(
         ``note`` says what went wrong, ``folder`` names the run's folder in ``out``.
 
         ``table.attrs["recommendation"]`` says in plain values which model to take: ``choice``, ``verdict``, ``text``,
-        and ``gains`` with their intervals, one entry a model, the simplest first. The verdict is ``"too few"`` of
-        fewer than 20 test data or 2 seeds.
+        ``gains`` with their intervals, one entry a model, the simplest first, and ``notes`` of what else is to know.
+        The verdict is ``"too few"`` of fewer than 20 test data or 2 seeds.
 
     Raises:
         InputError: settings or data that cannot be run, or ``out`` in use.
@@ -157,8 +167,13 @@ def conclude(
 
     Test data with the same label in ``groups`` count as one in the recommendation.
     """
-    advice = advise(plan, {cell: results[cell] for cell in cells}, baselines, groups)
-    found = Comparison(cells, results, advice, list(tried))
+    own = {cell: results[cell] for cell in cells}
+    advice, names = advise(plan, own, baselines, groups), names_of(models_of(cells))
+    notes = [*notes_of_runs(plan, own, names), *notes_of_weights(own, names)]
+    if advice is not None:
+        (choice,) = (model for model, name in names.items() if name == advice.choice)
+        notes += [*notes_of_networks(advice), *notes_of_dimensions(plan, advice, choice, baselines)]
+    found = Comparison(cells, results, advice, list(tried), notes)
     if plan.out is not None:
         _write(plan, found)
     return found
@@ -310,6 +325,6 @@ def _write(plan: Plan, found: Comparison) -> None:
     if found.tried:
         write_table(plan.out / "rates.csv", found.rows_of(found.tried))
     if found.recommendation is not None:
-        write_json(plan.out / "recommendation.json", found.recommendation.to_dict())
+        write_json(plan.out / "recommendation.json", found.advice)
     table = found.table
     write_comparison(plan.out, table, summarize(table), samples)

@@ -14,6 +14,7 @@ from pyrovae.comparison._data import prepare
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
 from pyrovae.comparison._runs import Failure, callers_state_left_alone, finished, run_cells
 from pyrovae.comparison.compare import Comparison, conclude, plan_of, with_folder
+from pyrovae.comparison.notes import Note, NoteKind, notes_of_split
 from pyrovae.comparison.recommendation import Recommendation
 from pyrovae.comparison.settings import LikelihoodFactory
 from pyrovae.comparison.study import Study, at_scale_of_data, begun_in, check_same
@@ -26,8 +27,6 @@ from pyrovae.linear_gaussian.baselines import Baseline, linear_baselines
 
 MAX_HELD_OUT = 2000
 """Validation and test data that are used, at most."""
-
-_SHARE_OF_BAD = 0.1
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,26 +109,24 @@ class StudyResult:
         return table.assign(note=table["note"].fillna(table["model"].map(notes)).fillna(""))
 
     @property
-    def caution(self) -> str:
-        """What makes the numbers doubtful, in a sentence; empty where nothing does."""
-        worst = self.table.set_index("model")["bad_pareto_k"].dropna()
-        if worst.empty or worst.max() <= _SHARE_OF_BAD:
-            return ""
-        return (
-            f"Importance weights cannot be trusted for up to {worst.max():.0%} of the test data ({worst.idxmax()}): "
-            "their log p(x) may be higher than it says; train longer, or take more samples."
-        )
+    def notes(self) -> list[Note]:
+        """What else is to know: of the runs, of the split, and what was left out."""
+        found = [*self.comparison.notes, *notes_of_split(self.split, self.recommendation, self.num_validation)]
+        if not self.plan.settings.gap_data:
+            found.append(Note(NoteKind.GAPS_LEFT_OUT))
+        if not self.baselines:
+            found.append(Note(NoteKind.NO_LINEAR_MODELS))
+        return found
 
     @property
-    def left_out(self) -> str:
-        """What was not done, and what to know of the split, in sentences."""
-        said = []
-        if not self.plan.settings.gap_data:
-            said.append("The split of log p(x) − ELBO was left out: the budget is too short for it.")
-        if not self.baselines:
-            said.append("There are no linear baselines of data with missing values.")
-        said += [f"{note[0].upper()}{note[1:]}." for note in self.split.notes()]
-        return " ".join(said)
+    def num_validation(self) -> int:
+        """Number of validation data that were used."""
+        return min(len(self.split.validation), MAX_HELD_OUT)
+
+    @property
+    def caution(self) -> str:
+        """What makes the numbers doubtful, in a sentence; empty where nothing does."""
+        return " ".join(note.text for note in self.notes if note.kind is NoteKind.BAD_WEIGHTS)
 
 
 def compare_file(
@@ -140,7 +137,7 @@ def compare_file(
     The number of epochs is fixed first: a step of each model is timed, and the budget divided. It is written to
     ``config.json``, so that the same call resumes an interrupted study; runs that finished are kept. The validation
     data, 15 %, choose each run's best epoch; log p(x) of the other 15 % is what is compared, in the original units.
-    Also writes ``runs/``, ``runs.csv``, ``comparison.csv`` and ``comparison.md``.
+    Also writes ``runs/``, ``runs.csv``, ``comparison.csv``, ``comparison.md`` and ``recommendation.json``.
 
     Args:
         study: what to compare.
@@ -159,7 +156,8 @@ def compare_file(
             plan = _plan(study, train, validation, test, folder, begin, progress)
             cells, results = plan.cells, finished(plan, plan.cells)
             run_cells(plan, cells, results, workers=1, progress=progress)
-            comparison = conclude(plan, cells, results, baselines)
+            groups = None if split.test_groups is None else split.test_groups[:MAX_HELD_OUT]
+            comparison = conclude(plan, cells, results, baselines, groups=groups)
             if comparison.recommendation is None:
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
             seconds = time.perf_counter() - begin
@@ -185,7 +183,7 @@ def _read(
     data = study.read()
     if on_read is not None:
         on_read(data)
-    split = split_spectra(data, group=study.group)
+    split = split_spectra(data, group=study.group, allow_replicates=study.allow_replicates)
     train, validation, test = (part.x for part in split.parts)
     validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
     if data.unit == PIXEL:  # noise alone would tell the models of such a pixel apart
@@ -244,10 +242,16 @@ def _write(found: StudyResult, folder: Path) -> None:
     table = found.table
     write_table(folder / "runs.csv", found.runs)
     write_table(folder / "comparison.csv", table)
-    text = f"{markdown_table(as_text(table))}\n\n{found.recommendation.text}\n"
-    write_text(folder / "comparison.md", text)
+    write_text(folder / "comparison.md", f"{markdown_table(as_text(table))}\n\n{said(found)}\n")
+    advice = found.recommendation.to_dict() | {"notes": [note.to_dict() for note in found.notes]}
+    write_json(folder / "recommendation.json", advice)
     for model in (folder / "runs").glob("*/model.safetensors"):
         ChannelAxis.of(found.data).write(model.parent)
+
+
+def said(found: StudyResult) -> str:
+    """The recommendation, and one line a note."""
+    return "\n".join([found.recommendation.text, "", *(f"- {note.text}" for note in found.notes)])
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -263,7 +267,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "model": table["model"],
         "log p(x)": number("log_prob", ".2f"),
-        "gain": pd.Series(number("gain", "+.2f")).mask(itself, ""),
+        "gain": pd.Series(number("gain", "+.2f")).mask(itself | table["low"].isna(), ""),
         "between": pd.Series(between).mask(itself, ""),
         "approximation": number("approximation_gap", ".2f"),
         "amortization": number("amortization_gap", ".2f"),

@@ -53,7 +53,10 @@ def fit_file(
         data = project.read()
         if on_read is not None:
             on_read(data)
-        parts = split_spectra(data, group=project.group, seed=project.training.seed).parts
+        split = split_spectra(
+            data, group=project.group, allow_replicates=project.allow_replicates, seed=project.training.seed
+        )
+        parts = split.parts
         train, validation, test = (part.x for part in parts)
         step = project.model.preprocessing_step
         step = None if step is None else step.fit(train)

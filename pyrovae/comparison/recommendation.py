@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrovae.comparison._intervals import Scores, gains_of, reach
 from pyrovae.comparison._verdict import MIN_DATA, MIN_SEEDS, Gain, Measure, ModelGain, Recommendation, Verdict
+from pyrovae.comparison.intervals import Scores, gains_of, reach
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogMarginal
 

@@ -38,7 +38,8 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         title=f"Which VAE for {result.data.name}?",
         choice=advice.choice,
         verdict=str(advice.verdict),
-        text=" ".join(filter(None, [advice.text, result.caution, result.left_out])),
+        text=advice.text,
+        notes=[note.text for note in result.notes],
         data=_about(result),
         rows=as_text(result.table).to_dict("records"),
         gap_data=result.plan.settings.gap_data,
@@ -93,23 +94,25 @@ def _about(result: StudyResult) -> list[tuple[str, str]]:
     unit = f" {data.unit}" if data.unit else ""
     start = "from random weights" if result.plan.linear is None else "from the linear models of the same noise"
     seconds, split = result.runs["seconds"].sum(), result.split.describe()
+    sizes = [len(result.split.train), result.num_validation, len(result.test)]
     return [
         ("name", data.name),
         ("size", f"{len(data)} data of {data.x.shape[1]} channels, {data.axis[0]:g} to {data.axis[-1]:g}{unit}"),
-        ("split", f"70 % for training, 15 % to choose epochs, 15 % for what is reported, {split}"),
+        ("split", "{:,} for training, {:,} to choose epochs, {:,} for what is reported, {}".format(*sizes, split)),
         ("training", f"{result.epochs} epochs of each of {len(settings.seeds)} seeds, {start}: {seconds:.0f} s in all"),
     ]
 
 
 def _pictures(result: StudyResult, folder: Path) -> list[dict[str, str]]:
     """The pictures that can be drawn."""
+    rows = result.table.dropna(subset=["gain", "low"])  # none of too few data
     draw: dict[str, Callable[[], Figure]] = {
-        "Gain in log p(x) over the first model, nats per datum, with its interval.": lambda: _gains(result.table),
+        "Gain in log p(x) over the first model, nats per datum, with its interval.": lambda: _gains(rows),
         "Validation loss (−ELBO) by epoch, the seeds' mean, above the lowest of all.": lambda: _losses(result, folder),
         "Test data, and what the recommended model makes of them.": lambda: _examples(result, folder),
     }
     drawn = []
-    for caption, make in draw.items():
+    for caption, make in list(draw.items())[0 if len(rows) else 1 :]:
         with plotting.may_fail(f"the picture {caption!r} of the report"):
             drawn.append({"caption": caption, "content": _inline(make())})
     return drawn
@@ -124,7 +127,7 @@ def _axes(height: float) -> tuple[Figure, Axes]:
 
 
 def _gains(table: pd.DataFrame) -> Figure:
-    rows = table.dropna(subset=["gain"]).iloc[::-1]
+    rows = table.iloc[::-1]
     fig, ax = _axes(1 + 0.4 * len(rows))
     places = np.arange(len(rows))
     errors = np.stack([rows["gain"] - rows["low"], rows["high"] - rows["gain"]]).clip(min=0)

@@ -48,6 +48,7 @@ class Study:
         settings: what is compared, by names.
         reading: how the file is read.
         group: column whose equal values the split keeps together.
+        allow_replicates: let copies of spectra be in different parts.
         budget: seconds for everything.
         epochs: passes over the training data; None to make the most of the budget.
     """
@@ -56,6 +57,7 @@ class Study:
     settings: ComparisonSettings = COMPARED_BY_DEFAULT
     reading: ReadingSettings = READ_BY_DEFAULT
     group: str | None = None
+    allow_replicates: bool = False
     budget: float = 600.0
     epochs: int | None = None
 
@@ -78,6 +80,7 @@ class Study:
             **_side_by_side(self.settings, self.settings.training, self.reading),
             "data": None if self.data is None else str(self.data.resolve()),
             "group": self.group,
+            "allow_replicates": self.allow_replicates,
             "budget": self.budget,
             "epochs": self.epochs,
         }
@@ -113,6 +116,7 @@ class Project:
         training: how it is trained; the seed is the split's and the initialisation's, too.
         reading: how the file is read.
         group: column whose equal values the split keeps together.
+        allow_replicates: let copies of spectra be in different parts.
     """
 
     data: Path
@@ -120,6 +124,7 @@ class Project:
     training: TrainingSettings = HOW_BY_DEFAULT
     reading: ReadingSettings = READ_BY_DEFAULT
     group: str | None = None
+    allow_replicates: bool = False
 
     def __post_init__(self) -> None:
         check_integer("seed", self.training.seed, least=0)
@@ -134,6 +139,7 @@ class Project:
             **_side_by_side(self.model, self.training, self.reading),
             "data": str(self.data.resolve()),
             "group": self.group,
+            "allow_replicates": self.allow_replicates,
         }
 
     @classmethod
@@ -146,6 +152,7 @@ class Project:
             training=_picked(HOW_BY_DEFAULT, values),
             reading=_reading(values),
             group=None if group is None else str(group),
+            allow_replicates=bool(values.get("allow_replicates", False)),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrovae.datasets._copies import columns_of_samples, equal_rows, joined, near_rows
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError
 
@@ -22,7 +24,7 @@ class SplitMethod(StrEnum):
     """How :func:`split_spectra` chose the parts."""
 
     RANDOM = "random"
-    """At random; equal spectra stay in one part."""
+    """At random; copies stay in one part."""
     GROUPS = "groups"
     """By whole groups, in random order."""
     DAYS = "days"
@@ -41,7 +43,11 @@ class SpectraSplit:
         column: of the targets, that holds the groups or the times; None if split at random.
         num_groups: number of groups or days in all, None if split at random.
         num_test_groups: number of groups or days in the test part, None if split at random.
-        num_copies: number of spectra that equal an earlier one; counted if split at random.
+        num_copies: number of spectra that equal an earlier one; 0 if split by days.
+        num_near: number of further spectra that are near copies of an earlier one; 0 if split by days.
+        allow_replicates: whether copies were allowed to be in different parts.
+        test_groups: label of each test spectrum: those of one label are no independent data; None where all are.
+        proposed: columns of the targets that look like names of samples measured several times, if split at random.
     """
 
     train: Spectra
@@ -52,11 +58,24 @@ class SpectraSplit:
     num_groups: int | None = None
     num_test_groups: int | None = None
     num_copies: int = 0
+    num_near: int = 0
+    allow_replicates: bool = False
+    test_groups: NDArray[np.int64] | None = None
+    proposed: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[Spectra, Spectra, Spectra]:
         """Training, validation and test part."""
         return self.train, self.validation, self.test
+
+    @property
+    def num_independent(self) -> int:
+        """Number of independent test data: of groups, if they are in groups."""
+        return len(self.test) if self.test_groups is None else len(set(self.test_groups.tolist()))
+
+    def num_enough(self, least: int) -> int:
+        """About how many spectra, of the same kind and split in the same way, give ``least`` independent test data."""
+        return math.ceil(math.ceil(least / DEFAULT_SHARES[-1]) * len(self.test) / self.num_independent)
 
     def describe(self) -> str:
         """How the spectra were split, in words that follow "split"."""
@@ -68,47 +87,95 @@ class SpectraSplit:
 
     def notes(self) -> list[str]:
         """What to know when reading results on the test part, one note a clause; maybe none."""
-        if self.method is SplitMethod.RANDOM:
-            return [f"{self.num_copies} spectra are copies of others, and go where these go"] if self.num_copies else []
-        one = "group" if self.method is SplitMethod.GROUPS else "day"
-        return [f"the test spectra are of {self.num_test_groups} {one}(s), and errors do not cover how {one}s differ"]
+        found = [say_copies(self.num_copies, self.num_near, allowed=self.allow_replicates)]
+        found += [say_proposed(self.proposed), say_groups(self.method, self.num_test_groups)]
+        return [note for note in found if note]
+
+
+def say_copies(num_copies: int, num_near: int, *, allowed: bool) -> str:
+    """What is to know of equal and near copies, in a clause; empty where there are none."""
+    kinds = [f"{num_copies} spectra are copies of others"] if num_copies else []
+    kinds += [f"{num_near} spectra are near copies of others, as of a sample measured again"] if num_near else []
+    if not kinds:
+        return ""
+    what = ", and may be in other parts than these, so that results are too good" if allowed else ""
+    return " and ".join(kinds) + (what or ", and go where these go")
+
+
+def say_proposed(columns: Sequence[str]) -> str:
+    """That columns may name samples, in a clause; empty of none."""
+    if not columns:
+        return ""
+    return (
+        f"{' or '.join(columns)} may name samples that were measured several times: if so, keep them together by "
+        f"--group {columns[0]}"
+    )
+
+
+def say_groups(method: SplitMethod, num_test_groups: int | None) -> str:
+    """How many groups or days the test part has, in a clause; empty where there are none."""
+    if method is SplitMethod.DAYS:
+        return f"the test spectra are of {num_test_groups} day(s), and errors do not cover how days differ"
+    if method is SplitMethod.GROUPS:
+        return f"the test spectra are of {num_test_groups} group(s), which count as one each"
+    return ""
 
 
 def split_spectra(
-    spectra: Spectra, time_column: str = "datetime", *, group: str | None = None, seed: int = 0
+    spectra: Spectra,
+    time_column: str = "datetime",
+    *,
+    group: str | None = None,
+    allow_replicates: bool = False,
+    seed: int = 0,
 ) -> SpectraSplit:
     """Split spectra into 70 % to train, 15 % to validate and 15 % to test, without a leak between the parts.
 
     The split is by the groups in a column, if one is given; else in blocks of whole days, if there is a column of
-    times; else at random, and spectra that are equal in every channel stay together.
+    times; else at random. But for days, copies stay together: spectra that are equal in every channel, and near copies,
+    as of a sample that was measured again.
 
     Args:
         spectra: to be split.
         time_column: of ``spectra.targets``; it need not exist.
         group: column of ``spectra.targets`` whose equal values stay in one part, such as the sample of several
             measurements; it takes precedence over the times.
+        allow_replicates: let copies be in different parts.
         seed: of the random split.
 
     Raises:
         InputError: there is no such column, or it has too few values or missing ones.
     """
-    if group is not None:
-        method, column, labels = SplitMethod.GROUPS, group, spectra.groups(group)
-        indices = split_by_group(labels, seed=seed)
-    elif time_column in spectra.targets:
-        method, column, spectra = SplitMethod.DAYS, time_column, spectra.sorted_by(time_column, dates=True)
-        labels = spectra.groups(time_column, by_day=True)
-        indices = split_into_blocks(len(spectra), groups=labels)
-    else:
-        rows = np.ascontiguousarray(spectra.x.numpy())
-        _, alike = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
-        copies = len(spectra) - int(alike.max()) - 1
-        indices = split_by_group(alike.ravel(), seed=seed) if copies else split_randomly(len(spectra), seed=seed)
+    if group is None and time_column in spectra.targets:
+        spectra = spectra.sorted_by(time_column, dates=True)
+        days = spectra.groups(time_column, by_day=True)
+        indices = split_into_blocks(len(spectra), groups=days)
+        num_test = len(set(days[indices[-1].numpy()]))
         train, validation, test = map(spectra.take, indices)
-        return SpectraSplit(train, validation, test, SplitMethod.RANDOM, num_copies=copies)
+        return SpectraSplit(train, validation, test, SplitMethod.DAYS, time_column, len(set(days)), num_test)
+    labels = np.arange(len(spectra)) if group is None else _codes(spectra.groups(group))
+    num_groups, equal, near = len(set(labels.tolist())), equal_rows(spectra.x), near_rows(spectra.x)
+    if not allow_replicates:
+        labels = joined(labels, near)
+    alone = len(set(labels.tolist())) == len(spectra)
+    indices = split_randomly(len(spectra), seed=seed) if alone else split_by_group(labels, seed=seed)
     train, validation, test = map(spectra.take, indices)
-    num_test = len(set(labels[indices[-1].numpy()]))
-    return SpectraSplit(train, validation, test, method, column, len(set(labels)), num_test)
+    in_test = indices[-1].numpy()
+    num_equal = int(equal.max()) + 1
+    return SpectraSplit(
+        train,
+        validation,
+        test,
+        SplitMethod.RANDOM if group is None else SplitMethod.GROUPS,
+        group,
+        None if group is None else num_groups,
+        None if group is None else len(set(spectra.groups(group)[in_test])),
+        num_copies=len(spectra) - num_equal,
+        num_near=num_equal - int(near.max()) - 1,
+        allow_replicates=allow_replicates,
+        test_groups=None if alone else labels[in_test],
+        proposed=columns_of_samples(spectra.targets) if group is None else (),
+    )
 
 
 def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: int = 0) -> list[Tensor]:

@@ -21,6 +21,7 @@ from pyrovae.comparison._budget import GAP_DATA, Seconds, epochs_within, measure
 from pyrovae.comparison._data import prepare
 from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.compare_file import compare_file
+from pyrovae.comparison.notes import NoteKind
 from pyrovae.comparison.report import command_of, write_report
 from pyrovae.comparison.settings import ModelSettings
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Project, Study, load_begun
@@ -62,7 +63,9 @@ def test_ar1_noise_is_found(found):
     assert list(table.index[2:]) == baselines
     assert (table["low"] <= table["gain"]).all()
     assert (table["gain"] <= table["high"]).all()
-    assert result.left_out == ""
+    kinds = {note.kind for note in result.notes}
+    assert NoteKind.RESOLUTION in kinds
+    assert not kinds & {NoteKind.COPIES, NoteKind.ENOUGH_DATA, NoteKind.GAPS_LEFT_OUT, NoteKind.NO_LINEAR_MODELS}
     own = table.iloc[:2]
     # full covariance holds the linear model's posterior, and its encoder starts as that: neither costs anything yet
     assert (own["approximation_gap"] < 0.5).all()
@@ -256,7 +259,7 @@ def test_a_linear_model_that_beats_all_is_said_so(tmp_path):
         "Factor analysis, a simpler model, is better than every model here, by "
     )
     assert "Of the models: no difference" in found.recommendation.text
-    assert "left out: the budget is too short" in found.left_out
+    assert NoteKind.GAPS_LEFT_OUT in {note.kind for note in found.notes}
 
 
 def test_missing_values_and_images_are_compared(tmp_path):
@@ -269,7 +272,7 @@ def test_missing_values_and_images_are_compared(tmp_path):
     found = compare_file(study, tmp_path / "a", progress=False)
     assert (found.plan.linear, len(found.table)) == (None, 2)
     assert found.table["log_prob"].notna().all()
-    assert "no linear baselines" in found.left_out
+    assert NoteKind.NO_LINEAR_MODELS in {note.kind for note in found.notes}
     with pytest.raises(ValueError, match="the value is missing"):
         compare_file(dataclasses.replace(study, reading=ReadingSettings()), tmp_path / "b", progress=False)
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 4), dtype=np.uint8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from pyrovae.comparison._intervals import Scores, gains_of, reach, remaining_bias, skewness
+from pyrovae.comparison.intervals import Scores, gains_of, reach, remaining_bias, skewness
 from pyrovae.errors import InputError
 from pyrovae.evaluation import Bound, LogMarginal
 from pyrovae.evaluation.importance import log_mean_weight

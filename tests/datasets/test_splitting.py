@@ -44,9 +44,65 @@ def test_copies_and_days_stay_in_one_part():
     assert sum(map(len, parts)) == 120
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
     assert how == "by sample (12 groups, none in two parts)"
-    assert f"of {len(groups[2])} group(s)" in notes[0]
+    assert f"of {len(groups[2])} group(s)" in notes[1]
+    assert all({row % 12 for row in range(120) if row % 4 == first % 4} <= part for part in groups for first in part)
     with pytest.raises(ValueError, match="there is no column 'batch' among the targets: sample, datetime"):
         split_spectra(grouped, group="batch")
+
+
+def measured(num=60, times=3, noise=0.02, seed=0):
+    """Spectra of samples that were measured several times, with their sample."""
+    rng = np.random.default_rng(seed)
+    sample = rng.permutation(np.repeat(np.arange(num), times))
+    x = rng.standard_normal((num, 3)) @ rng.standard_normal((3, 20))
+    x = torch.as_tensor(x[sample] + noise * rng.standard_normal((len(sample), 20)))
+    return Spectra(x, torch.arange(20.0), "", pd.DataFrame({"sample_id": sample, "fat": rng.random(len(sample))}), "m")
+
+
+def samples_in(split):
+    return [set(part.targets["sample_id"]) for part in split.parts]
+
+
+def test_a_sample_measured_again_stays_in_one_part_and_counts_once():
+    split = split_spectra(measured())
+    samples = samples_in(split)
+    assert sum(map(len, samples)) == 60
+    assert split.num_copies == 0
+    assert 120 <= split.num_near <= 124  # two samples may be near each other, too
+    assert len(samples[2]) - 2 <= split.num_independent <= len(samples[2])
+    assert split.num_enough(20) == pytest.approx(3 * 20 / 0.15, abs=20)
+    more = split_spectra(measured(num=split.num_enough(20) // 3 + 1))
+    assert more.num_independent >= 19
+    assert (split.test.targets.groupby("sample_id")["fat"].count() == 3).all()
+    first, second = split.notes()
+    assert first.endswith("are near copies of others, as of a sample measured again, and go where these go")
+    assert second.endswith("keep them together by --group sample_id")
+    allowed = split_spectra(measured(), allow_replicates=True)
+    assert sum(map(len, samples_in(allowed))) > 100
+    assert allowed.test_groups is None
+    assert "results are too good" in allowed.notes()[0]
+    by_sample = split_spectra(measured(noise=5.0), group="sample_id")  # which the spectra do not show
+    assert sum(map(len, samples_in(by_sample))) == 60
+    assert by_sample.num_independent == len(samples_in(by_sample)[2])
+
+
+@pytest.mark.parametrize("n", [2, 6, 60])
+def test_data_without_copies_are_split_at_random(n):
+    """Neighbours by chance are no copies, in few dimensions or many: of 3 × 10 sets none is said to have any."""
+    for seed in range(10):
+        x = torch.randn(300, n, generator=torch.Generator().manual_seed(seed))
+        spectra = Spectra(x, torch.arange(float(n)), "", pd.DataFrame(index=range(300)), "")
+        split = split_spectra(spectra, seed=seed)
+        assert (split.num_copies, split.num_near, split.notes()) == (0, 0, [])
+        assert torch.equal(split.train.x, x[split_randomly(300, seed=seed)[0]])
+
+
+def test_replicates_of_fruit_purees():
+    if not SHARED.is_dir():
+        pytest.skip("the shared data are not here")
+    found = split_spectra(read_spectra(SHARED / "spectra/fruit_puree_mir.csv"))
+    assert 60 < found.num_near < 200
+    assert split_spectra(read_spectra(SHARED / "spectra/tecator.csv")).num_copies == 24
 
 
 def test_days_of_the_soil_data_make_blocks():

@@ -1,0 +1,229 @@
+"""What else a reader of a comparison must know: typed notes, which become text where they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pyrovae.comparison._plan import ModelKey, Plan
+from pyrovae.comparison._runs import Results
+from pyrovae.comparison.intervals import reach
+from pyrovae.comparison.recommendation import MIN_DATA, Measure, Recommendation, Verdict
+from pyrovae.datasets import SpectraSplit, SplitMethod
+from pyrovae.datasets.splitting import say_copies, say_groups, say_proposed
+from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.linear_gaussian.exact import most_latent_dims
+from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.warm_start import linear_models
+
+RISE = 1.0
+"""Nats per datum by which a validation loss has diverged."""
+
+SHARE_OF_BAD = 0.1
+"""Share of test data with bad importance weights that is worth a note."""
+
+_MOST_CHANNELS = 500
+"""Linear models of more dimensions are tried for at most so many channels."""
+
+
+class NoteKind(StrEnum):
+    """What a note is about."""
+
+    TRAINING_HARMED = "training only did harm"
+    VALIDATION_DIVERGED = "the validation loss diverged"
+    LATENT_DIM_TOO_SMALL = "the latent dimension is too small"
+    NO_GAIN_FROM_NETWORKS = "no gain from networks"
+    BAD_WEIGHTS = "importance weights cannot be trusted"
+    COPIES = "copies"
+    PROPOSED_GROUPS = "columns that may name samples"
+    GROUPS = "groups in the test data"
+    ENOUGH_DATA = "how many data would do"
+    RESOLUTION = "what the data can tell"
+    GAPS_LEFT_OUT = "gaps were left out"
+    NO_LINEAR_MODELS = "no linear models"
+
+
+@dataclass(frozen=True)
+class Note:
+    """One note.
+
+    Attributes:
+        kind: what it is about.
+        names: of the models or columns that it is about.
+        numbers: by their meaning; gains are in nats per datum.
+    """
+
+    kind: NoteKind
+    names: tuple[str, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The note in a sentence or two."""
+        n = self.numbers
+        match self.kind:
+            case NoteKind.COPIES:
+                text = say_copies(round(n["equal"]), round(n["near"]), allowed=bool(n["allowed"]))
+            case NoteKind.PROPOSED_GROUPS:
+                text = say_proposed(self.names)
+            case NoteKind.GROUPS:
+                text = say_groups(SplitMethod(self.names[0]), round(n["num"]))
+            case _:
+                return _TEXTS[self.kind].format(*self.names, names=", ".join(self.names), **n)
+        return f"{text[0].upper()}{text[1:]}."
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values that JSON has."""
+        numbers = {name: value if math.isfinite(value) else None for name, value in self.numbers.items()}
+        return {"kind": str(self.kind), "names": list(self.names), "numbers": numbers, "text": self.text}
+
+
+_TEXTS = {
+    NoteKind.TRAINING_HARMED: (
+        "Training only did harm to {names}: no epoch was better on the validation data than the start. Train with a "
+        "lower learning rate."
+    ),
+    NoteKind.VALIDATION_DIVERGED: (
+        "The validation loss of {names} rose by {rise:.1f} nats per datum after its best epoch, {best_epoch:.0f} of "
+        "{epochs:.0f}: the model overfits. The best epoch was kept; a lower learning rate may do better."
+    ),
+    NoteKind.LATENT_DIM_TOO_SMALL: (
+        "The latent dimension may be too small: {0} with {more:.0f} dimensions is better than {1} with "
+        "{latent_dim:.0f} by {gain:.2f} nats per datum (between {low:.2f} and {high:.2f}). Try --latent-dim {more:.0f}."
+    ),
+    NoteKind.NO_GAIN_FROM_NETWORKS: (
+        "No gain from networks can be shown: {0} is not clearly better than {1}, a linear model (gain {gain:+.2f} nats "
+        "per datum, between {low:+.2f} and {high:+.2f})."
+    ),
+    NoteKind.BAD_WEIGHTS: (
+        "Importance weights cannot be trusted for up to {share:.0%} of the test data ({0}): their log p(x) may be "
+        "higher than it says; train longer, or take more samples."
+    ),
+    NoteKind.ENOUGH_DATA: (
+        "About {num:,.0f} data of the same kind, split in the same way, would leave enough to test on "
+        "({least:.0f} independent test data)."
+    ),
+    NoteKind.RESOLUTION: (
+        "{num_test:,.0f} independent test data tell two models apart by {test:.2f} nats per datum or more, "
+        "{num_validation:,.0f} validation data by {validation:.2f}."
+    ),
+    NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
+    NoteKind.NO_LINEAR_MODELS: "There are no linear baselines of data with missing values.",
+}
+
+
+def notes_of_runs(plan: Plan, results: Results, names: Mapping[ModelKey, str]) -> list[Note]:
+    """What the trainings of models say, by their seeds together."""
+    if plan.data.validation is None:
+        return []
+    harmed, found = [], []
+    for model, name in names.items():
+        own = [results[cell].metrics for cell in results if cell.model == model and results[cell].failure is None]
+        best = [_number(metrics.get("best_epoch")) for metrics in own]
+        rise = max((_number(metrics.get("validation_rise")) for metrics in own), default=0.0)
+        if own and not any(best):
+            harmed.append(name)
+        elif rise > RISE and max(best) < _number(own[0]["epochs"]) / 2:
+            numbers = {"rise": rise, "best_epoch": max(best), "epochs": _number(own[0]["epochs"])}
+            found.append(Note(NoteKind.VALIDATION_DIVERGED, (name,), numbers))
+    worst = max(found, key=lambda note: note.numbers["rise"], default=None)
+    if worst is not None:
+        found = [Note(worst.kind, tuple(note.names[0] for note in found), worst.numbers)]
+    return [*([Note(NoteKind.TRAINING_HARMED, tuple(harmed))] if harmed else []), *found]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def notes_of_weights(results: Results, names: Mapping[ModelKey, str]) -> list[Note]:
+    """Whether log p(x) of many test data cannot be trusted."""
+    shares: dict[str, list[float]] = {name: [] for name in names.values()}
+    for cell, result in results.items():
+        shares[names[cell.model]].append(_number(result.metrics["test_log_marginal_unreliable_share"]))
+    means = {name: sum(own) / len(own) for name, own in shares.items() if own and all(map(math.isfinite, own))}
+    worst = max(means, key=means.__getitem__, default="")
+    if not worst or means[worst] <= SHARE_OF_BAD:
+        return []
+    return [Note(NoteKind.BAD_WEIGHTS, (worst,), {"share": means[worst]})]
+
+
+def notes_of_networks(advice: Recommendation) -> list[Note]:
+    """Whether the chosen model is not clearly better than the best linear one."""
+    if advice.verdict is Verdict.TOO_FEW or advice.measure is Measure.ELBO or not advice.against or advice.beaten_by:
+        return []
+    best = max(advice.against, key=_log_prob(advice).__getitem__)
+    g = advice.against[best]
+    if g.low > advice.threshold:
+        return []
+    numbers = {"gain": g.gain, "low": g.low, "high": g.high}
+    return [Note(NoteKind.NO_GAIN_FROM_NETWORKS, (advice.choice, best), numbers)]
+
+
+def notes_of_dimensions(
+    plan: Plan, advice: Recommendation, choice: ModelKey, baselines: Sequence[Baseline]
+) -> list[Note]:
+    """Whether a linear model with more dimensions is better than the chosen model, or than one of its noise."""
+    if advice.verdict is Verdict.TOO_FEW or advice.measure is Measure.ELBO:
+        return []
+    larger = {
+        b.name: b.model.latent_dim
+        for b in baselines
+        if isinstance(b.model, FactorModel) and b.model.latent_dim > choice.latent_dim and b.name in advice.against
+    }
+    better = [name for name in larger if advice.against[name].high < -advice.threshold]
+    if not better:
+        return _of_twice_the_dimensions(plan, choice, advice)
+    best = max(better, key=_log_prob(advice).__getitem__)
+    g = advice.against[best]
+    numbers = {"latent_dim": choice.latent_dim, "more": larger[best], "gain": -g.gain, "low": -g.high, "high": -g.low}
+    return [Note(NoteKind.LATENT_DIM_TOO_SMALL, (best, advice.choice), numbers)]
+
+
+def _log_prob(advice: Recommendation) -> dict[str, float]:
+    return {row.model: row.log_prob for row in advice.by_model}
+
+
+def _of_twice_the_dimensions(plan: Plan, choice: ModelKey, advice: Recommendation) -> list[Note]:
+    """Whether validation data prefer the linear model of the same noise with twice as many dimensions."""
+    train, validation = plan.data.train, plan.data.validation
+    if plan.linear is None or validation is None or train.shape[1] > _MOST_CHANNELS:
+        return []
+    d = min(2 * choice.latent_dim, most_latent_dims(train.double().T.cov(correction=0)))
+    if d <= choice.latent_dim:
+        return []
+    make = {choice.likelihood: plan.settings.named_likelihoods[choice.likelihood]}
+    more = linear_models(train, make, [d], validation, progress=False)[choice.likelihood, d]
+    gains = more.log_prob(validation) - plan.linear[choice.likelihood, choice.latent_dim].log_prob(validation)
+    x = gains.double().numpy()[None].repeat(2, 0)
+    below, above = reach(x, (1 - advice.level) / 2)
+    gain = float(x.mean())
+    if not (len(gains) >= MIN_DATA and gain - below > advice.threshold):
+        return []
+    name = f"the linear model of {choice.likelihood} noise"
+    numbers = {"latent_dim": choice.latent_dim, "more": d, "gain": gain}
+    numbers |= {"low": gain - float(below), "high": gain + float(above)}
+    return [Note(NoteKind.LATENT_DIM_TOO_SMALL, (name, "the same"), numbers)]
+
+
+def notes_of_split(split: SpectraSplit, advice: Recommendation, num_validation: int) -> list[Note]:
+    """What is to know of the split, and what the parts' sizes can tell."""
+    found = []
+    if split.num_copies or split.num_near:
+        numbers = {"equal": split.num_copies, "near": split.num_near, "allowed": float(split.allow_replicates)}
+        found.append(Note(NoteKind.COPIES, (), numbers))
+    if split.proposed:
+        found.append(Note(NoteKind.PROPOSED_GROUPS, split.proposed))
+    if split.num_test_groups is not None:
+        found.append(Note(NoteKind.GROUPS, (str(split.method),), {"num": split.num_test_groups}))
+    if advice.num_groups < MIN_DATA and split.method is not SplitMethod.DAYS:
+        numbers = {"num": split.num_enough(MIN_DATA), "least": MIN_DATA}
+        found.append(Note(NoteKind.ENOUGH_DATA, (), numbers))
+    elif math.isfinite(advice.deviation):
+        validation = round(num_validation * advice.num_groups / advice.num_data)
+        numbers = {"num_test": advice.num_groups, "test": advice.resolution(advice.num_groups)}
+        numbers |= {"num_validation": validation, "validation": advice.resolution(validation)}
+        found.append(Note(NoteKind.RESOLUTION, (), numbers))
+    return found

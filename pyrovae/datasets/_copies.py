@@ -1,0 +1,108 @@
+"""Copies among data: rows that are equal, and rows so near to each other that they measure one sample again."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ROWS = 10_000
+"""Near copies are looked for among at most so many different rows."""
+
+NAMES_OF_SAMPLES = frozenset(
+    {
+        "id", "sample", "subject", "patient", "specimen", "batch", "lot", "plot", "site", "field", "plate", "donor",
+        "animal", "plant", "tree", "tablet", "replicate", "group", "person", "participant", "individual",
+    }
+)  # fmt: skip
+"""Words in the name of a column that names what was measured."""
+
+_MOST_AGAIN = 9
+"""A sample is measured again at most so often."""
+
+_NEIGHBOURS = 25
+_COMPONENTS = 20
+_MOST_DIMENSIONS = 10.0
+_LEVEL = 2e-4
+"""Probability that rows without copies look like copies, for each set of rows."""
+_LEAST_SHARE = 0.05
+"""Of near copies among all rows: fewer are chance, or too few to matter."""
+
+
+def equal_rows(x: Tensor) -> NDArray[np.int64]:
+    """Label of each row of x (num, n), from 0: equal rows have one label, missing values being alike."""
+    rows = np.ascontiguousarray(x.numpy())
+    _, labels = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
+    return labels.ravel().astype(np.int64)
+
+
+def near_rows(x: Tensor) -> NDArray[np.int64]:
+    """Label of each row of x (num, n), from 0: equal rows have one label, and rows that are near copies.
+
+    Neighbours at random have no gap between them: in D dimensions (d_r/d_(r+1))^(D r) of a row's distances to its r-th
+    and next neighbour is uniform (Facco et al. 2017). A set of r + 1 rows that are each other's r nearest are copies
+    where that has a probability below 0.0002 for each of them, and d_r is at most half of d_(r+1). D is estimated from
+    farther neighbours (Levina and Bickel 2005), the distances are those of the largest 20 principal components. Fewer
+    than 5 % are left as they are.
+
+    Data with missing values, and more than 10,000 different rows, have equal rows alone.
+    """
+    labels = equal_rows(x)
+    _, first = np.unique(labels, return_index=True)
+    if x.isnan().any() or not _NEIGHBOURS + 1 < len(first) <= MOST_ROWS or x.shape[1] < 2:
+        return labels
+    near = _near(x.numpy()[first].astype(float))
+    enough = len(first) - len(set(near.tolist())) >= _LEAST_SHARE * len(first)
+    return near[labels] if enough else labels
+
+
+def _near(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Labels of rows that differ."""
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors
+
+    if min(rows.shape) > _COMPONENTS:
+        rows = PCA(_COMPONENTS, svd_solver="randomized", random_state=0).fit_transform(rows)
+    distances, neighbours = NearestNeighbors(n_neighbors=_NEIGHBOURS).fit(rows).kneighbors()
+    distances = np.maximum(distances, np.finfo(float).tiny)
+    far = np.log(distances[:, -1:] / distances[:, _MOST_AGAIN + 1 : -1])
+    dimensions = min(1 / max(float(far.mean()), 1e-12), _MOST_DIMENSIONS)
+    again = np.arange(1, _MOST_AGAIN + 1)
+    ratio = distances[:, :_MOST_AGAIN] / distances[:, 1 : _MOST_AGAIN + 1]
+    apart = (ratio <= 0.5) & (ratio ** (dimensions * again) < _LEVEL)  # (row, r)
+    labels = np.arange(len(rows))
+    for r in again:  # larger sets last, and they contain the smaller ones
+        for i in np.flatnonzero(apart[:, r - 1]):
+            members = {int(i), *neighbours[i, :r].tolist()}
+            if all(apart[j, r - 1] and {j, *neighbours[j, :r].tolist()} == members for j in members):
+                labels[list(members)] = min(labels[list(members)])
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def joined(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Label of each datum, where data with one label in ``a`` or in ``b`` have one label."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = int(a.max() + b.max()) + 2
+    links = coo_array((np.ones(len(a)), (a, a.max() + 1 + b)), shape=(nodes, nodes))
+    _, label = connected_components(links, directed=False)
+    _, found = np.unique(label[a], return_inverse=True)
+    return found.ravel().astype(np.int64)
+
+
+def columns_of_samples(targets: pd.DataFrame) -> tuple[str, ...]:
+    """Columns whose name says that they name samples, and whose values come several times."""
+    found = []
+    for name in targets:
+        values, words = targets[name], re.findall(r"[A-Z]?[a-z]+|[A-Z]+", str(name))
+        named = {word.lower().removesuffix("s") for word in words} & NAMES_OF_SAMPLES
+        if named and 3 <= values.nunique() < len(values) and not values.isna().any():
+            found.append(str(name))
+    return tuple(found)

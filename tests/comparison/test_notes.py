@@ -1,0 +1,135 @@
+"""Notes: each in a comparison where it is true, and none where it is not."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.comparison._plan import ModelKey
+from pyrovae.comparison.notes import Note, NoteKind, notes_of_dimensions, notes_of_networks, notes_of_split
+from pyrovae.comparison.recommendation import recommend
+from pyrovae.datasets import Spectra, split_spectra
+
+SETTINGS = {"posteriors": ["full-covariance"], "estimators": ["analytic"], "hidden": (8,), "progress": False}
+
+
+def data(num=400, n=6, d=2, noise=0.3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(num, d, generator=g) @ torch.randn(d, n, generator=g) + noise * torch.randn(num, n, generator=g)
+
+
+def notes(table):
+    return {note["kind"]: note for note in table.attrs["recommendation"]["notes"]}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return data().split([250, 100, 50])
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(1e-3, None), (1.0, NoteKind.TRAINING_HARMED)])
+def test_training_that_only_does_harm(parts, rate, kind):
+    """From the linear model of linear data, a rate of 1 leads away."""
+    train, validation, test = parts
+    how = {"likelihoods": ["gaussian"], "start": "linear", "epochs": 3, "learning_rate": rate}
+    table = pv.compare(train, validation=validation, test=test, seeds=(0, 1), **how, **SETTINGS)
+    found = notes(table)
+    assert (NoteKind.TRAINING_HARMED in found) == (kind is not None)
+    if kind is not None:
+        assert table["best_epoch"].tolist() == [0, 0]
+        assert found[kind]["names"] == ["full-covariance posterior, gaussian likelihood"]
+
+
+def test_a_validation_loss_that_diverges():
+    """Twelve training data and a free noise: the fit to them is soon far too close."""
+    train, validation, test = data(80, n=10).split([12, 34, 34])
+    how = {"likelihoods": ["gaussian-per-dimension"], "epochs": 300, "learning_rate": 1e-2, "batch_size": 12}
+    table = pv.compare(train, validation=validation, test=test, seeds=(0, 1), **how, **SETTINGS)
+    note = notes(table)[NoteKind.VALIDATION_DIVERGED]
+    assert note["numbers"]["rise"] == pytest.approx(table["validation_rise"].max())
+    assert note["numbers"]["rise"] > 1
+    assert note["numbers"]["best_epoch"] == table["best_epoch"].max() < 150
+
+
+def test_a_latent_dimension_that_is_too_small(tmp_path):
+    x = data(500, n=8, d=4, noise=0.1)
+    train, validation, test = x.split([300, 100, 100])
+    kinds = {}
+    for d in (1, 4):
+        how = {"likelihoods": ["gaussian"], "start": "linear", "epochs": 1, "latent_dims": (d,), "learning_rate": 1e-4}
+        out = tmp_path / str(d)
+        table = pv.compare(train, validation=validation, test=test, out=out, pictures=False, **how, **SETTINGS)
+        kinds[d] = set(notes(table))
+        assert json.loads((out / "recommendation.json").read_text()) == table.attrs["recommendation"]
+    assert NoteKind.LATENT_DIM_TOO_SMALL not in kinds[1] | kinds[4]  # of one seed nothing is said
+    for d in (1, 4):
+        how = {"likelihoods": ["gaussian"], "start": "linear", "epochs": 1, "latent_dims": (d,), "learning_rate": 1e-4}
+        table = pv.compare(train, validation=validation, test=test, seeds=(0, 1), **how, **SETTINGS)
+        kinds[d] = notes(table)
+    note = kinds[1][NoteKind.LATENT_DIM_TOO_SMALL]
+    linear = [pv.exact.LinearGaussianVAE.fit(train, d).log_prob(validation).mean().item() for d in (1, 2)]
+    assert note["numbers"]["gain"] == pytest.approx(linear[1] - linear[0], abs=0.01)
+    assert "Try --latent-dim 2" in note["text"]
+    assert NoteKind.LATENT_DIM_TOO_SMALL not in kinds[4]
+
+
+def test_a_linear_model_with_more_dimensions_that_is_better():
+    train, validation, test = data(500, n=8, d=4, noise=0.1).split([300, 100, 100])
+    baselines = pv.linear_baselines(train, test, 1, validation=validation, progress=False)
+    known = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
+    own = pv.exact.LinearGaussianVAE.fit(train, 1).log_prob(test).expand(2, -1)
+    advice = recommend({"vae": own}, baselines=known)
+    (note,) = notes_of_dimensions(None, advice, ModelKey("diagonal", "analytic", "gaussian", 1), baselines)
+    assert note.numbers["more"] >= 4
+    assert note.names[1] == "vae"
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.0, True), (3.0, False), (-3.0, False)])
+def test_networks_that_gain_nothing(gain, expected):
+    base = 30 * torch.randn(200, generator=torch.Generator().manual_seed(0)).double()
+    own = base + gain + 0.5 * torch.randn(3, 200, generator=torch.Generator().manual_seed(1)).double()
+    advice = recommend({"vae": own}, baselines={"factor analysis": base, "PPCA": base - 9})
+    assert [note.names for note in notes_of_networks(advice)] == [("vae", "factor analysis")] * expected
+
+
+def spectra(num, copies=1):
+    x = torch.randn(num, 5, generator=torch.Generator().manual_seed(0)).repeat(copies, 1)
+    return Spectra(x, torch.arange(5.0), "", pd.DataFrame({"sample": np.arange(num * copies) % num}), "")
+
+
+@pytest.mark.parametrize(
+    ("data", "kinds"),
+    [
+        (spectra(12), {NoteKind.ENOUGH_DATA}),
+        (spectra(400), {NoteKind.RESOLUTION}),
+        (spectra(200, 2), {NoteKind.COPIES, NoteKind.PROPOSED_GROUPS, NoteKind.RESOLUTION}),
+    ],
+)
+def test_what_is_said_of_a_split(data, kinds):
+    split = split_spectra(data)
+    gains = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
+    x = gains[split.test.targets["sample"].to_numpy(copy=True)]
+    advice = recommend({"a": torch.zeros(2, len(x)), "b": x.expand(2, -1)}, groups=split.test_groups)
+    found = notes_of_split(split, advice, len(split.validation))
+    assert {note.kind for note in found} == kinds
+    for note in found:
+        assert note.text.endswith(".")
+        json.dumps(note.to_dict(), allow_nan=False)
+    (size,) = [note for note in found if note.kind in (NoteKind.ENOUGH_DATA, NoteKind.RESOLUTION)]
+    if size.kind is NoteKind.ENOUGH_DATA:
+        assert size.numbers["num"] == 134
+    else:
+        assert size.numbers["num_test"] == split.num_independent
+        assert size.numbers["test"] == pytest.approx(2 * x.std().item() / math.sqrt(split.num_independent), rel=0.15)
+
+
+def test_every_kind_has_its_text():
+    names = "rise best_epoch epochs more latent_dim gain low high share num least num_test test num_validation"
+    numbers = dict.fromkeys([*names.split(" "), "validation", "equal", "near", "allowed"], 1.5)
+    for kind in NoteKind:
+        about = ("groups",) if kind is NoteKind.GROUPS else ("one", "two")
+        assert Note(kind, about, numbers).text.endswith(".")
