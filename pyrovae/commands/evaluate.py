@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyrovae.commands._base import OnData, Summary, with_names
-from pyrovae.datasets import Spectra
+from pyrovae.datasets import Spectra, TrainingRows
 
 if TYPE_CHECKING:
     from pyrovae.trained_model import TrainedModel
@@ -36,6 +36,12 @@ class Evaluate(OnData):
             f"log p(x) {sign} {found['log_prob']:.4f} ± {found['log_prob_stderr']:.4f} nats per datum, {len(table)} "
             f"data, {how}: {path}"
         )
+        known = TrainingRows.read(self.folder)
+        num_seen = 0 if known is None else known.count_in(data.x)
+        if num_seen:
+            text += (
+                f"\nnote: the model was trained on {num_seen} of these data, whose log p(x) is too good to judge it by"
+            )
         if strangest:
             text += "\nthe strangest: " + ", ".join(f"{name} ({value:.1f})" for name, value in strangest.items())
-        return {**found, "strangest": strangest, "out": str(path), "text": text}
+        return {**found, "num_trained_on": num_seen, "strangest": strangest, "out": str(path), "text": text}

@@ -65,4 +65,5 @@ def summary_of(metrics: dict[str, object], out: Path) -> Summary:
         f"ELBO {-m['test_neg_elbo']:.4f}, KL {m['test_kl']:.4f} nats per datum "  # type: ignore[operator]
         f"({m['steps']} steps, {m['seconds']:.1f} s, {m['engine']} engine)\nmodel: {out}"
     )
+    text += "".join(f"\nnote: {note['text']}" for note in m["notes"])  # type: ignore[attr-defined]
     return {**metrics, "out": str(out), "text": text}

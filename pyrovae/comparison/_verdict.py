@@ -37,6 +37,17 @@ class Measure(StrEnum):
     ELBO = "ELBO"
 
 
+class Limit(StrEnum):
+    """What a comparison would need more of, to be decided."""
+
+    DATA = "test data"
+    """More test data would tell."""
+    SEEDS = "seeds"
+    """The seeds differ too much for any number of data to tell."""
+    ESTIMATE = "estimate of log p(x)"
+    """The estimates of log p(x) may be off by more than the gain."""
+
+
 @dataclass(frozen=True)
 class Gain:
     """A mean gain in nats per datum, and its interval; NaN where there are too few data or seeds for one."""
@@ -85,8 +96,8 @@ class Recommendation:
         num_data: number of test data.
         measure: what the models are compared by.
         num_groups: number of groups of test data that are independent of each other.
-        num_enough: about how many groups would tell the best rival from the simplest model, if its gain is the true
-            one; 0 where that is not known, or where the seeds differ too much for any number of data.
+        limit: of an undecided comparison, what would tell the best rival from the simplest model; None of any other.
+        num_enough: about how many groups would tell, if its gain is the true one; 0 where more data would not.
         deviation: standard deviation of the gains over the groups, the median of all models; NaN of a single model.
     """
 
@@ -106,6 +117,7 @@ class Recommendation:
     num_data: int
     measure: Measure = Measure.LOG_PROB
     num_groups: int = 0
+    limit: Limit | None = None
     num_enough: int = 0
     deviation: float = math.nan
 
@@ -202,17 +214,16 @@ class Recommendation:
         )
 
     def _what_would_tell(self) -> str:
-        biased = [row for row in self.by_model if row.bias > max(self.threshold, 0.01)]
-        if biased:
-            worst = max(biased, key=lambda row: row.bias)
+        if self.limit is Limit.ESTIMATE:
+            worst = max(self.by_model, key=lambda row: row.bias)
             return (
                 f"The estimate of log p(x) is too uncertain ({worst.model}'s may be {worst.bias:.2f} nats too low): "
                 "more draws of z, or a better method, would tell."
             )
-        if self.num_enough:
-            what = "test data" if self.num_groups == self.num_data else "groups of test data"
-            return f"About {self.num_enough:,} {what} would tell, if the gain stays the same."
-        return "More seeds would tell, or more data."
+        if self.limit is Limit.SEEDS:
+            return "More seeds would tell."
+        what = "test data" if self.num_groups == self.num_data else "groups of test data"
+        return f"About {self.num_enough:,} {what} would tell, if the gain stays the same."
 
     def _beside_baselines(self) -> str:
         kinds: dict[str, list[str]] = {"worse than": [], "not clearly apart from": [], "better than": []}
@@ -236,6 +247,7 @@ class Recommendation:
             "num_seeds": self.num_seeds,
             "num_data": self.num_data,
             "num_groups": self.num_groups,
+            "limit": None if self.limit is None else str(self.limit),
             "num_enough": self.num_enough,
         }
 

@@ -19,7 +19,7 @@ from pyrovae.comparison.recommendation import Recommendation
 from pyrovae.comparison.settings import LikelihoodFactory
 from pyrovae.comparison.study import Study, at_scale_of_data, begun_in, check_same
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, split_spectra
+from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows, split_spectra
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
@@ -164,7 +164,7 @@ def compare_file(
             found = StudyResult(
                 study, data, split, test, plan, comparison, comparison.recommendation, baselines, seconds
             )
-            _write(found, folder)
+            _write(found, folder, train)
     return found
 
 
@@ -238,15 +238,17 @@ def _whole(config: dict[str, object], name: str, folder: Path) -> int:
     return value
 
 
-def _write(found: StudyResult, folder: Path) -> None:
+def _write(found: StudyResult, folder: Path, train: Tensor) -> None:
     table = found.table
     write_table(folder / "runs.csv", found.runs)
     write_table(folder / "comparison.csv", table)
     write_text(folder / "comparison.md", f"{markdown_table(as_text(table))}\n\n{said(found)}\n")
     advice = found.recommendation.to_dict() | {"notes": [note.to_dict() for note in found.notes]}
     write_json(folder / "recommendation.json", advice)
+    axis, rows = ChannelAxis.of(found.data), TrainingRows.of(train)
     for model in (folder / "runs").glob("*/model.safetensors"):
-        ChannelAxis.of(found.data).write(model.parent)
+        axis.write(model.parent)
+        rows.write(model.parent)
 
 
 def said(found: StudyResult) -> str:

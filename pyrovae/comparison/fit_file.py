@@ -7,8 +7,9 @@ from torch import Tensor
 
 from pyrovae.comparison._pairs import can_start_as_linear, new_pair
 from pyrovae.comparison._runs import callers_state_left_alone
+from pyrovae.comparison.notes import notes_of_copies
 from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_same
-from pyrovae.datasets import ChannelAxis, Spectra, split_spectra
+from pyrovae.datasets import ChannelAxis, Spectra, TrainingRows, split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.files import locked_folder, versions, write_json, write_table
 from pyrovae.fitted import VAE
@@ -91,6 +92,7 @@ def fit_file(
                 "test_kl": found["kl"],
                 "test_log_marginal": found["log_prob"],
                 "test_log_marginal_stderr": found["log_prob_stderr"],
+                "notes": [note.to_dict() for note in notes_of_copies(split)],
                 "best_epoch": history.best_epoch,
                 "steps": history.steps,
                 "seconds": history.seconds,
@@ -98,6 +100,7 @@ def fit_file(
             }
             write_table(folder / "history.csv", history.to_frame())
             ChannelAxis.of(data).write(folder)
+            TrainingRows.of(train).write(folder)
             save(folder / "model.safetensors", model, guide, preprocessing=step)
             write_json(folder / "metrics.json", metrics)
     return metrics

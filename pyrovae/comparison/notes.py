@@ -71,7 +71,7 @@ class Note:
             case NoteKind.GROUPS:
                 text = say_groups(SplitMethod(self.names[0]), round(n["num"]))
             case _:
-                return _TEXTS[self.kind].format(*self.names, names=", ".join(self.names), **n)
+                return _TEXTS[self.kind].format(*self.names, names="; ".join(self.names), **n)
         return f"{text[0].upper()}{text[1:]}."
 
     def to_dict(self) -> dict[str, object]:
@@ -208,8 +208,8 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey, advice: Recommendatio
     return [Note(NoteKind.LATENT_DIM_TOO_SMALL, (name, "the same"), numbers)]
 
 
-def notes_of_split(split: SpectraSplit, advice: Recommendation, num_validation: int) -> list[Note]:
-    """What is to know of the split, and what the parts' sizes can tell."""
+def notes_of_copies(split: SpectraSplit) -> list[Note]:
+    """What is to know of copies, of columns that may name samples, and of groups."""
     found = []
     if split.num_copies or split.num_near:
         numbers = {"equal": split.num_copies, "near": split.num_near, "allowed": float(split.allow_replicates)}
@@ -218,12 +218,17 @@ def notes_of_split(split: SpectraSplit, advice: Recommendation, num_validation: 
         found.append(Note(NoteKind.PROPOSED_GROUPS, split.proposed))
     if split.num_test_groups is not None:
         found.append(Note(NoteKind.GROUPS, (str(split.method),), {"num": split.num_test_groups}))
+    return found
+
+
+def notes_of_split(split: SpectraSplit, advice: Recommendation, num_validation: int) -> list[Note]:
+    """What is to know of the split, and what the parts' sizes can tell."""
+    found = notes_of_copies(split)
     if advice.num_groups < MIN_DATA and split.method is not SplitMethod.DAYS:
-        numbers = {"num": split.num_enough(MIN_DATA), "least": MIN_DATA}
-        found.append(Note(NoteKind.ENOUGH_DATA, (), numbers))
+        found.append(Note(NoteKind.ENOUGH_DATA, (), {"num": split.num_enough(MIN_DATA), "least": MIN_DATA}))
     elif math.isfinite(advice.deviation):
         validation = round(num_validation * advice.num_groups / advice.num_data)
-        numbers = {"num_test": advice.num_groups, "test": advice.resolution(advice.num_groups)}
+        numbers: dict[str, float] = {"num_test": advice.num_groups, "test": advice.resolution(advice.num_groups)}
         numbers |= {"num_validation": validation, "validation": advice.resolution(validation)}
         found.append(Note(NoteKind.RESOLUTION, (), numbers))
     return found

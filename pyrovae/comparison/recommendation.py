@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrovae.comparison._verdict import MIN_DATA, MIN_SEEDS, Gain, Measure, ModelGain, Recommendation, Verdict
+from pyrovae.comparison._verdict import MIN_DATA, MIN_SEEDS, Gain, Limit, Measure, ModelGain, Recommendation, Verdict
 from pyrovae.comparison.intervals import Scores, gains_of, reach
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogMarginal
@@ -21,6 +21,7 @@ __all__ = [
     "MIN_SEEDS",
     "THRESHOLD",
     "Gain",
+    "Limit",
     "Measure",
     "ModelGain",
     "Recommendation",
@@ -113,6 +114,9 @@ def recommend(
         verdict = Verdict.BETTER
     elif rivals:
         verdict = Verdict.UNDECIDED
+    limit, num_enough = None, 0
+    if verdict is Verdict.UNDECIDED:
+        limit, num_enough = compared.what_would_tell(max(rivals, key=mean.__getitem__), simplest, threshold)
     unbeaten = [name for name in fixed if all(is_better(name, over) for over in names)]
     beaten_by = max(unbeaten, key=mean.__getitem__, default="")
     return Recommendation(
@@ -132,7 +136,8 @@ def recommend(
         num_data=num,
         measure=measure,
         num_groups=compared.num_groups,
-        num_enough=compared.num_enough(rivals, simplest, threshold) if verdict is Verdict.UNDECIDED else 0,
+        limit=limit,
+        num_enough=num_enough,
         deviation=compared.deviation(simplest),
     )
 
@@ -173,19 +178,21 @@ class _Compared:
         found = [self._of_groups(name, over).mean(0).std(ddof=1) for name in self.scores if name != over]
         return float(np.median(found)) if found else math.nan
 
-    def num_enough(self, rivals: Sequence[str], over: str, threshold: float) -> int:
-        """About how many groups would tell the rival of the largest mean from another; 0 where no number would."""
-        best = max(rivals, key=lambda name: self.scores[name].values.mean())
-        gains = self._of_groups(best, over)
-        a, b = self.scores[best], self.scores[over]
-        side = 0 if gains.mean() > threshold else 1
+    def what_would_tell(self, name: str, over: str, threshold: float) -> tuple[Limit, int]:
+        """What would tell whether a gain is above the threshold, and about how many groups, if it is data."""
+        gains = self._of_groups(name, over)
+        mean = gains.mean(1, keepdims=True)
+        a, b, side = self.scores[name], self.scores[over], 0 if mean.mean() > threshold else 1
         off = (a.too_high + b.too_low, a.too_low + b.too_high)[side]
-        most = abs(float(gains.mean()) - threshold) - off  # that the limit may be away from the mean
-        of_data = float(reach(gains - gains.mean(1, keepdims=True), self._tail)[side])
-        of_seeds = float(reach(np.broadcast_to(gains.mean(1, keepdims=True), gains.shape), self._tail)[side])
-        if most <= of_seeds or not of_data:
-            return 0
-        return max(self.num_groups + 1, math.ceil(self.num_groups * of_data**2 / (most**2 - of_seeds**2)))
+        most = abs(float(mean.mean()) - threshold) - off  # that the limit may be away from the mean
+        if most <= 0 < off:
+            return Limit.ESTIMATE, 0
+        of_data = float(reach(gains - mean, self._tail)[side])
+        of_seeds = float(reach(np.broadcast_to(mean, gains.shape), self._tail)[side])
+        if most <= of_seeds:
+            return Limit.SEEDS, 0
+        num = self.num_groups * of_data**2 / (most**2 - of_seeds**2)  # most > of_seeds ≥ 0
+        return Limit.DATA, max(self.num_groups + 1, math.ceil(num))
 
 
 def _shape(scores: Mapping[str, Scores]) -> tuple[int, int]:

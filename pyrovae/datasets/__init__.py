@@ -25,6 +25,7 @@ from pyrovae.datasets.splitting import (
     split_spectra,
 )
 from pyrovae.datasets.synthetic import SYNTHETIC, SyntheticDataset
+from pyrovae.datasets.training_rows import TrainingRows
 
 __all__ = [
     "IMAGES",
@@ -51,6 +52,7 @@ __all__ = [
     "StandardNormalVariate",
     "Standardize",
     "SyntheticDataset",
+    "TrainingRows",
     "binarize",
     "digits",
     "fashion_mnist",

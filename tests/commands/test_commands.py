@@ -57,7 +57,7 @@ def test_every_subcommand(spectra, tmp_path, capsys):
     assert said.count("\n") == 1
     assert np.isfinite(json.loads(said)["test_log_marginal"])
     names = {".lock", "config.json", "checkpoints", "history.csv", "metrics.json", "model.json", "model.safetensors"}
-    names |= {"channels.json"}
+    names |= {"channels.json", "training-rows.npy"}
     assert {path.name for path in out.iterdir()} == names
     for name in ("evaluate", "encode", "reconstruct"):
         status, said, errors = in_this_process(capsys, name, out, spectra, "--json")
@@ -95,6 +95,7 @@ def test_compare_and_resume(spectra, tmp_path, capsys):
     )
     assert (status, errors) == (0, "")
     assert json.loads(said)["num"] == 120
+    assert json.loads(said)["num_trained_on"] == 84  # 70 %
 
 
 def test_bad_input_to_every_subcommand(fitted, tmp_path, capsys, monkeypatch):

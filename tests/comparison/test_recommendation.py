@@ -11,6 +11,7 @@ from scipy import stats
 
 import pyrovae as pv
 from pyrovae.comparison import Verdict
+from pyrovae.comparison.recommendation import Limit
 from pyrovae.evaluation import LogMarginal
 
 
@@ -124,6 +125,7 @@ def test_how_many_data_would_tell(settings, within):
             assert told == expected
         assert f"About {found.num_enough:,} test data would tell" in found.text
     else:
+        assert found.limit is Limit.SEEDS
         assert "More seeds would tell" in found.text
 
 
@@ -163,9 +165,10 @@ def test_a_bias_larger_than_the_gain_does_not_decide():
         assert pv.recommend({"isotropic": bad, "full": good}).verdict is verdict
         turned = pv.recommend({"full": good, "isotropic": bad})
         assert turned.by_model[1].high == pytest.approx(-2.5 + 0.25 / (2 ** min(1, (1 - k) / k) - 1))
-    found = pv.recommend({"isotropic": [estimate(x - 2.5, 0.2, 0.9)] * 3, "full": good})
-    assert "isotropic's may be 2.50 nats too low" in found.text
-    assert found.by_model[0].bias == pytest.approx(0.2 / (2 ** (1 / 9) - 1))
+    found = pv.recommend({"isotropic": [estimate(x - 2.5, 0.201, 0.9)] * 3, "full": good})
+    assert "isotropic's may be 2.51 nats too low" in found.text
+    assert found.limit is Limit.ESTIMATE
+    assert found.by_model[0].bias == pytest.approx(0.201 / (2 ** (1 / 9) - 1))
 
 
 def test_a_tie_is_a_tie():
