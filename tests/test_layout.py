@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SUBJECTS = ("layout", "mutations", "readme", "start")
+SUBJECTS = ("layout", "mutations", "documentation", "start")
 """Tests of the repository as a whole, which mirror no module."""
 
 TABLES = ("pyrovae.commands", "pyrovae.datasets.readers", "pyrovae.training.engines")
