@@ -34,7 +34,7 @@ UNITS = {
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 _NUMBER = r"\d+(?:[.,]\d*)?(?:e[+-]?\d+)?"
 _NAME = re.compile(
-    rf"(?P<prefix>|.*?[^\d.,]|.*?[^\W\d]\.)(?P<number>{_NUMBER})"
+    rf"(?P<prefix>|.*?(?:[^\d.,]|[^\W\d]\.))(?P<number>{_NUMBER})"
     rf"(?P<suffix>[\s_.]*[(\[{{]?(?P<unit>{_UNIT}|)[)\]}}]?(?:|[\s_.)\]}}][^\d]*|[^\W\d][^\d]*))",
     re.IGNORECASE,
 )
@@ -96,7 +96,7 @@ def _parts(name: str) -> tuple[str, str, float, str] | None:
     unit = match["unit"]
     suffix = match["suffix"].replace(unit, "", 1) if unit else match["suffix"]
     found = UNITS.get(unit.lower(), "") or UNITS.get(match["prefix"].strip(" _.([").lower(), "")
-    return match["prefix"], suffix.strip(" _()[]{}"), float(match["number"].replace(",", ".")), found
+    return match["prefix"], suffix.strip(" ._()[]{}"), float(match["number"].replace(",", ".")), found
 
 
 def axis_unit(name: str) -> str | None:

@@ -23,7 +23,7 @@ Line: TypeAlias = tuple[int, str]
 
 DELIMITERS = "\t;|, "
 _START = 2**16
-_POINT, _COMMA = Numerals("."), Numerals(",")
+_POINT, _COMMA = (Numerals(sign, " \u00a0\u202f'") for sign in ".,")
 _OR_COMMENT = "#%!"
 
 
@@ -248,7 +248,7 @@ def _width(counts: Sequence[int]) -> tuple[int, float]:
 
 def _numeric_share(rows: Sequence[Sequence[str]]) -> float:
     """Which share of the fields are numbers, with a decimal point or comma."""
-    cells = [field for row in rows for field in row[:: max(1, len(row) // 50)]]
+    cells = [field for row in rows for field in row[:: max(1, len(row) // 25)]]
     values = (_COMMA if "," in field else _POINT for field in cells)
     known = [
         field.strip().lower() in MISSING or n.value(field) is not None for n, field in zip(values, cells, strict=True)

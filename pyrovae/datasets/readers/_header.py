@@ -111,8 +111,10 @@ class _Peek:
 
     def __init__(self, rows: Sequence[list[str]], numerals: Numerals) -> None:
         self.rows = rows
-        self.values, text = numerals.array(rows)
-        self.text = np.zeros(self.values.shape, dtype=np.bool_) if text is None else text
+        # apart, as text above makes all columns below slow
+        parts = [numerals.array(part) for part in (rows[:_MOST_ROWS], rows[_MOST_ROWS:]) if part]
+        self.values = np.concatenate([values for values, _ in parts])
+        self.text = np.concatenate([np.zeros(v.shape, dtype=np.bool_) if t is None else t for v, t in parts])
         below = self.text[min(_MOST_ROWS, max(1, len(rows) // 2)) :] if len(rows) > 1 else self.text
         self.numeric = below.mean(0) <= 0.5
         self.begin = 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import Channels, axis_unit, find_channels, largest_group
 from pyrovae.datasets.readers._header import Header
-from pyrovae.datasets.readers._labels import edge_column
+from pyrovae.datasets.readers._labels import edge_column, follows
 from pyrovae.datasets.readers._missing import cleaned
 from pyrovae.datasets.readers._shape import Kind, Shape, shape_of
 from pyrovae.datasets.readers._table import Head, Layout
@@ -112,6 +112,7 @@ def _in_rows(
     elif not unit:
         unit = axis_unit(header.corner) or ""
     if settings.channels is None:
+        _check_neighbours(columns, numeric, evidence, header, where)
         _warn_of_others(columns, numeric, header, where)
     return Layout(columns, positions, unit, source=source, findings=tuple(findings))
 
@@ -158,6 +159,27 @@ def _without_labels(
             findings.append(Finding(f"{title} as a label", f"it {found.evidence}", Option("label", NONE)))
             columns = columns[1:] if edge == 0 else columns[:-1]
     return columns, findings
+
+
+def _check_neighbours(
+    columns: list[int], numeric: list[int], evidence: NDArray[np.float64], header: Header, where: str
+) -> None:
+    """Raise for a column of numbers amid the channels, or beside them and like them, that is not named as they are."""
+    chosen = set(columns)
+    for i in numeric:
+        if i in chosen:
+            continue
+        amid = columns[0] < i < columns[-1]
+        beside = next((j for j in (i - 1, i + 1) if j in chosen), None)
+        has_digit = any(c.isdigit() for c in header.axis_names[i])
+        if amid or (beside is not None and has_digit and follows(evidence[:, i], evidence[:, beside])):
+            raise InputError(
+                f"{where}, column {i + 1}: {header.axis_names[i]!r} stands {'amid' if amid else 'beside'} the channels "
+                "and is not named like them: correct the name, or keep the column apart with ",
+                Option("label", header.names[i] or str(i + 1)),
+                ", or leave it out with ",
+                Option("drop", header.names[i] or str(i + 1)),
+            )
 
 
 def _warn_of_others(columns: list[int], numeric: list[int], header: Header, where: str) -> None:

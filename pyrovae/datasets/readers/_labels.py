@@ -58,6 +58,13 @@ def edge_column(values: NDArray[np.float64], edge: int) -> EdgeColumn | None:
     return None
 
 
+def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64]) -> bool:
+    """Whether a column goes with its neighbour as a channel does: correlated, and at its level."""
+    scatter = float(np.nanmax(neighbour) - np.nanmin(neighbour)) if np.isfinite(neighbour).any() else 0.0
+    step = abs(float(np.nanmedian(column)) - float(np.nanmedian(neighbour))) if np.isfinite(column).any() else np.inf
+    return abs(_correlation(column, neighbour)) > 0.9 and step < scatter
+
+
 def _is_whole(values: NDArray[np.float64]) -> bool:
     return len(values) > 0 and bool((values == np.round(values)).all())
 

@@ -15,7 +15,7 @@ from pyrovae.errors import InputError, Option
 MISSING = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "-", "--", "?", "."})
 """What stands for a missing value, in any case of letters."""
 
-_SAMPLE = 3000
+_SAMPLE = 1500
 _SPACES = " \u00a0\u202f\u2009'’"
 _EXPONENT = r"(?:[eE][+-]?\d+)?"
 _SIGN = r"[+\-−]?"
@@ -103,13 +103,15 @@ def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where:
         other = "," if settings.decimal == "." else "."
         grouped = any(_PROOFS[other].fullmatch(f) or _GROUPS[other].fullmatch(f) for f in fields)
         return Numerals(settings.decimal, thousands + other * grouped, missing)
+    if thousands:
+        fields = [re.sub(f"[{thousands}]", "", field) if _SPACED.fullmatch(field) else field for field in fields]
     proofs = {sign: any(proof.fullmatch(f) for f in fields) for sign, proof in _PROOFS.items()}
     if proofs[","] != proofs["."]:
         group = "," if proofs[","] else "."
         return Numerals("." if group == "," else ",", thousands + group, missing, guessed=True)
     counts = {sign: sum(pattern.fullmatch(f) is not None for f in fields) for sign, pattern in _DECIMALS.items()}
     decimal = "," if counts[","] > counts["."] else "."
-    if counts[decimal] and not counts["," if decimal == "." else "."]:
+    if not thousands and counts[decimal] and not counts["," if decimal == "." else "."]:
         _check_undivided(few, decimal, where)
     return Numerals(decimal, thousands, missing, guessed=decimal == ",")
 
