@@ -12,7 +12,18 @@ import numpy as np
 UNITS = ("", " nm", "nm", "cm-1", " cm-1", " (nm)", " [1/cm]", "µm")
 PREFIXES = ("", "wl_", "X", "spc.", "NIR.", "R_", "abs ", "λ=", "A[", "band")
 SUFFIXES = ("", "_ref", " abs", ".mean", "]", ")")
-CORNERS = ("", "wavelength", "Wavenumber (cm-1)", "nm", "lambda", "Wellenlänge", "Raman shift / cm-1", "wl", "x", "sample")
+CORNERS = (
+    "",
+    "wavelength",
+    "Wavenumber (cm-1)",
+    "nm",
+    "lambda",
+    "Wellenlänge",
+    "Raman shift / cm-1",
+    "wl",
+    "x",
+    "sample",
+)
 NAMES = ("sample-{}", "S{:03d}", "leaf {}", "{}", "Probe ä{}", "A{}b")
 DELIMITERS = ((",", "."), (";", ","), (";", "."), ("\t", "."), ("\t", ","), ("|", "."), (" ", "."), (" ", ","))
 
@@ -38,6 +49,7 @@ class TableCase:
     suffix: str = ".csv"
     options: dict = field(default_factory=dict)
     says: tuple[str, ...] = ()
+    """One of these is in the line that it is refused with, where it must be."""
 
 
 def spectra(rng, *, kind=None, num=None, n=None):
@@ -55,10 +67,14 @@ def spectra(rng, *, kind=None, num=None, n=None):
     x = 0.3 + 0.2 * rng.random((num, 1)) + np.exp(-0.5 * ((at - centre[:, None]) / width[:, None]) ** 2)
     x += 0.005 * rng.standard_normal((num, n))
     kind = kind or rng.choice(["absorbance", "counts", "percent", "log"])
-    x = {"absorbance": x.round(5), "counts": (x * 900 + 50).round(), "percent": (x * 60).round(3), "log": np.log(x).round(4)}[kind]
-    names = [NAMES[int(rng.integers(len(NAMES)))].format(i) for i in range(num)]
-    if len(set(names)) < num:
-        names = [f"q{i}" for i in range(num)]
+    x = {
+        "absorbance": x.round(5),
+        "counts": (x * 900 + 50).round(),
+        "percent": (x * 60).round(3),
+        "log": np.log(x).round(4),
+    }[kind]
+    pattern = NAMES[int(rng.integers(len(NAMES)))]
+    names = [pattern.format(i) for i in range(num)]
     return Truth(x, axis, names)
 
 
@@ -113,7 +129,8 @@ def in_rows(rng):
     header = [f"{prefix}{s.number(a)}{unit}{suffix}" for a in t.axis]
     rows = [[s.number(v) for v in row] for row in t.x]
     if rng.integers(2):
-        header, rows = [["id", "", "Sample ID", "Größe"][rng.integers(4)], *header], [[n, *r] for n, r in zip(t.names, rows, strict=True)]  # fmt: skip
+        header = [["id", "", "Sample ID", "Größe"][rng.integers(4)], *header]
+        rows = [[name, *row] for name, row in zip(t.names, rows, strict=True)]
     if rng.integers(2):
         label = _label(rng, len(rows))
         header, rows = [*header, "class"], [[*r, v] for r, v in zip(rows, label, strict=True)]
@@ -179,7 +196,9 @@ def bare_axis(rng):
 def pairs(rng):
     """Pairs of columns, positions and values."""
     t, s = spectra(rng, num=int(rng.integers(3, 9))), style(rng)
-    rows = [[cell for v in column for cell in (s.number(a), s.number(v))] for a, column in zip(t.axis, t.x.T, strict=True)]
+    rows = [
+        [cell for v in column for cell in (s.number(a), s.number(v))] for a, column in zip(t.axis, t.x.T, strict=True)
+    ]
     how = rng.integers(3)
     if how == 0:
         rows = [[cell for name in t.names for cell in ("wavelength", name)], *rows]
@@ -195,7 +214,7 @@ def one_spectrum(rng):
     if rng.integers(2):
         rows = [[CORNERS[rng.integers(len(CORNERS))] or "x", "intensity"], *rows]
     before = ["Title: a"] if rng.integers(2) and s.delimiter != " " else []
-    return TableCase("one spectrum", s.bytes(rows, before), t, False, says=("one spectrum",))
+    return TableCase("one spectrum", s.bytes(rows, before), t, False, says=("one spectrum", "the decimal sign"))
 
 
 def marker(rng):
@@ -244,7 +263,58 @@ def thousands(rng):
     return TableCase("thousands", s.bytes([header, *rows]), t, True)
 
 
+def damaged(rng):
+    """A table in which one thing is wrong: read to its array all the same, or refused."""
+    t, s = spectra(rng), style(rng)
+    s.zipped, in_rows_ = False, bool(rng.integers(2))
+    if in_rows_:
+        rows = [["id", *(f"{s.number(a)} nm" for a in t.axis)]]
+        rows += [[name, *map(s.number, row)] for name, row in zip(t.names, t.x, strict=True)]
+    else:
+        rows = [["wavelength", *t.names]]
+        rows += [[s.number(a), *map(s.number, column)] for a, column in zip(t.axis, t.x.T, strict=True)]
+    i, j = int(rng.integers(1, len(rows))), int(rng.integers(1, len(rows[0])))
+    how = DAMAGES[rng.integers(len(DAMAGES))]
+    header = rows[0]
+    if how == "letter in the header" and in_rows_:
+        header[j] = header[j].replace("0", "O") if "0" in header[j] else "l" + header[j][1:]
+    elif how == "no name" and in_rows_:
+        header[j] = ""
+    elif how == "swapped names" and in_rows_:
+        k = j - 1 or 2
+        header[j], header[k] = header[k], header[j]
+    elif how == "field lost":
+        del rows[i][j]
+    elif how == "field lost in the header":
+        del header[j]
+    elif how == "field more":
+        rows[i].insert(j, rows[i][j])
+    elif how == "column lost below":
+        for row in rows[i:]:
+            del row[j]
+    elif how == "no header":
+        del rows[0]
+        t.axis = None if in_rows_ else t.axis
+    elif how == "header again":
+        rows.insert(i, list(header))
+    elif how == "position lost" and not in_rows_:
+        rows[i][0] = ["", "x", "nan"][rng.integers(3)]
+    elif how == "position again" and not in_rows_:
+        rows[i][0] = rows[i - 1 if i > 1 else 2][0]
+    elif how == "row empty":
+        rows[i] = [rows[i][0], *[""] * (len(rows[i]) - 1)]
+    else:
+        rows[i][j] = ["high", "1_0", "1.2.3", "", "NA", "-9999", "inf", "12 34"][rng.integers(8)]
+        how = f"cell {rows[i][j]}"
+    return TableCase(f"damaged, {how}", s.bytes(rows), t, False)
+
+
+DAMAGES = (
+    "letter in the header", "no name", "swapped names", "field lost", "field lost in the header", "field more",
+    "column lost below", "no header", "header again", "position lost", "position again", "row empty", "cell", "cell",
+)  # fmt: skip
+
 TABLES = (
     in_rows, in_rows, in_columns, in_columns, without_header, two_headers, bare_axis, pairs, one_spectrum, marker,
-    named_label, thousands,
+    named_label, thousands, damaged, damaged,
 )  # fmt: skip

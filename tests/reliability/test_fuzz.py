@@ -10,11 +10,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
+import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.datasets import read_spectra
 from tests.reliability.mutations import MUTATIONS, Case, make
+from tests.reliability.tables import TABLES
 
 NUM = int(os.environ.get("PYROVAE_FUZZ", "400"))
+"""Of each kind of test; 2000 for a thorough one."""
 
 
 def saved(values, **arrays):
@@ -102,6 +105,39 @@ def test_changed_files(tmp_path):
             raise AssertionError(f"file {k}, {case.name}: {type(error).__name__}: {error}") from error
         kinds["an array" if case.says == () else "an error"] += 1
     print(f"\n{len(cases)} files: {kinds['an array']} with their exact array, {kinds['an error']} with a right error")
+
+
+def check_table(case, folder):
+    """Read a table: to the array that it holds, or refused in a line, never to another array."""
+    path = folder / f"table{case.suffix}"
+    path.write_bytes(case.content)
+    try:
+        found = read_spectra(path, **case.options)
+    except pv.InputError as error:
+        message = str(error)
+        assert not case.is_clear, message
+        assert message.startswith(str(path)), message
+        assert "\n" not in message
+        assert not case.says or any(words in message for words in case.says), message
+        return "refused"
+    assert not case.says, f"read {tuple(found.x.shape)} in silence"
+    np.testing.assert_array_equal(found.x.numpy(), case.truth.x.astype(np.float32))
+    if case.truth.axis is not None:
+        np.testing.assert_allclose(found.axis.numpy(), case.truth.axis)
+    assert found.reading.num == len(case.truth.x)
+    return "read"
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.errors.InputWarning", "ignore:.*more channels")
+def test_tables_of_chance(tmp_path):
+    rng, outcomes = np.random.default_rng(10), Counter()
+    for k in range(NUM):
+        case = TABLES[k % len(TABLES)](rng)
+        try:
+            outcomes[check_table(case, tmp_path)] += 1
+        except Exception as error:
+            raise AssertionError(f"table {k}, {case.name}: {type(error).__name__}: {error}") from error
+    print(f"\n{NUM} tables: {dict(outcomes)}")
 
 
 @pytest.mark.filterwarnings("ignore:.*more channels")

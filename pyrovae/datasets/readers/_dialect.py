@@ -9,10 +9,11 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pyrovae.datasets.readers._numbers import MISSING, Numerals
+from pyrovae.datasets.readers._numbers import MISSING
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option, one_line
@@ -23,7 +24,9 @@ Line: TypeAlias = tuple[int, str]
 
 DELIMITERS = "\t;|, "
 _START = 2**16
-_POINT, _COMMA = (Numerals(sign, " \u00a0\u202f'") for sign in ".,")
+_LIKE_A_NUMBER = re.compile(
+    r"[+\-−]?(?:\d{1,3}(?:[.,'’ \u00a0\u202f\u2009]\d{3})+|\d+|(?=[.,]\d))(?:[.,]\d*)?(?:[eE][+-]?\d+)?"
+)
 _OR_COMMENT = "#%!"
 
 
@@ -129,7 +132,8 @@ def _lines(binary: Binary, decoder: Decoder, old_mac: bool, longest_row: int) ->
                     if text.strip():
                         yield row, text
             finally:
-                wide.detach()  # else it closes the file
+                with suppress(ValueError):  # closed already
+                    wide.detach()  # else it closes the file
             return
         pieces = _pieces(binary, longest_row) if old_mac else iter(lambda: binary.readline(longest_row), b"")
         for row, line in enumerate(pieces, 1):
@@ -208,7 +212,7 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
             continue
         width, share = _width([len(row) for row in rows])
         if width > 1 or len(candidates) == 1:
-            numeric = _numeric_share([row for row in rows if len(row) == width])
+            numeric = _numeric_share([row for row in rows if len(row) == width], delimiter)
             # spaces may also stand within names, such as "450 nm"
             score = numeric + share - (0.25 if delimiter == " " else 0.0)
             found.append(((share >= 0.6, round(score, 1), -order), delimiter, width, rows))
@@ -219,7 +223,7 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
     comment = None
     if comments and not skip:
         fields = cut(comments[-1].lstrip("# \t"), delimiter)
-        numeric = _numeric_share([fields])
+        numeric = _numeric_share([fields], delimiter)
         comment = tuple(fields) if len(fields) == width and numeric > 0.5 else None
     return Dialect(delimiter, width, begin + skip, comment)
 
@@ -246,14 +250,15 @@ def _width(counts: Sequence[int]) -> tuple[int, float]:
     return width, most / len(counts)
 
 
-def _numeric_share(rows: Sequence[Sequence[str]]) -> float:
-    """Which share of the fields are numbers, with a decimal point or comma."""
+def _numeric_share(rows: Sequence[Sequence[str]], delimiter: str) -> float:
+    """Which share of the fields are numbers, with a decimal point or comma; between commas without spaces in them."""
     cells = [field for row in rows for field in row[:: max(1, len(row) // 25)]]
-    values = (_COMMA if "," in field else _POINT for field in cells)
+    cells = [field.strip() for field in cells]
     known = [
-        field.strip().lower() in MISSING or n.value(field) is not None for n, field in zip(values, cells, strict=True)
+        field.lower() in MISSING or (_LIKE_A_NUMBER.fullmatch(field) and (delimiter != "," or " " not in field))
+        for field in cells
     ]
-    return sum(known) / max(1, len(cells))
+    return sum(map(bool, known)) / max(1, len(cells))
 
 
 def _preamble(counts: Sequence[int], width: int) -> int:

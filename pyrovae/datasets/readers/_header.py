@@ -140,13 +140,15 @@ class _Peek:
         if self.is_words(k):
             return "axis" if not has_axis and self._names_positions(k) else "names"
         first = k == self.begin
-        if has_axis or (texts and not first):
+        chosen = self._without_corners(k)
+        if has_axis or (not first and self.text[k, chosen].any()):
             return ""
-        chosen = self._without_empty_edges(k)
         row, rest = self.values[k, chosen], self.values[k + 1 :, chosen]
         numbers = row[np.isfinite(row)]
         if len(numbers) < 2 or len(rest) == 0:
             return "names" if texts else ""
+        if len(chosen) == 2 and len(rest) >= 4 and _in_order(self.values[k:, chosen[0]]) and not texts:
+            return ""  # of one spectrum, in two columns
         outside = _is_outside(numbers, rest)
         if texts:
             return self._mixed(k, numbers, outside, where)
@@ -180,10 +182,10 @@ class _Peek:
             raise self._divided(k, where, "is evenly spaced or in order, as no other row is")
         return "axis"
 
-    def _without_empty_edges(self, k: int) -> NDArray[np.int64]:
-        """The columns of numbers, without those at the edges that are empty in a row, such as above an index."""
+    def _without_corners(self, k: int) -> NDArray[np.int64]:
+        """The columns of numbers, without those at the edges where a row is empty or names the axis."""
         columns = np.flatnonzero(self.numeric)
-        filled = np.flatnonzero([self.rows[k][j] != "" for j in columns])
+        filled = np.flatnonzero([self.rows[k][j] != "" and axis_unit(self.rows[k][j]) is None for j in columns])
         if len(filled) == 0 or filled[0] > _MOST_ROWS or len(columns) - 1 - filled[-1] > _MOST_ROWS:
             return columns
         return columns[filled[0] : filled[-1] + 1]
@@ -192,7 +194,9 @@ class _Peek:
         """Whether most columns of numbers are named by positions, such as ``450 nm``."""
         columns = np.flatnonzero(self.numeric)
         found = largest_group([self.rows[k][j] for j in columns])
-        return found is not None and not found.is_counted and 2 * len(found.members) > len(columns)
+        if found is None or found.is_counted or 2 * len(found.members) <= len(columns):
+            return False
+        return len(set(found.positions.tolist())) == len(found.positions)
 
     def _mixed(self, k: int, numbers: NDArray[np.float64], outside: bool, where: str) -> str:
         """The first row, with some text in columns of numbers: names beside positions, or data with a fault."""

@@ -79,7 +79,7 @@ def _in_columns(header: Header, usable: list[int], numeric: list[int], shape: Sh
     about = {row[shape.axis] or f"row {k + 2}": [row[i] for i in columns] for k, row in enumerate(header.others)}
     found = unit or next((u for u in map(axis_unit, (row[shape.axis] for row in header.others)) if u), "")
     about = {name: values for name, values in about.items() if axis_unit(name) is None and any(values)}
-    return Layout(columns, None, found, shape.axis, True, axes, source=AxisSource.COLUMN, about=about)
+    return Layout(columns, None, found, shape.axis, True, axes=axes, source=AxisSource.COLUMN, about=about)
 
 
 def _in_rows(
@@ -96,6 +96,11 @@ def _in_rows(
         if not numeric:
             raise InputError(f"{where} has no column of numbers")
         columns, findings = _without_labels(head, evidence, numeric, settings, is_named=False)
+        if len(columns) < 2:
+            raise InputError(
+                f"{where} has one column of numbers, and no header: is it cut at the right places? say ",
+                Option("delimiter"),
+            )
         return Layout(columns, findings=tuple(findings))
     if everything:
         found = _positions_of_all(names, numeric)
@@ -171,8 +176,9 @@ def _check_neighbours(
             continue
         amid = columns[0] < i < columns[-1]
         beside = next((j for j in (i - 1, i + 1) if j in chosen), None)
-        has_digit = any(c.isdigit() for c in header.axis_names[i])
-        if amid or (beside is not None and has_digit and follows(evidence[:, i], evidence[:, beside])):
+        name = header.axis_names[i]
+        is_like = not name or any(c.isdigit() for c in name)
+        if amid or (beside is not None and is_like and follows(evidence[:, i], evidence[:, beside])):
             raise InputError(
                 f"{where}, column {i + 1}: {header.axis_names[i]!r} stands {'amid' if amid else 'beside'} the channels "
                 "and is not named like them: correct the name, or keep the column apart with ",

@@ -49,7 +49,7 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
     if axis is not None:
         positions = arrays[axis].astype(float)
         in_columns = len(positions) == num and (len(positions) != width or settings.samples == "columns")
-        unit, source = axis_unit(axis) or "", AxisSource.FILE
+        unit, source = axis_unit(_last(axis)) or "", AxisSource.FILE
         if in_columns and settings.samples is None:
             evidence = f"{axis} has as many positions as there are rows"
             findings.append(Finding("samples in columns", evidence, Option("samples", "rows")))
@@ -62,7 +62,13 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
     else:
         plain = replace(settings, samples=None)
         table = table_of(where, array, plain, positions=positions, unit=unit, source=source, others=frame)
-    return replace(table, layout=replace(table.layout, findings=(*findings, *table.layout.findings)))
+    findings += table.layout.findings
+    return replace(table, layout=replace(table.layout, is_turned=in_columns, findings=tuple(findings)))
+
+
+def _last(name: str) -> str:
+    """The last part of a name such as ``struct.field`` or ``group/set``."""
+    return name.rpartition(".")[2].rpartition("/")[2]
 
 
 def _squeezed(array: Array) -> Array:
@@ -100,7 +106,7 @@ def _axis_among(arrays: Mapping[str, Array], spectra: str, path: Path) -> str | 
     """Name of the vector of positions: by its name, or as the only one in order that has the spectra's width."""
     shape = arrays[spectra].shape
     vectors = {name: a for name, a in arrays.items() if name != spectra and a.ndim == 1}
-    named = [n for n in arrays if n != spectra and _AXES.fullmatch(n.rpartition(".")[2].rpartition("/")[2])]
+    named = [n for n in arrays if n != spectra and _AXES.fullmatch(_last(n))]
     if named:
         name, array = named[0], arrays[named[0]]
         if array.ndim != 1 or len(array) not in shape or array.dtype.kind not in "fiu":
@@ -119,7 +125,7 @@ def _targets(arrays: Mapping[str, Array], spectra: str, axis: str | None, num: i
     """Vectors, and narrow tables, with a value for each sample."""
     found: dict[str, Array] = {}
     for name, array in arrays.items():
-        if name in (spectra, axis) or array.ndim not in (1, 2) or len(array) != num or _AXES.fullmatch(name):
+        if name in (spectra, axis) or array.ndim not in (1, 2) or len(array) != num or _AXES.fullmatch(_last(name)):
             continue
         if array.ndim == 1:
             found[name] = array.astype(str) if array.dtype.kind == "S" else array

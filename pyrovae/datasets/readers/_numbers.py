@@ -111,8 +111,8 @@ def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where:
         return Numerals("." if group == "," else ",", thousands + group, missing, guessed=True)
     counts = {sign: sum(pattern.fullmatch(f) is not None for f in fields) for sign, pattern in _DECIMALS.items()}
     decimal = "," if counts[","] > counts["."] else "."
-    if not thousands and counts[decimal] and not counts["," if decimal == "." else "."]:
-        _check_undivided(few, decimal, where)
+    if not thousands and counts[decimal] and (decimal == "," or not counts[","]):
+        _check_undivided(columns, decimal, where)
     return Numerals(decimal, thousands, missing, guessed=decimal == ",")
 
 
@@ -124,10 +124,19 @@ def _check_undivided(columns: Sequence[Sequence[str]], sign: str, where: str) ->
     signed, mixed = [], 0
     for column in columns:
         own = [field.strip() for field in column if sign in field and _DECIMALS[sign].fullmatch(field.strip())]
+        if any(field.count(sign) > 1 for field in own):
+            return
         if not all(_GROUPS[sign].fullmatch(field) and not re.match(rf"{_SIGN}0", field) for field in own):
             return
         signed.append(own)
-        mixed += bool(own) and any(_PLAIN.fullmatch(field.strip()) for field in column)
+        plain = [float(f.replace("−", "-")) for f in map(str.strip, column) if _PLAIN.fullmatch(f)] if own else []
+        if plain:
+            ratio = np.median([float(f.replace(sign, ".").replace("−", "-")) for f in own]) / (
+                np.median(plain) or np.nan
+            )
+            if 0.5 < ratio < 2:  # 359.889 beside 350; if they were thousands, there would be nothing between
+                return
+            mixed += 1
     with_sign = [own for own in signed if own]
     if sign == "," or 4 * mixed > len(with_sign):
         other, first = "." if sign == "," else ",", with_sign[0][0]

@@ -51,6 +51,7 @@ class Layout:
         unit: of the positions, empty if unknown.
         axis: the column of channel positions, where samples are in columns; else None.
         in_columns: whether samples are in columns.
+        is_turned: whether they are in the file, and the reader turned them.
         axes: further columns of positions, which must equal the first.
         dropped: columns to leave out.
         source: of the positions.
@@ -63,6 +64,7 @@ class Layout:
     unit: str = COUNTED
     axis: int | None = None
     in_columns: bool = False
+    is_turned: bool = False
     axes: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     source: AxisSource = AxisSource.COUNTED

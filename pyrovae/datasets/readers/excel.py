@@ -28,9 +28,9 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     try:
         with zipfile.ZipFile(path) as archive:
             check_size(str(path), 4.0 * sum(info.file_size for info in archive.infolist()), settings.max_gib)
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        sheets = {sheet.title: list(_rows(sheet, str(path), settings)) for sheet in book.worksheets}
-        book.close()
+        with path.open("rb") as file:  # by its name, openpyxl would refuse other endings
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheets = {sheet.title: list(_rows(sheet, str(path), settings)) for sheet in book.worksheets}
     except InputError:
         raise
     except Exception as error:  # openpyxl raises many kinds for a damaged file

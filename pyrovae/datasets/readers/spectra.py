@@ -160,7 +160,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
         ends=(float(positions[0]), float(positions[-1])),
         unit=unit,
         source=source,
-        samples=Place.FILES if path.is_dir() else Place.COLUMNS if in_columns else Place.ROWS,
+        samples=Place.FILES if path.is_dir() else Place.COLUMNS if in_columns or layout.is_turned else Place.ROWS,
         kept_apart=tuple(map(str, targets.columns)),
         num_missing=int(np.isnan(values).sum()),
         left_out=left_out,
