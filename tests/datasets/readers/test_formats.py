@@ -281,13 +281,11 @@ def test_memory_is_bounded_in_every_format(tmp_path):
         written(tmp_path, gzip.compress(idx(np.zeros((900, 40, 40)))), "a-idx3-ubyte.gz"),
         written(tmp_path, gzip.compress(b"900,901\n" + b"1,2\n" * 200_000), "rows.csv.gz"),
     ]
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = pyarrow.table(
         {"note": ["long text " * 500] * 3000, "900": np.arange(3000.0), "901": np.arange(3000.0) ** 2}
     )
-    pyarrow.parquet.write_table(table, tmp_path / "text.parquet")
+    parquet.write_table(table, tmp_path / "text.parquet")
     for path in [*files, tmp_path / "text.parquet"]:
         assert "would need about" in message_of(path, max_gib=0.004), path
     assert read_spectra(files[0], max_gib=1).x.shape == (9000, 3)
