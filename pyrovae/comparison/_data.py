@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.comparison.settings import NetworkSettings
-from pyrovae.datasets import Preprocessing, SyntheticDataset
+from pyrovae.datasets import Preprocessing, SyntheticDataset, find_copies, split_by_group
 from pyrovae.errors import InputError
 
 
@@ -24,6 +25,8 @@ class PreparedData:
         validation: data that choose the best epoch and the learning rate, preprocessed.
         preprocessing: the fitted step that was applied.
         log_jacobian: log |det| of that step at each test datum, shape (num,); None where it has none.
+        test_groups: label of each test datum: those of one label are no independent data; None where all are.
+        num_copies: number of data that are equal or near copies of others, and were kept in one part with these.
     """
 
     name: str
@@ -33,6 +36,8 @@ class PreparedData:
     validation: Tensor | None = None
     preprocessing: Preprocessing | None = None
     log_jacobian: Tensor | None = None
+    test_groups: NDArray[np.int64] | None = None
+    num_copies: int = 0
 
     @property
     def is_comparable(self) -> bool:
@@ -54,16 +59,23 @@ def prepare(
     validation: Tensor | np.ndarray | None,
     settings: NetworkSettings,
 ) -> PreparedData:
-    """Data (num, n), split where there are no test data, and preprocessed.
+    """Data (num, n), split where there are no test data, and preprocessed; copies stay in one part.
 
     Raises:
         InputError: data of another shape, or values that are not finite (NaN is allowed where missing is "mask").
     """
     train = as_data_tensor("data", data, settings.missing)
+    groups, num_copies = None, 0
     if test is None:
-        shuffled = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
-        num_test = max(2, len(train) // 5)
-        train, test = shuffled[:-num_test], shuffled[-num_test:]
+        labels = find_copies(train)
+        num_copies = len(train) - int(labels.max()) - 1
+        if num_copies:
+            kept, held_out = split_by_group(labels, (0.8, 0.2))
+            train, test, groups = train[kept], train[held_out], labels[held_out.numpy()]
+        else:
+            shuffled = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
+            num_test = max(2, len(train) // 5)
+            train, test = shuffled[:-num_test], shuffled[-num_test:]
     parts = {"test": as_data_tensor("test", test, settings.missing)}
     if validation is not None:
         parts["validation"] = as_data_tensor("validation", validation, settings.missing)
@@ -76,7 +88,8 @@ def prepare(
         jacobian = step.log_abs_det_jacobian(parts["test"]) if step.comparable else None
         train = step.transform(train)
         parts = {name: step.transform(part) for name, part in parts.items()}
-    return PreparedData("data", train, parts["test"], None, parts.get("validation"), step, jacobian)
+    validation = parts.get("validation")
+    return PreparedData("data", train, parts["test"], None, validation, step, jacobian, groups, num_copies)
 
 
 def as_data_tensor(name: str, data: Tensor | np.ndarray, missing: str) -> Tensor:

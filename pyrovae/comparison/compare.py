@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
@@ -21,7 +20,14 @@ from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._pairs import can_start_as_linear
 from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
 from pyrovae.comparison._runs import Results, callers_state_left_alone, choose_rates, finished, run_cells
-from pyrovae.comparison.notes import Note, notes_of_dimensions, notes_of_networks, notes_of_runs, notes_of_weights
+from pyrovae.comparison.notes import (
+    Note,
+    notes_of_data,
+    notes_of_dimensions,
+    notes_of_networks,
+    notes_of_runs,
+    notes_of_weights,
+)
 from pyrovae.comparison.recommendation import Measure, Recommendation, recommend
 from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings
 from pyrovae.comparison.tables import summarize, write_comparison
@@ -105,7 +111,7 @@ def compare(
 
     Args:
         data: a synthetic set, drawn at its own sizes, or data (num, n), of which the last fifth of a
-            fixed shuffle is held out for the test.
+            fixed shuffle is held out for the test; copies, see :func:`~pyrovae.datasets.find_copies`, stay in one part.
         model: a trained model of ``data`` as they are: guides alone are trained, its parameters stay, and the ELBO is
             compared. Its likelihood is called ``"given"``.
         test: test data, if ``data`` are training data alone.
@@ -161,15 +167,11 @@ def conclude(
     results: Results,
     baselines: Sequence[Baseline],
     tried: Sequence[Cell] = (),
-    groups: ArrayLike | None = None,
 ) -> Comparison:
-    """What the runs found; its tables and pictures are written if the plan has a folder.
-
-    Test data with the same label in ``groups`` count as one in the recommendation.
-    """
+    """What the runs found; its tables and pictures are written if the plan has a folder."""
     own = {cell: results[cell] for cell in cells}
-    advice, names = advise(plan, own, baselines, groups), names_of(models_of(cells))
-    notes = [*notes_of_runs(plan, own, names), *notes_of_weights(own, names)]
+    advice, names = advise(plan, own, baselines), names_of(models_of(cells))
+    notes = [*notes_of_data(plan.data), *notes_of_runs(plan, own, names), *notes_of_weights(own, names)]
     if advice is not None:
         (choice,) = (model for model, name in names.items() if name == advice.choice)
         notes += [*notes_of_networks(advice), *notes_of_dimensions(plan, advice, choice, baselines)]
@@ -179,9 +181,7 @@ def conclude(
     return found
 
 
-def advise(
-    plan: Plan, results: Results, baselines: Sequence[Baseline], groups: ArrayLike | None = None
-) -> Recommendation | None:
+def advise(plan: Plan, results: Results, baselines: Sequence[Baseline]) -> Recommendation | None:
     """The recommendation on log p(x) of the test data, or on their ELBO at a given model; None where there is none."""
     models = models_of(results)
     scores = {model: [results[cell].scores for cell in cells] for model, cells in models.items()}
@@ -202,7 +202,9 @@ def advise(
         return None
     known = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
     measure = Measure.LOG_PROB if plan.model is None else Measure.ELBO
-    return recommend(values, baselines=known, groups=groups, threshold=plan.settings.threshold, measure=measure)
+    return recommend(
+        values, baselines=known, groups=plan.data.test_groups, threshold=plan.settings.threshold, measure=measure
+    )
 
 
 def with_folder(plan: Plan, out: str | Path | None) -> Plan:

@@ -154,10 +154,11 @@ def compare_file(
         baselines = _baselines(study, train, validation, test, progress)
         with locked_folder(folder):
             plan = _plan(study, train, validation, test, folder, begin, progress)
+            groups = None if split.test_groups is None else split.test_groups[:MAX_HELD_OUT]
+            plan = replace(plan, data=replace(plan.data, test_groups=groups))
             cells, results = plan.cells, finished(plan, plan.cells)
             run_cells(plan, cells, results, workers=1, progress=progress)
-            groups = None if split.test_groups is None else split.test_groups[:MAX_HELD_OUT]
-            comparison = conclude(plan, cells, results, baselines, groups=groups)
+            comparison = conclude(plan, cells, results, baselines)
             if comparison.recommendation is None:
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
             seconds = time.perf_counter() - begin

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._plan import ModelKey, Plan
 from pyrovae.comparison._runs import Results
 from pyrovae.comparison.intervals import reach
 from pyrovae.comparison.recommendation import MIN_DATA, Measure, Recommendation, Verdict
-from pyrovae.datasets import SpectraSplit, SplitMethod
+from pyrovae.datasets import SpectraSplit, SplitMethod, TrainingRows
 from pyrovae.datasets.splitting import say_copies, say_groups, say_proposed
 from pyrovae.linear_gaussian.baselines import Baseline
 from pyrovae.linear_gaussian.exact import most_latent_dims
@@ -36,6 +37,7 @@ class NoteKind(StrEnum):
     LATENT_DIM_TOO_SMALL = "the latent dimension is too small"
     NO_GAIN_FROM_NETWORKS = "no gain from networks"
     BAD_WEIGHTS = "importance weights cannot be trusted"
+    SCORED_TRAINING_ROWS = "scored rows include training rows"
     COPIES = "copies"
     PROPOSED_GROUPS = "columns that may name samples"
     GROUPS = "groups in the test data"
@@ -101,6 +103,9 @@ _TEXTS = {
         "Importance weights cannot be trusted for up to {share:.0%} of the test data ({0}): their log p(x) may be "
         "higher than it says; train longer, or take more samples."
     ),
+    NoteKind.SCORED_TRAINING_ROWS: (
+        "{num:,.0f} of the {num_test:,.0f} test data are among the training data: their log p(x) is too good."
+    ),
     NoteKind.ENOUGH_DATA: (
         "About {num:,.0f} data of the same kind, split in the same way, would leave enough to test on "
         "({least:.0f} independent test data)."
@@ -112,6 +117,17 @@ _TEXTS = {
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
     NoteKind.NO_LINEAR_MODELS: "There are no linear baselines of data with missing values.",
 }
+
+
+def notes_of_data(data: PreparedData) -> list[Note]:
+    """Whether test data were trained on, and whether copies were kept together."""
+    found = []
+    num = 0 if data.truth is not None else TrainingRows.of(data.train).count_in(data.test)
+    if num:
+        found.append(Note(NoteKind.SCORED_TRAINING_ROWS, (), {"num": num, "num_test": len(data.test)}))
+    if data.num_copies:
+        found.append(Note(NoteKind.COPIES, (), {"equal": 0, "near": data.num_copies, "allowed": 0}))
+    return found
 
 
 def notes_of_runs(plan: Plan, results: Results, names: Mapping[ModelKey, str]) -> list[Note]:

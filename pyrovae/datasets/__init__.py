@@ -19,6 +19,7 @@ from pyrovae.datasets.spectra import Spectra
 from pyrovae.datasets.splitting import (
     SpectraSplit,
     SplitMethod,
+    find_copies,
     split_by_group,
     split_into_blocks,
     split_randomly,
@@ -56,6 +57,7 @@ __all__ = [
     "binarize",
     "digits",
     "fashion_mnist",
+    "find_copies",
     "mnist",
     "read_data",
     "read_idx",

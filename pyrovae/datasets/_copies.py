@@ -26,6 +26,9 @@ NAMES_OF_SAMPLES = frozenset(
 _MOST_AGAIN = 9
 """A sample is measured again at most so often."""
 
+_SOME = 2000
+"""Rows that say how often values of a column are equal."""
+
 _NEIGHBOURS = 25
 _COMPONENTS = 20
 _MOST_DIMENSIONS = 10.0
@@ -36,10 +39,32 @@ _LEAST_SHARE = 0.05
 
 
 def equal_rows(x: Tensor) -> NDArray[np.int64]:
-    """Label of each row of x (num, n), from 0: equal rows have one label, missing values being alike."""
+    """Label of each row of x (num, n), from 0: equal rows have one label, missing values being alike.
+
+    Rows of so few different values that some are equal by chance have a label each.
+    """
+    return _equal_rows(x)[0]
+
+
+def _equal_rows(x: Tensor) -> tuple[NDArray[np.int64], bool]:
+    """The labels, and whether rows are equal by chance."""
     rows = np.ascontiguousarray(x.numpy())
     _, labels = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
-    return labels.ravel().astype(np.int64)
+    if labels.max() + 1 < len(rows) and _equal_by_chance(rows):
+        return np.arange(len(rows)), True
+    return labels.ravel().astype(np.int64), False
+
+
+def _equal_by_chance(rows: NDArray[np.generic]) -> bool:
+    """Whether at least one pair of rows may be equal by chance, if the columns are independent of each other."""
+    log_pairs, some = 2 * np.log(len(rows)) - np.log(2), rows[:_SOME]
+    for column in some.T:
+        _, counts = np.unique(column, return_counts=True)
+        pairs = (counts * (counts - 1)).sum() / (len(some) * (len(some) - 1))
+        log_pairs += np.log(max(pairs, 1 / len(some) ** 2))
+        if log_pairs < 0:
+            return False
+    return True
 
 
 def near_rows(x: Tensor) -> NDArray[np.int64]:
@@ -53,9 +78,9 @@ def near_rows(x: Tensor) -> NDArray[np.int64]:
 
     Data with missing values, and more than 10,000 different rows, have equal rows alone.
     """
-    labels = equal_rows(x)
+    labels, by_chance = _equal_rows(x)
     _, first = np.unique(labels, return_index=True)
-    if x.isnan().any() or not _NEIGHBOURS + 1 < len(first) <= MOST_ROWS or x.shape[1] < 2:
+    if by_chance or x.isnan().any() or not _NEIGHBOURS + 1 < len(first) <= MOST_ROWS or x.shape[1] < 2:
         return labels
     near = _near(x.numpy()[first].astype(float))
     enough = len(first) - len(set(near.tolist())) >= _LEAST_SHARE * len(first)

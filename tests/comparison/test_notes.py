@@ -133,3 +133,21 @@ def test_every_kind_has_its_text():
     for kind in NoteKind:
         about = ("groups",) if kind is NoteKind.GROUPS else ("one", "two")
         assert Note(kind, about, numbers).text.endswith(".")
+
+
+def test_test_data_that_were_trained_on(parts):
+    train, _, test = parts
+    mixed = torch.cat([test, train[:30]])
+    table = pv.compare(train, test=mixed, preprocessing="channel", epochs=1, **SETTINGS)
+    note = notes(table)[NoteKind.SCORED_TRAINING_ROWS]
+    assert note["numbers"] == {"num": 30, "num_test": 80}
+    assert NoteKind.SCORED_TRAINING_ROWS not in notes(pv.compare(train, test=test, epochs=1, **SETTINGS))
+
+
+def test_copies_of_a_tensor_stay_together_and_count_once():
+    x = data(100).repeat(3, 1)
+    x = x + 1e-4 * torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    table = pv.compare(x, epochs=1, seeds=(0, 1), **SETTINGS)
+    assert NoteKind.COPIES in notes(table)
+    assert table["num_test"][0] == 60
+    assert table.attrs["recommendation"]["num_groups"] == 20

@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-from pyrovae.datasets import Spectra, read_spectra, split_by_group, split_into_blocks, split_randomly, split_spectra
+from pyrovae.datasets import (
+    Spectra,
+    find_copies,
+    read_spectra,
+    split_by_group,
+    split_into_blocks,
+    split_randomly,
+    split_spectra,
+)
 
 SHARED = Path(os.environ.get("PYROVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -95,6 +103,15 @@ def test_data_without_copies_are_split_at_random(n):
         split = split_spectra(spectra, seed=seed)
         assert (split.num_copies, split.num_near, split.notes()) == (0, 0, [])
         assert torch.equal(split.train.x, x[split_randomly(300, seed=seed)[0]])
+
+
+def test_rows_that_are_equal_by_chance_are_no_copies():
+    g = torch.Generator().manual_seed(0)
+    few = (torch.rand(300, 5, generator=g) < 0.5).float()  # 32 different rows are possible
+    assert len(set(find_copies(few).tolist())) == 300
+    many = (torch.rand(300, 80, generator=g) < 0.5).float()
+    assert len(set(find_copies(torch.cat([many, many[:9]])).tolist())) == 300
+    assert len(set(find_copies(torch.rand(300, 1, generator=g).round(decimals=2)).tolist())) == 300
 
 
 def test_replicates_of_fruit_purees():
