@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from pyro.poutine import Trace
 from torch import Tensor, nn
 
 import pyrovae as pv
@@ -28,7 +27,7 @@ from pyrovae.elbo import BetaELBO, Computation
 from pyrovae.elbo.base import total
 from pyrovae.files import write_table
 from pyrovae.plotting import write_figure
-from pyrovae.programs import latent_sites
+from pyrovae.programs import Role, TracedPair
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
 """σ of the likelihood, fixed so that β means the same for all: the figure eight's own, and a guess for the digits."""
@@ -59,12 +58,9 @@ class Settings(StudyOptions):
 class KLAlone(pv.AnalyticELBO):
     """The notes' second loss: KL(q ‖ p) without a reconstruction term."""
 
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        terms = []
-        for name, site in latent_sites(guide_trace).items():
-            part = self._latent_part(name, model_trace.nodes[name], site)
-            terms.append(self._term(name, Computation.CLOSED_FORM, part, model_trace.nodes[name], site))
-        return total(terms)
+    def _bound(self, pair: TracedPair) -> Tensor:
+        latents = pair.of_role(Role.LATENT)
+        return total(self._term(site, Computation.CLOSED_FORM, self._latent_part(site)) for site in latents)
 
 
 def losses(settings: Settings) -> dict[str, BetaELBO]:

@@ -223,7 +223,7 @@ class ConvEncoder(ConfigurableModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (*batch, out_features) of images x."""
-        return _on_rows(self.layers, x)
+        return on_rows(self.layers, x)
 
 
 class ConvDecoder(ConfigurableModule):
@@ -273,7 +273,7 @@ class ConvDecoder(ConfigurableModule):
 
     def forward(self, z: Tensor) -> Tensor:
         """Features (*batch, out_features) of z."""
-        return _on_rows(self.layers, z)
+        return on_rows(self.layers, z)
 
 
 def class_of(make: Callable[[int, int], T]) -> type[T]:
@@ -298,10 +298,16 @@ def _halved(side: int, times: int) -> list[int]:
     return list(itertools.accumulate(range(times), lambda left, _: (left + 1) // 2, initial=side))
 
 
-def _on_rows(layers: nn.Module, x: Tensor) -> Tensor:
-    """Layers that take rows (num, features), on (*batch, features)."""
-    features: Tensor = layers(x.reshape(-1, x.shape[-1]))
-    return features.reshape(*x.shape[:-1], features.shape[-1])
+def on_rows(layers: nn.Module, x: Tensor) -> Tensor:
+    """Layers that take rows (num, features), on (*batch, features).
+
+    A layer such as ``BatchNorm1d`` takes an axis in front of the rows, of draws for instance, for the channels.
+    """
+    if x.dim() <= 2:
+        features: Tensor = layers(x)
+        return features
+    features = layers(x.reshape(-1, x.shape[-1]))
+    return features.reshape(*x.shape[:-1], *features.shape[1:])
 
 
 FLOOR = 1e-6

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from pyrovae.distributions import PartiallyObserved
 from pyrovae.errors import InputError, check_integer
 from pyrovae.likelihoods import Likelihood
+from pyrovae.nn import on_rows
 from pyrovae.posteriors import Posterior
 from pyrovae.programs import ProgramModule, unregistered
 
@@ -74,8 +75,8 @@ class GenerativeModel(ProgramModule):
         return self.prior if isinstance(self.prior, Distribution) else self.prior()
 
     def conditional(self, z: Tensor) -> TorchDistribution:
-        """p(x|z) for z (*batch, latent_dim)."""
-        p = self.likelihood(self.decoder(z))
+        """p(x|z) for z (*batch, latent_dim); the decoder sees its elements as rows."""
+        p = self.likelihood(on_rows(self.decoder, z))
         return PartiallyObserved(p) if self.missing else p
 
     def check_support(self, name: str, x: Tensor) -> None:

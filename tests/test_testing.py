@@ -125,8 +125,8 @@ def test_the_contract_catches_what_a_newcomer_forgets():
 
 def test_the_contract_catches_a_wrong_sign_of_the_kl():
     class Wrong(pv.AnalyticELBO):
-        def _latent_part(self, name, site, guide_site):
-            return -super()._latent_part(name, site, guide_site)
+        def _latent_part(self, site):
+            return -super()._latent_part(site)
 
     with pytest.raises(AssertionError, match="exactly"):
         check_elbo(Wrong)

@@ -1,10 +1,10 @@
 """The info variant's estimator: the ELBO less the maximum mean discrepancy of the aggregate posterior to the prior."""
 
 import torch
-from pyro.poutine import Trace
 from torch import Tensor
 
 import pyrovae as pv
+from pyrovae.programs import TracedPair
 
 
 def squared_mmd(z: Tensor) -> Tensor:
@@ -38,9 +38,9 @@ class InfoELBO(pv.AnalyticELBO):
         super().__init__(beta=1 - alpha)
         self.alpha, self.weight = alpha, weight
 
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        z = guide_trace.nodes["z"]["value"]
-        bound = super()._bound(model_trace, guide_trace)
+    def _bound(self, pair: TracedPair) -> Tensor:
+        z = pair.guide.nodes["z"]["value"]
+        bound = super()._bound(pair)
         if len(z) < 2:  # a last batch of one datum: no two draws to compare
             return bound
         return bound - (self.alpha + self.weight - 1) * len(z) * squared_mmd(z)

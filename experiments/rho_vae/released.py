@@ -5,13 +5,12 @@ covariance is divided by the batch size once more than the rest.
 """
 
 import torch
-from pyro.poutine import Trace
 from torch import Tensor, nn
 
 import pyrovae as pv
 from pyrovae.distributions import AR1Normal, CholeskyNormal
 from pyrovae.distributions.ar1 import log_sech
-from pyrovae.programs import Program
+from pyrovae.programs import Program, TracedPair
 
 
 class RandomWalkNormal(CholeskyNormal):
@@ -77,12 +76,12 @@ class ReleasedLoss(pv.AnalyticELBO):
     + (1/B) Σ_b ½ (d (s_b − 1 − log s_b) − (d − 1) log(1 − ρ_b²))]; the estimator's value, as in Pyro, is B times that.
     """
 
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        q = guide_trace.nodes["z"]["fn"].declared
+    def _bound(self, pair: TracedPair) -> Tensor:
+        q = pair.guide.nodes["z"]["fn"].declared
         (batch,), (d,) = q.batch_shape, q.event_shape
         s = q.scale.square()
         covariance = 0.5 * (d * (s - 1 - s.log()) - 2 * (d - 1) * log_sech(q.fisher_z)).sum()
-        return model_trace.nodes["x"]["log_prob_sum"] - 0.5 * q.loc.square().sum() - covariance / batch
+        return pair.model.nodes["x"]["log_prob_sum"] - 0.5 * q.loc.square().sum() - covariance / batch
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from pyrovae.distributions import kl as kl  # registers the divergences
 from pyrovae.distributions.ar1 import AR1Normal, bounded_fisher_z
-from pyrovae.distributions.cholesky import CholeskyNormal, fill_scale_tril, tril_position
+from pyrovae.distributions.cholesky import CholeskyNormal, fill_scale_tril, fixed_draw, tril_position
 from pyrovae.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyrovae.distributions.isotropic import IsotropicNormal
 from pyrovae.distributions.low_rank import LowRankNormal
@@ -19,6 +19,7 @@ __all__ = [
     "bounded_fisher_z",
     "covariance_of",
     "fill_scale_tril",
+    "fixed_draw",
     "mean_of",
     "tril_position",
 ]

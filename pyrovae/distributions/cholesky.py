@@ -33,6 +33,13 @@ def fill_scale_tril(diagonal: Tensor, below: Tensor, position: Tensor) -> Tensor
     return zeros.scatter(-1, position.expand(entries.shape), entries).unflatten(-1, (d, d))
 
 
+def fixed_draw(value: Tensor) -> Tensor:
+    """A draw as a constant that its distribution still knows."""
+    fixed = value.detach()
+    fixed.fixed_draw_of = value  # type: ignore[attr-defined]
+    return fixed
+
+
 class CholeskyNormal(MultivariateNormal):
     """Pyro's ``MultivariateNormal(loc, scale_tril=L)``, cheaper for small factors and for a factor that all data share.
 
@@ -96,15 +103,43 @@ class CholeskyNormal(MultivariateNormal):
         self._drawn = draw, noise
         return draw
 
+    @property
+    def _is_differentiated(self) -> bool:
+        parameters = (self.loc, self._unbroadcasted_scale_tril, self._diagonal)
+        return torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+
+    def _noise_of(self, value: Tensor) -> Tensor | None:
+        """The ε of a value that this very object drew, where the density may be computed from it."""
+        if self._drawn is None:
+            return None
+        draw, noise = self._drawn
+        if getattr(value, "fixed_draw_of", None) is draw:
+            return noise
+        # a draw made without a gradient may be a sample whose score is wanted
+        has_path = draw.grad_fn is not None or not torch.is_grad_enabled()
+        return noise if value is draw and (has_path or not (draw.requires_grad or self._is_differentiated)) else None
+
+    def _linear_in_parameters(self, noise: Tensor) -> Tensor:
+        """What has the derivatives of −½‖L⁻¹(z − μ)‖² in μ and L at fixed z = μ + Lε: L⁻ᵀε · (μ + Lε), L⁻ᵀε fixed."""
+        factor = self._unbroadcasted_scale_tril
+        with torch.no_grad():
+            weight = torch.linalg.solve_triangular(factor.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
+        return (weight * (self.loc + (factor @ noise.unsqueeze(-1)).squeeze(-1))).sum(-1)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """−½‖L⁻¹(z − μ)‖² − Σ log L_ii − ½ d log 2π in nats, shape (*sample, *batch).
 
-        Where nothing is differentiated, a draw of this very object is scored by its ε, exact however nearly
-        singular L is; L⁻¹(z − μ) may then be wrong by any amount.
+        A draw of this very object is scored by its ε, exact however nearly singular L is; L⁻¹(z − μ) may be wrong by
+        any amount in float32. The gradient is then that of log q(μ + Lε) in μ and L, with nothing left to flow through
+        z; of a draw that was detached (by :func:`fixed_draw`) it is that of log q at fixed z.
         """
         factor = self._unbroadcasted_scale_tril
-        if self._drawn is not None and value is self._drawn[0] and not torch.is_grad_enabled():
-            squares = self._drawn[1].square().sum(-1)
+        noise = self._noise_of(value)
+        if noise is not None:
+            squares = noise.square().sum(-1)
+            if not value.requires_grad and self._is_differentiated:
+                linear = self._linear_in_parameters(noise)
+                squares = squares - 2 * (linear - linear.detach())
         elif factor.dim() > 2 and value.shape[:-1] != factor.shape[:-2]:
             return super().log_prob(value)  # does not repeat a factor that several values share
         else:

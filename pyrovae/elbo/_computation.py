@@ -39,6 +39,7 @@ class Reason(StrEnum):
     GUIDE_ALONE = "guide_alone"
     MODEL_ALONE = "model_alone"
     ANOTHER_ORDER = "another_order"
+    ANOTHER_SCALE = "another_scale"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
+from pyrovae.distributions import fixed_draw
 from pyrovae.elbo.base import Arguments, Keywords, NoClosedFormError, ReparameterizedELBO
 from pyrovae.programs import Program, Site, describe, latent_sites
 from pyrovae.randomness import random_state, set_random_state
@@ -17,32 +19,47 @@ class PathDerivativeELBO(ReparameterizedELBO):
     """Base of estimators that differentiate log q along its draws, with the guide's parameters fixed.
 
     The derivative of log q(z; φ) with respect to φ at fixed z is subtracted again. With one latent site the same
-    distribution scores the draws as constants. With several sites the guide is replayed at them, since a site's
-    distribution depends on the draws of others; whatever else the guide draws, such as the masks of dropout, is
+    distribution scores the draws as constants. With several sites, or a factor, the guide is replayed at them, since a
+    site's distribution depends on the draws of others; whatever else the guide draws, such as the masks of dropout, is
     drawn alike. Each latent site of the guide's trace then has an entry ``"log_q"``.
     """
 
+    def _traces(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> tuple[Trace, Trace]:
+        guide = self._weigh(guide, is_guide=True)
+        if isinstance(poutine.unwrap(guide), Messenger):
+            raise NoClosedFormError(
+                f"{type(self).__name__} runs the guide on its own, which a guide made out of the model by a messenger "
+                "does not allow; use MonteCarloELBO"
+            )
+        seen = self._trace_guide(guide, args, kwargs)
+        replayed = poutine.replay(self._weigh(model, is_guide=False), trace=seen)
+        return poutine.trace(replayed).get_trace(*args, **kwargs), seen
+
     def _trace_guide(self, guide: Program, args: Arguments, kwargs: Keywords) -> Trace:
+        """The guide's draws, as the model will see them."""
         before = random_state()
-        trace = super()._trace_guide(guide, args, kwargs)
+        trace = poutine.trace(guide).get_trace(*args, **kwargs)
         latents = latent_sites(trace)
         if any(not site["fn"].has_rsample for site in latents.values()):
             return trace  # refused by the base, by name
+        depends_on_draws = len(latents) > 1 or any(
+            site["type"] == "sample" and site["is_observed"] for site in trace.nodes.values()
+        )
 
         def at(draw: Callable[[Site], Tensor]) -> Trace:
             moved = trace.copy()
             for name, site in latents.items():
                 moved.nodes[name] = {**site, "value": draw(site)}
-            if len(latents) == 1:
+            if not depends_on_draws:
                 return moved
             after = random_state()
             set_random_state(before)
             with _Redrawn(moved):
-                replayed = poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
+                replayed = poutine.trace(guide).get_trace(*args, **kwargs)
             set_random_state(after)
             return replayed
 
-        at_fixed_draws = at(lambda site: site["value"].detach())
+        at_fixed_draws = at(lambda site: fixed_draw(site["value"]))
         seen = self._as_seen_by_the_model(at) or trace
         for name, site in latent_sites(seen).items():
             fixed = at_fixed_draws.nodes[name]

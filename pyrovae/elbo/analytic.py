@@ -1,60 +1,60 @@
 """The estimator with the KL in closed form."""
 
-from pyro.distributions.util import scale_and_mask
-from pyro.infer import TraceMeanField_ELBO
-from pyro.poutine import Trace
-from torch import Tensor
-from torch.distributions import kl_divergence
+import warnings
 
-from pyrovae.elbo._computation import Computation
+from pyro.infer import TraceMeanField_ELBO
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor
+
+from pyrovae.elbo._computation import Computation, Reason
 from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO
-from pyrovae.errors import InputError
-from pyrovae.programs import Site, describe, latent_sites, same_scale
+from pyrovae.programs import PairedSite, Site, closed_form_kl, describe
 
 
 class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
     """−ELBO with the KL in closed form: E_q[log p(x|z)] sampled, β KL(q(z|x) ‖ p(z)) exact.
 
     This is Pyro's ``TraceMeanField_ELBO`` made strict. Where a pair of distributions has no registered KL, the
-    stock one samples without a word; this one raises. It never evaluates log q. With several latent sites the
-    guide must draw them in the model's order: a sum of the sites' KLs is the KL only where a site's model
-    distribution does not depend on a draw that the guide makes later.
+    stock one samples without a word; this one raises. It never evaluates log q where the KL is exact.
+
+    A sum of several sites' KLs is the KL only where no site's model distribution depends on a draw that the guide
+    makes later. Where the guide draws in another order, or scales or masks a site in another way than the model, the
+    site's part is log p − log q at the draw, with a warning where Pyro validates.
 
     Raises:
         NoClosedFormError: a site's KL is registered nowhere; the message names the site and both distributions.
-            Or the guide draws its sites in another order than the model.
     """
 
     _computation = Computation.CLOSED_FORM
 
     def _is_scored(self, site: Site) -> bool:
-        return site["is_observed"]
+        return bool(site["is_observed"])
 
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        in_guide = list(latent_sites(guide_trace))
-        in_model = [name for name in model_trace.nodes if name in in_guide]
-        if in_guide != in_model:
-            raise NoClosedFormError(
-                f"the guide draws its sites in the order {', '.join(in_guide)}, the model in the order "
-                f"{', '.join(in_model)}, so the sites' KLs need not add up to the KL; order them alike, or use "
-                "MonteCarloELBO"
-            )
-        return super()._bound(model_trace, guide_trace)
-
-    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
-        """−β KL(q ‖ p) of a latent site, with the guide's scale and mask."""
-        q, p = guide_site["fn"], site["fn"]
-        for what in ("scale", "mask"):
-            if not same_scale(guide_site[what], site[what]):
-                raise InputError(
-                    f"site {name!r} has another {what} in the guide than in the model, so its terms do not make up "
-                    f"a multiple of KL(q ‖ p); set the {what} on both sides, or use MonteCarloELBO"
+    def _departure(self, site: PairedSite) -> Reason | None:
+        if site.drawn_later:
+            if is_validation_enabled():
+                warnings.warn(
+                    f"the guide draws site {site.name!r} before {', '.join(map(repr, site.drawn_later))}, the model "
+                    "after it, so its KL is no part of the KL, and log p − log q is sampled instead; order them alike",
+                    stacklevel=2,
                 )
-        try:
-            kl = kl_divergence(q, p)
-        except NotImplementedError:
+            return Reason.ANOTHER_ORDER
+        what = site.differing()
+        if what is not None and is_validation_enabled():
+            warnings.warn(
+                f"site {site.name!r} has another {what} in the guide than in the model, so its terms are no multiple "
+                f"of KL(q ‖ p), and are sampled instead; set the {what} on both sides",
+                stacklevel=2,
+            )
+        return None if what is None else Reason.ANOTHER_SCALE
+
+    def _latent_part(self, site: PairedSite) -> Tensor:
+        """−β KL(q ‖ p) of a latent site, with the guide's scale and mask."""
+        p, q = site.both()
+        kl = closed_form_kl(q, p)
+        if kl is None:
             raise NoClosedFormError(
-                f"no closed form for KL({describe(q)} ‖ {describe(p)}) at site {name!r}; "
+                f"no closed form for KL({describe(q['fn'])} ‖ {describe(p['fn'])}) at site {site.name!r}; "
                 "use MonteCarloELBO, or register one with torch.distributions.register_kl"
-            ) from None
-        return -scale_and_mask(kl.expand(q.batch_shape), guide_site["scale"], guide_site["mask"]).sum()
+            )
+        return -kl.sum()

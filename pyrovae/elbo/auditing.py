@@ -11,21 +11,21 @@ import torch
 from pyro.distributions import TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
-from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from pyrovae.elbo._computation import Computation, Note, Reason
-from pyrovae.elbo.base import BetaELBO, NoClosedFormError, check_guide_has_latents
+from pyrovae.elbo.base import BetaELBO, NoClosedFormError
 from pyrovae.errors import InputTypeError
 from pyrovae.programs import (
     Program,
-    cannot_run,
+    Role,
+    TracedPair,
     check_data,
     describe,
-    is_deterministic,
-    latent_sites,
-    paired_sites,
+    log_prob_of,
+    running_on,
+    trace_pair,
     undisturbed,
 )
 
@@ -96,6 +96,7 @@ _REASONS = {
     Reason.GUIDE_ALONE: ": in the guide alone",
     Reason.MODEL_ALONE: ": from the model itself, the guide has no such site",
     Reason.ANOTHER_ORDER: ", but the guide draws in another order: no KL",
+    Reason.ANOTHER_SCALE: ": scaled or masked in another way on the other side: no KL",
 }
 
 
@@ -180,26 +181,25 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
     if not isinstance(elbo, BetaELBO) and type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
         name = type(elbo).__name__
         raise InputTypeError(f"audit reads estimators of pyrovae, Trace_ELBO and TraceMeanField_ELBO, not {name}")
-    check_data(x, model, guide)
-    with torch.no_grad(), undisturbed(x, model, guide):
-        try:
-            loss, notes = _record(elbo, model, guide, x)
-        except NotImplementedError:
-            raise  # the estimator's own refusal
-        except RuntimeError as error:
-            raise cannot_run(x, error) from error
+    x = check_data(x, model, guide)
+    with torch.no_grad(), undisturbed(x, model, guide), running_on(x):
+        with undisturbed(x):
+            is_stock = not isinstance(elbo, BetaELBO)
+            num = trace_pair(model, guide, x, check=not is_stock).full_size or len(x)
+        loss, notes = _record(elbo, model, guide, x)
     sites: dict[str, list[Note]] = {}
     for note in notes:
-        if not is_deterministic(note.model_site or note.guide_site or {}):
-            sites.setdefault(note.site, []).append(note)
-    latents = sorted(name for name, recorded in sites.items() if recorded[0].guide_site is not None)
+        sites.setdefault(note.site, []).append(note)
+    latents = sorted(
+        name for name, (note, *_) in sites.items() if note.guide_site is not None and not note.guide_site["is_observed"]
+    )
     order = sorted(sites, key=lambda name: name in latents)
-    rows = tuple(_audit_site(sites[name], elbo, len(x), tuple(latents)) for name in order)
+    rows = tuple(_audit_site(sites[name], elbo, num, tuple(latents)) for name in order)
     if strict:
         for row in rows:
             if row.fallback:
                 raise NoClosedFormError(f"{type(elbo).__name__} falls back at site {row.site!r}: {row.how}")
-    return Audit(type(elbo).__name__, rows, float(getattr(elbo, "beta", 1.0)), loss / len(x))
+    return Audit(type(elbo).__name__, rows, float(getattr(elbo, "beta", 1.0)), loss / num)
 
 
 def _audit_site(notes: list[Note], elbo: ELBO, num: int, latents: tuple[str, ...]) -> SiteAudit:
@@ -265,32 +265,27 @@ def _record(elbo: ELBO, model: Program, guide: Program, x: Tensor) -> tuple[floa
         return recorder.differentiable_loss(model, guide, x).item(), notes
     with undisturbed(x):  # the traces of the draws that the loss then has; a copy, since Pyro stores a guessed nesting
         traces = list(copy.copy(elbo)._get_traces(model, guide, (x,), {}))
-    notes = [note for pair in traces for note in _notes_of_stock(elbo, *pair)]
+    notes = [note for pair in traces for note in _notes_of_stock(elbo, TracedPair.of(*pair))]
     return copy.copy(elbo).loss(model, guide, x), notes
 
 
-def _notes_of_stock(elbo: ELBO, model_trace: Trace, guide_trace: Trace) -> Iterator[Note]:
+def _notes_of_stock(elbo: ELBO, pair: TracedPair) -> Iterator[Note]:
     """What a stock estimator computed from these traces: it asks torch's registry for each KL, as is done here."""
-    if isinstance(elbo, TraceMeanField_ELBO):
-        check_guide_has_latents(model_trace, guide_trace)
-    model_trace.compute_log_prob()
-    guide_trace.compute_log_prob()
-    latents = latent_sites(guide_trace)
-    in_model = []
-    for name, site, _ in paired_sites(model_trace, guide_trace):
-        if name not in latents:
-            yield Note(name, Computation.SAMPLED, site["log_prob_sum"], site, None)
-        if not site["is_observed"]:
-            in_model.append(name)
-    reason = None if in_model == list(latents) else Reason.ANOTHER_ORDER
-    for name, q in latents.items():
-        p = model_trace.nodes.get(name)
-        has_kl = isinstance(elbo, TraceMeanField_ELBO) and name in in_model
-        kl = _kl(q["fn"], p["fn"]) if has_kl else None
+    for site in pair.sites:
+        if site.role in (Role.OBSERVED, Role.MISSING):
+            if site.role is Role.MISSING and isinstance(elbo, TraceMeanField_ELBO):
+                pair.check()
+            yield Note(site.name, Computation.SAMPLED, log_prob_of(site.site).sum(), site.model, None)
+            continue
+        q, p = site.site, site.model
+        kl = None
+        if p is not None and isinstance(elbo, TraceMeanField_ELBO):
+            kl = _kl(q["fn"], p["fn"])
         if kl is not None:
             kl = torch.as_tensor(scale_and_mask(kl, q["scale"], q["mask"]))
-            yield Note(name, Computation.CLOSED_FORM, -kl.sum(), p, q, reason)
+            reason = Reason.ANOTHER_ORDER if site.drawn_later else None
+            yield Note(site.name, Computation.CLOSED_FORM, -kl.sum(), p, q, reason)
         else:
             computation = Computation.SAMPLED if q["fn"].has_rsample else Computation.SCORE_FUNCTION
-            value = -q["log_prob_sum"] + (0 if p is None else p["log_prob_sum"])
-            yield Note(name, computation, value, p, q)
+            value = -site.log_q() if p is None else -site.log_ratio()
+            yield Note(site.name, computation, value.sum(), p, q)

@@ -1,24 +1,34 @@
-"""What the estimators share: β, immutability, the nesting of plates set rather than guessed, traces without log q."""
+"""What the estimators share: Pyro's arguments and β, immutability, what a pair is at a draw."""
 
 import copy
 import functools
+import math
 import operator
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterable
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import pyro.poutine as poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites
-from pyro.util import check_model_guide_match, check_site_shape
-from torch import Tensor
+from pyro.util import check_model_guide_match, check_site_shape, warn_if_nan
+from torch import Tensor, zeros
 
-from pyrovae.elbo._computation import Computation, Note
+from pyrovae.elbo._computation import Computation, Note, Reason
 from pyrovae.errors import InputError, check_integer, check_positive
-from pyrovae.programs import Program, Site, check_guide, describe, latent_sites, paired_sites, without_deterministic
+from pyrovae.programs import (
+    PairedSite,
+    Program,
+    Role,
+    Site,
+    TracedPair,
+    describe,
+    raw_traces,
+    trace_pair,
+    without_deterministic,
+)
 
 Arguments = tuple[object, ...]
 Keywords = dict[str, object]
@@ -28,15 +38,30 @@ class NoClosedFormError(InputError, NotImplementedError):
     """A quantity that the estimator needs of a latent site has no closed form."""
 
 
-class _LatentScaleMessenger(Messenger):
-    """Multiply the log-density scale of every *latent* site by β, 0 included; leave observations alone."""
+class PyroKeywords(TypedDict, total=False):
+    """Further arguments of Pyro's ``ELBO``, which mean here what they mean there."""
 
-    def __init__(self, beta: float | Tensor) -> None:
+    strict_enumeration_warning: bool
+    ignore_jit_warnings: bool
+    jit_options: dict[str, object] | None
+    retain_graph: bool | None
+    tail_adaptive_beta: float
+    max_iarange_nesting: int | None
+
+
+class _ScaleMessenger(Messenger):
+    """Multiply the log-density scale of every *latent* site by β, 0 included; leave observations alone.
+
+    In a guide a ``pyro.factor`` belongs to log q, and is scaled as well.
+    """
+
+    def __init__(self, beta: float | Tensor, is_guide: bool) -> None:
         super().__init__()
         self.beta = beta
+        self.is_guide = is_guide
 
     def _pyro_sample(self, msg: Site) -> None:
-        if not msg["is_observed"]:
+        if self.is_guide or not msg["is_observed"]:
             msg["scale"] = self.beta * msg["scale"]
 
 
@@ -58,10 +83,12 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
     refuses 0. An estimator does not change after its construction; :meth:`with_beta` gives another one.
 
     Args:
-        beta: weight of the KL part, ≥ 0; 1 gives the evidence lower bound.
         num_particles: number of draws from the guide.
+        max_plate_nesting: depth of the programs' own plates. It matters where the particles are drawn in one pass,
+            and is found at each call where it is not given.
+        beta: weight of the KL part, ≥ 0; 1 gives the evidence lower bound.
         vectorize_particles: whether to draw them in one pass.
-        max_plate_nesting: depth of the programs' own plates.
+        **of_pyro: further arguments of Pyro's estimators, such as ``retain_graph``.
 
     Raises:
         AttributeError: an attribute is assigned after construction.
@@ -69,16 +96,20 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
 
     def __init__(
         self,
+        num_particles: int = 1,
+        max_plate_nesting: float = math.inf,
         *,
         beta: float = 1.0,
-        num_particles: int = 1,
         vectorize_particles: bool = False,
-        max_plate_nesting: int = 1,
+        **of_pyro: Unpack[PyroKeywords],
     ) -> None:
         check_positive("beta", beta, or_zero=True)
         check_integer("num_particles", num_particles)
         super().__init__(
-            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles,
+            max_plate_nesting=max_plate_nesting,
+            **of_pyro,
         )
         self.beta: float | Tensor = float(beta)
         self._notes: list[Note] | None = None  # a list in the copies that record, see recording()
@@ -113,25 +144,65 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         other.__dict__.update(attributes)
         return other
 
-    def _term(
-        self,
-        name: str,
-        computation: Computation,
-        value: Tensor,
-        model_site: Site | None,
-        guide_site: Site | None = None,
-    ) -> Tensor:
+    def _term(self, site: PairedSite, computation: Computation, value: Tensor, reason: Reason | None = None) -> Tensor:
         """A site's part of the bound; a recording estimator notes it."""
         if self._notes is not None:
-            self._notes.append(Note(name, computation, value.detach(), model_site, guide_site))
+            self._notes.append(Note(site.name, computation, value.detach(), site.model, site.guide, reason))
         return value
 
-    def _weigh(self, program: Program) -> Program:
+    def _weigh(self, program: Program, is_guide: bool) -> Program:
         is_unweighted = isinstance(self.beta, float) and self.beta == 1
-        return program if is_unweighted else _LatentScaleMessenger(self.beta)(program)
+        return program if is_unweighted else _ScaleMessenger(self.beta, is_guide)(program)
 
-    def _get_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> tuple[Trace, Trace]:
-        return super()._get_trace(self._weigh(model), self._weigh(guide), args, kwargs)
+    def _get_traces(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> Iterator[TracedPair]:
+        """The pair at each draw, or at all draws in one pass."""
+        if not self.vectorize_particles or self.num_particles == 1:
+            for _ in range(self.num_particles):
+                yield self._get_trace(model, guide, args, kwargs)
+        elif math.isinf(self.max_plate_nesting):
+            yield self._at_the_nesting_found(model, guide, args, kwargs)
+        else:
+            yield self._get_vectorized_trace(model, guide, args, kwargs)
+
+    def _at_the_nesting_found(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
+        """All draws in one pass, their plate outside of the programs' own: one is tried before they are counted."""
+        failure = None
+        try:
+            pair: TracedPair = self._with(max_plate_nesting=2)._get_vectorized_trace(model, guide, args, kwargs)
+            if pair.depth <= 1:
+                return pair
+        except (RuntimeError, ValueError) as error:
+            failure = error
+        with poutine.block():
+            depth = trace_pair(model, guide, *args, keywords=kwargs).depth
+        if failure is not None and depth <= 1:
+            raise failure
+        deeper: TracedPair = self._with(max_plate_nesting=depth + 1)._get_vectorized_trace(model, guide, args, kwargs)
+        return deeper
+
+    def _traces(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> tuple[Trace, Trace]:
+        """The model's and the guide's trace at one draw."""
+        pair = self._weigh(model, is_guide=False), self._weigh(guide, is_guide=True)
+        return raw_traces(*pair, *args, keywords=kwargs)
+
+    def _get_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
+        """The pair at one draw, checked."""
+        traces = [without_deterministic(trace) for trace in self._traces(model, guide, args, kwargs)]
+        pair = TracedPair.of(*traces)
+        if is_validation_enabled():
+            check_model_guide_match(*traces, self.max_plate_nesting)
+        pair.check()
+        self._score(pair)
+        if is_validation_enabled():
+            for trace in pair:
+                for site in trace.nodes.values():
+                    if "log_prob" in site:
+                        check_site_shape(site, math.inf)
+        return pair
+
+    @abstractmethod
+    def _score(self, pair: TracedPair) -> None:
+        """Refuse what the estimator cannot take; compute the log-densities that it needs."""
 
 
 class ReparameterizedELBO(BetaELBO):
@@ -146,49 +217,41 @@ class ReparameterizedELBO(BetaELBO):
 
     def loss(self, model: Program, guide: Program, *args: object, **kwargs: object) -> float:
         """−bound, summed over the plate, in nats; not differentiable."""
-        return self.differentiable_loss(model, guide, *args, **kwargs).item()
+        loss = self.differentiable_loss(model, guide, *args, **kwargs).item()
+        warn_if_nan(loss, "loss")
+        return loss
 
     def loss_and_grads(self, model: Program, guide: Program, *args: object, **kwargs: object) -> float:
         """−bound, with gradients added to the parameters'."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
+        warn_if_nan(loss, "loss")
         return loss.item()
 
     def _is_scored(self, site: Site) -> bool:
         """Whether the model's log-density at a site is needed."""
         return True
 
-    def _get_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> tuple[Trace, Trace]:
-        guide_trace = self._trace_guide(guide, args, kwargs)
-        model_trace = poutine.trace(poutine.replay(self._weigh(model), trace=guide_trace)).get_trace(*args, **kwargs)
-        guide_trace, model_trace = without_deterministic(guide_trace), without_deterministic(model_trace)
-        if is_validation_enabled():
-            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
-        guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
-        self._check_latents(model_trace, guide_trace)
-        model_trace.compute_log_prob(lambda _, site: self._is_scored(site))
-        if is_validation_enabled():
-            for site in model_trace.nodes.values():
-                if site["type"] == "sample" and self._is_scored(site):
-                    check_site_shape(site, self.max_plate_nesting)
-        return model_trace, guide_trace
-
-    def _trace_guide(self, guide: Program, args: Arguments, kwargs: Keywords) -> Trace:
-        """The guide's draws, as the model will see them."""
-        return poutine.trace(self._weigh(guide)).get_trace(*args, **kwargs)
-
-    def _check_latents(self, model_trace: Trace, guide_trace: Trace) -> None:
-        check_guide(guide_trace)
+    def _score(self, pair: TracedPair) -> None:
         alternative = f"{type(self).__name__} cannot be used; use MonteCarloELBO"
-        for name, site in latent_sites(guide_trace).items():
-            if name not in model_trace:
-                raise NoClosedFormError(f"site {name!r} is in the guide alone: {alternative}")
-            if not site["fn"].has_rsample:
+        for site in pair.sites:
+            if site.role is Role.AUXILIARY and not site.site["infer"].get("is_auxiliary"):
                 raise NoClosedFormError(
-                    f"the guide's {describe(site['fn'])} at site {name!r} is not reparameterised: {alternative}"
+                    f"site {site.name!r} is in the guide alone and not marked with infer={{'is_auxiliary': True}}: "
+                    f"{alternative}"
                 )
-        check_guide_has_latents(model_trace, guide_trace)
+            if site.role is Role.FACTOR and not site.site["fn"].has_rsample:
+                raise NoClosedFormError(
+                    f"the guide's factor {site.name!r} is not marked as a function of differentiable draws, "
+                    f"has_rsample=True: {alternative}"
+                )
+            if site.guide is not None and not site.guide["fn"].has_rsample:
+                raise NoClosedFormError(
+                    f"the guide's {describe(site.guide['fn'])} at site {site.name!r} is not reparameterised: "
+                    f"{alternative}"
+                )
+        pair.model.compute_log_prob(lambda _, site: self._is_scored(site))
 
 
 class SampleMeanELBO(ReparameterizedELBO):
@@ -198,33 +261,42 @@ class SampleMeanELBO(ReparameterizedELBO):
     """How the part is computed."""
 
     @abstractmethod
-    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
+    def _latent_part(self, site: PairedSite) -> Tensor:
         """A latent site's part of the bound at one draw, summed over the plate, in nats."""
 
-    def _bound(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
+    def _departure(self, site: PairedSite) -> Reason | None:
+        """Why a latent site's part has to be sampled instead, where it has."""
+        return None
+
+    def _auxiliary_part(self, site: PairedSite) -> Tensor:
+        """The part of a site that only the guide draws, −log q, likewise."""
+        return -site.log_q().sum()
+
+    def _bound(self, pair: TracedPair) -> Tensor:
         """The bound at one draw, summed over the plate, in nats."""
         terms = []
-        for name, site, guide_site in paired_sites(model_trace, guide_trace):
-            if guide_site is None:
-                terms.append(self._term(name, Computation.SAMPLED, site["log_prob_sum"], site))
+        for site in pair.sites:
+            if site.role is Role.OBSERVED:
+                terms.append(self._term(site, Computation.SAMPLED, site.site["log_prob_sum"]))
+            elif site.role is Role.LATENT:
+                reason = self._departure(site)
+                if reason is None:
+                    terms.append(self._term(site, self._computation, self._latent_part(site)))
+                else:
+                    terms.append(self._term(site, Computation.SAMPLED, -site.log_ratio().sum(), reason))
+            elif site.role is Role.AUXILIARY:
+                terms.append(self._term(site, Computation.SAMPLED, self._auxiliary_part(site)))
             else:
-                part = self._latent_part(name, site, guide_site)
-                terms.append(self._term(name, self._computation, part, site, guide_site))
+                terms.append(self._term(site, Computation.SAMPLED, -site.log_q().sum()))
         return total(terms)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
         """−bound, summed over the plate, in nats."""
-        bounds = [self._bound(*traces) for traces in self._get_traces(model, guide, args, kwargs)]
+        bounds = [self._bound(pair) for pair in self._get_traces(model, guide, args, kwargs)]
         return -total(bounds) / self.num_particles
 
 
-def check_guide_has_latents(model_trace: Trace, guide_trace: Trace) -> None:
-    """Raise where the guide lacks a latent site of the model."""
-    for name in model_trace.stochastic_nodes:
-        if name not in guide_trace:
-            raise NoClosedFormError(f"latent site {name!r} of the model is missing in the guide")
-
-
 def total(terms: Iterable[Tensor]) -> Tensor:
-    """Sum of tensors, in order."""
-    return functools.reduce(operator.add, terms)
+    """Sum of tensors, in order; 0 of none."""
+    terms = list(terms)
+    return functools.reduce(operator.add, terms) if terms else zeros(())

@@ -1,11 +1,12 @@
 """The estimator with the guide's entropy in closed form."""
 
+import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
 from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO
-from pyrovae.programs import Site, describe
+from pyrovae.programs import PairedSite, Site, describe, is_delta, without_mask
 
 
 class ClosedFormEntropyELBO(SampleMeanELBO):
@@ -19,12 +20,27 @@ class ClosedFormEntropyELBO(SampleMeanELBO):
 
     _computation = Computation.ENTROPY
 
-    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
-        q = guide_site["fn"]
-        try:
-            entropy = q.entropy()
-        except NotImplementedError:
-            raise NoClosedFormError(
-                f"no closed form for the entropy of {describe(q)} at site {name!r}; use MonteCarloELBO"
-            ) from None
-        return site["log_prob_sum"] + scale_and_mask(entropy, guide_site["scale"], guide_site["mask"]).sum()
+    def _latent_part(self, site: PairedSite) -> Tensor:
+        if is_delta(site.site["fn"]):  # what a point has of log q does not vary
+            return -site.log_ratio().sum()
+        model, guide = site.both()
+        log_p: Tensor = model["log_prob_sum"]
+        return log_p + _entropy(site.name, guide)
+
+    def _auxiliary_part(self, site: PairedSite) -> Tensor:
+        return _entropy(site.name, site.site)
+
+
+def _entropy(name: str, site: Site) -> Tensor:
+    """The entropy of a guide's site with its scale and mask, summed over the plate."""
+    q, masks = without_mask(site["fn"])
+    try:
+        entropy = q.entropy()
+    except NotImplementedError:
+        raise NoClosedFormError(
+            f"no closed form for the entropy of {describe(site['fn'])} at site {name!r}; use MonteCarloELBO"
+        ) from None
+    for mask in masks:
+        entropy = scale_and_mask(entropy, 1.0, torch.as_tensor(mask, device=entropy.device))
+    scaled: Tensor = scale_and_mask(entropy, site["scale"], site["mask"])
+    return scaled.sum()

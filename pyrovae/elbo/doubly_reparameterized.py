@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from pyro.distributions import Delta
 from pyro.poutine import Trace
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from pyrovae.elbo._path_derivative import PathDerivativeELBO
 from pyrovae.elbo.base import NoClosedFormError
 from pyrovae.elbo.importance_weighted import ImportanceWeightedELBO
 from pyrovae.errors import InputError
-from pyrovae.programs import Site, latent_sites, same_scale
+from pyrovae.programs import PairedSite, Site, is_delta, latent_sites, same_scale
 
 
 class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
@@ -57,9 +56,10 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
         if masks[0] is not None:
             factor = torch.where(torch.as_tensor(masks[0], device=factor.device), factor, 1.0)
         for name, site in latents.items():
-            if isinstance(site["fn"], Delta) or isinstance(getattr(site["fn"], "base_dist", None), Delta):
+            if is_delta(site["fn"]):
                 raise NoClosedFormError(f"site {name!r} is a Delta, which has no density; use MonteCarloELBO")
             site["gradient_factors"][name] = factor.reshape(factor.shape + (1,) * site["fn"].event_dim)
 
-    def _log_q(self, site: Site) -> Tensor:
-        return site["log_q"]
+    def _log_q(self, site: PairedSite) -> Tensor:
+        score: Tensor = site.site["log_q"]
+        return score

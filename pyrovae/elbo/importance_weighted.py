@@ -1,6 +1,7 @@
 """The importance-weighted bound: log-mean-exp of K weights for each datum."""
 
 import math
+from typing import Unpack
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -8,9 +9,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
-from pyrovae.elbo.base import NoClosedFormError, ReparameterizedELBO, total
+from pyrovae.elbo.base import NoClosedFormError, PyroKeywords, ReparameterizedELBO, total
 from pyrovae.errors import InputError
-from pyrovae.programs import Program, Site, describe, latent_sites, paired_sites, same_scale
+from pyrovae.programs import PARTICLES, PairedSite, Program, Role, TracedPair, describe, same_scale
 
 
 class ImportanceWeightedELBO(ReparameterizedELBO):
@@ -24,51 +25,59 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
 
     Args:
         num_particles: number K of draws.
+        max_plate_nesting: depth of the programs' own plates, found at each call where it is not given.
         beta: weight β of log p(z) − log q(z|x), ≥ 0.
         vectorize_particles: whether to draw them in one pass.
-        max_plate_nesting: depth of the programs' own plates.
+        **of_pyro: further arguments of Pyro's estimators, such as ``retain_graph``.
     """
 
     def __init__(
-        self, num_particles: int = 5, *, beta: float = 1.0, vectorize_particles: bool = True, max_plate_nesting: int = 1
+        self,
+        num_particles: int = 5,
+        max_plate_nesting: float = math.inf,
+        *,
+        beta: float = 1.0,
+        vectorize_particles: bool = True,
+        **of_pyro: Unpack[PyroKeywords],
     ) -> None:
         super().__init__(
-            beta=beta,
-            num_particles=num_particles,
-            vectorize_particles=vectorize_particles,
-            max_plate_nesting=max_plate_nesting,
+            num_particles, max_plate_nesting, beta=beta, vectorize_particles=vectorize_particles, **of_pyro
         )
 
     _computation = Computation.WEIGHTS
 
-    def _weigh(self, program: Program) -> Program:
+    def _weigh(self, program: Program, is_guide: bool) -> Program:
         return program  # β is inside the weights
 
     def differentiable_loss(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
         """−bound, summed over the plates, in nats."""
-        traces = list(self._get_traces(model, guide, args, kwargs))
-        terms = [self._log_weight_terms(*pair) for pair in traces]
-        log_weight = self._stack(terms)
+        pairs = list(self._get_traces(model, guide, args, kwargs))
+        terms = [self._log_weight_terms(pair) for pair in pairs]
+        log_weight = self._stack(pairs, terms)
         weights = log_weight.detach().softmax(0)
-        scale = _shared_scale(*traces[0])
+        scale = _shared_scale(pairs[0])
         shares = [weights] if self._in_one_pass else weights.unbind()
-        for pair, by_site, share in zip(traces, terms, shares, strict=True):
-            self._set_weights(pair[1], share)
+        for pair, by_site, share in zip(pairs, terms, shares, strict=True):
+            self._set_weights(pair.guide, share)
             if self._notes is not None:
-                for name, site, guide_site in paired_sites(*pair):
-                    part = self.num_particles * (scale * share * by_site[name]).sum()
-                    self._term(name, self._computation, part, site, guide_site)
+                for site, term in zip(pair.sites, by_site, strict=True):
+                    part = self.num_particles * (scale * share * term).sum()
+                    is_weight = site.role in (Role.OBSERVED, Role.LATENT)
+                    self._term(site, self._computation if is_weight else Computation.SAMPLED, part)
         return -(scale * (log_weight.logsumexp(0) - math.log(self.num_particles))).sum()
 
     def log_weights(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
         """Log w of each draw and datum in nats, shape (K, *plates)."""
-        return self._stack([self._log_weight_terms(*pair) for pair in self._get_traces(model, guide, args, kwargs)])
+        pairs = list(self._get_traces(model, guide, args, kwargs))
+        return self._stack(pairs, [self._log_weight_terms(pair) for pair in pairs])
 
-    def _stack(self, terms: list[dict[str, Tensor]]) -> Tensor:
-        log_weights = [total(by_site.values()) for by_site in terms]
+    def _stack(self, pairs: list[TracedPair], terms: list[list[Tensor]]) -> Tensor:
+        log_weights = [total(by_site) for by_site in terms]
         if not self._in_one_pass:
             return torch.stack(log_weights)
-        if log_weights[0].dim() != self.max_plate_nesting:
+        frames = (frame for site in pairs[0].sites for frame in site.site["cond_indep_stack"])
+        particles = next(frame for frame in frames if frame.name == PARTICLES)
+        if log_weights[0].dim() != -particles.dim:
             raise InputError(
                 f"the programs' plates nest deeper than max_plate_nesting={self.max_plate_nesting - 1}; give the depth"
             )
@@ -82,57 +91,67 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
     def _set_weights(self, guide_trace: Trace, weights: Tensor) -> None:
         """Called before the backward pass with the normalised weights of a trace's draws, shape ([K,] *plates)."""
 
-    def _log_q(self, site: Site) -> Tensor:
-        return site["fn"].log_prob(site["value"])
+    def _log_q(self, site: PairedSite) -> Tensor:
+        """Log q at the draw, without scale and mask."""
+        return _log_prob(site)
 
-    def _log_weight_terms(self, model_trace: Trace, guide_trace: Trace) -> dict[str, Tensor]:
+    def _log_weight_terms(self, pair: TracedPair) -> list[Tensor]:
         """The terms of log w by site, each of shape ([K,] *plates), other plates summed out."""
-        shared = self._shared_plates(model_trace, guide_trace)
-        terms = {}
-        for name, site, guide_site in paired_sites(model_trace, guide_trace):
-            term = scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
-            if guide_site is not None:
-                if not same_scale(guide_site["mask"], site["mask"]):
-                    raise InputError(
-                        f"site {name!r} has another mask in the guide than in the model, so log p − log q is not that "
-                        "of one set of data; set the mask on both sides"
-                    )
-                term = self.beta * (term - scale_and_mask(self._log_q(guide_site), 1.0, guide_site["mask"]))
+        shared = self._shared_plates(pair)
+        terms = []
+        for site in pair.sites:
+            if site.role is Role.LATENT and site.differing() == "mask":
+                raise InputError(
+                    f"site {site.name!r} has another mask in the guide than in the model, so log p − log q is not "
+                    "that of one set of data; set the mask on both sides"
+                )
+            term: Tensor | float = 0.0
+            if site.model is not None:
+                term = scale_and_mask(site.model["unscaled_log_prob"], 1.0, site.model["mask"])
+            if site.guide is not None:
+                drawn = _log_prob(site) if site.role is Role.FACTOR else self._log_q(site)
+                term = self.beta * (term - scale_and_mask(drawn, 1.0, site.guide["mask"]))
+            assert isinstance(term, Tensor)
             inner = [dim for dim in range(-term.dim(), 0) if dim not in shared]
-            terms[name] = term.sum(inner, keepdim=True) if inner else term
+            terms.append(term.sum(inner, keepdim=True) if inner else term)
         return terms
 
-    def _shared_plates(self, model_trace: Trace, guide_trace: Trace) -> set[int]:
+    def _shared_plates(self, pair: TracedPair) -> set[int]:
         """Dimensions of the plates that contain every site, the particles' among them."""
-        sites = {name: site for name, site in model_trace.nodes.items() if site["type"] == "sample"}
-        plates = {name: {f for f in site["cond_indep_stack"] if f.vectorized} for name, site in sites.items()}
-        shared = set.intersection(*plates.values())
-        if not any(frame.name != "num_particles_vectorized" for frame in shared):
-            outside = min(plates, key=lambda name: (len(plates[name]), sites[name]["is_observed"]))
-            kind = "observed" if sites[outside]["is_observed"] else "latent"
+        sites = {site.name: site for site in pair.sites if site.model is not None}
+        plates = {n: {f for f in s.model["cond_indep_stack"] if f.vectorized} for n, s in sites.items() if s.model}
+        shared = set.intersection(*plates.values()) if plates else set()
+        if not any(frame.name != PARTICLES for frame in shared):
+            outside = min(plates, key=lambda name: (len(plates[name]), sites[name].role is Role.OBSERVED))
             raise NoClosedFormError(
-                f"{kind} site {outside!r} ({describe(sites[outside]['fn'])}) is outside the data plate, so there is no "
-                "importance weight for each datum, and a log-mean-exp over the batch would be another bound; put it "
-                "inside a vectorised `with pyro.plate` over the data, or use MonteCarloELBO"
+                f"{sites[outside].role} site {outside!r} ({describe(sites[outside].site['fn'])}) is outside the data "
+                "plate, so there is no importance weight for each datum, and a log-mean-exp over the batch would be "
+                "another bound; put it inside a vectorised `with pyro.plate` over the data, or use MonteCarloELBO"
             )
         dims = {frame.dim: frame.size for frame in shared}
-        for name, site in latent_sites(guide_trace).items():
-            its_dims = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+        for site in pair.sites:
+            if site.guide is None:
+                continue
+            its_dims = {frame.dim: frame.size for frame in site.guide["cond_indep_stack"] if frame.vectorized}
             if not dims.items() <= its_dims.items():
-                raise InputError(f"site {name!r} is in the data plate of the model but not in that of the guide")
+                raise InputError(f"site {site.name!r} is in the data plate of the model but not in that of the guide")
         return set(dims)
 
 
-def _shared_scale(model_trace: Trace, guide_trace: Trace) -> float | Tensor:
+def _log_prob(site: PairedSite) -> Tensor:
+    score: Tensor = site.site["fn"].log_prob(site.site["value"])
+    return score
+
+
+def _shared_scale(pair: TracedPair) -> float | Tensor:
     """The scale that all sites share: of a subsampled plate, for instance."""
-    sites = [
-        (name, site) for t in (model_trace, guide_trace) for name, site in t.nodes.items() if site["type"] == "sample"
-    ]
-    first_name, first = sites[0]
-    for name, site in sites[1:]:
-        if not same_scale(site["scale"], first["scale"]):
+    nodes = [(site.name, node) for site in pair.sites for node in (site.model, site.guide) if node is not None]
+    first_name, first = nodes[0]
+    for name, node in nodes[1:]:
+        if not same_scale(node["scale"], first["scale"]):
             raise InputError(
                 f"site {name!r} has another scale than site {first_name!r}, and an importance weight has no part to "
                 "scale; set one scale for all sites, or use the estimator's beta"
             )
-    return first["scale"]
+    scale: float | Tensor = first["scale"]
+    return scale

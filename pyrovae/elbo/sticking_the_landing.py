@@ -1,12 +1,11 @@
 """The estimator whose guide gradient vanishes at the exact posterior."""
 
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
 from pyrovae.elbo._path_derivative import PathDerivativeELBO
 from pyrovae.elbo.base import SampleMeanELBO
-from pyrovae.programs import Site
+from pyrovae.programs import PairedSite
 
 
 class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
@@ -18,5 +17,10 @@ class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
 
     _computation = Computation.PATH_DERIVATIVE
 
-    def _latent_part(self, name: str, site: Site, guide_site: Site) -> Tensor:
-        return site["log_prob_sum"] - scale_and_mask(guide_site["log_q"], guide_site["scale"], guide_site["mask"]).sum()
+    def _latent_part(self, site: PairedSite) -> Tensor:
+        model, guide = site.both()
+        log_p: Tensor = model["log_prob_sum"]
+        return log_p - site.log_q(guide["log_q"]).sum()
+
+    def _auxiliary_part(self, site: PairedSite) -> Tensor:
+        return -site.log_q(site.site["log_q"]).sum()

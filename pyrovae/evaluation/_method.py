@@ -26,6 +26,7 @@ class Center(StrEnum):
 
     PRIOR = "prior"
     GUIDE = "guide"
+    MODE = "mode"
 
 
 @dataclass(frozen=True)

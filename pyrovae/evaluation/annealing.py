@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar, TypedDict
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError, check_choice, check_integer
+from pyrovae.evaluation._density import Density, density_of, moments_of_guide
 from pyrovae.evaluation._method import Center, Method, Problem
 from pyrovae.evaluation.estimate import Bound, LogMarginal
 from pyrovae.evaluation.importance import in_chunks, log_mean_weight
-from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
-from pyrovae.vae import GenerativeModel
+from pyrovae.evaluation.per_datum import NUM_DRAWS
 
 _PILOT_CHAINS = 8
 _TARGET_ACCEPTANCE = 0.8
@@ -43,20 +44,24 @@ class Annealing(Method):
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_temperatures", "num_leapfrog"):
             check_integer(name, getattr(self, name))
-        check_choice("center", self.center, list(Center))
+        check_choice("center", self.center, [Center.PRIOR, Center.GUIDE])
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum; from above where the latents are known."""
-        model, guide = problem.parts(self.name)
         x, latents = problem.x, problem.latents
-        if latents is not None and latents.shape != (len(x), model.latent_dim):
-            raise InputError(f"latents must have shape ({len(x)}, {model.latent_dim}), not {tuple(latents.shape)}")
+        prior = None
+        if self.center == Center.PRIOR:
+            prior = problem.parts("annealed from the prior")[0].prior_distribution()
+        if latents is not None and (latents.dim() != 2 or len(latents) != len(x)):
+            raise InputError(f"latents must have shape ({len(x)}, d), not {tuple(latents.shape)}")
         if latents is not None and not latents.isfinite().all():
             raise InputError("latents hold NaN or infinite values")
 
         def estimate(rows: slice) -> tuple[Tensor, ...]:
-            start = rows_of(guide, rows, x) if self.center == Center.GUIDE else None
-            path = path_from(model, start, x[rows], self.num_temperatures)
+            density = density_of(problem.model, problem.guide, x, rows, problem.rows_at_once)
+            if latents is not None and latents.shape[1] != density.dim:
+                raise InputError(f"latents must have shape ({len(x)}, {density.dim}), not {tuple(latents.shape)}")
+            path = path_from(density, prior, x[rows], self.num_temperatures)
             exact = None if latents is None else latents[rows].to(x)
             log_w, acceptance = log_weights(path, self.num_samples, self.num_leapfrog, exact)
             log_w = log_w if exact is None else -log_w  # weights of mean 1/p(x)
@@ -117,18 +122,17 @@ class Path:
         return value.detach(), slope
 
 
-def path_from(model: GenerativeModel, guide: AnyGuide | None, x: Tensor, num_temperatures: int) -> Path:
-    """The path from the guide's q(z|x), or from the prior without one, to p(z|x)."""
-    prior = model.prior_distribution()
-    start = prior if guide is None else guide.posterior(x)
-    shape = [] if guide is not None else [len(x)]
+def path_from(density: Density, prior: TorchDistribution | None, x: Tensor, num_temperatures: int) -> Path:
+    """The path from the guide's q(z|x), or from the prior where it is given, to p(z|x)."""
     # dense near both ends, where the densities change fastest
     rise = torch.sigmoid(4 * torch.linspace(-1, 1, num_temperatures + 1, dtype=x.dtype, device=x.device))
+    known = moments_of_guide(density)[1] if prior is None else covariance_of(prior, num_draws=NUM_DRAWS)
     return Path(
-        log_start=start.log_prob,
-        log_joint=lambda z: prior.log_prob(z) + model.conditional(z).log_prob(x),
-        draw=lambda chains: start.sample(torch.Size([chains, *shape])).to(x),  # a prior may be of another dtype
-        factor=torch.linalg.cholesky(covariance_of(start, num_draws=NUM_DRAWS).to(x)),
+        log_start=density.log_guide if prior is None else prior.log_prob,
+        log_joint=density.log_joint,
+        # a prior may be of another dtype
+        draw=density.draw if prior is None else lambda chains: prior.sample(torch.Size([chains, len(x)])).to(x),
+        factor=torch.linalg.cholesky(known.to(x)),
         temperatures=(rise - rise[0]) / (rise[-1] - rise[0]),
     )
 

@@ -133,7 +133,7 @@ def collapse_report(
     Raises:
         InputError: fewer than two data, or data that the guide cannot take.
     """
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     check_integer("num_samples", num_samples)
     check_integer("max_data", max_data, least=2)
     if len(x) < 2:

@@ -26,6 +26,7 @@ from pyrovae.programs import (
     mode,
     own_parameter_store,
     running_on,
+    trace_pair,
     trainable_parameters,
     unregistered,
 )
@@ -151,16 +152,17 @@ def gradient_statistics(
     check_integer("num_repeats", num_repeats, least=2)
     if not isinstance(elbo, ELBO) or not hasattr(elbo, "differentiable_loss"):
         raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     check_not_tied(model, guide)
     devices = [x.device] if x.is_cuda else []
     with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
         with running_on(x), pyro.validation_enabled(True), poutine.trace(param_only=True) as announced:
+            num_data = trace_pair(model, guide, x, check=True).full_size or len(x)
             elbo.differentiable_loss(model, guide, x)
         parameters = trainable_parameters(model, guide, announced.trace)
         with pyro.validation_enabled(False):
             parts = _parts(model, guide, parameters, x)
-            pair = _Pair(model, guide, elbo)
+            pair = _Pair(model, guide, elbo, num_data)
             sums, seconds, vectorized = _measure(pair, x, parameters, parts, num_repeats, seed)
     losses = sums.losses
     return GradientStatistics(
@@ -231,15 +233,16 @@ def _seconds(function: Callable[[], object], repeats: int) -> float:
 class _Pair(nn.Module):
     """Two programs and an estimator as one module, so that ``functional_call`` can replace their parameters."""
 
-    def __init__(self, model: Program, guide: Program, elbo: ELBO) -> None:
+    def __init__(self, model: Program, guide: Program, elbo: ELBO, num_data: int) -> None:
         super().__init__()
+        self.num_data = num_data
         self.model: Program = model
         self.guide: Program = guide
         self.elbo = elbo
 
     def forward(self, x: Tensor) -> Tensor:
         loss: Tensor = self.elbo.differentiable_loss(self.model, self.guide, x)
-        return loss / len(x)
+        return loss / self.num_data
 
     def one_gradient(self, x: Tensor, parameters: list[Tensor]) -> Tensor:
         """A loss and its gradient, shape (1, 1 + parameters)."""

@@ -11,12 +11,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import check_integer
+from pyrovae.evaluation._density import check_density, log_weight_rows, takes_rows
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
 from pyrovae.evaluation._pareto import pareto_k, reliable_below
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, mean_and_stderr
-from pyrovae.evaluation.per_datum import rows_of
-from pyrovae.programs import Program, check_data, evaluating, running_on
+from pyrovae.evaluation.per_datum import AnyGuide, rows_of
+from pyrovae.programs import Program, check_data, evaluating, running_on, trace_pair
+from pyrovae.vae import GenerativeModel
 
 
 def over_log_weights(
@@ -54,12 +56,14 @@ def in_chunks(
 
 def draw_log_weights(problem: Problem, guide: Program, x: Tensor, num: int) -> Tensor:
     """Log weights of ``num`` draws for each datum, shape (num, len(x)), in float64 on the CPU."""
-    elbo = ImportanceWeightedELBO(num, max_plate_nesting=problem.max_plate_nesting)
-    log_w = elbo.log_weights(problem.model, guide, x).double().cpu()
-    sizes = [size for size in log_w.shape[1:] if size > 1] or [1]
-    if sizes != [len(x)] and not (len(x) == 1 and sizes == [1]):
-        raise InputError(f"weights have the plates {tuple(log_w.shape[1:])}, not one plate of {len(x)} data")
-    return log_w.reshape(num, len(x))
+    if isinstance(problem.model, GenerativeModel) and isinstance(guide, AnyGuide):
+        return ImportanceWeightedELBO(num).log_weights(problem.model, guide, x).double().cpu()
+    pair = trace_pair(problem.model, guide, x, check=True)
+    check_density(pair)
+    plate = pair.data_plate(len(x))
+    if takes_rows(problem.model, guide, x, plate):
+        return log_weight_rows(problem.model, guide, x, num, plate)
+    return torch.cat([log_weight_rows(problem.model, guide, x, 1, plate) for _ in range(num)])
 
 
 def log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -130,7 +134,7 @@ def elbo_estimate(
         max_plate_nesting: depth of the programs' plates.
     """
     check_integer("num_samples", num_samples, least=2)
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     with evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
         return Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))

@@ -103,7 +103,7 @@ def log_marginal(
         )
     if latents is not None and not isinstance(latents, Tensor):
         raise InputTypeError(f"latents must be a tensor, not {type(latents).__name__}")
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         found = chosen.estimate(Problem(model, guide, x, latents, max_plate_nesting, progress))

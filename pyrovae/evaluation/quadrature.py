@@ -1,41 +1,57 @@
 """Log p(x) as an integral over a few latent dimensions, by a grid."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError, check_choice, check_integer
-from pyrovae.evaluation._method import VALUES_AT_ONCE, Center, Method, Problem
-from pyrovae.evaluation.estimate import LogMarginal
+from pyrovae.evaluation._density import Density, density_of, moments_of_guide
+from pyrovae.evaluation._method import Center, Method, Problem
+from pyrovae.evaluation._modes import Modes, find_modes
+from pyrovae.evaluation.estimate import LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.importance import in_chunks
-from pyrovae.evaluation.per_datum import NUM_DRAWS, rows_of
-from pyrovae.programs import running_on
+from pyrovae.programs import cannot_run
 
 MAX_LATENT_DIM = 3
 MAX_HERMITE_POINTS = 200
 
+_REACH = 6.0
+"""Standard deviations around a mode where the grid begins to look."""
+
+_OUTERMOST_SHARE = 1e-6
+"""What the outermost cells on a side may hold of the mass; a grid is widened until they do."""
+
+_WIDENINGS = 40
+"""How often a grid is widened at most, each time by a quarter of its width on a side."""
+
+_LAPLACE_ERROR = 0.5
+"""Nats that Gaussians at the modes may hold more than the grid found before a mode counts as overlooked."""
+
+_TOLERATED_ERROR = 0.1
+"""Nats of error from which a datum is counted as not integrated."""
+
 
 @dataclass(frozen=True)
 class Quadrature(Method):
-    """Sums p(z) p(x|z) over a grid of at most three latent dimensions.
+    """Sums p(x, z) over a grid of at most three latent dimensions.
 
-    The grid consists of midpoints around the prior or of Gauss–Hermite nodes around the guide. Half the points along
-    each dimension give an estimate of the error, which means nothing where the grid around the prior is coarser than
-    the posterior is wide: give more ``num_points``.
+    Around the ``"mode"`` the grid's midpoints lie in the units of the curvature at the highest mode of each datum, and
+    reach over all modes that were found; it is widened until its outermost cells hold less than a millionth of the
+    mass. Around the ``"guide"`` it consists of Gauss–Hermite nodes. Half the points along each dimension give an
+    estimate of the error, to which the mass outside of the grid is added; more than 0.1 nats of it is warned of.
     """
 
     name: ClassVar[str] = "quadrature"
-    num_points: int = 128
+    num_points: int = 64
     """Points along each latent dimension, at least 2."""
-    center: str = Center.PRIOR
-    """Where the grid lies, prior or guide. Around the guide it needs fewer points where q is near the posterior, and
-    overlooks what lies far from q."""
+    center: str = Center.MODE
+    """Where the grid lies, mode (or prior, as it was called before) or guide. Around the guide it needs fewer points
+    where q is near the posterior, and overlooks what lies far from q."""
 
     def __post_init__(self) -> None:
         check_integer("num_points", self.num_points, least=2)
@@ -47,16 +63,35 @@ class Quadrature(Method):
             )
 
     def estimate(self, problem: Problem) -> LogMarginal:
-        """Integrate p(z) p(x|z) for each datum."""
-        model, _ = problem.parts(self.name)
-        if model.latent_dim > MAX_LATENT_DIM:
-            raise InputError(
-                f"quadrature is for at most {MAX_LATENT_DIM} latent dimensions, not {model.latent_dim}; "
-                "use method='importance' or 'annealed'"
+        """Integrate p(x, z) over z for each datum."""
+        x = problem.x
+        most = problem.rows_at_once
+        data_at_once = max(1, min(len(x), most // min(most, self.num_points)))
+
+        def integral(rows: slice) -> tuple[Tensor, ...]:
+            density = density_of(problem.model, problem.guide, x, rows, most)
+            if density.dim > MAX_LATENT_DIM:
+                raise InputError(
+                    f"quadrature is for at most {MAX_LATENT_DIM} latent dimensions, not {density.dim}; "
+                    "use method='importance' or 'annealed'"
+                )
+            around = _around_guide if self.center == Center.GUIDE else _around_modes
+            return around(density, self.num_points, most, x)
+
+        per_datum, error = in_chunks(integral, x, data_at_once, problem.progress)
+        if not per_datum.isfinite().all():
+            row = int((~per_datum.isfinite()).nonzero()[0])
+            raise cannot_run(x, ValueError(f"p(x, z) is not finite or 0 wherever the grid looked, at row {row}"))
+        bad = error > _TOLERATED_ERROR
+        if bad.double().mean() > 0.1:
+            warnings.warn(
+                f"quadrature: the grid's error is above {_TOLERATED_ERROR} nats for {bad.double().mean():.0%} of the "
+                "data, because it is too coarse or p(x, z) has heavy tails; give more num_points, or use "
+                "method='annealed'",
+                UnreliableEstimateWarning,
+                stacklevel=4,  # the caller of log_marginal, through its decorator
             )
-        integral = log_integral_around_prior if self.center == Center.PRIOR else log_integral_around_guide
-        fine, coarse = (integral(problem, num) for num in (self.num_points, self.num_points // 2))
-        return LogMarginal.exact(fine, (fine - coarse).abs())
+        return LogMarginal.exact(per_datum, error)
 
 
 def midpoint_rule(low: Tensor, high: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
@@ -102,49 +137,85 @@ def gauss_hermite_rule(dim: int, num_points: int) -> tuple[Tensor, Tensor]:
     return nodes, torch.cartesian_prod(*[log_weights] * dim).reshape(-1, dim).sum(-1)
 
 
-def log_integral_around_prior(problem: Problem, num_points: int) -> Tensor:
-    """Log ∫ p(z) p(x|z) dz by midpoints within 6 standard deviations of the prior's mean, shape (num,)."""
-    (model, _), x = problem.parts(Quadrature.name), problem.x
-    prior = model.prior_distribution()
-    center = mean_of(prior, num_draws=NUM_DRAWS).double().cpu()
-    reach = 6 * covariance_of(prior, num_draws=NUM_DRAWS).double().cpu().diagonal().sqrt()
-    nodes, log_weights = midpoint_rule(center - reach, center + reach, num_points)
-    nodes, log_weights = nodes.to(x), log_weights.to(x)
-    log_prior = prior.log_prob(nodes) + log_weights
-    total = x.new_full((len(x),), -math.inf)
-    nodes_at_once = max(1, min(len(nodes), VALUES_AT_ONCE // x[0].numel()))
-    passes = list(zip(nodes.split(nodes_at_once), log_prior.split(nodes_at_once), strict=True))
-    data_at_once = max(1, VALUES_AT_ONCE // (min(nodes_at_once, len(nodes)) * x[0].numel()))
-    bar = tqdm(total=len(passes) * len(x), unit="datum", disable=None if problem.progress else True)
-    with running_on(x), bar:
-        for node, log_p in passes:
-            likelihood = model.conditional(node)  # the decoder sees each node once, not once a datum
-            parts = []
-            for rows in x.split(data_at_once):
-                parts.append((likelihood.log_prob(rows.unsqueeze(1)) + log_p).logsumexp(1))
-                bar.update(len(rows))
-            total = torch.logaddexp(total, torch.cat(parts))
-    return total.double().cpu()
+def _around_modes(density: Density, num_points: int, max_rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Log ∫ p(x, z) dz by midpoints around the modes, and its error, each of shape (num,)."""
+    modes = find_modes(density, like)
+    low, high = _box(modes)
+    coarse_points = max(2, num_points // 2)
+    for _ in range(_WIDENINGS):
+        coarse, sides = _midpoint_sums(density, modes, (low, high), coarse_points, max_rows)
+        full = sides > _OUTERMOST_SHARE  # (2, num, d)
+        if not full.any():
+            break
+        step = 0.25 * (high - low)
+        low, high = torch.where(full[0], low - step, low), torch.where(full[1], high + step, high)
+    fine, sides = _midpoint_sums(density, modes, (low, high), num_points, max_rows)
+    # beyond a side lies at most about what half the cells hold if they hold as much as the outermost one
+    outside = sides.sum((0, 2)) * num_points / 2
+    missed = (_laplace(modes) - fine).clamp_min(0.0)
+    missed = torch.where(missed > _LAPLACE_ERROR, missed, 0.0)  # a mode between the points
+    return fine, (fine - coarse).abs() + torch.log1p(outside) + missed
 
 
-def log_integral_around_guide(problem: Problem, num_points: int) -> Tensor:
-    """Log ∫ p(z) p(x|z) dz by Gauss–Hermite nodes of the Gaussian with q(z|x)'s mean and covariance, shape (num,)."""
-    (model, guide), x = problem.parts(Quadrature.name), problem.x
-    nodes, log_weights = gauss_hermite_rule(model.latent_dim, num_points)
-    nodes, log_weights = nodes.to(x).unsqueeze(1), log_weights.to(x).unsqueeze(1)
-    log_unit = log_weights + 0.5 * (nodes.square().sum(-1) + model.latent_dim * math.log(2 * math.pi))
-    nodes_at_once = min(len(nodes), problem.rows_at_once)
-    data_at_once = max(1, problem.rows_at_once // nodes_at_once)
+def _laplace(modes: Modes) -> Tensor:
+    """Log ∫ p(x, z) dz if each mode that was found were a Gaussian, (num,)."""
+    whiten = torch.linalg.inv(modes.factor)
+    terms: list[Tensor] = []
+    for k, loc in enumerate(modes.loc):
+        far = [(whiten[j] @ (loc - modes.loc[j]).unsqueeze(-1)).squeeze(-1).norm(dim=-1) > 1 for j in range(k)]
+        is_new = torch.stack(far).all(0) if far else torch.ones(loc.shape[:-1], dtype=torch.bool, device=loc.device)
+        terms.append(torch.where(is_new, modes.log_mass[k], -math.inf))
+    total: Tensor = torch.stack(terms).logsumexp(0) + 0.5 * modes.loc.shape[-1] * math.log(2 * math.pi)
+    return total
 
-    def integral(rows: slice) -> tuple[Tensor]:
-        q = rows_of(guide, rows, x).posterior(x[rows])
-        factor = torch.linalg.cholesky(covariance_of(q, num_draws=NUM_DRAWS))
-        total = x.new_full((rows.stop - rows.start,), -math.inf)
-        for node, log_one in zip(nodes.split(nodes_at_once), log_unit.split(nodes_at_once), strict=True):
-            z = mean_of(q, num_draws=NUM_DRAWS) + (factor @ node.unsqueeze(-1)).squeeze(-1)
-            log_joint = model.prior_distribution().log_prob(z) + model.conditional(z).log_prob(x[rows])
-            total = torch.logaddexp(total, (log_one + log_joint).logsumexp(0))
-        return (total + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1),)
 
-    (per_datum,) = in_chunks(integral, x, data_at_once, problem.progress)
-    return per_datum.double().cpu()
+def _box(modes: Modes) -> tuple[Tensor, Tensor]:
+    """Corners (num, d) of a box in the main mode's units that reaches around all modes of some weight."""
+    whiten = torch.linalg.inv(modes.factor[0])
+    place = (whiten @ (modes.loc - modes.loc[0]).unsqueeze(-1)).squeeze(-1)
+    reach = _REACH * (whiten @ modes.factor).norm(dim=-1)
+    counts = (modes.log_mass > modes.log_mass.amax(0) - 25).unsqueeze(-1)
+    low = torch.where(counts, place - reach, math.inf).amin(0)
+    high = torch.where(counts, place + reach, -math.inf).amax(0)
+    return low, high
+
+
+def _midpoint_sums(
+    density: Density, modes: Modes, box: tuple[Tensor, Tensor], num_points: int, max_rows: int
+) -> tuple[Tensor, Tensor]:
+    """Log of the midpoint sum, (num,), and the shares of the outermost cells on both sides, (2, num, d)."""
+    (low, high), d = box, density.dim
+    step = (high - low) / num_points
+    cells = torch.cartesian_prod(*[torch.arange(num_points)] * d).reshape(-1, d).to(low.device)
+    logs = []
+    for part in cells.split(max(1, max_rows // density.num)):
+        place = low + step * (part.unsqueeze(1) + 0.5)
+        z = modes.loc[0] + (modes.factor[0] @ place.unsqueeze(-1)).squeeze(-1)
+        logs.append(density.log_joint(z.to(modes.dtype)).double().nan_to_num(-math.inf))
+    terms = torch.cat(logs)
+    total = terms.logsumexp(0)
+    ends = [torch.stack([terms[cells[:, i] == end].logsumexp(0) for i in range(d)], -1) for end in (0, num_points - 1)]
+    shares = (torch.stack(ends) - total.unsqueeze(-1)).exp().nan_to_num(0.0)
+    volume = step.log().sum(-1) + modes.factor[0].diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return total + volume, shares
+
+
+def _around_guide(density: Density, num_points: int, max_rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Log ∫ p(x, z) dz by Gauss–Hermite nodes of the Gaussian with q(z|x)'s mean and covariance, and its error."""
+    loc, covariance = moments_of_guide(density)
+    factor = torch.linalg.cholesky(covariance.double())
+
+    def integral(num: int) -> Tensor:
+        nodes, log_weights = gauss_hermite_rule(density.dim, num)
+        nodes, log_weights = nodes.to(factor).unsqueeze(1), log_weights.to(factor).unsqueeze(1)
+        log_unit = log_weights + 0.5 * (nodes.square().sum(-1) + density.dim * math.log(2 * math.pi))
+        total: Tensor = factor.new_full((density.num,), -math.inf)
+        at_once = max(1, max_rows // density.num)
+        for node, log_one in zip(nodes.split(at_once), log_unit.split(at_once), strict=True):
+            z = loc + (factor @ node.unsqueeze(-1)).squeeze(-1)
+            total = torch.logaddexp(total, (log_one + density.log_joint(z.to(like)).double()).logsumexp(0))
+        volume: Tensor = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return volume + total
+
+    fine = integral(num_points)
+    return fine, (fine - integral(num_points // 2)).abs()

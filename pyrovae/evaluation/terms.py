@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from pyro.distributions.util import scale_and_mask
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import check_integer
 from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
 from pyrovae.evaluation.per_datum import rows_of
-from pyrovae.programs import Program, Site, check_data, check_same_latents, evaluating, paired_sites, trace_pair
+from pyrovae.programs import Program, Role, TracedPair, check_data, evaluating, log_prob_of, running_on, trace_pair
 
 
 @dataclass(frozen=True)
@@ -57,45 +56,34 @@ def elbo_terms(
     """
     check_integer("num_samples", num_samples)
     check_integer("chunk_size", chunk_size)
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     reconstruction, kl, stderr = [], [], []
     with evaluating(model, guide, x, seed):
         for start in range(0, len(x), chunk_size):
             rows = slice(start, min(start + chunk_size, len(x)))
             part = rows_of(guide, rows, x)
-            parts = torch.stack([torch.stack(_terms_at_one_draw(model, part, x[rows])) for _ in range(num_samples)])
+            draws = []
+            for draw in range(num_samples):
+                with running_on(x[rows]):
+                    pair = trace_pair(model, part, x[rows], check=draw == 0)
+                if draw == 0:
+                    plate = pair.data_plate(len(x[rows]))
+                draws.append(torch.stack(_terms_at_one_draw(pair, plate)))
+            parts = torch.stack(draws)
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))
             stderr.append(mean_and_stderr(parts[:, 0] - parts[:, 1])[1])
     return ELBOTerms(torch.cat(reconstruction), torch.cat(kl), torch.cat(stderr))
 
 
-def _terms_at_one_draw(model: Program, guide: Program, x: Tensor) -> tuple[Tensor, Tensor]:
-    model_trace, guide_trace = trace_pair(model, guide, x)
-    check_same_latents(model_trace, guide_trace)
-    reconstruction = kl = torch.zeros(len(x), dtype=torch.float64)
-    for name, site, q in paired_sites(model_trace, guide_trace):
-        if q is None:
-            reconstruction = reconstruction + _per_datum(name, site, _log_prob(site), len(x))
+def _terms_at_one_draw(pair: TracedPair, plate: CondIndepStackFrame) -> tuple[Tensor, Tensor]:
+    reconstruction = kl = torch.zeros(plate.size, dtype=torch.float64)
+    for site in pair.sites:
+        if site.role is Role.OBSERVED:
+            reconstruction = reconstruction + pair.per_datum(site, log_prob_of(site.site), plate)
+        elif site.role is Role.LATENT:
+            divergence = site.kl()
+            kl = kl + pair.per_datum(site, site.log_ratio() if divergence is None else divergence, plate)
         else:
-            try:
-                divergence = kl_divergence(q["fn"], site["fn"]).expand(q["fn"].batch_shape)
-                divergence = scale_and_mask(divergence, q["scale"], q["mask"])
-            except NotImplementedError:
-                divergence = _log_prob(q) - _log_prob(site)
-            kl = kl + _per_datum(name, site, divergence, len(x))
+            kl = kl + pair.per_datum(site, site.log_q(), plate)
     return reconstruction, kl
-
-
-def _log_prob(site: Site) -> Tensor:
-    log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
-    return log_prob
-
-
-def _per_datum(name: str, site: Site, values: Tensor, num: int) -> Tensor:
-    """Sum over all plates but the data's, which is the outermost one of that size."""
-    dims = [frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == num]
-    if not dims:
-        raise InputError(f"site {name!r} is in no plate of the data's size, {num}, so it has no value per datum")
-    values = values.double().cpu().movedim(min(dims), 0)
-    return values.reshape(num, -1).sum(1)

@@ -8,6 +8,9 @@ from pyrovae.errors import InputError
 from pyrovae.nn import LocHead, inverse_positive, positive
 from pyrovae.posteriors.base import Posterior
 
+_RELATIVE_FLOOR = 1e-3
+"""Smallest diagonal entry of L beside the rest of its row."""
+
 
 class FullCovariancePosterior(Posterior):
     """q(z|x) = N(μ(x), LLᵀ) with L = mask ⊙ L'(x) + diag σ(x): d(d+1)/2 covariance parameters per datum.
@@ -33,9 +36,17 @@ class FullCovariancePosterior(Posterior):
         """q(z|x) for features (*batch, in_features)."""
         d = self.latent_dim
         raw_scale, below = self.covariance_head(features).split([d, len(self.position) - d], dim=-1)
-        scale = positive(raw_scale)
+        scale = self._bounded(positive(raw_scale), below)
         scale_tril = fill_scale_tril(scale, below, self.position)
         return CholeskyNormal(self.loc_head(features), scale_tril=scale_tril, diagonal=scale)
+
+    def _bounded(self, scale: Tensor, below: Tensor) -> Tensor:
+        """The diagonal, at least a thousandth of what else its row holds: L⁻¹ then stays within float32."""
+        d = self.latent_dim
+        rows = torch.tril_indices(d, d, -1, device=scale.device)[0]
+        squares = torch.zeros_like(scale).index_add(-1, rows, below.square())
+        # exactly the scale itself wherever the factor is well conditioned; √ has no derivative at 0
+        return torch.maximum(scale, _RELATIVE_FLOOR * squares.clamp_min(1e-30).sqrt())
 
     def closest_covariance(self, precision: Tensor) -> Tensor:
         """P⁻¹: the closed form of :meth:`Posterior.closest_covariance`."""

@@ -86,14 +86,17 @@ def check_same_run(saved: Identity, current: Identity, settings: TrainingSetting
 def _of_first_format(saved: Identity, current: Identity, settings: TrainingSettings, elbo: ELBO) -> Identity:
     """The current run's identity as the first format of checkpoints had it."""
     numbers = {name: current[name] for name in _FIRST_FORMAT if not callable(getattr(settings, name))}
-    transform = settings.transform
+    transform, described = settings.transform, describe(elbo)
+    arguments = described if isinstance(described, dict) else {}
     return {
         **numbers,
         "transform": transform and getattr(transform, "__qualname__", type(transform).__name__),
         **{name: current[name] for name in ("data of shape", "data of SHA-256", "validation of SHA-256")},
         "estimator": type(elbo).__name__,
         "measure": current["measure"],
-        "estimator's settings": {name: getattr(elbo, name, None) for name in saved.get("estimator's settings", ())},
+        "estimator's settings": {
+            name: arguments.get(name, getattr(elbo, name, None)) for name in saved.get("estimator's settings", ())
+        },
         "parameters": current["parameters"],
     }
 

@@ -41,12 +41,24 @@ def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[T
 
 @torch.no_grad()
 def evaluate_loss(
-    model: Program, guide: Program, x: Tensor, elbo: ELBO, seed: int = 0, chunk_size: int = 4096
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    elbo: ELBO,
+    seed: int = 0,
+    chunk_size: int = 4096,
+    full_size: int | None = None,
 ) -> float:
-    """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed."""
+    """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed.
+
+    ``full_size`` is the number of data that any loss stands for where a subsampled plate scales it.
+    """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
         torch.manual_seed(seed)
-        total: float = sum(elbo.differentiable_loss(model, guide, chunk).item() for chunk in x.split(chunk_size))
+        total = 0.0
+        for chunk in x.split(chunk_size):
+            num = len(chunk)
+            total += elbo.differentiable_loss(model, guide, chunk).item() * (num / (full_size or num))
         return total / len(x)
 
 

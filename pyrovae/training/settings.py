@@ -240,7 +240,10 @@ def _arguments(value: object) -> dict[str, object]:
     """The constructor's arguments, as far as the object keeps them under their names."""
     kept_as = {"base_distribution": "base_dist"}  # by torch's distributions
     names = {name: (f"_{name}", name, kept_as.get(name, name)) for name in constructor_names(type(value))}
-    return {name: describe(getattr(value, key)) for name, keys in names.items() for key in keys if hasattr(value, key)}
+    found = {name: getattr(value, key) for name, keys in names.items() for key in keys if hasattr(value, key)}
+    if found.get("max_plate_nesting") == math.inf:  # of an estimator that finds it; one plate is what it was before
+        found["max_plate_nesting"] = 1 + int(found["vectorize_particles"] and found["num_particles"] > 1)
+    return {name: describe(argument) for name, argument in found.items()}
 
 
 def constructor_names(cls: type) -> list[str]:

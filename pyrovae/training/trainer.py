@@ -138,7 +138,9 @@ class Trainer:
         for pair in pairs:
             if len(pairs) > 1 and any(isinstance(module, PyroModule) for module in modules_of(pair)):
                 raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
-            parameters.append(check_programs(*pair, x, self.x_validation, batch_size, self.elbo))
+            of_pair, full_size = check_programs(*pair, x, self.x_validation, batch_size, self.elbo)
+            parameters.append(of_pair)
+        self._full_size = full_size
         self._identity = identity(
             settings, pairs[0], self.elbo, self.x, self.x_validation, x, parameters, self.total_steps
         )
@@ -204,8 +206,10 @@ class Trainer:
         rates = self.settings.rates(first, stop, self.total_steps)
         betas = self.settings.betas(first, stop, self.total_steps)
         with closing(self.engine.run(x, batches, rates, betas)) as chunks:
+            done = 0
             for losses in chunks:
-                self._record(losses)
+                self._record(losses, batches[done : done + len(losses)])
+                done += len(losses)
                 bar.update(len(losses))
                 if signals or (self.checkpoints is not None and self.checkpoints.due):
                     break
@@ -235,7 +239,10 @@ class Trainer:
                 self.on_epoch(record)
         self._raise_if_all_failed(epoch)
 
-    def _record(self, losses: NDArray[np.float64]) -> None:
+    def _record(self, losses: NDArray[np.float64], batches: Sequence[Tensor]) -> None:
+        if self._full_size is not None:  # a subsampled plate makes a batch's loss that of all data
+            sizes = np.array([len(batch[0]) for batch in batches])
+            losses = losses * (sizes / self._full_size)[:, None]
         for r, history in self._remaining():
             failed = self.engine.errors.get(r)
             values = losses[:, r] if failed is None else losses[: max(0, failed.step - 1 - len(history.batch_loss)), r]
@@ -278,7 +285,7 @@ class Trainer:
             return math.nan
         measure, seed = self.settings.measure, self.settings.seed + r
         if measure is None:
-            loss = evaluate_loss(*self.pairs[r], self.x_validation, self.elbo, seed)
+            loss = evaluate_loss(*self.pairs[r], self.x_validation, self.elbo, seed, full_size=self._full_size)
         else:
             loss = -evaluate_measure(*self.pairs[r], self.x_validation, measure, seed)
             for parameter in self.engine.parameters[r]:

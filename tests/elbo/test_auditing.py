@@ -181,7 +181,7 @@ def test_swapped_programs_are_noticed(x):
 
 
 @pytest.mark.filterwarnings("ignore:Found")
-def test_a_latent_that_the_guide_lacks_is_a_fallback():
+def test_a_latent_that_the_guide_lacks_is_refused_and_of_a_stock_estimator_a_fallback():
     x = torch.randn(4)
 
     def model(x):
@@ -194,14 +194,14 @@ def test_a_latent_that_the_guide_lacks_is_a_fallback():
         with pyro.plate("data", 4):
             pyro.sample("a", dist.Normal(0.5 * x, 0.5))
 
-    for elbo in (pv.MonteCarloELBO(), Trace_ELBO()):
-        audited = pv.audit(model, guide, elbo, x)
-        assert row(audited, "k").how == "sampled: from the model itself, the guide has no such site"
-        assert -audited.loss == pytest.approx(sum(e.nats_per_datum for e in audited.sites), rel=1e-5)
-        with pytest.raises(pv.NoClosedFormError, match="falls back at site 'k'"):
-            pv.audit(model, guide, elbo, x, strict=True)
-    with pytest.raises(pv.NoClosedFormError, match="latent site 'k' of the model is missing in the guide"):
-        pv.audit(model, guide, TraceMeanField_ELBO(), x)
+    audited = pv.audit(model, guide, Trace_ELBO(), x)
+    assert row(audited, "k").how == "sampled: from the model itself, the guide has no such site"
+    assert -audited.loss == pytest.approx(sum(e.nats_per_datum for e in audited.sites), rel=1e-5)
+    with pytest.raises(pv.NoClosedFormError, match="falls back at site 'k'"):
+        pv.audit(model, guide, Trace_ELBO(), x, strict=True)
+    for elbo in (pv.MonteCarloELBO(), TraceMeanField_ELBO()):
+        with pytest.raises(pv.InputError, match="latent site 'k' of the model is missing in the guide"):
+            pv.audit(model, guide, elbo, x)
 
 
 @pytest.mark.filterwarnings("ignore:Failed to verify mean field")
@@ -292,9 +292,8 @@ def test_bad_input_is_one_clear_message(call, x):
     for data, error, message in (
         (x[:, :2], ValueError, r"cannot run on data of shape \(5, 2\)"),
         (x[:0], ValueError, "x is empty"),
-        (x.numpy(), TypeError, "x must be a tensor of the programs' dtype and device, not ndarray"),
+        (["one"], TypeError, "x must be a tensor, a NumPy array or a DataFrame of numbers, not list"),
         (x * float("nan"), ValueError, "x holds 15 NaN or infinite values"),
-        (x.float(), ValueError, "cannot run on data"),
     ):
         with pytest.raises(error, match=message) as caught:
             call(model, guide, pv.AnalyticELBO(), data)

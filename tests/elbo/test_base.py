@@ -172,7 +172,7 @@ def test_a_latent_of_the_model_alone_raises():
 
     with (
         pytest.warns(UserWarning, match="Found vars in model but not guide"),
-        pytest.raises(pv.NoClosedFormError, match="'extra' of the model is missing in the guide"),
+        pytest.raises(pv.InputError, match="'extra' of the model is missing in the guide"),
     ):
         pv.AnalyticELBO().differentiable_loss(more, guide, torch.randn(4, 3, dtype=torch.float64))
 

@@ -126,8 +126,8 @@ def detached_arguments(name):
 
     class Wrong(pv.DoublyReparameterizedELBO):
         def _log_q(self, site):
-            fn = site["fn"]
-            return dist.Normal(fn.loc.detach(), fn.scale.detach()).log_prob(site["value"])
+            fn = site.guide["fn"]
+            return dist.Normal(fn.loc.detach(), fn.scale.detach()).log_prob(site.guide["value"])
 
     Wrong.__name__ = name
     return Wrong
@@ -418,5 +418,6 @@ def test_plates_deeper_than_said_and_deterministic_sites(elbo_class):
 
     assert math.isfinite(elbo_class(3, max_plate_nesting=2).loss(model, guide, x))
     assert [row.site for row in pv.audit(model, guide, elbo_class(3, max_plate_nesting=2), x).sites] == ["x", "a"]
+    assert math.isfinite(elbo_class(3).loss(model, guide, x))  # the depth is found
     with pyro.validation_enabled(False), pytest.raises((ValueError, RuntimeError)):
-        elbo_class(3).loss(model, guide, x)
+        elbo_class(3, max_plate_nesting=1).loss(model, guide, x)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.evaluation._density import density_of
 from pyrovae.evaluation.annealing import _transition, path_from
 
 
@@ -30,7 +31,8 @@ def test_transitions_leave_the_posterior_as_it_is(vae):
     """At steps so long that a third of them is refused: without the refusals the spread would be wrong."""
     z, x = vae.to_model().simulate(1)
     posterior = vae.posterior(x)
-    path = path_from(vae.to_model(), vae.to_guide("isotropic"), x, 10)
+    density = density_of(vae.to_model(), vae.to_guide("isotropic"), x, slice(0, 1), 2**15)
+    path = path_from(density, None, x, 10)
     z = posterior.sample(torch.Size([20_000]))
     start, moves = z, []
     for _ in range(5):
@@ -83,7 +85,7 @@ def test_annealing_finds_the_mode_that_the_guide_overlooks():
         ({"method": "importance", "reverse": True}, "reverse and latents belong to method='annealed'"),
         ({"method": "quadrature", "latents": torch.zeros(4, 3)}, "reverse and latents belong to method='annealed'"),
         ({"x": torch.zeros(4, 2)}, r"cannot run on data of shape \(4, 2\)"),
-        ({"guide": lambda x: None}, "method='annealed' needs a GenerativeModel and an AmortizedGuide"),
+        ({"guide": lambda x: None}, "latent site 'z' of the model is missing in the guide"),
     ],
 )
 def test_bad_input(vae, arguments, message):

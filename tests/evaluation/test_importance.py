@@ -64,8 +64,7 @@ def test_log_marginal_of_nested_plates_and_its_gain_of_doubling():
     few = pv.log_marginal(model, guide, x, num_samples=4, max_plate_nesting=2)
     assert (few.gain_of_doubling >= 0).all()
     assert few.gain_of_doubling.mean() > 10 * found.gain_of_doubling.mean()
-    with pytest.raises(ValueError, match="max_plate_nesting"):
-        pv.log_marginal(model, guide, x, num_samples=4)
+    torch.testing.assert_close(pv.log_marginal(model, guide, x, num_samples=4000).per_datum, truth, atol=0.1, rtol=0)
 
 
 def test_a_narrow_guide_is_warned_of(vae):

@@ -76,9 +76,9 @@ def test_a_posterior_of_two_modes_around_the_prior_and_a_float32_model():
     ("arguments", "message"),
     [
         ({"num_points": 1}, "num_points must be an integer of at least 2, not 1"),
-        ({"center": "data"}, "unknown center 'data'; choose one of prior, guide"),
+        ({"center": "data"}, "unknown center 'data'; choose one of prior, guide, mode"),
         ({"x": torch.zeros(4, 3)}, r"cannot run on data of shape \(4, 3\)"),
-        ({"guide": lambda x: None}, "method=.quadrature. needs a GenerativeModel and an AmortizedGuide"),
+        ({"guide": lambda x: None}, "latent site 'z' of the model is missing in the guide"),
     ],
 )
 def test_bad_input(arguments, message):

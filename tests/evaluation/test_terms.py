@@ -47,7 +47,7 @@ def of_another_name(x):
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        (outside_the_plate, {}, "site 'z' is in no plate of the data's size, 3, so it has no value per datum"),
+        (outside_the_plate, {}, "site 'z' is outside the data's plate 'data', so it has no value per datum"),
         (of_another_name, {}, r"the model's latent sites \['w'\] are not the guide's \['z'\]"),
         (outside_the_plate, {"num_samples": 0}, "num_samples must be a positive integer, not 0"),
         (outside_the_plate, {"chunk_size": 0}, "chunk_size must be a positive integer, not 0"),

@@ -1,0 +1,91 @@
+"""Where log p(x, z) is highest, and how it curves there."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrovae.evaluation._density import Density
+
+_STARTS = 16
+_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Local maxima of log p(x, z) from several starts, the best of each datum first; a maximum may come twice.
+
+    Attributes:
+        loc: where they are, shape (starts, num, d), float64.
+        factor: Cholesky factor of the inverse curvature, (starts, num, d, d).
+        log_mass: log p(x, z) + log |factor|, which orders their weights, (starts, num).
+        dtype: of the programs' numbers.
+    """
+
+    loc: Tensor
+    factor: Tensor
+    log_mass: Tensor
+    dtype: torch.dtype
+
+
+def find_modes(density: Density, like: Tensor) -> Modes:
+    """Climb log p(x, z) by Newton steps that are shortened until they go up, from draws of the guide and beyond.
+
+    The draws are also taken at larger distances from their mean, since a guide may be far too narrow.
+    """
+    draws = density.draw(_STARTS).double()
+    center = draws.mean(0)
+    reach = torch.ones(_STARTS, 1, 1, dtype=torch.float64, device=draws.device)
+    reach[_STARTS // 2 :] = 3.0
+    z = center + reach * (draws - center)
+    z[-_STARTS // 4 :] = 2 * torch.randn_like(z[-_STARTS // 4 :])  # as wide as most priors
+    z[0] = center
+    damping = torch.full(z.shape[:2], 1e-3, dtype=torch.float64, device=z.device)
+    value, slope, curvature = _derivatives(density, z, like)
+    for _ in range(_STEPS):
+        step = (_damped(curvature, damping) @ slope.unsqueeze(-1)).squeeze(-1)
+        moved, new_slope, new_curvature = _derivatives(density, z + step, like)
+        better = moved > value
+        damping = torch.where(better, damping / 4, damping * 6).clamp(1e-9, 1e12)
+        z = torch.where(better.unsqueeze(-1), z + step, z)
+        gain = torch.where(better, moved - value, torch.zeros_like(value))
+        slope = torch.where(better.unsqueeze(-1), new_slope, slope)
+        curvature = torch.where(better[..., None, None], new_curvature, curvature)
+        value = torch.where(better, moved, value)
+        if (gain.abs() < 1e-7).all() and (damping > 1e3).all():
+            break
+    factor = torch.linalg.cholesky(_damped(curvature, torch.zeros_like(damping)))
+    log_mass = value + factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    best = log_mass.nan_to_num(-torch.inf).argmax(0)
+    order = torch.arange(len(z), device=z.device).unsqueeze(1).repeat(1, z.shape[1])
+    columns = torch.arange(z.shape[1], device=z.device)
+    order[0], order[best, columns] = best, 0
+    order[0] = best
+    return Modes(z[order, columns], factor[order, columns], log_mass[order, columns], like.dtype)
+
+
+def _derivatives(density: Density, z: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log p(x, z) (draws, num), its gradient and its second derivatives, in float64."""
+    with torch.enable_grad():
+        at = z.to(like).detach().requires_grad_()
+        value = density.log_joint(at)
+        (slope,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+        rows = []
+        for i in range(z.shape[-1]):
+            if slope.requires_grad:
+                (row,) = torch.autograd.grad(slope[..., i].sum(), at, retain_graph=True, allow_unused=True)
+            else:
+                row = None
+            rows.append(torch.zeros_like(at) if row is None else row)
+    value = value.detach().double().nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    curvature = torch.stack(rows, -2).detach().double().nan_to_num(0.0, 0.0, 0.0)
+    return value, slope.detach().double().nan_to_num(0.0, 0.0, 0.0), 0.5 * (curvature + curvature.mT)
+
+
+def _damped(curvature: Tensor, damping: Tensor) -> Tensor:
+    """Inverse of −curvature + damping, its eigenvalues made positive."""
+    values, vectors = torch.linalg.eigh(-curvature)
+    scale = values.abs().amax(-1, keepdim=True).clamp_min(1e-12)
+    positive = torch.where(values > 1e-9 * scale, values, values.abs().clamp_min(1e-3 * scale))
+    inverse: Tensor = vectors @ torch.diag_embed(1 / (positive + damping.unsqueeze(-1) * scale)) @ vectors.mT
+    return inverse

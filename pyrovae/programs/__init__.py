@@ -1,0 +1,86 @@
+"""What a Pyro program is to the library: its sites, its parameters and modes, and every check of a program.
+
+A program is a function or a module with Pyro's ``sample`` statements; a model and its guide form a pair. Whatever
+trains, scores or evaluates a pair asks :func:`trace_pair` what it is: one description, a :class:`TracedPair`, made from
+the traces of both.
+"""
+
+from pyrovae.programs._data import as_data, check_data, check_support, check_values
+from pyrovae.programs._modules import (
+    ProgramModule,
+    announced_parameters,
+    check_not_tied,
+    evaluating,
+    mode,
+    module_buffers,
+    modules_of,
+    own_parameter_store,
+    trainable_parameters,
+    undisturbed,
+    unregistered,
+)
+from pyrovae.programs._pair import (
+    DATA_PLATE,
+    PARTICLES,
+    PairedSite,
+    Role,
+    TracedPair,
+    raw_traces,
+    trace_pair,
+    without_deterministic,
+)
+from pyrovae.programs._running import cannot_run, running_on
+from pyrovae.programs._sites import (
+    Pair,
+    Program,
+    Site,
+    closed_form_kl,
+    describe,
+    is_delta,
+    is_deterministic,
+    latent_sites,
+    log_prob_of,
+    same_scale,
+    without_mask,
+)
+from pyrovae.programs._training import check_programs
+
+__all__ = [
+    "DATA_PLATE",
+    "PARTICLES",
+    "Pair",
+    "PairedSite",
+    "Program",
+    "ProgramModule",
+    "Role",
+    "Site",
+    "TracedPair",
+    "announced_parameters",
+    "as_data",
+    "cannot_run",
+    "check_data",
+    "check_not_tied",
+    "check_programs",
+    "check_support",
+    "check_values",
+    "closed_form_kl",
+    "describe",
+    "evaluating",
+    "is_delta",
+    "is_deterministic",
+    "latent_sites",
+    "log_prob_of",
+    "mode",
+    "module_buffers",
+    "modules_of",
+    "own_parameter_store",
+    "raw_traces",
+    "running_on",
+    "same_scale",
+    "trace_pair",
+    "trainable_parameters",
+    "undisturbed",
+    "unregistered",
+    "without_deterministic",
+    "without_mask",
+]

@@ -1,0 +1,96 @@
+"""The data that a pair is given: as a tensor that its programs take, every value checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from pyrovae.errors import InputError, InputTypeError
+from pyrovae.programs._modules import modules_of, undisturbed
+from pyrovae.programs._sites import Program
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Data = Tensor | np.ndarray | pd.DataFrame
+
+
+def check_data(x: Data, model: Program, guide: Program) -> Tensor:
+    """The data as a tensor (num, …) of at least one datum; all of it can be scored by the model."""
+    x = as_data("x", x, model, guide)
+    check_support("x", x, model)
+    return x
+
+
+def as_data(name: str, data: Data, model: Program, guide: Program, device: str | torch.device | None = None) -> Tensor:
+    """The data as one tensor of the parameters' dtype and device, its values checked."""
+    x = _tensor(name, data)
+    if x.dim() < 1 or len(x) == 0:
+        raise InputError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
+    if x.is_complex():
+        raise InputError(f"{name} is complex; give real numbers")
+    parameters = (p for module in modules_of((model, guide)) for p in module.parameters(recurse=False))
+    like = next((p for p in parameters if p.is_floating_point()), None)
+    x = x.to(
+        device=device if device is not None or like is None else like.device,
+        dtype=like.dtype if like is not None else None if x.is_floating_point() else torch.get_default_dtype(),
+    ).contiguous()
+    check_values(name, x, model, guide)
+    return x
+
+
+def _tensor(name: str, data: object) -> Tensor:
+    if isinstance(data, Tensor):
+        return data
+    if not hasattr(data, "__array__"):
+        raise InputTypeError(
+            f"{name} must be a tensor, a NumPy array or a DataFrame of numbers, not {type(data).__name__}"
+        )
+    array = np.asarray(data)
+    if array.dtype.kind not in "biufc":
+        raise InputTypeError(f"{name} must hold numbers alone, not {array.dtype}; leave out columns of text")
+    return torch.as_tensor(array if array.flags.writeable else array.copy())
+
+
+def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
+    """Raise an InputError that names the first value of x (num, …) which is not finite.
+
+    NaN is allowed where the model takes missing values and the guide draws finite z for them.
+    """
+    takes_missing = bool(getattr(model, "missing", False))
+    valid = x.isfinite() | x.isnan() if takes_missing else x.isfinite()
+    if not valid.all():
+        row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
+        advice = "remove them" if takes_missing else "remove or impute them"
+        if hasattr(model, "missing") and not takes_missing:
+            advice += ", or make the model with missing=True, to which NaN is a value not observed"
+        raise InputError(
+            f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
+            f"(counted from 0); {advice}"
+        )
+    incomplete = x.isnan().reshape(len(x), -1).any(1)
+    if incomplete.any():
+        _check_guide_takes_missing(name, x, guide, int(incomplete.nonzero()[0]))
+
+
+def check_support(name: str, x: Tensor, model: Program) -> None:
+    """Raise an InputError that names the first value of x (num, …) which p(x|z) cannot score, where the model knows."""
+    if hasattr(model, "check_support"):
+        model.check_support(name, x)
+
+
+def _check_guide_takes_missing(name: str, x: Tensor, guide: Program, row: int) -> None:
+    # a guide with parameters for each datum is asked with those of this datum
+    guide = guide.select(slice(row, row + 1)) if hasattr(guide, "select") else guide
+    with torch.no_grad(), undisturbed(x, guide), pyro.validation_enabled(False):
+        trace = poutine.trace(guide).get_trace(x[row : row + 1])
+    if not all(site["value"].isfinite().all() for site in trace.nodes.values() if site["type"] == "sample"):
+        raise InputError(
+            f"{name} has missing values at row {row} (counted from 0), for which the guide draws no finite z; put "
+            "pv.nn.ImputeMissing around its encoder"
+        )

@@ -1,0 +1,169 @@
+"""Modules that are programs, and how programs run: parameters, modes, and the caller's state left alone.
+
+Pyro's parameter store returns the *first* tensor that it saw under a name: a second VAE with the same parameter names
+would train nothing, without a word. So every module program carries a name of its own.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from pyro.poutine import Trace
+from torch import Tensor, nn
+
+from pyrovae.errors import InputError
+from pyrovae.nn import ConfigurableModule
+from pyrovae.programs._sites import Program
+
+_MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
+_counter = itertools.count()
+_active: ContextVar[bool] = ContextVar("registration_active", default=True)
+
+
+class ProgramModule(ConfigurableModule):
+    """Base of the modules whose ``forward`` is a Pyro program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._program_name = self._unique_name()
+
+    def _unique_name(self) -> str:
+        return f"{type(self).__name__}-{next(_counter)}"
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._program_name = self._unique_name()  # a copy is an instance of its own
+
+    def register_parameters(self) -> None:
+        """Announce the parameters to Pyro's inference algorithms, as ``pyro.module`` does.
+
+        A parameter's identity is part of its name, so that Pyro does not mistake a new parameter for an old one.
+        """
+        if _active.get():
+            for name, parameter in self.named_parameters():
+                if parameter.requires_grad:
+                    pyro.param(f"{self._program_name}{_MODULE_DIVIDER}{name}-{id(parameter)}", parameter)
+
+
+@contextmanager
+def unregistered() -> Iterator[None]:
+    """Run module programs without announcing their parameters to Pyro."""
+    token = _active.set(False)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+@contextmanager
+def own_parameter_store() -> Iterator[None]:
+    """Run programs with a store of their own: the ``pyro.param``s of functions are in it, those of modules are not.
+
+    At the end the functions' parameters are written to the outer store.
+    """
+    store = pyro.get_param_store()
+    outer = store.get_state()
+    inner = {part: {k: v for k, v in outer[part].items() if _MODULE_DIVIDER not in k} for part in outer}
+    store.clear()
+    store.set_state(inner)
+    try:
+        yield
+    finally:
+        inner = store.get_state()
+        for part in outer:
+            # a module keeps its parameters itself: its names go back only where the outer store has them too
+            kept = {k: v for k, v in inner[part].items() if _MODULE_DIVIDER not in k or k in outer[part]}
+            outer[part].update(kept)
+        store.clear()
+        store.set_state(outer)
+
+
+def check_not_tied(model: Program, guide: Program) -> None:
+    """Raise an InputError where Pyro would tie a ``PyroParam`` of the model to one of the guide."""
+    if isinstance(model, PyroModule) and isinstance(guide, PyroModule) and model._pyro_name == guide._pyro_name:
+        shared = _pyro_param_names(model) & _pyro_param_names(guide)
+        if shared:
+            raise InputError(
+                f"model and guide both have a PyroParam {min(shared)!r}, which Pyro takes for one and the same; "
+                "give one of them a name with super().__init__(name=…)"
+            )
+
+
+def trainable_parameters(model: Program, guide: Program, announced: Trace) -> list[Tensor]:
+    """Leaf tensors to train: those of module programs, and every parameter announced in a trace of both.
+
+    Raises:
+        InputError: there are none.
+    """
+    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
+    candidates = [p for module in modules for p in module.parameters()] + announced_parameters(announced)
+    parameters = list({id(p): p for p in candidates if p.requires_grad}.values())
+    if not parameters:
+        raise InputError("neither the model nor the guide has parameters to train")
+    return parameters
+
+
+def announced_parameters(trace: Trace) -> list[Tensor]:
+    """Leaf tensors behind the ``pyro.param`` sites of a trace."""
+    return [site["value"].unconstrained() for site in trace.nodes.values() if site["type"] == "param"]
+
+
+def module_buffers(model: Program, guide: Program) -> list[Tensor]:
+    """The buffers of module programs."""
+    return [b for program in (model, guide) if isinstance(program, nn.Module) for b in program.buffers()]
+
+
+def modules_of(programs: Iterable[Program]) -> Iterator[nn.Module]:
+    """Every module of the programs that are modules."""
+    return (module for program in programs if isinstance(program, nn.Module) for module in program.modules())
+
+
+def _pyro_param_names(program: PyroModule) -> set[str]:
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in program.named_modules()
+        if isinstance(module, PyroModule)
+        for name in module._pyro_params
+    }
+
+
+@contextmanager
+def mode(*programs: Program, training: bool) -> Iterator[None]:
+    """Put module programs into training or evaluation mode, and back afterwards."""
+    modules = list(modules_of(programs))
+    before = [m.training for m in modules]
+    for module in modules:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, before, strict=True):
+            module.training = was_training
+
+
+@contextmanager
+def undisturbed(x: Tensor, *programs: Program) -> Iterator[None]:
+    """Run programs in evaluation mode; the caller's random state and Pyro's parameter store stay as they are.
+
+    Args:
+        x: data on the programs' device.
+        *programs: the programs that will run.
+    """
+    with (
+        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        unregistered(),
+        mode(*programs, training=False),
+    ):
+        yield
+
+
+@contextmanager
+def evaluating(model: Program, guide: Program, x: Tensor, seed: int) -> Iterator[None]:
+    """Run programs as :func:`undisturbed` does, from a seed and without Pyro's validation."""
+    with undisturbed(x, model, guide), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,397 @@
+"""What a pair of programs is: one description, made from the traces of its model and its guide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyro.poutine as poutine
+import torch
+from pyro.distributions import Unit
+from pyro.poutine import Trace
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.programs._running import running_on
+from pyrovae.programs._sites import (
+    Program,
+    Site,
+    closed_form_kl,
+    describe,
+    is_deterministic,
+    is_subsample,
+    latent_sites,
+    log_prob_of,
+    same_scale,
+)
+
+DATA_PLATE = "data"
+"""Name of the plate that holds the data, whatever its place."""
+
+PARTICLES = "num_particles_vectorized"
+"""Pyro's name of the plate of particles that are drawn in one pass."""
+
+
+class Role(StrEnum):
+    """What a sample site of a pair is."""
+
+    OBSERVED = "observed"
+    """A term of log p(x|z): the model observes it. A ``pyro.factor`` of the model is one."""
+    LATENT = "latent"
+    """Drawn by the guide, and scored by both."""
+    AUXILIARY = "auxiliary"
+    """Drawn by the guide alone."""
+    FACTOR = "factor"
+    """A ``pyro.factor`` of the guide, which belongs to log q."""
+    MISSING = "missing"
+    """A latent of the model that the guide lacks."""
+
+
+@dataclass(frozen=True)
+class PairedSite:
+    """A sample site, as the model and as the guide have it.
+
+    Attributes:
+        name: its name.
+        role: what it is.
+        model: the site in the model's trace; None for a site of the guide alone.
+        guide: the site in the guide's trace; None for one of the model alone.
+        drawn_later: latents that the model draws before this one and the guide after it. With any, KL(q ‖ p) of the
+            site's two distributions is no part of the pair's KL.
+    """
+
+    name: str
+    role: Role
+    model: Site | None
+    guide: Site | None
+    drawn_later: tuple[str, ...] = ()
+
+    @property
+    def site(self) -> Site:
+        """The guide's site, or the model's where the guide has none."""
+        found = self.model if self.guide is None else self.guide
+        assert found is not None
+        return found
+
+    def both(self) -> tuple[Site, Site]:
+        """The model's and the guide's site of a latent."""
+        assert self.model is not None
+        assert self.guide is not None
+        return self.model, self.guide
+
+    def differing(self) -> str | None:
+        """``"scale"`` or ``"mask"`` where the model's is not the guide's, None where both are alike.
+
+        Raises:
+            InputError: the two scales are tensors of other values, which are compared where Pyro validates.
+        """
+        model, guide = self.both()
+        if not same_scale(guide["scale"], model["scale"]):
+            if isinstance(guide["scale"], Tensor) and isinstance(model["scale"], Tensor):
+                raise InputError(
+                    f"site {self.name!r} has another scale in the guide than in the model; set one on both sides"
+                )
+            return "scale"
+        masks = (None if site["mask"] is True else site["mask"] for site in (guide, model))
+        return None if same_scale(*masks, by_value=True) else "mask"
+
+    def log_q(self, score: Tensor | None = None) -> Tensor:
+        """Log q at the guide's draw, or another score of it, with the guide's scale and mask, shape of the plates."""
+        assert self.guide is not None
+        return log_prob_of(self.guide, score)
+
+    def log_ratio(self) -> Tensor:
+        """Log q − log p of a latent at its draw, each with its own scale and mask, shape of the plates."""
+        model, guide = self.both()
+        return log_prob_of(guide) - log_prob_of(model)
+
+    def kl(self) -> Tensor | None:
+        """The site's part of the KL in closed form, shape of the plates; None where there is none or it is no part."""
+        if self.drawn_later or self.differing() is not None:
+            return None
+        model, guide = self.both()
+        return closed_form_kl(guide, model)
+
+
+@dataclass(frozen=True)
+class TracedPair:
+    """The description of a pair at one draw of its guide; unpacks into the model's and the guide's trace.
+
+    Attributes:
+        model: the model's trace, without the plates' choices of rows.
+        guide: the guide's trace.
+        sites: the sites, the model's in its order before those of the guide alone.
+    """
+
+    model: Trace
+    guide: Trace
+    sites: tuple[PairedSite, ...]
+
+    @classmethod
+    def of(cls, model_trace: Trace, guide_trace: Trace) -> TracedPair:
+        """Describe a pair by its traces, the model's at the guide's draws."""
+        model_trace, guide_trace = _pruned(model_trace), _pruned(guide_trace)
+        latents = latent_sites(guide_trace)
+        place = {name: k for k, name in enumerate(latents)}
+        before: list[str] = []
+        sites = []
+        for name, site in model_trace.nodes.items():
+            if site["type"] != "sample":
+                continue
+            if site["is_observed"]:
+                sites.append(PairedSite(name, Role.OBSERVED, site, None))
+            elif name in latents:
+                later = tuple(other for other in before if place[other] > place[name])
+                sites.append(PairedSite(name, Role.LATENT, site, latents[name], later))
+                before.append(name)
+            else:
+                sites.append(PairedSite(name, Role.MISSING, site, None))
+        paired = set(before)
+        for name, site in guide_trace.nodes.items():
+            if site["type"] == "sample" and name not in paired:
+                role = Role.FACTOR if site["is_observed"] else Role.AUXILIARY
+                sites.append(PairedSite(name, role, None, site))
+        return cls(model_trace, guide_trace, tuple(sites))
+
+    def __iter__(self) -> Iterator[Trace]:
+        return iter((self.model, self.guide))
+
+    def of_role(self, *roles: Role) -> list[PairedSite]:
+        """The sites of some roles, in order."""
+        return [site for site in self.sites if site.role in roles]
+
+    @property
+    def drawn(self) -> list[PairedSite]:
+        """The sites that the guide draws."""
+        return self.of_role(Role.LATENT, Role.AUXILIARY)
+
+    @property
+    def depth(self) -> int:
+        """How deep the programs' plates nest, without a plate of particles."""
+        dims = [f.dim for s in self.sites for f in s.site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
+        return -min(dims, default=0)
+
+    def check(self) -> None:
+        """Raise unless the pair makes up a bound.
+
+        Raises:
+            InputError: the guide observes data or lacks a latent of the model, or a log-density is wider than the
+                plates around it.
+        """
+        for site in self.sites:
+            if site.role is Role.FACTOR and not _is_factor(site.site):
+                raise InputError(f"the guide observes site {site.name!r}: are the model and the guide swapped?")
+            if site.role is Role.MISSING:
+                self.check_same_latents()
+                raise InputError(_missing(site.name, site.site))
+            for node in (site.model, site.guide):
+                if node is not None:
+                    _check_width(site.name, node)
+
+    def check_same_latents(self) -> None:
+        """Raise an InputError where the guide draws a latent that the model lacks and that is not marked auxiliary."""
+        for site in self.of_role(Role.AUXILIARY):
+            if not (site.site["infer"] or {}).get("is_auxiliary"):
+                model = sorted(s.name for s in self.of_role(Role.LATENT, Role.MISSING))
+                raise InputError(
+                    f"the model's latent sites {model} are not the guide's {sorted(s.name for s in self.drawn)}: give "
+                    f"{site.name!r} one name on both sides, or mark it with infer={{'is_auxiliary': True}}"
+                )
+
+    def data_plate(self, num: int) -> CondIndepStackFrame:
+        """The plate of ``num`` data: the one called ``"data"``, or the innermost.
+
+        Raises:
+            InputError: there is none, it is of another size, or two plates could be it.
+        """
+        frames = {f.name: f for s in self.sites for f in s.site["cond_indep_stack"] if f.vectorized}
+        frames.pop(PARTICLES, None)
+        if DATA_PLATE in frames:
+            frame = frames[DATA_PLATE]
+        else:
+            if not frames:
+                raise InputError(
+                    f"the programs have no plate, so no site has a value per datum; put the sites of the {num} data "
+                    "into one `with pyro.plate('data', len(x))`"
+                )
+            frame = max(frames.values(), key=lambda f: f.dim)
+            same = [f.name for f in frames.values() if f.size == num]
+            if len(same) > 1:
+                raise InputError(
+                    f"the plates {', '.join(map(repr, same))} all have the data's size, {num}, so it is not clear "
+                    "which one holds the data; call that one 'data'"
+                )
+        if frame.size != num:
+            raise InputError(
+                f"plate {frame.name!r} has {frame.size} elements and the data are {num}, so there is no value per "
+                "datum; call the data's plate 'data' and give it len(x), or all rows with subsample="
+            )
+        return frame
+
+    @property
+    def full_size(self) -> int | None:
+        """The number of data that a loss stands for where a subsampled plate scales it, None where it does not."""
+        frames = {f.name: f for s in self.sites for f in s.site["cond_indep_stack"] if f.vectorized}
+        frames.pop(PARTICLES, None)
+        frame: CondIndepStackFrame | None = frames.get(DATA_PLATE)
+        if frame is None and frames:
+            frame = max(frames.values(), key=lambda f: f.dim)
+        if frame is None or frame.full_size is None or frame.full_size == frame.size:
+            return None
+        return int(frame.full_size)
+
+    def per_datum(self, site: PairedSite, values: Tensor, plate: CondIndepStackFrame) -> Tensor:
+        """A site's values summed over all plates but the data's, without that plate's factor N/B, in float64."""
+        own = next((f for f in site.site["cond_indep_stack"] if f.vectorized and f.name == plate.name), None)
+        if own is None:
+            raise InputError(
+                f"site {site.name!r} is outside the data's plate {plate.name!r}, so it has no value per datum"
+            )
+        if own.full_size:
+            values = values * (own.size / own.full_size)
+        if values.dim() < -own.dim or values.shape[own.dim] == 1:
+            values = values.expand(torch.broadcast_shapes(values.shape, (own.size, *[1] * (-own.dim - 1))))
+        return values.double().cpu().movedim(own.dim, 0).reshape(own.size, -1).sum(1)
+
+
+class _SameEvents(Messenger):
+    """Refuse a model whose latent is of another shape than the guide's draw of it, before the model uses the draw."""
+
+    def __init__(self, guide_trace: Trace) -> None:
+        super().__init__()
+        self.guide_trace = guide_trace
+
+    def _pyro_sample(self, msg: Site) -> None:
+        drawn = self.guide_trace.nodes.get(msg["name"])
+        if drawn is None or drawn["type"] != "sample" or msg["is_observed"] or is_subsample(drawn):
+            return
+        of_model, of_guide = (tuple(getattr(fn, "event_shape", ())) for fn in (msg["fn"], drawn["fn"]))
+        if of_model != of_guide and not drawn["is_observed"]:
+            raise InputError(
+                f"site {msg['name']!r} has the event shape {of_model} in the model and {of_guide} in the guide; give "
+                "both one latent dimension, and .to_event(1) on both sides or on none"
+            )
+
+
+def trace_pair(
+    model: Program, guide: Program, *args: object, keywords: dict[str, object] | None = None, check: bool = False
+) -> TracedPair:
+    """Run a guide, and its model at the guide's draws; describe the pair.
+
+    Args:
+        model: Pyro program of the joint density.
+        guide: Pyro program of the variational posterior.
+        *args: what both are called with.
+        keywords: likewise, by name.
+        check: whether to raise an InputError where the two do not fit each other.
+    """
+    pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=check))
+    if check:
+        pair.check()
+        pair.check_same_latents()
+    return pair
+
+
+def raw_traces(
+    model: Program, guide: Program, *args: object, keywords: dict[str, object] | None = None, check: bool = False
+) -> tuple[Trace, Trace]:
+    """The traces of a model and of its guide, the model's at the guide's draws."""
+    kwargs = keywords or {}
+    messenger = poutine.unwrap(guide)
+    x = args[0] if check and args else None
+    if isinstance(messenger, Messenger):  # one of Pyro's guides that are made out of the model
+        with running_on(x):
+            guide(*args, **kwargs)
+        model_trace, guide_trace = messenger.get_traces()
+        return model_trace, guide_trace
+    tracer = poutine.trace(guide)
+    try:
+        with running_on(x, "the guide"):
+            guide_trace = tracer.get_trace(*args, **kwargs)
+    finally:
+        if check:
+            _check_subsamples(tracer.trace, x)
+    replayed = poutine.replay(model, trace=guide_trace)
+    if check:
+        replayed = _SameEvents(guide_trace)(replayed)
+    with running_on(x, "the model"):
+        return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
+
+
+def _check_subsamples(trace: Trace, x: object) -> None:
+    """Raise an InputError where a plate takes another number of rows than the data have, by a size of its own."""
+    num = len(x) if isinstance(x, Tensor) and x.dim() else None
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or not is_subsample(site):
+            continue
+        full, size = site["fn"].size, site["fn"].subsample_size
+        if name == DATA_PLATE and size is not None and size < full and num not in (None, full, size):
+            raise InputError(
+                f"plate {name!r} takes subsample_size={size} of {full}, but a batch holds {num} data; give the plate "
+                f"the batch's rows with subsample=, or use batch_size={size} and a multiple of it as number of data"
+            )
+
+
+def _pruned(trace: Trace) -> Trace:
+    """The trace without the plates' choices of rows and without what ``pyro.deterministic`` made."""
+    return without_deterministic(prune_subsample_sites(trace))
+
+
+def without_deterministic(trace: Trace) -> Trace:
+    """The trace without the sites that ``pyro.deterministic`` made."""
+    names = [name for name, site in trace.nodes.items() if site["type"] == "sample" and is_deterministic(site)]
+    if names:
+        trace = trace.copy()
+        for name in names:
+            trace.remove_node(name)
+    return trace
+
+
+def _is_factor(site: Site) -> bool:
+    """Whether an observed site of a guide is a term of log q."""
+    return isinstance(site["fn"], Unit) or bool((site["infer"] or {}).get("is_auxiliary"))
+
+
+def _missing(name: str, site: Site) -> str:
+    if name.endswith("_unobserved"):
+        return (
+            f"obs_mask makes a latent site {name!r} of what is not observed, which the guide lacks, so the loss is no "
+            "bound; leave the values out with .mask(observed) on the distribution instead of obs_mask, or use a "
+            "GenerativeModel with missing=True and NaN"
+        )
+    if not site["fn"].has_rsample:
+        return (
+            f"latent site {name!r} of the model, a discrete {describe(site['fn'])}, is missing in the guide, so the "
+            "loss is no bound; draw it in the guide too, or sum it out in the model"
+        )
+    return (
+        f"latent site {name!r} of the model is missing in the guide, so the loss is no bound; draw it there too "
+        "(or leave values that are not observed out with .mask)"
+    )
+
+
+def _check_width(name: str, site: Site) -> None:
+    """Raise an InputError where a site's log-density has elements outside of its plates."""
+    fn = site["fn"]
+    shape = fn.batch_shape
+    if isinstance(site["value"], Tensor):
+        own = site["value"].shape[: site["value"].dim() - fn.event_dim]
+        if own != shape:
+            shape = torch.broadcast_shapes(shape, own)
+    sizes = {f.dim: f.size for f in site["cond_indep_stack"] if f.vectorized}
+    depth = -min(sizes, default=0)
+    # as in Pyro, axes between plates may belong to a plate that the site is not in
+    allowed = [sizes.get(-k, -1 if k <= depth else 1) for k in range(len(shape), 0, -1)]
+    if all(size == 1 or most in (size, -1) for size, most in zip(shape, allowed, strict=True)):
+        return
+    plates = tuple(sizes.get(k - depth, 1) for k in range(depth))
+    raise InputError(
+        f"site {name!r} has an invalid log_prob shape, {tuple(shape)} with {math.prod(shape)} terms: its plates have "
+        f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors, declare it with .to_event(1), or "
+        "put it into a plate"
+    )

@@ -1,0 +1,122 @@
+"""What a sample site is: its distribution, scale and mask, and its part of a KL in closed form."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+Program = Callable[..., Any]
+"""A Pyro model or guide: a function or a module."""
+Pair = tuple[Program, Program]
+"""A model and its guide."""
+Site = dict[str, Any]
+"""A node of one of Pyro's traces."""
+
+
+def latent_sites(trace: Trace) -> dict[str, Site]:
+    """The latent sample sites of a trace by name, without those that choose a subsample."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site["is_observed"] and not is_subsample(site)
+    }
+
+
+def is_subsample(site: Site) -> bool:
+    """Whether the site is a plate's choice of its rows."""
+    return type(site["fn"]).__name__ == "_Subsample"
+
+
+def is_deterministic(site: Site) -> bool:
+    """Whether ``pyro.deterministic`` made the site, which then has no density."""
+    return bool((site.get("infer") or {}).get("_deterministic"))
+
+
+def is_delta(distribution: object) -> bool:
+    """Whether the distribution is a point: a ``Delta``, as in a guide by ``pyro.infer.autoguide``."""
+    while isinstance(distribution, Independent | MaskedDistribution):
+        distribution = distribution.base_dist
+    return isinstance(distribution, Delta)
+
+
+def describe(distribution: object) -> str:
+    """Name of a distribution: its class; for an Independent that of the distribution inside."""
+    base = getattr(distribution, "base_dist", None)
+    name = getattr(distribution, "name", type(distribution).__name__)
+    if isinstance(distribution, Independent):
+        return describe(base)
+    return name if base is None else f"{name}({describe(base)})"
+
+
+def same_scale(left: object, right: object, *, by_value: bool | None = None) -> bool:
+    """Whether two scales or masks (numbers, tensors or None) are equal.
+
+    A comparison of tensors' values waits for the device: by default it is made where Pyro validates.
+    """
+    if left is right:
+        return True
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        by_value = is_validation_enabled() if by_value is None else by_value
+        return not by_value or torch.equal(left, right)
+    return not isinstance(left, Tensor) and not isinstance(right, Tensor) and left == right
+
+
+def log_prob_of(site: Site, score: Tensor | None = None) -> Tensor:
+    """The log-density of a site at its value, or another score of it, with the site's scale and mask."""
+    if score is None:
+        score = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    scaled: Tensor = scale_and_mask(score, site["scale"], site["mask"])
+    return scaled
+
+
+def without_mask(distribution: Distribution) -> tuple[Distribution, list[bool | Tensor]]:
+    """The distribution inside of ``.mask``, and the masks around it that hide something."""
+    masks = []
+    while isinstance(distribution, MaskedDistribution):
+        if distribution._mask is not True:
+            masks.append(distribution._mask)
+        distribution = distribution.base_dist
+    return distribution, masks
+
+
+def closed_form_kl(guide_site: Site, model_site: Site) -> Tensor | None:
+    """KL(q ‖ p) of a site's two distributions with the guide's scale and mask, shape of the plates, or None.
+
+    None where no KL is registered, or where the two are masked differently. A point has no KL: its part is log q − log
+    p where it lies, which is exact.
+    """
+    q, of_guide = without_mask(guide_site["fn"])
+    p, of_model = without_mask(model_site["fn"])
+    if is_delta(q):
+        return log_prob_of(guide_site) - log_prob_of(model_site)
+    if len(of_guide) != len(of_model) or not _same_masks(of_guide, of_model) or _masked_inside(q, p):
+        return None
+    try:
+        kl = kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+    kl = kl.expand(q.batch_shape)
+    for mask in of_guide:
+        kl = scale_and_mask(kl, 1.0, torch.as_tensor(mask, device=kl.device))
+    masked: Tensor = scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
+    return masked
+
+
+def _same_masks(left: list[bool | Tensor], right: list[bool | Tensor]) -> bool:
+    return all(same_scale(a, b, by_value=True) for a, b in zip(left, right, strict=True))
+
+
+def _masked_inside(*distributions: Distribution) -> bool:
+    """Whether a mask lies below an Independent, where Pyro's KL takes the overlap of two masks."""
+    for distribution in distributions:
+        while isinstance(distribution, Independent):
+            distribution = distribution.base_dist
+            if isinstance(distribution, MaskedDistribution):
+                return True
+    return False

@@ -1,0 +1,119 @@
+"""What is checked before anything is trained."""
+
+from collections.abc import Iterator
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+
+from pyrovae.errors import InputError
+from pyrovae.programs._modules import announced_parameters, check_not_tied, mode, modules_of, trainable_parameters
+from pyrovae.programs._pair import Role, TracedPair, trace_pair
+from pyrovae.programs._running import running_on
+from pyrovae.programs._sites import Program, log_prob_of
+
+
+def check_programs(
+    model: Program, guide: Program, x: Tensor, x_validation: Tensor | None, batch_size: int, elbo: ELBO
+) -> tuple[list[Tensor], int | None]:
+    """Run the programs with Pyro's validation before anything is trained.
+
+    Returns:
+        The parameters to train, and the number of data that a loss stands for where a subsampled plate scales it.
+    """
+
+    def run(batch: Tensor) -> None:
+        with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            elbo.differentiable_loss(model, guide, batch)
+
+    check_not_tied(model, guide)
+    pair = _describe_batches(model, guide, x, batch_size)
+    with pyro.validation_enabled(True), mode(model, guide, training=False):
+        with running_on(x[:batch_size]), poutine.trace(param_only=True) as announced:
+            run(x[:batch_size])
+        parameters = trainable_parameters(model, guide, announced.trace)
+        _check_all_are_trained(model, guide, x[:batch_size], parameters)
+        if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
+            for data in (x, x_validation) if x_validation is not None else (x,):
+                for batch in data.split(4096):  # every datum must lie in the likelihood's support
+                    with running_on(batch):
+                        run(batch)
+    return parameters, pair.full_size
+
+
+def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int) -> TracedPair:
+    """What the pair is on a batch; the last and smaller batch of an epoch must do as well."""
+    full, last = x[:batch_size], x[len(x) - (len(x) % batch_size) :]
+    devices = [x.device] if x.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
+        pair = trace_pair(model, guide, full, check=True)
+        if len(last) and len(full) == batch_size:
+            trace_pair(model, guide, last, check=True)
+    smallest = last if len(last) else full
+    if len(smallest) == 1:
+        _check_norms(model, guide, smallest, len(x), batch_size)
+    return pair
+
+
+def _check_norms(model: Program, guide: Program, x: Tensor, num: int, batch_size: int) -> None:
+    """Raise an InputError where a batch of one datum meets a layer that needs two, as BatchNorm does in training."""
+    norms = [m for m in modules_of((model, guide)) if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    buffers = [b for norm in norms for b in norm.buffers()]
+    before = [b.clone() for b in buffers]
+    try:
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+            mode(model, guide, training=True),
+        ):
+            trace_pair(model, guide, x)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"the last batch of an epoch holds one of the {num} data, and {type(norms[0]).__name__} needs two or more "
+            f"to train; use another batch_size than {batch_size}, or leave one datum out"
+        ) from None
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+
+def _check_all_are_trained(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]) -> None:
+    """Raise an InputError where a site depends on a parameter that no module holds and nothing announces."""
+    with torch.enable_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        with poutine.trace(param_only=True) as announced:
+            pair = trace_pair(model, guide, x)
+        trained = {id(p) for p in (*parameters, *announced_parameters(announced.trace), x)}
+        for site in pair.sites:
+            for node in (site.model, site.guide):
+                if node is None or (site.role is Role.OBSERVED and node["fn"] is None):
+                    continue
+                for leaf in _leaves(log_prob_of(node)):
+                    if id(leaf) not in trained:
+                        raise InputError(
+                            f"a parameter of shape {tuple(leaf.shape)} at site {site.name!r} requires a gradient, but "
+                            "nothing trains it: no module holds it and it is no pyro.param; register it in a module "
+                            "(an nn.Module that returns the distribution), announce it with pyro.param or "
+                            "pyro.module, or freeze it with requires_grad_(False)"
+                        )
+
+
+def _leaves(value: Tensor) -> Iterator[Tensor]:
+    """The leaf tensors that a value depends on and that require a gradient."""
+    if value.is_leaf and value.requires_grad:
+        yield value
+    stack, seen = [value.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        stack += [following for following, _ in node.next_functions]
