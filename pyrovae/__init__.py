@@ -53,6 +53,8 @@ from pyrovae.likelihoods import (
     GaussianLikelihood,
     Likelihood,
     LowRankGaussianLikelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
 )
 from pyrovae.linear_gaussian.baselines import linear_baselines
 from pyrovae.linear_gaussian.factor_model import FactorModel
@@ -110,8 +112,10 @@ __all__ = [
     "LowRankGaussianLikelihood",
     "LowRankPosterior",
     "MonteCarloELBO",
+    "NegativeBinomialLikelihood",
     "NoClosedFormError",
     "NonFiniteLossError",
+    "PoissonLikelihood",
     "Posterior",
     "Replica",
     "ShrunkGaussian",

@@ -189,6 +189,28 @@ class ImputeMissing(ConfigurableModule):
         return features
 
 
+class LogCounts(ConfigurableModule):
+    """An encoder for counts: encoder(log(1 + x)), so that its inputs are of order 1 whatever the counts.
+
+    Args:
+        encoder: module from log(1 + x) (*batch, n) to features.
+
+    Example:
+        >>> import torch
+        >>> LogCounts(torch.nn.Identity())(torch.tensor([0.0, 1e6]))
+        tensor([ 0.0000, 13.8155])
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of counts x (*batch, n)."""
+        features: Tensor = self.encoder(torch.log1p(x))
+        return features
+
+
 class ConvEncoder(ConfigurableModule):
     """Convolutions of stride 2 with ReLU after each: images (*batch, in_channels·side²) -> (*batch, out_features).
 

@@ -1,6 +1,8 @@
 """The data of a comparison: training, validation and test data, preprocessed alike."""
 
 import copy
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.comparison.settings import NetworkSettings
-from pyrovae.datasets import Preprocessing, SyntheticDataset, find_copies, split_by_group
-from pyrovae.errors import InputError
+from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, kind_of
+from pyrovae.datasets import PIXEL, Preprocessing, Spectra, SyntheticDataset, find_copies, split_by_group
+from pyrovae.errors import InputError, InputWarning, Option
+
+
+class CountsWarning(InputWarning):
+    """The data are counts, and a likelihood is a density."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +113,27 @@ def as_data_tensor(name: str, data: Tensor | np.ndarray, missing: str) -> Tensor
         row, column = (~valid).nonzero()[0].tolist()
         raise InputError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")
     return data
+
+
+def are_counts(x: Tensor) -> bool:
+    """Whether all values but NaN are counts 0, 1, 2, …, more than two different ones."""
+    seen = x[~x.isnan()]
+    return bool((seen >= 0).all() and (seen % 1 == 0).all() and len(seen.unique()) > 2)
+
+
+def warn_of_counts(data: Spectra, likelihoods: Mapping[str, LikelihoodFactory]) -> None:
+    """Warn of data that are counts, where a likelihood is Gaussian; pixels are levels of grey.
+
+    Warns:
+        CountsWarning: names the likelihoods of counts.
+    """
+    kinds = {name: kind_of(make) for name, make in likelihoods.items()}
+    densities = [name for name, kind in kinds.items() if kind is not None and kind.is_gaussian]
+    if densities and data.unit != PIXEL and are_counts(data.x):
+        seen = data.x[~data.x.isnan()]
+        said = CountsWarning(
+            f"the data are counts, whole numbers from {seen.min():.0f} to {seen.max():.0f}, of which {densities[0]} "
+            "noise gives a density, a doubtful one; try the likelihoods poisson and negative-binomial, with ",
+            Option("preprocessing", "none"),
+        )
+        warnings.warn(said, stacklevel=3)

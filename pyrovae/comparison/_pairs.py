@@ -1,13 +1,16 @@
 """Fresh models and guides of multilayer perceptrons, as comparisons and trainings of one model start from them."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
+from torch import Tensor, nn
 
-from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, PosteriorFactory
+from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, PosteriorFactory, kind_of
+from pyrovae.likelihoods import CountLikelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.warm_start import start_as_linear
-from pyrovae.nn import MLP, ImputeMissing, Skip
+from pyrovae.nn import MLP, ImputeMissing, LogCounts, Skip, class_of
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -43,12 +46,26 @@ def new_pair(
         decoder = network(latent_dim, *reversed(settings.hidden))
         model = GenerativeModel(decoder, likelihood(decoder.out_features, n), latent_dim, missing=missing)
         encoder = network(n, *settings.hidden)
-        guide = AmortizedGuide(
-            ImputeMissing(encoder) if missing else encoder, posterior(encoder.out_features, latent_dim)
-        )
+        guide = AmortizedGuide(seen_by(encoder, model), posterior(encoder.out_features, latent_dim))
         if linear is not None:
             start_as_linear(model, guide, linear)
         return model, guide
+
+
+def seen_by(encoder: nn.Module, model: GenerativeModel) -> nn.Module:
+    """The encoder of a model's data: of counts by their logarithms, and of data with missing values."""
+    encoder = LogCounts(encoder) if model.likelihood.is_count else encoder
+    return ImputeMissing(encoder) if model.missing else encoder
+
+
+def at_mean_of(make: LikelihoodFactory, x: Tensor) -> LikelihoodFactory:
+    """The likelihood for data (num, n): the means of counts start at the channels' own."""
+    cls = kind_of(make)
+    given = make.keywords if isinstance(make, partial) else {}
+    if cls is None or not issubclass(cls, CountLikelihood) or "initial_mean" in given:
+        return make
+    means = x.double().nanmean(0).nan_to_num(1.0).clamp_min(0.5 / len(x))
+    return partial(make, initial_mean=means.tolist())  # type: ignore[call-arg]
 
 
 @torch.random.fork_rng(devices=[])
@@ -59,5 +76,5 @@ def can_start_as_linear(
     return (
         settings.missing == "error"
         and all(make(1, 2).can_start_as_linear for make in posteriors)
-        and all(make(1, 2).is_gaussian for make in likelihoods)
+        and all(class_of(make).is_gaussian for make in likelihoods)
     )

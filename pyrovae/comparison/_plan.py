@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData
-from pyrovae.comparison._pairs import new_pair
+from pyrovae.comparison._pairs import new_pair, seen_by
 from pyrovae.comparison.settings import ComparisonSettings
 from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
@@ -84,6 +84,13 @@ class Plan:
         parts = (s.named_posteriors, s.named_estimators, s.named_likelihoods or (GIVEN,), s.latent_dims, s.seeds)
         return [Cell(*names) for names in itertools.product(*parts)]
 
+    @property
+    def is_of_counts(self) -> bool:
+        """Whether a model gives probabilities of counts."""
+        n, settings = self.data.train.shape[-1], self.settings
+        made = [make(1, n) for make in settings.named_likelihoods.values()] if self.model is None else []
+        return any(head.is_count for head in (made or ([self.model.likelihood] if self.model else [])))
+
     def training_of(self, cell: Cell) -> TrainingSettings:
         """How a run is trained."""
         return self.settings.training_of(cell.estimator, cell.seed, cell.learning_rate)
@@ -119,7 +126,9 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
             encoder = MLP(n, *settings.hidden)
-            return copy.deepcopy(plan.model), AmortizedGuide(encoder, posterior(encoder.out_features, d))
+            return copy.deepcopy(plan.model), AmortizedGuide(
+                seen_by(encoder, plan.model), posterior(encoder.out_features, d)
+            )
     likelihood = settings.named_likelihoods[cell.likelihood]
     linear = None if plan.linear is None else plan.linear[cell.likelihood, d]
     return new_pair(n, d, posterior, likelihood, settings, seed=cell.seed, linear=linear)

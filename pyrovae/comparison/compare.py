@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
 from pyrovae.comparison._measures import marginal_of
-from pyrovae.comparison._pairs import can_start_as_linear
+from pyrovae.comparison._pairs import at_mean_of, can_start_as_linear
 from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
 from pyrovae.comparison._runs import Results, callers_state_left_alone, choose_rates, finished, run_cells
 from pyrovae.comparison.notes import (
@@ -149,6 +149,8 @@ def compare(
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
         plan = with_folder(plan, out)
+        if baselines and plan.is_of_counts:
+            raise InputError("baselines have densities and these models probabilities of counts: give no baselines")
         results: Results = {}
         tried: list[Cell] = []
         cells = plan.cells
@@ -217,7 +219,14 @@ def with_folder(plan: Plan, out: str | Path | None) -> Plan:
     for latent_dim in settings.latent_dims:
         _ = [make(1, latent_dim) for make in settings.named_posteriors.values()]
     data = {"data": plan.data.train, "test": plan.data.test, "validation": plan.data.validation}
-    for likelihood in [make(1, n) for make in settings.named_likelihoods.values()]:
+    heads = {name: make(1, n) for name, make in settings.named_likelihoods.items()}
+    counts, densities = ([k for k, h in heads.items() if getattr(h, kind)] for kind in ("is_count", "is_gaussian"))
+    if counts and densities:
+        raise InputError(
+            f"{counts[0]} gives probabilities of counts and {densities[0]} densities, which cannot be compared: "
+            "compare likelihoods of one kind"
+        )
+    for likelihood in heads.values():
         for name, x in data.items():
             if x is not None:
                 likelihood.check_support(name, x)
@@ -232,6 +241,9 @@ def with_folder(plan: Plan, out: str | Path | None) -> Plan:
 
 def plan_of(settings: ComparisonSettings, data: PreparedData, *, pictures: bool = True, progress: bool = True) -> Plan:
     """The plan of a comparison of data, with the linear models that its runs start as."""
+    if settings.likelihoods is not None:
+        at_mean = {name: at_mean_of(make, data.train) for name, make in settings.named_likelihoods.items()}
+        settings = replace(settings, likelihoods=at_mean)
     return Plan(settings, data, linear=_linear_models(settings, data, progress), pictures=pictures)
 
 

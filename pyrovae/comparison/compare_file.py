@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.comparison._budget import epochs_within, measure
-from pyrovae.comparison._data import prepare
+from pyrovae.comparison._data import prepare, warn_of_counts
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
 from pyrovae.comparison._runs import Failure, callers_state_left_alone, finished, run_cells
 from pyrovae.comparison.compare import Comparison, conclude, plan_of, with_folder
@@ -184,6 +184,7 @@ def _read(
     data = study.read()
     if on_read is not None:
         on_read(data)
+    warn_of_counts(data, study.settings.named_likelihoods)
     split = split_spectra(data, group=study.group, allow_replicates=study.allow_replicates)
     train, validation, test = (part.x for part in split.parts)
     validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
@@ -197,7 +198,8 @@ def _read(
 @torch.random.fork_rng(devices=[])
 def _baselines(study: Study, train: Tensor, validation: Tensor, test: Tensor, progress: bool) -> list[Baseline]:
     """Linear models of complete data, those with correlated noise among them."""
-    if study.settings.missing == "mask":
+    likelihoods = study.settings.named_likelihoods
+    if study.settings.missing == "mask" or any(make(1, 2).is_count for make in likelihoods.values()):
         return []
     (latent_dim,) = study.settings.latent_dims
     correlated: dict[str, LikelihoodFactory] = {

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pyrovae.comparison._pairs import can_start_as_linear, new_pair
+from pyrovae.comparison._data import warn_of_counts
+from pyrovae.comparison._pairs import at_mean_of, can_start_as_linear, new_pair
 from pyrovae.comparison._runs import callers_state_left_alone
 from pyrovae.comparison.notes import notes_of_copies
 from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_same
@@ -54,6 +55,7 @@ def fit_file(
         data = project.read()
         if on_read is not None:
             on_read(data)
+        warn_of_counts(data, {project.model.likelihood: LIKELIHOODS[project.model.likelihood]})
         split = split_spectra(
             data, group=project.group, allow_replicates=project.allow_replicates, seed=project.training.seed
         )
@@ -111,7 +113,8 @@ def make_pair(
 ) -> tuple[GenerativeModel, AmortizedGuide]:
     """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the project's seed."""
     settings, n = project.model, data.shape[1]
-    posterior, likelihood = POSTERIORS[settings.posterior], at_scale_of_data(LIKELIHOODS[settings.likelihood])
+    posterior = POSTERIORS[settings.posterior]
+    likelihood = at_mean_of(at_scale_of_data(LIKELIHOODS[settings.likelihood]), data)
     is_linear = settings.start == "linear"
     if settings.start == "auto":
         is_linear = settings.latent_dim < n and can_start_as_linear([posterior], [likelihood], settings)

@@ -115,7 +115,7 @@ _TEXTS = {
         "{num_validation:,.0f} validation data by {validation:.2f}."
     ),
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
-    NoteKind.NO_LINEAR_MODELS: "There are no linear baselines of data with missing values.",
+    NoteKind.NO_LINEAR_MODELS: "There are no linear baselines of counts, nor of data with missing values.",
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Required, TypedDict
 
 from pyro.infer import ELBO
@@ -9,7 +10,7 @@ from pyro.infer import ELBO
 from pyrovae.comparison.recommendation import THRESHOLD
 from pyrovae.datasets import Preprocessing, Standardize
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer, named_parts
+from pyrovae.errors import InputError, InputTypeError, Option, check_choice, check_integer, named_parts
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import POSTERIORS, Posterior
@@ -76,7 +77,7 @@ class ModelSettings(NetworkSettings):
     likelihood: str = "gaussian"
     """Noise p(x|z): gaussian, gaussian-per-dimension, gaussian-per-datum, ar1, ar1-per-dimension, ar1-per-datum,
     low-rank, low-rank-per-datum, full-covariance, full-covariance-per-datum, bernoulli, bernoulli-soft-targets or
-    continuous-bernoulli."""
+    continuous-bernoulli; of counts poisson or negative-binomial, without preprocessing."""
     estimator: str = "analytic"
     """Of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted or
     doubly-reparameterized."""
@@ -87,6 +88,7 @@ class ModelSettings(NetworkSettings):
         super().__post_init__()
         check_choice("posterior", self.posterior, POSTERIORS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        _check_counts({self.likelihood: LIKELIHOODS[self.likelihood]}, self.preprocessing_step)
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_integer("latent_dim", self.latent_dim)
 
@@ -104,7 +106,7 @@ class ComparisonSettings(NetworkSettings):
     likelihoods: Likelihoods | None = None
     """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, gaussian-per-datum, ar1, ar1-per-dimension,
     ar1-per-datum, low-rank, low-rank-per-datum, full-covariance, full-covariance-per-datum, bernoulli,
-    bernoulli-soft-targets, continuous-bernoulli."""
+    bernoulli-soft-targets, continuous-bernoulli; of counts poisson, negative-binomial, without preprocessing."""
     latent_dims: tuple[int, ...] = (2,)
     """Dimensions of z, one or several."""
     seeds: tuple[int, ...] = (0,)
@@ -138,6 +140,7 @@ class ComparisonSettings(NetworkSettings):
         object.__setattr__(self, "posteriors", named_parts("posteriors", self.posteriors, POSTERIORS))
         if self.likelihoods is not None:
             object.__setattr__(self, "likelihoods", named_parts("likelihoods", self.likelihoods, LIKELIHOODS))
+            _check_counts(self.named_likelihoods, self.preprocessing_step)
         for name, kind in (("seeds", "seed"), ("latent_dims", "latent dimension"), ("learning_rates", "")):
             values = _as_tuple(name, getattr(self, name))
             object.__setattr__(self, name, values)
@@ -196,6 +199,24 @@ class ComparisonSettings(NetworkSettings):
         epochs = (self.epochs_by_estimator or {}).get(estimator, self.training.epochs)
         rate = self.training.learning_rate if learning_rate is None else learning_rate
         return replace(self.training, epochs=epochs, learning_rate=rate, seed=seed)
+
+
+def kind_of(make: LikelihoodFactory) -> type[Likelihood] | None:
+    """The class of a factory that is one, or a ``partial`` of one; None of another callable."""
+    while isinstance(make, partial):
+        make = make.func
+    return make if isinstance(make, type) else None
+
+
+def _check_counts(likelihoods: Mapping[str, LikelihoodFactory], step: Preprocessing | None) -> None:
+    """Raise an InputError that names a likelihood of counts where data are standardised."""
+    kinds = {name: kind_of(make) for name, make in likelihoods.items()}
+    counts = [name for name, kind in kinds.items() if kind is not None and kind.is_count]
+    if counts and isinstance(step, Standardize):
+        raise InputError(
+            f"the likelihood {counts[0]} is of counts, which must not be standardised; give ",
+            Option("preprocessing", "none"),
+        )
 
 
 def _as_tuple(name: str, values: object) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from pyrovae.likelihoods._counts import CountLikelihood
 from pyrovae.likelihoods._noise import CovarianceLikelihood, GaussianNoiseLikelihood
 from pyrovae.likelihoods.ar1 import AR1GaussianLikelihood
 from pyrovae.likelihoods.base import Likelihood, gram
@@ -12,6 +13,8 @@ from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulliLikeliho
 from pyrovae.likelihoods.full_covariance import FullCovarianceGaussianLikelihood
 from pyrovae.likelihoods.gaussian import GaussianLikelihood
 from pyrovae.likelihoods.low_rank import LowRankGaussianLikelihood
+from pyrovae.likelihoods.negative_binomial import NegativeBinomialLikelihood
+from pyrovae.likelihoods.poisson import PoissonLikelihood
 
 LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
@@ -27,8 +30,12 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "low-rank-per-datum": partial(LowRankGaussianLikelihood, covariance="per-datum"),
     "full-covariance": FullCovarianceGaussianLikelihood,
     "full-covariance-per-datum": partial(FullCovarianceGaussianLikelihood, covariance="per-datum"),
+    "poisson": PoissonLikelihood,
+    "negative-binomial": NegativeBinomialLikelihood,
 }
-"""The likelihoods by their names on command lines and in files; the Gaussian ones take ``initial_scale``."""
+"""The likelihoods by their names on command lines and in files.
+
+The Gaussian ones take ``initial_scale``, those of counts ``initial_mean``."""
 
 __all__ = [
     "LIKELIHOODS",
@@ -36,11 +43,14 @@ __all__ = [
     "BernoulliLikelihood",
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
+    "CountLikelihood",
     "CovarianceLikelihood",
     "FullCovarianceGaussianLikelihood",
     "GaussianLikelihood",
     "GaussianNoiseLikelihood",
     "Likelihood",
     "LowRankGaussianLikelihood",
+    "NegativeBinomialLikelihood",
+    "PoissonLikelihood",
     "gram",
 ]

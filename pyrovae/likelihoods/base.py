@@ -45,6 +45,8 @@ class Likelihood(ConfigurableModule, ABC):
             compared; a cross-entropy with soft targets is not.
         is_gaussian: whether p(x|z) = N(x̂(z), Σ), so that a model may start as a linear-Gaussian one.
         is_correlated: whether the channels' noise is correlated.
+        is_count: whether x are counts, which are not standardised: p(x|z) is then a probability, and cannot be compared
+            with a density.
         takes_initial_scale: whether the constructor takes ``initial_scale``, where learned scales start, in units of x.
     """
 
@@ -52,6 +54,7 @@ class Likelihood(ConfigurableModule, ABC):
     is_density: bool = True
     is_gaussian: ClassVar[bool] = False
     is_correlated: ClassVar[bool] = False
+    is_count: ClassVar[bool] = False
     takes_initial_scale: ClassVar[bool] = False
 
     def __init__(self, in_features: int, n: int) -> None:
