@@ -9,6 +9,7 @@ import torch
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
+from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.testing import check_elbo, check_likelihood, check_posterior
 
@@ -22,7 +23,7 @@ def test_posterior(name):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_likelihood(name):
-    check_likelihood(LIKELIHOODS[name], gaussian="bernoulli" not in name, n=4)
+    check_likelihood(LIKELIHOODS[name], gaussian=class_of(LIKELIHOODS[name]).is_gaussian, n=4)
 
 
 @pytest.mark.parametrize("options", [{"num_classes": 4}, {"num_classes": 3, "one_hot": True}])

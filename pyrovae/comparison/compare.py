@@ -148,9 +148,9 @@ def compare(
     check_integer("workers", workers)
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
-        plan = with_folder(plan, out)
         if baselines and plan.is_of_counts:
             raise InputError("baselines have densities and these models probabilities of counts: give no baselines")
+        plan = with_folder(plan, out)
         results: Results = {}
         tried: list[Cell] = []
         cells = plan.cells

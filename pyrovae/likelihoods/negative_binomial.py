@@ -30,8 +30,8 @@ class NegativeBinomialLikelihood(CountLikelihood):
     Example:
         >>> import torch
         >>> likelihood = NegativeBinomialLikelihood(8, 3, initial_mean=[1.0, 10.0, 100.0])
-        >>> likelihood.dispersion.tolist(), likelihood(torch.zeros(5, 8)).batch_shape
-        ([0.1, 0.1, 0.1], torch.Size([5]))
+        >>> likelihood.dispersion, likelihood(torch.zeros(5, 8)).batch_shape
+        (tensor([0.1000, 0.1000, 0.1000], grad_fn=<ExpBackward0>), torch.Size([5]))
     """
 
     def __init__(self, in_features: int, n: int, initial_mean: float | Sequence[float] = 1.0) -> None:

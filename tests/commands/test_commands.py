@@ -286,6 +286,42 @@ def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default::pyrovae.comparison._data.CountsWarning")
+def test_counts_are_noticed_once(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    data = tmp_path / "counts.csv"
+    pd.DataFrame(rng.poisson(20, size=(60, 5)), columns=[f"gene_{j}" for j in range(5)]).to_csv(data, index=False)
+    short, few = ["--epochs", 1, "--hidden", 8], ["--seeds", 2, "--posteriors", "diagonal"]
+    for arguments in (
+        ["fit", data, "--out", tmp_path / "fit", *short],
+        ["compare", data, "--out", tmp_path / "compare", *few, *short, "--likelihoods", "gaussian"],
+    ):
+        status, _, errors = in_this_process(capsys, *arguments)
+        assert status == 0
+        (line,) = (line for line in errors.splitlines() if line.startswith("warning: the data are counts"))
+        assert re.search(r"whole numbers from \d+ to \d+, of which gaussian noise gives a density", line)
+        assert line.endswith("try the likelihoods poisson and negative-binomial, with --preprocessing none")
+    options = ["--likelihood", "negative-binomial", "--out", tmp_path / "counts", *short]
+    status, _, errors = in_this_process(capsys, "fit", data, *options)
+    assert status == 2
+    assert "negative-binomial is of counts, which must not be standardised; give --preprocessing none" in errors
+    status, said, errors = in_this_process(capsys, "fit", data, *options, "--preprocessing", "none")
+    assert status == 0
+    assert "counts" not in errors
+    out = tmp_path / "both"
+    options = ["--likelihoods", "poisson", "negative-binomial", "--preprocessing", "none", "--out", out, *few]
+    status, said, errors = in_this_process(capsys, "compare", data, *options, *short)
+    assert status == 0, errors
+    assert "There are no linear baselines of counts." in said
+    assert "warning: the data are counts" not in errors
+    for name in ("evaluate", "encode", "reconstruct"):
+        assert in_this_process(capsys, name, tmp_path / "counts", data)[0] == 0
+    assert in_this_process(capsys, "sample", tmp_path / "counts", "--num", 5, "--out", tmp_path / "s.csv")[0] == 0
+    drawn = pd.read_csv(tmp_path / "s.csv").drop(columns="row")
+    assert (drawn % 1 == 0).all(axis=None)
+
+
 def nested(depth, inside=1):
     """A list in a list in a list …"""
     return f"{'[' * depth}{inside}{']' * depth}"

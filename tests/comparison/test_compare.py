@@ -11,6 +11,7 @@ import pandas as pd
 import pyro
 import pytest
 import torch
+from scipy import special, stats
 
 import pyrovae as pv
 from pyrovae import plotting
@@ -576,3 +577,90 @@ def test_names_of_any_kind_are_drawn_and_written(tmp_path):
 def test_values_of_another_kind_are_named(settings, message):
     with pytest.raises(pv.InputError, match=message):
         pv.compare(torch.randn(40, 2), **OWN | {"epochs": 1} | settings)
+
+
+def counts(num, dispersion, seed=0):
+    """Counts (num, 5) of means around 20 that a latent variable moves, and log p(x) of each datum, by quadrature."""
+    rng = np.random.default_rng(seed)
+    loadings = np.linspace(-0.6, 0.6, 5)
+    mean = 20 * np.exp(rng.normal(size=(num, 1)) * loadings)
+    scatter = rng.gamma(1 / dispersion, dispersion, size=mean.shape) if dispersion else 1.0
+    x = rng.poisson(mean * scatter)
+    z, weights = np.polynomial.hermite_e.hermegauss(80)
+    at = 20 * np.exp(z[:, None] * loadings)  # (80, 5)
+    r = 1 / max(dispersion, 1e-9)
+    p = stats.nbinom(r, r / (r + at)) if dispersion else stats.poisson(at)
+    log_p = p.logpmf(x[:, None]).sum(-1) + np.log(weights / weights.sum())
+    return torch.as_tensor(x).float(), special.logsumexp(log_p, axis=1)
+
+
+OF_COUNTS = {
+    "posteriors": ["diagonal"],
+    "estimators": ["analytic"],
+    "likelihoods": ["poisson", "negative-binomial"],
+    "progress": False,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dispersion", [0.3, 0.0])
+def test_the_likelihood_that_counts_are_of_is_preferred(dispersion):
+    """Over-dispersed ones by many nats; of Poisson's the other is no better, for it can only be as good."""
+    x, truth = counts(1500, dispersion)
+    settings = {"epochs": 60, "seeds": (0, 1, 2), "hidden": (32,), "learning_rate": 5e-3, "latent_dims": (1,)}
+    table = pv.compare(x[:1000], test=x[1000:], **OF_COUNTS, **settings, log_marginal_samples=500)
+    advice = table.attrs["recommendation"]
+    log_p = table.groupby("likelihood")["test_log_marginal"].mean()
+    best = "negative-binomial" if dispersion else "poisson"
+    assert best in advice["choice"]
+    assert advice["verdict"] == ("better" if dispersion else "no difference")
+    # no model is better than the truth, but for the test data's chance: 5 standard errors of a difference
+    assert log_p[best] < truth[1000:].mean() + 0.2
+    assert log_p[best] > truth[1000:].mean() - 1.0
+    if dispersion:
+        assert log_p["negative-binomial"] > log_p["poisson"] + 3
+
+
+def test_counts_are_taken_as_they_are(tmp_path):
+    x, _ = counts(60, 0.3)
+    x = x * torch.tensor([1, 1, 1, 1, 1000])
+    table = pv.compare(x, epochs=1, seeds=(0,), hidden=(8,), out=tmp_path, **OF_COUNTS)
+    assert table["status"].tolist() == ["finished"] * 2
+    for folder in table["folder"]:
+        model, guide = pv.load(tmp_path / folder / "model.safetensors")
+        assert isinstance(guide.encoder, pv.nn.LogCounts)
+        # 48 of them train, and means start at theirs, but for the random features: within a factor of e
+        ratio = model.likelihood(torch.zeros(8)).mean / x.mean(0)
+        assert (ratio.log().abs() < 1).all()
+    again = pv.compare(x, epochs=1, seeds=(0,), hidden=(8,), out=tmp_path, resume=True, **OF_COUNTS)
+    assert again["seconds"].tolist() == table["seconds"].tolist()  # taken over
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preprocessing": "mean"}, "poisson is of counts, which must not be standardised; give preprocessing='none'"),
+        ({"preprocessing": pv.datasets.Standardize()}, "poisson is of counts, which must not be standardised"),
+        (
+            {"likelihoods": ["gaussian", "poisson"]},
+            "poisson gives probabilities of counts and gaussian densities, which cannot be compared",
+        ),
+        ({"baselines": ["any"]}, "baselines have densities and these models probabilities of counts"),
+        ({"data": torch.randn(40, 5)}, "a PoissonLikelihood cannot score: they must be counts 0, 1, 2, …"),
+        ({"start": "linear"}, "needs a Gaussian likelihood"),
+    ],
+)
+def test_counts_and_densities_are_not_mixed(settings, message, tmp_path):
+    settings = {"data": counts(40, 0.3)[0], **OF_COUNTS, "epochs": 1, "out": tmp_path / "out", **settings}
+    with pytest.raises(pv.InputError, match=message):
+        pv.compare(**settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_guides_of_a_given_model_of_counts_see_logarithms():
+    x, _ = counts(60, 0.3)
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.PoissonLikelihood(8, 5, initial_mean=20.0), 2)
+    settings = {"posteriors": ["diagonal", "full-covariance"], "estimators": ["analytic"], "hidden": (8,)}
+    table = pv.compare(x, model=model, epochs=2, progress=False, **settings)
+    assert table["status"].tolist() == ["finished"] * 2
+    assert table["test_neg_elbo"].max() < 500

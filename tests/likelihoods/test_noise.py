@@ -30,6 +30,11 @@ def dense_fisher(likelihood, decoder, z):
         noise = derivative(lambda z: covariance_of(likelihood(decoder(z)))).T.reshape(d, likelihood.n, likelihood.n)
         moved = precision @ noise
         return mean.T @ precision @ mean + 0.5 * torch.einsum("iab,jba->ij", moved, moved)
+    if likelihood.is_count:
+        jacobian = derivative(lambda z: likelihood(decoder(z)).mean.log())
+        dispersion = getattr(likelihood, "dispersion", torch.zeros(())).detach()
+        weight = (p.mean / (1 + dispersion * p.mean)).detach().diag()
+        return jacobian.T @ weight @ jacobian
     jacobian = derivative(lambda z: likelihood.logits_head(decoder(z)))
     logits = likelihood.logits_head(decoder(z)).detach()
     if isinstance(likelihood, pv.CategoricalLikelihood):
