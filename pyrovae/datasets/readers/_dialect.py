@@ -219,7 +219,7 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
     if not found:  # one column
         return Dialect(",", 1, begin)
     _, delimiter, width, rows = max(found, key=lambda one: one[0])
-    skip = _preamble([len(row) for row in rows], width)
+    skip = _preamble(rows, width, delimiter)
     comment = None
     if comments and not skip:
         fields = cut(comments[-1].lstrip("# \t"), delimiter)
@@ -261,9 +261,17 @@ def _numeric_share(rows: Sequence[Sequence[str]], delimiter: str) -> float:
     return sum(map(bool, known)) / max(1, len(cells))
 
 
-def _preamble(counts: Sequence[int], width: int) -> int:
-    """Number of lines before the table: with at most half its fields, or one, and three lines of the table after."""
+def _preamble(rows: Sequence[Sequence[str]], width: int, delimiter: str) -> int:
+    """Number of lines before the table: with at most half its fields, or one, and three lines of the table after.
+
+    Above two columns, words by two may stand among them, such as ``XUNITS`` and ``NM``.
+    """
+    counts = [len(row) for row in rows]
     if counts.count(width) < 3:
         return 0
     begin = counts.index(width)
-    return begin if all(count == 1 or 2 * count <= width for count in counts[:begin]) else 0
+    if width == 2:
+        begin = max((k + 1 for k, count in enumerate(counts[:-3]) if count != width), default=0)
+        if any(_numeric_share([row], delimiter) > 0.5 for row in rows[:begin] if len(row) == width):
+            return 0
+    return begin if all(count == 1 or 2 * count <= width or width == 2 for count in counts[:begin]) else 0

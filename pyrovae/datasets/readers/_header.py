@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import axis_unit, largest_group
 from pyrovae.datasets.readers._numbers import Numerals
+from pyrovae.datasets.readers._order import in_order, is_even, is_outside, stands_out
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
@@ -147,23 +148,23 @@ class _Peek:
         numbers = row[np.isfinite(row)]
         if len(numbers) < 2 or len(rest) == 0:
             return "names" if texts else ""
-        if len(chosen) == 2 and len(rest) >= 4 and _in_order(self.values[k:, chosen[0]]) and not texts:
+        if len(chosen) == 2 and len(rest) >= 4 and in_order(self.values[k:, chosen[0]]) and not texts:
             return ""  # of one spectrum, in two columns
-        outside = _is_outside(numbers, rest)
+        outside = is_outside(numbers, rest)
         if texts:
             return self._mixed(k, numbers, outside, where)
         if not np.isfinite(row).all():
             return ""
         if not first:
             return self._below_names(k, row, rest, where)
-        if _is_even(numbers):
-            alike = sum(_is_even(r[np.isfinite(r)]) for r in rest)
+        if is_even(numbers):
+            alike = sum(is_even(r[np.isfinite(r)]) for r in rest)
             if outside or 2 * alike < len(rest):
                 return "axis"
             raise self._divided(k, where, "is evenly spaced, as other rows are")
         if outside:
             return "axis"
-        found = _stands_out(numbers, rest)
+        found = stands_out(numbers, rest)
         if found == "divided" and not self._label_says_data(k):
             raise self._divided(k, where, "is in order, as few other rows are")
         if found == "axis":
@@ -172,10 +173,10 @@ class _Peek:
 
     def _below_names(self, k: int, row: NDArray[np.float64], rest: NDArray[np.float64], where: str) -> str:
         """A row of numbers below names: the axis, if it is in order and even as no other row is."""
-        if len(row) < 5 or len(rest) < 2 or not _in_order(row):
+        if len(row) < 5 or len(rest) < 2 or not in_order(row):
             return ""
-        alike = any(_is_even(r[np.isfinite(r)]) for r in rest)
-        if not ((_is_even(row) and not alike) or _is_outside(row, rest) or _stands_out(row, rest) == "axis"):
+        alike = any(is_even(r[np.isfinite(r)]) for r in rest)
+        if not ((is_even(row) and not alike) or is_outside(row, rest) or stands_out(row, rest) == "axis"):
             return ""
         fields = [self.rows[k][j] for j in np.flatnonzero(~self.numeric)]
         if fields and all(field and axis_unit(field) is None and field.lower() not in _LABELS for field in fields):
@@ -203,8 +204,7 @@ class _Peek:
         inside = np.flatnonzero(self.numeric)
         words = self.text[k, inside]
         amid = words[np.argmin(words) : len(words) - np.argmin(words[::-1])].any()
-        in_order = bool((np.diff(numbers) > 0).all() or (np.diff(numbers) < 0).all())
-        if outside or _is_even(numbers) or (in_order and not amid) or (not amid and len(numbers) < 5):
+        if outside or is_even(numbers) or (in_order(numbers) and not amid) or (not amid and len(numbers) < 5):
             return "axis"
         column = int(inside[np.flatnonzero(words)[0]])
         raise InputError(
@@ -235,47 +235,6 @@ class _Peek:
             " or ",
             Option("axis", NONE),
         )
-
-
-def _is_even(values: NDArray[np.float64]) -> bool:
-    """Whether values are evenly spaced, as no spectrum is."""
-    steps = np.diff(values)
-    return len(values) > 2 and bool(np.all(steps != 0) and np.allclose(steps, steps.mean(), rtol=0.01, atol=0))
-
-
-def _is_outside(values: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
-    """Whether all values lie above all others, or below."""
-    rest = rest[np.isfinite(rest)]
-    return len(rest) > 0 and bool((values > rest.max()).all() or (values < rest.min()).all())
-
-
-def _stands_out(values: NDArray[np.float64], rest: NDArray[np.float64]) -> str:
-    """Whether a row is in order and even as no other row is: ``axis``; ``divided`` where some are; else nothing."""
-    if len(values) < 5 or not _in_order(values):
-        return ""
-    others = [r[np.isfinite(r)] for r in rest]
-    share = np.mean([_in_order(r) for r in others]) if others else 1.0
-    rough = [_roughness(r) for r in others if len(r) > 2]
-    if share <= 0.02 and len(others) >= 3 and _roughness(values) < 0.5 * min(rough, default=0.0):
-        return "axis"
-    if share <= 0.2:
-        return "divided"
-    centre = np.nanmedian(rest, axis=0)
-    if len(centre) != len(values):
-        return ""
-    spread = 1.5 * np.nanmedian(np.abs(rest - centre), axis=0)
-    return "divided" if np.mean(np.abs(values - centre) > 6 * spread) > 0.5 else ""
-
-
-def _in_order(values: NDArray[np.float64]) -> bool:
-    steps = np.diff(values)
-    return len(steps) > 0 and bool((steps > 0).all() or (steps < 0).all())
-
-
-def _roughness(values: NDArray[np.float64]) -> float:
-    """Mean second difference over mean first difference: 0 of a straight line, about 2 of noise."""
-    steps = np.abs(np.diff(values)).mean()
-    return float(np.abs(np.diff(values, n=2)).mean() / steps) if steps > 0 else np.inf
 
 
 def _header(rows: Sequence[list[str]], kinds: list[str], skipped: int, findings: list[Finding], peek: _Peek) -> Header:

@@ -13,6 +13,7 @@ from pyrovae.datasets.readers._channels import Channels, axis_unit, find_channel
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._labels import edge_column, follows
 from pyrovae.datasets.readers._missing import cleaned
+from pyrovae.datasets.readers._order import counts_up
 from pyrovae.datasets.readers._shape import Kind, Shape, shape_of
 from pyrovae.datasets.readers._table import Head, Layout
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
@@ -34,7 +35,10 @@ def interpret(head: Head, settings: ReadingSettings) -> Layout:
     header, where, width = head.header, head.where, head.numbers.shape[1]
     dropped = _columns("drop", settings.drop, header, where)
     apart = _columns("label", settings.label, header, where)
-    usable = [i for i in range(width) if i not in {*dropped, *apart}]
+    is_empty = np.logical_and.reduce(np.isnan(head.numbers), axis=0)
+    if head.text is not None:
+        is_empty &= ~head.text.any(0)
+    usable = [i for i in range(width) if i not in {*dropped, *apart} and (header.axis_names[i] or not is_empty[i])]
     if not usable:
         raise InputError(f"{where}: no column is left to be a channel")
     is_text = np.zeros(width, dtype=np.bool_) if head.text is None else head.text.mean(0) > 0.5
@@ -45,7 +49,7 @@ def interpret(head: Head, settings: ReadingSettings) -> Layout:
     if shape.kind is Kind.ROWS:
         layout = _in_rows(head, evidence, usable, numeric, settings)
     else:
-        layout = _in_columns(header, usable, numeric, shape)
+        layout = _in_columns(header, evidence, usable, numeric, shape)
     findings = (*head.findings, *header.findings, *([shape.finding] if shape.finding else []), *layout.findings)
     return replace(layout, dropped=dropped, findings=findings)
 
@@ -67,12 +71,15 @@ def _columns(option: str, names: Sequence[str] | str | None, header: Header, whe
     return found
 
 
-def _in_columns(header: Header, usable: list[int], numeric: list[int], shape: Shape) -> Layout:
+def _in_columns(
+    header: Header, evidence: NDArray[np.float64], usable: list[int], numeric: list[int], shape: Shape
+) -> Layout:
     """Samples in columns, beside a column of positions or not."""
     if shape.axis is None:
         return Layout(usable, in_columns=True)
     unit = axis_unit(header.axis_names[shape.axis])
-    columns = [i for i in usable if i != shape.axis]
+    axis = shape.axis
+    columns = [i for i in usable if i != axis and not (i < axis and counts_up(evidence[:, i]))]
     axes: list[int] = []
     if shape.kind is Kind.PAIRS:
         columns, axes = numeric[1::2], numeric[2::2]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import axis_unit, largest_group
 from pyrovae.datasets.readers._header import Header
+from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
@@ -71,10 +72,13 @@ def shape_of(
         return Shape(Kind.ROWS)
     named = [i for i in numeric if axis_unit(header.axis_names[i]) is not None]
     first = named[0] if named else numeric[0]
+    if not named and len(numeric) > 3 and counts_up(numbers[:, first]) and in_order(numbers[:, numeric[1]]):
+        numeric = numeric[1:]  # a number of each row, before the axis
+        first = numeric[0]
     if word.lower() == "column":
         return Shape(Kind.COLUMNS, _column(header, name, where) if name else first)
     if settings.samples == "columns":
-        has_axis = bool(named) or any(header.names) or _in_order(numbers[:, first])
+        has_axis = bool(named) or any(header.names) or in_order(numbers[:, first])
         return Shape(Kind.COLUMNS, None if settings.axis == NONE or not has_axis else first)
     if settings.channels is not None or (settings.axis is not None and settings.axis == NONE):
         return Shape(Kind.ROWS)
@@ -97,13 +101,13 @@ def _by_evidence(
     column, data = numbers[:, first], numbers[:, others]
     in_row = _strength_of_header(header, others)
     enough = len(column) >= _ENOUGH or is_named
-    ordered = enough and _in_order(column)
+    ordered = enough and in_order(column)
     if is_named and in_row is not _Strength.POSITIONS:
         pairs = _pairs(numbers, numeric) if len(numeric) > 3 else None
         return pairs or Shape(Kind.COLUMNS, first)
     if not ordered:
         return Shape(Kind.ROWS)
-    counted = bool(np.all(np.diff(column) == 1) and column[0] in (0, 1))
+    counted = counts_up(column)
     if in_row is not _Strength.POSITIONS:
         pairs = _pairs(numbers, numeric)
         if pairs is not None:
@@ -119,15 +123,15 @@ def _by_evidence(
         only_down = across > 20 * down
     if only_across and smooth_down:
         only_across = down > 20 * across
-    in_order = "the first column is in order, and the others are smooth down the rows"
+    evidence = "the first column is in order, and the others are smooth down the rows"
     if in_row is _Strength.POSITIONS:
         if counted or only_across or (header.names[first] and not only_down):
             return Shape(Kind.ROWS)
         if only_down:
-            return Shape(Kind.COLUMNS, first, _columns(f"{in_order} and not across"))
+            return Shape(Kind.COLUMNS, first, _columns(f"{evidence} and not across"))
         raise _divided(where, header, first)
     if only_down:
-        return Shape(Kind.COLUMNS, first, _columns(f"{in_order} and not across"))
+        return Shape(Kind.COLUMNS, first, _columns(f"{evidence} and not across"))
     if counted or only_across:
         return Shape(Kind.ROWS)
     if smooth_down:
@@ -154,7 +158,7 @@ def _divided(where: str, header: Header, first: int) -> InputError:
 
 def _strength_of_header(header: Header, columns: list[int]) -> _Strength:
     group = largest_group([header.axis_names[i] for i in columns])
-    if group is None or 2 * len(group.members) <= len(columns) or not _in_order(group.positions):
+    if group is None or 2 * len(group.members) <= len(columns) or not in_order(group.positions):
         return _Strength.NONE
     return _Strength.COUNTED if group.is_counted else _Strength.POSITIONS
 
@@ -163,8 +167,8 @@ def _pairs(numbers: NDArray[np.float64], numeric: list[int]) -> Shape | None:
     """Columns of positions and of values by turns, from the first on."""
     if len(numeric) < 4 or len(numeric) % 2 or len(numbers) < _ENOUGH:
         return None
-    axes = all(_in_order(_seen(numbers[:, i])) for i in numeric[::2])
-    values = sum(_in_order(_seen(numbers[:, i])) for i in numeric[1::2])
+    axes = all(in_order(_seen(numbers[:, i])) for i in numeric[::2])
+    values = sum(in_order(_seen(numbers[:, i])) for i in numeric[1::2])
     if not axes or 4 * values > len(numeric[1::2]):
         return None
     evidence = "each second column is in order, from the first on"
@@ -174,11 +178,6 @@ def _pairs(numbers: NDArray[np.float64], numeric: list[int]) -> Shape | None:
 
 def _seen(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
-
-
-def _in_order(values: NDArray[np.float64]) -> bool:
-    steps = np.diff(values)
-    return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
 
 
 def _roughness(rows: NDArray[np.float64]) -> float:

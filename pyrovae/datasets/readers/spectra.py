@@ -21,7 +21,7 @@ from pyrovae.datasets.readers._table import Head, Layout, Table
 from pyrovae.datasets.readers._targets import targets_of
 from pyrovae.datasets.readers.formats import read_table
 from pyrovae.datasets.readers.idx import PIXEL
-from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
+from pyrovae.datasets.readers.settings import NONE, ReadingKeywords, ReadingSettings
 from pyrovae.datasets.reading import AxisSource, Place, Reading
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError, Option
@@ -193,7 +193,7 @@ def _check_values(table: Table, settings: ReadingSettings, unit: str) -> None:
     if infinite.any():
         row, column = np.argwhere(infinite)[0]
         raise InputError(f"{table.cell(row, column)}: the value is infinite; correct it, or leave it empty as missing")
-    if settings.missing_value is None and unit != PIXEL:
+    if NONE not in (settings.missing_value or ()) and unit != PIXEL:
         marker = marker_of(table.numbers)
         if marker is not None:
             row, column = np.argwhere(table.numbers == marker)[0]

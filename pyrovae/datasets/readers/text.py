@@ -190,6 +190,8 @@ def _fields(lines: Iterator[Line], dialect: Dialect, where: str) -> Iterator[Row
         for fields in rows:
             row = lines_of_row[0]
             lines_of_row.clear()
+            if not any(fields):  # delimiters alone, as spreadsheets write below a table
+                continue
             if held is not None:
                 yield held[0], _lengthened(held, fields, where)
                 held = None

@@ -72,6 +72,10 @@ READ = {
         text([["nm", *IDS], ["class", *(f"c{c}" for c in CLASS)], *columns_of()]),
         {"targets": ["sample", "class"]},
     ),
+    "in columns, a row number before the axis": (
+        text([["", "lam", *IDS], *([j, *column] for j, column in enumerate(columns_of()))]),
+        {"targets": ["sample"]},
+    ),
     # a label at an edge, no header
     "minus and plus one": (
         text(rows_of(left=np.where(CLASS > 1, 1, -1)), "\t"),
@@ -125,6 +129,10 @@ READ = {
         text([["Instrument A", *[""] * N], ["Date: today", *[""] * N], ["id", *AXIS], *rows_of(left=IDS)]),
         {"targets": ["id"]},
     ),
+    "delimiters alone below the table": (
+        text([["id", *AXIS, "", ""], *([*row, "", ""] for row in rows_of(left=IDS)), [""] * (N + 3)], ";"),
+        {"targets": ["id"]},
+    ),
     "a delimiter at each row's end": (text([[*AXIS, ""], *rows_of(right=[""] * NUM)], ";"), {}),
     "a header one field short, as R writes": (text([[f"X{a:g}" for a in AXIS], *rows_of(left=IDS)]), {}),
     "latin-1": (text([["Größe", *AXIS], *rows_of(left=CLASS)], ";").encode("latin-1"), {"targets": ["Größe"]}),
@@ -162,6 +170,10 @@ REFUSED = {
     "one spectrum, descending": (text(spectrum()[::-1], "\t"), "one spectrum"),
     "one spectrum after lines": ("Sample: a\nDate: b\n" + text([["cm-1", "A"], *spectrum()]), "one spectrum"),
     "one spectrum, decimal commas": (text(spectrum(), ";", decimal=","), "one spectrum"),
+    "one spectrum below words by two": (
+        "TITLE\t\nXUNITS\tNM\nXYDATA\n" + text(spectrum(), "\t"),
+        "one spectrum of 20 channels",
+    ),
     "-999": (
         text([AXIS.tolist(), *rows_of(SPIKED)]),
         r"-999 is far .* occurs 6 times.* missing_value='-999' and missing='mask'",
@@ -216,6 +228,7 @@ def test_ways_out_of_what_is_divided(tmp_path):
     content, _ = REFUSED["-999"]
     check(written(tmp_path, content), x=np.where(SPIKED < 0, np.nan, X), missing_value=-999, missing="mask")
     check(written(tmp_path, content), x=SPIKED, missing_value="none")
+    assert "-999 is far" in message_of(tmp_path / "a.csv", missing_value=-9999)
     content, _ = REFUSED["a class named like a channel"]
     path = written(tmp_path, content)
     check(path, axis=COUNTED + 1, targets=["v21"], label="21")
