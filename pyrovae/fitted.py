@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import check_finite
 from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
+from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian import FactorModel, ShrunkGaussian
 from pyrovae.programs import check_data
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -31,6 +32,12 @@ class Fitted(Protocol):
 
     def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
         """What the model makes of each datum, shape (num, n)."""
+
+    def spread(self, y: Tensor, num_samples: int) -> Tensor:
+        """Standard deviation (num, n) of what the model expects of each channel, its noise included."""
+
+    def gradient(self, y: Tensor, num_samples: int) -> Tensor:
+        """∇ log p(y), shape (num, n): 0 at a channel that is as the others lead to expect, and where y is missing."""
 
     def sample(self, num: int) -> Tensor:
         """Draws (num, n)."""
@@ -73,6 +80,30 @@ class VAE:
         q = self.guide.posterior(y)
         total = sum((self.model.conditional(q.sample()).mean for _ in range(num_samples)), torch.zeros_like(y))
         return total / num_samples
+
+    def spread(self, y: Tensor, num_samples: int) -> Tensor:
+        """Of draws of x given draws of z."""
+        q = self.guide.posterior(y)
+        total, squares = torch.zeros_like(y), torch.zeros_like(y)
+        centre = self.model.conditional(q.sample()).mean
+        for _ in range(num_samples):
+            off = self.model.conditional(q.sample()).sample() - centre
+            total, squares = total + off, squares + off.square()
+        return (squares / num_samples - (total / num_samples).square()).clamp_min(0).sqrt()
+
+    def gradient(self, y: Tensor, num_samples: int) -> Tensor:
+        """E_{p(z|y)}[∇ log p(y|z)] (Fisher's identity), over draws of q; 0 of noise that is not Gaussian."""
+        total = torch.zeros_like(y)
+        if not isinstance(self.model.likelihood, GaussianNoiseLikelihood):
+            return total
+        q = self.guide.posterior(y)
+        for _ in range(num_samples):
+            p = self.model.conditional(q.sample())
+            with torch.enable_grad():
+                leaf = y.detach().clone().requires_grad_()
+                (found,) = torch.autograd.grad(p.log_prob(leaf).sum(), leaf)
+            total += found / num_samples
+        return total.nan_to_num()
 
     def sample(self, num: int) -> Tensor:
         """Draws of the program."""
@@ -127,6 +158,14 @@ class Linear:
     def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
         """E[x̂|x], or without latents each channel's mean given the others; nothing is drawn."""
         return self.model.reconstruct(y)
+
+    def spread(self, y: Tensor, num_samples: int) -> Tensor:
+        """Of the noise and of what is left open of z, or without latents of each channel given the others."""
+        return self.model.spread().expand(len(y), -1)
+
+    def gradient(self, y: Tensor, num_samples: int) -> Tensor:
+        """−M⁻¹(y − b) with p(x)'s covariance M; nothing is drawn."""
+        return -self.model.solve(y - self.model.offset)
 
     def sample(self, num: int) -> Tensor:
         """Draws of p(x)."""

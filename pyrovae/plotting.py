@@ -38,11 +38,11 @@ def label(text: object) -> str:
 
 def figure(columns: int, rows: int = 1, size: float = 3.4) -> tuple[Figure, NDArray[Any]]:
     """A figure with a grid of axes, shape (rows, columns)."""
-    fig = _empty_figure(size * columns, size * rows)
+    fig = empty_figure(size * columns, size * rows)
     return fig, fig.subplots(rows, columns, squeeze=False)
 
 
-def _empty_figure(width: float, height: float) -> Figure:
+def empty_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches that no window shows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -98,7 +98,7 @@ def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, int]) -> Figure:
         shape: height and width.
     """
     columns = max(len(images) for images in rows.values())
-    fig = _empty_figure(0.62 * columns, 0.95 * len(rows))
+    fig = empty_figure(0.62 * columns, 0.95 * len(rows))
     axes = fig.subplots(len(rows), 1, squeeze=False)[:, 0]
     for ax, (caption, images) in zip(axes, rows.items(), strict=True):
         tiles = images.detach().cpu().numpy().reshape(-1, *shape)
@@ -189,7 +189,7 @@ def intervals(
     labels: Sequence[str], means: Sequence[float], stderrs: Sequence[float], xlabel: str, reference: float | None = None
 ) -> Figure:
     """One row a label: the mean with ±2 standard errors, and a line at the reference."""
-    fig = _empty_figure(6.5, 0.9 + 0.32 * len(labels))
+    fig = empty_figure(6.5, 0.9 + 0.32 * len(labels))
     ax = fig.subplots()
     rows = np.arange(len(labels))[::-1]
     ax.errorbar(means, rows, xerr=2 * np.asarray(stderrs), fmt="o", color=COLORS[0], capsize=3)
@@ -215,7 +215,7 @@ def grouped_intervals(
         log: whether the axis is logarithmic.
     """
     height = 1.3 + 0.34 * len(labels)
-    fig = _empty_figure(2.0 + 3.1 * len(panels), height)
+    fig = empty_figure(2.0 + 3.1 * len(panels), height)
     axes = fig.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     rows = np.arange(len(labels))[::-1]
     for ax, (title, series) in zip(axes, panels.items(), strict=True):

@@ -120,6 +120,37 @@ class TrainedModel:
         return _table(torch.cat(found), [f"x_{j}" for j in range(1, x.shape[1] + 1)])
 
     @torch.no_grad()
+    def bands(self, x: Tensor, *, num_samples: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Where each channel is expected with 95 %: the reconstruction ± 1.96 standard deviations, noise included.
+
+        Args:
+            x: data (num, n), in the original units.
+            num_samples: draws per datum, where there is no closed form.
+            seed: of the draws.
+
+        Returns:
+            Lower and upper ends, each of shape (num, n), in the original units.
+        """
+        y = self.prepare(x)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            centre, reach = self.fitted.reconstruct(y, num_samples), 1.96 * self.fitted.spread(y, num_samples)
+        return self.restore(centre - reach), self.restore(centre + reach)
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, *, num_samples: int = 30, seed: int = 0) -> Tensor:
+        """∇ log p(x), shape (num, n), of the preprocessed data: large where a channel is not as the others suggest.
+
+        Args:
+            x: data (num, n), in the original units.
+            num_samples: draws of z per datum, of a VAE.
+            seed: of the draws.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.fitted.gradient(self.prepare(x), num_samples)
+
+    @torch.no_grad()
     def samples(self, num: int, *, seed: int = 0) -> pd.DataFrame:
         """Draws x ~ p(x), in the original units: ``row`` and ``x_j``, counted from 0 and from 1.
 

@@ -10,6 +10,7 @@ from scipy import stats
 import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.datasets import Standardize
+from pyrovae.fitted import VAE, Linear
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian import LinearGaussianVAE
 from pyrovae.linear_gaussian.factor_model import diagonal_model
@@ -156,3 +157,45 @@ def test_what_is_no_linear_model_or_has_another_width_says_so(tmp_path):
     with pytest.raises(pv.InputError, match=r"holds a VAE; pyrovae\.load reads it"):
         pv.load_linear(tmp_path / "a.safetensors")
     assert torch.equal(pv.load_linear(tmp_path / "model.safetensors").loadings, MODELS["ar1"]().loadings)
+
+
+def drawn_model():
+    g = torch.Generator().manual_seed(3)
+    loadings, offset = torch.randn(5, 2, generator=g), torch.randn(5, generator=g)
+    likelihood = pv.AR1GaussianLikelihood(1, 5, initial_scale=0.7)
+    with torch.no_grad():
+        likelihood.raw_noise[-1] = 0.8
+    model = pv.FactorModel(loadings, offset, likelihood)
+    return model, model.sample(3)
+
+
+def test_spread_is_that_of_draws_given_the_posterior():
+    """Monte Carlo error 0.5 % of a standard deviation of 20,000 draws; false alarms at 5σ of 30 numbers: 2 in 10⁵."""
+    linear, y = drawn_model()
+    torch.manual_seed(0)
+    z = linear.posterior(y).sample(torch.Size([20_000]))
+    x = linear.offset + z @ linear.loadings.T + linear.noise.sample(torch.Size([20_000, 3]))
+    assert torch.allclose(Linear(linear).spread(y, 1), x.std(0), rtol=0.025)
+    vae = VAE(linear.to_model(), linear.to_guide())
+    assert torch.allclose(vae.spread(y, 20_000), x.std(0), rtol=0.025)
+
+
+def test_spread_without_latents_is_that_of_a_channel_given_the_others():
+    _, y = drawn_model()
+    x = drawn_model()[0].sample(40)
+    shrunk, _ = pv.ShrunkGaussian.fit(x[:30], x[30:], {"its diagonal": diagonal_model(x[:30])})
+    precision = torch.linalg.inv(shrunk.marginal.covariance_matrix)
+    assert torch.allclose(Linear(shrunk).spread(y, 1), precision.diagonal().rsqrt().expand(3, 5))
+
+
+def test_gradient_is_that_of_the_density():
+    """Of draws of an exact posterior by Fisher's identity: within 5 standard errors."""
+    linear, y = drawn_model()
+    leaf = y.clone().requires_grad_()
+    (truth,) = torch.autograd.grad(linear.marginal.log_prob(leaf).sum(), leaf)
+    assert torch.allclose(Linear(linear).gradient(y, 1), truth)
+    vae = VAE(linear.to_model(), linear.to_guide())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = torch.stack([vae.gradient(y, 100) for _ in range(40)])
+    assert ((found.mean(0) - truth).abs() < 5 * found.std(0) / 40**0.5).all()

@@ -115,6 +115,12 @@ class LinearModel:
         """x̂ at the posterior's mean, shape (*batch, n)."""
         return self.offset + (x.double() - self.offset) @ self.gain.T @ self.loadings.T
 
+    def spread(self) -> Tensor:
+        """Standard deviation of each channel of a draw of x given a draw of z from p(z|x), shape (n,)."""
+        of_latents = ((self.loadings @ self.covariance) * self.loadings).sum(-1)
+        spread: Tensor = (of_latents + self.noise.variance).sqrt()
+        return spread
+
     def solve(self, rows: Tensor) -> Tensor:
         """Each row v, shape (num, n), times M⁻¹ = Σ⁻¹ − Σ⁻¹AG of p(x)'s covariance M = AAᵀ + Σ."""
         return solve_noise(self.noise, rows - rows @ self.gain.T @ self.loadings.T)

@@ -134,6 +134,10 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         """Each channel's mean given all others, shape (*batch, n): without latents, what the model makes of x."""
         return self.conditional_means(x)
 
+    def spread(self) -> Tensor:
+        """Standard deviation of each channel given all others, shape (n,)."""
+        return self._precisions.rsqrt()
+
     def kl(self, x: Tensor) -> Tensor:
         """0, shape (*batch)."""
         return torch.zeros(x.shape[:-1], dtype=torch.float64)

@@ -3,10 +3,8 @@
 import dataclasses
 import gzip
 import json
-import re
 import shlex
 import time
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -22,7 +20,7 @@ from pyrovae.comparison._data import prepare
 from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.compare_file import compare_file
 from pyrovae.comparison.notes import NoteKind
-from pyrovae.comparison.report import command_of, write_report
+from pyrovae.comparison.report import command_of
 from pyrovae.comparison.settings import ModelSettings
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Project, Study, load_begun
 from pyrovae.datasets import ReadingSettings, read_data
@@ -111,38 +109,6 @@ def test_a_folder_of_another_study_or_in_use_is_refused(found):
         compare_file(dataclasses.replace(STUDY, settings=settings), out, progress=False)
     with locked_folder(out), pytest.raises(ValueError, match="another run is writing to"):
         compare_file(STUDY, out, progress=False)
-
-
-class _Page(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.tags, self.sources, self.open = [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.sources += [value for name, value in attributes if name in ("src", "href")]
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_the_report_stands_alone(found):
-    result, out = found
-    text = write_report(result, out).read_text(encoding="utf-8")
-    page = _Page()
-    page.feed(text)
-    assert not page.open
-    assert "script" not in page.tags
-    assert len(page.sources) == 3
-    assert 'name="viewport"' in text
-    assert "@media print" in text
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    assert not re.search(r"https?://|url\(|@import", text)
-    for said in (result.recommendation.choice, result.recommendation.verdict, "probabilistic PCA", "torch"):
-        assert said in text
-    assert command_of(STUDY, result.epochs) in text
 
 
 def test_the_command_is_the_study(tmp_path):

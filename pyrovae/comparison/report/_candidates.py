@@ -1,0 +1,88 @@
+"""The candidates of a study as its report shows them: names in words, gains, and what each is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pyrovae.comparison._measures import marginal_of
+from pyrovae.comparison._plan import ModelKey
+from pyrovae.comparison.compare_file import StudyResult
+from pyrovae.comparison.recommendation import Gain, recommend
+from pyrovae.comparison.report._words import name_of_baseline, name_of_model
+from pyrovae.evaluation import LogMarginal
+from pyrovae.linear_gaussian.baselines import Baseline
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate.
+
+    Attributes:
+        key: its name in files.
+        name: its name in words.
+        log_prob: its mean log p(x) in nats per datum; NaN if it failed.
+        gain: over the simplest candidate; None if it failed.
+        behind: how much better the choice is; None if either failed.
+        model: which VAE it is; None of a linear model.
+        baseline: which linear model it is; None of a VAE.
+        has_correlated_noise: whether channels err together; True of a Gaussian without components.
+    """
+
+    key: str
+    name: str
+    log_prob: float
+    gain: Gain | None
+    behind: Gain | None
+    model: ModelKey | None
+    baseline: Baseline | None
+    has_correlated_noise: bool
+
+    def is_like(self, other: "Candidate") -> bool:
+        """Whether the two are of one kind: both linear, or VAEs with posteriors of one family."""
+        mine, its = (None if one.model is None else one.model.posterior for one in (self, other))
+        return mine == its
+
+
+def candidates_of(result: StudyResult) -> list[Candidate]:
+    """Every candidate, in the order of the study's table."""
+    gains = {row.model: row for row in result.recommendation.by_model}
+    behind = _behind(result)
+    names, models = {key: model for model, key in result.names.items()}, list(result.names)
+    baselines = {baseline.name: baseline for baseline in result.baselines}
+    found = []
+    for key in result.table["model"]:
+        model, baseline, row = names.get(key), baselines.get(key), gains.get(key)
+        if baseline is not None:
+            name, correlated = name_of_baseline(baseline), _is_correlated(baseline)
+        else:
+            assert model is not None
+            name, likelihoods = name_of_model(model, models), result.study.settings.named_likelihoods
+            correlated = model.likelihood in likelihoods and likelihoods[model.likelihood](1, 2).is_correlated
+        log_prob = torch.nan if row is None else row.log_prob
+        found.append(Candidate(key, name, log_prob, row, behind.get(key), model, baseline, correlated))
+    return found
+
+
+def _is_correlated(baseline: Baseline) -> bool:
+    likelihood = getattr(baseline.model, "likelihood", None)
+    return baseline.model is not None and (likelihood is None or likelihood.is_correlated)
+
+
+def _behind(result: StudyResult) -> dict[str, Gain]:
+    """How much better the choice is than each other candidate; the intervals hold all together."""
+    results, samples = result.comparison.results, result.plan.settings.log_marginal_samples
+    scores: dict[str, Sequence[LogMarginal]] = {}
+    for model, key in result.names.items():
+        tables = [results[cell].scores for cell in result.models[model]]
+        scores[key] = [marginal_of(table, samples) for table in tables if table is not None]
+    num_seeds = len(result.study.settings.seeds)
+    exact = [baseline for baseline in result.baselines if baseline.log_prob is not None]
+    scores |= {one.name: [LogMarginal.exact(one.log_prob)] * num_seeds for one in exact}  # type: ignore[arg-type]
+    choice = result.recommendation.choice
+    failed = result.recommendation.failed
+    others = {key: values for key, values in scores.items() if key != choice and key not in failed}
+    groups = result.split.test_groups
+    groups = None if groups is None else groups[: len(result.test)]
+    found = recommend({choice: scores[choice], **others}, groups=groups)
+    return {row.model: Gain(-row.gain, -row.high, -row.low) for row in found.by_model}

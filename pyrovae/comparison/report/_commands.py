@@ -1,0 +1,74 @@
+"""Command lines that make a study again, and that use its winner."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pyrovae.comparison.compare_file import StudyResult
+from pyrovae.comparison.study import Study
+from pyrovae.datasets import ReadingSettings
+
+
+@dataclass(frozen=True)
+class Use:
+    """A command and what it does.
+
+    Attributes:
+        purpose: what for, in words.
+        command: to be pasted.
+    """
+
+    purpose: str
+    command: str
+
+
+def command_of(study: Study, epochs: int) -> str:
+    """The command line that makes a study again: every setting that is not the usual one."""
+    names = [name for name in study.to_dict() if name not in ("data", "epochs")]
+    data = "--demo" if study.data is None else str(study.data)
+    return shlex.join(["pyrovae", "compare", data, *_options(study, names), "--epochs", str(epochs)])
+
+
+def _options(study: Study, names: Iterable[str]) -> list[str]:
+    """The settings of these names that are not the usual ones."""
+    given, usual, parts = study.to_dict(), Study(data=None).to_dict(), []
+    for name in names:
+        value = given.get(name, usual.get(name))
+        if value == usual.get(name):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name == "budget":
+            parts += [option, f"{value:g}s"]
+        elif name == "seeds":
+            parts += [option, str(len(study.settings.seeds))]
+        elif name == "latent_dims":
+            parts += ["--latent-dim", str(study.settings.latent_dims[0])]
+        elif isinstance(value, bool):
+            parts.append(option if value else f"--no-{option[2:]}")
+        elif value is not None:
+            parts += [option, *map(str, value if isinstance(value, list) else [value])]
+    return parts
+
+
+def uses_of(result: StudyResult, folder: Path, *, has_latents: bool) -> list[Use]:
+    """What can be done with the recommended model."""
+    study, model = result.study, str((folder / result.model).absolute())
+    own = [] if study.data is None else [str(study.data.absolute())]
+    how = _options(study, [field.name for field in fields(ReadingSettings)])
+
+    def command(name: str, data: str, *rest: str) -> str:
+        return shlex.join(["pyrovae", name, model, data, *how, "--out", f"{name}.csv", *rest])
+
+    found = [Use("Score every spectrum of this file, and name the strangest", command("evaluate", one)) for one in own]
+    found.append(
+        Use("Score new spectra, read in the same way: put your file’s name for NEW.csv", command("evaluate", "NEW.csv"))
+    )
+    for one in own or ["NEW.csv"]:
+        found.append(Use("What the model makes of every spectrum", command("reconstruct", one)))
+        if has_latents:
+            found.append(Use("The latent values of every spectrum, and how sure they are", command("encode", one)))
+    found.append(
+        Use("Make 100 new spectra", shlex.join(["pyrovae", "sample", model, "--num", "100", "--out", "sample.csv"]))
+    )
+    return found

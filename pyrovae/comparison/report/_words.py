@@ -1,0 +1,188 @@
+"""The parts of models in words, for readers who know no name of the library's own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyrovae.comparison._plan import GIVEN, ModelKey
+from pyrovae.likelihoods import LIKELIHOODS, Likelihood
+from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
+
+
+@dataclass(frozen=True)
+class Words:
+    """A part of a model in words.
+
+    Attributes:
+        name: what stands in a candidate's name.
+        meaning: one sentence that explains it.
+    """
+
+    name: str
+    meaning: str
+
+
+NOISES = {
+    "gaussian": Words("equal noise", "the errors of all channels are independent and of one size"),
+    "gaussian-per-dimension": Words(
+        "channel-wise noise", "the errors are independent, and each channel has its own size of error"
+    ),
+    "gaussian-per-datum": Words(
+        "noise that differs by spectrum", "the errors are independent, and their size depends on the spectrum"
+    ),
+    "ar1": Words(
+        "drifting noise",
+        "errors of one size that drift along the axis: neighbouring channels err alike (autoregressive, order 1)",
+    ),
+    "ar1-per-dimension": Words(
+        "channel-wise drifting noise",
+        "errors that drift along the axis (autoregressive, order 1), and each channel has its own size of error",
+    ),
+    "ar1-per-datum": Words(
+        "drifting noise that differs by spectrum",
+        "errors that drift along the axis (autoregressive, order 1), by an amount that depends on the spectrum",
+    ),
+    "low-rank": Words("noise in a few patterns", "errors that go together in a few patterns across all channels"),
+    "low-rank-per-datum": Words(
+        "noise in a few patterns that differ by spectrum", "errors in a few patterns, which depend on the spectrum"
+    ),
+    "full-covariance": Words(
+        "freely correlated noise", "the errors of any two channels may go together, near or far (full covariance)"
+    ),
+    "full-covariance-per-datum": Words(
+        "freely correlated noise that differs by spectrum", "full covariance that depends on the spectrum"
+    ),
+    "bernoulli": Words("yes-or-no values", "each value is 0 or 1, with a probability"),
+    "bernoulli-soft-targets": Words("values between no and yes", "each value in [0, 1] is scored as a probability"),
+    "continuous-bernoulli": Words("values from 0 to 1", "each value has the density of a continuous Bernoulli"),
+    "poisson": Words("counting noise", "each value is a count whose variance is its mean (Poisson)"),
+    "negative-binomial": Words(
+        "wide counting noise", "each value is a count whose variance is larger than its mean (negative binomial)"
+    ),
+}
+"""Noises, p(x|z), by their names on the command line."""
+
+SHAPES = {
+    "isotropic": Words("a round posterior", "equally uncertain in every latent direction"),
+    "diagonal": Words("an independent posterior", "the latent values’ uncertainties are independent of each other"),
+    "ar1": Words("a chained posterior", "each latent value’s uncertainty goes with the next one’s, all alike"),
+    "ar1-per-dimension": Words(
+        "a chained posterior of several sizes",
+        "each latent value’s uncertainty has its size and goes with the next",
+    ),
+    "ar1-per-step": Words(
+        "a freely chained posterior", "each latent value’s uncertainty goes with the next one’s, each pair by its own"
+    ),
+    "low-rank": Words("a nearly independent posterior", "uncertainties that go together in a few directions"),
+    "full-covariance": Words("a correlated posterior", "the latent values’ uncertainties may go together in any way"),
+    "flow": Words("a posterior of any shape", "uncertainty of a shape that need not be Gaussian (normalising flow)"),
+}
+"""Families of posteriors, q(z|x), by their names on the command line."""
+
+ESTIMATORS = {
+    "monte-carlo": Words("trained by random draws", "the training’s target is estimated by random draws"),
+    "analytic": Words("trained with exact divergences", "the distance to the prior is computed, not drawn"),
+    "closed-form-entropy": Words("trained with exact entropies", "the posterior’s entropy is computed, not drawn"),
+    "sticking-the-landing": Words("trained by path gradients", "random draws, with gradients of less noise"),
+    "importance-weighted": Words("trained by weighted draws", "several weighted draws for each spectrum"),
+    "doubly-reparameterized": Words(
+        "trained by weighted draws with path gradients", "several weighted draws, with gradients of less noise"
+    ),
+}
+"""Estimators of the training's target, by their names on the command line."""
+
+LINEAR = {
+    "probabilistic PCA": "principal components with equal noise at all channels",
+    "factor analysis": "linear components, with independent noise of its own at each channel",
+    "Gaussian, shrunk covariance": "no components: a Gaussian whose covariance is drawn towards a simpler model’s",
+}
+"""What linear models are, by their names in tables."""
+
+_BY_VALIDATION = ", d by validation"
+
+
+def in_words(parts: Mapping[str, Words], name: str) -> str:
+    """A part's name in words; a name that is not the library's stays."""
+    return parts[name].name if name in parts else name
+
+
+def name_of_model(model: ModelKey, all_models: list[ModelKey]) -> str:
+    """A VAE's name in words: what all share is left out."""
+    name = f"VAE with {in_words(SHAPES, model.posterior)}"
+    if model.likelihood != GIVEN:
+        name = f"VAE with {in_words(NOISES, model.likelihood)}"
+        if len({other.posterior for other in all_models}) > 1:
+            name += f" and {in_words(SHAPES, model.posterior)}"
+    if len({other.estimator for other in all_models}) > 1:
+        name += f", {in_words(ESTIMATORS, model.estimator)}"
+    if len({other.latent_dim for other in all_models}) > 1:
+        name += f", {components(model.latent_dim)}"
+    return name
+
+
+def name_of_baseline(baseline: Baseline) -> str:
+    """A linear model's name in words."""
+    kind = baseline.name.removesuffix(_BY_VALIDATION)
+    chosen = ""
+    if kind != baseline.name and baseline.model is not None:
+        chosen = f" with {components(baseline.model.latent_dim)}"
+    if kind.startswith("linear, "):
+        return f"linear model with {in_words(NOISES, kind.removeprefix('linear, '))}" + chosen.replace("with", "and")
+    if isinstance(baseline.model, ShrunkGaussian):
+        return "Gaussian without components"
+    return kind + chosen
+
+
+def note_of_baseline(baseline: Baseline) -> str:
+    """What validation data chose of a linear model, in words; empty where they chose nothing."""
+    model = baseline.model
+    if isinstance(model, ShrunkGaussian):
+        return f"its covariance is {model.share:.2g} times that of {_target(model.target)}, the rest the data’s own"
+    if baseline.name.endswith(_BY_VALIDATION):
+        return "the validation data chose the number of components"
+    return ""
+
+
+def _target(model: FactorModel) -> str:
+    if model.latent_dim == 0:
+        return "independent channels"
+    return f"a linear model with {noise_of(model.likelihood)} and {components(model.latent_dim)}"
+
+
+def noise_of(likelihood: Likelihood) -> str:
+    """A likelihood's name in words."""
+
+    def kind(one: Likelihood) -> tuple[object, ...]:
+        return type(one), getattr(one, "scale", None), getattr(one, "covariance", None)
+
+    return next(
+        (NOISES[name].name for name, make in LIKELIHOODS.items() if kind(make(1, 2)) == kind(likelihood)), "noise"
+    )
+
+
+def the(name: str) -> str:
+    """A candidate's name in a sentence."""
+    return f"the {name}" if name.startswith(("VAE", "linear", "Gaussian")) else name
+
+
+def upper(text: str) -> str:
+    """A text that begins a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def components(num: int) -> str:
+    """``"1 component"`` or ``"6 components"``."""
+    return f"{num} component" if num == 1 else f"{num} components"
+
+
+def nats(value: float, error: float | None = None) -> str:
+    """A number of nats with as many decimals as its error leaves sense in.
+
+    Example:
+        >>> nats(25.234, 2.1), nats(-0.4321, 0.01), nats(1234.5)
+        ('25', '−0.432', '1,234')
+    """
+    error = abs(value) / 30 if error is None else error
+    decimals = 0 if error >= 1.5 else 1 if error >= 0.15 else 2 if error >= 0.015 else 3
+    return f"{value:,.{decimals}f}".replace("-", "−")
