@@ -43,6 +43,7 @@ class _Part:
     values: NDArray[np.floating]
     positions: NDArray[np.float64] | None
     unit: str
+    source: AxisSource
     about: dict[str, list[object]]
     findings: tuple[Finding, ...]
 
@@ -82,7 +83,7 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
         list(range(values.shape[1])),
         first.positions,
         COUNTED if counted else first.unit,
-        source=AxisSource.COUNTED if counted else AxisSource.COLUMN,
+        source=AxisSource.COUNTED if counted else first.source,
         findings=tuple(findings),
     )
     names = [""] * values.shape[1]
@@ -126,7 +127,7 @@ def _part(path: Path, table: Table) -> _Part:
     positions = positions_in_columns(table)[0] if layout.axis is not None else layout.positions
     frame = targets_of(table)
     about = {str(name): list(frame[name]) for name in frame.columns}
-    return _Part(path, values, positions, layout.unit, about, layout.findings)
+    return _Part(path, values, positions, layout.unit, layout.source, about, layout.findings)
 
 
 def _check_axis(part: _Part, first: _Part) -> None:

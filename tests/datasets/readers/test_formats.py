@@ -203,7 +203,7 @@ def test_files_of_instruments(tmp_path):
     for i, row in enumerate(X):
         (tmp_path / "spc" / f"{i}.spc").write_bytes(spc(row))
     found = same(read_spectra(tmp_path / "spc"))
-    assert found.unit == "nm"
+    assert (found.unit, found.reading.source) == ("nm", AxisSource.FILE)
     whole = (folder / "0.jdx").read_bytes()
     for content, name in (
         (b"\x0a\x0a\xfe\xfe" + bytes(40), "torn.0"),
