@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.notes import Note, NoteKind
-from pyrovae.comparison.report._answer import of_many, of_one
+from pyrovae.comparison.recommendation import Gain
+from pyrovae.comparison.report._answer import interval, of_many, of_one, value
 from pyrovae.comparison.report._words import components, nats, the, upper
 
 
@@ -35,8 +36,8 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
                 "may do better."
             )
         case NoteKind.LATENT_DIM_TOO_SMALL:
-            better = f"better by {nats(n['gain'], (n['high'] - n['low']) / 2)} nats per {one}"
-            better += f" (between {nats(n['low'])} and {nats(n['high'])})"
+            gain = Gain(n["gain"], n["low"], n["high"])
+            better = f"better by {value(gain)} nats per {one} ({interval(gain, result.recommendation.level)})"
             most = components(round(n["more"]))
             models = f"{who[0]}, with {most}, is {better} than {who[-1]}, with {n['latent_dim']:.0f}"
             if note.names[0] not in names:
@@ -54,7 +55,7 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
         case NoteKind.RESOLUTION:
             return (
                 f"{n['num_test']:,.0f} independent test {many} tell two candidates apart that differ by about "
-                f"{nats(n['test'])} nats per {one} or more; more {many} tell smaller differences."
+                f"{nats(n['test'], n['test'] / 10)} nats per {one} or more; more {many} tell smaller differences."
             )
         case NoteKind.GAPS_LEFT_OUT:
             return "There was no time to measure what is lost by the posterior’s shape and by the encoder (--budget)."

@@ -1,9 +1,11 @@
 """The page: everything that its template shows."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from pyrovae.comparison.compare_file import StudyResult, as_text
 from pyrovae.comparison.report import _pictures as pictures
@@ -48,6 +50,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         lstrip_blocks=True,
         finalize=lambda found: visible(found) if isinstance(found, str) and type(found) is str else found,
     )
+    environment.filters["options"] = _options_whole
     candidates, advice = candidates_of(result), result.recommendation
     names = {one.key: one.name for one in candidates}
     trained = TrainedModel.load(folder / result.model)
@@ -85,6 +88,11 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
     path = folder / "report.html"
     write_text(path, text)
     return path
+
+
+def _options_whole(text: str) -> Markup:
+    """A text whose options of the console are not broken at the end of a line."""
+    return Markup(re.sub(r"(?<![\w-])(--[a-z][\w-]*)", r'<span class="option">\1</span>', str(escape(visible(text)))))
 
 
 def _rows(result: StudyResult, candidates: list[Candidate]) -> list[dict[str, str]]:
@@ -145,7 +153,7 @@ def _about_data(result: StudyResult) -> list[str]:
     """What was kept apart and left out, and the split."""
     split, reading, many, said = result.split, result.data.reading, of_many(result), []
     if reading is not None:
-        said += [f"Kept apart, not modelled: {', '.join(reading.kept_apart)}."] if reading.kept_apart else []
+        said += [f"Kept apart, not modelled: {', '.join(reading.kept_apart)}."] if len(reading.kept_apart) > 8 else []
         said += [f"Left out: {', '.join(reading.left_out)}."] if reading.left_out else []
         said += [f"Missing: {reading.num_missing:,} values."] if reading.num_missing else []
         said += [f"Found: {found.message.on_console}." for found in reading.findings if not found.guessed]
