@@ -254,6 +254,7 @@ class ComparisonKeywords(TypedDict, total=False):
     beta: float | Schedule | None
     transform: Transform | None
     measure: Measure | None
+    validate_every: int
     engine: str
     strict: bool
 

@@ -10,6 +10,7 @@ from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
 from pyrovae.evaluation.importance import Importance, elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
+from pyrovae.evaluation.measures import RefinedELBO
 from pyrovae.evaluation.per_datum import PerDatumGuide, refit
 from pyrovae.evaluation.quadrature import Quadrature
 from pyrovae.evaluation.refine import Refined, refine
@@ -33,6 +34,7 @@ __all__ = [
     "PerDatumGuide",
     "Quadrature",
     "Refined",
+    "RefinedELBO",
     "RefittedEncoder",
     "Sandwich",
     "UnreliableEstimateWarning",

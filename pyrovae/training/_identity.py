@@ -94,6 +94,7 @@ def _of_first_format(saved: Identity, current: Identity, settings: TrainingSetti
         **{name: current[name] for name in ("data of shape", "data of SHA-256", "validation of SHA-256")},
         "estimator": type(elbo).__name__,
         "measure": current["measure"],
+        **({} if current["validate_every"] == 1 else {"validate_every": current["validate_every"]}),
         "estimator's settings": {
             name: arguments.get(name, getattr(elbo, name, None)) for name in saved.get("estimator's settings", ())
         },

@@ -17,6 +17,7 @@ from pyrovae.keywords import accepts
 from pyrovae.programs import Program
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training._process import one_training_thread
+from pyrovae.training._refitting import RefitsEncoder, check_can_refit, refit_guide
 from pyrovae.training.checkpoint import Checkpoints
 from pyrovae.training.history import EpochRecord, History
 from pyrovae.training.replicas import CannotVectorizeError, Replica, make_replicas
@@ -30,6 +31,7 @@ class _Keywords(TrainingKeywords, total=False):
     """The keywords that do not change what :func:`fit` returns, as a type checker sees them."""
 
     validation: Data | None
+    refit_encoder: RefitsEncoder | None
     progress: bool
     on_epoch: Callable[[EpochRecord], None] | None
     checkpoint: str | Path | None
@@ -56,6 +58,7 @@ def fit(
     elbo: ELBO,
     *,
     validation: Data | None = None,
+    refit_encoder: RefitsEncoder | None = None,
     num_replicas: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -78,6 +81,8 @@ def fit(
         elbo: the estimator, such as ``MonteCarloELBO()`` or ``AnalyticELBO()``.
         validation: data (num, …) on which the loss, or ``measure``, is evaluated at the start and after each epoch,
             with the same noise each time; the best state is then kept.
+        refit_encoder: what trains the encoder again at the trained model, :func:`pyrovae.refit_encoder`; what the
+            validation data prefer is kept, and ``history.refit`` says what was found.
         num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
             every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are. Where
             ``"auto"`` does not compile them, it runs their one graph (``history.engine`` is then ``"graph"``); where
@@ -118,11 +123,23 @@ def fit(
         4
     """
     how = TrainingSettings(**settings)
+    if refit_encoder is not None:
+        check_can_refit(refit_encoder, guide, validation)
+
+    def finish(model: Program, guide: Program, history: History, seed: int, name: str) -> None:
+        """Train the encoder again, if that is wanted."""
+        if refit_encoder is not None:
+            folder = None if checkpoint is None else Path(checkpoint) / name
+            refit_guide(
+                refit_encoder, model, guide, data, validation, history, seed=seed, checkpoint=folder, progress=progress
+            )
+
     if num_replicas is None:
         trainer_of = partial(Trainer, validation=validation, progress=progress, on_epoch=on_epoch)
         with _checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints:
             trainer = trainer_of([(model, guide)], data, elbo, how, checkpoints=checkpoints)
             trainer.run()
+        finish(model, guide, trainer.histories[0], how.seed, "encoder")
         return trainer.histories[0]
     check_integer("num_replicas", num_replicas)
     with one_training_thread():
@@ -138,6 +155,9 @@ def fit(
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
         )
+    for replica in replicas:
+        if replica.error is None:
+            finish(replica.model, replica.guide, replica.history, replica.seed, f"encoder-seed{replica.seed}")
     return replicas
 
 

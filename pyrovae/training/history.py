@@ -18,7 +18,7 @@ SavedState = dict[str, Any]
 class EpochRecord:
     """One epoch of the run of a seed: losses are −ELBO estimates in nats per datum.
 
-    With a measure of the user's own, ``validation_loss`` is its negative.
+    With a measure of the user's own, ``validation_loss`` is its negative. It is NaN where nobody looked.
     """
 
     epoch: int
@@ -38,6 +38,8 @@ class History:
         epochs: one record an epoch.
         batch_loss: one loss a step.
         best_epoch: the epoch whose state was kept, where there was a validation set; 0 is the start.
+        best_loss: the validation loss of that epoch.
+        refit: what ``fit(refit_encoder=…)`` found; None without it.
         engine: what made the steps, an :class:`~pyrovae.training.Engine`: ``"eager"``, ``"compiled"``, or
             ``"graph"`` for programs that were traced but not compiled.
     """
@@ -46,6 +48,8 @@ class History:
     batch_loss: list[float] = field(default_factory=list)
     best_epoch: int | None = None
     engine: str = ""
+    best_loss: float | None = None
+    refit: object = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         last = f", loss {self.epochs[-1].loss:.4f} nats/datum" if self.epochs else ""
@@ -67,6 +71,7 @@ class History:
             "epochs": [asdict(record) for record in self.epochs],
             "batch_loss": list(self.batch_loss),
             "best_epoch": self.best_epoch,
+            "best_loss": self.best_loss,
             "engine": str(self.engine),
         }
 
@@ -74,6 +79,7 @@ class History:
         """Go back to what :meth:`state_dict` gave, but for the engine."""
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self.batch_loss, self.best_epoch = list(state["batch_loss"]), state["best_epoch"]
+        self.best_loss = state.get("best_loss")
 
     def to_frame(self) -> pd.DataFrame:
         """One row an epoch."""

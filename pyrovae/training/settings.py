@@ -72,6 +72,8 @@ class TrainingSettings:
     measure: Measure | None = None
     """What a pair is worth on the validation data: a function of the model, the guide and the data, in nats per datum,
     the higher, the better, such as an ELBO. The best epoch is chosen by it; None: by the estimator's loss."""
+    validate_every: int = 1
+    """Epochs between two looks at the validation data; the start and the last epoch are always among them."""
     engine: str = "auto"
     """auto, eager, compiled, or graph (traced as for compiled, but run operation by operation)."""
     device: str | torch.device | None = None
@@ -80,7 +82,7 @@ class TrainingSettings:
     """Refuse an estimator that would fall back to sampling."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "validate_every"):
             check_integer(name, getattr(self, name))
         check_learning_rate(self.learning_rate)
         as_schedule(self.schedule)
@@ -138,6 +140,7 @@ class OptionalTrainingKeywords(TypedDict, total=False):
     seed: int
     transform: Transform | None
     measure: Measure | None
+    validate_every: int
     engine: str
     device: str | torch.device | None
     strict: bool

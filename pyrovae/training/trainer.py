@@ -232,7 +232,8 @@ class Trainer:
                 )
                 continue
             loss = mean_loss(history.batch_loss[-self.steps_per_epoch :], len(self.x), self.settings.batch_size)
-            validation_loss, seed = self._validate(r, epoch), self.settings.seed + r
+            is_due = epoch % self.settings.validate_every == 0 or epoch == self.settings.epochs
+            validation_loss, seed = self._validate(r, epoch) if is_due else math.nan, self.settings.seed + r
             record = EpochRecord(epoch, loss, validation_loss, rate, beta, self._seconds, seed)
             history.epochs.append(record)
             if self.on_epoch is not None:
@@ -291,7 +292,7 @@ class Trainer:
             for parameter in self.engine.parameters[r]:
                 parameter.grad = None  # a measure may differentiate
         if loss < self._best.get(r, (math.inf, []))[0]:
-            self.histories[r].best_epoch = epoch
+            self.histories[r].best_epoch, self.histories[r].best_loss = epoch, loss
             self._best[r] = (loss, [t.detach().clone() for t in self._tensors(r)])
         return loss
 

@@ -1,5 +1,8 @@
 """The training loop."""
 
+import copy
+import dataclasses
+import functools
 import math
 import threading
 
@@ -421,3 +424,75 @@ def test_a_callback_may_train():
     history = pv.fit(*make_pair(), data(), pv.MonteCarloELBO(), epochs=2, on_epoch=refit)
     assert history.batch_loss == alone.batch_loss
     assert inner[0] == inner[1]
+
+
+def test_looks_at_the_validation_data_now_and_then():
+    """At the start, each third epoch and the last; what is kept is the best of these."""
+    seen = []
+
+    def measure(model, guide, x):
+        seen.append(1)
+        return float(len(seen))
+
+    settings = {"validation": data(20, seed=1), "measure": measure, "validate_every": 3}
+    history = pv.fit(*make_pair(), data(40), pv.AnalyticELBO(), epochs=7, **settings)
+    looked = [record.epoch for record in history.epochs if not math.isnan(record.validation_loss)]
+    assert looked == [3, 6, 7]
+    assert len(seen) == 4
+    assert (history.best_epoch, history.best_loss) == (7, -4.0)
+    with pytest.raises(pv.InputError, match="validate_every must be a positive integer, not 0"):
+        pv.fit(*make_pair(), data(40), pv.AnalyticELBO(), epochs=1, validate_every=0)
+
+
+@dataclasses.dataclass
+class FoundGuide:
+    guide: nn.Module
+
+
+@pytest.mark.parametrize("num_replicas", [None, 2])
+def test_the_encoder_is_trained_again_by_what_is_given(num_replicas, tmp_path):
+    calls = []
+
+    def refit(model, guide, x_train, *, validation, seed, checkpoint, progress):
+        assert len(x_train) == 40
+        assert len(validation) == 20
+        assert not progress
+        calls.append((seed, checkpoint.name))
+        other = copy.deepcopy(guide)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.fill_(seed)
+        return FoundGuide(other)
+
+    model, guide = make_pair()
+    settings = {"validation": torch.as_tensor(data(20, seed=1)), "epochs": 1, "seed": 5, "checkpoint": tmp_path}
+    found = pv.fit(
+        model, guide, data(40), pv.AnalyticELBO(), refit_encoder=refit, num_replicas=num_replicas, progress=False, **settings
+    )  # fmt: skip
+    runs = [(guide, found, 5)] if num_replicas is None else [(r.guide, r.history, r.seed) for r in found]
+    names = ["encoder"] if num_replicas is None else ["encoder-seed5", "encoder-seed6"]
+    assert calls == [(seed, name) for (_, _, seed), name in zip(runs, names, strict=True)]
+    for trained, history, seed in runs:
+        assert all((p == seed).all() for p in trained.parameters())
+        assert isinstance(history.refit, FoundGuide)
+
+
+def test_pyrovaes_own_refit_is_one():
+    model, guide = make_pair()
+    refit = functools.partial(pv.refit_encoder, num_draws=50, epochs=1)
+    settings = {"validation": data(20, seed=1), "epochs": 2, "progress": False}
+    history = pv.fit(model, guide, data(40), pv.AnalyticELBO(), refit_encoder=refit, **settings)
+    assert history.refit.gain.mean >= 0
+    assert all(torch.equal(p, q) for p, q in zip(guide.parameters(), history.refit.guide.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"refit_encoder": True, "validation": data(20)}, "must be a function such as pyrovae.refit_encoder, not True"),
+        ({"refit_encoder": pv.refit_encoder}, "keeps what validation data prefer; give validation="),
+    ],
+)
+def test_no_refit_without_a_function_and_validation_data(settings, message):
+    with pytest.raises(pv.InputError, match=message):
+        pv.fit(*make_pair(), data(40), pv.AnalyticELBO(), epochs=1, **settings)
