@@ -466,9 +466,8 @@ def test_the_encoder_is_trained_again_by_what_is_given(num_replicas, tmp_path):
 
     model, guide = make_pair()
     settings = {"validation": torch.as_tensor(data(20, seed=1)), "epochs": 1, "seed": 5, "checkpoint": tmp_path}
-    found = pv.fit(
-        model, guide, data(40), pv.AnalyticELBO(), refit_encoder=refit, num_replicas=num_replicas, progress=False, **settings
-    )  # fmt: skip
+    settings |= {"refit_encoder": refit, "num_replicas": num_replicas, "progress": False}
+    found = pv.fit(model, guide, data(40), pv.AnalyticELBO(), **settings)
     runs = [(guide, found, 5)] if num_replicas is None else [(r.guide, r.history, r.seed) for r in found]
     names = ["encoder"] if num_replicas is None else ["encoder-seed5", "encoder-seed6"]
     assert calls == [(seed, name) for (_, _, seed), name in zip(runs, names, strict=True)]
