@@ -1,10 +1,11 @@
 """``pyrovae compare DATA``."""
 
+import math
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -37,14 +38,21 @@ class Compare:
     """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, IDX, an instrument's; or a folder."""
     demo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take simulated spectra with correlated noise, and at most two minutes."""
-    latent_dim: int | None = None
-    """Dimensions of z; 2 if not given, and 6 of the demo's spectra, which have as many."""
+    latent_dim: int | Literal["auto"] | None = None
+    """Dimensions of z, or auto for what linear models of the validation data prefer; 2 if not given, and 6 of the
+    demo's spectra, which have as many."""
     seeds: int = len(COMPARED_BY_DEFAULT.seeds)
     """Runs of each model."""
     budget: str = "10m"
     """Time for everything, such as 90s, 10m or 2h: it becomes a number of epochs before training starts."""
     epochs: int | None = None
-    """Passes over the training data, instead of what the budget allows."""
+    """Passes over the training data, instead of what the budget allows: nothing is timed then."""
+    gap_data: int | None = None
+    """Test data whose log p(x) − ELBO is split; 32 if not given, where the budget allows."""
+    max_test: int = Study(data=None).max_test
+    """Test data that are scored, at most."""
+    linear_only: tuple[str, ...] = ()
+    """Likelihoods whose linear models are compared, and no VAEs."""
     group: str | None = None
     """Column whose equal values the split keeps together, such as the sample that was measured several times."""
     allow_replicates: bool = False
@@ -69,9 +77,19 @@ class Compare:
         if out is None:
             name = "demo" if self.data is None else self.data.stem
             out = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if not self.json and (self.data is None or self.data.exists()):
+            print(self._plan(study, out), flush=True)
         torch.set_num_threads(1)  # with networks this small, more threads are slower, much slower on a busy machine
         found = compare_file(study, out, progress=not self.json, on_read=said)
         return {**summary_of(found, out), **said.said}
+
+    def _plan(self, study: Study, out: Path) -> str:
+        """What is going to be done, in a line."""
+        settings = study.settings
+        parts = settings.named_posteriors, settings.named_likelihoods, settings.named_estimators
+        num, seeds = math.prod(map(len, parts)), len(settings.seeds)
+        limit = f"within {self.budget}" if study.epochs is None else f"for {study.epochs} epochs"
+        return f"comparing linear models, then {num} VAEs of {seeds} seeds, {limit}; results go to {out}"
 
     def study(self) -> Study:
         """What the options describe."""
@@ -80,7 +98,10 @@ class Compare:
         latent_dim = (_DEMO_LATENT_DIM if self.demo else 2) if self.latent_dim is None else self.latent_dim
         training = chosen(self, COMPARED_BY_DEFAULT.training, epochs=COMPARED_BY_DEFAULT.training.epochs)
         seeds = tuple(range(0, 2 * self.seeds, 2))  # the seeds of earlier versions
-        settings = chosen(self, COMPARED_BY_DEFAULT, training=training, latent_dims=(latent_dim,), seeds=seeds)
+        latent_dims = latent_dim if latent_dim == "auto" else (latent_dim,)
+        settings = chosen(
+            self, COMPARED_BY_DEFAULT, training=training, latent_dims=latent_dims, seeds=seeds, gap_data=0
+        )
         seconds = seconds_of(self.budget)
         return Study(
             data=self.data,
@@ -90,6 +111,9 @@ class Compare:
             allow_replicates=self.allow_replicates,
             budget=min(seconds, _DEMO_SECONDS) if self.demo else seconds,
             epochs=self.epochs,
+            gap_data=self.gap_data,
+            max_test=self.max_test,
+            linear_only=self.linear_only,
         )
 
 

@@ -1,7 +1,7 @@
-"""What the parts of a comparison take, measured before it begins."""
+"""What the parts of a comparison take, measured before it begins, and the counts that a time allows."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -12,13 +12,19 @@ from pyrovae.training import Trainer
 
 GAP_DATA = 32
 """Test data whose log p(x) − ELBO is split."""
+LEAST_EPOCHS = 5
+"""Below these many, VAEs of the slowest likelihood are left out, so that the others have more."""
+FEW_TEST, FEW_DRAWS, FEWEST_TEST = 200, 50, 100
+"""Scoring that would take too long has at least these many test data, then draws, then test data."""
 
 _TRAINING_SHARE = 0.65
 """Share of the remaining time that is spent on training: the rest is for steps slower than the timed ones."""
 
 _SHARE_FOR_GAPS = 0.2
+_SHARE_FOR_SCORES = 0.3
 _STEPS = 40
 _ROWS = 50
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,45 @@ class Seconds:
         return Seconds(self.epoch + other.epoch, self.evaluation + other.evaluation, self.gap + other.gap)
 
 
-def measure(plan: Plan, cells: Iterable[Cell]) -> Seconds:
-    """What a run of each of these cells takes, from some steps of each."""
-    total = Seconds()
+@dataclass(frozen=True)
+class Counts:
+    """What a time was turned into; a study with these counts gives the same bits.
+
+    Attributes:
+        epochs: passes over the training data of each run.
+        gap_data: test data whose log p(x) − ELBO is split.
+        log_marginal_samples: draws of z per datum for log p(x).
+        max_test: test data that are scored, at most.
+        linear_only: likelihoods of which no VAE is trained.
+    """
+
+    epochs: int
+    gap_data: int
+    log_marginal_samples: int
+    max_test: int
+    linear_only: tuple[str, ...] = ()
+
+
+def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[str, Seconds]:
+    """What a run of each of these cells takes, the sum by likelihood, from some steps of each.
+
+    Args:
+        plan: of the comparison.
+        cells: of one seed.
+        seconds: for all of it, about; slow models get fewer steps.
+    """
+    cells = list(cells)
+    total: dict[str, Seconds] = {}
     for cell in cells:
+        if total.get(cell.likelihood, Seconds()).epoch > seconds:  # too slow with any posterior
+            continue
         with suppress(Exception):  # its run will say so
-            total += _measure(plan, cell)
+            found = _measure(plan, cell, seconds / len(cells))
+            total[cell.likelihood] = total.get(cell.likelihood, Seconds()) + found
     return total
 
 
-def _measure(plan: Plan, cell: Cell) -> Seconds:
+def _measure(plan: Plan, cell: Cell, seconds: float) -> Seconds:
     data, settings, (model, guide) = plan.data, plan.settings, make_pair(plan, cell)
     trainer = Trainer(
         [(model, guide)],
@@ -59,25 +94,64 @@ def _measure(plan: Plan, cell: Cell) -> Seconds:
         progress=False,
     )
     trainer.run(max_steps=3)
-    begin = time.perf_counter()
-    trainer.run(max_steps=_STEPS)
-    epoch = (time.perf_counter() - begin) * trainer.steps_per_epoch / _STEPS
-    rows = data.test[:_ROWS]
-    begin = time.perf_counter()
-    score(model, guide, rows, settings.log_marginal_samples)
-    evaluation = (time.perf_counter() - begin) * len(data.test) / len(rows)
-    begin = time.perf_counter()
-    _, steps = refit(model, guide, rows, settings.named_posteriors[cell.posterior], num_particles=4, max_steps=_STEPS)
+    begin, steps = time.perf_counter(), 0
+    while steps < _STEPS and (passed := time.perf_counter() - begin) < seconds / 3:
+        size = _STEPS if steps and passed / steps * _STEPS < seconds / 3 else 3
+        trainer.run(max_steps=size)
+        steps += size
+    epoch = (time.perf_counter() - begin) * trainer.steps_per_epoch / max(steps, 1)
+    for num in (_FEW, _ROWS):
+        rows, begin = data.test[:num], time.perf_counter()
+        score(model, guide, rows, settings.log_marginal_samples)
+        evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
+        if passed > seconds / 20:
+            break
+    rows, begin = rows[: _FEW if passed > seconds / 20 else _ROWS], time.perf_counter()
+    most = _STEPS if passed < seconds / 20 else _FEW
+    _, steps = refit(model, guide, rows, settings.named_posteriors[cell.posterior], num_particles=4, max_steps=most)
     # two families are fitted, and then as many steps averaged
     gap = (time.perf_counter() - begin) / steps * 4 * GAP_STEPS / len(rows)
     return Seconds(epoch, evaluation, gap)
 
 
-def epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: int) -> tuple[int, int]:
-    """Epochs of each run, and number of test data whose gap is split, that these seconds allow."""
+def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float, most: Counts) -> Counts:
+    """The counts that these seconds allow, of each seed's runs of all likelihoods, at most as many as ``most``.
+
+    Scores have at most 30 % of the time: fewer test data are scored, then by fewer draws. Where fewer than five epochs
+    would be left, the VAEs of the slowest likelihood are left out, unless it is the only one.
+    """
+    kept, left_out = dict(needed), list(most.linear_only)
+    while True:
+        total = sum(kept.values(), Seconds())
+        scored = total.evaluation * num_seeds
+        num, draws = _scores_within(_SHARE_FOR_SCORES * seconds / scored if scored else 1.0, most)
+        share = num * draws / (most.max_test * most.log_marginal_samples)
+        epochs, gap_data = epochs_within(replace(total, evaluation=share * total.evaluation), num_seeds, seconds, most)
+        if epochs >= min(LEAST_EPOCHS, most.epochs) or len(kept) < 2:
+            return Counts(max(1, epochs), gap_data, draws, num, tuple(left_out))
+        slowest = max(kept, key=lambda name: kept[name].epoch * LEAST_EPOCHS + kept[name].evaluation)
+        left_out.append(slowest)
+        del kept[slowest]
+
+
+def _scores_within(share: float, most: Counts) -> tuple[int, int]:
+    """Test data and draws whose product is this share of the most, as far as their least allow."""
+    num, draws = most.max_test, most.log_marginal_samples
+    for least in (FEW_TEST, FEWEST_TEST):
+        if share < 1:
+            fewer = max(min(least, num), int(num * share))
+            num, share = fewer, share * num / fewer
+        if share < 1 and least == FEW_TEST:
+            fewer = max(min(FEW_DRAWS, draws), int(draws * share))
+            draws, share = fewer, share * draws / fewer
+    return num, draws
+
+
+def epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: Counts) -> tuple[int, int]:
+    """Epochs of each run, 0 where there is no time for one, and test data whose gap is split, in these seconds."""
     if not needed.epoch:  # no model could be measured, and the runs will say why
-        return most, 0
-    gaps = needed.gap * GAP_DATA
-    gap_data = GAP_DATA if gaps < _SHARE_FOR_GAPS * seconds else 0
+        return most.epochs, 0
+    gaps = needed.gap * most.gap_data
+    gap_data = most.gap_data if gaps < _SHARE_FOR_GAPS * seconds else 0
     left = seconds - num_seeds * needed.evaluation - (gaps if gap_data else 0.0)
-    return max(1, min(most, int(_TRAINING_SHARE * left / (num_seeds * needed.epoch)))), gap_data
+    return max(0, min(most.epochs, int(_TRAINING_SHARE * left / (num_seeds * needed.epoch)))), gap_data

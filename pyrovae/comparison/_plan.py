@@ -81,7 +81,7 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Every run, at the training's learning rate."""
         s = self.settings
-        parts = (s.named_posteriors, s.named_estimators, s.named_likelihoods or (GIVEN,), s.latent_dims, s.seeds)
+        parts = (s.named_posteriors, s.named_estimators, s.named_likelihoods or (GIVEN,), s.dims, s.seeds)
         return [Cell(*names) for names in itertools.product(*parts)]
 
     @property

@@ -280,7 +280,7 @@ def _draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
     """Data drawn from a trained model, for pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
-        return model.sample(3000)
+        return model.sample(max(100, min(3000, 2**22 // model.likelihood.n)))
 
 
 def choose_rates(

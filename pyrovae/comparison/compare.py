@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
+from pyrovae.comparison._linear import models_to_start_as, with_latent_dims, write_linear
 from pyrovae.comparison._measures import marginal_of
-from pyrovae.comparison._pairs import at_mean_of, can_start_as_linear
+from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
 from pyrovae.comparison._runs import Results, callers_state_left_alone, choose_rates, finished, run_cells
 from pyrovae.comparison.notes import (
@@ -39,8 +40,6 @@ from pyrovae.io import describe
 from pyrovae.keywords import accepts
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline
-from pyrovae.linear_gaussian.factor_model import FactorModel
-from pyrovae.linear_gaussian.warm_start import linear_models
 from pyrovae.training import TrainingSettings
 from pyrovae.vae import GenerativeModel
 
@@ -116,8 +115,9 @@ def compare(
             compared. Its likelihood is called ``"given"``.
         test: test data, if ``data`` are training data alone.
         validation: data that choose each run's best epoch, and its learning rate.
-        baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`, that the
-            recommendation is compared with.
+        baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`: they are candidates
+            like the VAEs, and simpler, and saved in ``out/linear``. One that holds no model is only compared with the
+            recommendation.
         out: folder for the runs and the comparison; nothing is written without it.
         pictures: whether each run's folder gets pictures.
         resume: keep the runs in ``out`` that finished with the same settings.
@@ -160,6 +160,8 @@ def compare(
             if resume:
                 results.update(finished(plan, [cell for cell in cells if cell not in results]))
             run_cells(plan, cells, results, workers=workers, progress=progress)
+            if plan.out is not None:
+                write_linear(plan.out, baselines, None)
             return conclude(plan, cells, results, baselines, tried).table
 
 
@@ -175,16 +177,27 @@ def conclude(
     advice, names = advise(plan, own, baselines), names_of(models_of(cells))
     notes = [*notes_of_data(plan.data), *notes_of_runs(plan, own, names), *notes_of_weights(own, names)]
     if advice is not None:
-        (choice,) = (model for model, name in names.items() if name == advice.choice)
-        notes += [*notes_of_networks(advice), *notes_of_dimensions(plan, advice, choice, baselines)]
+        of_vaes = advise(plan, own, baselines, linear_too=False)
+        assert of_vaes is not None
+        (choice,) = (model for model, name in names.items() if name == of_vaes.choice)
+        notes += [*notes_of_networks(of_vaes), *notes_of_dimensions(plan, of_vaes, choice, baselines)]
     found = Comparison(cells, results, advice, list(tried), notes)
     if plan.out is not None:
         _write(plan, found)
     return found
 
 
-def advise(plan: Plan, results: Results, baselines: Sequence[Baseline]) -> Recommendation | None:
-    """The recommendation on log p(x) of the test data, or on their ELBO at a given model; None where there is none."""
+def advise(
+    plan: Plan,
+    results: Results,
+    baselines: Sequence[Baseline],
+    *,
+    linear_too: bool = True,
+) -> Recommendation | None:
+    """The recommendation on log p(x) of the test data, or on their ELBO at a given model; None where there is none.
+
+    Of a linear model that is at hand, unless only the VAEs are asked for, or else compared with it.
+    """
     models = models_of(results)
     scores = {model: [results[cell].scores for cell in cells] for model, cells in models.items()}
     num = next((len(table) for tables in scores.values() for table in tables if table is not None), 0)
@@ -202,6 +215,11 @@ def advise(plan: Plan, results: Results, baselines: Sequence[Baseline]) -> Recom
     values = {name: [estimate(table) for table in scores[model]] for model, name in names_of(models).items()}
     if not any(all(one.per_datum.isfinite().all() for one in seeds) for seeds in values.values()):
         return None
+    if plan.model is None and linear_too:
+        candidates = {b.name: b.log_prob for b in baselines if b.model is not None and b.log_prob is not None}
+        num_seeds = min(map(len, models.values()))
+        values = {name: [LogMarginal.exact(value)] * num_seeds for name, value in candidates.items()} | values
+        baselines = [b for b in baselines if b.model is None]
     known = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
     measure = Measure.LOG_PROB if plan.model is None else Measure.ELBO
     return recommend(
@@ -216,7 +234,7 @@ def with_folder(plan: Plan, out: str | Path | None) -> Plan:
     settings, n = plan.settings, plan.data.train.shape[-1]
     if settings.learning_rates and plan.data.validation is None:
         raise InputError("several learning rates are chosen from by validation data; give validation=")
-    for latent_dim in settings.latent_dims:
+    for latent_dim in settings.dims:
         _ = [make(1, latent_dim) for make in settings.named_posteriors.values()]
     data = {"data": plan.data.train, "test": plan.data.test, "validation": plan.data.validation}
     heads = {name: make(1, n) for name, make in settings.named_likelihoods.items()}
@@ -244,7 +262,8 @@ def plan_of(settings: ComparisonSettings, data: PreparedData, *, pictures: bool 
     if settings.likelihoods is not None:
         at_mean = {name: at_mean_of(make, data.train) for name, make in settings.named_likelihoods.items()}
         settings = replace(settings, likelihoods=at_mean)
-    return Plan(settings, data, linear=_linear_models(settings, data, progress), pictures=pictures)
+    settings = with_latent_dims(settings, data, progress)
+    return Plan(settings, data, linear=models_to_start_as(settings, data, progress), pictures=pictures)
 
 
 def _settings_of(
@@ -296,16 +315,6 @@ def _plan_of(
     return plan_of(settings, prepared, pictures=pictures, progress=progress)
 
 
-def _linear_models(
-    settings: ComparisonSettings, data: PreparedData, progress: bool
-) -> dict[tuple[str, int], FactorModel] | None:
-    posteriors, likelihoods = settings.named_posteriors, settings.named_likelihoods
-    possible = settings.start == "linear" or can_start_as_linear(posteriors.values(), likelihoods.values(), settings)
-    if settings.start == "random" or not possible:
-        return None
-    return linear_models(data.train, likelihoods, settings.latent_dims, data.validation, progress=progress)
-
-
 def _frozen(model: GenerativeModel, data: PreparedData, settings: ComparisonSettings) -> GenerativeModel:
     """A copy of a given model, in the data's dtype, that is not trained."""
     if not isinstance(model, GenerativeModel):
@@ -329,7 +338,7 @@ def _frozen(model: GenerativeModel, data: PreparedData, settings: ComparisonSett
 def _write(plan: Plan, found: Comparison) -> None:
     """Write the tables, the recommendation and the pictures of a comparison."""
     assert plan.out is not None
-    several_dims, first = len(plan.settings.latent_dims) > 1, found.cells[0]
+    several_dims, first = len(plan.settings.dims) > 1, found.cells[0]
     samples = {"test data": plan.data.test[:3000]}
     for cell in found.cells:
         drawn = found.results[cell].samples

@@ -6,27 +6,40 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from pyrovae.comparison._budget import epochs_within, measure
+from pyrovae.comparison._budget import GAP_DATA, Counts, counts_within, measure
 from pyrovae.comparison._data import prepare, warn_of_counts
+from pyrovae.comparison._linear import (
+    folder_of,
+    may_be_linear,
+    models_to_start_as,
+    other_baselines,
+    simple_baselines,
+    with_latent_dims,
+    write_linear,
+)
+from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
 from pyrovae.comparison._runs import Failure, callers_state_left_alone, finished, run_cells
-from pyrovae.comparison.compare import Comparison, conclude, plan_of, with_folder
+from pyrovae.comparison.compare import Comparison, conclude, with_folder
 from pyrovae.comparison.notes import Note, NoteKind, notes_of_split
-from pyrovae.comparison.recommendation import Recommendation
-from pyrovae.comparison.settings import LikelihoodFactory
-from pyrovae.comparison.study import Study, at_scale_of_data, begun_in, check_same
+from pyrovae.comparison.recommendation import Recommendation, recommend
+from pyrovae.comparison.study import Begun, Study, at_scale_of_data, begun_in, check_same
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows, split_spectra
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
-from pyrovae.linear_gaussian.baselines import Baseline, linear_baselines
+from pyrovae.linear_gaussian.baselines import Baseline, check_varying
 
-MAX_HELD_OUT = 2000
-"""Validation and test data that are used, at most."""
+MAX_VALIDATION = 2000
+"""Validation data that are used, at most."""
+
+_SHARE_TO_MEASURE = 0.12
+"""Share of the budget that goes into timing the models."""
+_SHARE_TO_FINISH = 0.08
+"""Share of the budget that is kept for tables and the report."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,14 +47,14 @@ class StudyResult:
     """What a study found.
 
     Attributes:
-        study: what was compared.
+        study: what was compared, with the counts that its budget was turned into.
         data: all of it.
         split: into training, validation and test data.
         test: the test data, shape (num, n).
         plan: of the runs.
         comparison: the runs.
         recommendation: which model to take.
-        baselines: linear models of the same data.
+        baselines: linear models of the same data, which are candidates like the VAEs.
         seconds: of everything.
     """
 
@@ -82,15 +95,16 @@ class StudyResult:
 
     @property
     def model(self) -> Path:
-        """Folder of the recommended model, of its first seed that finished, in the study's own."""
-        (key,) = (key for key, name in self.names.items() if name == self.recommendation.choice)
-        folder = self.folder_of(key)
+        """Folder of the recommended model, of a VAE's first seed that finished, in the study's own."""
+        folders = {name: self.folder_of(key) for key, name in self.names.items()}
+        folders |= {baseline.name: folder_of(baseline) for baseline in self.baselines}
+        folder = folders[self.recommendation.choice]
         assert folder is not None  # a model of which every run failed is not recommended
         return folder
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a model and linear baseline.
+        """One row a model, the linear ones first.
 
         ``log_prob``, its ``gain`` over the simplest model between ``low`` and ``high``, ``approximation_gap`` and
         ``amortization_gap`` of some test data in the first seed's runs, ``active_directions``, ``bad_pareto_k``,
@@ -102,7 +116,7 @@ class StudyResult:
         measures = ["approximation_gap", "amortization_gap", "active_directions", "bad_pareto_k", "seconds"]
         own = means.reindex(columns=measures)
         own["note"] = by_model["note"].agg(lambda notes: "; ".join(dict.fromkeys(note for note in notes if note)))
-        table = pd.DataFrame({"model": [*names.values(), *(b.name for b in self.baselines)]})
+        table = pd.DataFrame({"model": [*(b.name for b in self.baselines), *names.values()]})
         table = table.merge(self.recommendation.gains, on="model", how="left")
         table = table.merge(own.reset_index(), on="model", how="left")
         notes = {baseline.name: baseline.note for baseline in self.baselines}
@@ -114,6 +128,8 @@ class StudyResult:
         found = [*self.comparison.notes, *notes_of_split(self.split, self.recommendation, self.num_validation)]
         if not self.plan.settings.gap_data:
             found.append(Note(NoteKind.GAPS_LEFT_OUT))
+        if self.study.linear_only:
+            found.append(Note(NoteKind.LINEAR_ONLY, self.study.linear_only))
         if not self.baselines:
             found.append(Note(NoteKind.NO_LINEAR_MODELS))
         return found
@@ -121,7 +137,7 @@ class StudyResult:
     @property
     def num_validation(self) -> int:
         """Number of validation data that were used."""
-        return min(len(self.split.validation), MAX_HELD_OUT)
+        return min(len(self.split.validation), MAX_VALIDATION)
 
     @property
     def caution(self) -> str:
@@ -132,12 +148,14 @@ class StudyResult:
 def compare_file(
     study: Study, out: str | Path, *, progress: bool = True, on_read: Callable[[Spectra], object] | None = None
 ) -> StudyResult:
-    """Train every posterior × likelihood × estimator over the same seeds on 70 % of the data, and recommend one.
+    """Fit the linear models and train every posterior × likelihood × estimator on 70 % of the data, and recommend one.
 
-    The number of epochs is fixed first: a step of each model is timed, and the budget divided. It is written to
-    ``config.json``, so that the same call resumes an interrupted study; runs that finished are kept. The validation
-    data, 15 %, choose each run's best epoch; log p(x) of the other 15 % is what is compared, in the original units.
-    Also writes ``runs/``, ``runs.csv``, ``comparison.csv``, ``comparison.md`` and ``recommendation.json``.
+    The linear models come first, and are written to ``linear/`` with a first recommendation among them. Then some steps
+    of each VAE are timed, and what is left of the budget becomes counts: of epochs, of test data and draws for their
+    scores. They are written to ``config.json``, so that the same call resumes an interrupted study; runs that finished
+    are kept. The validation data, 15 %, choose each run's best epoch; log p(x) of the other 15 % is what is compared,
+    in the original units. Also writes ``runs/``, ``runs.csv``, ``comparison.csv``, ``comparison.md`` and
+    ``recommendation.json``.
 
     Args:
         study: what to compare.
@@ -150,22 +168,28 @@ def compare_file(
     """
     begin, folder = time.perf_counter(), Path(out)
     with callers_state_left_alone():
-        data, split, (train, validation, test) = _read(study, on_read)
-        baselines = _baselines(study, train, validation, test, progress)
+        data, split, parts = _read(study, on_read)
         with locked_folder(folder):
-            plan = _plan(study, train, validation, test, folder, begin, progress)
-            groups = None if split.test_groups is None else split.test_groups[:MAX_HELD_OUT]
+            begun = begun_in(folder)
+            if begun is not None:
+                check_same(folder, study, begun)
+            plan, baselines = _with_linear(_plan(study, *parts, progress), folder, progress)
+            study, plan = _with_counts(study, plan, begun, folder, begin)
+            baselines = [
+                replace(b, log_prob=b.log_prob[: len(plan.data.test)]) for b in baselines if b.log_prob is not None
+            ]
+            groups = None if split.test_groups is None else split.test_groups[: len(plan.data.test)]
             plan = replace(plan, data=replace(plan.data, test_groups=groups))
             cells, results = plan.cells, finished(plan, plan.cells)
             run_cells(plan, cells, results, workers=1, progress=progress)
             comparison = conclude(plan, cells, results, baselines)
             if comparison.recommendation is None:
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
-            seconds = time.perf_counter() - begin
+            seconds, test = time.perf_counter() - begin, parts[2][: len(plan.data.test)]
             found = StudyResult(
                 study, data, split, test, plan, comparison, comparison.recommendation, baselines, seconds
             )
-            _write(found, folder, train)
+            _write(found, folder, parts[0])
     return found
 
 
@@ -187,7 +211,7 @@ def _read(
     warn_of_counts(data, study.settings.named_likelihoods)
     split = split_spectra(data, group=study.group, allow_replicates=study.allow_replicates)
     train, validation, test = (part.x for part in split.parts)
-    validation, test = validation[:MAX_HELD_OUT], test[:MAX_HELD_OUT]
+    validation, test = validation[:MAX_VALIDATION], test[: study.max_test]
     if data.unit == PIXEL:  # noise alone would tell the models of such a pixel apart
         kept = (train != train[0]).any(0)
         data = data.of_channels(kept)
@@ -195,50 +219,101 @@ def _read(
     return data, split, (train, validation, test)
 
 
-@torch.random.fork_rng(devices=[])
-def _baselines(study: Study, train: Tensor, validation: Tensor, test: Tensor, progress: bool) -> list[Baseline]:
-    """Linear models of complete data, those with correlated noise among them."""
-    likelihoods = study.settings.named_likelihoods
-    if study.settings.missing == "mask" or any(make(1, 2).is_count for make in likelihoods.values()):
-        return []
-    (latent_dim,) = study.settings.latent_dims
-    correlated: dict[str, LikelihoodFactory] = {
-        name: make for name, make in study.settings.named_likelihoods.items() if make(1, 2).is_correlated
-    }
-    found = linear_baselines(train, test, latent_dim, correlated, validation=validation, progress=progress)
-    return [baseline for baseline in found if baseline.log_prob is not None]
-
-
-def _plan(
-    study: Study, train: Tensor, validation: Tensor, test: Tensor, folder: Path, begin: float, progress: bool
-) -> Plan:
-    """The plan of a study begun in the folder, or of a new one, which is written there."""
-    begun = begun_in(folder)
-    if begun is not None:
-        check_same(folder, study, begun)
+def _plan(study: Study, train: Tensor, validation: Tensor, test: Tensor, progress: bool) -> Plan:
+    """What is run if there is time for all of it, once all that can be checked has been."""
     scaled = {name: at_scale_of_data(make) for name, make in study.settings.named_likelihoods.items()}
     settings = replace(study.settings, likelihoods=scaled)
-    plan = plan_of(settings, prepare(train, test, validation, settings), pictures=False, progress=progress)
-    if begun is None:
-        needed = measure(plan, (cell for cell in plan.cells if cell.seed == settings.seeds[0]))
-        left = study.budget - (time.perf_counter() - begin)
-        epochs, gap_data = epochs_within(needed, len(settings.seeds), left, settings.training.epochs)
-        epochs = study.epochs or epochs
-    else:
-        epochs, gap_data = (_whole(begun.config, name, folder) for name in ("epochs", "gap_data"))
-    training = replace(settings.training, epochs=epochs)
-    plan = with_folder(replace(plan, settings=replace(settings, training=training, gap_data=gap_data)), folder / "runs")
-    if begun is None:
-        config = {"study": study.to_dict(), "epochs": epochs, "gap_data": gap_data, "versions": versions()}
-        write_json(folder / "config.json", config)
-    return plan
+    data = prepare(train, test, validation, settings)
+    settings = replace(settings, likelihoods={name: at_mean_of(make, data.train) for name, make in scaled.items()})
+    if may_be_linear(settings, data):
+        check_varying(data.train)
+    for name, x in (("data", data.train), ("test", data.test), ("validation", data.validation)):
+        for make in scaled.values():
+            if x is not None:
+                make(1, x.shape[1]).check_support(name, x)
+    return Plan(with_latent_dims(settings, data, progress), data, pictures=False)
 
 
-def _whole(config: dict[str, object], name: str, folder: Path) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or value < 0:
-        raise InputError(f"cannot read {folder / 'config.json'} as a study: its {name} is {value!r}")
-    return value
+def _with_linear(plan: Plan, folder: Path, progress: bool) -> tuple[Plan, list[Baseline]]:
+    """The plan with the linear models that training starts as, and the linear candidates, saved as they come."""
+    settings, data, baselines = plan.settings, plan.data, []
+    is_linear = may_be_linear(settings, data)
+    if is_linear:
+        baselines = simple_baselines(settings, data)
+        _write_first(plan, baselines, folder)
+    plan = replace(plan, linear=models_to_start_as(settings, data, progress))
+    if is_linear:
+        baselines += other_baselines(settings, data, plan.linear, progress)
+        _write_first(plan, baselines, folder)
+    return plan, baselines
+
+
+def _write_first(plan: Plan, baselines: list[Baseline], folder: Path) -> None:
+    """The linear models, and which of them to take, before a VAE is trained."""
+    write_linear(folder, baselines, plan.data.preprocessing)
+    known = {b.name: b.log_prob for b in baselines if b.log_prob is not None and b.log_prob.isfinite().all()}
+    if known:
+        num_seeds, threshold = len(plan.settings.seeds), plan.settings.threshold
+        advice = recommend({k: v.expand(num_seeds, -1) for k, v in known.items()}, threshold=threshold)
+        write_json(folder / "linear" / "recommendation.json", advice.to_dict())
+        write_table(folder / "linear" / "comparison.csv", advice.gains)
+
+
+def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, begin: float) -> tuple[Study, Plan]:
+    """The study and its plan with the counts that are left of the budget, or that the folder was begun with."""
+    settings = plan.settings
+    gap_data = GAP_DATA if study.gap_data is None else study.gap_data
+    epochs = settings.training.epochs if study.epochs is None else study.epochs
+    counts = Counts(epochs, gap_data, settings.log_marginal_samples, len(plan.data.test), study.linear_only)
+    plan = _counted(plan, counts)
+    if begun is not None:
+        counts = _counts_of(begun.config, counts, folder)
+    elif study.epochs is None:
+        cells = [cell for cell in plan.cells if cell.seed == settings.seeds[0]]
+        needed = measure(plan, cells, _SHARE_TO_MEASURE * study.budget)
+        left = (1 - _SHARE_TO_FINISH) * study.budget - (time.perf_counter() - begin)
+        counts = counts_within(needed, len(settings.seeds), left, counts)
+    plan = with_folder(_counted(plan, counts), folder / "runs")
+    if begun is None:
+        write_json(folder / "config.json", {"study": study.to_dict(), **vars(counts), "versions": versions()})
+    drawn = replace(study.settings, latent_dims=settings.latent_dims, log_marginal_samples=counts.log_marginal_samples)
+    told = replace(
+        study, settings=drawn, epochs=counts.epochs, gap_data=counts.gap_data, linear_only=counts.linear_only
+    )
+    return replace(told, max_test=min(study.max_test, counts.max_test)), plan
+
+
+def _counted(plan: Plan, counts: Counts) -> Plan:
+    """The plan with these counts."""
+    settings, data = plan.settings, plan.data
+    kept = {name: make for name, make in settings.named_likelihoods.items() if name not in counts.linear_only}
+    if not kept:
+        raise InputError("linear_only names every likelihood, which leaves no VAE to compare")
+    settings = replace(
+        settings,
+        likelihoods=kept,
+        training=replace(settings.training, epochs=counts.epochs),
+        gap_data=counts.gap_data,
+        log_marginal_samples=counts.log_marginal_samples,
+    )
+    jacobian = None if data.log_jacobian is None else data.log_jacobian[: counts.max_test]
+    return replace(
+        plan, settings=settings, data=replace(data, test=data.test[: counts.max_test], log_jacobian=jacobian)
+    )
+
+
+def _counts_of(config: dict[str, object], most: Counts, folder: Path) -> Counts:
+    """The counts that a study was begun with; version 0.1 had two of them."""
+    names = config.get("linear_only", [])
+    if not isinstance(names, list):
+        raise InputError(f"cannot read {folder / 'config.json'} as a study: its linear_only is {names!r}")
+    whole = {}
+    for name, least in (("epochs", 1), ("gap_data", 0), ("log_marginal_samples", 1), ("max_test", 1)):
+        value = config.get(name, None if name in ("epochs", "gap_data") else vars(most)[name])
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"cannot read {folder / 'config.json'} as a study: its {name} is {value!r}")
+        whole[name] = value
+    return Counts(**whole, linear_only=tuple(map(str, names)))
 
 
 def _write(found: StudyResult, folder: Path, train: Tensor) -> None:
@@ -249,7 +324,7 @@ def _write(found: StudyResult, folder: Path, train: Tensor) -> None:
     advice = found.recommendation.to_dict() | {"notes": [note.to_dict() for note in found.notes]}
     write_json(folder / "recommendation.json", advice)
     axis, rows = ChannelAxis.of(found.data), TrainingRows.of(train)
-    for model in (folder / "runs").glob("*/model.safetensors"):
+    for model in folder.glob("*/*/model.safetensors"):
         axis.write(model.parent)
         rows.write(model.parent)
 

@@ -45,6 +45,7 @@ class NoteKind(StrEnum):
     RESOLUTION = "what the data can tell"
     GAPS_LEFT_OUT = "gaps were left out"
     NO_LINEAR_MODELS = "no linear models"
+    LINEAR_ONLY = "linear models alone"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,10 @@ _TEXTS = {
         "{num_validation:,.0f} validation data by {validation:.2f}."
     ),
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
-    NoteKind.NO_LINEAR_MODELS: "There are no linear baselines of counts, nor of data with missing values.",
+    NoteKind.NO_LINEAR_MODELS: (
+        "There are no linear models here: they need complete data, and likelihoods that are densities as theirs are."
+    ),
+    NoteKind.LINEAR_ONLY: "Of the noise {names} linear models alone were compared, and no VAEs.",
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from pyro.infer import ELBO
 
@@ -107,8 +107,8 @@ class ComparisonSettings(NetworkSettings):
     """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, gaussian-per-datum, ar1, ar1-per-dimension,
     ar1-per-datum, low-rank, low-rank-per-datum, full-covariance, full-covariance-per-datum, bernoulli,
     bernoulli-soft-targets, continuous-bernoulli; of counts poisson, negative-binomial, without preprocessing."""
-    latent_dims: tuple[int, ...] = (2,)
-    """Dimensions of z, one or several."""
+    latent_dims: tuple[int, ...] | Literal["auto"] = (2,)
+    """Dimensions of z, one or several, or auto for the one that linear models of the validation data prefer."""
     seeds: tuple[int, ...] = (0,)
     """One run of every model for each seed."""
     training: TrainingSettings
@@ -142,6 +142,8 @@ class ComparisonSettings(NetworkSettings):
             object.__setattr__(self, "likelihoods", named_parts("likelihoods", self.likelihoods, LIKELIHOODS))
             _check_counts(self.named_likelihoods, self.preprocessing_step)
         for name, kind in (("seeds", "seed"), ("latent_dims", "latent dimension"), ("learning_rates", "")):
+            if name == "latent_dims" and self.latent_dims == "auto":
+                continue
             values = _as_tuple(name, getattr(self, name))
             object.__setattr__(self, name, values)
             if kind and not values:
@@ -150,7 +152,7 @@ class ComparisonSettings(NetworkSettings):
                 raise InputError(f"duplicate {name.replace('_', ' ')}: {values}")
         for seed in self.seeds:
             check_integer("a seed", seed, least=0)
-        for latent_dim in self.latent_dims:
+        for latent_dim in self.dims if self.latent_dims != "auto" else ():
             check_integer("latent_dim", latent_dim)
         for rate in self.learning_rates:
             check_learning_rate(rate)
@@ -175,6 +177,12 @@ class ComparisonSettings(NetworkSettings):
             raise InputTypeError(f"training must be TrainingSettings, not {self.training!r}")
         if not isinstance(self.threshold, int | float) or not self.threshold >= 0:
             raise InputError(f"threshold must be a number ≥ 0, not {self.threshold!r}")
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The latent dimensions, once validation data have chosen where they were asked to."""
+        assert self.latent_dims != "auto"
+        return self.latent_dims
 
     @property
     def named_posteriors(self) -> Mapping[str, PosteriorFactory]:
@@ -231,7 +239,7 @@ class ComparisonKeywords(TypedDict, total=False):
     posteriors: Required[Posteriors]
     estimators: Required[Estimators]
     likelihoods: Likelihoods | None
-    latent_dims: Sequence[int]
+    latent_dims: Sequence[int] | Literal["auto"]
     seeds: Sequence[int]
     epochs_by_estimator: Mapping[str, int] | None
     learning_rates: Sequence[float]

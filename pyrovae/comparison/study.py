@@ -11,7 +11,7 @@ import torch
 
 from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory, ModelSettings
 from pyrovae.datasets import ReadingSettings, Spectra, read_data, simulated
-from pyrovae.errors import InputError, check_integer, one_line
+from pyrovae.errors import InputError, check_choice, check_integer, one_line
 from pyrovae.training import TrainingSettings
 
 T = TypeVar("T")
@@ -50,7 +50,11 @@ class Study:
         group: column whose equal values the split keeps together.
         allow_replicates: let copies of spectra be in different parts.
         budget: seconds for everything.
-        epochs: passes over the training data; None to make the most of the budget.
+        epochs: passes over the training data; None to make the most of the budget, which then also decides how many
+            test data are scored, by how many draws.
+        gap_data: test data whose log p(x) − ELBO is split; None for 32, if the budget allows.
+        max_test: test data that are scored, at most.
+        linear_only: likelihoods whose linear models are compared, and no VAEs.
     """
 
     data: Path | None
@@ -60,6 +64,9 @@ class Study:
     allow_replicates: bool = False
     budget: float = 600.0
     epochs: int | None = None
+    gap_data: int | None = None
+    max_test: int = 2000
+    linear_only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         num_seeds = len(self.settings.seeds)
@@ -69,6 +76,11 @@ class Study:
             raise InputError(f"the budget must be a positive time, not {self.budget!r}")
         if self.epochs is not None:
             check_integer("epochs", self.epochs)
+        if self.gap_data is not None:
+            check_integer("gap_data", self.gap_data, least=0)
+        check_integer("max_test", self.max_test, least=2)
+        for name in self.linear_only:
+            check_choice("linear_only", name, self.settings.named_likelihoods)
 
     def read(self) -> Spectra:
         """The data."""
@@ -83,6 +95,9 @@ class Study:
             "allow_replicates": self.allow_replicates,
             "budget": self.budget,
             "epochs": self.epochs,
+            "gap_data": self.gap_data,
+            "max_test": self.max_test,
+            "linear_only": list(self.linear_only),
         }
 
     @classmethod
@@ -95,9 +110,9 @@ class Study:
             values["latent_dims"] = (values["latent_dim"],)
         if isinstance(values.get("samples"), int):  # version 0.1's draws of z
             values["log_marginal_samples"] = values.pop("samples")
-        without_epochs = {name: value for name, value in values.items() if name != "epochs"}
-        training = _picked(COMPARED_BY_DEFAULT.training, without_epochs)
-        settings = _picked(replace(COMPARED_BY_DEFAULT, training=training), values)
+        of_models = {name: value for name, value in values.items() if name not in ("epochs", "gap_data")}
+        training = _picked(COMPARED_BY_DEFAULT.training, of_models)
+        settings = _picked(replace(COMPARED_BY_DEFAULT, training=training), of_models)
         return replace(
             _picked(cls(data=None), {**values, "data": None}),
             data=None if values["data"] is None else _path(values["data"]),

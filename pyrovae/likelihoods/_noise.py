@@ -35,6 +35,7 @@ class GaussianNoiseLikelihood(Likelihood):
     """
 
     is_gaussian = True
+    is_continuous = True
     takes_initial_scale = True
     is_unrestricted: ClassVar[bool] = False
     has_tridiagonal_precision: ClassVar[bool] = False

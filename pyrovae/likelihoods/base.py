@@ -47,6 +47,7 @@ class Likelihood(ConfigurableModule, ABC):
         is_correlated: whether the channels' noise is correlated.
         is_count: whether x are counts, which are not standardised: p(x|z) is then a probability, and cannot be compared
             with a density.
+        is_continuous: whether p(x|z) is a density of real numbers, which can be compared with a Gaussian's.
         takes_initial_scale: whether the constructor takes ``initial_scale``, where learned scales start, in units of x.
     """
 
@@ -55,6 +56,7 @@ class Likelihood(ConfigurableModule, ABC):
     is_gaussian: ClassVar[bool] = False
     is_correlated: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
+    is_continuous: ClassVar[bool] = False
     takes_initial_scale: ClassVar[bool] = False
 
     def __init__(self, in_features: int, n: int) -> None:

@@ -18,6 +18,7 @@ class ContinuousBernoulliLikelihood(Likelihood):
     """
 
     support = "in [0, 1]", "scale them"
+    is_continuous = True
 
     def __init__(self, in_features: int, n: int) -> None:
         super().__init__(in_features, n)

@@ -123,7 +123,7 @@ class _Banded:
     The largest eigenvalues come from Lanczos on CᵀSC, C bidiagonal with CCᵀ = Q.
     """
 
-    tolerance = 1e-10
+    tolerance = 1e-9
 
     def __init__(self, x: Tensor, d: int) -> None:
         self.d = d
@@ -150,20 +150,30 @@ class _Banded:
 
         c, below = self._factor(p)
         n = len(c)
-        if self._is_covariance:
-            half = self._matrix * c
-            half[:, :-1] += self._matrix[:, 1:] * below  # S C
-            matrix = half * c[:, None]
-            matrix[:-1] += half[1:] * below[:, None]
-        else:
-            half = self._matrix * c
-            half[:, :-1] += self._matrix[:, 1:] * below  # R C, S = RᵀR
-            matrix = LinearOperator((n, n), matvec=lambda v: half.T @ (half @ v), dtype=np.float64)
-        values, axes = eigsh(matrix, self.d, v0=self._start, tol=1e-9)
+
+        def times_c(v: Array) -> Array:
+            found = (v.T * c).T
+            found[1:] += (v[:-1].T * below).T
+            return found
+
+        def times_c_transposed(v: Array) -> Array:
+            found = (v.T * c).T
+            found[:-1] += (v[1:].T * below).T
+            return found
+
+        def times_s(v: Array) -> Array:
+            found: Array = self._matrix @ v
+            return found if self._is_covariance else self._matrix.T @ found
+
+        once = LinearOperator(
+            (n, n), matvec=lambda v: times_c_transposed(times_s(times_c(v.ravel()))), dtype=np.float64
+        )
+        num_vectors = min(n, max(2 * self.d + 2, 10))
+        values, axes = eigsh(once, self.d, v0=self._start, ncv=num_vectors, tol=1e-9)
         self._start = axes.sum(1)
-        kept = half @ axes if self._is_covariance else self._matrix.T @ (half @ axes)
-        found: Array = (kept / np.sqrt(np.maximum(values, np.finfo(float).tiny))).T[::-1].copy()
-        return found
+        kept = times_s(times_c(axes)) / np.sqrt(np.maximum(values, np.finfo(float).tiny))
+        rows: Array = kept.T[::-1].copy()
+        return rows
 
     def _factor(self, p: TorchDistribution) -> tuple[Array, Array]:
         """The diagonal of C and the entries below it."""

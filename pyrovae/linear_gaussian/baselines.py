@@ -112,7 +112,7 @@ def linear_baselines(
     directions = principal_directions(train, max(dims))
     axes = directions.axes[:, :latent_dim]
     projected = directions.mean + (test - directions.mean) @ axes @ axes.T
-    found = linear_candidates(train, validation, latent_dim, models)
+    found = simple_candidates(train, latent_dim) + linear_candidates(train, validation, latent_dim, models)
     return [Baseline("PCA", None, projected, None), *(_on_test(candidate, test) for candidate in found)]
 
 
@@ -131,13 +131,22 @@ class LinearCandidate:
     note: str = ""
 
 
+def simple_candidates(train: Tensor, latent_dim: int) -> list[LinearCandidate]:
+    """Probabilistic PCA and factor analysis of data (num, n), no channel constant."""
+    train = train.double()
+    return [
+        LinearCandidate("probabilistic PCA", FactorModel.of(LinearGaussianVAE.fit(train, latent_dim))),
+        LinearCandidate("factor analysis", FactorModel.fit_in_units(train, latent_dim)),
+    ]
+
+
 def linear_candidates(
     train: Tensor,
     validation: Tensor | None,
     latent_dim: int,
     models: Mapping[tuple[str, int], FactorModel],
 ) -> list[LinearCandidate]:
-    """The models of :func:`linear_baselines` that have a density, those of fewest parameters first.
+    """The other models of :func:`linear_baselines` that have a density, those of fewest parameters first.
 
     Args:
         train: shape (num, n), no channel constant.
@@ -147,12 +156,7 @@ def linear_candidates(
             of other numbers of components.
     """
     train = train.double()
-    ppca = FactorModel.of(LinearGaussianVAE.fit(train, latent_dim))
-    found = [
-        LinearCandidate("probabilistic PCA", ppca),
-        LinearCandidate("factor analysis", FactorModel.fit_in_units(train, latent_dim)),
-        *(LinearCandidate(f"linear, {name}", model) for (name, d), model in models.items() if d == latent_dim),
-    ]
+    found = [LinearCandidate(f"linear, {name}", model) for (name, d), model in models.items() if d == latent_dim]
     if validation is None:
         return found
     validation = validation.double()
@@ -164,8 +168,8 @@ def linear_candidates(
             key = max((key for key in models if key[0] == name), key=scores.__getitem__)
             found.append(LinearCandidate(f"linear, {name}, d by validation", models[key], f"d = {key[1]}"))
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
-    if train.shape[1] > DENSE:  # each target costs a decomposition
-        simple = sorted(simple, key=scores.__getitem__)[-1:]
+    if train.shape[1] > DENSE:  # each target costs decompositions
+        simple = sorted(simple, key=scores.__getitem__)[-1:] if len(simple) == len(models) else []
     targets = {"its diagonal": diagonal_model(train)} | {f"linear, {k[0]}, d = {k[1]}": models[k] for k in simple}
     shrunk, name = ShrunkGaussian.fit(train, validation, targets)
     note = f"{shrunk.share:.2g} of {name}"

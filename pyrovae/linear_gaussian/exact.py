@@ -10,7 +10,7 @@ from torch.distributions import Distribution, kl_divergence
 from pyrovae.distributions import IsotropicNormal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianLikelihood
-from pyrovae.linear_gaussian._directions import DENSE, FIRST, Directions, principal_directions
+from pyrovae.linear_gaussian._directions import DENSE, Directions, principal_directions
 from pyrovae.linear_gaussian._model import Family, LinearModel, make_head
 from pyrovae.posteriors import FullCovariancePosterior
 from pyrovae.posteriors.lbfgs import minimise
@@ -73,7 +73,7 @@ class LinearGaussianVAE(LinearModel):
         if not x.isfinite().all():
             raise InputError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
         if x.shape[1] > DENSE and family == "full-covariance":
-            return cls.from_directions(principal_directions(x, max(FIRST, latent_dim)), latent_dim)
+            return cls.from_directions(principal_directions(x, latent_dim), latent_dim)
         return cls.from_moments(x.mean(0), torch.cov(x.T, correction=0).reshape(x.shape[1], -1), latent_dim, family)
 
     @classmethod

@@ -13,7 +13,7 @@ from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._model import LinearModel
 from pyrovae.linear_gaussian._noise_fit import best_loadings, fit_noise
-from pyrovae.linear_gaussian._shrinkage import best_shrinkage, shrunk
+from pyrovae.linear_gaussian._shrinkage import best_share, shrunk
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
 from pyrovae.nn import ConfigurableModule, softplus_inverse
 from pyrovae.vae import GenerativeModel
@@ -181,7 +181,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         validation = torch.as_tensor(validation, dtype=torch.float64)
         check_finite("validation", validation, self.n)
         covariance = torch.cov(x.T, correction=0)
-        share, _ = best_shrinkage(covariance, self.marginal.covariance_matrix, validation - self.offset)
+        share, _ = best_share(x, self, validation)
         explained = self.loadings @ self.loadings.T
         noise.set_fitted_noise(shrunk(covariance - explained, self.noise_covariance, share), factors, start)
         found = FactorModel(self.loadings, self.offset, noise)
@@ -195,7 +195,10 @@ def simpler_form(
     """Noise with which the model of data x is fitted more easily, and how many more latent dimensions that takes."""
     form, more = likelihood.simpler_form() or (likelihood, 0)
     if more:
-        more = min(more, most_latent_dims(torch.cov(x.double().T, correction=0)) - latent_dim)
+        most = min(x.shape) - 1
+        if x.shape[1] <= DENSE:
+            most = most_latent_dims(torch.cov(x.double().T, correction=0))
+        more = min(more, most - latent_dim)
     return form, max(0, more)
 
 

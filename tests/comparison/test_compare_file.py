@@ -5,6 +5,7 @@ import gzip
 import json
 import shlex
 import time
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -12,25 +13,28 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.commands.compare import Compare, seconds_of
+from pyrovae.commands.compare import Compare, seconds_of, summary_of
 from pyrovae.commands.console import parse
 from pyrovae.commands.main import main
-from pyrovae.comparison._budget import GAP_DATA, Seconds, epochs_within, measure
+from pyrovae.comparison._budget import GAP_DATA, Counts, Seconds, counts_within, epochs_within, measure
 from pyrovae.comparison._data import prepare
+from pyrovae.comparison._linear import folder_of
 from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.compare_file import compare_file
 from pyrovae.comparison.notes import NoteKind
-from pyrovae.comparison.report import command_of
+from pyrovae.comparison.report import command_of, write_report
 from pyrovae.comparison.settings import ModelSettings
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Project, Study, load_begun
 from pyrovae.datasets import ReadingSettings, read_data
 from pyrovae.files import locked_folder
+from pyrovae.trained_model import TrainedModel
 
 
-def make_study(data=None, *, epochs=None, budget=600.0, reading=None, learning_rate=3e-3, **settings):
+def make_study(data=None, *, reading=None, learning_rate=3e-3, **options):
+    own = {f.name: options.pop(f.name) for f in dataclasses.fields(Study) if f.name in options}
     training = pv.TrainingSettings(epochs=500, learning_rate=learning_rate)
-    compared = dataclasses.replace(COMPARED_BY_DEFAULT, training=training, **settings)
-    return Study(data=data, settings=compared, epochs=epochs, budget=budget, reading=reading or ReadingSettings())
+    compared = dataclasses.replace(COMPARED_BY_DEFAULT, training=training, **options)
+    return Study(data=data, settings=compared, reading=reading or ReadingSettings(), **own)
 
 
 STUDY = make_study(
@@ -53,22 +57,23 @@ def found(tmp_path_factory):
 def test_ar1_noise_is_found(found):
     result, _ = found
     assert result.recommendation.verdict == "better"
-    assert "ar1 likelihood" in result.recommendation.choice
     table = result.table.set_index("model")
-    assert table.loc["full-covariance posterior, ar1 likelihood", "low"] > 0.1
+    by_noise = {noise: table.loc[f"full-covariance posterior, {noise} likelihood"] for noise in ("gaussian", "ar1")}
+    assert by_noise["ar1"]["low"] > by_noise["gaussian"]["high"] + 0.1
+    assert table.loc["linear, ar1", "low"] > table.loc["factor analysis", "high"] + 0.1
     baselines = ["probabilistic PCA", "factor analysis", "linear, ar1"]
     baselines += ["probabilistic PCA, d by validation", "Gaussian, shrunk covariance"]
-    assert list(table.index[2:]) == baselines
+    assert list(table.index[:5]) == baselines
     assert (table["low"] <= table["gain"]).all()
     assert (table["gain"] <= table["high"]).all()
     kinds = {note.kind for note in result.notes}
     assert NoteKind.RESOLUTION in kinds
     assert not kinds & {NoteKind.COPIES, NoteKind.ENOUGH_DATA, NoteKind.GAPS_LEFT_OUT, NoteKind.NO_LINEAR_MODELS}
-    own = table.iloc[:2]
+    own = table.iloc[5:]
     # full covariance holds the linear model's posterior, and its encoder starts as that: neither costs anything yet
     assert (own["approximation_gap"] < 0.5).all()
     assert (own["amortization_gap"].abs() < 0.5).all()
-    assert table.iloc[2:][["approximation_gap", "seconds"]].isna().all(axis=None)
+    assert table.iloc[:5][["approximation_gap", "seconds"]].isna().all(axis=None)
 
 
 def test_an_interrupted_study_is_resumed(found, tmp_path):
@@ -123,22 +128,41 @@ def test_the_command_is_the_study(tmp_path):
         missing="mask",
         learning_rate=1e-3,
     )
-    command = parse(Compare, shlex.split(command_of(study, 7))[2:])
-    assert command.study().to_dict() == dataclasses.replace(study, epochs=7).to_dict()
+    for told in (study, dataclasses.replace(study, epochs=7, gap_data=0, max_test=50, linear_only=("low-rank",))):
+        assert parse(Compare, shlex.split(command_of(told))[2:]).study().to_dict() == told.to_dict()
+    auto = make_study(tmp_path / "x.csv", latent_dims="auto")
+    assert "--latent-dim auto" in command_of(auto)
+    assert parse(Compare, shlex.split(command_of(auto))[2:]).study().to_dict() == auto.to_dict()
 
 
 def test_a_budget_is_turned_into_epochs(tmp_path):
+    most = Counts(500, GAP_DATA, 200, 1000)
     # of 60 s each seed's evaluation takes 5, and the gaps 10: 0.65 of the 40 that are left are for training
-    assert epochs_within(Seconds(epoch=0.5, evaluation=5.0, gap=10 / GAP_DATA), 2, 60.0, most=500) == (26, GAP_DATA)
+    assert epochs_within(Seconds(epoch=0.5, evaluation=5.0, gap=10 / GAP_DATA), 2, 60.0, most) == (26, GAP_DATA)
     # gaps that take too large a share are left out
-    assert epochs_within(Seconds(epoch=0.5, evaluation=5.0, gap=1.0), 2, 60.0, most=500) == (32, 0)
-    assert epochs_within(Seconds(epoch=500.0, evaluation=5.0, gap=1.0), 2, 60.0, most=500) == (1, 0)
-    assert epochs_within(Seconds(epoch=1e-3, evaluation=5.0, gap=1.0), 2, 60.0, most=500) == (500, 0)
+    assert epochs_within(Seconds(epoch=0.5, evaluation=5.0, gap=1.0), 2, 60.0, most) == (32, 0)
+    assert epochs_within(Seconds(epoch=500.0, evaluation=5.0, gap=1.0), 2, 60.0, most) == (0, 0)
+    assert epochs_within(Seconds(epoch=1e-3, evaluation=5.0, gap=1.0), 2, 60.0, most) == (500, 0)
+
+
+def test_scores_and_slow_likelihoods_yield_to_training():
+    most = Counts(500, GAP_DATA, 200, 1000)
+    fast, slow = Seconds(epoch=0.1, evaluation=1.0, gap=0.01), Seconds(epoch=9.0, evaluation=4.0, gap=1.0)
+    # 18 of 60 s are for scores: 2 seeds take 2 s
+    assert counts_within({"gaussian": fast}, 2, 60.0, most) == Counts(187, GAP_DATA, 200, 1000)
+    # 2 seeds of both would take 10, and training 91 an epoch in what is left
+    assert counts_within({"gaussian": fast, "full": slow}, 2, 60.0, most).linear_only == ("full",)
+    assert counts_within({"full": slow}, 2, 60.0, most).linear_only == ()
+    # a tenth of the time: first a fifth of the data, then half of the draws
+    found = counts_within({"gaussian": Seconds(0.1, 90.0, 1.0)}, 2, 60.0, most)
+    assert (found.max_test, found.log_marginal_samples) == (200, 100)
+    found = counts_within({"gaussian": Seconds(0.1, 1e5, 1.0)}, 2, 60.0, most)
+    assert (found.epochs, found.max_test, found.log_marginal_samples) == (1, 100, 50)
 
 
 def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
     small = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,)}
-    study = make_study(epochs=2, budget=1.0, log_marginal_samples=25, **small)
+    study = make_study(epochs=2, gap_data=0, log_marginal_samples=25, **small)
     assert compare_file(study, tmp_path / "study", progress=False).epochs == 2
     path = tmp_path / "study" / "config.json"
     config = json.loads(path.read_text())
@@ -152,7 +176,7 @@ def test_what_a_study_takes_is_measured():
     x = STUDY.read().x
     plan = plan_of(settings, prepare(x, x[:50], x[:50], settings), progress=False)
     begin = time.perf_counter()
-    found = measure(plan, plan.cells[:1])
+    found = measure(plan, plan.cells[:1])["gaussian"]
     took = time.perf_counter() - begin
     assert 0 < found.epoch < took
     assert 0 < found.gap < took
@@ -204,32 +228,135 @@ def test_no_difference_is_found_where_there_is_none(tmp_path):
     loadings = torch.linalg.qr(torch.randn(6, 2, generator=g))[0] * torch.tensor([2.0, 1.0])
     x = torch.randn(1500, 2, generator=g) @ loadings.T + 0.5 * torch.randn(1500, 6, generator=g)
     np.save(tmp_path / "linear.npy", x.numpy())
-    study = make_study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=20, hidden=(32,), budget=1.0)
+    study = make_study(tmp_path / "linear.npy", likelihoods=("gaussian",), epochs=20, hidden=(32,), gap_data=0)
     advice = compare_file(study, tmp_path / "study", progress=False).recommendation
     assert advice.verdict == "no difference"
-    assert advice.choice == "diagonal posterior, gaussian likelihood"
-    assert advice.text.startswith("No difference within noise, take diagonal")
+    assert advice.choice == "probabilistic PCA"
+    assert advice.text.startswith("No difference within noise, take probabilistic PCA")
 
 
-def test_a_linear_model_that_beats_all_is_said_so(tmp_path):
-    """Noise that differs by channel, and models that have one scale for all: factor analysis is the right model."""
-    g = torch.Generator().manual_seed(0)
+def write_factors(path, seed=0):
+    """Noise that differs by channel, where VAEs have one scale for all: factor analysis is the right model."""
+    g = torch.Generator().manual_seed(seed)
     noise = torch.tensor([0.1, 1.0, 0.1, 1.0, 0.1, 1.0]) * torch.randn(600, 6, generator=g)
-    x = torch.randn(600, 2, generator=g) @ torch.randn(2, 6, generator=g) + noise
-    np.save(tmp_path / "x.npy", x.numpy())
-    settings = {"likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (16,), "log_marginal_samples": 50}
-    study = make_study(tmp_path / "x.npy", epochs=3, budget=1.0, **settings)
-    found = compare_file(study, tmp_path / "study", progress=False)
-    assert found.recommendation.beaten_by == "factor analysis"
-    assert found.recommendation.text.startswith(
-        "Factor analysis, a simpler model, is better than every model here, by "
+    np.save(path, (torch.randn(600, 2, generator=g) @ torch.randn(2, 6, generator=g) + noise).numpy())
+
+
+def write_curve(path):
+    """A curve in the plane with noise along more channels: what only networks can follow."""
+    g = torch.Generator().manual_seed(0)
+    t = torch.randn(800, generator=g)
+    x = torch.stack([t, t.square(), (2 * t).sin(), (2 * t).cos()], dim=1)
+    np.save(path, (x + 0.2 * torch.randn(800, 4, generator=g)).numpy())
+
+
+def write_few(path):
+    """Few data of channels in different units, correlated as nothing simple: the covariance itself, shrunk, is best."""
+    g = torch.Generator().manual_seed(1)
+    mixing = torch.randn(60, 60, generator=g) * torch.logspace(-1, 1, 60)
+    np.save(path, (torch.randn(170, 60, generator=g) @ mixing).numpy())
+
+
+@pytest.mark.parametrize(
+    ("write", "winner", "settings"),
+    [
+        (write_factors, "factor analysis", {"epochs": 2}),
+        (write_few, "Gaussian, shrunk covariance", {"epochs": 2}),
+        (
+            write_curve,
+            "diagonal posterior, gaussian likelihood",
+            {"epochs": 25, "learning_rate": 1e-2},
+        ),
+    ],
+)
+def test_all_that_is_said_names_the_winner_and_it_can_be_had(tmp_path, capsys, write, winner, settings):
+    write(tmp_path / "x.npy")
+    how = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2, 4), "log_marginal_samples": 50}
+    study = make_study(tmp_path / "x.npy", gap_data=0, **how, hidden=(32, 32), **settings)
+    out = tmp_path / "study"
+    found = compare_file(study, out, progress=False)
+    report, said = write_report(found, out).read_text(), json.loads((out / "recommendation.json").read_text())
+    assert found.recommendation.choice == said["choice"] == winner
+    assert winner in found.recommendation.text
+    assert winner in (out / "comparison.md").read_text()
+    folder = str(out / found.model)
+    assert summary_of(found, out)["model"] == folder
+    assert f"pyrovae evaluate {folder} " in unescape(report)
+    np.save(tmp_path / "test.npy", found.test.numpy())
+    main(["evaluate", folder, str(tmp_path / "test.npy"), "--out", str(tmp_path / "scores.csv"), "--num-samples", "50"])
+    scores = pd.read_csv(tmp_path / "scores.csv")["log_prob"]
+    table = found.table.set_index("model")
+    assert table["log_prob"].max() < table.loc[winner, "log_prob"] + 0.1
+    first = (
+        [table.loc[winner, "log_prob"]]
+        if winner in {b.name for b in found.baselines}
+        else found.runs["test_log_marginal"]
     )
-    assert "Of the models: no difference" in found.recommendation.text
-    assert NoteKind.GAPS_LEFT_OUT in {note.kind for note in found.notes}
+    assert scores.mean() == pytest.approx(first[0], abs=0.01)
+    main(["sample", folder, "--num", "4"])
+    capsys.readouterr()
+
+
+def test_the_linear_models_on_disk_are_those_of_the_table(tmp_path):
+    write_factors(tmp_path / "x.npy")
+    how = {"posteriors": ("diagonal",), "likelihoods": ("gaussian", "ar1"), "seeds": (0, 2), "hidden": (8,)}
+    study = make_study(
+        tmp_path / "x.npy", epochs=1, gap_data=0, log_marginal_samples=10, preprocessing="channel", **how
+    )
+    found = compare_file(study, tmp_path / "study", progress=False)
+    table = found.table.set_index("model")["log_prob"]
+    names = {path.parent.name for path in (tmp_path / "study" / "linear").glob("*/model.json")}
+    assert len(names) == len(found.baselines) == 5
+    for baseline in found.baselines:
+        trained = TrainedModel.load(tmp_path / "study" / folder_of(baseline))
+        assert trained.scores(found.test)["log_prob"].mean() == pytest.approx(table[baseline.name], abs=1e-4)
+    first = json.loads((tmp_path / "study" / "linear" / "recommendation.json").read_text())
+    assert first["choice"] == found.recommendation.choice == "factor analysis"
+
+
+def test_gaussians_do_not_compete_with_probabilities_of_whole_numbers(tmp_path):
+    x = np.random.default_rng(0).integers(0, 2, (120, 5)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    how = {"posteriors": ("diagonal",), "likelihoods": ("bernoulli",), "seeds": (0, 2), "hidden": (8,)}
+    study = make_study(
+        tmp_path / "x.npy", epochs=1, gap_data=0, log_marginal_samples=10, preprocessing="none", start="random", **how
+    )
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert found.baselines == []
+    assert NoteKind.NO_LINEAR_MODELS in {note.kind for note in found.notes}
+
+
+def test_the_counts_of_a_budget_give_the_same_bits(tmp_path):
+    """What a time became is in the study that was told, and in the command that the report prints."""
+    write_factors(tmp_path / "x.npy")
+    how = {"posteriors": ("diagonal",), "likelihoods": ("gaussian", "ar1"), "seeds": (0, 2), "hidden": (8,)}
+    study = make_study(tmp_path / "x.npy", budget=8.0, log_marginal_samples=20, **how)
+    first = compare_file(study, tmp_path / "first", progress=False)
+    again = parse(Compare, shlex.split(command_of(first.study))[2:]).study()
+    assert again.epochs == first.epochs
+    second = compare_file(again, tmp_path / "second", progress=False)
+    for name in (p.relative_to(tmp_path / "first") for p in (tmp_path / "first").glob("*/*/model.safetensors")):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    drop = ["seconds"]
+    pd.testing.assert_frame_equal(first.table.drop(columns=drop), second.table.drop(columns=drop))
+
+
+def test_the_latent_dimension_is_chosen_by_validation(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 4, generator=g) @ torch.randn(4, 12, generator=g) + 0.2 * torch.randn(500, 12, generator=g)
+    np.save(tmp_path / "x.npy", x.numpy())
+    how = {"posteriors": ("diagonal",), "likelihoods": ("gaussian", "ar1"), "seeds": (0, 2), "hidden": (8,)}
+    study = make_study(tmp_path / "x.npy", epochs=1, gap_data=0, log_marginal_samples=10, latent_dims="auto", **how)
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert found.study.settings.latent_dims == (4,)
+    assert set(found.runs["latent_dim"]) == {4}
+    assert load_begun(tmp_path / "study").settings.latent_dims == "auto"
+    with pytest.raises(pv.InputError, match="latent_dims 'auto' are chosen by linear models"):
+        pv.compare(x, posteriors=["diagonal"], estimators=["analytic"], epochs=1, latent_dims="auto", progress=False)
 
 
 def test_missing_values_and_images_are_compared(tmp_path):
-    small = {"likelihoods": ("gaussian",), "epochs": 2, "seeds": (0, 2), "hidden": (8,), "budget": 1.0}
+    small = {"likelihoods": ("gaussian",), "epochs": 2, "seeds": (0, 2), "hidden": (8,), "gap_data": 0}
     small["log_marginal_samples"] = 25
     x = STUDY.read().x[:60, :8].clone()
     x[3, 2] = np.nan
@@ -290,4 +417,4 @@ def test_a_bug_in_every_run_is_no_bad_input(tmp_path, monkeypatch):
 
 
 def test_nothing_to_measure_leaves_the_epochs_as_they_are():
-    assert epochs_within(Seconds(0.0, 0.0, 0.0), num_seeds=2, seconds=10.0, most=7) == (7, 0)
+    assert counts_within({}, 2, 10.0, Counts(7, 3, 25, 40)) == Counts(7, 0, 25, 40)

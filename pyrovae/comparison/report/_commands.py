@@ -23,11 +23,11 @@ class Use:
     command: str
 
 
-def command_of(study: Study, epochs: int) -> str:
-    """The command line that makes a study again: every setting that is not the usual one."""
-    names = [name for name in study.to_dict() if name not in ("data", "epochs")]
+def command_of(study: Study) -> str:
+    """The command line that makes a study again: every setting and count that is not the usual one."""
+    names = [name for name in study.to_dict() if name != "data"]
     data = "--demo" if study.data is None else str(study.data)
-    return shlex.join(["pyrovae", "compare", data, *_options(study, names), "--epochs", str(epochs)])
+    return shlex.join(["pyrovae", "compare", data, *_options(study, names)])
 
 
 def _options(study: Study, names: Iterable[str]) -> list[str]:
@@ -43,7 +43,7 @@ def _options(study: Study, names: Iterable[str]) -> list[str]:
         elif name == "seeds":
             parts += [option, str(len(study.settings.seeds))]
         elif name == "latent_dims":
-            parts += ["--latent-dim", str(study.settings.latent_dims[0])]
+            parts += ["--latent-dim", "auto" if value == "auto" else str(study.settings.dims[0])]
         elif isinstance(value, bool):
             parts.append(option if value else f"--no-{option[2:]}")
         elif value is not None:

@@ -82,7 +82,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         computed=computed(result, folder, candidates),
         losses=pictures.losses(result, folder, candidates),
         uses=uses_of(result, folder, has_latents=bool(latent)),
-        command=command_of(result.study, result.epochs),
+        command=command_of(result.study),
         versions=versions(),
     )
     path = folder / "report.html"

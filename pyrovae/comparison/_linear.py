@@ -1,0 +1,105 @@
+"""The linear-Gaussian candidates of a comparison: fitted to the data that the VAEs see, scored, and saved."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pyrovae.comparison._data import PreparedData
+from pyrovae.comparison._pairs import can_start_as_linear
+from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.datasets import Preprocessing
+from pyrovae.errors import InputError
+from pyrovae.files import make_folder, write_json
+from pyrovae.io import save
+from pyrovae.likelihoods import GaussianNoiseLikelihood
+from pyrovae.linear_gaussian.baselines import Baseline, LinearCandidate, linear_candidates, simple_candidates
+from pyrovae.linear_gaussian.dimension import latent_dim_by_validation
+from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.warm_start import linear_models
+
+LinearModels = dict[tuple[str, int], FactorModel]
+"""By the likelihood's name and the latent dimension."""
+
+
+def with_latent_dims(settings: ComparisonSettings, data: PreparedData, progress: bool) -> ComparisonSettings:
+    """The settings with the latent dimension that validation data choose, where they ask for that.
+
+    Raises:
+        InputError: no validation data, or missing values.
+    """
+    if settings.latent_dims != "auto":
+        return settings
+    if data.validation is None or settings.missing == "mask":
+        raise InputError("latent_dims 'auto' are chosen by linear models on complete validation data; give numbers")
+    noises = [make(1, data.train.shape[1]) for make in settings.named_likelihoods.values()]
+    gaussian = [noise for noise in noises if isinstance(noise, GaussianNoiseLikelihood)]
+    d = latent_dim_by_validation(data.train, data.validation, gaussian, threshold=settings.threshold, progress=progress)
+    return replace(settings, latent_dims=(d,))
+
+
+@torch.random.fork_rng(devices=[])
+def models_to_start_as(settings: ComparisonSettings, data: PreparedData, progress: bool) -> LinearModels | None:
+    """The linear model of each Gaussian likelihood and dimension; None where training starts from random weights."""
+    posteriors, likelihoods = settings.named_posteriors, settings.named_likelihoods
+    possible = settings.start == "linear" or can_start_as_linear(posteriors.values(), likelihoods.values(), settings)
+    if settings.start == "random" or not possible:
+        return None
+    return linear_models(data.train, likelihoods, settings.dims, data.validation, progress=progress)
+
+
+def may_be_linear(settings: ComparisonSettings, data: PreparedData) -> bool:
+    """Whether linear models can be compared with the VAEs: complete data, and likelihoods that are densities too."""
+    made = [make(1, data.train.shape[1]) for make in settings.named_likelihoods.values()]
+    return settings.missing != "mask" and data.is_comparable and all(p.is_continuous for p in made)
+
+
+def simple_baselines(settings: ComparisonSettings, data: PreparedData) -> list[Baseline]:
+    """Probabilistic PCA and factor analysis on the test data, in the original units."""
+    (latent_dim,) = settings.dims
+    return _on_test(simple_candidates(data.train, latent_dim), data)
+
+
+@torch.random.fork_rng(devices=[])
+def other_baselines(
+    settings: ComparisonSettings, data: PreparedData, models: LinearModels | None, progress: bool
+) -> list[Baseline]:
+    """The linear models with correlated noise, fitted here unless they have been, and those chosen by validation."""
+    (latent_dim,) = settings.dims
+    made = {name: make for name, make in settings.named_likelihoods.items() if make(1, 2).is_correlated}
+    if models is None:
+        models = linear_models(data.train, made, [latent_dim], data.validation, progress=progress)
+    models = {(name, d): model for (name, d), model in models.items() if name in made}
+    return _on_test(linear_candidates(data.train, data.validation, latent_dim, models), data)
+
+
+def _on_test(candidates: list[LinearCandidate], data: PreparedData) -> list[Baseline]:
+    jacobian = 0.0 if data.log_jacobian is None else data.log_jacobian
+    test = data.test.double()
+    return [Baseline(c.name, c.model.log_prob(test) + jacobian, None, None, c.note, c.model) for c in candidates]
+
+
+def folder_of(baseline: Baseline) -> Path:
+    """Where a linear candidate is saved, in the comparison's folder."""
+    return Path("linear") / re.sub(r"[^\w.+]+", "-", baseline.name).strip("-")
+
+
+def write_linear(folder: Path, baselines: Sequence[Baseline], preprocessing: Preprocessing | None) -> None:
+    """Save every linear candidate that has a model in a folder of its own, with its log p(x) of the test data."""
+    for baseline in baselines:
+        if baseline.model is None or baseline.log_prob is None:
+            continue
+        own = make_folder(folder / folder_of(baseline))
+        save(own / "model.safetensors", baseline.model, preprocessing=preprocessing)
+        num, spread = len(baseline.log_prob), baseline.log_prob.std().item()
+        metrics = {
+            "model": baseline.name,
+            "note": baseline.note,
+            "latent_dim": baseline.model.latent_dim,
+            "test_log_marginal": baseline.log_prob.mean().item(),
+            "test_log_marginal_stderr": spread / num**0.5,
+            "num_test": num,
+        }
+        write_json(own / "metrics.json", metrics)

@@ -1,0 +1,79 @@
+"""How many latent dimensions data ask for, by the linear-Gaussian models of held-out data."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae.errors import InputError
+from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
+
+GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Latent dimensions that are tried."""
+_FEW = 500
+"""Numbers of a noise up to which its models are fitted for every dimension that is tried."""
+
+
+def latent_dim_by_validation(
+    train: Tensor,
+    validation: Tensor,
+    noises: Iterable[GaussianNoiseLikelihood] = (),
+    *,
+    threshold: float = 0.1,
+    grid: Sequence[int] = GRID,
+    progress: bool = True,
+) -> int:
+    """The smallest d of the likeliest linear model that is within ``threshold`` of its best d on validation data.
+
+    For each noise the dimensions of the grid are tried in order, until two in a row are no better than the best before
+    them. The d is that of the noise under which validation data are likeliest: noise that lacks what the data's has
+    would be made up for with latent dimensions.
+
+    Args:
+        train: data, shape (num, n).
+        validation: shape (any, n).
+        noises: Gaussian likelihoods; one with more than 500 numbers is left out, and one that is fitted by a simpler
+            one stands for that. Without any, probabilistic PCA.
+        threshold: nats per datum.
+        grid: dimensions to try, in rising order.
+        progress: show a bar on a terminal.
+
+    Raises:
+        InputError: data that leave no room for one dimension with noise.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(400, 3) @ torch.randn(3, 10) + 0.1 * torch.randn(400, 10)
+        >>> latent_dim_by_validation(x[:200], x[200:])
+        3
+    """
+    train, validation = train.double(), validation.double()
+    forms = {repr(form.config()): form for form in (simpler_form(noise, train, 1)[0] for noise in noises)}
+    few = [form for form in forms.values() if form.num_noise_parameters <= _FEW]
+    best: dict[int, float] = {}
+    for noise in few or [GaussianLikelihood(1, train.shape[1])]:
+        found: dict[int, float] = {}
+        for d in tqdm(grid, "latent dimensions", leave=False, disable=None if progress else True):
+            model = _fitted(train, noise, d)
+            if model is None:
+                break
+            found[d] = model.log_prob(validation).mean().item()
+            if max(list(found.values())[-2:]) < max(found.values()) - threshold:
+                break
+        if found and max(found.values()) > max(best.values(), default=-float("inf")):
+            best = found
+    if not best:
+        raise InputError("these data leave no room for a latent dimension beside noise; give latent_dim")
+    return min(d for d, value in best.items() if value >= max(best.values()) - threshold)
+
+
+def _fitted(train: Tensor, noise: GaussianNoiseLikelihood, d: int) -> FactorModel | None:
+    """The linear model; None where the data fill no more than d dimensions."""
+    try:
+        if isinstance(noise, GaussianLikelihood) and noise.scale == "shared":
+            return FactorModel.of(LinearGaussianVAE.fit(train, d))
+        return FactorModel.fit(train, noise, d)
+    except InputError:
+        return None
