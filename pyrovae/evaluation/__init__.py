@@ -4,6 +4,7 @@ import importlib
 import warnings
 
 from pyrovae.evaluation.annealing import Annealing
+from pyrovae.evaluation.callables import Callables
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
 from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
@@ -21,6 +22,7 @@ from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 __all__ = [
     "Annealing",
     "Bound",
+    "Callables",
     "CollapseReport",
     "ELBOTerms",
     "EncoderStage",

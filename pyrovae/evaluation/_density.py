@@ -16,12 +16,14 @@ from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
 from pyrovae.programs import (
     PairedSite,
     Program,
-    Role,
+    Site,
     TracedPair,
     describe,
     is_delta,
     log_prob_of,
+    masks_of,
     running_on,
+    same_masks,
     trace_pair,
 )
 from pyrovae.vae import GenerativeModel
@@ -251,23 +253,32 @@ def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackF
     return True
 
 
+def check_scales(pair: TracedPair) -> None:
+    """Raise an InputError where a term of log p(x, z) or log q(z|x) is scaled otherwise than by a subsampled plate."""
+    for name, node in _nodes(pair):
+        scale = node["scale"]
+        for frame in node["cond_indep_stack"]:
+            if frame.vectorized and frame.full_size:
+                scale = scale * frame.size / frame.full_size
+        if isinstance(scale, Tensor) or abs(scale - 1) > 1e-9:
+            raise InputError(
+                f"site {name!r} is scaled, by poutine.scale for instance, and a density has no scale; take it out, or "
+                "use the estimator's beta"
+            )
+
+
 def check_density(pair: TracedPair) -> None:
     """Raise an InputError where the terms of a pair's bound do not make up log p(x, z) and log q(z|x)."""
-    for site in pair.sites:
-        for node in (site.model, site.guide):
-            if node is None:
-                continue
-            scale = node["scale"]
-            for frame in node["cond_indep_stack"]:
-                if frame.vectorized and frame.full_size:
-                    scale = scale * frame.size / frame.full_size
-            if isinstance(scale, Tensor) or abs(scale - 1) > 1e-9:
-                raise InputError(
-                    f"site {site.name!r} is scaled (poutine.scale, or a plate without names in the data), and log p(x) "
-                    "has no scale; take it out, or use the estimator's beta"
-                )
-        if site.role is Role.LATENT and site.differing() == "mask":
+    check_scales(pair)
+    (first_name, first), *others = _nodes(pair)
+    for name, node in others:
+        if not same_masks(masks_of(node), masks_of(first)):
+            masked, other = (name, first_name) if masks_of(node) else (first_name, name)
             raise InputError(
-                f"site {site.name!r} has another mask in the guide than in the model, so log p − log q is not that "
-                "of one set of data; set the mask on both sides"
+                f"site {masked!r} has another mask in the guide than in the model, or than site {other!r}, so its "
+                "terms do not make up log p(x); mask all sites of a datum alike, on both sides"
             )
+
+
+def _nodes(pair: TracedPair) -> list[tuple[str, Site]]:
+    return [(site.name, node) for site in pair.sites for node in (site.model, site.guide) if node is not None]

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.distributions import AR1Normal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.evaluation.callables import CallableGuide, CallableModel
 from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
 from pyrovae.evaluation.per_datum import NUM_DRAWS
 from pyrovae.programs import check_data, evaluating, mode, running_on
@@ -106,8 +107,8 @@ class CollapseReport:
 
 @torch.no_grad()
 def collapse_report(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
+    model: GenerativeModel | CallableModel,
+    guide: AmortizedGuide | CallableGuide,
     x: Tensor,
     *,
     threshold: float = 0.01,
@@ -121,8 +122,8 @@ def collapse_report(
     The moments of posteriors (or of a prior) that do not know them, such as a flow's, are estimated from 256 draws.
 
     Args:
-        model: the generative model, for its prior.
-        guide: the guide.
+        model: the generative model, for its prior; or that of :class:`~pyrovae.evaluation.Callables`.
+        guide: the guide; likewise.
         x: data (num, n), at least two.
         threshold: variance of the posterior mean, in the prior's, from which a direction is active.
         num_samples: draws of z per datum.
@@ -138,14 +139,19 @@ def collapse_report(
     check_integer("max_data", max_data, least=2)
     if len(x) < 2:
         raise InputError("the spread of posterior means needs at least two data")
-    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
-        raise InputTypeError("collapse_report needs a GenerativeModel and an AmortizedGuide")
-    x = x[torch.linspace(0, len(x) - 1, min(len(x), max_data)).long()].double()
-    model, guide = copy.deepcopy(model).double(), copy.deepcopy(guide).double()
+    x = x[torch.linspace(0, len(x) - 1, min(len(x), max_data)).long()]
+    if isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide):
+        x = x.double()
+        model, guide = copy.deepcopy(model).double(), copy.deepcopy(guide).double()
+    elif not isinstance(model, CallableModel) or not isinstance(guide, CallableGuide):
+        raise InputTypeError(
+            "collapse_report needs a GenerativeModel and an AmortizedGuide; of other VAEs give *Callables(…), which "
+            "says what their prior is"
+        )
     with evaluating(model, guide, x, seed):
         with running_on(x):
             q = guide.posterior(x)
-        prior = model.prior_distribution()
+        prior = model.prior_distribution(x) if isinstance(model, CallableModel) else model.prior_distribution()
         moments = mean_of(q, num_draws=NUM_DRAWS), covariance_of(q, num_draws=NUM_DRAWS)
         mean, covariance = _in_units_of(prior, *moments)
         parts = []

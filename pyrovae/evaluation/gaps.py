@@ -21,6 +21,7 @@ from pyrovae.evaluation._encoder_training import (
     FrozenModel,
     encoder_elbo,
 )
+from pyrovae.evaluation.callables import Callables
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.importance import elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
@@ -134,8 +135,8 @@ class InferenceGaps:
 
 @accepts(EncoderTraining)
 def inference_gaps(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
+    model: Program,
+    guide: Program,
     x: Tensor,
     families: Mapping[str, Family] | Sequence[Family] | None = None,
     *,
@@ -154,7 +155,8 @@ def inference_gaps(
     the best of these q, unless it is given.
 
     Args:
-        model: the generative model; its parameters stay as they are.
+        model: Pyro program of the joint density; its parameters stay as they are. Of a pair written by hand the
+            families are fitted to the guide's own, unconstrained coordinates, its sites laid end to end.
         guide: its guide; likewise.
         x: data (num, n), held out from training.
         families: ``Posterior`` classes or other callables of (in_features, latent_dim), by name or alone; by default
@@ -173,16 +175,17 @@ def inference_gaps(
 
     Raises:
         InputError: data that the programs cannot take, or settings that cannot be run.
-        InputTypeError: programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
+        InputTypeError: ``train`` with programs that are not ``GenerativeModel`` and ``AmortizedGuide``.
         NoClosedFormError: a family that is not reparameterised.
     """
     settings = EncoderTraining(**training)
-    if not isinstance(model, GenerativeModel) or not isinstance(guide, AmortizedGuide):
-        raise InputTypeError("inference_gaps needs a GenerativeModel and an AmortizedGuide")
+    is_library = isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide)
+    if not is_library and train is not None:
+        raise InputTypeError("train= trains encoders, and needs a GenerativeModel and an AmortizedGuide")
     check_integer("num_particles", num_particles)
     check_integer("max_steps", max_steps)
     check_integer("num_samples", num_samples, least=2)
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     if log_p is not None and not isinstance(log_p, LogMarginal):
         raise InputTypeError(
             f"log_p must be what log_marginal gives, or LogMarginal.exact(values), not {type(log_p).__name__}"
@@ -190,16 +193,21 @@ def inference_gaps(
     if log_p is not None and len(log_p.per_datum) != len(x):
         raise InputError(f"log_p is of {len(log_p.per_datum)} data, x has {len(x)}")
     if train is not None:
-        check_data(train, model, guide)
+        train = check_data(train, model, guide)
     if families is None:
         families = {name: family for name, family in POSTERIORS.items() if class_of(family).is_gaussian}
     named = named_parts("families", families)
-    with torch.random.fork_rng(devices=[]):
-        heads = {name: family(1, model.latent_dim) for name, family in named.items()}
-    model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    x, train = x.double(), None if train is None else train.double()
+    heads: dict[str, Posterior] = {}
+    if isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide):
+        with torch.random.fork_rng(devices=[]):
+            heads = {name: family(1, model.latent_dim) for name, family in named.items()}
+        model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        x, train = x.double(), None if train is None else train.double()
+    else:
+        model, guide = Callables.of_pair(model, guide)
+    assert hasattr(guide, "posterior")
     seeds = itertools.count(settings.seed + 1)  # every estimate has its own draws
 
     def elbo(q: Program, data: Tensor) -> Estimate:
@@ -227,10 +235,10 @@ def inference_gaps(
     entries = []
     for name, (q, steps, best) in refits.items():
         entry = FamilyGaps(name, best, log_p - best, steps, q)
-        if _same_family(heads[name], guide.posterior_head):
+        if isinstance(guide, AmortizedGuide) and _same_family(heads[name], guide.posterior_head):
             generalization = None if on_train is None else _difference(on_train, amortized)
             entry = replace(entry, amortization=best - amortized, generalization=generalization)
-        if train is not None:
+        if train is not None and isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide):
             trained = _train_encoder(model, guide, named[name], train, settings, progress)
             on_x = elbo(trained, x)
             generalization = _difference(elbo(trained, train), on_x)

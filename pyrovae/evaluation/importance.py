@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import check_integer
-from pyrovae.evaluation._density import check_density, log_weight_rows, takes_rows
+from pyrovae.evaluation._density import check_density, check_scales, log_weight_rows, takes_rows
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
 from pyrovae.evaluation._pareto import pareto_k, reliable_below
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, mean_and_stderr
@@ -59,7 +59,7 @@ def draw_log_weights(problem: Problem, guide: Program, x: Tensor, num: int) -> T
     if isinstance(problem.model, GenerativeModel) and isinstance(guide, AnyGuide):
         return ImportanceWeightedELBO(num).log_weights(problem.model, guide, x).double().cpu()
     pair = trace_pair(problem.model, guide, x, check=True)
-    check_density(pair)
+    check_scales(pair)
     plate = pair.data_plate(len(x))
     if takes_rows(problem.model, guide, x, plate):
         return log_weight_rows(problem.model, guide, x, num, plate)
@@ -102,6 +102,10 @@ class Importance(Method):
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
+        model, guide = problem.model, problem.guide
+        if not isinstance(model, GenerativeModel) or not isinstance(guide, AnyGuide):
+            rows = slice(0, min(len(problem.x), 1024))
+            check_density(trace_pair(model, rows_of(guide, rows, problem.x), problem.x[rows], check=True))
         per_datum, stderr, effective, gain, k = over_log_weights(log_mean_weight, problem, self.num_samples)
         found = LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k)
         if found.mostly_unreliable:

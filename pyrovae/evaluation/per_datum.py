@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pyro
 import torch
@@ -14,8 +14,8 @@ from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.posteriors import Posterior
-from pyrovae.programs import check_data, evaluating, running_on
-from pyrovae.vae import AmortizedGuide, GenerativeModel
+from pyrovae.programs import Program, check_data, evaluating, running_on
+from pyrovae.vae import AmortizedGuide
 
 Family = Callable[[int, int], Posterior]
 
@@ -133,9 +133,19 @@ def _per_datum(module: nn.Module, num: int) -> nn.Module:
     return module
 
 
+class HasPosterior(Protocol):
+    """A guide that gives q(z|x) as a distribution."""
+
+    def posterior(self, x: Tensor) -> TorchDistribution:
+        """q(z|x), batch shape (num,)."""
+
+    def __call__(self, x: Tensor) -> object:
+        """The Pyro program."""
+
+
 def refit(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
+    model: Program,
+    guide: HasPosterior,
     x: Tensor,
     family: Family,
     *,
@@ -168,7 +178,7 @@ def refit(
         raise InputTypeError(f"a family is a Posterior class, not {family!r}; see pyrovae.posteriors")
     check_integer("num_particles", num_particles)
     check_integer("max_steps", max_steps)
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     estimator = StickingTheLandingELBO(num_particles=num_particles, vectorize_particles=num_particles > 1)
     with evaluating(model, guide, x, seed):
         with torch.no_grad(), running_on(x):

@@ -27,6 +27,8 @@ from pyrovae.programs._sites import (
     is_subsample,
     latent_sites,
     log_prob_of,
+    masks_of,
+    same_masks,
     same_scale,
 )
 
@@ -97,8 +99,7 @@ class PairedSite:
                     f"site {self.name!r} has another scale in the guide than in the model; set one on both sides"
                 )
             return "scale"
-        masks = (None if site["mask"] is True else site["mask"] for site in (guide, model))
-        return None if same_scale(*masks, by_value=True) else "mask"
+        return None if same_masks(masks_of(guide), masks_of(model)) else "mask"
 
     def log_q(self, score: Tensor | None = None) -> Tensor:
         """Log q at the guide's draw, or another score of it, with the guide's scale and mask, shape of the plates."""

@@ -95,7 +95,7 @@ def closed_form_kl(guide_site: Site, model_site: Site) -> Tensor | None:
     p, of_model = without_mask(model_site["fn"])
     if is_delta(q):
         return log_prob_of(guide_site) - log_prob_of(model_site)
-    if len(of_guide) != len(of_model) or not _same_masks(of_guide, of_model) or _masked_inside(q, p):
+    if len(of_guide) != len(of_model) or not same_masks(of_guide, of_model) or _masked_inside(q, p):
         return None
     try:
         kl = kl_divergence(q, p)
@@ -108,8 +108,15 @@ def closed_form_kl(guide_site: Site, model_site: Site) -> Tensor | None:
     return masked
 
 
-def _same_masks(left: list[bool | Tensor], right: list[bool | Tensor]) -> bool:
-    return all(same_scale(a, b, by_value=True) for a, b in zip(left, right, strict=True))
+def masks_of(site: Site) -> list[bool | Tensor]:
+    """The masks around a site that hide something, by ``poutine.mask`` and by ``.mask``."""
+    outer = [] if site["mask"] is None or site["mask"] is True else [site["mask"]]
+    return outer + without_mask(site["fn"])[1]
+
+
+def same_masks(left: list[bool | Tensor], right: list[bool | Tensor]) -> bool:
+    """Whether two sites are masked alike."""
+    return len(left) == len(right) and all(same_scale(a, b, by_value=True) for a, b in zip(left, right, strict=True))
 
 
 def _masked_inside(*distributions: Distribution) -> bool:

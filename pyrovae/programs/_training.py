@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
@@ -25,7 +25,11 @@ def check_programs(
     """
 
     def run(batch: Tensor) -> None:
-        with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        # other estimators of Pyro refuse a loss that cannot be differentiated
+        with (
+            torch.set_grad_enabled(not isinstance(elbo, Trace_ELBO)),
+            torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        ):
             elbo.differentiable_loss(model, guide, batch)
 
     check_not_tied(model, guide)

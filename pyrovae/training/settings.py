@@ -119,8 +119,12 @@ class TrainingSettings:
         """
         if not isinstance(elbo, ELBO):
             raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
-        if not hasattr(elbo, "differentiable_loss"):
-            raise InputTypeError(f"{type(elbo).__name__} has no differentiable_loss; use an estimator of pyrovae")
+        name = type(elbo).__name__
+        if not hasattr(elbo, "differentiable_loss") or name.startswith("Jit") or "TailAdaptive" in name:
+            raise InputTypeError(
+                f"{name} has no differentiable_loss of programs as they are, which fit needs; use an estimator of "
+                "pyrovae, Trace_ELBO, TraceMeanField_ELBO or TraceEnum_ELBO"
+            )
         if self.beta is None:
             return copy.copy(elbo)  # Pyro's own store the depth of plates that they guess
         if not isinstance(elbo, BetaELBO):

@@ -163,6 +163,7 @@ class Trainer:
         with (
             one_training_thread(),
             num_threads(self._threads),
+            torch.enable_grad(),  # whatever the caller's mode
             torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []),
             own_parameter_store(),
             mode(*itertools.chain(*self.pairs), training=True),

@@ -5,6 +5,7 @@ import math
 import typing
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch.distributions import kl_divergence
@@ -120,7 +121,7 @@ def test_a_flow_of_its_own_for_every_datum(vae):
         ({"epohcs": 3}, TypeError, r"inference_gaps\(\) has no setting 'epohcs' \(did you mean 'epochs'\?\)"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate must be a positive number or a schedule, not 0.0"),
         ({"log_p": LogMarginal.exact(torch.zeros(3))}, ValueError, "log_p is of 3 data, x has 4"),
-        ({"guide": lambda x: None}, TypeError, "needs a GenerativeModel and an AmortizedGuide"),
+        ({"guide": lambda x: None}, ValueError, "latent site 'z' of the model is missing in the guide"),
     ],
 )
 def test_bad_input(vae, arguments, error, message):
@@ -171,3 +172,24 @@ def test_bad_proposals_are_warned_of_where_the_gaps_were_asked_for():
     with pytest.warns(pv.UnreliableEstimateWarning, match="approximation gaps may be too small") as caught:
         pv.inference_gaps(model, guide, x, [pv.DiagonalPosterior], max_steps=50)
     assert caught[0].filename == __file__
+
+
+def test_a_pair_written_by_hand():
+    """z ~ N(0, 1), x ~ N(z, 1): the family of q(z|x) holds the posterior, and the encoder's gap is a KL."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.4 * x, 0.6).to_event(1))
+
+    x = torch.tensor([[0.3], [1.2]])
+    found = pv.inference_gaps(model, guide, x, [pv.DiagonalPosterior], max_steps=150, num_samples=100)
+    log_p = dist.Normal(0.0, 2**0.5).log_prob(x).mean().item()
+    assert found.log_p.mean == pytest.approx(log_p, abs=0.02)
+    assert found["DiagonalPosterior"].approximation.mean == pytest.approx(0, abs=0.02)
+    with pytest.raises(TypeError, match="train= trains encoders"):
+        pv.inference_gaps(model, guide, x, train=x)

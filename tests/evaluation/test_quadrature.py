@@ -2,6 +2,7 @@
 
 import math
 
+import pyro
 import pytest
 import torch
 
@@ -92,3 +93,27 @@ def test_too_many_dimensions():
     truth = LinearGaussianVAE(torch.randn(12, 10), 0.8)
     with pytest.raises(ValueError, match="at most 3 latent dimensions, not 10; use method='importance'"):
         pv.log_marginal(truth.to_model(), truth.to_guide(), truth.sample(3), "quadrature")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 3.0])
+def test_the_grid_is_as_wide_as_the_posterior_wherever_it_lies(scale):
+    """Far out and narrow, or near and wide: a reach that is not 6 standard deviations loses digits or mass."""
+    truth = LinearGaussianVAE(torch.tensor([[1.0]]), scale, torch.zeros(1))
+    x = torch.tensor([[8.0], [-0.5]], dtype=torch.float64)
+    found = pv.log_marginal(truth.to_model(), truth.to_guide("isotropic"), x, "quadrature", num_points=24)
+    torch.testing.assert_close(found.per_datum, truth.log_prob(x), rtol=0, atol=1e-6)
+    assert found.quadrature_error.max() < 1e-5
+
+
+def test_a_heavy_tail_is_warned_of():
+    """A Cauchy prior under a likelihood that saturates: the grid cannot reach all of the mass, and says so."""
+
+    class Saturated(torch.nn.Module):
+        def forward(self, z):
+            return z.tanh()
+
+    prior = pyro.distributions.Cauchy(torch.zeros(1), 1.0).to_event(1)
+    model = pv.GenerativeModel(Saturated(), pv.GaussianLikelihood(1, 1, scale=0.5), 1, prior=prior)
+    guide = pv.AmortizedGuide(torch.nn.Identity(), pv.DiagonalPosterior(1, 1))
+    with pytest.warns(pv.UnreliableEstimateWarning, match="quadrature: the grid's error is above 0.1 nats"):
+        pv.log_marginal(model, guide, torch.tensor([[0.9]]), "quadrature")
