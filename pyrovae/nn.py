@@ -325,7 +325,7 @@ def on_rows(layers: nn.Module, x: Tensor) -> Tensor:
 
     A layer such as ``BatchNorm1d`` takes an axis in front of the rows, of draws for instance, for the channels.
     """
-    if x.dim() <= 2:
+    if x.dim() == 2:
         features: Tensor = layers(x)
         return features
     features = layers(x.reshape(-1, x.shape[-1]))
