@@ -117,3 +117,16 @@ def test_a_heavy_tail_is_warned_of():
     guide = pv.AmortizedGuide(torch.nn.Identity(), pv.DiagonalPosterior(1, 1))
     with pytest.warns(pv.UnreliableEstimateWarning, match="quadrature: the grid's error is above 0.1 nats"):
         pv.log_marginal(model, guide, torch.tensor([[0.9]]), "quadrature")
+
+
+def test_the_reach_is_in_standard_deviations():
+    """A posterior of standard deviation 28.7: a reach of 6 variances would be coarser than it is wide."""
+    prior = pyro.distributions.Normal(torch.zeros(1), 30.0).to_event(1)
+    model = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(1, 1, scale=100.0), 1, prior=prior)
+    guide = pv.AmortizedGuide(torch.nn.Identity(), pv.DiagonalPosterior(1, 1))
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.fill_(1.0)
+        model.likelihood.loc_head.bias.zero_()
+    found = pv.log_marginal(model, guide, torch.tensor([[50.0]]), "quadrature", num_points=24)
+    right = pyro.distributions.Normal(0.0, (30.0**2 + 100.0**2) ** 0.5).log_prob(torch.tensor(50.0)).item()
+    assert found.mean == pytest.approx(right, abs=1e-4)
