@@ -86,7 +86,7 @@ def _what_is_too_few(result: StudyResult) -> str:
         needed.append(f"{advice.num_groups} {what} to test on, and it takes at least {MIN_DATA}")
     if advice.num_seeds < 2:
         needed.append("one training of each candidate, and it takes at least two (--seeds 2)")
-    return f"There are only {'; '.join(needed)}. The dots below are measured, and how sure they are is not known."
+    return f"There are only {'; '.join(needed)}. The dots above are measured, and how sure they are is not known."
 
 
 def _of_simpler_models(result: StudyResult, by_key: dict[str, Candidate]) -> str:

@@ -133,7 +133,7 @@ def _range(result: StudyResult, found: Blamed) -> str:
     data, several = result.data, found.first != found.last
     if data.unit in ("channel", "pixel"):
         names, numbers = data.headers, (found.first, found.last)
-        ends = [names[i] if names else f"{data.unit} {i}" for i in numbers]
+        ends = [names[i] if names else f"{data.unit} {data.axis[i]:.6g}" for i in numbers]
         return f"{ends[0]} to {ends[1]}" if several else ends[0]
     ends = [f"{position:.6g}" for position in (data.axis[found.first], data.axis[found.last])]
     unit = f" {data.unit}" if data.unit else ""
