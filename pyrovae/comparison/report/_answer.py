@@ -125,7 +125,7 @@ def _of_noise(result: StudyResult, choice: Candidate, candidates: list[Candidate
         )
     if choice.has_correlated_noise:
         return f"Whether the channels err together is not clear: {the(other.name)} is not clearly worse."
-    return f"Noise that goes together across channels brings no clear gain: {the(other.name)} is not better."
+    return f"Noise that goes together across channels brings no clear gain: {the(other.name)} is not clearly better."
 
 
 def _of_networks(result: StudyResult, choice: Candidate, candidates: list[Candidate]) -> str:
