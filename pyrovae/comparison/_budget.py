@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from pyrovae.comparison._measures import GAP_STEPS, score
-from pyrovae.comparison._plan import Cell, Plan, make_pair
-from pyrovae.evaluation import refit
+from pyrovae.comparison._plan import LOOKS, Cell, Plan, make_pair
+from pyrovae.evaluation import refit, refit_encoder
+from pyrovae.evaluation.refit_encoder import NUM_DRAWS
 from pyrovae.training import Trainer
 
 GAP_DATA = 32
@@ -22,7 +23,9 @@ _TRAINING_SHARE = 0.65
 
 _SHARE_FOR_GAPS = 0.2
 _SHARE_FOR_SCORES = 0.3
+_SHARE_FOR_REFITS = 1 / 3
 _STEPS = 40
+_DRAWS = 640
 _ROWS = 50
 _FEW = 10
 
@@ -35,14 +38,19 @@ class Seconds:
         epoch: of training.
         evaluation: of the test data.
         gap: of splitting log p(x) − ELBO of one test datum.
+        looks: at the validation data, at the epochs that are judged.
+        refit: of one epoch in which the encoder is trained again.
     """
 
     epoch: float = 0.0
     evaluation: float = 0.0
     gap: float = 0.0
+    looks: float = 0.0
+    refit: float = 0.0
 
     def __add__(self, other: "Seconds") -> "Seconds":
-        return Seconds(self.epoch + other.epoch, self.evaluation + other.evaluation, self.gap + other.gap)
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Seconds(*(mine + theirs for mine, theirs in pairs))
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Counts:
         gap_data: test data whose log p(x) − ELBO is split.
         log_marginal_samples: draws of z per datum for log p(x).
         max_test: test data that are scored, at most.
+        refit_epochs: passes with which each run's encoder is trained again.
         linear_only: likelihoods of which no VAE is trained.
     """
 
@@ -61,6 +70,7 @@ class Counts:
     gap_data: int
     log_marginal_samples: int
     max_test: int
+    refit_epochs: int = 0
     linear_only: tuple[str, ...] = ()
 
 
@@ -89,7 +99,7 @@ def _measure(plan: Plan, cell: Cell, seconds: float) -> Seconds:
         [(model, guide)],
         data.train,
         settings.named_estimators[cell.estimator],
-        replace(plan.training_of(cell), epochs=_STEPS, engine="eager"),
+        replace(plan.training_of(cell), epochs=_STEPS, engine="eager", validate_every=_STEPS),
         validation=data.validation,
         progress=False,
     )
@@ -106,19 +116,33 @@ def _measure(plan: Plan, cell: Cell, seconds: float) -> Seconds:
         evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
         if passed > seconds / 20:
             break
+    looks = again = 0.0
+    judge = plan.training_of(cell).measure
+    if judge is not None and data.validation is not None:
+        begin = time.perf_counter()
+        judge(model, guide, data.validation)
+        looks = (time.perf_counter() - begin) * (LOOKS + 1)
+    if settings.refit_epochs and data.validation is not None:
+        begin, some = time.perf_counter(), data.validation[:_ROWS]
+        num = _DRAWS if steps >= _STEPS else _DRAWS // _FEW
+        refit_encoder(
+            model, guide, data.train, validation=some, num_draws=num, epochs=1, engine="eager", progress=False
+        )
+        again = (time.perf_counter() - begin) * NUM_DRAWS / num
     rows, begin = rows[: _FEW if passed > seconds / 20 else _ROWS], time.perf_counter()
     most = _STEPS if passed < seconds / 20 else _FEW
     _, steps = refit(model, guide, rows, settings.named_posteriors[cell.posterior], num_particles=4, max_steps=most)
     # two families are fitted, and then as many steps averaged
     gap = (time.perf_counter() - begin) / steps * 4 * GAP_STEPS / len(rows)
-    return Seconds(epoch, evaluation, gap)
+    return Seconds(epoch, evaluation, gap, looks, again)
 
 
 def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float, most: Counts) -> Counts:
     """The counts that these seconds allow, of each seed's runs of all likelihoods, at most as many as ``most``.
 
-    Scores have at most 30 % of the time: fewer test data are scored, then by fewer draws. Where fewer than five epochs
-    would be left, the VAEs of the slowest likelihood are left out, unless it is the only one.
+    Scores have at most 30 % of the time: fewer test data are scored, then by fewer draws. Encoders that are trained
+    again have at most a third. Where fewer than five epochs would be left, the VAEs of the slowest likelihood are left
+    out, unless it is the only one.
     """
     kept, left_out = dict(needed), list(most.linear_only)
     while True:
@@ -126,10 +150,12 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
         scored = total.evaluation * num_seeds
         num, draws = _scores_within(_SHARE_FOR_SCORES * seconds / scored if scored else 1.0, most)
         share = num * draws / (most.max_test * most.log_marginal_samples)
-        epochs, gap_data = epochs_within(replace(total, evaluation=share * total.evaluation), num_seeds, seconds, most)
+        again = refit_epochs_within(total, num_seeds, seconds, most.refit_epochs)
+        total = replace(total, evaluation=share * total.evaluation)
+        epochs, gap_data = epochs_within(total, num_seeds, seconds, replace(most, refit_epochs=again))
         if epochs >= min(LEAST_EPOCHS, most.epochs) or len(kept) < 2:
-            return Counts(max(1, epochs), gap_data, draws, num, tuple(left_out))
-        slowest = max(kept, key=lambda name: kept[name].epoch * LEAST_EPOCHS + kept[name].evaluation)
+            return Counts(max(1, epochs), gap_data, draws, num, again, tuple(left_out))
+        slowest = max(kept, key=lambda name: kept[name].epoch * LEAST_EPOCHS + kept[name].evaluation + kept[name].looks)
         left_out.append(slowest)
         del kept[slowest]
 
@@ -147,10 +173,18 @@ def _scores_within(share: float, most: Counts) -> tuple[int, int]:
     return num, draws
 
 
+def refit_epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: int) -> int:
+    """Epochs in which each run's encoder is trained again, in a third of these seconds; ``most`` are wanted."""
+    if not needed.refit:
+        return most
+    return max(0, min(most, int(_SHARE_FOR_REFITS * seconds / (num_seeds * needed.refit))))
+
+
 def epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: Counts) -> tuple[int, int]:
     """Epochs of each run, 0 where there is no time for one, and test data whose gap is split, in these seconds."""
     if not needed.epoch:  # no model could be measured, and the runs will say why
         return most.epochs, 0
+    seconds -= num_seeds * (needed.looks + most.refit_epochs * needed.refit)
     gaps = needed.gap * most.gap_data
     gap_data = most.gap_data if gaps < _SHARE_FOR_GAPS * seconds else 0
     left = seconds - num_seeds * needed.evaluation - (gaps if gap_data else 0.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._pairs import new_pair, seen_by
 from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.evaluation import RefinedELBO
 from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
@@ -21,6 +22,9 @@ from pyrovae.training import TrainingSettings
 from pyrovae.training.settings import describe as describe_value
 from pyrovae.training.settings import describe_settings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+LOOKS = 8
+"""At the validation data, where the model is judged at them."""
 
 GIVEN = "given"
 """Name of the likelihood of a model that is given to a comparison, and not trained."""
@@ -92,8 +96,10 @@ class Plan:
         return any(head.is_count for head in (made or ([self.model.likelihood] if self.model else [])))
 
     def training_of(self, cell: Cell) -> TrainingSettings:
-        """How a run is trained."""
-        return self.settings.training_of(cell.estimator, cell.seed, cell.learning_rate)
+        """How a run is trained; guides of a given model are judged by their own ELBO."""
+        training = self.settings.training_of(cell.estimator, cell.seed, cell.learning_rate)
+        judges = self.data.validation is not None and self.model is None
+        return judged_by_model(training) if judges else training
 
     def columns(self, cell: Cell) -> dict[str, object]:
         """What a run is of, as columns of the table."""
@@ -108,9 +114,21 @@ class Plan:
             "start": "random" if self.linear is None else "linear",
             "epochs": training.epochs,
             **({"gap_data": self.settings.gap_data} if self.settings.gap_data else {}),
+            **({"refit_epochs": self.settings.refit_epochs} if self.settings.refit_epochs else {}),
             "num_train": len(self.data.train),
             "num_test": len(self.data.test),
         }
+
+
+def judged_by_model(training: TrainingSettings) -> TrainingSettings:
+    """The training with epochs that validation data choose for the model, whatever its encoder is worth.
+
+    They are looked at a few times only, for that takes as long as some epochs do.
+    """
+    if training.measure is not None:
+        return training
+    every = max(training.validate_every, -(-training.epochs // LOOKS))
+    return replace(training, measure=RefinedELBO(), validate_every=every)
 
 
 def _shown(value: object) -> object:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyrovae.comparison._encoder import with_better_encoder
 from pyrovae.comparison._measures import GAPS, MEASURES, SCORES, gaps, measures_of, score, scores_of
 from pyrovae.comparison._plan import Cell, Plan, configuration, groups, make_pair
 from pyrovae.comparison._workers import run_in_processes
@@ -145,7 +146,9 @@ def _blank(plan: Plan, cell: Cell, failure: Failure | None) -> dict[str, object]
     """A run's row before it is evaluated."""
     measures = [*MEASURES]
     measures += ["nats_above_truth", "nats_above_truth_stderr"] if plan.data.truth is not None else []
-    measures += ["validation_neg_elbo", "validation_rise", "best_epoch"] if plan.data.validation is not None else []
+    of_validation = ("validation_neg_elbo", "validation_loss", "validation_rise", "best_epoch")
+    measures += of_validation if plan.data.validation is not None else ()
+    measures += ["encoder_gain"] if plan.settings.refit_epochs else []
     measures += GAPS if plan.settings.gap_data else []
     return {
         **plan.columns(cell),
@@ -173,7 +176,12 @@ def _finish(
     result = None
     if pair is not None and failure is None:
         try:
+            (model, guide), data, epochs = pair, plan.data, plan.settings.refit_epochs
+            training = plan.training_of(cell)
+            guide, gain = with_better_encoder(model, guide, data.train, data.validation, epochs, training)
+            pair = model, guide
             result = _evaluate(plan, cell, *pair, history, together)
+            result.metrics.update(gain)
         except Exception as error:
             failure = Failure.of(error)
     if result is None:
@@ -208,9 +216,9 @@ def _evaluate(
         family = settings.named_posteriors[cell.posterior]
         metrics |= gaps(model, guide, data.test[: settings.gap_data], family, cell.seed)
     if data.validation is not None:
-        metrics["best_epoch"] = history.best_epoch
+        metrics["best_epoch"], metrics["validation_loss"] = history.best_epoch, history.best_loss
         metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
-        by_epoch = [record.validation_loss for record in history.epochs]
+        by_epoch = [r.validation_loss for r in history.epochs if not math.isnan(r.validation_loss)]
         metrics["validation_rise"] = by_epoch[-1] - min(by_epoch) if by_epoch else math.nan
     if not data.is_comparable:
         of_x = ("test_neg_elbo", "test_reconstruction", "test_log_marginal")
@@ -269,7 +277,10 @@ def _finished(plan: Plan, cell: Cell) -> Result | None:
     except (OSError, ValueError, RecursionError):
         return None
     wanted = json.loads(json.dumps(configuration(plan, cell, *make_pair(plan, cell))))
-    if {key: config.get(key) for key in wanted} != wanted or metrics.get("status") != RunStatus.FINISHED:
+    same = {key: config.get(key) for key in wanted} == wanted
+    if not same or config.get("refit_epochs", 0) != plan.settings.refit_epochs:  # which 0 leaves out
+        return None
+    if metrics.get("status") != RunStatus.FINISHED:
         return None
     metrics = {k: math.nan if v is None else v for k, v in metrics.items()}
     metrics["hidden"] = plan.settings.hidden  # which JSON turned into a list
@@ -296,7 +307,7 @@ def choose_rates(
     run_cells(plan, tried, results, workers=workers, progress=progress)
 
     def loss(cell: Cell) -> float:
-        value = cast(float, results[cell].metrics["validation_neg_elbo"])
+        value = cast(float, results[cell].metrics["validation_loss"])
         return value if math.isfinite(value) else math.inf
 
     best = {cell.model: min((replace(cell, learning_rate=rate) for rate in rates), key=loss) for cell in first}

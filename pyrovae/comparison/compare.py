@@ -114,7 +114,9 @@ def compare(
         model: a trained model of ``data`` as they are: guides alone are trained, its parameters stay, and the ELBO is
             compared. Its likelihood is called ``"given"``.
         test: test data, if ``data`` are training data alone.
-        validation: data that choose each run's best epoch, and its learning rate.
+        validation: data that choose each run's best epoch, and its learning rate: by ``measure``, by default at a few
+            epochs :class:`~pyrovae.evaluation.RefinedELBO`, which an encoder's overfitting does not spoil, and for a
+            given model the ELBO.
         baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`: they are candidates
             like the VAEs, and simpler, and saved in ``out/linear``. One that holds no model is only compared with the
             recommendation.
@@ -134,7 +136,8 @@ def compare(
         One row a run, losses in nats per datum: ``test_neg_elbo`` and its parts ``test_reconstruction``
         and ``test_kl``; ``test_log_marginal``, log p(x) by importance sampling; ``nats_above_truth``, the
         mean over the test data of log p(x) − ELBO(x), with the standard error of that mean, where p is
-        known; ``approximation_gap`` and ``amortization_gap`` where they were asked for; ``validation_neg_elbo``, of
+        known; ``approximation_gap`` and ``amortization_gap`` where they were asked for; ``validation_neg_elbo`` and
+        ``validation_loss``, by which epochs and rates are chosen, and ``encoder_gain`` of ``refit_epochs``, of
         the preprocessed data; ``status`` is ``"finished"`` or ``"failed"``, ``error`` the type of the exception,
         ``note`` says what went wrong, ``folder`` names the run's folder in ``out``.
 
@@ -234,6 +237,12 @@ def with_folder(plan: Plan, out: str | Path | None) -> Plan:
     settings, n = plan.settings, plan.data.train.shape[-1]
     if settings.learning_rates and plan.data.validation is None:
         raise InputError("several learning rates are chosen from by validation data; give validation=")
+    if settings.refit_epochs and plan.data.validation is None:
+        raise InputError(
+            "refit_epochs: an encoder trained again is kept if validation data prefer it; give validation="
+        )
+    if settings.training.measure is not None and plan.data.validation is None:
+        raise InputError("a measure chooses the best epoch by validation data; give validation=")
     for latent_dim in settings.dims:
         _ = [make(1, latent_dim) for make in settings.named_posteriors.values()]
     data = {"data": plan.data.train, "test": plan.data.test, "validation": plan.data.validation}

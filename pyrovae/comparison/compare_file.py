@@ -264,7 +264,8 @@ def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, be
     settings = plan.settings
     gap_data = GAP_DATA if study.gap_data is None else study.gap_data
     epochs = settings.training.epochs if study.epochs is None else study.epochs
-    counts = Counts(epochs, gap_data, settings.log_marginal_samples, len(plan.data.test), study.linear_only)
+    draws, again = settings.log_marginal_samples, settings.refit_epochs
+    counts = Counts(epochs, gap_data, draws, len(plan.data.test), again, study.linear_only)
     plan = _counted(plan, counts)
     if begun is not None:
         counts = _counts_of(begun.config, counts, folder)
@@ -276,7 +277,12 @@ def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, be
     plan = with_folder(_counted(plan, counts), folder / "runs")
     if begun is None:
         write_json(folder / "config.json", {"study": study.to_dict(), **vars(counts), "versions": versions()})
-    drawn = replace(study.settings, latent_dims=settings.latent_dims, log_marginal_samples=counts.log_marginal_samples)
+    drawn = replace(
+        study.settings,
+        latent_dims=settings.latent_dims,
+        log_marginal_samples=counts.log_marginal_samples,
+        refit_epochs=counts.refit_epochs,
+    )
     told = replace(
         study, settings=drawn, epochs=counts.epochs, gap_data=counts.gap_data, linear_only=counts.linear_only
     )
@@ -295,6 +301,7 @@ def _counted(plan: Plan, counts: Counts) -> Plan:
         training=replace(settings.training, epochs=counts.epochs),
         gap_data=counts.gap_data,
         log_marginal_samples=counts.log_marginal_samples,
+        refit_epochs=counts.refit_epochs,
     )
     jacobian = None if data.log_jacobian is None else data.log_jacobian[: counts.max_test]
     return replace(
@@ -308,7 +315,8 @@ def _counts_of(config: dict[str, object], most: Counts, folder: Path) -> Counts:
     if not isinstance(names, list):
         raise InputError(f"cannot read {folder / 'config.json'} as a study: its linear_only is {names!r}")
     whole = {}
-    for name, least in (("epochs", 1), ("gap_data", 0), ("log_marginal_samples", 1), ("max_test", 1)):
+    least_of = {"epochs": 1, "gap_data": 0, "log_marginal_samples": 1, "max_test": 1, "refit_epochs": 0}
+    for name, least in least_of.items():
         value = config.get(name, None if name in ("epochs", "gap_data") else vars(most)[name])
         if not isinstance(value, int) or value < least:
             raise InputError(f"cannot read {folder / 'config.json'} as a study: its {name} is {value!r}")

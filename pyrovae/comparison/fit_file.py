@@ -6,12 +6,15 @@ from pathlib import Path
 from torch import Tensor
 
 from pyrovae.comparison._data import warn_of_counts
+from pyrovae.comparison._encoder import with_better_encoder
 from pyrovae.comparison._pairs import at_mean_of, can_start_as_linear, new_pair
+from pyrovae.comparison._plan import judged_by_model
 from pyrovae.comparison._runs import callers_state_left_alone
 from pyrovae.comparison.notes import notes_of_copies
 from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_same
 from pyrovae.datasets import ChannelAxis, Spectra, TrainingRows, split_spectra
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.evaluation import RefinedELBO
 from pyrovae.files import locked_folder, versions, write_json, write_table
 from pyrovae.fitted import VAE
 from pyrovae.io import save
@@ -19,7 +22,7 @@ from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.warm_start import linear_models
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.trained_model import TrainedModel, summary_of
-from pyrovae.training import Checkpoints, Trainer
+from pyrovae.training import Checkpoints, Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -68,19 +71,24 @@ def fit_file(
         trained = TrainedModel(VAE(model, guide), step)
         train_x, validation_x = trained.prepare(train), trained.prepare(validation)  # before anything is written
         with locked_folder(folder):
-            _claim(folder, project)
+            training = _claim(folder, project)
             with Checkpoints(folder / "checkpoints", checkpoint_seconds) as checkpoints:
                 trainer = Trainer(
                     [(model, guide)],
                     train_x,
                     ESTIMATORS[project.model.estimator](),
-                    project.training,
+                    training,
                     validation=validation_x,
                     progress=progress,
                     checkpoints=checkpoints,
                 )
                 trainer.run()
             (history,) = trainer.histories
+            epochs, checkpoint = project.model.refit_epochs, folder / "checkpoints" / "encoder"
+            better, gain = with_better_encoder(
+                model, guide, train_x, validation_x, epochs, project.training, checkpoint=checkpoint, progress=progress
+            )
+            guide.load_state_dict(better.state_dict())
             found = summary_of(trained.scores(test, progress=progress))
             metrics = {
                 "dataset": data.name,
@@ -96,6 +104,7 @@ def fit_file(
                 "test_log_marginal_stderr": found["log_prob_stderr"],
                 "notes": [note.to_dict() for note in notes_of_copies(split)],
                 "best_epoch": history.best_epoch,
+                **gain,
                 "steps": history.steps,
                 "seconds": history.seconds,
                 "engine": history.engine,
@@ -128,10 +137,15 @@ def make_pair(
     return new_pair(n, settings.latent_dim, posterior, likelihood, settings, seed=seed, linear=linear)
 
 
-def _claim(folder: Path, project: Project) -> None:
-    """Write the project into its folder, where there is no other."""
+def _claim(folder: Path, project: Project) -> TrainingSettings:
+    """Write the project into its folder, where there is no other; how it is trained there.
+
+    Where version 0.1 began, the ELBO of the validation data chooses the epoch to the end.
+    """
     begun = begun_in(folder)
+    judged = {"judged_by": RefinedELBO.__name__}
     if begun is None:
-        write_json(folder / "config.json", {"project": project.to_dict(), "versions": versions()})
-    else:
-        check_same(folder, project, begun)
+        write_json(folder / "config.json", {"project": project.to_dict(), **judged, "versions": versions()})
+        return judged_by_model(project.training)
+    check_same(folder, project, begun)
+    return judged_by_model(project.training) if "judged_by" in begun.config else project.training

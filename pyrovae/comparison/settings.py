@@ -46,6 +46,9 @@ class NetworkSettings:
     preprocessing: Preprocessing | str | None = None
     """Standardise by the channels' means and one deviation (mean), by each channel (channel), by all values together
     (all), or not at all (none)."""
+    refit_epochs: int = 0
+    """Passes with which the encoder is trained again at the trained model, over 20,000 draws from it and as many over
+    jittered training data, if validation data prefer the outcome; 0 leaves it, 30 are many."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", _as_tuple("hidden", self.hidden))
@@ -54,6 +57,7 @@ class NetworkSettings:
         MLP(1, *self.hidden)  # checks the widths
         check_choice("start", self.start, STARTS)
         check_choice("missing", self.missing, MISSING)
+        check_integer("refit_epochs", self.refit_epochs, least=0)
         if isinstance(self.preprocessing, str):
             check_choice("preprocessing", self.preprocessing, PREPROCESSING)
         elif not isinstance(self.preprocessing, Preprocessing | None):
@@ -253,6 +257,7 @@ class ComparisonKeywords(TypedDict, total=False):
     start: str
     missing: str
     preprocessing: Preprocessing | str | None
+    refit_epochs: int
     epochs: int | None
     batch_size: int
     learning_rate: float | Schedule

@@ -77,7 +77,7 @@ class Jittered:
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """As many data as x (num, n) has."""
         with _from(generator, x, self._model):
-            num = round(_SHARE_OF_DRAWS * len(x))
+            num = math.ceil(_SHARE_OF_DRAWS * len(x))
             return torch.cat([self._draws.draw(num), self._jittered(len(x) - num)]).to(x)
 
     def _jittered(self, num: int) -> Tensor:

@@ -63,7 +63,11 @@ class FamilyGaps:
         steps: number of steps of the refit of q.
         refitted: the q of each datum that reached it.
         amortization: ``best_elbo`` − ELBO of the given guide; None for families other than that guide's.
-        generalization: ELBO of that guide on the training data − on ``x``; None without training data.
+        generalization: ELBO of that guide on the training data − on ``x``; None without training data. What the model
+            itself loses on new data is part of it.
+        amortization_train: ``amortization`` on training data, as many as in ``x``: what the encoder loses where it was
+            trained.
+        amortization_new: ``amortization`` − ``amortization_train``: what it loses on new data beyond that.
         amortization_refitted: ``amortization`` of an encoder trained anew at the fixed decoder.
         generalization_refitted: ``generalization`` of that encoder.
     """
@@ -75,6 +79,8 @@ class FamilyGaps:
     refitted: PerDatumGuide = field(repr=False, compare=False)
     amortization: Estimate | None = None
     generalization: Difference | None = None
+    amortization_train: Estimate | None = None
+    amortization_new: Difference | None = None
     amortization_refitted: Estimate | None = None
     generalization_refitted: Difference | None = None
 
@@ -83,6 +89,21 @@ class FamilyGaps:
         """The ELBO and each gap by name."""
         names = [found.name for found in fields(self) if found.name not in ("family", "steps", "refitted")]
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def split(self) -> dict[str, Estimate | Difference]:
+        """Log p(x) − ELBO of the given guide in three parts that add up to it, in nats per datum.
+
+        Raises:
+            InputError: the family is not that guide's, or there were no training data.
+        """
+        if self.amortization_train is None or self.amortization_new is None:
+            raise InputError(f"the split is of the guide's own family, not of {self.family}, and needs train=")
+        return {
+            "family": self.approximation,
+            "encoder on training data": self.amortization_train,
+            "encoder on new data": self.amortization_new,
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,7 +184,8 @@ def inference_gaps(
             every Gaussian one.
         train: data that the pair was trained on. With them the generalisation gap is measured, and for each family
             an encoder is trained on them at the frozen decoder, from a copy of the guide's. The given guide's
-            amortisation and generalisation gap are in the row of its family, if that is among ``families``.
+            amortisation and generalisation gap are in the row of its family, if that is among ``families``, and
+            :attr:`FamilyGaps.split`: what the family, the encoder on training data and the encoder on new data lose.
         num_particles: draws of z per datum and step of a refit.
         max_steps: steps of a refit at most, before those whose parameters are averaged.
         num_samples: draws of z per datum for log p(x) and for each ELBO, at least 2.
@@ -214,11 +236,15 @@ def inference_gaps(
         draws = max(2, num_samples * len(x) // max(len(x), len(data)))  # as many in all, for more training data
         return elbo_estimate(model, q, data, num_samples=draws, seed=next(seeds))
 
+    def fitted(data: Tensor, family: Family) -> tuple[PerDatumGuide, int]:
+        how = {"num_particles": num_particles, "max_steps": max_steps, "seed": settings.seed}
+        return refit(model, guide, data, family, **how)
+
     amortized = elbo(guide, x)
     on_train = None if train is None else elbo(guide, train)
     refits: dict[str, tuple[PerDatumGuide, int, Estimate]] = {}
     for name, family in tqdm(named.items(), unit="family", disable=None if progress else True):
-        q, steps = refit(model, guide, x, family, num_particles=num_particles, max_steps=max_steps, seed=settings.seed)
+        q, steps = fitted(x, family)
         refits[name] = (q, steps, elbo(q, x))
     if log_p is None:
         tightest, *_ = max(refits.values(), key=lambda found: found[2].mean)
@@ -238,6 +264,14 @@ def inference_gaps(
         if isinstance(guide, AmortizedGuide) and _same_family(heads[name], guide.posterior_head):
             generalization = None if on_train is None else _difference(on_train, amortized)
             entry = replace(entry, amortization=best - amortized, generalization=generalization)
+            if train is not None:
+                seen = train[_some_rows(train, len(x), settings.seed)]
+                own, _ = fitted(seen, named[name])
+                best_seen, amortized_seen = (
+                    elbo_estimate(model, q, seen, num_samples=num_samples, seed=settings.seed) for q in (own, guide)
+                )
+                lost = best_seen - amortized_seen
+                entry = replace(entry, amortization_train=lost, amortization_new=_difference(best - amortized, lost))
         if train is not None and isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide):
             trained = _train_encoder(model, guide, named[name], train, settings, progress)
             on_x = elbo(trained, x)
@@ -266,6 +300,11 @@ def _train_encoder(
     elbo = encoder_elbo(model, trained)
     Trainer([(FrozenModel(model), trained)], train, elbo, settings, progress=progress).run()
     return trained.eval()
+
+
+def _some_rows(x: Tensor, num: int, seed: int) -> Tensor:
+    """Rows of x at random, at most ``num``."""
+    return torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:num].to(x.device)
 
 
 def _same_family(head: Posterior, other: Posterior) -> bool:

@@ -22,6 +22,9 @@ from pyrovae.programs import as_data
 from pyrovae.training import Checkpoints, EpochRecord, Trainer, Transform
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
+NUM_DRAWS = 20_000
+"""Data in each epoch."""
+
 
 class EncoderStage(StrEnum):
     """An encoder that :func:`refit_encoder` chooses from."""
@@ -78,7 +81,7 @@ def refit_encoder(
     x_train: Tensor | None = None,
     *,
     validation: Tensor,
-    num_draws: int = 20_000,
+    num_draws: int = NUM_DRAWS,
     num_samples: int = 64,
     checkpoint: str | Path | None = None,
     progress: bool = True,

@@ -17,7 +17,7 @@ import torch
 import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.comparison.fit_file import fit_file, make_pair
-from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project
+from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project, load_begun
 from pyrovae.datasets import Standardize, simulated
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.trained_model import TrainedModel
@@ -198,6 +198,21 @@ def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path, capsy
         assert status == 0, errors
         for name in ("model.safetensors", "model.json"):
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_an_encoder_is_trained_again(spectra, tmp_path):
+    """Begun again in the same folder, it ends with the same bits; the setting belongs to the folder."""
+    model = dataclasses.replace(TRAINED_BY_DEFAULT, hidden=(16,), refit_epochs=1)
+    project = Project(data=spectra, model=model, training=dataclasses.replace(HOW_BY_DEFAULT, epochs=3))
+    metrics = [fit_file(project, tmp_path / "run", progress=False) for _ in range(2)]
+    assert metrics[0]["encoder_gain"] >= 0
+    assert {k: v for k, v in metrics[0].items() if k != "seconds"} == {
+        k: v for k, v in metrics[1].items() if k != "seconds"
+    }
+    assert load_begun(tmp_path / "run") == project
+    other = dataclasses.replace(project, model=dataclasses.replace(model, refit_epochs=2))
+    with pytest.raises(pv.InputError, match="a training with refit_epochs 1, not 2"):
+        fit_file(other, tmp_path / "run", progress=False)
 
 
 def test_scores_are_of_the_original_data(fitted, spectra):

@@ -15,11 +15,14 @@ from scipy import special, stats
 
 import pyrovae as pv
 from pyrovae import plotting
+from pyrovae.comparison._data import prepare
 from pyrovae.comparison._measures import marginal_of, measures_of, score
 from pyrovae.comparison._plan import Cell, Plan, groups
+from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.settings import ComparisonKeywords, ComparisonSettings
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.evaluation import RefinedELBO
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.plotting import PictureWarning
 from pyrovae.posteriors import POSTERIORS
@@ -439,7 +442,7 @@ def test_the_learning_rate_is_chosen_by_validation(tmp_path):
     table = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), **settings)
     assert table["learning_rate"].tolist() == [1e-2, 1e-2]
     tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
-    assert tried["validation_neg_elbo"].idxmin() == 1e-2
+    assert tried["validation_loss"].idxmin() == 1e-2
     assert tried["test_neg_elbo"][1e-2] == pytest.approx(table["test_neg_elbo"][0])  # that run is not made again
     again = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), resume=True, **settings)
     pd.testing.assert_frame_equal(again, table)
@@ -664,3 +667,55 @@ def test_guides_of_a_given_model_of_counts_see_logarithms():
     table = pv.compare(x, model=model, epochs=2, progress=False, **settings)
     assert table["status"].tolist() == ["finished"] * 2
     assert table["test_neg_elbo"].max() < 500
+
+
+def test_encoders_are_trained_again_where_that_is_asked_for(tmp_path):
+    """What is saved is the encoder that the validation data prefer; the decoder is the same."""
+    train, validation, test = _parts()
+    settings = OWN | {"epochs": 3, "validation": validation, "test": test}
+    plain = pv.compare(train, out=tmp_path / "plain", **settings)
+    table = pv.compare(train, out=tmp_path / "refitted", refit_epochs=1, **settings)
+    assert "encoder_gain" not in plain
+    assert table["encoder_gain"][0] > 0
+    assert table["refit_epochs"][0] == 1
+    models = [pv.load(tmp_path / out / plain["folder"][0] / "model.safetensors") for out in ("plain", "refitted")]
+    for one, other in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
+        assert torch.equal(one, other)
+    # sampled with other draws
+    gain = plain["validation_neg_elbo"][0] - table["validation_neg_elbo"][0]
+    assert gain == pytest.approx(table["encoder_gain"][0], rel=0.15)
+    assert table["best_epoch"][0] == plain["best_epoch"][0]
+    again = pv.compare(train, out=tmp_path / "refitted", refit_epochs=1, resume=True, **settings)
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(pv.InputError, match="kept if validation data prefer it; give validation="):
+        pv.compare(train, refit_epochs=1, **OWN, epochs=1)
+    with pytest.raises(pv.InputError, match="refit_epochs must be an integer of at least 0, not -1"):
+        pv.compare(train, refit_epochs=-1, **settings)
+
+
+def test_models_are_judged_by_the_refined_elbo_and_guides_by_their_own():
+    train, validation, test = _parts()
+    settings = ComparisonSettings(
+        posteriors=["diagonal"], estimators=["analytic"], likelihoods=["gaussian"], training=pv.TrainingSettings(100)
+    )
+    data = prepare(train, test, validation, settings)
+    plan = plan_of(settings, data, progress=False)
+    training = plan.training_of(plan.cells[0])
+    assert training.measure == RefinedELBO()
+    assert training.validate_every == 13  # eight looks
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 5), 2)
+    for other in (
+        dataclasses.replace(plan, model=model),
+        dataclasses.replace(plan, data=dataclasses.replace(data, validation=None)),
+    ):
+        assert other.training_of(other.cells[0]) == settings.training_of("analytic", 0, None)
+
+
+def test_a_measure_of_ones_own_judges(tmp_path):
+    train, validation, test = _parts()
+    values = iter([0.0, 1.0, 5.0, 2.0])
+    settings = OWN | {"epochs": 3, "validation": validation, "test": test}
+    table = pv.compare(train, measure=lambda model, guide, x: next(values), **settings)
+    assert (table["best_epoch"][0], table["validation_loss"][0]) == (2, -5.0)
+    with pytest.raises(pv.InputError, match="a measure chooses the best epoch by validation data"):
+        pv.compare(train, measure=lambda *_: 0.0, epochs=1, **OWN)

@@ -1,6 +1,7 @@
 """pyrovae compare: the right answer on simulated spectra, a study gone on with, and its report."""
 
 import dataclasses
+import functools
 import gzip
 import json
 import shlex
@@ -16,7 +17,15 @@ import pyrovae as pv
 from pyrovae.commands.compare import Compare, seconds_of, summary_of
 from pyrovae.commands.console import parse
 from pyrovae.commands.main import main
-from pyrovae.comparison._budget import GAP_DATA, Counts, Seconds, counts_within, epochs_within, measure
+from pyrovae.comparison._budget import (
+    GAP_DATA,
+    Counts,
+    Seconds,
+    counts_within,
+    epochs_within,
+    measure,
+    refit_epochs_within,
+)
 from pyrovae.comparison._data import prepare
 from pyrovae.comparison._linear import folder_of
 from pyrovae.comparison.compare import plan_of
@@ -418,3 +427,48 @@ def test_a_bug_in_every_run_is_no_bad_input(tmp_path, monkeypatch):
 
 def test_nothing_to_measure_leaves_the_epochs_as_they_are():
     assert counts_within({}, 2, 10.0, Counts(7, 3, 25, 40)) == Counts(7, 0, 25, 40)
+
+
+def test_training_encoders_again_has_its_share_of_the_budget():
+    needed = Seconds(epoch=1.0, evaluation=2.0, looks=2.0, refit=3.0)
+    assert refit_epochs_within(needed, 2, 180.0, 30) == 10  # a third, 60 seconds, at 2 × 3 a piece
+    assert refit_epochs_within(needed, 2, 180.0, 4) == 4
+    assert refit_epochs_within(needed, 2, 1.0, 4) == 0
+    most = Counts(500, 0, 200, 1000, 30)
+    assert counts_within({"gaussian": needed}, 2, 180.0, most) == Counts(int(0.65 * 112 / 2), 0, 200, 1000, 10)
+    without = dataclasses.replace(most, refit_epochs=0)
+    assert counts_within({"gaussian": needed}, 2, 180.0, without) == Counts(int(0.65 * 172 / 2), 0, 200, 1000)
+
+
+def test_encoders_are_trained_again_in_a_study(tmp_path, monkeypatch):
+    quick = functools.partial(pv.refit_encoder, num_draws=64)
+    monkeypatch.setattr("pyrovae.comparison._encoder.refit_encoder", quick)
+    small = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,)}
+    study = make_study(epochs=2, gap_data=0, log_marginal_samples=25, refit_epochs=1, **small)
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert (found.runs["encoder_gain"] >= 0).all()
+    path = tmp_path / "study" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["refit_epochs"] == 1
+    again = compare_file(found.study, tmp_path / "again", progress=False)  # as the report's command does
+    assert again.runs["test_neg_elbo"].tolist() == found.runs["test_neg_elbo"].tolist()
+    path.write_text(json.dumps(config | {"refit_epochs": 0}))  # where the budget left no time for it
+    without = compare_file(study, tmp_path / "study", progress=False)
+    assert without.study.settings.refit_epochs == 0
+    assert "encoder_gain" not in without.runs
+    path.write_text(json.dumps(config | {"refit_epochs": -1}))
+    with pytest.raises(pv.InputError, match="its refit_epochs is -1"):
+        compare_file(study, tmp_path / "study", progress=False)
+
+
+def test_a_study_begun_before_encoders_were_trained_again_goes_on(tmp_path):
+    small = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,)}
+    study = make_study(epochs=1, gap_data=0, log_marginal_samples=25, **small)
+    path = tmp_path / "study" / "config.json"
+    compare_file(study, tmp_path / "study", progress=False)
+    config = json.loads(path.read_text())
+    del config["refit_epochs"], config["study"]["refit_epochs"]
+    path.write_text(json.dumps(config))
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert found.study.settings.refit_epochs == 0
+    assert "encoder_gain" not in found.runs

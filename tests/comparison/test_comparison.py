@@ -26,7 +26,7 @@ def test_validation_chooses_the_learning_rate(parts, tmp_path):
     table = pv.compare(train, **SETTINGS, **rates, out=tmp_path / "out", pictures=False, progress=False)
     tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
     assert tried["test_neg_elbo"].idxmin() == 1e-6
-    assert tried["validation_neg_elbo"].idxmin() == 1e-2
+    assert tried["validation_loss"].idxmin() == 1e-2
     assert table["learning_rate"].tolist() == [1e-2]
 
 

@@ -56,6 +56,15 @@ def test_gaps_of_an_encoder_that_is_off(vae):
     assert full.generalization.mean == pytest.approx(expected, abs=5 * full.generalization.stderr_monte_carlo)
     assert diagonal.amortization is None
     assert diagonal.generalization is None
+    on_train = (vae.log_prob(train) - vae.elbo(guide, train)).mean().item()
+    parts = full.split
+    assert sum(part.mean for part in parts.values()) == pytest.approx(exact.mean().item(), abs=0.05)
+    assert parts["family"].mean == pytest.approx(0, abs=0.01)
+    assert len(full.amortization_train.per_datum) == len(x)  # half of the training data
+    spread = (vae.log_prob(train) - vae.elbo(guide, train)).std().item()
+    assert parts["encoder on training data"].mean == pytest.approx(on_train, abs=4 * spread / math.sqrt(len(x)))
+    with pytest.raises(pv.InputError, match="the guide's own family, not of diagonal"):
+        diagonal.split  # noqa: B018
     assert 0 <= full.amortization_refitted.mean + 0.01 < full.amortization.mean / 2
     assert diagonal.amortization_refitted.mean > 0
     table = found.to_frame().set_index("family")
@@ -65,6 +74,36 @@ def test_gaps_of_an_encoder_that_is_off(vae):
     assert f"{full.best_elbo.mean:.4f} ± " in str(found)
     with pytest.raises(KeyError, match="no family 'flow'; there are full-covariance, diagonal"):
         found["flow"]
+
+
+def test_the_loss_is_split_into_family_encoder_and_new_data(vae):
+    """An encoder that is exact on the training data and 2 off elsewhere loses nothing there; the parts are exact."""
+
+    class Off(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([x, (x[:, :1] > 40).to(x)], -1)  # whether it is a new datum
+
+    train, x = vae.sample(12), vae.sample(10)
+    x[:, 0] += 100
+    guide = pv.AmortizedGuide(Off(), pv.FullCovariancePosterior(6, 3)).double()
+    exact = vae.to_guide("full-covariance").posterior_head
+    with torch.no_grad():
+        for name in ("loc_head", "covariance_head"):
+            head, right = getattr(guide.posterior_head, name), getattr(exact, name)
+            head.weight.zero_()
+            head.weight[:, :5] = right.weight
+            head.bias.copy_(right.bias)
+        guide.posterior_head.loc_head.weight[:, 5] = 2.0
+    lost = 0.5 * (vae.precision * 4.0).sum().item()  # ½ δᵀPδ with δ = (2, 2, 2)
+    found = pv.inference_gaps(
+        vae.to_model(), guide, x, {"full-covariance": pv.FullCovariancePosterior}, train=train, epochs=1,
+        log_p=LogMarginal.exact(vae.log_prob(x)), max_steps=600,
+    )["full-covariance"]  # fmt: skip
+    parts = found.split
+    assert parts["family"].mean == pytest.approx(0, abs=0.02)
+    assert parts["encoder on training data"].mean == pytest.approx(0, abs=0.02)
+    assert parts["encoder on new data"].mean == pytest.approx(lost, rel=0.02, abs=0.05)
+    assert sum(part.mean for part in parts.values()) == pytest.approx(lost, rel=0.02, abs=0.05)
 
 
 def test_the_decoder_is_frozen_even_to_running_statistics(vae):

@@ -47,7 +47,7 @@ def test_the_script(tmp_path, run):
     assert runs["coverage"].between(0, 1).all()
     assert runs.groupby("likelihood")["learning_rate"].nunique().eq(1).all()
     rates = pd.read_csv(tmp_path / "out" / "simulated" / "rates.csv")
-    best = rates.loc[rates.groupby("likelihood")["validation_neg_elbo"].idxmin()].set_index("likelihood")
+    best = rates.loc[rates.groupby("likelihood")["validation_loss"].idxmin()].set_index("likelihood")
     assert runs.set_index("likelihood")["learning_rate"].to_dict() == best["learning_rate"].to_dict()
     for picture in ("bands", "residuals", "latent", "sweeps", "noise-correlation"):
         assert (tmp_path / "out" / f"simulated-{picture}.png").stat().st_size > 5000

@@ -96,12 +96,16 @@ def colored_plane(
 
 
 def curves_by_epoch(series: Sequence[NDArray[np.floating]], ylabel: str) -> Figure:
-    """Curves from epoch 1 on, one for each of the colours and DASHES in turn, on a scale linear below 1."""
+    """Curves from epoch 1 on, one for each of the colours and DASHES in turn, on a scale linear below 1.
+
+    Epochs without a value, NaN, are passed over.
+    """
     fig = empty_figure(4.6, 3.2)
     ax = fig.subplots()
     for k, curve in enumerate(series):
         style, color = DASHES[k // len(COLORS) % len(DASHES)], COLORS[k % len(COLORS)]
-        ax.plot(np.arange(1, len(curve) + 1), curve, color=color, linestyle=style, linewidth=1.3)
+        known = np.isfinite(curve)
+        ax.plot(np.flatnonzero(known) + 1, curve[known], color=color, linestyle=style, linewidth=1.3)
     ax.set(xlabel="epoch", ylabel=ylabel)
     ax.set_yscale("symlog", linthresh=1.0)
     ax.locator_params(axis="x", integer=True)

@@ -191,7 +191,7 @@ def losses(result: StudyResult, folder: Path, candidates: list[Candidate]) -> li
             curves[one.name] = np.mean(whole, axis=0)
     if not curves:
         return []
-    lowest = min(float(curve.min()) for curve in curves.values())
+    lowest = min((float(np.nanmin(c)) for c in curves.values() if np.isfinite(c).any()), default=0.0)
     legend = tuple(
         Legend(name, plotting.COLORS[k % len(plotting.COLORS)], dashes="6 3" if k >= len(plotting.COLORS) else "")
         for k, name in enumerate(curves)
