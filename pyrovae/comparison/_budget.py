@@ -24,6 +24,7 @@ _TRAINING_SHARE = 0.65
 _SHARE_FOR_GAPS = 0.2
 _SHARE_FOR_SCORES = 0.3
 _SHARE_FOR_REFITS = 1 / 3
+_SHARE_FOR_LOOKS = 0.2
 _STEPS = 40
 _DRAWS = 640
 _ROWS = 50
@@ -38,14 +39,14 @@ class Seconds:
         epoch: of training.
         evaluation: of the test data.
         gap: of splitting log p(x) − ELBO of one test datum.
-        looks: at the validation data, at the epochs that are judged.
+        look: at the validation data, where the epoch is judged.
         refit: of one epoch in which the encoder is trained again.
     """
 
     epoch: float = 0.0
     evaluation: float = 0.0
     gap: float = 0.0
-    looks: float = 0.0
+    look: float = 0.0
     refit: float = 0.0
 
     def __add__(self, other: "Seconds") -> "Seconds":
@@ -63,6 +64,7 @@ class Counts:
         log_marginal_samples: draws of z per datum for log p(x).
         max_test: test data that are scored, at most.
         refit_epochs: passes with which each run's encoder is trained again.
+        validate_every: epochs between looks at the validation data, at least.
         linear_only: likelihoods of which no VAE is trained.
     """
 
@@ -71,6 +73,7 @@ class Counts:
     log_marginal_samples: int
     max_test: int
     refit_epochs: int = 0
+    validate_every: int = 1
     linear_only: tuple[str, ...] = ()
 
 
@@ -116,12 +119,12 @@ def _measure(plan: Plan, cell: Cell, seconds: float) -> Seconds:
         evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
         if passed > seconds / 20:
             break
-    looks = again = 0.0
+    look = again = 0.0
     judge = plan.training_of(cell).measure
     if judge is not None and data.validation is not None:
         begin = time.perf_counter()
         judge(model, guide, data.validation)
-        looks = (time.perf_counter() - begin) * (LOOKS + 1)
+        look = time.perf_counter() - begin
     if settings.refit_epochs and data.validation is not None:
         begin, some = time.perf_counter(), data.validation[:_ROWS]
         num = _DRAWS if steps >= _STEPS else _DRAWS // _FEW
@@ -134,15 +137,15 @@ def _measure(plan: Plan, cell: Cell, seconds: float) -> Seconds:
     _, steps = refit(model, guide, rows, settings.named_posteriors[cell.posterior], num_particles=4, max_steps=most)
     # two families are fitted, and then as many steps averaged
     gap = (time.perf_counter() - begin) / steps * 4 * GAP_STEPS / len(rows)
-    return Seconds(epoch, evaluation, gap, looks, again)
+    return Seconds(epoch, evaluation, gap, look, again)
 
 
 def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float, most: Counts) -> Counts:
     """The counts that these seconds allow, of each seed's runs of all likelihoods, at most as many as ``most``.
 
     Scores have at most 30 % of the time: fewer test data are scored, then by fewer draws. Encoders that are trained
-    again have at most a third. Where fewer than five epochs would be left, the VAEs of the slowest likelihood are left
-    out, unless it is the only one.
+    again have at most a third, and looks at the validation data a fifth, but two looks are taken. Where fewer than five
+    epochs would be left, the VAEs of the slowest likelihood are left out, unless it is the only one.
     """
     kept, left_out = dict(needed), list(most.linear_only)
     while True:
@@ -154,8 +157,10 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
         total = replace(total, evaluation=share * total.evaluation)
         epochs, gap_data = epochs_within(total, num_seeds, seconds, replace(most, refit_epochs=again))
         if epochs >= min(LEAST_EPOCHS, most.epochs) or len(kept) < 2:
-            return Counts(max(1, epochs), gap_data, draws, num, again, tuple(left_out))
-        slowest = max(kept, key=lambda name: kept[name].epoch * LEAST_EPOCHS + kept[name].evaluation + kept[name].looks)
+            looks = looks_within(total, num_seeds, seconds)
+            every = most.validate_every if looks == LOOKS else max(most.validate_every, -(-epochs // looks), 1)
+            return Counts(max(1, epochs), gap_data, draws, num, again, every, tuple(left_out))
+        slowest = max(kept, key=lambda name: kept[name].epoch * LEAST_EPOCHS + kept[name].evaluation)
         left_out.append(slowest)
         del kept[slowest]
 
@@ -173,6 +178,13 @@ def _scores_within(share: float, most: Counts) -> tuple[int, int]:
     return num, draws
 
 
+def looks_within(needed: Seconds, num_seeds: int, seconds: float) -> int:
+    """Looks of each run at the validation data, in a fifth of these seconds, but two of them at least."""
+    if not needed.look:
+        return LOOKS
+    return max(2, min(LOOKS, int(_SHARE_FOR_LOOKS * seconds / (num_seeds * needed.look))))
+
+
 def refit_epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: int) -> int:
     """Epochs in which each run's encoder is trained again, in a third of these seconds; ``most`` are wanted."""
     if not needed.refit:
@@ -184,7 +196,8 @@ def epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: Counts)
     """Epochs of each run, 0 where there is no time for one, and test data whose gap is split, in these seconds."""
     if not needed.epoch:  # no model could be measured, and the runs will say why
         return most.epochs, 0
-    seconds -= num_seeds * (needed.looks + most.refit_epochs * needed.refit)
+    looks = looks_within(needed, num_seeds, seconds)
+    seconds -= num_seeds * (looks * needed.look + most.refit_epochs * needed.refit)
     gaps = needed.gap * most.gap_data
     gap_data = most.gap_data if gaps < _SHARE_FOR_GAPS * seconds else 0
     left = seconds - num_seeds * needed.evaluation - (gaps if gap_data else 0.0)

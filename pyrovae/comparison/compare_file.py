@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -264,8 +264,8 @@ def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, be
     settings = plan.settings
     gap_data = GAP_DATA if study.gap_data is None else study.gap_data
     epochs = settings.training.epochs if study.epochs is None else study.epochs
-    draws, again = settings.log_marginal_samples, settings.refit_epochs
-    counts = Counts(epochs, gap_data, draws, len(plan.data.test), again, study.linear_only)
+    draws, again, every = settings.log_marginal_samples, settings.refit_epochs, settings.training.validate_every
+    counts = Counts(epochs, gap_data, draws, len(plan.data.test), again, every, study.linear_only)
     plan = _counted(plan, counts)
     if begun is not None:
         counts = _counts_of(begun.config, counts, folder)
@@ -282,6 +282,7 @@ def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, be
         latent_dims=settings.latent_dims,
         log_marginal_samples=counts.log_marginal_samples,
         refit_epochs=counts.refit_epochs,
+        training=replace(study.settings.training, validate_every=counts.validate_every),
     )
     told = replace(
         study, settings=drawn, epochs=counts.epochs, gap_data=counts.gap_data, linear_only=counts.linear_only
@@ -298,7 +299,7 @@ def _counted(plan: Plan, counts: Counts) -> Plan:
     settings = replace(
         settings,
         likelihoods=kept,
-        training=replace(settings.training, epochs=counts.epochs),
+        training=replace(settings.training, epochs=counts.epochs, validate_every=counts.validate_every),
         gap_data=counts.gap_data,
         log_marginal_samples=counts.log_marginal_samples,
         refit_epochs=counts.refit_epochs,
@@ -315,8 +316,8 @@ def _counts_of(config: dict[str, object], most: Counts, folder: Path) -> Counts:
     if not isinstance(names, list):
         raise InputError(f"cannot read {folder / 'config.json'} as a study: its linear_only is {names!r}")
     whole = {}
-    least_of = {"epochs": 1, "gap_data": 0, "log_marginal_samples": 1, "max_test": 1, "refit_epochs": 0}
-    for name, least in least_of.items():
+    for name in (field.name for field in fields(Counts) if field.name != "linear_only"):
+        least = 0 if name in ("gap_data", "refit_epochs") else 1
         value = config.get(name, None if name in ("epochs", "gap_data") else vars(most)[name])
         if not isinstance(value, int) or value < least:
             raise InputError(f"cannot read {folder / 'config.json'} as a study: its {name} is {value!r}")

@@ -39,9 +39,9 @@ from pyrovae.files import locked_folder
 from pyrovae.trained_model import TrainedModel
 
 
-def make_study(data=None, *, reading=None, learning_rate=3e-3, **options):
+def make_study(data=None, *, reading=None, learning_rate=3e-3, validate_every=1, **options):
     own = {f.name: options.pop(f.name) for f in dataclasses.fields(Study) if f.name in options}
-    training = pv.TrainingSettings(epochs=500, learning_rate=learning_rate)
+    training = pv.TrainingSettings(epochs=500, learning_rate=learning_rate, validate_every=validate_every)
     compared = dataclasses.replace(COMPARED_BY_DEFAULT, training=training, **options)
     return Study(data=data, settings=compared, reading=reading or ReadingSettings(), **own)
 
@@ -137,7 +137,12 @@ def test_the_command_is_the_study(tmp_path):
         missing="mask",
         learning_rate=1e-3,
     )
-    for told in (study, dataclasses.replace(study, epochs=7, gap_data=0, max_test=50, linear_only=("low-rank",))):
+    rarely = make_study(tmp_path / "x.csv", validate_every=3)
+    for told in (
+        study,
+        rarely,
+        dataclasses.replace(study, epochs=7, gap_data=0, max_test=50, linear_only=("low-rank",)),
+    ):
         assert parse(Compare, shlex.split(command_of(told))[2:]).study().to_dict() == told.to_dict()
     auto = make_study(tmp_path / "x.csv", latent_dims="auto")
     assert "--latent-dim auto" in command_of(auto)
@@ -176,8 +181,11 @@ def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
     path = tmp_path / "study" / "config.json"
     config = json.loads(path.read_text())
     assert (config["epochs"], config["gap_data"]) == (2, 0)
-    path.write_text(json.dumps(config | {"epochs": 3}))
-    assert compare_file(study, tmp_path / "study", progress=False).epochs == 3
+    path.write_text(json.dumps(config | {"epochs": 3, "validate_every": 2}))
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert found.epochs == 3
+    for settings in (found.plan.settings, found.study.settings):
+        assert settings.training.validate_every == 2
 
 
 def test_what_a_study_takes_is_measured():
@@ -430,7 +438,7 @@ def test_nothing_to_measure_leaves_the_epochs_as_they_are():
 
 
 def test_training_encoders_again_has_its_share_of_the_budget():
-    needed = Seconds(epoch=1.0, evaluation=2.0, looks=2.0, refit=3.0)
+    needed = Seconds(epoch=1.0, evaluation=2.0, look=0.25, refit=3.0)
     assert refit_epochs_within(needed, 2, 180.0, 30) == 10  # a third, 60 seconds, at 2 × 3 a piece
     assert refit_epochs_within(needed, 2, 180.0, 4) == 4
     assert refit_epochs_within(needed, 2, 1.0, 4) == 0
@@ -438,6 +446,17 @@ def test_training_encoders_again_has_its_share_of_the_budget():
     assert counts_within({"gaussian": needed}, 2, 180.0, most) == Counts(int(0.65 * 112 / 2), 0, 200, 1000, 10)
     without = dataclasses.replace(most, refit_epochs=0)
     assert counts_within({"gaussian": needed}, 2, 180.0, without) == Counts(int(0.65 * 172 / 2), 0, 200, 1000)
+
+
+def test_looks_at_the_validation_data_leave_time_for_training():
+    most = Counts(500, 0, 200, 1000)
+    needed = Seconds(epoch=0.5, evaluation=1.0, look=1.0)
+    assert counts_within({"gaussian": needed}, 2, 80.0, most) == Counts(
+        int(0.65 * (80 - 16 - 2)), 0, 200, 1000
+    )  # 8 looks
+    epochs = int(0.65 * (40 - 8 - 2))  # a fifth of the time is for 4 looks of 2 seeds
+    assert counts_within({"gaussian": needed}, 2, 40.0, most) == Counts(epochs, 0, 200, 1000, 0, -(-epochs // 4))
+    assert counts_within({"gaussian": needed}, 2, 10.0, most) == Counts(2, 0, 200, 1000, 0, 1)  # 2 looks in any case
 
 
 def test_encoders_are_trained_again_in_a_study(tmp_path, monkeypatch):
