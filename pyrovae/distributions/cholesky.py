@@ -5,6 +5,7 @@ import math
 import torch
 from pyro.distributions import MultivariateNormal, TorchDistribution
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.distributions.utils import lazy_property
 
 _LARGEST_ELEMENTWISE = 64
@@ -64,7 +65,11 @@ class CholeskyNormal(MultivariateNormal):
         self, loc: Tensor, scale_tril: Tensor, *, diagonal: Tensor | None = None, validate_args: bool | None = None
     ) -> None:
         shared = loc.dim() > 1 and scale_tril.dim() == 2
-        super().__init__(loc, scale_tril=scale_tril, validate_args=False if shared else validate_args)
+        if scale_tril.dim() > 1 and loc.shape[:-1] == scale_tril.shape[:-2]:  # nothing to broadcast: half of the time
+            self.loc, self.scale_tril, self._unbroadcasted_scale_tril = loc, scale_tril, scale_tril
+            Distribution.__init__(self, loc.shape[:-1], loc.shape[-1:], validate_args)
+        else:
+            super().__init__(loc, scale_tril=scale_tril, validate_args=False if shared else validate_args)
         if shared:
             self._validate_args = TorchDistribution._validate_args if validate_args is None else validate_args
             if self._validate_args:  # the factor is looked at once, not once a datum

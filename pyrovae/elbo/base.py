@@ -1,6 +1,5 @@
 """What the estimators share: Pyro's arguments and β, immutability, what a pair is at a draw."""
 
-import copy
 import functools
 import math
 import operator
@@ -140,8 +139,8 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         return self._with(_notes=notes), notes
 
     def _with(self, **attributes: object) -> Self:
-        other = copy.copy(self)
-        other.__dict__.update(attributes)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, **attributes)
         return other
 
     def _term(self, site: PairedSite, computation: Computation, value: Tensor, reason: Reason | None = None) -> Tensor:
@@ -187,10 +186,10 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
 
     def _get_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
         """The pair at one draw, checked."""
-        traces = [without_deterministic(trace) for trace in self._traces(model, guide, args, kwargs)]
+        traces = self._traces(model, guide, args, kwargs)
         pair = TracedPair.of(*traces)
         if is_validation_enabled():
-            check_model_guide_match(*traces, self.max_plate_nesting)
+            check_model_guide_match(*map(without_deterministic, traces), self.max_plate_nesting)
         pair.check()
         self._score(pair)
         if is_validation_enabled():

@@ -9,7 +9,7 @@ from pyrovae.nn import LocHead, inverse_positive, positive
 from pyrovae.posteriors.base import Posterior
 
 _RELATIVE_FLOOR = 1e-3
-"""Smallest diagonal entry of L beside the rest of its row."""
+"""Smallest diagonal entry of L beside the size of the rest of its row."""
 
 
 class FullCovariancePosterior(Posterior):
@@ -24,6 +24,7 @@ class FullCovariancePosterior(Posterior):
     """
 
     position: Tensor
+    row: Tensor
 
     def __init__(self, in_features: int, latent_dim: int) -> None:
         super().__init__(in_features, latent_dim)
@@ -31,6 +32,7 @@ class FullCovariancePosterior(Posterior):
         self.loc_head = LocHead(in_features, latent_dim)
         self.covariance_head = nn.Linear(in_features, len(position))
         self.register_buffer("position", position, persistent=False)
+        self.register_buffer("row", torch.tril_indices(latent_dim, latent_dim, -1)[0], persistent=False)
 
     def forward(self, features: Tensor) -> CholeskyNormal:
         """q(z|x) for features (*batch, in_features)."""
@@ -41,12 +43,14 @@ class FullCovariancePosterior(Posterior):
         return CholeskyNormal(self.loc_head(features), scale_tril=scale_tril, diagonal=scale)
 
     def _bounded(self, scale: Tensor, below: Tensor) -> Tensor:
-        """The diagonal, at least a thousandth of what else its row holds: L⁻¹ then stays within float32."""
-        d = self.latent_dim
-        rows = torch.tril_indices(d, d, -1, device=scale.device)[0]
-        squares = torch.zeros_like(scale).index_add(-1, rows, below.square())
-        # exactly the scale itself wherever the factor is well conditioned; √ has no derivative at 0
-        return torch.maximum(scale, _RELATIVE_FLOOR * squares.clamp_min(1e-30).sqrt())
+        """σ_i, at least a thousandth of Σ_j |L_ij| / √(d − 1) over what else its row holds.
+
+        L⁻¹ then stays within float32.
+        """
+        share = _RELATIVE_FLOOR / max(self.latent_dim - 1, 1) ** 0.5
+        lacking = (-scale).index_add(-1, self.row, below.abs(), alpha=share)
+        # exactly the scale itself wherever the factor is well conditioned, with a cheaper derivative than a maximum's
+        return scale + lacking.relu()
 
     def closest_covariance(self, precision: Tensor) -> Tensor:
         """P⁻¹: the closed form of :meth:`Posterior.closest_covariance`."""

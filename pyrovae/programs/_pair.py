@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,7 +13,6 @@ from pyro.distributions import Unit
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyrovae.errors import InputError
@@ -340,12 +339,17 @@ def _check_subsamples(trace: Trace, x: object) -> None:
 
 def _pruned(trace: Trace) -> Trace:
     """The trace without the plates' choices of rows and without what ``pyro.deterministic`` made."""
-    return without_deterministic(prune_subsample_sites(trace))
+    return _without(trace, lambda site: is_subsample(site) or is_deterministic(site))
 
 
 def without_deterministic(trace: Trace) -> Trace:
     """The trace without the sites that ``pyro.deterministic`` made."""
-    names = [name for name, site in trace.nodes.items() if site["type"] == "sample" and is_deterministic(site)]
+    return _without(trace, is_deterministic)
+
+
+def _without(trace: Trace, is_left_out: Callable[[Site], bool]) -> Trace:
+    """The trace without some of its sample sites; itself where it has none of them."""
+    names = [name for name, site in trace.nodes.items() if site["type"] == "sample" and is_left_out(site)]
     if names:
         trace = trace.copy()
         for name in names:
@@ -378,21 +382,24 @@ def _missing(name: str, site: Site) -> str:
 
 def _check_width(name: str, site: Site) -> None:
     """Raise an InputError where a site's log-density has elements outside of its plates."""
-    fn = site["fn"]
+    fn, value = site["fn"], site["value"]
     shape = fn.batch_shape
-    if isinstance(site["value"], Tensor):
-        own = site["value"].shape[: site["value"].dim() - fn.event_dim]
-        if own != shape:
-            shape = torch.broadcast_shapes(shape, own)
     sizes = {f.dim: f.size for f in site["cond_indep_stack"] if f.vectorized}
-    depth = -min(sizes, default=0)
-    # as in Pyro, axes between plates may belong to a plate that the site is not in
-    allowed = [sizes.get(-k, -1 if k <= depth else 1) for k in range(len(shape), 0, -1)]
-    if all(size == 1 or most in (size, -1) for size, most in zip(shape, allowed, strict=True)):
+    own = value.shape[: value.dim() - fn.event_dim] if isinstance(value, Tensor) else shape
+    if _is_inside(shape, sizes) and (own == shape or _is_inside(own, sizes)):
         return
+    shape, depth = torch.broadcast_shapes(shape, own), -min(sizes, default=0)
     plates = tuple(sizes.get(k - depth, 1) for k in range(depth))
     raise InputError(
         f"site {name!r} has an invalid log_prob shape, {tuple(shape)} with {math.prod(shape)} terms: its plates have "
         f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors, declare it with .to_event(1), or "
         "put it into a plate"
+    )
+
+
+def _is_inside(shape: torch.Size, sizes: dict[int, int]) -> bool:
+    """Whether a shape has no axis but those of its plates; axes between plates may, as in Pyro, belong to others."""
+    depth = -min(sizes, default=0)
+    return all(
+        size == 1 or sizes.get(-k, size if k <= depth else 1) == size for k, size in enumerate(reversed(shape), 1)
     )

@@ -104,3 +104,20 @@ assert "_validate_args" not in vars(zuko.distributions.NormalizingFlow)
 assert "arg_constraints" not in vars(zuko.distributions.NormalizingFlow)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+
+
+def test_a_full_factor_is_bounded_where_it_is_nearly_singular_and_nowhere_else():
+    head = pv.posteriors.FullCovariancePosterior(1, 3).double()
+    below = torch.tensor([-400.0, 30.0, -5000.0], dtype=torch.float64)  # L_10, L_20, L_21
+    raw = torch.tensor([2.0, -1e4, 9.0], dtype=torch.float64)
+    with torch.no_grad():
+        head.covariance_head.weight.zero_()
+        head.covariance_head.bias.copy_(torch.cat([raw, below]))
+    factor = head(torch.zeros(1, 1, dtype=torch.float64)).scale_tril[0]
+    floors = torch.tensor([0.0, 400.0, 5030.0], dtype=torch.float64) / 1000 / 2**0.5
+    unbounded = pv.nn.positive(raw)
+    assert torch.equal(factor.diagonal()[[0, 2]], unbounded[[0, 2]])
+    assert unbounded[1] < floors[1]
+    torch.testing.assert_close(factor.diagonal()[1], floors[1])
+    gradient = torch.autograd.grad(factor[1, 1], head.covariance_head.bias)[0]
+    torch.testing.assert_close(gradient, -1e-3 / 2**0.5 * torch.eye(6, dtype=torch.float64)[3])
