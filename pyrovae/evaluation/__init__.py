@@ -4,9 +4,10 @@ import importlib
 import warnings
 
 from pyrovae.evaluation.annealing import Annealing
+from pyrovae.evaluation.automatic import Automatic
 from pyrovae.evaluation.callables import Callables
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
-from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, UnreliableEstimateWarning
+from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, Step, UnreliableEstimateWarning
 from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
 from pyrovae.evaluation.importance import Importance, elbo_estimate
@@ -21,6 +22,7 @@ from pyrovae.evaluation.terms import ELBOTerms, elbo_terms
 
 __all__ = [
     "Annealing",
+    "Automatic",
     "Bound",
     "Callables",
     "CollapseReport",
@@ -39,6 +41,7 @@ __all__ = [
     "RefinedELBO",
     "RefittedEncoder",
     "Sandwich",
+    "Step",
     "UnreliableEstimateWarning",
     "active_directions",
     "collapse_report",

@@ -124,8 +124,6 @@ class Path:
 
 def path_from(density: Density, prior: TorchDistribution | None, x: Tensor, num_temperatures: int) -> Path:
     """The path from the guide's q(z|x), or from the prior where it is given, to p(z|x)."""
-    # dense near both ends, where the densities change fastest
-    rise = torch.sigmoid(4 * torch.linspace(-1, 1, num_temperatures + 1, dtype=x.dtype, device=x.device))
     known = moments_of_guide(density)[1] if prior is None else covariance_of(prior, num_draws=NUM_DRAWS)
     return Path(
         log_start=density.log_guide if prior is None else prior.log_prob,
@@ -133,8 +131,14 @@ def path_from(density: Density, prior: TorchDistribution | None, x: Tensor, num_
         # a prior may be of another dtype
         draw=density.draw if prior is None else lambda chains: prior.sample(torch.Size([chains, len(x)])).to(x),
         factor=torch.linalg.cholesky(known.to(x)),
-        temperatures=(rise - rise[0]) / (rise[-1] - rise[0]),
+        temperatures=rising_temperatures(num_temperatures).to(x),
     )
+
+
+def rising_temperatures(num: int) -> Tensor:
+    """From 0 to 1, shape (num + 1,): dense near both ends, where the densities change fastest."""
+    rise = torch.sigmoid(4 * torch.linspace(-1, 1, num + 1, dtype=torch.float64))
+    return (rise - rise[0]) / (rise[-1] - rise[0])
 
 
 def log_weights(path: Path, num_chains: int, num_leapfrog: int, exact: Tensor | None) -> tuple[Tensor, Tensor]:

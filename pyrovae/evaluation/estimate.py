@@ -11,6 +11,9 @@ from pyrovae.evaluation._pareto import reliable_below
 
 _SHARE_OF_BAD = 0.1
 
+_HEAVIEST = 0.95
+"""Largest tail shape k̂ that a bias is extrapolated from: the factor is then 27, and would be infinite at 1."""
+
 
 def mean_and_stderr(draws: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over draws (num_samples, num) and its standard error, NaN for a single draw; each of shape (num,)."""
@@ -81,8 +84,16 @@ class Bound(StrEnum):
 _SIGNS = {Bound.LOWER: "≥", Bound.UPPER: "≤", None: "="}
 
 
+class Step(StrEnum):
+    """How far ``method="auto"`` went for a datum."""
+
+    GUIDE = "guide"
+    REFINED = "refined"
+    ANNEALED = "annealed"
+
+
 class UnreliableEstimateWarning(UserWarning):
-    """The importance weights of more than a tenth of the data have so heavy a tail that log p(x) may be far too low."""
+    """For more than a tenth of the data log p(x) cannot be trusted, and may be far too low."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,8 +102,8 @@ class LogMarginal(Estimate):
 
     Attributes:
         per_datum: shape (num,), in float64 on the CPU.
-        stderr_per_datum: Monte Carlo standard error of each, shape (num,); too small where the effective sample
-            size is; NaN, as all that needs independent draws, where chains go back from one draw of the posterior.
+        stderr_per_datum: Monte Carlo standard error of each, shape (num,), that of a heavy tail where k̂ is above ½;
+            NaN, as all that needs independent draws, where chains go back from one draw of the posterior.
         num_samples: draws, or chains, for each datum.
         effective_sample_size: (Σ w)² / Σ w² of each datum's weights, shape (num,).
         gain_of_doubling: what the second half of the draws added to each estimate, shape (num,). What more draws
@@ -103,6 +114,9 @@ class LogMarginal(Estimate):
         quadrature_error: of a grid, how much halving its points along each dimension changes each estimate, shape
             (num,); None where z was sampled. A grid has no Monte Carlo error, and what concerns draws is NaN there.
         bound: on which side of log p(x) the estimates lie in expectation, ``"lower"`` or ``"upper"``; None of a grid.
+        steps: of ``method="auto"``, how far it went for each datum, else empty.
+        doubtful: of ``method="auto"``, whether a datum's last step cannot be trusted, shape (num,): k̂ is above 0.7, or
+            twice the temperatures moved the annealed value by more than 0.5 nats. Else None.
         is_density: whether p(x|z) is a probability or a density of x. If not (a Bernoulli with soft targets), these
             are estimates of log ∫ p(z) exp(−cross-entropy(x, z)) dz, which no log p(x) can be compared with.
     """
@@ -115,6 +129,8 @@ class LogMarginal(Estimate):
     quadrature_error: Tensor | None = None
     bound: Bound | None = Bound.LOWER
     is_density: bool = True
+    steps: tuple[Step, ...] = ()
+    doubtful: Tensor | None = None
 
     @classmethod
     def exact(cls, per_datum: Tensor, quadrature_error: Tensor | None = None) -> "LogMarginal":
@@ -126,13 +142,26 @@ class LogMarginal(Estimate):
 
     @property
     def unreliable(self) -> Tensor:
-        """Whether k̂ is above what the number of draws allows, shape (num,)."""
+        """Which cannot be trusted, shape (num,): ``doubtful``, or k̂ above what the number of draws allows."""
+        if self.doubtful is not None:
+            return self.doubtful
         return self.pareto_k > reliable_below(max(self.num_samples, 2))
 
     @property
     def mostly_unreliable(self) -> bool:
         """Whether more than a tenth of the data are unreliable, which deserves a warning: a few are by chance."""
         return self.unreliable.double().mean().item() > _SHARE_OF_BAD
+
+    @property
+    def bias_per_datum(self) -> Tensor:
+        """Estimates of how far each lies from log p(x), on its side of it, shape (num,), from the gain of doubling.
+
+        If the bias of K draws falls as K^−α, it is the gain over 2^α − 1. Weights with a variance have α = 1, as
+        annealing has in its temperatures; the mean of K weights with a tail of shape k is off by about K^−(1 − k) in
+        units of a stable law of index 1/k, and its logarithm's bias is that to the power 1/k. 0 of exact values.
+        """
+        k = self.pareto_k.nan_to_num(nan=0.5, posinf=1.0).clamp(0.5, _HEAVIEST)
+        return self.gain_of_doubling.nan_to_num().clamp_min(0) / (2 ** ((1 - k) / k) - 1)
 
     def __str__(self) -> str:
         errors = f"± {self.stderr_data:.2g} (which data), ± {self.stderr_monte_carlo:.2g} (Monte Carlo)"
@@ -141,7 +170,10 @@ class LogMarginal(Estimate):
         if self.quadrature_error is not None:
             errors = f"± {self.stderr_data:.2g} (which data), ± {self.quadrature_error.mean().item():.2g} (grid)"
         num_bad = int(self.unreliable.sum())
-        bad = f", {num_bad} with a bad k̂" if num_bad else ""
+        what = "with a bad k̂" if self.doubtful is None else "not to be trusted"
+        bad = f", {num_bad} {what}" if num_bad else ""
+        counts = [f"{n} {step}" for step in Step if (n := self.steps.count(step)) and step != Step.GUIDE]
+        bad = f" ({', '.join(counts)}){bad}" if counts else bad
         quantity = "log p(x)" if self.is_density else "cross-entropy bound (no density, not log p(x))"
         value = f"{quantity} {_SIGNS[self.bound]} {self.mean:.6g}"
         return f"{value} {errors} nats per datum, {len(self.per_datum)} data{bad}"

@@ -1,4 +1,4 @@
-"""Log p(x) of a trained model: by importance sampling, annealing, or on a grid."""
+"""Log p(x) of a trained model: by as much as each datum needs, by importance sampling, annealing, or on a grid."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -10,13 +10,14 @@ from torch import Tensor
 from pyrovae.errors import InputError, InputTypeError, check_choice
 from pyrovae.evaluation._method import Method, Problem, in_double
 from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
+from pyrovae.evaluation.automatic import Automatic
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.importance import Importance
 from pyrovae.evaluation.quadrature import Quadrature
 from pyrovae.keywords import accepts
 from pyrovae.programs import Program, check_data, evaluating
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Importance, Quadrature, Annealing)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Automatic, Importance, Quadrature, Annealing)}
 """The methods by name."""
 
 
@@ -26,12 +27,12 @@ class MethodKeywords(AnnealingKeywords, total=False):
     num_points: int
 
 
-@accepts(Importance, Quadrature, Annealing)
+@accepts(Automatic, Importance, Quadrature, Annealing)
 def log_marginal(
     model: Program,
     guide: Program,
     x: Tensor,
-    method: str | Method = "importance",
+    method: str | Method = "auto",
     *,
     reverse: bool = False,
     latents: Tensor | None = None,
@@ -41,6 +42,11 @@ def log_marginal(
     **options: Unpack[MethodKeywords],
 ) -> LogMarginal:
     """Estimate log p(x) for each datum.
+
+    ``"auto"`` does as much as each datum needs: importance weights at draws from the guide; where these will not do, at
+    draws from a posterior refined for the datum (:func:`~pyrovae.refine`); where those will not do either, annealing
+    from it. ``steps`` of the result says how far it went, ``unreliable`` what cannot be trusted even so. Where the
+    guide is good it costs half as much again as ``"importance"``.
 
     ``"importance"`` is the log-mean-exp of weights p(x, z)/q(z|x) at draws from the guide: a lower bound in
     expectation, whose error falls with ``num_samples``. It warns where Pareto k̂ says that the guide is too narrow for
@@ -63,8 +69,9 @@ def log_marginal(
         model: Pyro program of the joint density, with the data along a plate.
         guide: Pyro program of q(z|x), reparameterised.
         x: data (num, …), on the programs' device.
-        method: a name, ``"importance"``, ``"quadrature"`` or ``"annealed"``, with its options as keywords; or a method
-            with its options: :class:`~pyrovae.evaluation.Importance`, :class:`~pyrovae.evaluation.Quadrature` or
+        method: a name, ``"auto"``, ``"importance"``, ``"quadrature"`` or ``"annealed"``, with its options as keywords;
+            or a method with its options: :class:`~pyrovae.evaluation.Automatic`,
+            :class:`~pyrovae.evaluation.Importance`, :class:`~pyrovae.evaluation.Quadrature` or
             :class:`~pyrovae.evaluation.Annealing`.
         reverse: whether to anneal from the posterior back; with ``latents`` always.
         latents: of data simulated from the model, the z that each x was simulated with, shape (num, latent_dim), see
@@ -72,10 +79,11 @@ def log_marginal(
         seed: of the draws; the caller's random state is left as it was.
         max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
-        **options: the fields of the named method's class. ``num_samples``: draws of z per datum (importance, 1000 by
-            default), or chains (annealed, 16). ``num_points``: of a grid along each latent dimension. ``center``: where
-            a grid lies, ``"prior"`` by default, and where annealing starts, ``"guide"`` by default.
-            ``num_temperatures``: steps of annealing. ``num_leapfrog``: leapfrog steps in each of its transitions.
+        **options: the fields of the named method's class. ``num_samples``: draws of z per datum (auto and importance,
+            1000 by default), or chains (annealed, 16). ``num_points``: of a grid along each latent dimension.
+            ``center``: where a grid lies, ``"prior"`` by default, and where annealing starts, ``"guide"`` by default.
+            ``num_temperatures``: steps of annealing (annealed 500; auto 50, then twice as many). ``num_leapfrog``:
+            leapfrog steps in each of annealing's transitions.
 
     Raises:
         InputError: an unknown method, an option of another method, no samples, data that the programs cannot take, a

@@ -14,9 +14,13 @@ from pyrovae.evaluation._programs import ProgramTarget
 from pyrovae.evaluation._target import ModelTarget, Target
 from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
 from pyrovae.evaluation.importance import draw_log_weights, in_chunks
-from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
+from pyrovae.evaluation.per_datum import NUM_DRAWS as NUM_MOMENT_DRAWS
+from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.programs import Program, check_data, evaluating
 from pyrovae.vae import GenerativeModel
+
+NUM_STEPS, NUM_DRAWS = 8, 8
+"""Gauss–Newton steps, and draws of each."""
 
 _NUM_TRIED = 64
 """Draws by which two candidates are compared."""
@@ -65,8 +69,8 @@ def refine(
     guide: Program,
     x: Tensor,
     *,
-    num_steps: int = 8,
-    num_draws: int = 8,
+    num_steps: int = NUM_STEPS,
+    num_draws: int = NUM_DRAWS,
     seed: int = 0,
     max_plate_nesting: int = 1,
     progress: bool = False,
@@ -123,8 +127,8 @@ def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, 
     x = problem.x
 
     def fit(rows: slice) -> tuple[Tensor, ...]:
-        guide = rows_of(problem.guide, rows, x)
-        target, q = target_of(problem, guide, x[rows])
+        guide, target = rows_of(problem.guide, rows, x), target_for(problem, rows)
+        q = gaussians_of_guide(guide, target, x[rows])
         before, error_before = mean_and_stderr(guide_log_weights(problem, guide, target, x[rows], _NUM_TRIED))
         if target.has_curvature:
             candidates = [q, *(climb(target, loc) for loc in (q.loc, *target.starts()))]
@@ -145,15 +149,24 @@ def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, 
     return in_chunks(fit, x, at_once, problem.progress)
 
 
-def target_of(problem: Problem, guide: Program, x: Tensor) -> tuple[Target, Gaussians]:
-    """Log p(x, z) of some data, and the Gaussian of the guide's mean and covariance."""
-    if isinstance(problem.model, GenerativeModel) and isinstance(guide, AnyGuide):
-        q = guide.posterior(x)
-        mean, covariance = mean_of(q, num_draws=NUM_DRAWS), covariance_of(q, num_draws=NUM_DRAWS)
-        return ModelTarget(problem.model, x), gaussians_of(mean.double(), covariance.double())
-    target = ProgramTarget(problem.model, guide, x, problem.max_plate_nesting)
-    centred = (target.draws - target.draws.mean(0)).movedim(0, -1)
-    return target, gaussians_of(target.draws.mean(0), centred @ centred.mT / (centred.shape[-1] - 1))
+def target_for(problem: Problem, rows: slice) -> Target:
+    """Log p(x, z) of some of the data."""
+    x = problem.x[rows]
+    if isinstance(problem.model, GenerativeModel) and isinstance(problem.guide, AnyGuide):
+        return ModelTarget(problem.model, x)
+    return ProgramTarget(problem.model, rows_of(problem.guide, rows, problem.x), x, problem.max_plate_nesting)
+
+
+def gaussians_of_guide(guide: Program, target: Target, x: Tensor) -> Gaussians:
+    """The Gaussian of the guide's mean and covariance, of each datum."""
+    if isinstance(target, ProgramTarget):
+        mean = target.draws.mean(0)
+        centred = (target.draws - mean).movedim(0, -1)
+        return gaussians_of(mean, centred @ centred.mT / (centred.shape[-1] - 1))
+    assert isinstance(guide, AnyGuide)
+    q = guide.posterior(x)
+    mean, covariance = mean_of(q, num_draws=NUM_MOMENT_DRAWS), covariance_of(q, num_draws=NUM_MOMENT_DRAWS)
+    return gaussians_of(mean.double(), covariance.double())
 
 
 def guide_log_weights(problem: Problem, guide: Program, target: Target, x: Tensor, num_draws: int) -> Tensor:

@@ -1,0 +1,179 @@
+"""Log p(x) by as much work as a datum needs: the guide's importance weights, a refined proposal's, or annealing."""
+
+import math
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from pyrovae.errors import check_integer
+from pyrovae.evaluation._gauss_newton import Gaussians
+from pyrovae.evaluation._method import Method, Problem
+from pyrovae.evaluation.annealing import Path, log_weights, rising_temperatures
+from pyrovae.evaluation.estimate import LogMarginal, Step, UnreliableEstimateWarning
+from pyrovae.evaluation.importance import in_chunks, log_mean_weight, over_log_weights
+from pyrovae.evaluation.per_datum import rows_of
+from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
+
+_GOOD_K, _LARGEST_K = 0.5, 0.7
+_GOOD_SHARE = 0.3
+_LEAST_LOOKED = 200
+_LARGEST_GAIN = 0.01
+_LARGEST_MOVE = 0.5
+_MORE = 4
+_CHAINS = 16
+_LEAPFROG = 5
+_WIDER = 1.2
+
+Summaries = tuple[Tensor, ...]
+"""Value, standard error, effective sample size, gain of doubling and k̂, each of shape (num,)."""
+
+
+@dataclass(frozen=True)
+class Automatic(Method):
+    """As much work as each datum needs, in three steps.
+
+    1. ``guide``: importance weights at draws from the guide, where half as many draws before had a k̂ of at most ½ and
+       an effective number of at least 30 %. Draws that chose a datum do not score it: they would be too low.
+    2. ``refined``: otherwise, the same from the datum's refined posterior (see :func:`~pyrovae.refine`), a little
+       wider; with four times the draws where k̂ is above ½ or twice as many would add more than 0.01 nats.
+    3. ``annealed``: where k̂ is above 0.7 still, 16 chains from the refined posterior through ``num_temperatures``
+       densities, and through twice as many. The latter's value counts; it cannot be trusted if the two differ by more
+       than 0.5 nats.
+
+    Nothing is decided by a clock: the same call gives the same bits.
+    """
+
+    name: ClassVar[str] = "auto"
+    num_samples: int = 1000
+    """Draws of z per datum in the first two steps."""
+    num_temperatures: int = 50
+    """Steps of annealing at first; twice as many follow."""
+
+    def __post_init__(self) -> None:
+        check_integer("num_samples", self.num_samples)
+        check_integer("num_temperatures", self.num_temperatures)
+
+    def estimate(self, problem: Problem) -> LogMarginal:
+        """Estimate log p(x) of each datum."""
+        num = len(problem.x)
+        looked = over_log_weights(log_mean_weight, problem, max(_LEAST_LOOKED, self.num_samples // 2))
+        found = _Found([torch.full_like(values, math.nan) for values in looked], [Step.GUIDE] * num)
+        good = (looked[4] <= _GOOD_K) & (looked[2] >= _GOOD_SHARE * max(_LEAST_LOOKED, self.num_samples // 2))
+        if good.any():
+            (rows,) = good.nonzero(as_tuple=True)
+            found.put(rows, over_log_weights(log_mean_weight, _part(problem, rows), self.num_samples), Step.GUIDE)
+            good &= ~(found.k > _LARGEST_K)
+        if not good.all():
+            (rows,) = (~good).nonzero(as_tuple=True)
+            self._refine(problem, rows, found)
+        doubtful = found.k > _LARGEST_K
+        doubtful[list(found.moved)] = ~(torch.tensor(list(found.moved.values())).abs() <= _LARGEST_MOVE)
+        value, stderr, effective, gain, k = found.values
+        marginal = LogMarginal(
+            value, stderr, self.num_samples, effective, gain, k, steps=tuple(found.steps), doubtful=doubtful
+        )
+        if marginal.mostly_unreliable:
+            warnings.warn(
+                f"log p(x) of {doubtful.double().mean().item():.0%} of the data cannot be trusted: annealing through "
+                "twice the temperatures moved it by more than 0.5 nats; give more num_temperatures",
+                UnreliableEstimateWarning,
+                stacklevel=4,  # the caller of log_marginal, through its decorator
+            )
+        return marginal
+
+    def _refine(self, problem: Problem, rows: Tensor, found: "_Found") -> None:
+        """The second step for these rows, and the third where the second does not do."""
+        part = _part(problem, rows)
+        loc, scale_tril, *_ = fit_each(part, NUM_STEPS, NUM_DRAWS)
+        q = Gaussians(loc, scale_tril).scaled(proposal_scale(loc.shape[-1]))
+        found.put(rows, _weighted(part, q, self.num_samples), Step.REFINED)
+        _, stderr, _, gain, k = (values[rows] for values in found.values)
+        few = ~((k <= _GOOD_K) & (torch.maximum(gain, 0.5 * stderr.square()) <= _LARGEST_GAIN))
+        if few.any():
+            (chosen,) = few.nonzero(as_tuple=True)
+            weighted = _weighted(_part(part, chosen), q.of(chosen.to(loc.device)), _MORE * self.num_samples)
+            found.put(rows[chosen], weighted, Step.REFINED)
+        (chosen,) = (found.k[rows] > _LARGEST_K).nonzero(as_tuple=True)
+        if len(chosen):
+            values = self._annealed(_part(part, chosen), q.of(chosen.to(loc.device)).scaled(_WIDER))
+            found.put(rows[chosen], values, Step.ANNEALED)
+            found.moved.update(zip(rows[chosen].tolist(), values[3].tolist(), strict=True))
+
+    def _annealed(self, problem: Problem, q: Gaussians) -> Summaries:
+        """Summaries of chains through twice the temperatures; the gain is what doubling them added."""
+
+        def anneal(rows: slice) -> tuple[Tensor, ...]:
+            target, part = target_for(problem, rows), q.of(torch.arange(rows.start, rows.stop, device=q.loc.device))
+            start = MultivariateNormal(part.loc, scale_tril=part.scale_tril, validate_args=False)
+            values = []
+            for num in (self.num_temperatures, 2 * self.num_temperatures):
+                path = Path(
+                    log_start=start.log_prob,
+                    log_joint=target.log_joint,
+                    draw=lambda chains: start.sample(torch.Size([chains])),
+                    factor=part.scale_tril,
+                    temperatures=rising_temperatures(num).to(part.loc),
+                )
+                log_w, _ = log_weights(path, _CHAINS, _LEAPFROG, None)
+                values.append(log_mean_weight(log_w.double().cpu()))
+            moved = values[1][0] - values[0][0]
+            value, stderr, effective, _, k = values[1]
+            return value, torch.hypot(stderr, moved), effective, moved, k
+
+        return in_chunks(anneal, problem.x, max(1, problem.rows_at_once // _CHAINS), problem.progress)
+
+
+@dataclass
+class _Found:
+    """What is known of each datum so far: summaries of its weights, its step, and what annealing moved."""
+
+    values: list[Tensor]
+    steps: list[Step]
+    moved: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def k(self) -> Tensor:
+        """k̂ of the last weights."""
+        return self.values[4]
+
+    def put(self, rows: Tensor, values: Summaries, step: Step) -> None:
+        """Replace what is known of some data."""
+        for every, new in zip(self.values, values, strict=True):
+            every[rows] = new
+        for row in rows.tolist():
+            self.steps[row] = step
+
+
+def proposal_scale(latent_dim: int) -> float:
+    """By how much a proposal is wider than the refined q, 1 + 0.35/√d: a q that is too narrow has a bad k̂.
+
+    The draws of a Gaussian lose a fifth of their effective number, whatever d is.
+    """
+    return 1 + 0.35 / math.sqrt(latent_dim)
+
+
+def _part(problem: Problem, rows: Tensor) -> Problem:
+    """The problem of some of the data."""
+    guide = rows_of(problem.guide, rows, problem.x)
+    return replace(problem, x=problem.x[rows.to(problem.x.device)], guide=guide)
+
+
+def _weighted(problem: Problem, q: Gaussians, num_draws: int) -> Summaries:
+    """Summaries of the importance weights at draws from q, some data and some draws at a time."""
+    data_at_once = max(1, min(len(problem.x), 1024, problem.rows_at_once))
+    draws_at_once = max(1, min(num_draws, problem.rows_at_once // data_at_once))
+
+    def weigh(rows: slice) -> Summaries:
+        target, part = target_for(problem, rows), q.of(torch.arange(rows.start, rows.stop, device=q.loc.device))
+        weights = []
+        for done in range(0, num_draws, draws_at_once):
+            shape = (min(draws_at_once, num_draws - done), *part.loc.shape)
+            noise = torch.randn(shape, dtype=part.loc.dtype, device=part.loc.device)
+            weights.append((target.log_joint(part.at(noise)) - part.log_prob_of(noise)).double().cpu())
+        return log_mean_weight(torch.cat(weights))
+
+    return in_chunks(weigh, problem.x, data_at_once, problem.progress)
