@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.evaluation import Annealing, Importance, Quadrature
+from pyrovae.evaluation import Annealing, Automatic, Importance, Quadrature
 from pyrovae.evaluation._method import Problem
 from pyrovae.evaluation.annealing import AnnealingKeywords
 from pyrovae.evaluation.marginal import MethodKeywords
@@ -25,8 +25,8 @@ def test_log_marginal_of_a_nearly_singular_posterior():
         guide.posterior_head.covariance_head.bias[:6] = -30.0
         guide.posterior_head.covariance_head.bias[6:] = 1.0
     x = torch.randn(10, 3)
-    found = pv.log_marginal(model, guide, x, num_samples=50)
-    bound = pv.log_marginal(model, pv.AmortizedGuide(*_prior_guide()), x, num_samples=50_000)
+    found = pv.log_marginal(model, guide, x, Importance(50))
+    bound = pv.log_marginal(model, pv.AmortizedGuide(*_prior_guide()), x, Importance(50_000))
     assert (found.per_datum < bound.per_datum + 0.1).all()
     assert next(model.parameters()).dtype == torch.float32
 
@@ -46,9 +46,12 @@ def _prior_guide(n=3, d=6):
         ({"num_samples": 0}, "num_samples must be a positive integer, not 0"),
         ({"method": "exactly"}, "unknown method 'exactly'"),
         ({"method": "quadratur"}, "did you mean 'quadrature'"),
-        ({"method": None}, "unknown method None; choose one of importance, quadrature, annealed"),
+        ({"method": None}, "unknown method None; choose one of auto, importance, quadrature, annealed"),
         ({"num_sample": 3}, "has no setting 'num_sample' .did you mean 'num_samples'"),
-        ({"num_points": 3}, "num_points is no option of method='importance', whose options are num_samples"),
+        (
+            {"num_points": 3},
+            "num_points is no option of method='auto', whose options are num_samples, num_temperatures",
+        ),
         (
             {"method": "annealed", "num_points": 3},
             "num_points is no option of method='annealed', whose options are num",
@@ -63,7 +66,7 @@ def test_log_marginal_of_bad_input(linear, arguments, message):
         pv.log_marginal(**{"model": linear.to_model(), "guide": linear.to_guide(), "x": linear.sample(4)} | arguments)
 
 
-METHODS = [Annealing(4, num_temperatures=5), Importance(4), Quadrature(8, "guide")]
+METHODS = [Annealing(4, num_temperatures=5), Importance(4), Quadrature(8, "guide"), Automatic(4)]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

@@ -1,0 +1,136 @@
+"""As much work as a datum needs: against exact values and grids, each step reached where it should be."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.evaluation import Automatic, Step
+from pyrovae.evaluation.automatic import proposal_scale
+
+
+def test_a_good_guide_is_not_refined(vae):
+    x = vae.sample(30)
+    found = pv.log_marginal(vae.to_model(), vae.to_guide(), x)
+    assert set(found.steps) == {Step.GUIDE}
+    assert not found.unreliable.any()
+    torch.testing.assert_close(found.per_datum, vae.log_prob(x))
+    assert found.bias_per_datum.abs().max() < 1e-9
+
+
+def test_a_bad_guide_is_refined_to_the_exact_value(vae):
+    """A narrow guide, of which importance sampling is wrong by nats; 5 standard errors of independent data."""
+    x, model = vae.sample(60), vae.to_model()
+    narrow = vae.gaussian_guide(vae.gain, 0.05 * vae.covariance)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    found, again = (pv.log_marginal(model, narrow, x, num_samples=400) for _ in range(2))
+    assert (torch.get_rng_state() == state).all()
+    assert torch.equal(found.per_datum, again.per_datum)
+    assert set(found.steps) == {Step.REFINED}
+    assert not found.unreliable.any()
+    error = found.per_datum - vae.log_prob(x)
+    assert abs(error.mean()) < 0.005 + 5 * found.stderr_monte_carlo
+    assert (error.abs() < 5 * found.stderr_per_datum + 1e-6).all()
+    assert found.stderr_monte_carlo < 0.01
+    assert "(60 refined)" in str(found)
+    assert pv.log_marginal(model, narrow, x, "importance", num_samples=400).mean < vae.log_prob(x).mean() - 0.5
+
+
+def test_a_guide_that_will_nearly_do_is_not_chosen_by_its_luck(linear):
+    """Data whose weights look good by chance are scored by other draws: else their mean is too low by 0.2 nats."""
+    x = linear.sample(300)
+    found = pv.log_marginal(linear.to_model(), linear.to_guide("isotropic"), x, num_samples=200)
+    error = (found.per_datum - linear.log_prob(x)).mean().item()
+    assert abs(error) < 0.01 + 4 * found.stderr_monte_carlo
+
+
+def nonlinear_pair(scale=0.3):
+    torch.manual_seed(2)
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.Tanh())
+    model = pv.GenerativeModel(decoder, pv.GaussianLikelihood(16, 6, scale=scale), 2).double()
+    with torch.no_grad():
+        decoder[0].weight.mul_(2.0)
+        model.likelihood.loc_head.weight.mul_(2.0)
+    return model, pv.AmortizedGuide(pv.nn.MLP(6, 8), pv.DiagonalPosterior(8, 2)).double()
+
+
+def test_a_nonlinear_model_of_two_latents_agrees_with_the_grid():
+    model, guide = nonlinear_pair()
+    x = model.sample(60)
+    found = pv.log_marginal(model, guide, x)
+    grid = pv.log_marginal(model, guide, x, "quadrature", num_points=300)
+    assert grid.quadrature_error.max() < 1e-3
+    assert abs(found.mean - grid.mean) < 0.01
+    assert found.unreliable.double().mean() < 0.05
+
+
+class Bend(torch.nn.Module):
+    """A ridge that bends: x determines z₂ + exp(z₁), so that p(z|x) is no Gaussian."""
+
+    def forward(self, z):
+        return (z[..., 1:] + z[..., :1].exp()).expand(*z.shape[:-1], 2)
+
+
+@pytest.mark.slow
+def test_what_no_gaussian_fits_is_annealed():
+    model = pv.GenerativeModel(Bend(), pv.GaussianLikelihood(2, 2, scale=0.1), 2).double()
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.copy_(torch.eye(2))
+        model.likelihood.loc_head.bias.zero_()
+    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.DiagonalPosterior(8, 2)).double()
+    x = torch.tensor([[0.5, 0.55], [1.5, 1.4], [2.5, 2.5], [3.5, 3.5]], dtype=torch.float64)
+    found = pv.log_marginal(model, guide, x)
+    grid = pv.log_marginal(model, guide, x, "quadrature", num_points=1000)
+    annealed = torch.tensor([step == Step.ANNEALED for step in found.steps])
+    assert annealed.any()
+    assert (found.pareto_k[annealed].isnan()).all()
+    error = (found.per_datum - grid.per_datum)[~found.unreliable]
+    assert (error.abs() < 0.4).all()
+    assert "annealed" in str(found)
+
+
+def test_hand_written_programs_go_through_the_same_steps():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(2 * z, 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.3 * x, 0.05).to_event(1))
+
+    x = 2 * torch.randn(10, 2, dtype=torch.float64)
+    found = pv.log_marginal(model, guide, x, num_samples=300)
+    assert set(found.steps) == {Step.REFINED}
+    truth = dist.Normal(0.0, math.sqrt(4.25)).log_prob(x).sum(-1)
+    assert ((found.per_datum - truth).abs() < 5 * found.stderr_per_datum + 0.01).all()
+
+
+def test_batch_norm_in_the_decoder_after_a_bad_look():
+    """Few draws have no k̂, and a posterior for each datum can be refined like an encoder's."""
+    model, _ = nonlinear_pair()
+    x = model.sample(5)
+    q = pv.evaluation.PerDatumGuide(pv.DiagonalPosterior, torch.zeros(5, 2).double())
+    found = pv.log_marginal(model, q, x, Automatic(num_samples=10))
+    assert set(found.steps) <= {Step.REFINED, Step.ANNEALED}
+    grid = pv.log_marginal(model, q, x, "quadrature", num_points=300).per_datum
+    assert (found.per_datum - grid).abs().max() < 1.5
+
+
+def test_a_proposal_loses_a_fifth_of_its_draws_whatever_the_dimension():
+    for d in (1, 8, 50):
+        scale = proposal_scale(d)
+        z = scale * torch.randn(4000, 2, d).double()
+        log_w = (-0.5 * z.square() + 0.5 * (z / scale).square() + math.log(scale)).sum(-1)
+        share = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp().mean() / 4000
+        assert 0.75 < share < 0.9
+
+
+@pytest.mark.parametrize("option", [{"num_samples": 0}, {"num_temperatures": 0}])
+def test_settings_that_cannot_be(option):
+    with pytest.raises(ValueError, match="must be a positive integer"):
+        Automatic(**option)
