@@ -89,7 +89,7 @@ def test_what_no_gaussian_fits_is_annealed():
     assert annealed.any()
     assert (found.pareto_k[annealed].isnan()).all()
     error = (found.per_datum - grid.per_datum)[~found.unreliable]
-    assert (error.abs() < 0.4).all()
+    assert (error.abs() < 0.5).all()  # what the second annealing may have moved
     assert "annealed" in str(found)
 
 
