@@ -9,6 +9,7 @@ from torch.distributions import Distribution, MultivariateNormal
 
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputTypeError
+from pyrovae.evaluation._density import Density
 from pyrovae.evaluation._method import VALUES_AT_ONCE
 from pyrovae.likelihoods import Likelihood
 from pyrovae.vae import GenerativeModel
@@ -40,9 +41,9 @@ class Target(ABC):
             (slope,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), slope
 
-    @abstractmethod
     def of(self, rows: Tensor) -> "Target":
-        """That of some of the data, by their indices."""
+        """That of some of the data, by their indices, where there is a curvature."""
+        raise NotImplementedError
 
     def starts(self) -> list[Tensor]:
         """Places of large log p(x, z) that no encoder chose, each of shape (num, d)."""
@@ -124,6 +125,23 @@ class ModelTarget(Target):
             parts.append(self.model.likelihood.fisher(features, jacobian, None if observed is None else observed[part]))
         curvature: Tensor = torch.cat(parts).double().unflatten(0, z.shape[:-1])
         return curvature + self.prior_precision.to(z)
+
+
+class DensityTarget(Target):
+    """That of any pair of programs, in the coordinates of its guide, without curvature.
+
+    Args:
+        density: of the pair and some data.
+        like: the data, whose dtype and device the programs take.
+    """
+
+    def __init__(self, density: Density, like: Tensor) -> None:
+        self.density, self.like = density, like
+        self.num, self.latent_dim = density.num, density.dim
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Log p(x, z), with the derivative of what constrains z."""
+        return self.density.log_joint(z.to(self.like)).double()
 
 
 def gaussian_precision(prior: Distribution) -> Tensor | None:

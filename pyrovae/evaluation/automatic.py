@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from pyrovae.errors import check_integer
+from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation._gauss_newton import Gaussians
 from pyrovae.evaluation._method import Method, Problem
 from pyrovae.evaluation.annealing import Path, log_weights, rising_temperatures
@@ -69,7 +69,13 @@ class Automatic(Method):
             good &= ~(found.k > _LARGEST_K)
         if not good.all():
             (rows,) = (~good).nonzero(as_tuple=True)
-            self._refine(problem, rows, found)
+            part = _part(problem, rows)
+            try:
+                target_for(part, slice(0, len(rows)))
+            except InputError:  # a latent of the programs is discrete: there is no q to refine
+                found.put(rows, over_log_weights(log_mean_weight, part, _MORE * self.num_samples), Step.GUIDE)
+            else:
+                self._refine(part, rows, found)
         doubtful = found.k > _LARGEST_K
         doubtful[list(found.moved)] = ~(torch.tensor(list(found.moved.values())).abs() <= _LARGEST_MOVE)
         value, stderr, effective, gain, k = found.values
@@ -85,9 +91,8 @@ class Automatic(Method):
             )
         return marginal
 
-    def _refine(self, problem: Problem, rows: Tensor, found: "_Found") -> None:
-        """The second step for these rows, and the third where the second does not do."""
-        part = _part(problem, rows)
+    def _refine(self, part: Problem, rows: Tensor, found: "_Found") -> None:
+        """The second step for the problem of these rows, and the third where the second does not do."""
         loc, scale_tril, *_ = fit_each(part, NUM_STEPS, NUM_DRAWS)
         q = Gaussians(loc, scale_tril).scaled(proposal_scale(loc.shape[-1]))
         found.put(rows, _weighted(part, q, self.num_samples), Step.REFINED)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from pyrovae.distributions import CholeskyNormal, covariance_of, mean_of
 from pyrovae.errors import check_integer
+from pyrovae.evaluation._density import density_of, moments_of_guide
 from pyrovae.evaluation._gauss_newton import Gaussians, antithetic, climb, descend, settle
 from pyrovae.evaluation._method import Problem, in_double
-from pyrovae.evaluation._programs import ProgramTarget
-from pyrovae.evaluation._target import ModelTarget, Target
+from pyrovae.evaluation._target import DensityTarget, ModelTarget, Target
 from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
-from pyrovae.evaluation.importance import draw_log_weights, in_chunks
+from pyrovae.evaluation.importance import in_chunks
 from pyrovae.evaluation.per_datum import NUM_DRAWS as NUM_MOMENT_DRAWS
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.programs import Program, check_data, evaluating
@@ -129,7 +129,7 @@ def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, 
     def fit(rows: slice) -> tuple[Tensor, ...]:
         guide, target = rows_of(problem.guide, rows, x), target_for(problem, rows)
         q = gaussians_of_guide(guide, target, x[rows])
-        before, error_before = mean_and_stderr(guide_log_weights(problem, guide, target, x[rows], _NUM_TRIED))
+        before, error_before = mean_and_stderr(guide_log_weights(guide, target, x[rows], _NUM_TRIED))
         if target.has_curvature:
             candidates = [q, *(climb(target, loc) for loc in (q.loc, *target.starts()))]
             start = best_of(target, candidates)[0]
@@ -154,29 +154,30 @@ def target_for(problem: Problem, rows: slice) -> Target:
     x = problem.x[rows]
     if isinstance(problem.model, GenerativeModel) and isinstance(problem.guide, AnyGuide):
         return ModelTarget(problem.model, x)
-    return ProgramTarget(problem.model, rows_of(problem.guide, rows, problem.x), x, problem.max_plate_nesting)
+    return DensityTarget(density_of(problem.model, problem.guide, problem.x, rows, problem.rows_at_once), x)
 
 
 def gaussians_of_guide(guide: Program, target: Target, x: Tensor) -> Gaussians:
     """The Gaussian of the guide's mean and covariance, of each datum."""
-    if isinstance(target, ProgramTarget):
-        mean = target.draws.mean(0)
-        centred = (target.draws - mean).movedim(0, -1)
-        return gaussians_of(mean, centred @ centred.mT / (centred.shape[-1] - 1))
-    assert isinstance(guide, AnyGuide)
-    q = guide.posterior(x)
-    mean, covariance = mean_of(q, num_draws=NUM_MOMENT_DRAWS), covariance_of(q, num_draws=NUM_MOMENT_DRAWS)
+    if isinstance(target, DensityTarget):
+        mean, covariance = moments_of_guide(target.density)
+    else:
+        assert isinstance(guide, AnyGuide)
+        q = guide.posterior(x)
+        mean, covariance = mean_of(q, num_draws=NUM_MOMENT_DRAWS), covariance_of(q, num_draws=NUM_MOMENT_DRAWS)
     return gaussians_of(mean.double(), covariance.double())
 
 
-def guide_log_weights(problem: Problem, guide: Program, target: Target, x: Tensor, num_draws: int) -> Tensor:
+def guide_log_weights(guide: Program, target: Target, x: Tensor, num_draws: int) -> Tensor:
     """Log p(x, z) − log q(z|x) at draws from the guide, shape (num_draws, num)."""
-    if isinstance(target, ModelTarget) and isinstance(guide, AnyGuide):
-        q = guide.posterior(x)
-        z = q.sample(torch.Size([num_draws]))
-        log_weights: Tensor = target.log_joint(z) - q.log_prob(z)
-        return log_weights
-    return draw_log_weights(problem, guide, x, num_draws).to(x.device)
+    if isinstance(target, DensityTarget):
+        z = target.density.draw(num_draws)
+        return (target.density.log_joint(z) - target.density.log_guide(z)).double()
+    assert isinstance(guide, AnyGuide)
+    q = guide.posterior(x)
+    z = q.sample(torch.Size([num_draws]))
+    log_weights: Tensor = target.log_joint(z) - q.log_prob(z)
+    return log_weights
 
 
 def gaussians_of(mean: Tensor, covariance: Tensor) -> Gaussians:

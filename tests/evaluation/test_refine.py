@@ -9,9 +9,9 @@ import torch
 from torch.distributions import kl_divergence
 
 import pyrovae as pv
+from pyrovae.evaluation._density import density_of
 from pyrovae.evaluation._gauss_newton import Gaussians, antithetic, climb, of_precision
-from pyrovae.evaluation._programs import ProgramTarget
-from pyrovae.evaluation._target import ModelTarget, gaussian_precision, with_jacobian
+from pyrovae.evaluation._target import DensityTarget, ModelTarget, gaussian_precision, with_jacobian
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
 from tests.pairs import make_pair
 
@@ -195,12 +195,10 @@ def test_hand_written_programs():
 def test_the_density_of_hand_written_programs_is_the_models():
     model, guide = make_pair(pv.DiagonalPosterior)
     x, z = torch.randn(5, 3).double(), torch.randn(7, 5, 2).double()
-    target = ProgramTarget(lambda x: model(x), lambda x: guide(x), x, 1)
+    target = DensityTarget(density_of(lambda x: model(x), lambda x: guide(x), x, slice(0, 5), 1000), x)
     for draws in (7, 1):
         expected = ModelTarget(model, x).log_joint(z[:draws])
         torch.testing.assert_close(target.log_joint(z[:draws]), expected)
-    rows = torch.tensor([3, 1])
-    torch.testing.assert_close(target.of(rows).log_joint(z[:, rows]), target.log_joint(z)[:, rows])
     torch.testing.assert_close(target.slope(z)[1], ModelTarget(model, x).slope(z)[1])
 
 
