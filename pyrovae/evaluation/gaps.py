@@ -26,6 +26,7 @@ from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimat
 from pyrovae.evaluation.importance import elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import Family, PerDatumGuide, refit
+from pyrovae.evaluation.refine import refine
 from pyrovae.keywords import accepts
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
@@ -172,8 +173,8 @@ def inference_gaps(
     """Split log p(x) − ELBO(x) at a frozen decoder into what the family and what the encoder cost.
 
     For each family, q is fitted anew to every datum, all at once, by Adam on the sticking-the-landing estimator from
-    the guide's posterior means, until the ELBO no longer rises. Log p(x) is then estimated by importance sampling from
-    the best of these q, unless it is given.
+    near the refined posteriors (see :func:`~pyrovae.refine`), until the ELBO no longer rises. Log p(x) is then estimated
+    from the best of these q, unless it is given.
 
     Args:
         model: Pyro program of the joint density; its parameters stay as they are. Of a pair written by hand the
@@ -237,11 +238,13 @@ def inference_gaps(
         return elbo_estimate(model, q, data, num_samples=draws, seed=next(seeds))
 
     def fitted(data: Tensor, family: Family) -> tuple[PerDatumGuide, int]:
+        start = (refined if data is x else refine(model, guide, data, seed=settings.seed)).posterior
         how = {"num_particles": num_particles, "max_steps": max_steps, "seed": settings.seed}
-        return refit(model, guide, data, family, **how)
+        return refit(model, guide, data, family, start=start, **how)
 
     amortized = elbo(guide, x)
     on_train = None if train is None else elbo(guide, train)
+    refined = refine(model, guide, x, seed=settings.seed)
     refits: dict[str, tuple[PerDatumGuide, int, Estimate]] = {}
     for name, family in tqdm(named.items(), unit="family", disable=None if progress else True):
         q, steps = fitted(x, family)
@@ -253,7 +256,7 @@ def inference_gaps(
             log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
         if log_p.mostly_unreliable:
             warnings.warn(
-                f"Pareto k̂ of log p(x) is bad for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
+                f"log p(x) cannot be trusted for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
                 "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
                 UnreliableEstimateWarning,
                 stacklevel=3,  # the caller of inference_gaps, through its decorator

@@ -1,5 +1,6 @@
 """A guide with parameters for each datum: the best that an encoder could do."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pyro
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
@@ -75,6 +77,23 @@ class PerDatumGuide(nn.Module):
         with pyro.plate("data", len(x)):
             z: Tensor = pyro.sample("z", self.posterior())
         return z
+
+    @torch.no_grad()
+    def start_at(self, q: MultivariateNormal) -> None:
+        """Begin at the family's members nearest to these Gaussians, of batch shape (num,): their means, at least.
+
+        A family whose closest covariance has no closed form, or none that it can reach, keeps its own.
+        """
+        head, own = self.head, getattr(self.head, "covariance_head", None)
+        loc_head = getattr(head, "loc_head", None)
+        if isinstance(loc_head, _LinearPerDatum):
+            loc_head.bias.copy_(q.mean)
+        has_closed_form = isinstance(head, Posterior) and type(head).closest_values is not Posterior.closest_values
+        if isinstance(head, Posterior) and has_closed_form and isinstance(own, _LinearPerDatum):
+            with contextlib.suppress(InputError):
+                values = torch.stack([head.closest_values(precision) for precision in q.precision_matrix])
+                own.weight.zero_()
+                own.bias.copy_(values)
 
     def select(self, rows: slice | Tensor) -> "PerDatumGuide":
         """The guide of some of the data."""
@@ -152,6 +171,7 @@ def refit(
     num_particles: int = 8,
     max_steps: int = 4000,
     seed: int = 0,
+    start: MultivariateNormal | None = None,
 ) -> tuple[PerDatumGuide, int]:
     """Maximise the ELBO over the family's members datum by datum, the model as it is.
 
@@ -166,6 +186,7 @@ def refit(
         num_particles: draws of z per datum and step.
         max_steps: steps at most, before those whose parameters are averaged.
         seed: of the draws; the caller's random state is left as it was.
+        start: Gaussians of batch shape (num,) near which to begin, such as those of :func:`~pyrovae.refine`.
 
     Returns:
         The fitted guide of these data, and the number of steps.
@@ -184,6 +205,8 @@ def refit(
         with torch.no_grad(), running_on(x):
             loc = mean_of(guide.posterior(x), num_draws=NUM_DRAWS)
         q = PerDatumGuide(family, loc)
+        if start is not None:
+            q.start_at(start)
         parameters = [p for p in q.parameters() if p.requires_grad]
 
         def step(optimizer: torch.optim.Optimizer) -> Tensor:
