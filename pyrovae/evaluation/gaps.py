@@ -173,8 +173,8 @@ def inference_gaps(
     """Split log p(x) − ELBO(x) at a frozen decoder into what the family and what the encoder cost.
 
     For each family, q is fitted anew to every datum, all at once, by Adam on the sticking-the-landing estimator from
-    near the refined posteriors (see :func:`~pyrovae.refine`), until the ELBO no longer rises. Log p(x) is then estimated
-    from the best of these q, unless it is given.
+    near the refined posteriors (see :func:`~pyrovae.refine`), until the ELBO no longer rises. Log p(x) is then
+    estimated from the best of these q, unless it is given.
 
     Args:
         model: Pyro program of the joint density; its parameters stay as they are. Of a pair written by hand the
