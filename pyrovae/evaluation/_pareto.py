@@ -68,7 +68,7 @@ def _fit(log_largest: Tensor, tail: Tensor) -> tuple[float, float]:
     """The shape k̂ and the scale of one tail, shape (size,), the largest first."""
     if not log_largest[0].isfinite() or log_largest.isnan().any():
         return math.inf, 0.0  # no weights, or not numbers
-    if log_largest[0] - log_largest[-1] <= 1e-12:
+    if log_largest[0] - log_largest[-1] <= 1e-5:
         return -math.inf, 0.0
     if not tail.sort().values[int(len(tail) / 4 - 0.5)] > 0:  # what the fit divides by
         return math.inf, float(tail.mean())  # most of the tail is nothing beside the largest

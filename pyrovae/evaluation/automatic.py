@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from pyrovae.errors import InputError, check_integer
@@ -14,7 +14,7 @@ from pyrovae.evaluation._gauss_newton import Gaussians
 from pyrovae.evaluation._method import Method, Problem
 from pyrovae.evaluation.annealing import Path, log_weights, rising_temperatures
 from pyrovae.evaluation.estimate import LogMarginal, Step, UnreliableEstimateWarning
-from pyrovae.evaluation.importance import in_chunks, log_mean_weight, over_log_weights
+from pyrovae.evaluation.importance import Importance, in_chunks, log_mean_weight, over_log_weights
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
 
@@ -44,6 +44,7 @@ class Automatic(Method):
        densities, and through twice as many. The latter's value counts; it cannot be trusted if the two differ by more
        than 0.5 nats.
 
+    Programs that run on all of the data alone, with a plate or a mask of that size, are scored by the guide's weights.
     Nothing is decided by a clock: the same call gives the same bits.
     """
 
@@ -59,6 +60,8 @@ class Automatic(Method):
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
+        if not _runs_on_some(problem):
+            return Importance(self.num_samples).estimate(problem)
         num = len(problem.x)
         looked = over_log_weights(log_mean_weight, problem, max(_LEAST_LOOKED, self.num_samples // 2))
         found = _Found([torch.full_like(values, math.nan) for values in looked], [Step.GUIDE] * num)
@@ -159,6 +162,17 @@ def proposal_scale(latent_dim: int) -> float:
     The draws of a Gaussian lose a fifth of their effective number, whatever d is.
     """
     return 1 + 0.35 / math.sqrt(latent_dim)
+
+
+def _runs_on_some(problem: Problem) -> bool:
+    """Whether programs can run on some of the data: those with a plate or a mask of all the data's size cannot."""
+    if isinstance(problem.model, nn.Module):
+        return True
+    try:
+        over_log_weights(log_mean_weight, _part(problem, torch.tensor([0])), 2)
+    except InputError:
+        return False
+    return True
 
 
 def _part(problem: Problem, rows: Tensor) -> Problem:

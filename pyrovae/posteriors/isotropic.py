@@ -28,7 +28,7 @@ class IsotropicPosterior(Posterior):
 
     def closest_covariance(self, precision: Tensor) -> Tensor:
         """(d / tr P) I: the closed form of :meth:`Posterior.closest_covariance`."""
-        return torch.eye(self.latent_dim, dtype=torch.float64) * self.latent_dim / precision.trace()
+        return torch.eye(self.latent_dim, dtype=torch.float64).to(precision) * self.latent_dim / precision.trace()
 
     def closest_values(self, precision: Tensor) -> Tensor:
         """The bias of ``covariance_head`` that gives it."""

@@ -47,12 +47,12 @@ def test_training_that_only_does_harm(parts, rate, kind):
 def test_a_validation_loss_that_diverges():
     """Twelve training data and a free noise: the fit to them is soon far too close."""
     train, validation, test = data(80, n=10).split([12, 34, 34])
-    how = {"likelihoods": ["gaussian-per-dimension"], "epochs": 300, "learning_rate": 1e-2, "batch_size": 12}
+    how = {"likelihoods": ["gaussian-per-dimension"], "epochs": 600, "learning_rate": 1e-2, "batch_size": 12}
     table = pv.compare(train, validation=validation, test=test, seeds=(0, 1), **how, **SETTINGS)
     note = notes(table)[NoteKind.VALIDATION_DIVERGED]
     assert note["numbers"]["rise"] == pytest.approx(table["validation_rise"].max())
     assert note["numbers"]["rise"] > 1
-    assert note["numbers"]["best_epoch"] == table["best_epoch"].max() < 150
+    assert note["numbers"]["best_epoch"] == table["best_epoch"].max() < 300
 
 
 def test_a_latent_dimension_that_is_too_small(tmp_path):
