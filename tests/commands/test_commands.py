@@ -329,7 +329,7 @@ def test_counts_are_noticed_once(tmp_path, capsys):
     options = ["--likelihoods", "poisson", "negative-binomial", "--preprocessing", "none", "--out", out, *few]
     status, said, errors = in_this_process(capsys, "compare", data, *options, *short)
     assert status == 0, errors
-    assert "There are no linear baselines of counts." in said
+    assert "There are no linear models here" in said
     assert "warning: the data are counts" not in errors
     for name in ("evaluate", "encode", "reconstruct"):
         assert in_this_process(capsys, name, tmp_path / "counts", data)[0] == 0
