@@ -25,9 +25,6 @@ from pyrovae.programs._pair import (
     PairedSite,
     Role,
     TracedPair,
-    raw_traces,
-    trace_pair,
-    without_deterministic,
 )
 from pyrovae.programs._running import cannot_run, running_on
 from pyrovae.programs._sites import (
@@ -43,8 +40,10 @@ from pyrovae.programs._sites import (
     masks_of,
     same_masks,
     same_scale,
+    without_deterministic,
     without_mask,
 )
+from pyrovae.programs._tracing import raw_traces, trace_pair
 from pyrovae.programs._training import check_programs
 
 __all__ = [

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-import pyro.poutine as poutine
 import torch
 from pyro.distributions import Unit
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.programs._running import running_on
 from pyrovae.programs._sites import (
-    Program,
     Site,
+    check_width,
     closed_form_kl,
     describe,
-    is_deterministic,
-    is_subsample,
     latent_sites,
     log_prob_of,
     masks_of,
+    pruned,
     same_masks,
     same_scale,
 )
@@ -135,7 +130,7 @@ class TracedPair:
     @classmethod
     def of(cls, model_trace: Trace, guide_trace: Trace) -> TracedPair:
         """Describe a pair by its traces, the model's at the guide's draws."""
-        model_trace, guide_trace = _pruned(model_trace), _pruned(guide_trace)
+        model_trace, guide_trace = pruned(model_trace), pruned(guide_trace)
         latents = latent_sites(guide_trace)
         place = {name: k for k, name in enumerate(latents)}
         before: list[str] = []
@@ -191,7 +186,7 @@ class TracedPair:
                 raise InputError(_missing(site.name, site.site))
             for node in (site.model, site.guide):
                 if node is not None:
-                    _check_width(site.name, node)
+                    check_width(site.name, node)
 
     def check_same_latents(self) -> None:
         """Raise an InputError where the guide draws a latent that the model lacks and that is not marked auxiliary."""
@@ -259,104 +254,6 @@ class TracedPair:
         return values.double().cpu().movedim(own.dim, 0).reshape(own.size, -1).sum(1)
 
 
-class _SameEvents(Messenger):
-    """Refuse a model whose latent is of another shape than the guide's draw of it, before the model uses the draw."""
-
-    def __init__(self, guide_trace: Trace) -> None:
-        super().__init__()
-        self.guide_trace = guide_trace
-
-    def _pyro_sample(self, msg: Site) -> None:
-        drawn = self.guide_trace.nodes.get(msg["name"])
-        if drawn is None or drawn["type"] != "sample" or msg["is_observed"] or is_subsample(drawn):
-            return
-        of_model, of_guide = (tuple(getattr(fn, "event_shape", ())) for fn in (msg["fn"], drawn["fn"]))
-        if of_model != of_guide and not drawn["is_observed"]:
-            raise InputError(
-                f"site {msg['name']!r} has the event shape {of_model} in the model and {of_guide} in the guide; give "
-                "both one latent dimension, and .to_event(1) on both sides or on none"
-            )
-
-
-def trace_pair(
-    model: Program, guide: Program, *args: object, keywords: dict[str, object] | None = None, check: bool = False
-) -> TracedPair:
-    """Run a guide, and its model at the guide's draws; describe the pair.
-
-    Args:
-        model: Pyro program of the joint density.
-        guide: Pyro program of the variational posterior.
-        *args: what both are called with.
-        keywords: likewise, by name.
-        check: whether to raise an InputError where the two do not fit each other.
-    """
-    pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=check))
-    if check:
-        pair.check()
-        pair.check_same_latents()
-    return pair
-
-
-def raw_traces(
-    model: Program, guide: Program, *args: object, keywords: dict[str, object] | None = None, check: bool = False
-) -> tuple[Trace, Trace]:
-    """The traces of a model and of its guide, the model's at the guide's draws."""
-    kwargs = keywords or {}
-    messenger = poutine.unwrap(guide)
-    x = args[0] if check and args else None
-    if isinstance(messenger, Messenger):  # one of Pyro's guides that are made out of the model
-        with running_on(x):
-            guide(*args, **kwargs)
-        model_trace, guide_trace = messenger.get_traces()
-        return model_trace, guide_trace
-    tracer = poutine.trace(guide)
-    try:
-        with running_on(x, "the guide"):
-            guide_trace = tracer.get_trace(*args, **kwargs)
-    finally:
-        if check:
-            _check_subsamples(tracer.trace, x)
-    replayed = poutine.replay(model, trace=guide_trace)
-    if check:
-        replayed = _SameEvents(guide_trace)(replayed)
-    with running_on(x, "the model"):
-        return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
-
-
-def _check_subsamples(trace: Trace, x: object) -> None:
-    """Raise an InputError where a plate takes another number of rows than the data have, by a size of its own."""
-    num = len(x) if isinstance(x, Tensor) and x.dim() else None
-    for name, site in trace.nodes.items():
-        if site["type"] != "sample" or not is_subsample(site):
-            continue
-        full, size = site["fn"].size, site["fn"].subsample_size
-        if name == DATA_PLATE and size is not None and size < full and num not in (None, full, size):
-            raise InputError(
-                f"plate {name!r} takes subsample_size={size} of {full}, but a batch holds {num} data; give the plate "
-                f"the batch's rows with subsample=, or use batch_size={size} and a multiple of it as number of data"
-            )
-
-
-def _pruned(trace: Trace) -> Trace:
-    """The trace without the plates' choices of rows and without what ``pyro.deterministic`` made."""
-    return _without(trace, lambda site: is_subsample(site) or is_deterministic(site))
-
-
-def without_deterministic(trace: Trace) -> Trace:
-    """The trace without the sites that ``pyro.deterministic`` made."""
-    return _without(trace, is_deterministic)
-
-
-def _without(trace: Trace, is_left_out: Callable[[Site], bool]) -> Trace:
-    """The trace without some of its sample sites; itself where it has none of them."""
-    names = [name for name, site in trace.nodes.items() if site["type"] == "sample" and is_left_out(site)]
-    if names:
-        trace = trace.copy()
-        for name in names:
-            trace.remove_node(name)
-    return trace
-
-
 def _is_factor(site: Site) -> bool:
     """Whether an observed site of a guide is a term of log q."""
     return isinstance(site["fn"], Unit) or bool((site["infer"] or {}).get("is_auxiliary"))
@@ -377,29 +274,4 @@ def _missing(name: str, site: Site) -> str:
     return (
         f"latent site {name!r} of the model is missing in the guide, so the loss is no bound; draw it there too "
         "(or leave values that are not observed out with .mask)"
-    )
-
-
-def _check_width(name: str, site: Site) -> None:
-    """Raise an InputError where a site's log-density has elements outside of its plates."""
-    fn, value = site["fn"], site["value"]
-    shape = fn.batch_shape
-    sizes = {f.dim: f.size for f in site["cond_indep_stack"] if f.vectorized}
-    own = value.shape[: value.dim() - fn.event_dim] if isinstance(value, Tensor) else shape
-    if _is_inside(shape, sizes) and (own == shape or _is_inside(own, sizes)):
-        return
-    shape, depth = torch.broadcast_shapes(shape, own), -min(sizes, default=0)
-    plates = tuple(sizes.get(k - depth, 1) for k in range(depth))
-    raise InputError(
-        f"site {name!r} has an invalid log_prob shape, {tuple(shape)} with {math.prod(shape)} terms: its plates have "
-        f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors, declare it with .to_event(1), or "
-        "put it into a plate"
-    )
-
-
-def _is_inside(shape: torch.Size, sizes: dict[int, int]) -> bool:
-    """Whether a shape has no axis but those of its plates; axes between plates may, as in Pyro, belong to others."""
-    depth = -min(sizes, default=0)
-    return all(
-        size == 1 or sizes.get(-k, size if k <= depth else 1) == size for k, size in enumerate(reversed(shape), 1)
     )

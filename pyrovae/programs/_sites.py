@@ -1,5 +1,6 @@
 """What a sample site is: its distribution, scale and mask, and its part of a KL in closed form."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
+
+from pyrovae.errors import InputError
 
 Program = Callable[..., Any]
 """A Pyro model or guide: a function or a module."""
@@ -117,6 +120,51 @@ def masks_of(site: Site) -> list[bool | Tensor]:
 def same_masks(left: list[bool | Tensor], right: list[bool | Tensor]) -> bool:
     """Whether two sites are masked alike."""
     return len(left) == len(right) and all(same_scale(a, b, by_value=True) for a, b in zip(left, right, strict=True))
+
+
+def pruned(trace: Trace) -> Trace:
+    """The trace without the plates' choices of rows and without what ``pyro.deterministic`` made."""
+    return _without(trace, lambda site: is_subsample(site) or is_deterministic(site))
+
+
+def without_deterministic(trace: Trace) -> Trace:
+    """The trace without the sites that ``pyro.deterministic`` made."""
+    return _without(trace, is_deterministic)
+
+
+def _without(trace: Trace, is_left_out: Callable[[Site], bool]) -> Trace:
+    """The trace without some of its sample sites; itself where it has none of them."""
+    names = [name for name, site in trace.nodes.items() if site["type"] == "sample" and is_left_out(site)]
+    if names:
+        trace = trace.copy()
+        for name in names:
+            trace.remove_node(name)
+    return trace
+
+
+def check_width(name: str, site: Site) -> None:
+    """Raise an InputError where a site's log-density has elements outside of its plates."""
+    fn, value = site["fn"], site["value"]
+    shape = fn.batch_shape
+    sizes = {f.dim: f.size for f in site["cond_indep_stack"] if f.vectorized}
+    own = value.shape[: value.dim() - fn.event_dim] if isinstance(value, Tensor) else shape
+    if _is_inside(shape, sizes) and (own == shape or _is_inside(own, sizes)):
+        return
+    shape, depth = torch.broadcast_shapes(shape, own), -min(sizes, default=0)
+    plates = tuple(sizes.get(k - depth, 1) for k in range(depth))
+    raise InputError(
+        f"site {name!r} has an invalid log_prob shape, {tuple(shape)} with {math.prod(shape)} terms: its plates have "
+        f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors, declare it with .to_event(1), or "
+        "put it into a plate"
+    )
+
+
+def _is_inside(shape: torch.Size, sizes: dict[int, int]) -> bool:
+    """Whether a shape has no axis but those of its plates; axes between plates may, as in Pyro, belong to others."""
+    depth = -min(sizes, default=0)
+    return all(
+        size == 1 or sizes.get(-k, size if k <= depth else 1) == size for k, size in enumerate(reversed(shape), 1)
+    )
 
 
 def _masked_inside(*distributions: Distribution) -> bool:

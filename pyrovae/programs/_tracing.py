@@ -1,0 +1,89 @@
+"""How a pair is run: the guide, and the model at the guide's draws."""
+
+import pyro.poutine as poutine
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.programs._pair import DATA_PLATE, TracedPair
+from pyrovae.programs._running import running_on
+from pyrovae.programs._sites import Program, Site, is_subsample
+
+
+def trace_pair(
+    model: Program, guide: Program, *args: object, keywords: dict[str, object] | None = None, check: bool = False
+) -> TracedPair:
+    """Run a guide, and its model at the guide's draws; describe the pair.
+
+    Args:
+        model: Pyro program of the joint density.
+        guide: Pyro program of the variational posterior.
+        *args: what both are called with.
+        keywords: likewise, by name.
+        check: whether to raise an InputError where the two do not fit each other.
+    """
+    pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=check))
+    if check:
+        pair.check()
+        pair.check_same_latents()
+    return pair
+
+
+def raw_traces(
+    model: Program, guide: Program, *args: object, keywords: dict[str, object] | None = None, check: bool = False
+) -> tuple[Trace, Trace]:
+    """The traces of a model and of its guide, the model's at the guide's draws."""
+    kwargs = keywords or {}
+    messenger = poutine.unwrap(guide)
+    x = args[0] if check and args else None
+    if isinstance(messenger, Messenger):  # one of Pyro's guides that are made out of the model
+        with running_on(x):
+            guide(*args, **kwargs)
+        model_trace, guide_trace = messenger.get_traces()
+        return model_trace, guide_trace
+    tracer = poutine.trace(guide)
+    try:
+        with running_on(x, "the guide"):
+            guide_trace = tracer.get_trace(*args, **kwargs)
+    finally:
+        if check:
+            _check_subsamples(tracer.trace, x)
+    replayed = poutine.replay(model, trace=guide_trace)
+    if check:
+        replayed = _SameEvents(guide_trace)(replayed)
+    with running_on(x, "the model"):
+        return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
+
+
+class _SameEvents(Messenger):
+    """Refuse a model whose latent is of another shape than the guide's draw of it, before the model uses the draw."""
+
+    def __init__(self, guide_trace: Trace) -> None:
+        super().__init__()
+        self.guide_trace = guide_trace
+
+    def _pyro_sample(self, msg: Site) -> None:
+        drawn = self.guide_trace.nodes.get(msg["name"])
+        if drawn is None or drawn["type"] != "sample" or msg["is_observed"] or is_subsample(drawn):
+            return
+        of_model, of_guide = (tuple(getattr(fn, "event_shape", ())) for fn in (msg["fn"], drawn["fn"]))
+        if of_model != of_guide and not drawn["is_observed"]:
+            raise InputError(
+                f"site {msg['name']!r} has the event shape {of_model} in the model and {of_guide} in the guide; give "
+                "both one latent dimension, and .to_event(1) on both sides or on none"
+            )
+
+
+def _check_subsamples(trace: Trace, x: object) -> None:
+    """Raise an InputError where a plate takes another number of rows than the data have, by a size of its own."""
+    num = len(x) if isinstance(x, Tensor) and x.dim() else None
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or not is_subsample(site):
+            continue
+        full, size = site["fn"].size, site["fn"].subsample_size
+        if name == DATA_PLATE and size is not None and size < full and num not in (None, full, size):
+            raise InputError(
+                f"plate {name!r} takes subsample_size={size} of {full}, but a batch holds {num} data; give the plate "
+                f"the batch's rows with subsample=, or use batch_size={size} and a multiple of it as number of data"
+            )
