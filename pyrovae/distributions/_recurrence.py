@@ -1,4 +1,4 @@
-"""First-order linear recurrences in logarithmically many vectorised steps."""
+"""First-order linear recurrences, of numbers and of vectors, in logarithmically many vectorised steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -72,3 +72,35 @@ def linear_recurrence(coefficient: Tensor, innovation: Tensor, *, reverse: bool 
     if innovation.shape[-1] == 1:
         return innovation
     return _solve(coefficient, innovation, reverse)
+
+
+def block_recurrence(matrices: Tensor, innovation: Tensor) -> Tensor:
+    """Solve y_0 = x_0, y_t = K_{t−1} y_{t−1} + x_t for vectors of k numbers, by cyclic reduction: O(T k³).
+
+    Two steps are joined into one, the chain of half as many steps is solved, and the steps between are filled in: a
+    vectorised pass for each of ⌈log₂ T⌉ halvings. Memory is O(T k²), under differentiation too.
+
+    Args:
+        matrices: K, shape (*batch, T−1, k, k).
+        innovation: x, shape (*batch, T, k), batch axes that broadcast against those of K.
+    """
+    num_steps = innovation.shape[-2]
+    if num_steps == 1:
+        return innovation
+    first, x = innovation[..., :1, :], innovation[..., 1:, :]
+    pairs = (num_steps - 1) // 2
+    odd, even = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)  # the first and the second of each pair of steps
+    joined = matrices[..., even, :, :] @ matrices[..., odd, :, :]
+    inputs = times(matrices[..., even, :, :], x[..., odd, :]) + x[..., even, :]
+    coarse = block_recurrence(joined, torch.cat([first.expand(*inputs.shape[:-2], 1, -1), inputs], dim=-2))
+    before = coarse if num_steps % 2 == 0 else coarse[..., :-1, :]
+    between = times(matrices[..., ::2, :, :], before) + x[..., ::2, :]
+    if num_steps % 2 == 0:
+        return torch.stack([coarse, between], dim=-2).flatten(-3, -2)
+    filled = torch.stack([before, between], dim=-2).flatten(-3, -2)
+    return torch.cat([filled, coarse[..., -1:, :]], dim=-2)
+
+
+def times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Each matrix (*batch, k, k) times its vector (*batch, k)."""
+    return (matrices @ vectors.unsqueeze(-1)).squeeze(-1)

@@ -2,7 +2,8 @@
 
 Each is registered with :func:`torch.distributions.kl.register_kl`, so ``kl_divergence`` and Pyro's
 estimators find it; together with those of torch and Pyro every ordered pair of independent Normals,
-``MultivariateNormal``, ``LowRankMultivariateNormal`` and :class:`AR1Normal` has one. The general form is
+``MultivariateNormal``, ``LowRankMultivariateNormal`` and :class:`AR1Normal` has one, and so has each
+of them with a :class:`MarkovNormal`. The general form is
 KL(q ‖ p) = ½[log det Σ_p − log det Σ_q − d + tr(Σ_p⁻¹ Σ_q) + (μ_q − μ_p)ᵀ Σ_p⁻¹ (μ_q − μ_p)].
 
 ============  =======================================================================  ===============
@@ -12,6 +13,7 @@ independent   mean, variances, log det: no factorisation, no solve              
 AR(1)         also the variances of neighbours' differences, off Σ_q's factor          O(d), reading q
 low rank      AR(1) and independent q through their factor, by Woodbury's identity     O(d r²)
 dense         AR(1) q through its covariance                                           O(d²) after p's
+Markov        q's own blocks; of a dense q, its factor's columns                       O(T k³); O(T² k³)
 ============  =======================================================================  ===============
 """
 
@@ -26,13 +28,14 @@ from torch.distributions.kl import register_kl
 
 from pyrovae.distributions.ar1 import AR1Normal, ar1_factor_transpose, log_sech
 from pyrovae.distributions.cholesky import CholeskyNormal
+from pyrovae.distributions.markov import MarkovNormal
 from pyrovae.errors import InputError
 
 Q = TypeVar("Q", bound=Distribution)
 P = TypeVar("P", bound=Distribution)
 
 
-def _normal_of(distribution: Distribution) -> Normal:
+def normal_of(distribution: Distribution) -> Normal:
     """The Normal inside ``Normal(…).to_event(1)``; other Independents have no closed form here."""
     assert isinstance(distribution, Independent)
     if isinstance(distribution.base_dist, Normal) and distribution.reinterpreted_batch_ndims == 1:
@@ -41,27 +44,27 @@ def _normal_of(distribution: Distribution) -> Normal:
 
 
 @singledispatch
-def _half_log_det(q: Distribution) -> Tensor:
+def half_log_det(q: Distribution) -> Tensor:
     """½ log det Σ, broadcastable to the batch shape."""
     raise NotImplementedError
 
 
-@_half_log_det.register
+@half_log_det.register
 def _(q: Normal) -> Tensor:
     return q.scale.log().sum(-1)
 
 
-@_half_log_det.register
-def _(q: AR1Normal | CholeskyNormal) -> Tensor:
+@half_log_det.register
+def _(q: AR1Normal | CholeskyNormal | MarkovNormal) -> Tensor:
     return q._half_log_det
 
 
-@_half_log_det.register
+@half_log_det.register
 def _(q: MultivariateNormal) -> Tensor:
     return q._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-@_half_log_det.register
+@half_log_det.register
 def _(q: LowRankMultivariateNormal) -> Tensor:
     # the matrix determinant lemma, with the factor of I + Wᵀ D⁻¹ W that q already holds
     inner = q._capacitance_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -94,7 +97,7 @@ def _(q: LowRankMultivariateNormal, left: Tensor, right: Tensor) -> Tensor:
     return independent + rows.square().sum(-1)
 
 
-def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Q, P], Tensor]], Callable[[Q, P], Tensor]]:
+def closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Q, P], Tensor]], Callable[[Q, P], Tensor]]:
     """Register a divergence between distributions on vectors of one length."""
 
     def decorator(function: Callable[[Q, P], Tensor]) -> Callable[[Q, P], Tensor]:
@@ -109,17 +112,18 @@ def _closed_form(type_q: type, type_p: type) -> Callable[[Callable[[Q, P], Tenso
     return decorator
 
 
-@_closed_form(AR1Normal, Independent)
-@_closed_form(MultivariateNormal, Independent)
-@_closed_form(LowRankMultivariateNormal, Independent)
+@closed_form(AR1Normal, Independent)
+@closed_form(MultivariateNormal, Independent)
+@closed_form(LowRankMultivariateNormal, Independent)
+@closed_form(MarkovNormal, Independent)
 def _kl_gaussian_independent(q: Distribution, p: Distribution) -> Tensor:
     """½ Σ_i [(Σ_ii + (μ_i − m_i)²)/s_i² − 1] + Σ_i log s_i − ½ log det Σ."""
-    base = _normal_of(p)
+    base = normal_of(p)
     second_moment = (q.variance + (q.mean - base.loc).square()) / base.scale.square()
-    return 0.5 * (second_moment.sum(-1) - q.event_shape[0]) + _half_log_det(base) - _half_log_det(q)
+    return 0.5 * (second_moment.sum(-1) - q.event_shape[0]) + half_log_det(base) - half_log_det(q)
 
 
-@_closed_form(AR1Normal, AR1Normal)
+@closed_form(AR1Normal, AR1Normal)
 def _kl_ar1_ar1(q: AR1Normal, p: AR1Normal) -> Tensor:
     """O(d), as a sum of squares that stays exact where correlations round to ±1.
 
@@ -148,12 +152,12 @@ def _scaled_difference(q: AR1Normal, p: AR1Normal) -> Tensor:
     return torch.where(same_side, (near - other).sinh() * log_sech(near).exp(), z.tanh() * other.cosh() - other.sinh())
 
 
-@_closed_form(Independent, AR1Normal)
-@_closed_form(MultivariateNormal, AR1Normal)
-@_closed_form(LowRankMultivariateNormal, AR1Normal)
+@closed_form(Independent, AR1Normal)
+@closed_form(MultivariateNormal, AR1Normal)
+@closed_form(LowRankMultivariateNormal, AR1Normal)
 def _kl_gaussian_ar1(q: Distribution, p: AR1Normal) -> Tensor:
     """From q's variances and the variances of z_j/σ'_j − ρ' z_{j−1}/σ'_{j−1}, read off its factor."""
-    q = _normal_of(q) if isinstance(q, Independent) else q
+    q = normal_of(q) if isinstance(q, Independent) else q
     d = p.event_shape[0]
     inverse_scale = p.scale.reciprocal().expand((*p.scale.shape[:-1], d))
     cosh, sinh = p.fisher_z.cosh(), p.fisher_z.sinh()
@@ -166,24 +170,24 @@ def _kl_to_ar1(expected: Tensor, q: Distribution, p: AR1Normal) -> Tensor:
     mean = (q.mean - p.loc) / p.scale
     shifted = mean[..., 1:] * p.fisher_z.cosh() - mean[..., :-1] * p.fisher_z.sinh()
     quadratic = expected + mean[..., 0].square() + shifted.square().sum(-1)
-    return 0.5 * (quadratic - p.event_shape[0]) + _half_log_det(p) - _half_log_det(q)
+    return 0.5 * (quadratic - p.event_shape[0]) + half_log_det(p) - half_log_det(q)
 
 
-@_closed_form(AR1Normal, MultivariateNormal)
+@closed_form(AR1Normal, MultivariateNormal)
 def _kl_ar1_multivariate(q: AR1Normal, p: MultivariateNormal) -> Tensor:
     factor = p._unbroadcasted_scale_tril
     precision = torch.cholesky_inverse(factor)
     trace = (precision * q.covariance_matrix).sum((-2, -1))
     difference = (q.loc - p.loc).unsqueeze(-1)
     mahalanobis = (difference.mT @ precision @ difference).squeeze(-1).squeeze(-1)
-    return 0.5 * (trace + mahalanobis - q.event_shape[0]) + _half_log_det(p) - _half_log_det(q)
+    return 0.5 * (trace + mahalanobis - q.event_shape[0]) + half_log_det(p) - half_log_det(q)
 
 
-@_closed_form(AR1Normal, LowRankMultivariateNormal)
-@_closed_form(Independent, LowRankMultivariateNormal)
+@closed_form(AR1Normal, LowRankMultivariateNormal)
+@closed_form(Independent, LowRankMultivariateNormal)
 def _kl_gaussian_low_rank(q: Distribution, p: LowRankMultivariateNormal) -> Tensor:
     """O(d r²) by Woodbury: Σ_p⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹."""
-    base = q if isinstance(q, AR1Normal) else _normal_of(q)
+    base = q if isinstance(q, AR1Normal) else normal_of(q)
     diagonal = p._unbroadcasted_cov_diag
     weighted = p._unbroadcasted_cov_factor.mT / diagonal.unsqueeze(-2)  # WᵀD⁻¹, (*batch, r, d)
     spread = ar1_factor_transpose(q, weighted) if isinstance(q, AR1Normal) else weighted * base.scale.unsqueeze(-2)
@@ -193,4 +197,4 @@ def _kl_gaussian_low_rank(q: Distribution, p: LowRankMultivariateNormal) -> Tens
     inner = torch.cat([part.expand(*batch, *part.shape[-2:]) for part in (spread, shift)], dim=-1)
     reduction = torch.linalg.solve_triangular(p._capacitance_tril, inner, upper=False).square().sum((-2, -1))
     quadratic = ((q.variance + difference.square()) / diagonal).sum(-1) - reduction
-    return 0.5 * (quadratic - p.event_shape[0]) + _half_log_det(p) - _half_log_det(base)
+    return 0.5 * (quadratic - p.event_shape[0]) + half_log_det(p) - half_log_det(base)

@@ -44,6 +44,24 @@ def covariance_of(distribution: Distribution, num_draws: int | None = None) -> T
         return centred @ centred.mT / (centred.shape[-1] - 1)
 
 
+def trace_with(precision: Tensor, distribution: Distribution) -> Tensor:
+    """Tr PΣ for a matrix P (d, d), shape (*batch); in O(d) where P is tridiagonal and Σ's first off-diagonal is known.
+
+    Raises:
+        InputTypeError: the distribution does not know its covariance.
+    """
+    if hasattr(type(distribution), "first_off_diagonal") and is_tridiagonal(precision):
+        neighbours: Tensor = distribution.first_off_diagonal  # type: ignore[attr-defined]
+        beside = precision.diagonal(1) * neighbours
+        return (precision.diagonal() * distribution.variance).sum(-1) + 2 * beside.sum(-1)
+    return (precision * covariance_of(distribution)).sum((-2, -1))
+
+
+def is_tridiagonal(matrix: Tensor) -> bool:
+    """Whether entries further than one from the diagonal are 0."""
+    return not (matrix.triu(2).any() or matrix.tril(-2).any())
+
+
 def _draws(moment: str, distribution: Distribution, num_draws: int | None) -> Tensor:
     if num_draws is None:
         name = type(distribution).__name__

@@ -1,24 +1,19 @@
 """What every linear-Gaussian model is: its density, its posterior, its draws, in O(n d) a datum."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from pyro.distributions import MultivariateNormal, TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrovae.distributions import covariance_of
-from pyrovae.errors import check_choice
-from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.vae import AmortizedGuide, GenerativeModel
+from pyrovae.linear_gaussian._posterior import GaussianPosterior
 
-Family = str | Callable[[int, int], Posterior]
-"""A family of posteriors, by its name or as a callable of (in_features, latent_dim)."""
 _ROWS = 512
 
 
-class LinearModel:
+class LinearModel(GaussianPosterior):
     """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ), in float64: p(x) = N(b, AAᵀ + Σ), p(z|x) = N(G(x − b), P⁻¹).
 
     P = I + AᵀΣ⁻¹A and G = P⁻¹AᵀΣ⁻¹. Σ⁻¹ comes from the noise's own density, so that no n × n matrix is made unless one
@@ -141,48 +136,6 @@ class LinearModel:
         z = torch.randn(num, self.loadings.shape[1], dtype=torch.float64)
         noise: Tensor = self.noise.sample(torch.Size([num]))
         return self.offset + z @ self.loadings.T + noise
-
-    def gap(self, family: Family) -> float:
-        """Nats between log p(x) and the family's best ELBO, min KL(q ‖ p(z|x)), the same for every x.
-
-        ½(Σ log P_ii − log det P) for the diagonal family, ½(−log det P − d log(d/tr P)) for the isotropic one,
-        0 for full covariance; other Gaussian families by numerical minimisation.
-        """
-        covariance = self.best_covariance(family)
-        trace = (self.precision * covariance).sum().item() - self.latent_dim
-        return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
-
-    def best_elbo(self, family: Family, x: Tensor) -> Tensor:
-        """The largest ELBO that the family reaches at this decoder, in nats, shape (*batch)."""
-        return self.log_prob(x) - self.gap(family)
-
-    def best_covariance(self, family: Family) -> Tensor:
-        """Covariance of the family's member nearest to the posterior in KL(q ‖ p(z|x)), shape (d, d)."""
-        with torch.random.fork_rng(devices=[]):
-            return make_head(family, self.n, self.latent_dim).closest_covariance(self.precision)
-
-    @abstractmethod
-    def to_model(self) -> GenerativeModel:
-        """The generative model as a Pyro program, in float64."""
-
-    def to_guide(self, family: Family = "full-covariance") -> AmortizedGuide:
-        """The family's best guide at this decoder as a Pyro program, in float64: by default the exact posterior."""
-        head = make_head(family, self.n, self.latent_dim)
-        head.set_covariance(head.closest_values(self.precision))
-        head.set_mean(self.gain, -self.gain @ self.offset)
-        return AmortizedGuide(nn.Identity(), head)
-
-
-def make_head(family: Family, in_features: int, latent_dim: int) -> Posterior:
-    """A head of the family in float64.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if isinstance(family, str):
-        check_choice("family", family, POSTERIORS)
-        family = POSTERIORS[family]
-    return family(in_features, latent_dim).double()
 
 
 def solve_noise(noise: TorchDistribution, rows: Tensor) -> Tensor:

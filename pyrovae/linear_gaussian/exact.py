@@ -11,7 +11,8 @@ from pyrovae.distributions import IsotropicNormal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian._directions import DENSE, Directions, principal_directions
-from pyrovae.linear_gaussian._model import Family, LinearModel, make_head
+from pyrovae.linear_gaussian._model import LinearModel
+from pyrovae.linear_gaussian._posterior import Family, make_head
 from pyrovae.posteriors import FullCovariancePosterior
 from pyrovae.posteriors.lbfgs import minimise
 from pyrovae.vae import AmortizedGuide, GenerativeModel

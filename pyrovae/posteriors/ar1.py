@@ -1,10 +1,12 @@
 """AR(1) posteriors: neighbouring latent dimensions correlate; with one scale and one ρ, the ρ-VAE's."""
 
+import torch
 from torch import Tensor, nn
 
-from pyrovae.distributions import AR1Normal, bounded_fisher_z
+from pyrovae.distributions import AR1Normal, MarkovNormal, bounded_fisher_z, is_tridiagonal
+from pyrovae.distributions.ar1 import FISHER_Z_BOUND
 from pyrovae.errors import InputError
-from pyrovae.nn import LocHead, positive
+from pyrovae.nn import LocHead, inverse_positive, positive
 from pyrovae.posteriors.base import Posterior
 
 
@@ -46,3 +48,17 @@ class AR1Posterior(Posterior):
         """q(z|x) for features (*batch, in_features)."""
         raw_scale, raw_fisher_z = self.covariance_head(features).split(self._sizes, dim=-1)
         return AR1Normal(self.loc_head(features), positive(raw_scale), fisher_z=bounded_fisher_z(raw_fisher_z))
+
+    def closest_values(self, precision: Tensor) -> Tensor:
+        """The bias of ``covariance_head`` that gives :meth:`Posterior.closest_covariance`.
+
+        In closed form, and exact, where every step has its own numbers and P is tridiagonal: P⁻¹ is then a member.
+        """
+        has_own_numbers = (self.scale, self.correlation) == ("per-dimension", "per-step")
+        if not has_own_numbers or self.latent_dim == 1 or not is_tridiagonal(precision):
+            return super().closest_values(precision)
+        blocks = (precision.diagonal(offset).reshape(-1, 1, 1) for offset in (0, -1))
+        exact = MarkovNormal.from_precision(precision.new_zeros(self.latent_dim), *blocks)
+        fisher_z = exact.coupling.flatten().asinh()
+        raw = FISHER_Z_BOUND * (fisher_z / FISHER_Z_BOUND).atanh()
+        return torch.cat([inverse_positive(exact.marginal_scale_tril.flatten()), raw])

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pyrovae.distributions import covariance_of
+from pyrovae.distributions import covariance_of, trace_with
 from pyrovae.errors import InputTypeError, check_integer
 from pyrovae.nn import ConfigurableModule, LocHead
 from pyrovae.posteriors.lbfgs import minimise
@@ -89,7 +89,7 @@ class Posterior(ConfigurableModule, ABC):
 
         def kl(values: Tensor) -> Tensor:
             q = head.constant(values)
-            return 0.5 * (precision * covariance_of(q)).sum() - q.entropy()
+            return 0.5 * trace_with(precision, q) - q.entropy()
 
         zeros = torch.zeros_like(head.covariance_head.bias)
         with torch.random.fork_rng(devices=[]):

@@ -8,6 +8,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from pyrovae import AR1Normal
+from pyrovae.distributions import MarkovNormal
 from pyrovae.testing import dense_kl
 
 D = 5
@@ -28,6 +29,7 @@ GAUSSIANS = {
     "dense": lambda b: dist.MultivariateNormal(
         double(*b, D), scale_tril=double(*b, D, D).tril(-1) + positive(*b, D).diag_embed()
     ),
+    "markov": lambda b: MarkovNormal(double(*b, D), positive(*b, D)[..., None, None], double(*b, D - 1, 1, 1)),
     "low-rank": lambda b: dist.LowRankMultivariateNormal(double(*b, D), double(*b, D, 2), positive(*b, D)),
 }
 

@@ -1,0 +1,90 @@
+"""What every model with an exact Gaussian posterior N(G(x − b), P⁻¹) knows of the families that approximate it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pyrovae.errors import check_choice
+from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+Family = str | Callable[[int, int], Posterior]
+"""A family of posteriors, by its name or as a callable of (in_features, latent_dim)."""
+
+
+class GaussianPosterior(ABC):
+    """A model whose posterior is N(G(x − b), P⁻¹), with the same P for every x.
+
+    Attributes:
+        offset: b, shape (n,).
+    """
+
+    offset: Tensor
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """Dimension of x."""
+
+    @property
+    @abstractmethod
+    def latent_dim(self) -> int:
+        """Dimension d of z."""
+
+    @property
+    @abstractmethod
+    def precision(self) -> Tensor:
+        """P, shape (d, d), the same for every x."""
+
+    @property
+    @abstractmethod
+    def gain(self) -> Tensor:
+        """G, shape (d, n): the posterior mean is G(x − b)."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log p(x) in nats, shape (*batch)."""
+
+    @abstractmethod
+    def to_model(self) -> GenerativeModel:
+        """The generative model as a Pyro program, in float64."""
+
+    def gap(self, family: Family) -> float:
+        """Nats between log p(x) and the family's best ELBO, min KL(q ‖ p(z|x)), the same for every x.
+
+        ½(Σ log P_ii − log det P) for the diagonal family, ½(−log det P − d log(d/tr P)) for the isotropic one,
+        0 for full covariance; other Gaussian families by numerical minimisation.
+        """
+        covariance = self.best_covariance(family)
+        trace = (self.precision * covariance).sum().item() - self.latent_dim
+        return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
+
+    def best_elbo(self, family: Family, x: Tensor) -> Tensor:
+        """The largest ELBO that the family reaches at this decoder, in nats, shape (*batch)."""
+        return self.log_prob(x) - self.gap(family)
+
+    def best_covariance(self, family: Family) -> Tensor:
+        """Covariance of the family's member nearest to the posterior in KL(q ‖ p(z|x)), shape (d, d)."""
+        with torch.random.fork_rng(devices=[]):
+            return make_head(family, 1, self.latent_dim).closest_covariance(self.precision)
+
+    def to_guide(self, family: Family = "full-covariance") -> AmortizedGuide:
+        """The family's best guide at this decoder as a Pyro program, in float64: by default the exact posterior."""
+        head = make_head(family, self.n, self.latent_dim)
+        head.set_covariance(head.closest_values(self.precision))
+        head.set_mean(self.gain, -self.gain @ self.offset)
+        return AmortizedGuide(nn.Identity(), head)
+
+
+def make_head(family: Family, in_features: int, latent_dim: int) -> Posterior:
+    """A head of the family in float64.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if isinstance(family, str):
+        check_choice("family", family, POSTERIORS)
+        family = POSTERIORS[family]
+    return family(in_features, latent_dim).double()
