@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def command(study: str) -> str:
     """The command line of this run, without the options that only say where its results go."""
-    arguments = [a for a in sys.argv[1:] if a != "--publish"]
+    arguments = [a for a in sys.argv[1:] if a not in ("--publish", "--resume")]
     if "--out" in arguments:
         at = arguments.index("--out")
         del arguments[at : at + 2]

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import pyrovae as pv
 from pyrovae.datasets import Preprocessing, Standardize
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputTypeError
+from pyrovae.evaluation import LogMarginal, Step
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 
 NUM_BAND_DRAWS = 200
@@ -24,7 +25,7 @@ class Checked:
 
     Attributes:
         metrics: the numbers of a row.
-        log_prob: log p(x), shape (num,), float64.
+        marginal: log p(x) of each spectrum, with its errors.
         reconstruction: x̂, the mean over draws of z, shape (num, n).
         low: lower end of the predictive band, shape (num, n).
         high: its upper end.
@@ -32,7 +33,7 @@ class Checked:
     """
 
     metrics: dict[str, Any]
-    log_prob: Tensor
+    marginal: LogMarginal
     reconstruction: Tensor
     low: Tensor
     high: Tensor
@@ -49,7 +50,8 @@ def check(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # a column of the table
         marginal = pv.log_marginal(model, guide, y, num_samples=samples, seed=seed)
-    log_prob = marginal.per_datum + step.log_abs_det_jacobian(x)
+    marginal = replace(marginal, per_datum=marginal.per_datum + step.log_abs_det_jacobian(x))
+    elbo = pv.elbo_terms(model, guide, y).elbo.double() + step.log_abs_det_jacobian(x)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         q = guide.posterior(y)
@@ -74,10 +76,14 @@ def check(
     if isinstance(likelihood, GaussianNoiseLikelihood):
         on_floor = int(likelihood.on_floor(model.decoder(z)).sum())
     metrics = {
-        "log_prob": log_prob.mean().item(),
-        "log_prob_stderr": (log_prob.std() / len(x) ** 0.5).item(),
+        "log_prob": marginal.mean,
+        "log_prob_stderr": marginal.stderr_data,
         "log_prob_stderr_monte_carlo": marginal.stderr_monte_carlo,
-        "bad_pareto_k": marginal.unreliable.double().mean().item(),
+        "log_prob_bias": marginal.bias_per_datum.mean().item(),
+        "num_untrusted": int(marginal.unreliable.sum()),
+        "num_annealed": marginal.steps.count(Step.ANNEALED),
+        "elbo": elbo.mean().item(),
+        "lost_by_encoder": (marginal.per_datum - elbo).mean().item(),
         "rmse": residual.square().mean().sqrt().item(),
         "rmse_worst_channel": by_channel.max().item(),
         "rmse_median_channel": by_channel.median().item(),
@@ -89,7 +95,7 @@ def check(
         "rho": (covariance.diagonal(1) / (sigma[1:] * sigma[:-1])).mean().item() if len(sigma) > 1 else 0.0,
         "channels_on_floor": on_floor,
     }
-    return Checked(metrics, log_prob, reconstruction, low, high, covariance)
+    return Checked(metrics, marginal, reconstruction, low, high, covariance)
 
 
 def autocorrelation(residual: Tensor) -> float:

@@ -68,7 +68,7 @@ def bands(data: SpectraSet, checked: Checked, num: int = 3) -> Figure:
     """Some test spectra, and below each the same less its reconstruction."""
     fig, axes = plotting.figure(num, 2, size=3.6)
     axis = data.test.axis.numpy()
-    order = checked.log_prob.argsort()
+    order = checked.marginal.per_datum.argsort()
     shown = [order[len(order) // 2], order[0], order[-1]][:num]
     for column, (i, title) in enumerate(zip(shown, ("median log p(x)", "lowest", "highest"), strict=False)):
         x, x_hat, low, high = (t[i] for t in (data.test.x, checked.reconstruction, checked.low, checked.high))

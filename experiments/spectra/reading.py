@@ -1,103 +1,128 @@
 """The study's numbers, read in sentences."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+import pyrovae as pv
 from experiments.spectra.sets import SpectraSet
-from experiments.spectra.settings import FULL, INDEPENDENT, Settings
-from experiments.spectra.study import TRUTH, Found, cells, row_of_smallest, rows_of
-from pyrovae.comparison.recommendation import THRESHOLD
+from experiments.spectra.settings import INDEPENDENT, Settings
+from experiments.spectra.study import TRUTH, Found, cell_name, cells, row_of_smallest, rows_of
+from pyrovae.comparison.recommendation import Gain, Recommendation
 from pyrovae.datasets import SimulatedSpectra
 
-
-def paired(found: Found, first: str, second: str) -> tuple[float, float] | None:
-    """Gain of one likelihood over another in nats, each at its best posterior by validation: mean, standard error.
-
-    Paired by test datum, the seeds' log p(x) averaged.
-    """
-    parts = []
-    for likelihood in (first, second):
-        runs = cells(found.runs[found.runs["likelihood"] == likelihood]).dropna(subset=["validation_neg_elbo"])
-        if runs.empty:
-            return None
-        posterior = row_of_smallest(runs, "validation_neg_elbo").posterior
-        values = [v for key, v in found.log_prob.items() if key[:2] == (posterior, likelihood)]
-        parts.append(torch.stack(values).mean(0))
-    return mean_and_error(parts[0] - parts[1])
+LINEAR_OF = {"gaussian": "probabilistic PCA", "gaussian-per-dimension": "factor analysis"}
+"""Names of the linear models of independent noise."""
 
 
-def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
-    """Mean and its standard error over data."""
-    return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+def gain(found: Found, name: str, over: str) -> Gain:
+    """Of one model over another in nats per test spectrum, with its interval over spectra and seeds."""
+    advice = pv.recommend({n: found.estimates[n] for n in (over, name)}, groups=found.test_groups)
+    return next((row for row in advice.by_model if row.model == name), Gain(math.nan, math.nan, math.nan))
 
 
-def independent(found: Found) -> str:
-    """The best likelihood of independent noise, by validation; empty if none was compared."""
-    runs = cells(found.runs[found.runs["likelihood"].isin(INDEPENDENT)]).dropna(subset=["validation_neg_elbo"])
-    return "" if runs.empty else str(row_of_smallest(runs, "validation_neg_elbo").likelihood)
+def say(g: Gain) -> str:
+    """The gain and its interval, as text."""
+    bounds = "no interval" if math.isnan(g.low) else f"{g.low:+.2f} to {g.high:+.2f}"
+    return f"{g.gain:+.2f} nats ({bounds})"
 
 
-def gains(found: Found) -> list[tuple[str, str, float, float]]:
-    """Each correlated likelihood, the best independent one, and its gain over that with standard error."""
+def best_cell(runs: pd.DataFrame) -> Any:
+    """The cell that validation prefers, its numbers means over seeds; None if every run failed."""
+    mean = cells(runs).dropna(subset=["validation_loss"])
+    return None if mean.empty else row_of_smallest(mean, "validation_loss")
+
+
+def independent(found: Found) -> Any:
+    """The best cell of independent noise, by validation; None if none was compared."""
+    return best_cell(found.runs[found.runs["likelihood"].isin(INDEPENDENT)])
+
+
+def gains(found: Found) -> list[tuple[str, str, Gain]]:
+    """Each correlated likelihood, the best independent one, and its gain over that, each at its best posterior."""
     reference = independent(found)
     correlated = [str(name) for name in found.runs["likelihood"].unique() if name not in INDEPENDENT]
-    measured = [(name, paired(found, name, reference)) for name in correlated] if reference else []
-    return [(name, reference, *gain) for name, gain in measured if gain is not None]
+    best = [] if reference is None else [best_cell(found.runs[found.runs["likelihood"] == n]) for n in correlated]
+    return [
+        (cell.likelihood, reference.likelihood, gain(found, name_of(cell), name_of(reference)))
+        for cell in best
+        if cell is not None
+    ]
+
+
+def name_of(cell: Any) -> str:
+    """The name of a cell."""
+    return cell_name(cell.posterior, cell.likelihood)
+
+
+def chosen(advice: Recommendation) -> Gain:
+    """The choice's gain over the simplest model."""
+    return next(row for row in advice.by_model if row.model == advice.choice)
+
+
+def advice_of(found: Found) -> Recommendation:
+    """Which model to take, of the linear models and the VAEs."""
+    candidates = {name: values for name, values in found.estimates.items() if name != TRUTH}
+    return pv.recommend(candidates, groups=found.test_groups)
 
 
 def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
     """What the numbers say."""
     mean = cells(found.runs)
-    best = row_of_smallest(mean, "validation_neg_elbo")
+    best = best_cell(found.runs)
+    advice = advice_of(found)
+    untrusted, num = int(found.runs["num_untrusted"].sum()), len(data.test) * int(found.runs["log_prob"].notna().sum())
+    lost = mean["lost_by_encoder"]
     lines = [
-        f"- By validation the best cell is {best.posterior}, {best.likelihood}: log p(x) = {best.log_prob:.2f} nats, "
-        f"RMSE {best.rmse:.3g}; k̂ is bad for {best.bad_pareto_k:.0%} of the test spectra, whose log p(x) may be higher."
+        f"- **{str(advice.verdict).capitalize()}: {advice.choice}** ({advice.level:.0%} intervals that hold together, "
+        f"{settings.seeds} seeds, {advice.num_groups} independent test spectra): {say(chosen(advice))} over "
+        f"{advice.simplest}, the simplest; the largest mean is that of {advice.best}, "
+        f"{say(advice.best_over_choice)} beside the choice.",
+        f"- By validation the best VAE is {name_of(best)}: log p(x) = {best.log_prob:.2f} nats, RMSE {best.rmse:.3g}.",
+        f"- Log p(x) of {untrusted} of {num} spectra and runs cannot be trusted ({untrusted / num:.1%}). Encoders lose "
+        f"{lost.min():.2f} to {lost.max():.2f} nats of it.",
     ]
-    of_best = [v for key, v in found.log_prob.items() if key[:2] == (best.posterior, best.likelihood)]
-    log_prob = torch.stack(of_best).mean(0)
     known = found.baselines["baseline"] == TRUTH
     with_density = found.baselines[~known].dropna(subset=["log_prob"])
     of_noise = with_density["baseline"].str.startswith("linear, ")
-    chosen = with_density["baseline"].str.contains("by validation|Gaussian")
+    tuned = with_density["baseline"].str.contains("by validation|Gaussian")
     d = settings.latent_dim
     kinds = {
-        f"classical linear model of {d} components": with_density[~of_noise & ~chosen],
-        f"linear model of {d} components and correlated noise (a full one shrunk by validation)": with_density[
-            of_noise & ~chosen
-        ],
-        "linear model or plain Gaussian that validation has tuned": with_density[chosen],
+        f"classical linear model of {d} components": with_density[~of_noise & ~tuned],
+        f"linear model of {d} components and correlated noise": with_density[of_noise & ~tuned],
+        "linear model or plain Gaussian that validation has tuned": with_density[tuned],
     }
     for kind, rows in kinds.items():
         if rows.empty:
             continue
         winner = rows.iloc[int(rows["log_prob"].argmax())]
-        difference, error = mean_and_error(log_prob - found.log_prob[winner["baseline"]])
-        who = f"It is ahead of every {kind}" if difference > 0 else f"A {kind} wins"
-        if abs(difference) < max(2 * error, THRESHOLD):
-            who = f"It does not differ measurably from the best {kind}"
         note = f" ({winner['note']})" if winner["note"] else ""
         lines.append(
-            f"- {who}: {winner['baseline']}{note} has {winner['log_prob']:.2f} nats, the cell "
-            f"{difference:+.2f} ± {error:.2f} (paired by test spectrum)."
+            f"- Over the best {kind}, {winner['baseline']}{note}, of {winner['log_prob']:.2f} nats, it gains "
+            f"{say(gain(found, name_of(best), winner['baseline']))}."
         )
-    same_noise = f"linear, {best.likelihood}"
-    if same_noise in found.log_prob:
-        classical = next(iter(kinds.values()))
-        reference = classical.iloc[int(classical["log_prob"].argmax())]["baseline"]
-        noise, noise_error = mean_and_error(found.log_prob[same_noise] - found.log_prob[reference])
-        more, more_error = mean_and_error(log_prob - found.log_prob[same_noise])
-        full = best.likelihood in FULL
-        what = "its networks and the training of its covariance" if full else "its networks"
+    of_independent = independent(found)
+    if of_independent is not None and "factor analysis" in found.estimates:
         lines.append(
-            f"- Of the cell's nats over {reference}, its noise brings {noise:+.2f} ± {noise_error:.2f} to a linear "
-            f"model ({same_noise}), and {what} {more:+.2f} ± {more_error:.2f} more."
+            f"- The best VAE of independent noise, {name_of(of_independent)}, has {of_independent.log_prob:.2f} nats: "
+            f"{say(gain(found, name_of(of_independent), 'factor analysis'))} over factor analysis."
         )
+    for cell in rows_of(mean):
+        same_noise = LINEAR_OF.get(cell.likelihood, f"linear, {cell.likelihood}")
+        if same_noise in found.estimates and cell.posterior == settings.posteriors[0]:
+            lines.append(
+                f"- Networks, and what training does to the noise, gain {say(gain(found, name_of(cell), same_noise))} "
+                f"over {same_noise} ({cell.posterior} posterior)."
+            )
+    for likelihood, group in mean.groupby("likelihood", sort=False):
+        if len(group) > 1:
+            first, *others = (cell_name(str(p), str(likelihood)) for p in group["posterior"])
+            said = ", ".join(f"{say(gain(found, other, first))} for {other.split(',')[0]}" for other in others)
+            lines.append(f"- Posterior, with {likelihood} noise: {said} over {first.split(',')[0]}.")
     if known.any():
-        below, error = mean_and_error(found.log_prob[TRUTH] - log_prob)
-        lines.append(f"- It is {below:.2f} ± {error:.2f} nats below the truth, which no model beats in the mean.")
+        lines.append(f"- The truth is {say(gain(found, TRUTH, name_of(best)))} above the best VAE.")
     alike = ~known & ~found.baselines["baseline"].str.contains("by validation")  # in their number of components
     least = row_of_smallest(found.baselines[alike], "rmse")
     vae = row_of_smallest(mean, "rmse")
@@ -107,8 +132,8 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
     if known.any():
         line += f" The truth's own is {found.baselines[known]['rmse'].iloc[0]:.3g}: a smaller one fits noise."
     lines.append(line)
-    for name, reference, gain, error in gains(found):
-        lines.append(f"- {name} noise over the best independent noise ({reference}): {gain:+.2f} ± {error:.2f} nats.")
+    for name, reference, g in gains(found):
+        lines.append(f"- {name} noise over the best independent noise ({reference}): {say(g)}.")
     if isinstance(data.test, SimulatedSpectra):
         truth = data.test.truth
         sigma = truth.noise_scale.double().square().mean().sqrt().item()

@@ -4,8 +4,10 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.spectra.settings import Settings
@@ -23,6 +25,7 @@ class SpectraSet:
         validation: to choose the epoch and the learning rate by.
         test: to report on.
         about: sizes, split and notes in a sentence.
+        test_groups: label of each test spectrum: those of one label are no independent data; None where all are.
     """
 
     name: str
@@ -30,6 +33,7 @@ class SpectraSet:
     validation: Spectra
     test: Spectra
     about: str
+    test_groups: NDArray[np.int64] | None = None
 
     def color(self, column: str) -> tuple[str, Tensor]:
         """A column of the test spectra's targets as numbers, shape (num,), classes numbered."""
@@ -98,4 +102,6 @@ def split(name: str, spectra: Spectra, time_column: str, notes: list[str]) -> Sp
         f"{len(spectra)} spectra of {len(spectra.axis)} channels, {spectra.axis[0]:g} to {spectra.axis[-1]:g}{unit}, "
         f"split {parts.describe()}: {len(train)} train, {len(validation)} validate, {len(test)} test."
     )
-    return SpectraSet(name, train, validation, test, " ".join([about, *(f"Note: {note}." for note in notes)]))
+    return SpectraSet(
+        name, train, validation, test, " ".join([about, *(f"Note: {note}." for note in notes)]), parts.test_groups
+    )

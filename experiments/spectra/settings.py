@@ -59,6 +59,8 @@ class Settings(StudyOptions):
     """Trainings of each cell, with seeds 0, 2, 4, …"""
     epochs: int = 60
     """Passes over the training spectra; the best epoch by validation is kept."""
+    looks: int = 4
+    """Epochs, evenly spaced, at which validation spectra judge the model by its refined ELBO, as they do the start."""
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     """Tried for every cell at the first seed; the other seeds use the best by validation."""
     start: str = "linear"
@@ -80,7 +82,9 @@ class Settings(StudyOptions):
     correlation: float = 0.9
     """Correlation of the simulated noise between neighbouring channels."""
     samples: int = 300
-    """Draws of z per test spectrum for log p(x)."""
+    """Draws of z per test spectrum for log p(x), more where they do not do."""
+    resume: bool = False
+    """Continue what was begun in --out with the same options."""
     data_sets: int = 10
     """Simulated sets for the recovery of the noise; the gain is measured on a fifth as many."""
     recovery_epochs: int = 150
@@ -100,6 +104,7 @@ class Settings(StudyOptions):
         check_names(self, "start", ("linear", "random"))
         check_names(self, "engine", ENGINES)
         check_integers(self, "latent_dim", "linear_dims", "seeds", "epochs", "hidden", "batch_size", "num", "channels")
+        check_integers(self, "looks")
         check_integers(self, "samples", "data_sets", "recovery_epochs", "trainings", "repeats")
         check_distinct(self, "learning_rates", "recovery_rates")
         for rate in (*self.learning_rates, *self.recovery_rates):

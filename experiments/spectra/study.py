@@ -1,5 +1,6 @@
 """Posterior × likelihood on a set of spectra, beside linear baselines: runs, table, pictures, reading."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 import pyrovae as pv
 from experiments.pool import in_processes
@@ -22,6 +24,7 @@ from pyrovae.comparison import RunStatus
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SimulatedSpectra, Standardize
 from pyrovae.errors import InputError
+from pyrovae.evaluation import LogMarginal, RefinedELBO
 from pyrovae.files import write_table
 from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.baselines import Baseline
@@ -30,6 +33,12 @@ from pyrovae.linear_gaussian.exact import most_latent_dims
 INITIAL_SCALE = 0.05
 """Where σ starts, in units of all the data's standard deviation: from far above the noise latents collapse."""
 
+
+NUM_JUDGED = 48
+"""Validation spectra that choose epochs, rates and cells."""
+
+NUM_STAND_INS = 20
+"""Validation spectra that stand in for the test spectra until all is chosen."""
 
 TRUTH = "the truth"
 """Name of the row of what simulated spectra were drawn from."""
@@ -42,21 +51,26 @@ class Found:
     Attributes:
         runs: one row a run.
         baselines: one row a baseline.
-        log_prob: log p(x) of each test datum by posterior, likelihood and seed, and by baseline's name.
+        estimates: log p(x) of the test spectra by each seed of a model, by its name, the simplest first.
+        test_groups: label of each test spectrum; None where all are independent.
         pictures: files by caption.
     """
 
     runs: pd.DataFrame
     baselines: pd.DataFrame
-    log_prob: dict[Any, torch.Tensor]
+    estimates: dict[str, list[LogMarginal]]
+    test_groups: NDArray[np.int64] | None
     pictures: dict[str, Path]
 
 
-def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
-    """Train, choose learning rates by validation, and check every run on the test spectra."""
-    runs = pv.compare(
+def train(settings: Settings, data: SpectraSet, out: Path) -> pd.DataFrame:
+    """Train every run; validation spectra choose epochs and rates for the model, by its refined ELBO.
+
+    No test spectra are seen: those that the comparison asks for are of the validation.
+    """
+    return pv.compare(
         data.train.x,
-        test=data.test.x,
+        test=data.validation.x[:NUM_STAND_INS],
         validation=data.validation.x,
         preprocessing=Standardize("mean"),
         posteriors=settings.posteriors,
@@ -71,11 +85,19 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
         hidden=settings.hidden,
         start=settings.start,
         engine=settings.engine,
+        measure=RefinedELBO(num_data=NUM_JUDGED, num_steps=1),
+        validate_every=-(-settings.epochs // settings.looks),
         log_marginal_samples=25,
         out=out / data.name,
         pictures=False,
+        resume=settings.resume,
         workers=settings.workers,
     )
+
+
+def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
+    """Train, choose learning rates by validation, and check every run on the test spectra."""
+    runs = train(settings, data, out)
     good = runs[runs["status"] == RunStatus.FINISHED]
     if good.empty:
         raise InputError(f"every run on {data.name} failed; the first: {runs['note'].iloc[0]}")
@@ -83,35 +105,21 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     checked = in_processes(jobs, settings.workers, f"{data.name}: test spectra")
     metrics = pd.DataFrame([found.metrics for found in checked], index=good.index)
     jacobian = Standardize("mean").fit(data.train.x).log_abs_det_jacobian(data.validation.x).mean().item()
-    runs["validation_elbo"] = jacobian - runs["validation_neg_elbo"]
-    runs = runs[
-        [
-            "posterior",
-            "likelihood",
-            "seed",
-            "learning_rate",
-            "best_epoch",
-            "validation_neg_elbo",
-            "validation_elbo",
-            "seconds",
-            "engine",
-            "status",
-            "note",
-        ]
-    ]
-    runs = runs.join(metrics)
+    runs["validation"] = jacobian - runs["validation_loss"]
+    columns = ["posterior", "likelihood", "seed", "learning_rate", "best_epoch", "validation_loss", "validation"]
+    runs = runs[[*columns, "seconds", "engine", "status", "note"]].join(metrics)
     runs.insert(0, "set", data.name)
-    baselines, log_prob = _baselines(data, settings)
-    keys = list(good[["posterior", "likelihood", "seed"]].itertuples(index=False, name=None))
-    log_prob |= {key: found.log_prob for key, found in zip(keys, checked, strict=True)}
-    by_key = dict(zip(keys, checked, strict=True))
-    shown: dict[str, Checked] = {}
-    for likelihood in settings.likelihoods:
-        of_likelihood = good[good["likelihood"] == likelihood]
-        if not of_likelihood.empty:
-            row = row_of_smallest(of_likelihood, "validation_neg_elbo")
-            shown[likelihood] = by_key[row["posterior"], likelihood, row["seed"]]
-    row = row_of_smallest(good, "validation_neg_elbo")
+    baselines, estimates = _baselines(data, settings)
+    by_index = dict(zip(good.index, checked, strict=True))
+    failed = LogMarginal.exact(torch.full((len(data.test),), math.nan))
+    for likelihood, posterior in itertools.product(settings.likelihoods, settings.posteriors):
+        rows = runs.index[(runs["posterior"] == posterior) & (runs["likelihood"] == likelihood)]
+        of_seeds = [by_index[i].marginal if i in by_index else failed for i in rows]
+        estimates[cell_name(posterior, likelihood)] = of_seeds
+    of_noise = [good[good["likelihood"] == likelihood] for likelihood in settings.likelihoods]
+    best = [row_of_smallest(rows, "validation_loss") for rows in of_noise if not rows.empty]
+    shown = {row["likelihood"]: by_index[row.name] for row in best}
+    row = row_of_smallest(good, "validation_loss")
     path = out / data.name / row["folder"] / "model.safetensors"
     model, guide = pv.load(path)
     step = pv.load_preprocessing(path)
@@ -119,7 +127,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     pictures = write_pictures(out, data, row["likelihood"], shown, model, guide, step, settings.color)
     write_table(out / f"{data.name}-runs.csv", runs)
     write_table(out / f"{data.name}-baselines.csv", baselines)
-    return Found(runs, baselines, log_prob, pictures)
+    return Found(runs, baselines, estimates, data.test_groups, pictures)
 
 
 @dataclass(frozen=True)
@@ -139,9 +147,9 @@ class Check:
         return check(model, guide, step, self.data.test.x, self.samples)
 
 
-def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict[Any, torch.Tensor]]:
+def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict[str, list[LogMarginal]]]:
     x = data.test.x.double()
-    rows, log_prob = [], {}
+    rows, estimates = [], {}
     # the first two are probabilistic PCA and factor analysis
     others = [name for name in settings.likelihoods if name not in ("gaussian", "gaussian-per-dimension")]
     most = most_latent_dims(torch.cov(data.train.x.double().T, correction=0))
@@ -161,7 +169,7 @@ def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict
         row: dict[str, Any] = {"set": data.name, "baseline": found.name, "note": found.note}
         row |= dict.fromkeys(("log_prob", "log_prob_stderr", "rmse", "rmse_worst_channel", "residual_autocorrelation"))
         if found.log_prob is not None:
-            log_prob[found.name] = found.log_prob
+            estimates[found.name] = [LogMarginal.exact(found.log_prob)] * settings.seeds
             row["log_prob"] = found.log_prob.mean().item()
             row["log_prob_stderr"] = (found.log_prob.std() / len(x) ** 0.5).item()
         if found.reconstruction is not None:
@@ -171,7 +179,12 @@ def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict
             row["residual_autocorrelation"] = autocorrelation(residual)
         row["sigma"] = math.nan if found.noise_scale is None else found.noise_scale.square().mean().sqrt().item()
         rows.append(row)
-    return pd.DataFrame(rows).astype({"rmse": float, "log_prob": float}), log_prob
+    return pd.DataFrame(rows).astype({"rmse": float, "log_prob": float}), estimates
+
+
+def cell_name(posterior: str, likelihood: str) -> str:
+    """Name of a VAE in tables."""
+    return f"{posterior}, {likelihood}"
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
@@ -194,15 +207,18 @@ def table(found: Found) -> str:
     rows = []
     for (posterior, likelihood), group in found.runs.groupby(["posterior", "likelihood"], sort=False):
         mean = group.mean(numeric_only=True)
+        num_checked = len(next(iter(found.estimates.values()))[0].per_datum) * int(group["log_prob"].notna().sum())
+        name = cell_name(str(posterior), str(likelihood))
         failed = int((group["status"] == RunStatus.FAILED).sum())
         rows.append(
             {
-                "model": f"{posterior}, {likelihood}",
+                "model": name,
                 "order": mean["log_prob"],
-                "validation ELBO": f"{mean['validation_elbo']:.1f}",
+                "validation": f"{mean['validation']:.1f}",
                 "log p(x) (± data)": f"{mean['log_prob']:.2f} ± {mean['log_prob_stderr']:.2f}",
                 "± seeds": f"{standard_error(group['log_prob']):.2f}" if len(group) > 1 else "",
-                "bad k̂": f"{mean['bad_pareto_k']:.0%}",
+                "untrusted": f"{group['num_untrusted'].sum():.0f} of {num_checked}",
+                "lost by the encoder": f"{mean['lost_by_encoder']:.2f}",
                 "RMSE": f"{mean['rmse']:.3g}",
                 "worst channel": f"{mean['rmse_worst_channel']:.3g}",
                 "residuals' ρ₁": f"{mean['residual_autocorrelation']:.2f}",

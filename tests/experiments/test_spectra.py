@@ -9,10 +9,11 @@ import torch
 
 import pyrovae as pv
 from experiments.benchmarks.spectra import fill_at_once, fill_by_datum, identity_log_prob
-from experiments.spectra import recovery
+from experiments.spectra import reading, recovery
 from experiments.spectra.checks import autocorrelation, check
 from experiments.spectra.questions import Training, counts
 from experiments.spectra.sets import split
+from experiments.spectra.study import Found
 from pyrovae.datasets import Standardize, simulated
 from pyrovae.distributions import tril_position
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
@@ -49,6 +50,8 @@ def test_the_script(tmp_path, run):
     rates = pd.read_csv(tmp_path / "out" / "simulated" / "rates.csv")
     best = rates.loc[rates.groupby("likelihood")["validation_loss"].idxmin()].set_index("likelihood")
     assert runs.set_index("likelihood")["learning_rate"].to_dict() == best["learning_rate"].to_dict()
+    assert "cannot be trusted" in result.stdout
+    assert "**Too few: " in result.stdout  # 15 test spectra
     for picture in ("bands", "residuals", "latent", "sweeps", "noise-correlation"):
         assert (tmp_path / "out" / f"simulated-{picture}.png").stat().st_size > 5000
 
@@ -103,9 +106,11 @@ def test_checks_of_the_true_model_find_what_it_is():
     x = vae.sample(1500)
     step = Standardize("mean", mean=[0.0] * 12, scale=[1.0] * 12)
     found = check(vae.to_model(), vae.to_guide(), step, x, samples=50)
-    torch.testing.assert_close(found.log_prob, vae.log_prob(x))  # weights at the posterior are all alike
+    torch.testing.assert_close(found.marginal.per_datum, vae.log_prob(x))  # weights at the posterior are all alike
     m = found.metrics
-    assert m["bad_pareto_k"] == 0
+    assert m["num_untrusted"] == 0
+    terms = pv.elbo_terms(vae.to_model(), vae.to_guide(), x)  # four standard errors: a false alarm in 16,000
+    assert m["lost_by_encoder"] == pytest.approx(0, abs=4 * terms.estimate.stderr_monte_carlo)
     assert (m["sigma"], m["rho"]) == (pytest.approx(0.4), pytest.approx(0, abs=1e-12))
     # the band is of q(z|x) p(x'|z) at the x it was given: variance 2a − a² of the σ² I, a = A C Aᵀ / σ² there
     hat = (vae.loadings @ vae.covariance @ vae.loadings.T / 0.16).diagonal()
@@ -114,6 +119,31 @@ def test_checks_of_the_true_model_find_what_it_is():
     assert m["coverage"] == pytest.approx(truth.mean().item(), abs=0.01)
     expected = 0.4 * (1 - hat).mean().sqrt().item()
     assert m["rmse"] == pytest.approx(expected, rel=0.03)
+
+
+def test_what_is_better_is_told_by_the_rules_of_recommend():
+    """Cells by validation alone: the one that is best on the test spectra is another."""
+    runs = pd.DataFrame(
+        [("diagonal", "gaussian", 1.0), ("diagonal", "ar1", 3.0), ("full-covariance", "ar1", 2.0)],
+        columns=["posterior", "likelihood", "validation_loss"],
+    )
+    noise = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)).double()
+    shifts = {"diagonal, gaussian": 0.0, "diagonal, ar1": 5.0, "full-covariance, ar1": 2.0}
+    found = Found(
+        runs,
+        pd.DataFrame(),
+        {name: [pv.evaluation.LogMarginal.exact(row + shift) for row in noise] for name, shift in shifts.items()},
+        None,
+        {},
+    )
+    assert reading.name_of(reading.best_cell(runs)) == "diagonal, gaussian"
+    (row,) = reading.gains(found)
+    assert row[:2] == ("ar1", "gaussian")
+    assert row[2].gain == pytest.approx(2.0)
+    assert row[2].low <= row[2].gain <= row[2].high
+    advice = reading.advice_of(found)
+    assert (advice.choice, advice.num_seeds) == ("diagonal, ar1", 3)
+    assert reading.chosen(advice).gain == pytest.approx(5.0)
 
 
 def test_autocorrelation_is_that_of_the_noise():
