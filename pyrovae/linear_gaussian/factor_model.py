@@ -183,7 +183,10 @@ class FactorModel(LinearModel, ConfigurableModule):
         covariance = torch.cov(x.T, correction=0)
         share, _ = best_share(x, self, validation)
         explained = self.loadings @ self.loadings.T
-        noise.set_fitted_noise(shrunk(covariance - explained, self.noise_covariance, share), factors, start)
+        left = shrunk(covariance - explained, self.noise_covariance, share)
+        if torch.linalg.cholesky_ex(left).info:  # the data leave less than the loadings explain: no covariance
+            return simple
+        noise.set_fitted_noise(left, factors, start)
         found = FactorModel(self.loadings, self.offset, noise)
         # where the data leave a direction empty, the likelihood's floor may make the shrunk one worse
         return max(found, simple, key=lambda model: model.log_prob(validation).mean().item())

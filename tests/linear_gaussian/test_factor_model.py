@@ -11,8 +11,9 @@ from sklearn.decomposition import FactorAnalysis
 import pyrovae as pv
 from pyrovae.datasets import simulated
 from pyrovae.distributions import covariance_of
-from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.likelihoods import LIKELIHOODS, FullCovarianceGaussianLikelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.linear_gaussian.factor_model import FactorModel, independent_noise
 from pyrovae.nn import class_of
 
 NOISES = [n for n, make in LIKELIHOODS.items() if class_of(make).is_gaussian and not class_of(make).is_unrestricted]
@@ -224,3 +225,13 @@ def test_what_does_not_fit_says_so(x, make, message):
 def test_other_likelihoods_are_refused(x):
     with pytest.raises(TypeError, match="needs a Gaussian likelihood, not BernoulliLikelihood"):
         pv.FactorModel.fit(x, pv.BernoulliLikelihood(1, 8), 2)
+
+
+def test_loadings_that_explain_more_than_the_data_hold_leave_the_noise_as_it_is():
+    """S − LLᵀ is then no covariance, and so no noise."""
+    x = torch.randn(200, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    loadings = torch.zeros(5, 1, dtype=torch.float64)
+    loadings[0] = 10.0
+    simpler = FactorModel(loadings, torch.zeros(5), independent_noise(torch.ones(5, dtype=torch.float64)))
+    found = simpler.with_noise_of(FullCovarianceGaussianLikelihood(1, 5), 1, x[:100], x[100:])
+    torch.testing.assert_close(found.noise_covariance, torch.eye(5, dtype=torch.float64), atol=1e-6, rtol=0)
