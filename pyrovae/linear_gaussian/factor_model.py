@@ -184,6 +184,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         share, _ = best_share(x, self, validation)
         explained = self.loadings @ self.loadings.T
         left = shrunk(covariance - explained, self.noise_covariance, share)
+        left = 0.5 * (left + left.mT)  # what is left of large numbers has their rounding errors
         if torch.linalg.cholesky_ex(left).info:  # the data leave less than the loadings explain: no covariance
             return simple
         noise.set_fitted_noise(left, factors, start)
