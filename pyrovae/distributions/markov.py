@@ -1,11 +1,11 @@
 """Gaussians on chains of vectors: the precision is block-tridiagonal."""
 
 import math
-from functools import cached_property
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
+from torch.distributions.utils import lazy_property
 
 from pyrovae.distributions._recurrence import block_recurrence, times
 from pyrovae.errors import InputError
@@ -85,14 +85,14 @@ class MarkovNormal(TorchDistribution):
         coupling = torch.stack(couplings, -3) if couplings else off_diagonal
         return cls(loc, torch.stack(scales, -3), coupling, validate_args=False)
 
-    @cached_property
+    @lazy_property
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Cholesky factors R of I + CᵀC and G of I + CCᵀ, each (*batch, T−1, k, k)."""
         c = self.coupling
         eye = torch.eye(self.channels, dtype=c.dtype, device=c.device)
         return torch.linalg.cholesky(eye + c.mT @ c), torch.linalg.cholesky(eye + c @ c.mT)
 
-    @cached_property
+    @lazy_property
     def contraction(self) -> Tensor:
         """K, shape (*batch, T−1, k, k): the correlation of a step with the one before it."""
         return torch.linalg.solve_triangular(self._factors[0], self.coupling.mT, upper=False).mT
@@ -102,14 +102,14 @@ class MarkovNormal(TorchDistribution):
         """G, shape (*batch, T−1, k, k)."""
         return self._factors[1]
 
-    @cached_property
+    @lazy_property
     def innovation_factor(self) -> Tensor:
         """H = G⁻ᵀ, shape (*batch, T−1, k, k)."""
         factor = self._factors[1]
         eye = torch.eye(self.channels, dtype=factor.dtype, device=factor.device)
         return torch.linalg.solve_triangular(factor.mT, eye.expand_as(factor), upper=True)
 
-    @cached_property
+    @lazy_property
     def _half_log_det(self) -> Tensor:
         """½ log det Σ, broadcastable to the batch shape."""
         marginal = self.marginal_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum((-2, -1))

@@ -127,6 +127,14 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(function, given)
 
 
+def test_a_draw_without_a_gradient_leaves_the_density_its_gradient():
+    q = chain(4, 2)
+    coupling = q.coupling.clone().requires_grad_()
+    q = MarkovNormal(q.loc, q.marginal_scale_tril, coupling)
+    q.log_prob(q.sample()).backward()
+    assert coupling.grad.abs().min() > 0
+
+
 def test_shapes():
     q = chain(4, 2).expand(torch.Size([3]))
     assert q.rsample((5,)).shape == (5, 3, 8)
