@@ -101,12 +101,20 @@ def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
 
 def check_finite(name: str, x: Tensor, num_features: int, *, least: int = 1) -> None:
     """Raise an InputError unless x holds finite data of shape (num, num_features), num ≥ least."""
+    _check_values(name, x, num_features, least, x.isfinite())
+
+
+def check_observed(name: str, x: Tensor, num_features: int) -> None:
+    """Raise an InputError unless x holds data of shape (num, num_features), finite or NaN, with a value at least."""
+    _check_values(name, x, num_features, 1, x.isfinite() | (x.isnan() & ~x.isnan().all()))
+
+
+def _check_values(name: str, x: Tensor, num_features: int, least: int, valid: Tensor) -> None:
     must = f"{name} must be finite data of shape (num, {num_features})"
     if x.dim() != 2 or x.shape[1] != num_features or len(x) < least:
         raise InputError(f"{must}, not {tuple(x.shape)}")
-    wrong = ~x.isfinite()
-    if wrong.any():
-        row, column = wrong.nonzero()[0].tolist()
+    if not valid.all():
+        row, column = (~valid).nonzero()[0].tolist()
         raise InputError(f"{must}: row {row}, column {column} (counted from 0) holds {x[row, column].item()}")
 
 

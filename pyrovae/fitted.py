@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import check_finite
+from pyrovae.errors import check_observed
 from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian import FactorModel, ShrunkGaussian
@@ -145,9 +145,9 @@ class Linear:
         """The data in float64.
 
         Raises:
-            InputError: they have another width, or values that are not finite.
+            InputError: they have another width, or infinite values; NaN is a missing value.
         """
-        check_finite("the data", x, self.n)
+        check_observed("the data", x, self.n)
         return x.double()
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,11 +161,11 @@ class Linear:
 
     def spread(self, y: Tensor, num_samples: int) -> Tensor:
         """Of the noise and of what is left open of z, or without latents of each channel given the others."""
-        return self.model.spread().expand(len(y), -1)
+        return self.model.spread(y).expand(len(y), -1)
 
     def gradient(self, y: Tensor, num_samples: int) -> Tensor:
-        """−M⁻¹(y − b) with p(x)'s covariance M; nothing is drawn."""
-        return -self.model.solve(y - self.model.offset)
+        """−M⁻¹(y − b) with p(x)'s covariance M, of the observed channels; nothing is drawn."""
+        return self.model.score(y)
 
     def sample(self, num: int) -> Tensor:
         """Draws of p(x)."""

@@ -199,3 +199,30 @@ def test_gradient_is_that_of_the_density():
     with torch.no_grad():
         found = torch.stack([vae.gradient(y, 100) for _ in range(40)])
     assert ((found.mean(0) - truth).abs() < 5 * found.std(0) / 40**0.5).all()
+
+
+@pytest.mark.parametrize("name", ["ar1", "full-covariance", "few", "many"])
+def test_a_loaded_linear_model_takes_missing_values(name, tmp_path):
+    model = MODELS[name]()
+    loaded = saved(model, tmp_path)
+    mean, covariance, loadings = moments(model)
+    x = NEW.masked_fill(torch.arange(N) % 3 == 1, math.nan)
+    seen = (torch.arange(N) % 3 != 1).numpy()
+    part = covariance[seen][:, seen]
+    residual = x.numpy()[:, seen] - mean[seen]
+    expected = stats.multivariate_normal(mean[seen], part).logpdf(x.numpy()[:, seen])
+    np.testing.assert_allclose(loaded.scores(x)["log_prob"], expected, rtol=1e-8, atol=1e-8)
+    slopes = loaded.gradients(x)[:, seen].numpy() / np.array(STEP.scale)[seen]
+    np.testing.assert_allclose(slopes, -residual @ np.linalg.inv(part), atol=1e-6)
+    made = loaded.reconstructions(x).drop(columns="row").to_numpy()
+    low, high = loaded.bands(x)
+    np.testing.assert_allclose((low + high).numpy() / 2, made, atol=1e-8)
+    if loaded.fitted.model.latent_dim:
+        gain = loadings[seen].T @ np.linalg.inv(part)
+        np.testing.assert_allclose(loaded.latents(x)[["mean_1", "mean_2"]], residual @ gain.T, atol=1e-8)
+        np.testing.assert_allclose(made, mean + residual @ gain.T @ loadings.T, atol=1e-8)
+    else:
+        gain = covariance[~seen][:, seen] @ np.linalg.inv(part)
+        np.testing.assert_allclose(made[:, ~seen], mean[~seen] + residual @ gain.T, atol=1e-8)
+    with pytest.raises(ValueError, match=r"row 2, column 0 .* holds inf"):
+        loaded.scores(x.index_fill(0, torch.tensor([2]), math.inf))

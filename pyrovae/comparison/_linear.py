@@ -28,12 +28,12 @@ def with_latent_dims(settings: ComparisonSettings, data: PreparedData, progress:
     """The settings with the latent dimension that validation data choose, where they ask for that.
 
     Raises:
-        InputError: no validation data, or missing values.
+        InputError: no validation data.
     """
     if settings.latent_dims != "auto":
         return settings
-    if data.validation is None or settings.missing == "mask":
-        raise InputError("latent_dims 'auto' are chosen by linear models on complete validation data; give numbers")
+    if data.validation is None:
+        raise InputError("latent_dims 'auto' are chosen by linear models on validation data; give numbers")
     noises = [make(1, data.train.shape[1]) for make in settings.named_likelihoods.values()]
     gaussian = [noise for noise in noises if isinstance(noise, GaussianNoiseLikelihood)]
     d = latent_dim_by_validation(data.train, data.validation, gaussian, threshold=settings.threshold, progress=progress)
@@ -51,9 +51,9 @@ def models_to_start_as(settings: ComparisonSettings, data: PreparedData, progres
 
 
 def may_be_linear(settings: ComparisonSettings, data: PreparedData) -> bool:
-    """Whether linear models can be compared with the VAEs: complete data, and likelihoods that are densities too."""
+    """Whether linear models can be compared with the VAEs: where the likelihoods are densities of the data too."""
     made = [make(1, data.train.shape[1]) for make in settings.named_likelihoods.values()]
-    return settings.missing != "mask" and data.is_comparable and all(p.is_continuous for p in made)
+    return data.is_comparable and all(p.is_continuous for p in made)
 
 
 def simple_baselines(settings: ComparisonSettings, data: PreparedData) -> list[Baseline]:

@@ -117,7 +117,7 @@ _TEXTS = {
     ),
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
     NoteKind.NO_LINEAR_MODELS: (
-        "There are no linear models here: they need complete data, and likelihoods that are densities as theirs are."
+        "There are no linear models here: they need likelihoods that are densities as theirs are."
     ),
     NoteKind.LINEAR_ONLY: "Of the noise {names} linear models alone were compared, and no VAEs.",
 }
@@ -211,7 +211,10 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey, advice: Recommendatio
     train, validation = plan.data.train, plan.data.validation
     if plan.linear is None or validation is None or train.shape[1] > _MOST_CHANNELS:
         return []
-    d = min(2 * choice.latent_dim, most_latent_dims(train.double().T.cov(correction=0)))
+    most = min(train.shape) - 1
+    if not train.isnan().any():
+        most = most_latent_dims(train.double().T.cov(correction=0))
+    d = min(2 * choice.latent_dim, most)
     if d <= choice.latent_dim:
         return []
     make = {choice.likelihood: plan.settings.named_likelihoods[choice.likelihood]}

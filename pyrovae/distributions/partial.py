@@ -111,21 +111,31 @@ def _(base: Independent[Distribution], value: Tensor, observed: Tensor) -> Tenso
 
 @_marginal_log_prob.register
 def _(base: AR1Normal, value: Tensor, observed: Tensor) -> Tensor:
-    """Each observed u_j given the last observed one before it: mean m_j and variance v_j by recurrences.
+    """Each observed u_j given the last observed one before it."""
+    u, observed = torch.broadcast_tensors((value - base.loc) / base.scale, observed)
+    mean, variance = given_last_observed(base, u, observed)
+    terms = (u - mean).square() / variance + variance.log() + 2 * base.scale.log() + math.log(2 * math.pi)
+    return -0.5 * torch.where(observed, terms, 0.0).sum(-1)
+
+
+def given_last_observed(p: AR1Normal, u: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean m_j and variance v_j of each u_j = (x_j − μ_j)/σ_j given the last observed one before it, by recurrences.
 
     m_j = ρ_{j−1} (u_{j−1} if observed, else m_{j−1}) and v_j = 1 − ρ_{j−1}² + ρ_{j−1}² (0 if observed, else
     v_{j−1}), from m_0 = 0, v_0 = 1: sums of positive terms, so nothing cancels where ρ is near 1.
+
+    Args:
+        p: the distribution of x.
+        u: shape (*batch, d), 0 where nothing is observed.
+        observed: booleans of that shape.
     """
-    u, observed = torch.broadcast_tensors((value - base.loc) / base.scale, observed)
     seen = observed[..., :-1].to(u)
-    correlation, innovation = base.correlation, base._innovation_scale.square()
+    correlation, innovation = p.correlation, p._innovation_scale.square()
     start = u[..., :1]
     known = torch.cat([torch.zeros_like(start), correlation * seen * u[..., :-1]], dim=-1)
     added = torch.cat([torch.ones_like(start), innovation.expand_as(seen)], dim=-1)
     gap = correlation * (1 - seen)
-    mean, variance = linear_recurrence(gap, known), linear_recurrence(correlation * gap, added)
-    terms = (u - mean).square() / variance + variance.log() + 2 * base.scale.log() + math.log(2 * math.pi)
-    return -0.5 * torch.where(observed, terms, 0.0).sum(-1)
+    return linear_recurrence(gap, known), linear_recurrence(correlation * gap, added)
 
 
 @_marginal_log_prob.register

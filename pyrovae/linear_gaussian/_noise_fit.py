@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._model import solve_noise
 from pyrovae.posteriors.lbfgs import minimise
 
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
 PRIOR_SCALE = 0.01
 """Scale of the prior that keeps noise off 0, as a share of probabilistic PCA's σ."""
 MANY = 200
@@ -27,7 +31,14 @@ Array = NDArray[np.float64]
 
 @torch.no_grad()
 def fit_noise(
-    noise: GaussianNoiseLikelihood, x: Tensor, start_scale: float, d: int, max_steps: int, many: int = MANY
+    noise: GaussianNoiseLikelihood,
+    x: Tensor,
+    start_scale: float,
+    d: int,
+    max_steps: int,
+    many: int = MANY,
+    *,
+    warn: bool = True,
 ) -> Tensor:
     """Give ``noise`` the parameters at which :meth:`FactorModel.fit`'s objective is largest, and return its A (n, d).
 
@@ -38,6 +49,7 @@ def fit_noise(
         d: latent dimension.
         max_steps: of L-BFGS.
         many: channels above which Σ⁻¹ is taken to be tridiagonal, where it is.
+        warn: whether to warn of a fit that has not ended.
     """
     noise.loc_head.weight.zero_()
     noise.loc_head.bias.zero_()
@@ -57,17 +69,23 @@ def fit_noise(
     if noise.noise_names:
         start = torch.zeros(noise.num_noise_parameters, dtype=torch.float64)
         found = minimise(objective, [start], max_steps, maxcor=100, ftol=moments.tolerance, gtol=1e-6)
-        slope = np.abs(found.jac).max()
-        if found.status == 1 or (found.status == 2 and slope > _STEEP):
-            warnings.warn(
-                f"the linear model with the noise of a {type(noise).__name__} is not yet the likeliest after "
-                f"{found.nit} steps of its fit, where the slope is {slope:.2g}"
-                + ("; give more max_steps" if found.status == 1 else ": the data leave some direction nearly empty"),
-                stacklevel=3,
-            )
+        if warn:
+            check_ended(found, noise, stacklevel=4)
         for name, value in noise.noise_parameters(torch.from_numpy(found.x)).items():
             noise.get_parameter(name).copy_(value)
     return moments.loadings(noise(features))
+
+
+def check_ended(found: "OptimizeResult", noise: GaussianNoiseLikelihood, *, stacklevel: int = 4) -> None:
+    """Warn of a fit that ended before a maximum."""
+    slope = np.abs(found.jac).max()
+    if found.status == 1 or (found.status == 2 and slope > _STEEP):
+        warnings.warn(
+            f"the linear model with the noise of a {type(noise).__name__} is not yet the likeliest after "
+            f"{found.nit} steps of its fit, where the slope is {slope:.2g}"
+            + ("; give more max_steps" if found.status == 1 else ": the data leave some direction nearly empty"),
+            stacklevel=stacklevel,
+        )
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._model import LinearModel
+from pyrovae.linear_gaussian._patterns import has_gaps, patterns
 
 SHARES = torch.logspace(-7, 0, 57, dtype=torch.float64)
 """Shares a of the target that are tried. Below the least, data that leave a direction empty could have any density."""
@@ -22,9 +23,11 @@ def best_share(x: Tensor, target: LinearModel, held_out: Tensor, dense: int = DE
     Args:
         x: data of covariance S, shape (num, n).
         target: T is its covariance.
-        held_out: shape (any, n).
+        held_out: shape (any, n); NaN in it and in x are missing values.
         dense: see above.
     """
+    if has_gaps(x) or has_gaps(held_out):
+        return _best_with_gaps(x, target, held_out)
     rows, held_out = (x - x.mean(0)) / len(x) ** 0.5, held_out - x.mean(0)
     if rows.shape[1] <= max(len(rows), dense):
         covariance, of_target = rows.T @ rows, target.marginal.covariance_matrix
@@ -32,6 +35,23 @@ def best_share(x: Tensor, target: LinearModel, held_out: Tensor, dense: int = DE
             return best_shrinkage(covariance, of_target, held_out)
         return _searched(lambda share: _log_prob(shrunk(covariance, of_target, share), held_out))
     return _best_of_few(rows, target, held_out, len(rows) <= dense)
+
+
+def _best_with_gaps(x: Tensor, target: LinearModel, held_out: Tensor) -> tuple[float, float]:
+    """Of data with missing values, by what each datum of the held-out data has observed: see :func:`best_share`.
+
+    S is the covariance that x is expected to have under the target.
+    """
+    (_, covariance), of_target = target.expected_moments(x), target.marginal.covariance_matrix
+    centred = held_out - target.offset
+    groups = [(channels, centred[rows][:, channels]) for channels, rows in patterns(centred) if channels.any()]
+
+    def of_share(share: float) -> float:
+        whole = shrunk(covariance, of_target, share)
+        found = (_log_prob(whole[channels][:, channels], rows) * len(rows) for channels, rows in groups)
+        return sum(found) / len(centred)
+
+    return _searched(of_share)
 
 
 def best_shrinkage(covariance: Tensor, target: Tensor, held_out: Tensor) -> tuple[float, float]:

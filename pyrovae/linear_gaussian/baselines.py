@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, check_finite
-from pyrovae.likelihoods import Likelihood
+from pyrovae.errors import InputError, check_observed
+from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.linear_gaussian._directions import DENSE, principal_directions
+from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import SHARES
+from pyrovae.linear_gaussian.dimension import GRID
 from pyrovae.linear_gaussian.exact import LEAST_NOISE, LinearGaussianVAE, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel, diagonal_model
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
@@ -69,6 +72,9 @@ def linear_baselines(
     its noise leaves the eigenvalues that are 0 out of the mean. Factor analysis is :meth:`~pyrovae.FactorModel.fit`
     with one σ a channel, of standardised channels.
 
+    Of data with missing values, NaN, each model is fitted to log p(x_O), of what each datum has observed, and log p(x)
+    of test data is that too. Probabilistic PCA's number of components is then one of a few, and PCA is left out.
+
     A VAE uses validation data to choose its best epoch. Given here, they choose the number of components of
     probabilistic PCA, from all that the data allow, and of the linear models, from ``latent_dims``. They also choose
     the shrinkage of a Gaussian without a latent space, N(x̄, (1 − a)S + aT) (Ledoit and Wolf 2004): its share a and
@@ -99,7 +105,7 @@ def linear_baselines(
     if train.dim() != 2:
         raise InputError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
     for name, x in (("train", train), ("test", test), *([] if validation is None else [("validation", validation)])):
-        check_finite(name, x, train.shape[1])
+        check_observed(name, x, train.shape[1])
     _check_dims(train, latent_dim, latent_dims)
     if latent_dims and (validation is None or not likelihoods):
         raise InputError("latent_dims are for likelihoods, and validation data choose from them; give both")
@@ -109,11 +115,14 @@ def linear_baselines(
     likelihoods = likelihoods or {}
     dims = sorted({latent_dim, *latent_dims})
     models = linear_models(train, likelihoods, dims, validation, progress=progress)
+    found = simple_candidates(train, latent_dim) + linear_candidates(train, validation, latent_dim, models)
+    scored = [_on_test(candidate, test) for candidate in found]
+    if has_gaps(train) or has_gaps(test):
+        return scored
     directions = principal_directions(train, max(dims))
     axes = directions.axes[:, :latent_dim]
     projected = directions.mean + (test - directions.mean) @ axes @ axes.T
-    found = simple_candidates(train, latent_dim) + linear_candidates(train, validation, latent_dim, models)
-    return [Baseline("PCA", None, projected, None), *(_on_test(candidate, test) for candidate in found)]
+    return [Baseline("PCA", None, projected, None), *scored]
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ def simple_candidates(train: Tensor, latent_dim: int) -> list[LinearCandidate]:
     """Probabilistic PCA and factor analysis of data (num, n), no channel constant."""
     train = train.double()
     return [
-        LinearCandidate("probabilistic PCA", FactorModel.of(LinearGaussianVAE.fit(train, latent_dim))),
+        LinearCandidate("probabilistic PCA", _probabilistic_pca(train, latent_dim)),
         LinearCandidate("factor analysis", FactorModel.fit_in_units(train, latent_dim)),
     ]
 
@@ -160,8 +169,9 @@ def linear_candidates(
     if validation is None:
         return found
     validation = validation.double()
-    best = _best_of_all_components(train, validation)
-    found.append(LinearCandidate("probabilistic PCA, d by validation", FactorModel.of(best), f"d = {best.latent_dim}"))
+    with_gaps = has_gaps(train) or has_gaps(validation)
+    best = (_best_of_some_components if with_gaps else _best_of_all_components)(train, validation)
+    found.append(LinearCandidate("probabilistic PCA, d by validation", best, f"d = {best.latent_dim}"))
     scores = {key: model.log_prob(validation).mean().item() for key, model in models.items()}
     if len({d for _, d in models}) > 1:
         for name in dict.fromkeys(name for name, _ in models):
@@ -180,7 +190,8 @@ def linear_candidates(
 
 def check_varying(train: Tensor) -> None:
     """Raise an InputError that names the first channel of training data (num, n) that is constant."""
-    constant = (train == train[0]).all(0)
+    largest, smallest = train.nan_to_num(nan=-math.inf).amax(0), train.nan_to_num(nan=math.inf).amin(0)
+    constant = largest <= smallest  # of a channel without any value they are −∞ and ∞
     if constant.any():
         raise InputError(f"channel {int(constant.nonzero()[0])} (counted from 0) is constant; leave it out")
 
@@ -188,7 +199,7 @@ def check_varying(train: Tensor) -> None:
 def _check_dims(train: Tensor, latent_dim: int, latent_dims: Sequence[int]) -> None:
     num, n = train.shape
     most = 0 if min(num, n) < 2 else min(num, n) - 1
-    if most and n <= DENSE:
+    if most and n <= DENSE and not has_gaps(train):
         most = most_latent_dims(torch.cov(train.double().T, correction=0))
     for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
         for d in dims:
@@ -205,7 +216,26 @@ def _on_test(candidate: LinearCandidate, test: Tensor) -> Baseline:
     return Baseline(candidate.name, log_prob, model.reconstruct(test), sigma, candidate.note, model)
 
 
-def _best_of_all_components(train: Tensor, validation: Tensor) -> LinearGaussianVAE:
+def _probabilistic_pca(train: Tensor, latent_dim: int) -> FactorModel:
+    """The likeliest model with one σ."""
+    if has_gaps(train):
+        return FactorModel.fit(train, GaussianLikelihood(1, train.shape[1]), latent_dim)
+    return FactorModel.of(LinearGaussianVAE.fit(train, latent_dim))
+
+
+def _best_of_some_components(train: Tensor, validation: Tensor) -> FactorModel:
+    """Probabilistic PCA with the d of a grid under which validation data are likeliest, until two d in a row lose."""
+    models: dict[int, FactorModel] = {}
+    scores: list[float] = []
+    for d in (d for d in GRID if d < min(train.shape)):
+        models[d] = _probabilistic_pca(train, d)
+        scores.append(models[d].log_prob(validation).mean().item())
+        if max(scores[-2:]) < max(scores):
+            break
+    return list(models.values())[int(np.argmax(scores))]
+
+
+def _best_of_all_components(train: Tensor, validation: Tensor) -> FactorModel:
     """Probabilistic PCA with the d under which validation data are likeliest, of all at once in S's eigenvectors."""
     found = principal_directions(train)
     n, values, rest = found.n, found.values, found.noise_variances()
@@ -216,4 +246,4 @@ def _best_of_all_components(train: Tensor, validation: Tensor) -> LinearGaussian
     kept = (values.log() + squares / values).cumsum(0)
     left = (n - d) * rest.log() + (centred.square().sum(-1).mean() - squares.cumsum(0)) / rest
     best = torch.where(possible, kept + left, math.inf).argmin()
-    return LinearGaussianVAE.from_directions(found, int(d[best]))
+    return FactorModel.of(LinearGaussianVAE.from_directions(found, int(d[best])))

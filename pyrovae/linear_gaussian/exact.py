@@ -72,7 +72,10 @@ class LinearGaussianVAE(LinearModel):
         if x.dim() != 2 or len(x) < 2:
             raise InputError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
         if not x.isfinite().all():
-            raise InputError(f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them")
+            raise InputError(
+                f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them, or take "
+                "FactorModel.fit, for which NaN is a missing value"
+            )
         if x.shape[1] > DENSE and family == "full-covariance":
             return cls.from_directions(principal_directions(x, latent_dim), latent_dim)
         return cls.from_moments(x.mean(0), torch.cov(x.T, correction=0).reshape(x.shape[1], -1), latent_dim, family)
@@ -112,9 +115,7 @@ class LinearGaussianVAE(LinearModel):
             raise InputError(
                 f"covariance must be a symmetric matrix of two rows or more, not {tuple(covariance.shape)}"
             )
-        if not isinstance(latent_dim, int) or not 0 < latent_dim < n:
-            wanted = f"an integer from 1 to {n - 1}, below the data's {n}"
-            raise InputError(f"latent_dim must be {wanted}, not {latent_dim!r}")
+        check_latent_dim(latent_dim, n)
         values, axes = torch.linalg.eigh(covariance)
         noise = values[: n - latent_dim].mean()
         if not noise > LEAST_NOISE * values[-1]:
@@ -240,6 +241,12 @@ def best_decoder(covariance: Tensor, loadings: Tensor, noise_scale: float, famil
     starts = [torch.cat([(loadings @ turn).flatten(), log_scale, 0.1 * torch.randn_like(bias)]) for turn in turns]
     best = torch.from_numpy(minimise(neg_elbo, starts, max_steps=5000).x)
     return best[: n * d].reshape(n, d), best[n * d].exp().item()
+
+
+def check_latent_dim(latent_dim: object, n: int) -> None:
+    """Raise an InputError unless the latent dimension is an integer from 1 to n − 1."""
+    if not isinstance(latent_dim, int) or not 0 < latent_dim < n:
+        raise InputError(f"latent_dim must be an integer from 1 to {n - 1}, below the data's {n}, not {latent_dim!r}")
 
 
 def _is_standard(prior: Distribution) -> bool:

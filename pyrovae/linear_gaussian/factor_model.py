@@ -8,13 +8,16 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError, InputTypeError, check_finite
+from pyrovae.errors import InputError, InputTypeError, check_observed
 from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._directions import DENSE
+from pyrovae.linear_gaussian._gaps_fit import fit_gaps
+from pyrovae.linear_gaussian._gaps_moments import moments_of_gaps
 from pyrovae.linear_gaussian._model import LinearModel
 from pyrovae.linear_gaussian._noise_fit import best_loadings, fit_noise
+from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import best_share, shrunk
-from pyrovae.linear_gaussian.exact import LinearGaussianVAE, most_latent_dims
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE, check_latent_dim, most_latent_dims
 from pyrovae.nn import ConfigurableModule, softplus_inverse
 from pyrovae.vae import GenerativeModel
 
@@ -60,9 +63,10 @@ class FactorModel(LinearModel, ConfigurableModule):
     def fit_in_units(cls, x: Tensor, latent_dim: int) -> Self:
         """Factor analysis of data x (num, n) in the channels' units: fitted to standardised channels."""
         x = x.double()
-        mean, units = x.mean(0), x.std(0, correction=0)
+        mean, units = mean_and_scale(x)
         found = cls.fit((x - mean) / units, GaussianLikelihood(1, x.shape[1], "per-dimension"), latent_dim)
-        return cls(found.loadings * units.unsqueeze(-1), mean, independent_noise(found.noise.stddev * units))
+        offset = mean + units * found.offset if has_gaps(x) else mean
+        return cls(found.loadings * units.unsqueeze(-1), offset, independent_noise(found.noise.stddev * units))
 
     @classmethod
     def from_config(cls, latent_dim: int, likelihood: GaussianNoiseLikelihood) -> Self:
@@ -130,6 +134,11 @@ class FactorModel(LinearModel, ConfigurableModule):
         the model with AR(1) noise of one σ a channel: p(x) is N(b, S) shrunk to that model. Validation data choose a;
         without them a = 1.
 
+        With missing values, NaN in x, the mean of log p(x_O) is maximised, of what each datum has observed. Its best A
+        has no closed form: L-BFGS moves A, b and Σ together, from probabilistic PCA by expectation maximisation. A full
+        covariance is then shrunk from the covariance that the data are expected to have under the model with AR(1)
+        noise.
+
         Factor analysis may give a channel σ = 0 and the data an infinite density (a Heywood case). Σ therefore has the
         prior ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, which is weak compared with the data. This σ and the
         likelihood's floor are the same for all channels, whose units should be alike.
@@ -152,7 +161,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         if not isinstance(likelihood, GaussianNoiseLikelihood):
             raise InputTypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
         x = torch.as_tensor(x, dtype=torch.float64)
-        start = LinearGaussianVAE.fit(x, latent_dim)
+        start, moments = _probabilistic_pca(x, latent_dim)
         if start.n != likelihood.n:
             raise InputError(f"the likelihood has n = {likelihood.n}, the data {start.n}")
         form, more = simpler_form(likelihood, x, latent_dim)
@@ -161,6 +170,9 @@ class FactorModel(LinearModel, ConfigurableModule):
             return simpler.with_noise_of(likelihood, latent_dim, x, validation)
         noise = copy.deepcopy(likelihood).double()
         noise.start_at(start.noise_scale)
+        if moments is not None:
+            loadings, offset = fit_gaps(noise, x, latent_dim, moments, max_steps)
+            return cls(loadings, offset, noise)
         return cls(fit_noise(noise, x, start.noise_scale, latent_dim, max_steps), start.offset, noise)
 
     def with_noise_of(
@@ -173,14 +185,15 @@ class FactorModel(LinearModel, ConfigurableModule):
         x, factors = torch.as_tensor(x, dtype=torch.float64), self.loadings[:, latent_dim:]
         noise.set_fitted_noise(self.noise_covariance, factors, start)
         if not noise.is_unrestricted:
-            kept = self.loadings[:, :latent_dim] if self.n > DENSE else best_loadings(noise, x, latent_dim)
-            return FactorModel(kept, self.offset, noise)
+            if self.n > DENSE or has_gaps(x):
+                return FactorModel(self.loadings[:, :latent_dim], self.offset, noise)
+            return FactorModel(best_loadings(noise, x, latent_dim), self.offset, noise)
         simple = FactorModel(self.loadings, self.offset, noise)
         if validation is None:
             return simple
         validation = torch.as_tensor(validation, dtype=torch.float64)
-        check_finite("validation", validation, self.n)
-        covariance = torch.cov(x.T, correction=0)
+        check_observed("validation", validation, self.n)
+        covariance = self.expected_moments(x)[1] if has_gaps(x) else torch.cov(x.T, correction=0)
         share, _ = best_share(x, self, validation)
         explained = self.loadings @ self.loadings.T
         left = shrunk(covariance - explained, self.noise_covariance, share)
@@ -193,6 +206,16 @@ class FactorModel(LinearModel, ConfigurableModule):
         return max(found, simple, key=lambda model: model.log_prob(validation).mean().item())
 
 
+def _probabilistic_pca(x: Tensor, latent_dim: int) -> tuple[LinearGaussianVAE, tuple[Tensor, Tensor] | None]:
+    """The likeliest model of data (num, n) with one σ; with missing values near it, and their expected moments."""
+    if x.dim() != 2 or len(x) < 2 or x.isinf().any() or not has_gaps(x):
+        return LinearGaussianVAE.fit(x, latent_dim), None
+    check_observed("x", x, x.shape[1])
+    check_latent_dim(latent_dim, min(x.shape))
+    moments = moments_of_gaps(x, latent_dim)
+    return LinearGaussianVAE.from_moments(*moments, latent_dim), moments
+
+
 def simpler_form(
     likelihood: GaussianNoiseLikelihood, x: Tensor, latent_dim: int
 ) -> tuple[GaussianNoiseLikelihood, int]:
@@ -200,7 +223,7 @@ def simpler_form(
     form, more = likelihood.simpler_form() or (likelihood, 0)
     if more:
         most = min(x.shape) - 1
-        if x.shape[1] <= DENSE:
+        if x.shape[1] <= DENSE and not has_gaps(x):
             most = most_latent_dims(torch.cov(x.double().T, correction=0))
         more = min(more, most - latent_dim)
     return form, max(0, more)
@@ -215,5 +238,13 @@ def independent_noise(scale: Tensor) -> GaussianLikelihood:
 
 def diagonal_model(x: Tensor) -> FactorModel:
     """Independent channels of data x (num, n), each with its mean and variance: no latent dimension."""
-    x = x.double()
-    return FactorModel(torch.zeros(x.shape[1], 0), x.mean(0), independent_noise(x.std(0, correction=0)))
+    mean, scale = mean_and_scale(x.double())
+    return FactorModel(torch.zeros(x.shape[1], 0), mean, independent_noise(scale))
+
+
+def mean_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the observed values of each channel of data (num, n)."""
+    if not has_gaps(x):
+        return x.mean(0), x.std(0, correction=0)
+    mean = x.nanmean(0)
+    return mean, (x - mean).square().nanmean(0).sqrt()

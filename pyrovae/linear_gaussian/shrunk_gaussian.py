@@ -10,7 +10,8 @@ from pyro.distributions.transforms import AffineTransform
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.linear_gaussian._model import LinearModel
+from pyrovae.linear_gaussian._model import LinearModel, PartOfModel
+from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import best_share
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import ConfigurableModule
@@ -52,14 +53,19 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         """The share and the target with which validation data are likeliest, and the target's name.
 
         Args:
-            x: data, shape (num, n).
+            x: data, shape (num, n); where values are missing, NaN, S is the covariance that the data are expected to
+                have under the target.
             validation: shape (any, n).
             targets: models with the data's mean as offset, by name.
         """
         x, validation = x.double(), validation.double()
         tried = {name: best_share(x, target, validation) for name, target in targets.items()}
         name = max(tried, key=lambda name: tried[name][1])
-        rows = (x - x.mean(0)) / len(x) ** 0.5
+        if has_gaps(x):
+            values, axes = torch.linalg.eigh(targets[name].expected_moments(x)[1])
+            rows = (axes * values.clamp_min(0).sqrt()).T
+        else:
+            rows = (x - x.mean(0)) / len(x) ** 0.5
         if len(rows) > rows.shape[1]:
             rows = torch.linalg.qr(rows, mode="r").R
         return cls(rows, targets[name], tried[name][0]), name
@@ -113,7 +119,7 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log p(x) in nats, shape (*batch)."""
-        if self._dense is None:
+        if self._dense is None or x.isnan().any():
             return super().log_prob(x)
         log_prob: Tensor = self._dense.log_prob(x.double())
         return log_prob
@@ -134,9 +140,35 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         """Each channel's mean given all others, shape (*batch, n): without latents, what the model makes of x."""
         return self.conditional_means(x)
 
-    def spread(self) -> Tensor:
-        """Standard deviation of each channel given all others, shape (n,)."""
-        return self._precisions.rsqrt()
+    def spread(self, x: Tensor | None = None) -> Tensor:
+        """Standard deviation of each channel given all others, of data with missing values all observed others.
+
+        Args:
+            x: shape (*batch, n); None stands for complete data.
+
+        Returns:
+            Shape (n,), or (*batch, n) of data with missing values.
+        """
+        if x is None or not x.isnan().any():
+            return self._precisions.rsqrt()
+        of_observed = self._where_observed(x, lambda part, seen: part._precisions.rsqrt().expand_as(seen))
+        return torch.where(x.isnan(), self.complete(x)[1], of_observed)
+
+    def observing(self, channels: Tensor) -> LinearModel:
+        """The model of some channels alone, booleans of shape (n,)."""
+        return super().observing(channels) if self._dense is None else self._dense_part(channels)
+
+    def given(self, channels: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`LinearModel.given`."""
+        if self._dense is None:
+            return super().given(channels)
+        return self._dense_part(torch.ones_like(channels)).given(channels)
+
+    def _dense_part(self, channels: Tensor) -> PartOfModel:
+        """The model of some channels, with all of their covariance as noise."""
+        assert self._dense is not None
+        noise = MultivariateNormal(torch.zeros_like(self.offset), scale_tril=self._dense.scale_tril)
+        return PartOfModel(self.loadings[:, :0], self.offset, noise, channels)
 
     def kl(self, x: Tensor) -> Tensor:
         """0, shape (*batch)."""

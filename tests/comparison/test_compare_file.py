@@ -380,9 +380,19 @@ def test_missing_values_and_images_are_compared(tmp_path):
     np.save(tmp_path / "holes.npy", x.numpy())
     study = make_study(tmp_path / "holes.npy", reading=ReadingSettings(missing="mask"), missing="mask", **small)
     found = compare_file(study, tmp_path / "a", progress=False)
-    assert (found.plan.linear, len(found.table)) == (None, 2)
+    assert found.plan.linear is None
+    assert [baseline.name for baseline in found.baselines] == [
+        "probabilistic PCA",
+        "factor analysis",
+        "probabilistic PCA, d by validation",
+        "Gaussian, shrunk covariance",
+    ]
+    assert len(found.table) == 4 + 2
     assert found.table["log_prob"].notna().all()
-    assert NoteKind.NO_LINEAR_MODELS in {note.kind for note in found.notes}
+    assert NoteKind.NO_LINEAR_MODELS not in {note.kind for note in found.notes}
+    for baseline in found.baselines:  # each is saved, and scores data with gaps as it did in the comparison
+        scores = TrainedModel.load(tmp_path / "a" / folder_of(baseline)).scores(found.test)
+        np.testing.assert_allclose(scores["log_prob"], baseline.log_prob, rtol=1e-5)
     with pytest.raises(ValueError, match="the value is missing"):
         compare_file(dataclasses.replace(study, reading=ReadingSettings()), tmp_path / "b", progress=False)
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 4), dtype=np.uint8)

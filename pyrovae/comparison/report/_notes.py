@@ -60,7 +60,7 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
         case NoteKind.GAPS_LEFT_OUT:
             return "There was no time to measure what is lost by the posterior’s shape and by the encoder (--budget)."
         case NoteKind.NO_LINEAR_MODELS:
-            return "Linear models were not compared: they need complete data."
+            return "Linear models were not compared: their values are densities, and these are not."
         case NoteKind.COPIES:
             kinds = [f"{round(n['equal'])} {many} equal others"] if n["equal"] else []
             kinds += [f"{round(n['near'])} {many} nearly equal others"] if n["near"] else []
