@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +86,7 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
         elif settings.axis == NONE and not peek.is_words(k):
             break
         else:
-            kind = peek.kind(k, "axis" in kinds, where)
+            kind = "names" if "names" in kinds and peek.is_about(k) else peek.kind(k, "axis" in kinds, where)
             if not kind:
                 break
             if kind == "axis?":
@@ -94,7 +95,8 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
         kinds.append(kind)
     if not kinds and len(rows) == 1 and peek.text[0].any():
         kinds = ["names"]
-    return _header(rows[padded:], kinds, padded, findings, peek)
+    above = rows[padded - 1] if padded else [""] * len(rows[0])
+    return _header(rows[padded:], kinds, padded, findings, peek, above)
 
 
 def _given_row(settings: ReadingSettings, where: str) -> int | None:
@@ -184,12 +186,30 @@ class _Peek:
         return "axis"
 
     def _without_corners(self, k: int) -> NDArray[np.int64]:
-        """The columns of numbers, without those at the edges where a row is empty or names the axis."""
+        """The columns of numbers, without those at the edges where a row says nothing, or names the axis."""
         columns = np.flatnonzero(self.numeric)
-        filled = np.flatnonzero([self.rows[k][j] != "" and axis_unit(self.rows[k][j]) is None for j in columns])
+        if self.is_padded_by_zero(k):
+            columns = columns[1:]
+        said = self.text[k] | np.isfinite(self.values[k])
+        filled = np.flatnonzero([said[j] and axis_unit(self.rows[k][j]) is None for j in columns])
         if len(filled) == 0 or filled[0] > _MOST_ROWS or len(columns) - 1 - filled[-1] > _MOST_ROWS:
             return columns
         return columns[filled[0] : filled[-1] + 1]
+
+    def is_padded_by_zero(self, k: int) -> bool:
+        """Whether a first 0 fills the corner of a matrix, above a column of labels and beside positions."""
+        row = self.values[k, self.numeric]
+        if len(row) < 6 or row[0] != 0 or not np.isfinite(row).all() or not in_order(row[1:]):
+            return False
+        return bool(abs(row[1]) > 5 * np.abs(np.diff(row[1:])).max())
+
+    def is_about(self, k: int) -> bool:
+        """Whether a row below the names says something of samples in columns: a word, above an axis in order."""
+        columns = np.flatnonzero(self.numeric)
+        if len(columns) < 4 or not self.text[k, columns[0]] or self.text[k, columns[1:]].any():
+            return False
+        below = [row for row in range(k + 1, len(self.rows)) if not self.text[row, columns[0]]]
+        return len(below) >= len(self.rows) - 1 - _MOST_ROWS and len(below) >= 5 and in_order(self.values[below, columns[0]])
 
     def _names_positions(self, k: int) -> bool:
         """Whether most columns of numbers are named by positions, such as ``450 nm``."""
@@ -237,34 +257,44 @@ class _Peek:
         )
 
 
-def _header(rows: Sequence[list[str]], kinds: list[str], skipped: int, findings: list[Finding], peek: _Peek) -> Header:
-    """The header that rows of these kinds make."""
+def _header(
+    rows: Sequence[list[str]], kinds: list[str], skipped: int, findings: list[Finding], peek: _Peek, above: list[str]
+) -> Header:
+    """The header that rows of these kinds make, with names from the mostly empty row above where they have none."""
     width = len(rows[0])
     if not kinds:
         return Header(skipped, [""] * width, [""] * width)
     axis = kinds.index("axis") if "axis" in kinds else None
-    first = rows[axis or 0] if axis is not None else rows[0]
+    first = list(rows[axis or 0])
     numeric = peek.numeric
     order = [k for k in range(len(kinds)) if k != axis]
-    names = list(first)
-    corner = ""
+    said = {k: _said_again(rows[k], numeric) for k in order if k > 0 or axis is not None}
+    units = [k for k, word in said.items() if k > 0 and axis_unit(word)]
+    names, corner = list(first), ""
     if axis is not None:
+        if peek.is_padded_by_zero(skipped + axis):
+            first[int(np.flatnonzero(numeric)[0])] = ""
         for j in range(width):
-            is_channel = numeric[j] and np.isfinite(peek.values[skipped + axis, j])
-            if is_channel or not order:
-                continue
-            other = next((rows[k][j] for k in order if rows[k][j]), "")
-            names[j] = other or names[j]
-        corner = next((f for j, f in enumerate(first) if f and axis_unit(f) is not None), "")
-    units = [k for k in order if k > 0 and _are_units(rows[k], numeric)]
+            if not (numeric[j] and first[j] and np.isfinite(peek.values[skipped + axis, j])):
+                names[j] = _name([rows[k][j] for k in order if not said.get(k)], first[j], [rows[k][j] for k in order])
+        corner = next((f for f in [*first, *above] if f and axis_unit(f) is not None), "")
+    if any(axis_unit(field) is not None for field in above):
+        names = [name or field for name, field in zip(names, above, strict=True)]
     if not corner and units:
-        corner = next(f for f in rows[units[0]] if axis_unit(f))
+        corner = said[units[0]]
     others = tuple(rows[k] for k in order if k not in units and (axis is not None or k != 0))
     own = axis is not None and axis > 0
-    return Header(skipped + len(kinds), names, list(first), corner, others, own, tuple(findings))
+    return Header(skipped + len(kinds), names, first, corner, others, own, tuple(findings))
 
 
-def _are_units(row: Sequence[str], numeric: NDArray[np.bool_]) -> bool:
-    """Whether a row says one unit again and again."""
-    said = {field for field, is_number in zip(row, numeric, strict=True) if is_number and field}
-    return len(said) == 1 and bool(axis_unit(said.pop()))
+def _name(others: Sequence[str], own: str, last: Sequence[str]) -> str:
+    """A column's name: what another row than the axis's says, or what that says unless it names the axis."""
+    candidates = [*others, own if axis_unit(own) is None else "", *last, own]
+    return next(filter(None, candidates), "")
+
+
+def _said_again(row: Sequence[str], numeric: NDArray[np.bool_]) -> str:
+    """The word that a row says in most columns of numbers, such as a unit; else nothing."""
+    fields = [field for field, is_number in zip(row, numeric, strict=True) if is_number]
+    word, count = Counter(fields).most_common(1)[0] if fields else ("", 0)
+    return word if count > 2 and 2 * count > len(fields) else ""
