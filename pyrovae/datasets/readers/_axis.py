@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import check_order, number, out_of_order
+from pyrovae.datasets.readers._channels import check_order, number, out_of_order, position_of
 from pyrovae.datasets.readers._table import Table
 from pyrovae.datasets.readers.settings import NONE
 from pyrovae.errors import InputError, Option, one_line
@@ -45,7 +45,7 @@ def positions_in_columns(table: Table) -> tuple[NDArray[np.float64], tuple[str, 
 
 
 def _numbers(table: Table, column: int, texts: list[str]) -> NDArray[np.float64]:
-    found = [number(text) for text in texts]
+    found = [position_of(text) for text in texts]
     for row, position in enumerate(found):
         if position is None or not math.isfinite(position):
             raise InputError(f"{table.place(row, column)}: {texts[row][:40]!r} is not the position of a channel")

@@ -99,6 +99,13 @@ def _parts(name: str) -> tuple[str, str, float, str] | None:
     return match["prefix"], suffix.strip(" ._()[]{}"), float(match["number"].replace(",", ".")), found
 
 
+def position_of(name: str) -> float | None:
+    """The position in a channel's name, such as ``450`` or ``X450 nm``; None if it has none."""
+    value = number(name)
+    part = _parts(name.strip()) if value is None else None
+    return value if part is None else part[2]
+
+
 def axis_unit(name: str) -> str | None:
     """The unit in the name of a column of channel positions, empty if it has none; None for all other names."""
     match = _AXIS_NAME.fullmatch(name.strip())

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import Channels, axis_unit, find_channels, largest_group
+from pyrovae.datasets.readers._channels import Channels, Group, axis_unit, find_channels, largest_group
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._labels import edge_column, follows
 from pyrovae.datasets.readers._missing import cleaned
-from pyrovae.datasets.readers._order import counts_up
+from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers._shape import Kind, Shape, shape_of
 from pyrovae.datasets.readers._table import Head, Layout
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
@@ -45,11 +45,13 @@ def interpret(head: Head, settings: ReadingSettings) -> Layout:
     numeric = [i for i in usable if not is_text[i]]
     evidence = head.numbers.copy()
     evidence[:, numeric] = cleaned(head.numbers[:, numeric])
-    shape = shape_of(header, evidence, numeric, settings, where)
+    group = largest_group(head.edge) if 0 in usable and is_text[0] else None
+    row_names = group if group is not None and len(group.members) == len(head.edge) else None
+    shape = shape_of(header, evidence, numeric, settings, where, row_names)
     if shape.kind is Kind.ROWS:
         layout = _in_rows(head, evidence, usable, numeric, settings)
     else:
-        layout = _in_columns(header, evidence, usable, numeric, shape)
+        layout = _in_columns(header, evidence, usable, numeric, shape, row_names)
     findings = (*head.findings, *header.findings, *([shape.finding] if shape.finding else []), *layout.findings)
     return replace(layout, dropped=dropped, findings=findings)
 
@@ -72,7 +74,12 @@ def _columns(option: str, names: Sequence[str] | str | None, header: Header, whe
 
 
 def _in_columns(
-    header: Header, evidence: NDArray[np.float64], usable: list[int], numeric: list[int], shape: Shape
+    header: Header,
+    evidence: NDArray[np.float64],
+    usable: list[int],
+    numeric: list[int],
+    shape: Shape,
+    row_names: Group | None,
 ) -> Layout:
     """Samples in columns, beside a column of positions or not."""
     if shape.axis is None:
@@ -81,12 +88,35 @@ def _in_columns(
     axis = shape.axis
     columns = [i for i in usable if i != axis and not (i < axis and counts_up(evidence[:, i]))]
     axes: list[int] = []
+    findings: tuple[Finding, ...] = ()
     if shape.kind is Kind.PAIRS:
         columns, axes = numeric[1::2], numeric[2::2]
+    else:
+        may_be = [i for i in columns[:1] if i in numeric and len(columns) > 2]
+        second = [i for i in may_be if _is_axis_too(header, evidence, axis, i)]
+        columns = [i for i in columns if i not in second]
+        findings = tuple(
+            Finding(f"column {i + 1} as a second axis", "it follows from the first", Option("axis", f"column:{i + 1}"))
+            for i in second
+        )
+    if row_names is not None and axis == 0:
+        unit = unit or row_names.unit
     about = {row[shape.axis] or f"row {k + 2}": [row[i] for i in columns] for k, row in enumerate(header.others)}
     found = unit or next((u for u in map(axis_unit, (row[shape.axis] for row in header.others)) if u), "")
     about = {name: values for name, values in about.items() if axis_unit(name) is None and any(values)}
-    return Layout(columns, None, found, shape.axis, True, axes=axes, source=AxisSource.COLUMN, about=about)
+    return Layout(columns, None, found, shape.axis, True, axes=axes, source=AxisSource.COLUMN, about=about, findings=findings)
+
+
+def _is_axis_too(header: Header, numbers: NDArray[np.float64], axis: int, column: int) -> bool:
+    """Whether a column says the positions once more, in another unit."""
+    first, values = numbers[:, axis], numbers[:, column]
+    if not (len(values) > 4 and in_order(values) and np.isfinite(first).all()):
+        return False
+    if axis_unit(header.axis_names[column]) is not None:
+        return True
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = (first * values, values / first)
+    return any(bool(np.isfinite(r).all() and np.ptp(r) < 1e-3 * abs(r.mean())) for r in ratios)
 
 
 def _in_rows(

@@ -8,7 +8,7 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import axis_unit, largest_group
+from pyrovae.datasets.readers._channels import Group, axis_unit, largest_group
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
@@ -51,7 +51,12 @@ class _Strength(Enum):
 
 
 def shape_of(
-    header: Header, numbers: NDArray[np.float64], numeric: list[int], settings: ReadingSettings, where: str
+    header: Header,
+    numbers: NDArray[np.float64],
+    numeric: list[int],
+    settings: ReadingSettings,
+    where: str,
+    row_names: Group | None = None,
 ) -> Shape:
     """Where the samples are.
 
@@ -61,6 +66,7 @@ def shape_of(
         numeric: the columns of numbers that may be channels.
         settings: what the user says.
         where: what to call the table in errors.
+        row_names: the first column, if all of its fields are named alike but for a number, such as ``450 nm``.
 
     Raises:
         InputError: nothing tells, or there is no such column.
@@ -75,6 +81,10 @@ def shape_of(
     if not named and len(numeric) > 3 and counts_up(numbers[:, first]) and in_order(numbers[:, numeric[1]]):
         numeric = numeric[1:]  # a number of each row, before the axis
         first = numeric[0]
+    if row_names is not None and (not name or name == "1"):
+        shape = _by_row_names(header, numbers[:, numeric], numeric, row_names, settings, where)
+        if shape is not None:
+            return shape
     if word.lower() == "column":
         return Shape(Kind.COLUMNS, _column(header, name, where) if name else first)
     if settings.samples == "columns":
@@ -83,6 +93,31 @@ def shape_of(
     if settings.channels is not None or (settings.axis is not None and settings.axis == NONE):
         return Shape(Kind.ROWS)
     return _by_evidence(header, numbers, numeric, first, bool(named), where)
+
+
+def _by_row_names(
+    header: Header,
+    data: NDArray[np.float64],
+    numeric: list[int],
+    row_names: Group,
+    settings: ReadingSettings,
+    where: str,
+) -> Shape | None:
+    """Whether names of rows, such as ``X450`` or ``450 nm``, are an axis; None if they are no evidence."""
+    if settings.samples == "columns" or settings.axis is not None:
+        return None if settings.axis == NONE else Shape(Kind.COLUMNS, 0)
+    strength = _strength_of_header(header, numeric)
+    if settings.channels is not None or len(data) < _ENOUGH or strength is _Strength.POSITIONS:
+        return None
+    if not in_order(row_names.positions):
+        return None
+    evidence = f"the names of the rows are positions ({row_names.title or row_names.unit} and a number)"
+    down, across = _roughness(data.T), _roughness(data)
+    if row_names.unit or (not row_names.is_counted and down < _SMOOTH and across > 2 * down):
+        return Shape(Kind.COLUMNS, 0, _columns(evidence))
+    if down < _SMOOTH and across > 2 * down and not (row_names.is_counted and strength is _Strength.COUNTED and across < _SMOOTH):
+        raise _divided(where, header, 0)
+    return None
 
 
 def _column(header: Header, name: str, where: str) -> int:
@@ -114,8 +149,6 @@ def _by_evidence(
             return pairs
         if len(others) == 1 and not counted:
             return Shape(Kind.COLUMNS, first, _columns("the first of two columns is in order: one spectrum"))
-    if len(others) < 3 and not is_named:
-        return Shape(Kind.ROWS)
     down, across = _roughness(data.T), _roughness(data)
     smooth_down, smooth_across = down < _SMOOTH, across < _SMOOTH
     only_down, only_across = smooth_down and across > 2 * down, smooth_across and down > 2 * across

@@ -32,6 +32,7 @@ class Head:
         numbers: of all columns, shape (rows, columns), NaN where there is none.
         text: in which fields there is text, shape (rows, columns); None if in none.
         findings: what was found of the file before.
+        edge: the fields of the first column.
     """
 
     where: str
@@ -39,6 +40,7 @@ class Head:
     numbers: NDArray[np.float64]
     text: NDArray[np.bool_] | None = None
     findings: tuple[Finding, ...] = ()
+    edge: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def table_of_rows(
     if numerals.guessed:
         found.append(_of_numerals(numerals))
     evidence = np.asarray(without_markers(values, markers), dtype=np.float64)
-    layout = choose(Head(where, header, evidence, text, tuple(found)))
+    layout = choose(Head(where, header, evidence, text, tuple(found), [row[0].strip() for row in cells]))
     apart = [i for i in range(width) if i not in {*layout.columns, *layout.dropped}]
     blocks: list[NDArray[np.floating]] = []
     texts: list[list[str]] = []
