@@ -113,7 +113,7 @@ class _Peek:
     """The first rows as numbers, and what kinds of rows they are."""
 
     def __init__(self, rows: Sequence[list[str]], numerals: Numerals) -> None:
-        self.rows = rows
+        self.rows, self.numerals = rows, numerals
         # apart, as text above makes all columns below slow
         parts = [numerals.array(part) for part in (rows[:_MOST_ROWS], rows[_MOST_ROWS:]) if part]
         self.values = np.concatenate([values for values, _ in parts])
@@ -208,8 +208,14 @@ class _Peek:
         columns = np.flatnonzero(self.numeric)
         if len(columns) < 4 or not self.text[k, columns[0]] or self.text[k, columns[1:]].any():
             return False
+        if axis_unit(self.rows[k][columns[0]]) is not None or in_order(self.values[k, columns[1:]]):
+            return False  # the axis of samples in rows
         below = [row for row in range(k + 1, len(self.rows)) if not self.text[row, columns[0]]]
-        return len(below) >= len(self.rows) - 1 - _MOST_ROWS and len(below) >= 5 and in_order(self.values[below, columns[0]])
+        return (
+            len(below) >= len(self.rows) - 1 - _MOST_ROWS
+            and len(below) >= 5
+            and in_order(self.values[below, columns[0]])
+        )
 
     def _names_positions(self, k: int) -> bool:
         """Whether most columns of numbers are named by positions, such as ``450 nm``."""
@@ -284,7 +290,8 @@ def _header(
         corner = said[units[0]]
     others = tuple(rows[k] for k in order if k not in units and (axis is not None or k != 0))
     own = axis is not None and axis > 0
-    return Header(skipped + len(kinds), names, first, corner, others, own, tuple(findings))
+    axis_names = peek.numerals.names(first)
+    return Header(skipped + len(kinds), names, axis_names, corner, others, own, tuple(findings))
 
 
 def _name(others: Sequence[str], own: str, last: Sequence[str]) -> str:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import Channels, Group, axis_unit, find_channels, largest_group
+from pyrovae.datasets.readers._channels import Channels, Group, axis_unit, find_channels, groups_of, largest_group
 from pyrovae.datasets.readers._header import Header
-from pyrovae.datasets.readers._labels import edge_column, follows
+from pyrovae.datasets.readers._labels import edge_block, edge_column, follows
 from pyrovae.datasets.readers._missing import cleaned
 from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers._shape import Kind, Shape, shape_of
@@ -104,7 +104,9 @@ def _in_columns(
     about = {row[shape.axis] or f"row {k + 2}": [row[i] for i in columns] for k, row in enumerate(header.others)}
     found = unit or next((u for u in map(axis_unit, (row[shape.axis] for row in header.others)) if u), "")
     about = {name: values for name, values in about.items() if axis_unit(name) is None and any(values)}
-    return Layout(columns, None, found, shape.axis, True, axes=axes, source=AxisSource.COLUMN, about=about, findings=findings)
+    return Layout(
+        columns, None, found, shape.axis, True, axes=axes, source=AxisSource.COLUMN, about=about, findings=findings
+    )
 
 
 def _is_axis_too(header: Header, numbers: NDArray[np.float64], axis: int, column: int) -> bool:
@@ -154,6 +156,7 @@ def _in_rows(
     elif not unit:
         unit = axis_unit(header.corner) or ""
     if settings.channels is None:
+        _check_groups(names, found, where)
         _check_neighbours(columns, numeric, evidence, header, where)
         _warn_of_others(columns, numeric, header, where)
     return Layout(columns, positions, unit, source=source, findings=tuple(findings))
@@ -185,7 +188,9 @@ def _without_labels(
         return columns, findings
     for edge in (0, -1):
         for _ in range(_MOST_LABELS):
-            found = edge_column(evidence[:, columns], edge)
+            values = evidence[:, columns]
+            values[:, edge] = head.numbers[:, columns[edge]]
+            found = edge_column(values, edge)
             if found is None:
                 break
             column = columns[edge]
@@ -200,7 +205,33 @@ def _without_labels(
                 )
             findings.append(Finding(f"{title} as a label", f"it {found.evidence}", Option("label", NONE)))
             columns = columns[1:] if edge == 0 else columns[:-1]
+        count = edge_block(evidence[:, columns], edge)
+        if count:
+            apart = columns[:count] if edge == 0 else columns[-count:]
+            which = [head.header.names[i] or str(i + 1) for i in apart]
+            raise InputError(
+                f"{head.where}: the {'first' if edge == 0 else 'last'} {count} columns of numbers ({', '.join(which)}) "
+                "do not continue their neighbour, as all other columns do: are they targets or channels? say ",
+                Option("label", tuple(str(i + 1) for i in apart)),
+                " or ",
+                Option("label", NONE),
+            )
     return columns, findings
+
+
+def _check_groups(names: Sequence[str], found: Channels, where: str) -> None:
+    """Raise if other columns are named by positions too, as visible and near infrared in two groups are."""
+    first, *others = groups_of(names)
+    for group in others:
+        enough = len(group.members) >= max(4, len(found.columns) / 4)
+        if enough and not group.is_counted and in_order(group.positions):
+            raise InputError(
+                f"{where}: {len(found.columns)} columns {first.title!r} and {len(group.members)} columns "
+                f"{group.title!r} may be the channels; say which with ",
+                Option("channels", first.prefix),
+                " or ",
+                Option("channels", group.prefix),
+            )
 
 
 def _check_neighbours(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FEW = 20
+_MOST_TARGETS, _MOST_LIKE = 12, 4
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,33 @@ def edge_column(values: NDArray[np.float64], edge: int) -> EdgeColumn | None:
     if _jumps(column, rest, own, alike):
         return EdgeColumn(f"does not continue its neighbour (from {_some(rest[:, -1])} to {_some(seen)})", False)
     return None
+
+
+def edge_block(values: NDArray[np.float64], edge: int) -> int:
+    """Number of columns at the left (0) or right (−1) edge that do not go on from their neighbours, as all others do.
+
+    Beside channels that follow each other, targets such as fat and moisture break the chain of correlations.
+    """
+    num, n = values.shape
+    if num < 10 or n < 10:
+        return 0
+    ordered = values if edge == -1 else values[:, ::-1]
+    most = min(_MOST_TARGETS, n // 3)
+    links = np.array([_correlation(ordered[:, j], ordered[:, j + 1]) for j in range(n - 2 * most - 2, n - 1)])
+    rest = np.array([_correlation(ordered[:, j], ordered[:, j + 1]) for j in range(0, n - 1, max(1, n // 100))])
+    levels = np.nanmedian(ordered, axis=0)
+    for k in range(most, 0, -1):
+        link, inner = (
+            links[-k],
+            np.concatenate([rest[: max(1, int(len(rest) * (n - 1 - k) / (n - 1)) - 1)], links[:-k]]),
+        )
+        steps = np.abs(np.diff(levels[: n - k]))
+        scatter = float(np.nanmax(ordered[:, : n - k]) - np.nanmin(ordered[:, : n - k]))
+        step = abs(float(levels[n - k] - levels[n - k - 1]))
+        broken = k <= _MOST_LIKE and link < 0.4 and float(inner.min()) > 0.9
+        if broken or (step > 10 * max(float(steps.max()), 1e-300) and step > scatter):
+            return k
+    return 0
 
 
 def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64]) -> bool:

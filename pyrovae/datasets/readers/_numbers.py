@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrovae.datasets.readers._channels import position_of
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.errors import InputError, Option
 
-MISSING = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "-", "--", "?", "."})
+MISSING = frozenset(
+    [
+        "",
+        "na",
+        "n/a",
+        "#n/a",
+        "<na>",
+        "n.a.",
+        "nd",
+        "n.d.",
+        "n/d",
+        "nan",
+        "-nan",
+        "null",
+        "none",
+        "nil",
+        "missing",
+        "-",
+        "--",
+        "?",
+        ".",
+        "*",
+        "1.#qnan",
+        "1.#ind",
+        "-1.#ind",
+        "nan(ind)",
+        "-nan(ind)",
+        "nan(snan)",
+    ]
+)
 """What stands for a missing value, in any case of letters."""
 
 _SAMPLE = 1500
@@ -38,12 +68,14 @@ class Numerals:
         thousands: characters between thousands.
         missing: words for a missing value, in small letters.
         guessed: whether the file could be meant otherwise.
+        percent: whether a percent sign stands after the numbers.
     """
 
     decimal: str = "."
     thousands: str = ""
     missing: frozenset[str] = MISSING
     guessed: bool = False
+    percent: bool = False
 
     def value(self, field: str) -> float | None:
         """The number in a field, NaN where it is missing; None of all other text, such as 1_0 or 1,5 amid points."""
@@ -60,6 +92,8 @@ class Numerals:
 
     def _plain(self, field: str) -> str:
         """A field as Python writes numbers."""
+        if self.percent and field.endswith("%"):
+            field = field[:-1].rstrip()
         if self.thousands:
             whole, sign, rest = field.partition(self.decimal)
             if re.fullmatch(rf"{_SIGN}\d{{1,3}}(?:[{re.escape(self.thousands)}]\d{{3}})+", whole):
@@ -68,12 +102,25 @@ class Numerals:
             field = field.replace(".", "\0").replace(",", ".")
         return field
 
+    def names(self, header: Sequence[str]) -> list[str]:
+        """Names of columns without signs between the thousands of their numbers, as in 1.100 beside decimal commas."""
+        sign = "." if self.decimal == "," else ","
+        grouped = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?![\d{re.escape(sign)}])")
+        signed = [name for name in header if sign in name]
+        if not signed or not all(grouped.search(name) for name in signed):
+            return list(header)
+        found = [grouped.sub(lambda match: match[0].replace(sign, ""), name) for name in header]
+        whole = [position_of(name) for name in found if name]
+        parts = [position_of(name) for name in header if name]
+        is_clear = sign in self.thousands or sign == "," or (_in_order(whole) and not _in_order(parts))
+        return found if is_clear else list(header)
+
     def array(self, rows: Sequence[Sequence[str]]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
         """Fields (rows, columns) as numbers, NaN where they are none; and which are text, None if none is."""
         shape = (len(rows), len(rows[0]) if rows else 0)
         values, text = np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
         for j, column in enumerate(zip(*rows, strict=True)):
-            if not self.thousands and "_" not in "".join(column):  # float("1_0") is 10
+            if not self.thousands and not self.percent and "_" not in "".join(column):  # float("1_0") is 10
                 try:
                     values[:, j] = np.array([*map(self._plain, column)] if self.decimal == "," else column, np.float64)
                     continue
@@ -83,6 +130,11 @@ class Numerals:
                 value = self.value(field)
                 values[i, j], text[i, j] = (np.nan, True) if value is None else (value, False)
         return values, text if text.any() else None
+
+
+def _in_order(positions: Sequence[float | None]) -> bool:
+    steps = np.diff([position for position in positions if position is not None])
+    return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
 
 
 def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where: str) -> Numerals:
@@ -95,6 +147,10 @@ def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where:
     few = columns[:: max(1, len(rows) * len(columns) // _SAMPLE)]
     fields = [field.strip() for column in few for field in column]
     fields += [field.strip() for row in rows for field in row if "," in field and "." in field][:_SAMPLE]
+    percent = [f for f in fields if f.endswith("%") and any(c.isdigit() for c in f)]
+    if 2 * len(percent) > len(fields):
+        rows = [[field.strip().removesuffix("%").rstrip() for field in row] for row in rows]
+        return replace(numerals_of(rows, settings, where), percent=True)
     words = [word.lower() for word in settings.missing_value or () if word != NONE]
     missing = MISSING | frozenset(words)
     spaced = [field for field in fields if _SPACED.fullmatch(field)]

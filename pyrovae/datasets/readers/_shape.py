@@ -115,7 +115,11 @@ def _by_row_names(
     down, across = _roughness(data.T), _roughness(data)
     if row_names.unit or (not row_names.is_counted and down < _SMOOTH and across > 2 * down):
         return Shape(Kind.COLUMNS, 0, _columns(evidence))
-    if down < _SMOOTH and across > 2 * down and not (row_names.is_counted and strength is _Strength.COUNTED and across < _SMOOTH):
+    if (
+        down < _SMOOTH
+        and across > 2 * down
+        and not (row_names.is_counted and strength is _Strength.COUNTED and across < _SMOOTH)
+    ):
         raise _divided(where, header, 0)
     return None
 

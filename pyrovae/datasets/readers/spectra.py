@@ -194,7 +194,9 @@ def _check_values(table: Table, settings: ReadingSettings, unit: str) -> None:
         row, column = np.argwhere(infinite)[0]
         raise InputError(f"{table.cell(row, column)}: the value is infinite; correct it, or leave it empty as missing")
     if NONE not in (settings.missing_value or ()) and unit != PIXEL:
-        marker = marker_of(table.numbers)
+        constant = _constant(table.numbers) & ~np.isnan(table.numbers).all(0)
+        few = constant.any() and not table.layout.in_columns and not constant.all()
+        marker = marker_of(table.numbers[:, ~constant] if few else table.numbers)
         if marker is not None:
             row, column = np.argwhere(table.numbers == marker)[0]
             count = np.count_nonzero(table.numbers == marker)

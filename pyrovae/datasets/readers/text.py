@@ -121,7 +121,7 @@ def table_of_rows(
             cells = [[fields[i] for i in columns] for _, fields in block] if text is not None else []
         if text is not None and text.any():
             i, j = (int(k) for k in np.argwhere(text)[0])
-            raise InputError(f"{grid.cell(i, j)}: {cells[i][j].strip()[:40]!r} is not a number")
+            raise not_a_number(grid.cell(i, j), cells[i][j])
         texts += [[fields[i].strip() for i in apart] for _, fields in block]
         row_numbers += grid.rows
         with np.errstate(over="ignore"):
@@ -131,6 +131,19 @@ def table_of_rows(
         block = _some(body, at_once, _BLOCK_CHARACTERS)
     frame = pd.DataFrame(texts, columns=apart, dtype=str)
     return Table(where, header.names, layout, row_numbers, np.concatenate(blocks), frame, numerals.decimal)
+
+
+def not_a_number(where: str, field: str) -> InputError:
+    """The error for text where a number should be."""
+    word = field.strip()[:40]
+    if any(c.isdigit() for c in word):
+        return InputError(f"{where}: {word!r} is not a number")
+    return InputError(
+        f"{where}: {word!r} is not a number; if it stands for a missing value, pass ",
+        Option("missing_value", word),
+        " and ",
+        Option("missing", "mask"),
+    )
 
 
 T = TypeVar("T", Line, Row)

@@ -150,6 +150,56 @@ READ = {
         text([["id", *AXIS], *grouped("'")]),
         {"x": (X * 9000).round(1)},
     ),
+    "in columns, rows named by wavelengths": (
+        text([["", *IDS], *([f"{a:g} nm", *c[1:]] for a, c in zip(AXIS, columns_of(), strict=True))]),
+        {"targets": ["sample"]},
+    ),
+    "in columns, row names of R": (
+        text([["", *IDS], *([f"X{a:g}", *c[1:]] for a, c in zip(AXIS, columns_of(), strict=True))]),
+        {"targets": ["sample"]},
+    ),
+    "in columns, a row of numbers above the axis": (
+        text([["sample", *IDS], ["class", *CLASS], *columns_of()]),
+        {"targets": ["sample", "class"]},
+    ),
+    "in columns, a second axis": (
+        text([["nm", "cm-1", *IDS], *([c[0], round(1e7 / c[0], 3), *c[1:]] for c in columns_of())]),
+        {"targets": ["sample"]},
+    ),
+    "two samples in columns, no header": (text([c[:3] for c in columns_of()]), {"x": X[:2]}),
+    "merged cells above the axis": (
+        text(
+            [
+                ["id", "class", "Wavelength (nm)", *[""] * (N - 1)],
+                ["", "", *AXIS],
+                *([i, f"c{c}", *row] for i, c, row in zip(IDS, CLASS, rows_of(), strict=True)),
+            ]
+        ),
+        {"targets": ["id", "class"]},
+    ),
+    "a zero in the corner of a matrix": (text([[0, *AXIS], *rows_of(left=CLASS + 0.5)]), {}),
+    "NaN in the corner of a matrix": (text([["NaN", *AXIS], *rows_of(left=CLASS + 0.5)]), {}),
+    "units of the targets too": (
+        text([["id", *AXIS, "fat"], ["", *["nm"] * N, "%"], *rows_of(left=IDS, right=CLASS + 0.5)]),
+        {"targets": ["id", "fat"]},
+    ),
+    "points between thousands in the header too": (
+        text(
+            [
+                ["id", *(f"{a:,.1f}".translate(str.maketrans(",.", ".,")) for a in AXIS)],
+                *(
+                    [i, *(f"{v * 9000:,.1f}".translate(str.maketrans(",.", ".,")) for v in row)]
+                    for i, row in zip(IDS, X, strict=True)
+                ),
+            ],
+            ";",
+        ),
+        {"x": (X * 9000).round(1)},
+    ),
+    "percent signs": (
+        text([["id", *AXIS], *([i, *(f"{v:.4f}%" for v in row)] for i, row in zip(IDS, X, strict=True))]),
+        {"targets": ["id"]},
+    ),
     "pairs": (text(pairs_of()), {}),
     "named pairs": (
         text([[c for i in IDS for c in ("nm", i)], *pairs_of()], "\t"),
@@ -191,6 +241,18 @@ REFUSED = {
     "a target named like a channel": (
         text([[f"x{j}" for j in range(N + 1)], *rows_of(right=[14.2 + 0.37 * (7 * i % 11) for i in range(NUM)])]),
         r"column 21 \('x20'\) does not continue its neighbour",
+    ),
+    "targets last, without names": (
+        text([[*row, 12 + i % 7 + 0.3, 40.5 - 3.7 * (i % 5)] for i, row in enumerate(rows_of())]),
+        r"the last 2 columns of numbers \(21, 22\) .* label=\('21', '22'\) or label='none'",
+    ),
+    "two ranges of wavelengths": (
+        text([[*(f"vis_{a:g}" for a in AXIS[:7]), *(f"nir_{a:g}" for a in AXIS[7:])], *rows_of()]),
+        "'nir_' and 7 columns 'vis_'",
+    ),
+    "a word for missing": (
+        text([AXIS.tolist(), *rows_of(), [*X[0, 1:], "out of range"]]),
+        "missing_value='out of range' and missing='mask'",
     ),
     "a channel misspelt": (text([named(5, "ll37.5"), *rows_of()]), "'ll37.5' stands amid"),
     "the last channel misspelt": (text([named(N - 1, "l242.5x y"), *rows_of()]), "stands beside"),
