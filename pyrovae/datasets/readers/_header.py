@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import axis_unit, largest_group
+from pyrovae.datasets.readers._labels import follows
 from pyrovae.datasets.readers._numbers import Numerals
 from pyrovae.datasets.readers._order import in_order, is_even, is_outside, stands_out
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
@@ -210,6 +211,9 @@ class _Peek:
             return False
         if axis_unit(self.rows[k][columns[0]]) is not None or in_order(self.values[k, columns[1:]]):
             return False  # the axis of samples in rows
+        next_row = self.values[k + 1, columns[1:]]
+        if follows(self.values[k, columns[1:]], next_row, 0.5):
+            return False  # values of a channel whose position is damaged
         below = [row for row in range(k + 1, len(self.rows)) if not self.text[row, columns[0]]]
         return (
             len(below) >= len(self.rows) - 1 - _MOST_ROWS

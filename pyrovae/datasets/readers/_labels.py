@@ -86,11 +86,11 @@ def edge_block(values: NDArray[np.float64], edge: int) -> int:
     return 0
 
 
-def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64]) -> bool:
+def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64], least: float = 0.9) -> bool:
     """Whether a column goes with its neighbour as a channel does: correlated, and at its level."""
     scatter = float(np.nanmax(neighbour) - np.nanmin(neighbour)) if np.isfinite(neighbour).any() else 0.0
     step = abs(float(np.nanmedian(column)) - float(np.nanmedian(neighbour))) if np.isfinite(column).any() else np.inf
-    return abs(_correlation(column, neighbour)) > 0.9 and step < scatter
+    return abs(_correlation(column, neighbour)) > least and step < scatter
 
 
 def _is_whole(values: NDArray[np.float64]) -> bool:
