@@ -14,7 +14,6 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
-from tqdm.auto import tqdm
 
 from experiments import page
 from experiments.options import Options, check_distinct, check_integers
@@ -27,6 +26,7 @@ from pyrovae.evaluation import LogMarginal
 from pyrovae.evaluation.importance import log_mean_weight
 from pyrovae.files import write_table
 from pyrovae.plotting import write_figure
+from pyrovae.progress import progress_bar
 
 Array = NDArray[np.float64]
 TAIL = 0.025
@@ -299,7 +299,7 @@ def main(settings: Settings) -> None:
     out, start = page.run_folder(settings.out, "intervals"), time.perf_counter()
     large = len([size for size in settings.sizes if size >= MIN_DATA])
     total = len(GAINS) * len(settings.sizes) * len(METHODS) + 6 * large * len(settings.seeds) + 24 * large + 18
-    with tqdm(total=total, unit="entry", disable=None) as bar:
+    with progress_bar(total=total, unit="entry") as bar:
 
         def advance() -> None:
             bar.update()

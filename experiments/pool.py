@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 import joblib
 import torch
-from tqdm.auto import tqdm
+
+from pyrovae.progress import progress_bar
 
 T = TypeVar("T")
 
@@ -14,7 +15,7 @@ def in_processes(jobs: Sequence[Callable[[], T]], workers: int, label: str) -> l
     """Results of the jobs, in their order."""
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
     results: Any = parallel(joblib.delayed(_with_one_thread)(job) for job in jobs)
-    return list(tqdm(results, total=len(jobs), desc=label, unit="job", disable=None))
+    return list(progress_bar(results, total=len(jobs), desc=label, unit="job"))
 
 
 def _with_one_thread(job: Callable[[], T]) -> T:

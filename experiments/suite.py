@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments import page
@@ -20,6 +19,7 @@ from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.files import write_table, write_text
 from pyrovae.plotting import write_figure
+from pyrovae.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def main(settings: Settings) -> None:
     out = page.run_folder(settings.out, "suite", resumable=True)
     start = time.perf_counter()
     tables = []
-    for name in tqdm(settings.datasets, desc="sets", disable=None):
+    for name in progress_bar(settings.datasets, desc="sets"):
         table = pv.compare(
             SYNTHETIC[name],
             posteriors=settings.posteriors,

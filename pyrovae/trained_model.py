@@ -9,13 +9,13 @@ from typing import Self
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError, MissingExtraError, check_integer
 from pyrovae.files import write_atomically, write_table
 from pyrovae.fitted import VAE, Fitted, Linear
 from pyrovae.io import load_any, load_preprocessing
+from pyrovae.progress import progress_bar
 
 _ROWS = 512
 
@@ -208,7 +208,7 @@ def write_rows(path: Path, table: pd.DataFrame) -> None:
 
 def _chunks(y: Tensor, what: str, progress: bool) -> Iterator[Tensor]:
     pieces = y.split(_ROWS)
-    yield from tqdm(pieces, desc=what, disable=None if progress and len(pieces) > 1 else True, leave=False)
+    yield from progress_bar(pieces, desc=what, show=progress and len(pieces) > 1, leave=False)
 
 
 def _table(values: Tensor, names: list[str]) -> pd.DataFrame:

@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm.auto import tqdm
 
 import pyrovae as pv
 from experiments.estimators.settings import Settings, epochs_of, estimators, training_data
 from experiments.summaries import geometric_means_and_errors, mean_and_error, means_and_errors
 from pyrovae import plotting
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
+from pyrovae.progress import progress_bar
 
 MONTE_CARLO = "monte-carlo"
 PARTS = ("encoder location head", "encoder covariance head", "encoder body", "decoder")
@@ -96,7 +96,7 @@ def gradient_noise(
 ) -> pd.DataFrame:
     """One row a case, seed, estimator and part."""
     rows = []
-    with tqdm(total=total, desc=label, unit="case", disable=None) as bar:
+    with progress_bar(total=total, desc=label, unit="case") as bar:
         for case in cases:
             for name, elbo in estimators(settings.particles).items():
                 found = pv.gradient_statistics(case.model, case.guide, elbo, case.x, repeats, seed=case.seed)

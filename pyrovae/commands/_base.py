@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -55,8 +55,14 @@ class OnAModel:
 class OnData(OnAModel):
     """A subcommand that applies a trained model to a file of data."""
 
+    COMMON: ClassVar = (
+        "out", "num_samples", "channels", "samples", "axis", "label", "drop", "missing", "missing_value", "table",
+        "dry_run", "json",
+    )  # fmt: skip
+    """Options of the brief help."""
+
     data: tyro.conf.Positional[Path]
-    """File of data with the model's channels: text, Excel, .npy, .mat, …, an instrument's; or a folder of them."""
+    """File or folder of data with the model's channels, in any format that `pyrovae fit` reads."""
     out: Path | None = None
     """File to write, .csv or .parquet; by default a .csv beside the model."""
     samples: Literal["rows", "columns"] | int | None = None

@@ -1,7 +1,11 @@
 """What a subcommand says of the data that it read."""
 
+import shlex
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from pyrovae.commands.console import resumed_by
 from pyrovae.datasets import Spectra
 from pyrovae.errors import visible
 
@@ -33,3 +37,8 @@ class ReadLine:
     def summary(self) -> Summary:
         """What was read, as all that a dry run finds."""
         return {**self.said, "text": "nothing was written (--dry-run)"}
+
+
+def resuming(out: Path) -> AbstractContextManager[None]:
+    """Let Ctrl-C name the command that continues the run in this folder."""
+    return resumed_by(f"pyrovae resume {shlex.quote(str(out))}", out / "config.json")

@@ -5,12 +5,12 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from pyrovae.commands._options import chosen, with_options
-from pyrovae.commands._read import ReadLine, Summary
+from pyrovae.commands._read import ReadLine, Summary, resuming
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study
 from pyrovae.datasets import ReadingSettings
 from pyrovae.errors import InputError
@@ -33,6 +33,12 @@ _DEMO_LATENT_DIM, _DEMO_SECONDS = 6, 120.0
 @dataclass
 class Compare:
     """Which posterior and likelihood should a VAE of these data use? Trains them all and recommends one."""
+
+    COMMON: ClassVar = (
+        "demo", "budget", "out", "latent_dim", "seeds", "posteriors", "likelihoods", "missing",
+        "group", "channels", "samples", "axis", "label", "dry_run", "json",
+    )  # fmt: skip
+    """Options of the brief help."""
 
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, IDX, an instrument's; or a folder."""
@@ -80,7 +86,8 @@ class Compare:
         if not self.json and (self.data is None or self.data.exists()):
             print(self._plan(study, out), flush=True)
         torch.set_num_threads(1)  # with networks this small, more threads are slower, much slower on a busy machine
-        found = compare_file(study, out, progress=not self.json, on_read=said)
+        with resuming(out):
+            found = compare_file(study, out, progress=not self.json, on_read=said)
         return {**summary_of(found, out), **said.said}
 
     def _plan(self, study: Study, out: Path) -> str:

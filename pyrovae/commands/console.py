@@ -7,11 +7,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Never, TypeVar
 
 from pyrovae.errors import InputError, Message, out_of_memory, visible
 
 T = TypeVar("T")
+
+_HELP = {"--help-all": "--help"}
 
 
 def run(main: Callable[[T], None], settings: type[T], arguments: Sequence[str] | None = None) -> None:
@@ -40,21 +43,35 @@ def errors_in_one_line() -> Iterator[None]:
             if reason is None:
                 raise
             fail(reason)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end this in a traceback
-            print("interrupted", file=sys.stderr)
+            print(visible(f"interrupted{stop}"), file=sys.stderr)
             sys.exit(130)
 
 
+@contextmanager
+def resumed_by(command: str, begun: Path) -> Iterator[None]:
+    """Let an interruption name the command that resumes the run, once the file ``begun`` says that it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; to resume: {command}" if begun.exists() else "") from None
+
+
 def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str | None = None) -> T:
-    """The settings that a command line describes."""
+    """The settings that a command line describes; ``--help`` prints the usual options, ``--help-all`` all of them."""
     import tyro
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    prog = prog or (f"python -m {spec.name.removesuffix('.__main__')}" if spec else None)
     message = io.StringIO()
     try:
-        if "--help" in arguments or "-h" in arguments:
-            return tyro.cli(settings, args=arguments, prog=prog)
+        if {"--help", "-h", "--help-all"} & set(arguments):
+            from pyrovae.commands._help import with_help
+
+            brief, arguments = "--help-all" not in arguments, [_HELP.get(word, word) for word in arguments]
+            tyro.cli(with_help(settings, brief), args=arguments, prog=prog)
         with redirect_stderr(message), redirect_stdout(message):
             return tyro.cli(settings, args=arguments, prog=prog)
     except SystemExit as stop:

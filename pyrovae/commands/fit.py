@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
 from pyrovae.commands._options import chosen, with_options
-from pyrovae.commands._read import ReadLine, Summary
+from pyrovae.commands._read import ReadLine, Summary, resuming
 from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project
 from pyrovae.datasets import ReadingSettings
 from pyrovae.errors import InputError
@@ -16,7 +16,14 @@ from pyrovae.errors import InputError
 @with_options(TRAINED_BY_DEFAULT, HOW_BY_DEFAULT, ReadingSettings())
 @dataclass
 class Fit:
-    """Train one model on a file of data; Ctrl-C stops it, and the same command or `pyrovae resume` goes on."""
+    """Train one model on a file of data; after Ctrl-C, `pyrovae resume` continues."""
+
+    COMMON: ClassVar = (
+        "out", "posterior", "likelihood", "latent_dim", "epochs", "hidden", "seed",
+        "missing", "preprocessing", "group", "channels", "samples", "axis", "label", "dry_run",
+        "json",
+    )  # fmt: skip
+    """Options of the brief help."""
 
     data: tyro.conf.Positional[Path]
     """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, an instrument's; or a folder."""
@@ -51,9 +58,10 @@ class Fit:
             return said.summary()
         if self.out is None:
             raise InputError("say with --out in which folder to keep the model (or --dry-run to see what is read)")
-        metrics = fit_file(
-            project, self.out, checkpoint_seconds=self.checkpoint_seconds, progress=not self.json, on_read=said
-        )
+        with resuming(self.out):
+            metrics = fit_file(
+                project, self.out, checkpoint_seconds=self.checkpoint_seconds, progress=not self.json, on_read=said
+            )
         return {**summary_of(metrics, self.out), **said.said}
 
 

@@ -7,13 +7,13 @@ from typing import Annotated
 import tyro
 
 from pyrovae.commands import compare, fit
-from pyrovae.commands._read import ReadLine, Summary
+from pyrovae.commands._read import ReadLine, Summary, resuming
 from pyrovae.comparison.study import Study, load_begun
 
 
 @dataclass
 class Resume:
-    """Go on with an interrupted `pyrovae fit` or `pyrovae compare`, a fit to the same bits as if it had not been."""
+    """Continue an interrupted `pyrovae fit` or `pyrovae compare`. A fit ends with the bits of an uninterrupted one."""
 
     folder: tyro.conf.Positional[Path]
     """What was given to --out."""
@@ -23,18 +23,19 @@ class Resume:
     """Print one line of JSON instead of words."""
 
     def __call__(self) -> Summary:
-        """Go on."""
+        """Continue the run."""
         import torch
 
         from pyrovae.comparison.compare_file import compare_file
         from pyrovae.comparison.fit_file import fit_file
 
         begun, progress, said = load_begun(self.folder), not self.json, ReadLine(quiet=self.json)
-        if isinstance(begun, Study):
-            torch.set_num_threads(1)
-            found = compare_file(begun, self.folder, progress=progress, on_read=said)
-            return {**compare.summary_of(found, self.folder), **said.said}
-        metrics = fit_file(
-            begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress, on_read=said
-        )
-        return {**fit.summary_of(metrics, self.folder), **said.said}
+        with resuming(self.folder):
+            if isinstance(begun, Study):
+                torch.set_num_threads(1)
+                found = compare_file(begun, self.folder, progress=progress, on_read=said)
+                return {**compare.summary_of(found, self.folder), **said.said}
+            metrics = fit_file(
+                begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress, on_read=said
+            )
+            return {**fit.summary_of(metrics, self.folder), **said.said}

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, cast
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.comparison._encoder import with_better_encoder
 from pyrovae.comparison._measures import GAPS, MEASURES, SCORES, gaps, measures_of, score, scores_of
@@ -27,6 +26,7 @@ from pyrovae.evaluation import elbo_terms
 from pyrovae.files import make_folder, remove_partial_files, versions, write_json, write_table, write_text
 from pyrovae.io import load, save
 from pyrovae.programs import Program
+from pyrovae.progress import progress_bar
 from pyrovae.training import CannotVectorizeError, EpochRecord, History, Trainer
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -86,7 +86,7 @@ def run_cells(plan: Plan, cells: Sequence[Cell], results: Results, *, workers: i
     if not left:
         return
     epochs = sum(plan.training_of(cell).epochs for cell in left)
-    with tqdm(total=epochs, unit="epoch", disable=None if progress else True) as bar:
+    with progress_bar(total=epochs, unit="epoch", show=progress) as bar:
 
         def on_epoch(folder: str, record: EpochRecord) -> None:
             bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum")

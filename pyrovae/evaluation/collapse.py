@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.distributions import AR1Normal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError, check_integer
@@ -17,6 +16,7 @@ from pyrovae.evaluation.callables import CallableGuide, CallableModel
 from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
 from pyrovae.evaluation.per_datum import NUM_DRAWS
 from pyrovae.programs import check_data, evaluating, mode, running_on
+from pyrovae.progress import progress_bar
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def collapse_report(
         mean, covariance = _in_units_of(prior, *moments)
         parts = []
         draws_at_once = max(1, _PAIRS_AT_ONCE // (len(x) * mean.shape[-1]))
-        with tqdm(total=len(x) * num_samples, unit="draw", disable=None if progress else True) as bar:
+        with progress_bar(total=len(x) * num_samples, unit="draw", show=progress) as bar:
             for _ in range(num_samples):
                 z = q.sample()
                 log_mean_densities = []  # of the mean over the data of q(z|x), at each draw

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.errors import InputError, InputTypeError, check_integer, named_parts
 from pyrovae.evaluation._encoder_training import (
@@ -31,6 +30,7 @@ from pyrovae.keywords import accepts
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.programs import Program, check_data
+from pyrovae.progress import progress_bar
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -246,7 +246,7 @@ def inference_gaps(
     on_train = None if train is None else elbo(guide, train)
     refined = refine(model, guide, x, seed=settings.seed)
     refits: dict[str, tuple[PerDatumGuide, int, Estimate]] = {}
-    for name, family in tqdm(named.items(), unit="family", disable=None if progress else True):
+    for name, family in progress_bar(named.items(), unit="family", show=progress):
         q, steps = fitted(x, family)
         refits[name] = (q, steps, elbo(q, x))
     if log_p is None:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import check_integer
@@ -18,6 +17,7 @@ from pyrovae.evaluation._pareto import reliable_below, tail_of
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, mean_and_stderr
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.programs import Program, check_data, evaluating, running_on, trace_pair
+from pyrovae.progress import progress_bar
 from pyrovae.vae import GenerativeModel
 
 
@@ -45,7 +45,7 @@ def in_chunks(
 ) -> tuple[Tensor, ...]:
     """Results for the data in chunks, joined: tensors of shape (num,)."""
     parts = []
-    with tqdm(total=len(x), unit="datum", disable=None if progress else True) as bar:
+    with progress_bar(total=len(x), unit="datum", show=progress) as bar:
         for start in range(0, len(x), data_at_once):
             rows = slice(start, min(start + data_at_once, len(x)))
             with running_on(x[rows]):

@@ -10,7 +10,6 @@ from typing import Unpack
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.evaluation._encoder_data import Draws, Jittered
@@ -19,6 +18,7 @@ from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.importance import elbo_estimate
 from pyrovae.keywords import accepts
 from pyrovae.programs import as_data
+from pyrovae.progress import progress_bar
 from pyrovae.training import Checkpoints, EpochRecord, Trainer, Transform
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -152,7 +152,7 @@ def refit_encoder(
 
     guides, elbos = {EncoderStage.ORIGINAL: copy.deepcopy(trained)}, {EncoderStage.ORIGINAL: elbo()}
     folder = None if checkpoint is None else Path(checkpoint)
-    with tqdm(total=settings.epochs * len(data), unit="epoch", disable=None if progress else True) as bar:
+    with progress_bar(total=settings.epochs * len(data), unit="epoch", show=progress) as bar:
         for i, (stage, transform) in enumerate(data.items()):
             bar.set_description(f"encoder: {stage}")
             how = replace(settings, transform=transform, seed=settings.seed + i)

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.errors import InputError
 from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
+from pyrovae.progress import progress_bar
 
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Latent dimensions that are tried."""
@@ -55,7 +55,7 @@ def latent_dim_by_validation(
     best: dict[int, float] = {}
     for noise in few or [GaussianLikelihood(1, train.shape[1])]:
         found: dict[int, float] = {}
-        for d in tqdm(grid, "latent dimensions", leave=False, disable=None if progress else True):
+        for d in progress_bar(grid, "latent dimensions", leave=False, show=progress):
             model = _fitted(train, noise, d)
             if model is None:
                 break

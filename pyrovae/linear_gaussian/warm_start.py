@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
 from pyrovae.nn import Skip
+from pyrovae.progress import progress_bar
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -38,7 +38,7 @@ def linear_models(
     fitted: dict[tuple[object, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
     found = {}
     jobs = list(itertools.product(made.items(), latent_dims))
-    for (name, likelihood), d in tqdm(jobs, "linear models", leave=False, disable=None if progress else True):
+    for (name, likelihood), d in progress_bar(jobs, "linear models", leave=False, show=progress):
         form, more = simpler_form(likelihood, x, d)
         key = (*_form(form), d + more)
         fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)

@@ -31,6 +31,7 @@ from pyrovae.programs import (
     modules_of,
     own_parameter_store,
 )
+from pyrovae.progress import progress_bar
 from pyrovae.training._batches import Batches
 from pyrovae.training._identity import check_same_run, identity
 from pyrovae.training._losses import NonFiniteLossError, evaluate_loss, evaluate_measure
@@ -186,7 +187,7 @@ class Trainer:
         """
         last = self.total_steps if max_steps is None else min(self.total_steps, self.steps + max_steps)
         start = time.perf_counter() - self._seconds
-        bar = tqdm(total=self.total_steps, initial=self.steps, unit="step", disable=None if self.progress else True)
+        bar = progress_bar(total=self.total_steps, initial=self.steps, unit="step", show=self.progress)
         deferred = deferred_signals(self.checkpoints is not None)
         with deferred as signals, self._scope(), pyro.validation_enabled(False), bar:
             if self.steps == 0:

@@ -1,6 +1,7 @@
 """The console command and its subcommands."""
 
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -149,9 +150,13 @@ def test_as_a_process(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "sample"])
-def test_help_says_what_each_option_is(name, capsys):
-    status, said, _ = in_this_process(capsys, name, "--help")
+COMMANDS = ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "sample"]
+
+
+@pytest.mark.parametrize("which", ["--help", "--help-all"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_each_option_is(name, which, capsys):
+    status, said, _ = in_this_process(capsys, name, which)
     assert status == 0
     lines = [line.strip("│ ") for line in said.splitlines()]
     options = [i for i, line in enumerate(lines) if line.startswith("--")]
@@ -159,6 +164,22 @@ def test_help_says_what_each_option_is(name, capsys):
     for i in options:  # each has words beside it or below it, not its default alone
         words = re.sub(r"\(.*\)|--[\w-]+|[A-Z|{}\[\]]{3,}", "", " ".join(lines[i : i + 2]))
         assert len(re.findall(r"[A-Za-z]{2,}", words)) >= 2, (lines[i], words)
+    assert not re.search(r"default: (None|False|\))", said)
+    assert "{None}" not in said
+    assert "…" not in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_one_screen_and_leaves_nothing_out(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    brief, whole = (in_this_process(capsys, name, which)[1] for which in ("--help", "--help-all"))
+    assert len(brief.splitlines()) <= 45
+    subcommand = importlib.import_module(f"pyrovae.commands.{name}")
+    fields = dataclasses.fields(getattr(subcommand, name.capitalize()))
+    accepted = {f"--{f.name.replace(chr(95), chr(45))}" for f in fields}
+    accepted -= {"--model", "--data", "--folder"}  # by their place
+    assert set(re.findall(r"(?m)^│ (--[a-z-]+)", whole)) >= accepted
+    assert ("--help-all" in brief) == (len(brief.splitlines()) < len(whole.splitlines()))
 
 
 def test_one_spectrum_is_scored(fitted, spectra, tmp_path, capsys):
@@ -411,3 +432,20 @@ def test_a_folder_that_cannot_be_written(fitted, spectra, capsys):
         status, _, errors = in_this_process(capsys, *arguments)
         assert status == 2
         assert "cannot write to the output folder /proc/run" in errors
+
+
+def test_an_interruption_names_the_command_that_resumes(spectra, tmp_path, capsys, monkeypatch):
+    from pyrovae.comparison import fit_file as module
+
+    def interrupted(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "a run"
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handler of this process stays
+    monkeypatch.setattr(module, "fit_file", interrupted)
+    status, _, errors = in_this_process(capsys, "fit", spectra, "--out", out)
+    assert (status, errors) == (130, "interrupted\n")  # nothing to resume yet
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+    status, _, errors = in_this_process(capsys, "fit", spectra, "--out", out)
+    assert (status, errors) == (130, f"interrupted; to resume: pyrovae resume '{out}'\n")
