@@ -20,7 +20,7 @@ class Fit:
 
     COMMON: ClassVar = (
         "out", "posterior", "likelihood", "latent_dim", "epochs", "hidden", "seed",
-        "missing", "preprocessing", "group", "channels", "samples", "axis", "label", "dry_run",
+        "missing", "group", "channels", "samples", "axis", "label", "dry_run",
         "json",
     )  # fmt: skip
     """Options of the brief help."""

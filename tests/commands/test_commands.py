@@ -178,7 +178,7 @@ def test_help_has_one_screen_and_leaves_nothing_out(name, capsys, monkeypatch):
     fields = dataclasses.fields(getattr(subcommand, name.capitalize()))
     accepted = {f"--{f.name.replace(chr(95), chr(45))}" for f in fields}
     accepted -= {"--model", "--data", "--folder"}  # by their place
-    assert set(re.findall(r"(?m)^│ (--[a-z-]+)", whole)) >= accepted
+    assert set(re.findall(r"--[a-z-]+", whole)) >= accepted
     assert ("--help-all" in brief) == (len(brief.splitlines()) < len(whole.splitlines()))
 
 
