@@ -164,14 +164,18 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
             yield self._get_vectorized_trace(model, guide, args, kwargs)
 
     def _at_the_nesting_found(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
-        """All draws in one pass, their plate outside of the programs' own: one is tried before they are counted."""
+        """All draws in one pass, their plate outside of the programs' own: one is tried before they are counted.
+
+        A guide made out of the model by a messenger is not tried: it gives its parameters the shapes of its first run.
+        """
         failure = None
-        try:
-            pair: TracedPair = self._with(max_plate_nesting=2)._get_vectorized_trace(model, guide, args, kwargs)
-            if pair.depth <= 1:
-                return pair
-        except (RuntimeError, ValueError) as error:
-            failure = error
+        if not isinstance(poutine.unwrap(guide), Messenger):
+            try:
+                pair: TracedPair = self._with(max_plate_nesting=2)._get_vectorized_trace(model, guide, args, kwargs)
+                if pair.depth <= 1:
+                    return pair
+            except (RuntimeError, ValueError) as error:
+                failure = error
         with poutine.block():
             depth = trace_pair(model, guide, *args, keywords=kwargs).depth
         if failure is not None and depth <= 1:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.programs._sites import (
+    NO_SIZE,
     Site,
     check_width,
     closed_form_kl,
@@ -221,6 +222,8 @@ class TracedPair:
                     f"the plates {', '.join(map(repr, same))} all have the data's size, {num}, so it is not clear "
                     "which one holds the data; call that one 'data'"
                 )
+        if frame.size == NO_SIZE:
+            raise InputError(f"plate {frame.name!r} has no size, so there is no value per datum; give it len(x)")
         if frame.size != num:
             raise InputError(
                 f"plate {frame.name!r} has {frame.size} elements and the data are {num}, so there is no value per "

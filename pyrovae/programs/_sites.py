@@ -21,6 +21,9 @@ Pair = tuple[Program, Program]
 Site = dict[str, Any]
 """A node of one of Pyro's traces."""
 
+NO_SIZE = -1
+"""Pyro's size of a plate that was given none, which takes any."""
+
 
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The latent sample sites of a trace by name, without those that choose a subsample."""
@@ -163,7 +166,8 @@ def _is_inside(shape: torch.Size, sizes: dict[int, int]) -> bool:
     """Whether a shape has no axis but those of its plates; axes between plates may, as in Pyro, belong to others."""
     depth = -min(sizes, default=0)
     return all(
-        size == 1 or sizes.get(-k, size if k <= depth else 1) == size for k, size in enumerate(reversed(shape), 1)
+        size == 1 or sizes.get(-k, size if k <= depth else 1) in (size, NO_SIZE)
+        for k, size in enumerate(reversed(shape), 1)
     )
 
 
