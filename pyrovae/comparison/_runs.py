@@ -89,7 +89,7 @@ def run_cells(plan: Plan, cells: Sequence[Cell], results: Results, *, workers: i
     with progress_bar(total=epochs, unit="epoch", show=progress) as bar:
 
         def on_epoch(folder: str, record: EpochRecord) -> None:
-            bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum")
+            bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum", refresh=False)
             bar.update()
 
         pieces = groups(plan, left, workers)

@@ -222,7 +222,8 @@ class Trainer:
             beta = getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]
             self._end_epoch(epoch + 1, float(rates[-1]), float(beta))
             last_losses = [history.epochs[-1].loss for _, history in self._remaining()]
-            bar.set_postfix_str(f"epoch {epoch + 1}/{self.settings.epochs}, loss {np.mean(last_losses):.4f} nats/datum")
+            state = f"epoch {epoch + 1}/{self.settings.epochs}, loss {np.mean(last_losses):.4f} nats/datum"
+            bar.set_postfix_str(state, refresh=False)
 
     def _end_epoch(self, epoch: int, rate: float, beta: float) -> None:
         """Record the epoch that has just ended, replica by replica."""
