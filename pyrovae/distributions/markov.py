@@ -173,7 +173,7 @@ class MarkovNormal(TorchDistribution):
         return value.unflatten(-1, (self.num_steps, self.channels))
 
     def white(self, difference: Tensor, *, extra_axis: bool = False) -> tuple[Tensor, Tensor]:
-        """What is N(0, I) of z − μ (*, T·k): y of the first step, (*, k), and Gᵀ(y_t − K y_{t−1}), (*, T−1, k).
+        """Two parts of z − μ that are N(0, I): y of the first step, and Gᵀ(y_t − K y_{t−1}) of the others.
 
         Args:
             difference: z − μ.
