@@ -50,7 +50,7 @@ class NegativeBinomialLikelihood(CountLikelihood):
 
     @property
     def dispersion(self) -> Tensor:
-        """α, shape (n,): the variance given z is μ + α μ²."""
+        """Dispersion α, shape (n,). The variance given z is μ + α μ²."""
         return self.log_dispersion.exp()
 
     def forward(self, features: Tensor) -> Independent:
