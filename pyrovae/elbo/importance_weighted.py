@@ -98,6 +98,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
     def _log_weight_terms(self, pair: TracedPair) -> list[Tensor]:
         """The terms of log w by site, each of shape ([K,] *plates), other plates summed out."""
         shared = self._shared_plates(pair)
+        pair.check_integrable()
         terms = []
         for site in pair.sites:
             if site.role is Role.LATENT and site.differing() == "mask":
@@ -145,12 +146,17 @@ def _log_prob(site: PairedSite) -> Tensor:
 
 def _shared_scale(pair: TracedPair) -> float | Tensor:
     """The scale that all sites share: of a subsampled plate, for instance."""
-    nodes = [(site.name, node) for site in pair.sites for node in (site.model, site.guide) if node is not None]
+    nodes = [
+        (f"site {site.name!r} of the {side}", node)
+        for site in pair.sites
+        for side, node in (("model", site.model), ("guide", site.guide))
+        if node is not None
+    ]
     first_name, first = nodes[0]
     for name, node in nodes[1:]:
         if not same_scale(node["scale"], first["scale"]):
             raise InputError(
-                f"site {name!r} has another scale than site {first_name!r}, and an importance weight has no part to "
+                f"{name} has another scale than {first_name}, and an importance weight has no part to "
                 "scale; set one scale for all sites, or use the estimator's beta"
             )
     scale: float | Tensor = first["scale"]

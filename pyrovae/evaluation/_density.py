@@ -270,6 +270,7 @@ def check_scales(pair: TracedPair) -> None:
 def check_density(pair: TracedPair) -> None:
     """Raise an InputError where the terms of a pair's bound do not make up log p(x, z) and log q(z|x)."""
     check_scales(pair)
+    pair.check_integrable()
     (first_name, first), *others = _nodes(pair)
     for name, node in others:
         if not same_masks(masks_of(node), masks_of(first)):

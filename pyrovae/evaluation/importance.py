@@ -107,10 +107,7 @@ class Importance(Method):
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
-        model, guide = problem.model, problem.guide
-        if not isinstance(model, GenerativeModel) or not isinstance(guide, AnyGuide):
-            rows = slice(0, min(len(problem.x), 1024))
-            check_density(trace_pair(model, rows_of(guide, rows, problem.x), problem.x[rows], check=True))
+        check_problem(problem)
         per_datum, stderr, effective, gain, k = over_log_weights(log_mean_weight, problem, self.num_samples)
         found = LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k)
         if found.mostly_unreliable:
@@ -123,6 +120,14 @@ class Importance(Method):
                 stacklevel=4,  # the caller of log_marginal, through its decorator
             )
         return found
+
+
+def check_problem(problem: Problem) -> None:
+    """Raise an InputError where programs have no log p(x, z) and log q(z|x) to weigh draws by."""
+    model, guide = problem.model, problem.guide
+    if not isinstance(model, GenerativeModel) or not isinstance(guide, AnyGuide):
+        rows = slice(0, min(len(problem.x), 1024))
+        check_density(trace_pair(model, rows_of(guide, rows, problem.x), problem.x[rows], check=True))
 
 
 @torch.no_grad()

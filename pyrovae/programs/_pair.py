@@ -11,6 +11,7 @@ from pyro.distributions import Unit
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
+from torch.distributions import biject_to
 
 from pyrovae.errors import InputError
 from pyrovae.programs._sites import (
@@ -19,6 +20,7 @@ from pyrovae.programs._sites import (
     check_width,
     closed_form_kl,
     describe,
+    is_delta,
     latent_sites,
     log_prob_of,
     masks_of,
@@ -199,6 +201,26 @@ class TracedPair:
                     f"{site.name!r} one name on both sides, or mark it with infer={{'is_auxiliary': True}}"
                 )
 
+    def check_integrable(self) -> None:
+        """Raise an InputError where the guide's terms are no log q(z|x) of the model's latents, which log p(x) needs.
+
+        Draws of the guide alone are integrated out of q(z|x) only where they are the latents themselves, in other
+        coordinates: z is then a point made of as many numbers, as in Pyro's automatic guides. A point that is made of
+        no draw has no density at all.
+        """
+        latents, auxiliary = self.of_role(Role.LATENT), self.of_role(Role.AUXILIARY)
+        points = [site for site in latents if is_delta(site.site["fn"])]
+        if auxiliary and len(points) < len(latents):
+            raise InputError(
+                f"site {auxiliary[0].name!r} is drawn by the guide alone, so log q(z|x), an integral over it, is not "
+                "known and log p(x) has no importance weights; use an estimator of the ELBO, or a guide without it"
+            )
+        if points and sum(map(_num_free, points)) != sum(map(_num_free, auxiliary)):
+            raise InputError(
+                f"the guide of site {points[0].name!r} is a point estimate, {describe(points[0].site['fn'])}: there is "
+                "no density q(z|x), and its log-joint is not log p(x); give the guide a distribution with a density"
+            )
+
     def data_plate(self, num: int) -> CondIndepStackFrame:
         """The plate of ``num`` data: the one called ``"data"``, or the innermost.
 
@@ -255,6 +277,13 @@ class TracedPair:
         if values.dim() < -own.dim or values.shape[own.dim] == 1:
             values = values.expand(torch.broadcast_shapes(values.shape, (own.size, *[1] * (-own.dim - 1))))
         return values.double().cpu().movedim(own.dim, 0).reshape(own.size, -1).sum(1)
+
+
+def _num_free(site: PairedSite) -> int:
+    """How many unconstrained numbers a site's value is made of."""
+    node = site.site if site.model is None else site.model
+    support, value = node["fn"].support, site.site["value"]
+    return int((value if support.is_discrete else biject_to(support).inv(value)).numel())
 
 
 def _is_factor(site: Site) -> bool:

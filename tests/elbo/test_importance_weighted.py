@@ -354,8 +354,15 @@ def test_what_doubly_reparameterized_cannot_do_is_refused():
         with pyro.plate("data", 4):
             pyro.sample("z", dist.Delta(0.3 * x.clone().requires_grad_()))
 
-    with pytest.raises(pv.NoClosedFormError, match="site 'z' is a Delta"):
+    def in_other_coordinates(x):
+        with pyro.plate("data", 4):
+            u = pyro.sample("u", dist.Normal(x.clone().requires_grad_(), 1.0), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u))
+
+    with pytest.raises(pv.InputError, match="the guide of site 'z' is a point estimate"):
         pv.DoublyReparameterizedELBO(2).loss(model, point, x)
+    with pytest.raises(pv.NoClosedFormError, match="site 'z' is a Delta"):
+        pv.DoublyReparameterizedELBO(2).loss(model, in_other_coordinates, x)
 
     def two(mask):
         def program(x, obs=None):

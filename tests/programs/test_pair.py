@@ -513,3 +513,56 @@ def test_autoguides_have_pyro_s_loss_and_the_jacobian_in_every_term():
     truth = log_joint.logsumexp(-1) + math.log(10 / 4000)
     found = pv.log_marginal(model, guide, x, "quadrature")
     torch.testing.assert_close(found.per_datum, truth, rtol=0, atol=1e-4)
+
+
+def drawing_more(x):
+    """z given u, which the model lacks."""
+    with pyro.plate("data", len(x)):
+        u = pyro.sample("u", dist.Normal(0.5 * x, 0.5).to_event(1), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Normal(u, 0.5).to_event(1))
+
+
+def in_other_coordinates(x):
+    """z = 2u with u ~ N(x/4, 0.36²)."""
+    with pyro.plate("data", len(x)):
+        u = pyro.sample("u", dist.Normal(0.25 * x, 0.36).to_event(1), infer={"is_auxiliary": True})
+        shift = torch.full((len(x),), -x.shape[1] * math.log(2.0))
+        pyro.sample("z", dist.Delta(2 * u, log_density=shift, event_dim=1))
+
+
+def at_a_point(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Delta(0.5 * x, event_dim=1))
+
+
+@pytest.mark.parametrize("method", ["auto", "importance", "annealed", "quadrature"])
+@pytest.mark.parametrize(
+    ("guide", "message"),
+    [
+        (drawing_more, "site 'u' is drawn by the guide alone, so log q"),
+        (at_a_point, "the guide of site 'z' is a point estimate, Delta"),
+    ],
+)
+def test_guides_without_a_density_of_the_latents_have_no_log_marginal(guide, message, method):
+    with pytest.raises(pv.InputError, match=message):
+        pv.log_marginal(standard, guide, X, method=method)
+
+
+@pytest.mark.parametrize("estimator", [pv.ImportanceWeightedELBO, pv.DoublyReparameterizedELBO])
+def test_guides_without_a_density_of_the_latents_have_no_weights(estimator):
+    for guide in (drawing_more, at_a_point):
+        with pytest.raises(pv.InputError, match=r"is drawn by the guide alone|is a point estimate"):
+            estimator(num_particles=3).loss(standard, guide, X)
+    assert math.isfinite(pv.MonteCarloELBO().loss(standard, drawing_more, X))  # a bound all the same
+
+
+@pytest.mark.parametrize("make", [None, pyro.infer.autoguide.AutoNormal, pyro.infer.autoguide.AutoMultivariateNormal])
+def test_draws_that_are_the_latents_in_other_coordinates_are_integrated(make):
+    guide = in_other_coordinates if make is None else make(standard, init_scale=0.7)
+    exact = dist.Normal(0.0, math.sqrt(2.0)).log_prob(X).sum(-1)
+    if make is pyro.infer.autoguide.AutoMultivariateNormal:  # one site for all data: no value per datum
+        with pytest.raises(pv.InputError):
+            pv.log_marginal(standard, guide, X, method="importance")
+        return
+    found = pv.log_marginal(standard, guide, X, method="importance", num_samples=20_000)
+    assert ((found.per_datum - exact).abs() < 5 * found.stderr_per_datum).all()
