@@ -2,11 +2,12 @@
 
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from PIL import Image
 
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder
@@ -42,7 +43,8 @@ def publish(study: str, section: str, text: str, pictures: Mapping[str, Path], r
     for caption, source in pictures.items():
         target = results / stem / f"{_slug(section)}-{source.name}"
         target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(source, target)
+        with Image.open(source) as picture:  # 256 colours: a third of the bytes
+            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
         lines += [f"![{caption}]({stem}/{target.name})", ""]
     sections = re.split(r"(?m)^(?=## )", page.read_text(encoding="utf-8")) if page.exists() else [f"# {study}\n\n"]
     body = "\n".join(lines) + "\n"
