@@ -66,12 +66,6 @@ class LinearModel(GaussianPosterior):
         return torch.eye(self.loadings.shape[1]).to(self.loadings) + self.loadings.T @ self._scaled_loadings
 
     @cached_property
-    def covariance(self) -> Tensor:
-        """C = P⁻¹, shape (d, d)."""
-        covariance: Tensor = torch.linalg.inv(self.precision)
-        return covariance
-
-    @cached_property
     def gain(self) -> Tensor:
         """G = P⁻¹AᵀΣ⁻¹, shape (d, n): the posterior mean is G(x − b)."""
         gain: Tensor = torch.linalg.solve(self.precision, self._scaled_loadings.T)

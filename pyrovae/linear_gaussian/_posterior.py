@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,12 @@ class GaussianPosterior(ABC):
     @abstractmethod
     def precision(self) -> Tensor:
         """P, shape (d, d), the same for every x."""
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """P⁻¹, shape (d, d)."""
+        covariance: Tensor = torch.linalg.inv(self.precision)
+        return covariance
 
     @property
     @abstractmethod

@@ -133,12 +133,6 @@ class LinearGaussianStateSpace(GaussianPosterior):
         return dense.reshape(self.latent_dim, self.latent_dim)
 
     @cached_property
-    def covariance(self) -> Tensor:
-        """P⁻¹, shape (T·k, T·k)."""
-        covariance: Tensor = torch.linalg.inv(self.precision)
-        return covariance
-
-    @cached_property
     def gain(self) -> Tensor:
         """G = P⁻¹Aᵀ/σ², shape (T·k, T·n): the posterior mean is G(x − b)."""
         gain: Tensor = self.covariance @ torch.block_diag(*self.loadings).T / self.noise_scale**2
