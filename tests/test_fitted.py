@@ -170,14 +170,14 @@ def drawn_model():
 
 
 def test_spread_is_that_of_draws_given_the_posterior():
-    """Monte Carlo error 0.5 % of a standard deviation of 20,000 draws; false alarms at 5σ of 30 numbers: 2 in 10⁵."""
+    """Monte Carlo error 0.5 % of a standard deviation of 20,000 draws, 1.3 % of 3,000; false alarms at 5σ: 2 in 10⁵."""
     linear, y = drawn_model()
     torch.manual_seed(0)
     z = linear.posterior(y).sample(torch.Size([20_000]))
     x = linear.offset + z @ linear.loadings.T + linear.noise.sample(torch.Size([20_000, 3]))
     assert torch.allclose(Linear(linear).spread(y, 1), x.std(0), rtol=0.025)
     vae = VAE(linear.to_model(), linear.to_guide())
-    assert torch.allclose(vae.spread(y, 20_000), x.std(0), rtol=0.025)
+    assert torch.allclose(vae.spread(y, 3_000), x.std(0), rtol=0.07)
 
 
 def test_spread_without_latents_is_that_of_a_channel_given_the_others():

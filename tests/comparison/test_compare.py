@@ -34,7 +34,8 @@ SMALL = {
     "epochs": 2,
     "hidden": (16, 16),
     "num_train": 200,
-    "num_test": 300,
+    "num_test": 100,
+    "log_marginal_samples": 50,
     "progress": False,
 }
 
@@ -81,7 +82,7 @@ def test_what_a_run_writes(written):
     generator = torch.Generator().manual_seed(0)
     dataset = SYNTHETIC["rotated-gaussian"]
     dataset.sample(200, generator)
-    again = evaluate(model, guide, dataset.sample(300, generator), dataset)
+    again = evaluate(model, guide, dataset.sample(SMALL["num_test"], generator), dataset)
     assert again["test_neg_elbo"] == pytest.approx(metrics["test_neg_elbo"], rel=1e-6)
     assert {p.name for p in out.iterdir() if p.is_file()} == {
         ".lock", "runs.csv", "comparison.csv", "comparison.md", "recommendation.json", "comparison.png", "samples.png",
@@ -366,6 +367,7 @@ def test_names_and_seeds_must_differ():
 @pytest.mark.parametrize("together", ["eager", pytest.param("graph", marks=pytest.mark.slow)])
 def test_a_seed_alone_is_that_seed_in_company(together):
     settings = SMALL | {"posteriors": dict(POSTERIORS), "estimators": {"monte-carlo": pv.MonteCarloELBO()}}
+    settings |= {"num_test": 20, "log_marginal_samples": 5}
     if together == "graph":
         settings |= {"engine": "graph", "epochs": 16, "posteriors": {k: POSTERIORS[k] for k in ("diagonal", "ar1")}}
     company = pv.compare(SYNTHETIC["rotated-gaussian"], **settings)
@@ -409,7 +411,13 @@ def _parts():
     return x.split([100, 30, 30])
 
 
-OWN = {"posteriors": [pv.DiagonalPosterior], "estimators": [pv.AnalyticELBO()], "hidden": (8,), "progress": False}
+OWN = {
+    "posteriors": [pv.DiagonalPosterior],
+    "estimators": [pv.AnalyticELBO()],
+    "hidden": (8,),
+    "log_marginal_samples": 25,
+    "progress": False,
+}
 
 
 @pytest.mark.filterwarnings("ignore::pyrovae.UnreliableEstimateWarning")  # of a guide trained for three epochs
@@ -601,6 +609,7 @@ OF_COUNTS = {
     "posteriors": ["diagonal"],
     "estimators": ["analytic"],
     "likelihoods": ["poisson", "negative-binomial"],
+    "log_marginal_samples": 25,
     "progress": False,
 }
 

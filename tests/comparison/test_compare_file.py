@@ -343,6 +343,7 @@ def test_gaussians_do_not_compete_with_probabilities_of_whole_numbers(tmp_path):
     assert NoteKind.NO_LINEAR_MODELS in {note.kind for note in found.notes}
 
 
+@pytest.mark.slow
 def test_the_counts_of_a_budget_give_the_same_bits(tmp_path):
     """What a time became is in the study that was told, and in the command that the report prints."""
     write_factors(tmp_path / "x.npy")

@@ -225,7 +225,7 @@ def test_a_pair_written_by_hand():
             pyro.sample("z", dist.Normal(0.4 * x, 0.6).to_event(1))
 
     x = torch.tensor([[0.3], [1.2]])
-    found = pv.inference_gaps(model, guide, x, [pv.DiagonalPosterior], max_steps=150, num_samples=100)
+    found = pv.inference_gaps(model, guide, x, [pv.DiagonalPosterior], max_steps=60, num_samples=100)
     log_p = dist.Normal(0.0, 2**0.5).log_prob(x).mean().item()
     assert found.log_p.mean == pytest.approx(log_p, abs=0.02)
     assert found["DiagonalPosterior"].approximation.mean == pytest.approx(0, abs=0.02)

@@ -12,7 +12,7 @@ import pytest
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--epochs", "1", "--num-train", "200", "--num-test", "200", "--workers", "1"]
+TINY = ["--epochs", "1", "--num-train", "200", "--num-test", "60", "--workers", "1"]
 
 
 @pytest.mark.parametrize("dataset", [pytest.param("rotated-gaussian", marks=pytest.mark.slow), "mixture"])
