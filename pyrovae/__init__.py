@@ -1,5 +1,7 @@
 """pyrovae: which posterior q(z|x), and which ELBO estimator, should my VAE use?"""
 
+from typing import TYPE_CHECKING
+
 from pyrovae import (
     datasets,
     distributions,
@@ -81,6 +83,9 @@ from pyrovae.training import (
 )
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
+if TYPE_CHECKING:
+    from pyrovae.scikit import FactorModelTransformer, VAETransformer
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -99,6 +104,7 @@ __all__ = [
     "DiagonalPosterior",
     "DoublyReparameterizedELBO",
     "FactorModel",
+    "FactorModelTransformer",
     "FlowPosterior",
     "FullCovarianceGaussianLikelihood",
     "FullCovariancePosterior",
@@ -122,6 +128,7 @@ __all__ = [
     "StickingTheLandingELBO",
     "TrainingSettings",
     "UnreliableEstimateWarning",
+    "VAETransformer",
     "active_directions",
     "audit",
     "collapse_report",
@@ -158,3 +165,13 @@ __all__ = [
     "to_markdown",
     "training",
 ]
+
+
+def __getattr__(name: str) -> type:
+    """The transformers, once they are asked for: scikit-learn takes a second to import."""
+    if name in ("FactorModelTransformer", "VAETransformer"):
+        from pyrovae import scikit
+
+        found: type = getattr(scikit, name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

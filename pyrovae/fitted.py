@@ -30,6 +30,9 @@ class Fitted(Protocol):
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (num, d) and covariance (num, d, d) of q(z|x)."""
 
+    def decode(self, z: Tensor) -> Tensor:
+        """E[x|z] of latents (num, d), shape (num, n)."""
+
     def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
         """What the model makes of each datum, shape (num, n)."""
 
@@ -74,6 +77,11 @@ class VAE:
         """Moments of q(z|x), from draws where a family does not know them."""
         q = self.guide.posterior(y)
         return mean_of(q, num_draws=256), covariance_of(q, num_draws=256)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of p(x|z)."""
+        mean: Tensor = self.model.conditional(z.to(next(self.model.parameters()))).mean
+        return mean
 
     def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
         """The mean of E[x|z] over draws of z."""
@@ -154,6 +162,10 @@ class Linear:
         """Moments of p(z|x)."""
         p = self.model.posterior(y)
         return p.mean, p.covariance_matrix.expand(len(y), -1, -1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Az + b."""
+        return self.model.offset + z.double() @ self.model.loadings.T
 
     def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
         """E[x̂|x], or without latents each channel's mean given the others; nothing is drawn."""

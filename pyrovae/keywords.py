@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from inspect import Parameter
 from typing import ParamSpec, TypeVar
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def accepts(
-    *settings: type, omit: Collection[str] = (), optional: Collection[str] = ()
+    *settings: object, omit: Collection[str] = (), optional: Collection[str] = ()
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let a function's ``**keywords`` be the fields of these dataclasses, and nothing else.
 
@@ -23,13 +23,14 @@ def accepts(
     the function annotates them, ``**keywords: Unpack[…]``.
 
     Args:
-        *settings: the dataclasses.
+        *settings: the dataclasses, or instances of them, whose values are then the defaults.
         omit: fields that are no keywords.
         optional: fields without a default that need not be given: the function finds their values itself.
     """
     listed: dict[str, Parameter] = {}
-    for field in (field for cls in settings for field in fields(cls) if field.name not in omit):
-        default = Parameter.empty if field.default is MISSING else field.default
+    each = ((part, field) for part in settings for field in fields(part) if field.name not in omit)  # type: ignore[arg-type]
+    for part, field in each:
+        default = getattr(part, field.name, Parameter.empty)
         if field.name in listed and listed[field.name].default != default:
             default = None
         listed[field.name] = Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=field.type)

@@ -97,6 +97,11 @@ class TrainedModel:
         return _table(torch.cat(rows), names)
 
     @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """E[x|z] of latents (num, d), in the original units, shape (num, n)."""
+        return self.restore(self.fitted.decode(z))
+
+    @torch.no_grad()
     def reconstructions(
         self, x: Tensor, *, num_samples: int = 100, seed: int = 0, progress: bool = False
     ) -> pd.DataFrame:

@@ -71,7 +71,7 @@ def test_links_lead_somewhere(page):
 def test_every_public_name_is_in_the_reference():
     pages = (ROOT / "docs/api").glob("*.md")
     listed = {line.strip() for page in pages for line in page.read_text(encoding="utf-8").splitlines()}
-    public = {n for n, value in vars(pv).items() if n[0] != "_" and not isinstance(value, types.ModuleType)}
+    public = {name for name in pv.__all__ if not isinstance(getattr(pv, name), types.ModuleType)}
     assert public <= listed
 
 

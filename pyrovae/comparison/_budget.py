@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 
 from pyrovae.comparison._measures import GAP_STEPS, score
-from pyrovae.comparison._plan import LOOKS, Cell, Plan, make_pair
+from pyrovae.comparison._plan import Cell, Plan, make_pair
+from pyrovae.comparison.settings import LOOKS
 from pyrovae.evaluation import refit, refit_encoder
 from pyrovae.evaluation.refit_encoder import NUM_DRAWS
 from pyrovae.training import Trainer

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._pairs import new_pair, seen_by
-from pyrovae.comparison.settings import ComparisonSettings
-from pyrovae.evaluation import RefinedELBO
+from pyrovae.comparison.settings import ComparisonSettings, judged_by_model
 from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
@@ -22,9 +21,6 @@ from pyrovae.training import TrainingSettings
 from pyrovae.training.settings import describe as describe_value
 from pyrovae.training.settings import describe_settings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
-
-LOOKS = 8
-"""At the validation data, where the model is judged at them."""
 
 GIVEN = "given"
 """Name of the likelihood of a model that is given to a comparison, and not trained."""
@@ -118,17 +114,6 @@ class Plan:
             "num_train": len(self.data.train),
             "num_test": len(self.data.test),
         }
-
-
-def judged_by_model(training: TrainingSettings) -> TrainingSettings:
-    """The training with epochs that validation data choose for the model, whatever its encoder is worth.
-
-    They are looked at a few times only, for that takes as long as some epochs do.
-    """
-    if training.measure is not None:
-        return training
-    every = max(training.validate_every, -(-training.epochs // LOOKS))
-    return replace(training, measure=RefinedELBO(), validate_every=every)
 
 
 def _shown(value: object) -> object:

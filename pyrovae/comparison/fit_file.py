@@ -1,5 +1,6 @@
 """One model of a file of data: trained, evaluated and kept in a folder, in which an interrupted training resumes."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,11 @@ from torch import Tensor
 from pyrovae.comparison._data import warn_of_counts
 from pyrovae.comparison._encoder import with_better_encoder
 from pyrovae.comparison._pairs import at_mean_of, can_start_as_linear, new_pair
-from pyrovae.comparison._plan import judged_by_model
 from pyrovae.comparison._runs import callers_state_left_alone
 from pyrovae.comparison.notes import notes_of_copies
+from pyrovae.comparison.settings import ModelSettings, judged_by_model
 from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_same
-from pyrovae.datasets import ChannelAxis, Spectra, TrainingRows, split_spectra
+from pyrovae.datasets import ChannelAxis, Preprocessing, Spectra, TrainingRows, split_spectra
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.evaluation import RefinedELBO
 from pyrovae.files import locked_folder, versions, write_json, write_table
@@ -64,10 +65,7 @@ def fit_file(
         )
         parts = split.parts
         train, validation, test = (part.x for part in parts)
-        step = project.model.preprocessing_step
-        step = None if step is None else step.fit(train)
-        prepared = (train, validation) if step is None else (step.transform(train), step.transform(validation))
-        model, guide = make_pair(project, *prepared)
+        model, guide, step = new_model(project.model, train, validation, seed=project.training.seed)
         trained = TrainedModel(VAE(model, guide), step)
         train_x, validation_x = trained.prepare(train), trained.prepare(validation)  # before anything is written
         with locked_folder(folder):
@@ -117,12 +115,21 @@ def fit_file(
     return metrics
 
 
+def new_model(
+    settings: ModelSettings, train: Tensor, validation: Tensor, *, seed: int
+) -> tuple[GenerativeModel, AmortizedGuide, Preprocessing | None]:
+    """A fresh model of training data (num, n) in their own units, its guide, and what is done to the data before."""
+    step = copy.deepcopy(settings.preprocessing_step)
+    if step is not None:
+        train, validation = step.fit(train).transform(train), step.transform(validation)
+    return *make_pair(settings, train, validation, seed=seed), step
+
+
 def make_pair(
-    project: Project, data: Tensor, validation: Tensor | None = None
+    settings: ModelSettings, data: Tensor, validation: Tensor | None = None, *, seed: int = 0
 ) -> tuple[GenerativeModel, AmortizedGuide]:
-    """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the project's seed."""
-    settings, n = project.model, data.shape[1]
-    posterior = POSTERIORS[settings.posterior]
+    """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the seed."""
+    n, posterior = data.shape[1], POSTERIORS[settings.posterior]
     likelihood = at_mean_of(at_scale_of_data(LIKELIHOODS[settings.likelihood]), data)
     is_linear = settings.start == "linear"
     if settings.start == "auto":
@@ -133,7 +140,6 @@ def make_pair(
             data, {settings.likelihood: likelihood}, [settings.latent_dim], validation, progress=False
         )
         linear = models[settings.likelihood, settings.latent_dim]
-    seed = project.training.seed
     return new_pair(n, settings.latent_dim, posterior, likelihood, settings, seed=seed, linear=linear)
 
 

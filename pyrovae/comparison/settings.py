@@ -11,6 +11,7 @@ from pyrovae.comparison.recommendation import THRESHOLD
 from pyrovae.datasets import Preprocessing, Standardize
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError, InputTypeError, Option, check_choice, check_integer, named_parts
+from pyrovae.evaluation import RefinedELBO
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import POSTERIORS, Posterior
@@ -28,6 +29,8 @@ STARTS = ("random", "linear", "auto")
 """Where training may start."""
 MISSING = ("error", "mask")
 """What a missing value may be."""
+LOOKS = 8
+"""At the validation data, where the model is judged at them."""
 PREPROCESSING = ("mean", "channel", "all", "none")
 """What :class:`~pyrovae.datasets.Standardize` does, or nothing."""
 
@@ -211,6 +214,17 @@ class ComparisonSettings(NetworkSettings):
         epochs = (self.epochs_by_estimator or {}).get(estimator, self.training.epochs)
         rate = self.training.learning_rate if learning_rate is None else learning_rate
         return replace(self.training, epochs=epochs, learning_rate=rate, seed=seed)
+
+
+def judged_by_model(training: TrainingSettings) -> TrainingSettings:
+    """The training with epochs that validation data choose for the model, whatever its encoder is worth.
+
+    They are looked at a few times only, for that takes as long as some epochs do.
+    """
+    if training.measure is not None:
+        return training
+    every = max(training.validate_every, -(-training.epochs // LOOKS))
+    return replace(training, measure=RefinedELBO(), validate_every=every)
 
 
 def kind_of(make: LikelihoodFactory) -> type[Likelihood] | None:

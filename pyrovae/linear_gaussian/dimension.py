@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
+from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
 from pyrovae.progress import progress_bar
@@ -72,7 +73,7 @@ def latent_dim_by_validation(
 def _fitted(train: Tensor, noise: GaussianNoiseLikelihood, d: int) -> FactorModel | None:
     """The linear model; None where the data fill no more than d dimensions."""
     try:
-        if isinstance(noise, GaussianLikelihood) and noise.scale == "shared":
+        if isinstance(noise, GaussianLikelihood) and noise.scale == "shared" and not has_gaps(train):
             return FactorModel.of(LinearGaussianVAE.fit(train, d))
         return FactorModel.fit(train, noise, d)
     except InputError:

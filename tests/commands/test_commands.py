@@ -257,18 +257,18 @@ def test_a_fit_starts_at_probabilistic_pca_where_it_can(spectra):
     y = Standardize("mean").fit(x).transform(x)
     linear = LinearGaussianVAE.fit(y, 2)
 
-    def project(**settings):
-        return Project(data=spectra, model=dataclasses.replace(TRAINED_BY_DEFAULT, hidden=(16,), **settings))
+    def model_settings(**settings):
+        return dataclasses.replace(TRAINED_BY_DEFAULT, hidden=(16,), **settings)
 
     for settings in ({}, {"start": "linear"}):
-        model, guide = make_pair(project(posterior="full-covariance", **settings), y)
+        model, guide = make_pair(model_settings(posterior="full-covariance", **settings), y)
         found = pv.log_marginal(model, guide, y[:20], num_samples=50)  # at the exact posterior every draw has log p(x)
         np.testing.assert_allclose(found.per_datum, linear.log_prob(y[:20]), rtol=1e-4, atol=1e-3)
     for settings in ({"start": "random"}, {"posterior": "flow"}, {"missing": "mask"}, {"latent_dim": 12}):
-        model, _ = make_pair(project(**settings), y)
+        model, _ = make_pair(model_settings(**settings), y)
         assert isinstance(model.decoder, pv.nn.MLP), settings
     with pytest.raises(TypeError, match="needs a Gaussian likelihood"):
-        make_pair(project(likelihood="bernoulli", start="linear"), y)
+        make_pair(model_settings(likelihood="bernoulli", start="linear"), y)
 
 
 def test_latents_are_the_posteriors_moments(fitted, spectra):
