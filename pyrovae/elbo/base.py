@@ -5,6 +5,7 @@ import math
 import operator
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import pyro.poutine as poutine
@@ -18,6 +19,7 @@ from torch import Tensor, zeros
 from pyrovae.elbo._computation import Computation, Note, Reason
 from pyrovae.errors import InputError, check_integer, check_positive
 from pyrovae.programs import (
+    DrawsAsRows,
     PairedSite,
     Program,
     Role,
@@ -25,6 +27,8 @@ from pyrovae.programs import (
     TracedPair,
     describe,
     raw_traces,
+    reason_of,
+    running_on,
     trace_pair,
     without_deterministic,
 )
@@ -163,6 +167,12 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         else:
             yield self._get_vectorized_trace(model, guide, args, kwargs)
 
+    def _get_vectorized_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
+        num = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else 0
+        with DrawsAsRows(self.num_particles, num) if is_validation_enabled() else nullcontext():
+            pair: TracedPair = super()._get_vectorized_trace(model, guide, args, kwargs)
+        return pair
+
     def _at_the_nesting_found(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
         """All draws in one pass, their plate outside of the programs' own: one is tried before they are counted.
 
@@ -179,7 +189,13 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         with poutine.block():
             depth = trace_pair(model, guide, *args, keywords=kwargs).depth
         if failure is not None and depth <= 1:
-            raise failure
+            if isinstance(failure, InputError):
+                raise failure
+            raise InputError(
+                f"the programs cannot take an axis of {self.num_particles} draws in front of the data's: "
+                f"{reason_of(failure)}; give modules rows, pyrovae.nn.on_rows(module, z), or draw one by one with "
+                "vectorize_particles=False"
+            ) from failure
         deeper: TracedPair = self._with(max_plate_nesting=depth + 1)._get_vectorized_trace(model, guide, args, kwargs)
         return deeper
 
@@ -190,7 +206,8 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
 
     def _get_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
         """The pair at one draw, checked."""
-        traces = self._traces(model, guide, args, kwargs)
+        with running_on(None):  # Pyro adds the shapes of what ran before to an error
+            traces = self._traces(model, guide, args, kwargs)
         pair = TracedPair.of(*traces)
         if is_validation_enabled():
             check_model_guide_match(*map(without_deterministic, traces), self.max_plate_nesting)

@@ -47,6 +47,8 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
         # the backward pass brings w̃ ∂log w/∂z to a draw; the guide should see (1 − β) + β w̃ times that
         factor = 1 - self.beta + self.beta * weights
         latents = latent_sites(guide_trace)
+        if not latents:
+            return
         masks = [site["mask"] for site in latents.values()]
         if not all(same_scale(mask, masks[0]) for mask in masks[1:]):
             raise InputError(

@@ -16,6 +16,7 @@ from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
 from pyrovae.programs import (
     PairedSite,
     Program,
+    Role,
     Site,
     TracedPair,
     describe,
@@ -26,7 +27,10 @@ from pyrovae.programs import (
     same_masks,
     trace_pair,
 )
+from pyrovae.randomness import random_state, set_random_state
 from pyrovae.vae import GenerativeModel
+
+_DRAWS_OF_PRIOR = 64
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class _Programs:
         self.plate = pair.data_plate(len(x))
         self.free = [site for site in pair.drawn if not is_delta(site.site["fn"])]
         check_density(pair)
+        if not self.free:
+            raise InputError("the guide draws nothing, so there is no integral over z; use method='importance'")
         for site in self.free:
             fn = site.site["fn"]
             if not fn.has_rsample or fn.support.is_discrete:
@@ -268,17 +274,41 @@ def check_scales(pair: TracedPair) -> None:
 
 
 def check_density(pair: TracedPair) -> None:
-    """Raise an InputError where the terms of a pair's bound do not make up log p(x, z) and log q(z|x)."""
+    """Raise an InputError where the terms of a pair's bound do not make up log p(x, z) and log q(z|x).
+
+    Observations may be masked alone, which leaves those data out of p(x|z).
+    """
     check_scales(pair)
     pair.check_integrable()
-    (first_name, first), *others = _nodes(pair)
+    for site in pair.of_role(Role.LATENT):
+        _check_reach(site)
+    (first_name, first), *others = sorted(_nodes(pair), key=lambda node: bool(node[1]["is_observed"]))
     for name, node in others:
-        if not same_masks(masks_of(node), masks_of(first)):
+        if not (same_masks(masks_of(node), masks_of(first)) or (node["is_observed"] and not masks_of(first))):
             masked, other = (name, first_name) if masks_of(node) else (first_name, name)
             raise InputError(
                 f"site {masked!r} has another mask in the guide than in the model, or than site {other!r}, so its "
                 "terms do not make up log p(x); mask all sites of a datum alike, on both sides"
             )
+
+
+def _check_reach(site: PairedSite) -> None:
+    """Raise an InputError where the guide cannot draw what the model's distribution draws in 1 % of cases."""
+    p, q = (node["fn"] for node in site.both())
+    if is_delta(q):
+        return
+    before = random_state()
+    try:
+        inside = q.support.check(p.sample((_DRAWS_OF_PRIOR,)))
+    except (NotImplementedError, RuntimeError):  # a distribution without draws, or without a known support
+        return
+    finally:
+        set_random_state(before)
+    if inside.double().mean() < 0.99:
+        raise InputError(
+            f"the guide's {describe(q)} at site {site.name!r} cannot draw all that the model's {describe(p)} can, so "
+            "log p(x) would lack a part of the integral; give both one support"
+        )
 
 
 def _nodes(pair: TracedPair) -> list[tuple[str, Site]]:

@@ -107,7 +107,7 @@ def refine(
     """
     check_integer("num_steps", num_steps)
     check_integer("num_draws", num_draws, least=2)
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, None, max_plate_nesting, progress)

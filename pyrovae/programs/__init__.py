@@ -26,7 +26,7 @@ from pyrovae.programs._pair import (
     Role,
     TracedPair,
 )
-from pyrovae.programs._running import cannot_run, running_on
+from pyrovae.programs._running import DrawsAsRows, cannot_run, reason_of, running_on
 from pyrovae.programs._sites import (
     Pair,
     Program,
@@ -49,6 +49,7 @@ from pyrovae.programs._training import check_programs
 __all__ = [
     "DATA_PLATE",
     "PARTICLES",
+    "DrawsAsRows",
     "Pair",
     "PairedSite",
     "Program",
@@ -77,6 +78,7 @@ __all__ = [
     "modules_of",
     "own_parameter_store",
     "raw_traces",
+    "reason_of",
     "running_on",
     "same_masks",
     "same_scale",

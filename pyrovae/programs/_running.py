@@ -1,19 +1,25 @@
 """Errors of programs in one line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pyrovae.errors import InputError, out_of_memory
 
 _PAIR = "the model and the guide"
 
 
+def reason_of(error: Exception) -> str:
+    """An error of a program in one line, without the shapes of what ran before, which Pyro adds."""
+    return " ".join(str(error).split("Trace Shapes")[0].split())[:300]
+
+
 def cannot_run(x: Tensor, error: Exception, who: str = _PAIR) -> InputError:
     """The error to raise where programs fail on data."""
-    reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
+    reason = reason_of(error)
     if "collide at dim" in reason:
         reason += " (or the programs' plates nest deeper than max_plate_nesting)"
     data = f"data of shape {tuple(x.shape)}"
@@ -40,6 +46,41 @@ def running_on(x: object, who: str = _PAIR) -> Iterator[None]:
         if out_of_memory(error) or not isinstance(x, Tensor):
             raise
         raise cannot_run(x, error, who) from error
+
+
+class DrawsAsRows(TorchFunctionMode):
+    """Refuse an axis of draws before the data's in what takes its first axis for the batch, as BatchNorm1d does.
+
+    Args:
+        draws: how many draws there are of each datum.
+        num: number of data.
+    """
+
+    def __init__(self, draws: int, num: int) -> None:
+        super().__init__()
+        self.draws, self.num = draws, num
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Look at what the function is given, and call it."""
+        if getattr(func, "__name__", "") in _TAKING_ROWS and args and isinstance(args[0], Tensor):
+            draws, *rest = args[0].shape
+            while len(rest) > 2 and rest[0] == 1:
+                rest = rest[1:]
+            if draws == self.draws and len(rest) > 1 and rest[0] == self.num > 1:
+                raise InputError(
+                    f"{func.__name__} takes the axis of {draws} draws for that of the data; give its module rows, "
+                    "pyrovae.nn.on_rows(module, z), or draw one by one with vectorize_particles=False"
+                )
+        return func(*args, **(kwargs or {}))
+
+
+_TAKING_ROWS = {"batch_norm", "instance_norm", "group_norm", "conv1d", "conv2d", "conv3d", "gru", "lstm", "rnn_tanh"}
 
 
 def _name(x: Tensor) -> str:

@@ -153,6 +153,11 @@ def check_width(name: str, site: Site) -> None:
     own = value.shape[: value.dim() - fn.event_dim] if isinstance(value, Tensor) else shape
     if _is_inside(shape, sizes) and (own == shape or _is_inside(own, sizes)):
         return
+    if any(a != b and 1 not in (a, b) for a, b in zip(reversed(shape), reversed(own), strict=False)):
+        raise InputError(
+            f"site {name!r} has a distribution of shape {tuple(shape)} and a value of shape {tuple(own)}, which do "
+            "not fit each other; give both one element for each datum of a batch"
+        )
     shape, depth = torch.broadcast_shapes(shape, own), -min(sizes, default=0)
     plates = tuple(sizes.get(k - depth, 1) for k in range(depth))
     raise InputError(

@@ -42,18 +42,19 @@ def raw_traces(
             guide(*args, **kwargs)
         model_trace, guide_trace = messenger.get_traces()
         return model_trace, guide_trace
-    tracer = poutine.trace(guide)
-    try:
-        with running_on(x, "the guide"):
-            guide_trace = tracer.get_trace(*args, **kwargs)
-    finally:
-        if check:
-            _check_subsamples(tracer.trace, x)
+
+    def traced(program: Program, who: str) -> Trace:
+        tracer = poutine.trace(program)
+        try:
+            with running_on(x, who):
+                return tracer.get_trace(*args, **kwargs)
+        finally:
+            if check:
+                _check_data_plate(tracer.trace, x)
+
+    guide_trace = traced(guide, "the guide")
     replayed = poutine.replay(model, trace=guide_trace)
-    if check:
-        replayed = _SameEvents(guide_trace)(replayed)
-    with running_on(x, "the model"):
-        return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
+    return traced(_SameEvents(guide_trace)(replayed) if check else replayed, "the model"), guide_trace
 
 
 class _SameEvents(Messenger):
@@ -75,15 +76,20 @@ class _SameEvents(Messenger):
             )
 
 
-def _check_subsamples(trace: Trace, x: object) -> None:
-    """Raise an InputError where a plate takes another number of rows than the data have, by a size of its own."""
-    num = len(x) if isinstance(x, Tensor) and x.dim() else None
-    for name, site in trace.nodes.items():
-        if site["type"] != "sample" or not is_subsample(site):
-            continue
-        full, size = site["fn"].size, site["fn"].subsample_size
-        if name == DATA_PLATE and size is not None and size < full and num not in (None, full, size):
-            raise InputError(
-                f"plate {name!r} takes subsample_size={size} of {full}, but a batch holds {num} data; give the plate "
-                f"the batch's rows with subsample=, or use batch_size={size} and a multiple of it as number of data"
-            )
+def _check_data_plate(trace: Trace, x: object) -> None:
+    """Raise an InputError where the data's plate takes another number of rows than there are, by a size of its own."""
+    site = trace.nodes.get(DATA_PLATE)
+    if site is None or not is_subsample(site) or not isinstance(x, Tensor) or not x.dim():
+        return
+    num, full, size = len(x), site["fn"].size, len(site["value"])
+    if num in (full, size):
+        return
+    if size == full:
+        raise InputError(
+            f"plate {DATA_PLATE!r} always has {size} elements, but a batch holds {num} data; give it len(x), or the "
+            f"batch's rows of all {size} with subsample="
+        )
+    raise InputError(
+        f"plate {DATA_PLATE!r} takes subsample_size={size} of {full}, but a batch holds {num} data; give the plate "
+        f"the batch's rows with subsample=, or use batch_size={size} and a multiple of it as number of data"
+    )

@@ -566,3 +566,112 @@ def test_draws_that_are_the_latents_in_other_coordinates_are_integrated(make):
         return
     found = pv.log_marginal(standard, guide, X, method="importance", num_samples=2_000)
     assert ((found.per_datum - exact).abs() < 5 * found.stderr_per_datum).all()
+
+
+@pytest.mark.parametrize("num", [1, 4])
+def test_a_plate_of_a_fixed_size_takes_no_other_number_of_data(num):
+    """One datum would be broadcast over all six."""
+
+    def model(x):
+        with pyro.plate("data", 6):
+            z = pyro.sample("z", dist.Normal(torch.zeros(6, 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 6):
+            pyro.sample("z", dist.Normal(pyro.param("loc_fixed", torch.zeros(6, 1)), 0.7).to_event(1))
+
+    x = torch.randn(num, 1)
+    for run in (
+        lambda: pv.fit(model, guide, x, pv.MonteCarloELBO(), epochs=1, progress=False),
+        lambda: pv.audit(model, guide, pv.AnalyticELBO(), x),
+        lambda: pv.elbo_terms(model, guide, x),
+        lambda: pv.log_marginal(model, guide, x),
+    ):
+        with pytest.raises(pv.InputError, match=r"^plate 'data' always has 6 elements, but a batch holds \d data"):
+            run()
+    pv.fit(model, guide, torch.randn(6, 1), pv.MonteCarloELBO(), epochs=1, progress=False)
+
+
+def test_shapes_that_do_not_fit_are_one_line():
+    def model(x):
+        with pyro.plate("rows", 6):
+            z = pyro.sample("z", dist.Normal(torch.zeros(6), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("rows", 6):
+            pyro.sample("z", dist.Normal(torch.zeros(6), 0.7))
+
+    with pytest.raises(pv.InputError, match=r"^site 'x' has a distribution of shape \(6,\) and a value of shape \(4"):
+        pv.MonteCarloELBO().loss(model, guide, torch.zeros(4))
+
+
+@pytest.mark.parametrize("mask", [False, torch.tensor([True, False])])
+def test_masked_observations_are_left_out_of_log_p(mask):
+    """Semi-supervised and missing data: the latent stays, what is not observed goes."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1).mask(mask), obs=x)
+
+    right = torch.as_tensor(mask) * dist.Normal(0.0, math.sqrt(2.0)).log_prob(X).squeeze(-1).double()
+    for method in ("quadrature", "importance"):
+        found = pv.log_marginal(model, half, X, method)
+        torch.testing.assert_close(found.per_datum, right, rtol=0, atol=0.1)
+
+
+def test_a_model_without_latents_is_its_own_log_density():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, math.sqrt(2.0)), obs=x[:, 0])
+
+    right = dist.Normal(0.0, math.sqrt(2.0)).log_prob(X).squeeze(-1).double()
+    for estimator in ESTIMATORS.values():
+        assert estimator().loss(model, lambda x: None, X) == pytest.approx(-right.sum().item(), abs=1e-5)
+    torch.testing.assert_close(pv.log_marginal(model, lambda x: None, X).per_datum, right, rtol=0, atol=1e-6)
+    with pytest.raises(pv.InputError, match="the guide draws nothing"):
+        pv.log_marginal(model, lambda x: None, X, "quadrature")
+
+
+def test_a_guide_that_cannot_draw_a_part_of_the_prior_has_no_log_marginal():
+    def positive(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.LogNormal(0.5 * x, 0.7).to_event(1))
+
+    for method in ("auto", "importance", "quadrature", "annealed"):
+        with pytest.raises(pv.InputError, match=r"LogNormal.* at site 'z' cannot draw all that the model's Normal can"):
+            pv.log_marginal(standard, positive, X, method)
+
+
+@pytest.mark.parametrize("num", [15, 16])
+@pytest.mark.parametrize("module", [nn.BatchNorm1d(16), nn.GRU(16, 16)])
+def test_an_axis_of_draws_does_not_meet_a_module_of_rows(num, module):
+    """Sixteen data of sixteen features: BatchNorm1d takes the data for its channels, a GRU the draws for time."""
+    linear = nn.Linear(2, 16)
+
+    def features(z):
+        found = module.eval()(linear(z))
+        return found if isinstance(found, torch.Tensor) else found[0]
+
+    def pair(decode):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(decode(z), 3.0).to_event(1), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+
+        return model, guide
+
+    x = torch.randn(num, 16)
+    for estimator in ESTIMATORS.values():
+        with pytest.raises(pv.InputError, match=r"takes the axis of 5 draws for that of the data; .*on_rows") as caught:
+            estimator(5, vectorize_particles=True).loss(*pair(features), x)
+        assert "\n" not in str(caught.value)
+    by_rows = pair(lambda z: pv.nn.on_rows(features, z))
+    losses = [pv.MonteCarloELBO(2000, vectorize_particles=how).loss(*by_rows, x) for how in (True, False)]
+    assert losses[0] == pytest.approx(losses[1], abs=5 * 2 * math.sqrt(num / 2000))
