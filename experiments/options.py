@@ -92,6 +92,8 @@ class SyntheticOptions(StudyOptions):
     """Size of a test set; by default the slides' size."""
     engine: str = "auto"
     """auto, eager or compiled (native code: compiled once in about 15 s, then cached)."""
+    scheduler: str | None = None
+    """Address of a Dask cluster that makes the runs instead, such as tcp://10.0.0.5:8786 (needs the extra cluster)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +102,16 @@ class SyntheticOptions(StudyOptions):
         check_names(self, "schedule", SCHEDULES)
         check_names(self, "engine", ENGINES)
         check_integers(self, "seeds", "epochs", "num_train", "num_test")
+
+    @property
+    def local_workers(self) -> int:
+        """Processes on this machine; 1, this one, where a cluster makes the runs."""
+        return self.workers if self.scheduler is None else 1
+
+    @property
+    def place(self) -> str:
+        """Where the runs are made."""
+        return f"{self.workers} worker(s) of one thread each" if self.scheduler is None else "a Dask cluster"
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def main(settings: Settings) -> None:
             num_test=settings.num_test,
             out=out / name,
             resume=True,
-            workers=settings.workers,
+            workers=settings.local_workers,
+            scheduler=settings.scheduler,
         )
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
@@ -123,7 +124,7 @@ def main(settings: Settings) -> None:
         text += f"\n\n\\* {row['dataset']}, {row['posterior']}, {row['estimator']}: {row['note']}"
     minutes = (time.perf_counter() - start) / 60
     trained = table["seconds"].sum() / 60
-    text += f"\n\nTraining took {trained:.1f} minutes in all, on {settings.workers} worker(s) of one thread each"
+    text += f"\n\nTraining took {trained:.1f} minutes in all, on {settings.place}"
     text += f"; this command took {minutes:.1f} minutes, with compilation, evaluation and pictures.\n"
     write_text(out / "suite.md", text)
     picture(summary, out / "suite.png")

@@ -65,7 +65,8 @@ def main(settings: Settings) -> None:
         num_test=settings.num_test,
         engine=settings.engine,
         out=out,
-        workers=settings.workers,
+        workers=settings.local_workers,
+        scheduler=settings.scheduler,
     )
     print(f"{dataset.name}: the entropy of the data is {dataset.entropy:.4f} nats\n")
     summary = pv.to_markdown(pv.summarize(table))

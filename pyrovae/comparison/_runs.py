@@ -2,102 +2,100 @@
 
 from __future__ import annotations
 
-import json
 import math
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
 
 import pyro
 import torch
-from torch import Tensor
 
+from pyrovae.comparison._cluster import run_on_cluster
 from pyrovae.comparison._encoder import with_better_encoder
-from pyrovae.comparison._measures import GAPS, MEASURES, SCORES, gaps, measures_of, score, scores_of
-from pyrovae.comparison._plan import Cell, Plan, configuration, groups, make_pair
+from pyrovae.comparison._measures import GAPS, MEASURES, gaps, measures_of, score, scores_of
+from pyrovae.comparison._plan import Cell, Plan, groups, make_pair
+from pyrovae.comparison._result import (
+    Failure,
+    Result,
+    Results,
+    RunStatus,
+    draw_samples,
+    finished,
+    pack,
+    unpack,
+    write_run,
+)
 from pyrovae.comparison._workers import run_in_processes
-from pyrovae.comparison.tables import write_run_pictures
-from pyrovae.errors import InputError, one_line, out_of_memory
+from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation import elbo_terms
-from pyrovae.files import make_folder, remove_partial_files, versions, write_json, write_table, write_text
-from pyrovae.io import load, save
 from pyrovae.programs import Program
 from pyrovae.progress import progress_bar
 from pyrovae.training import CannotVectorizeError, EpochRecord, History, Trainer
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-class RunStatus(StrEnum):
-    """How a run ended."""
-
-    FINISHED = "finished"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run failed: the exception's type, its message, its traceback, and whether the user can mend it."""
-
-    kind: str
-    message: str
-    traceback: str
-    can_be_mended: bool = True
-
-    @classmethod
-    def of(cls, error: Exception) -> Failure:
-        """The failure that an exception is; the exception is not kept, for it holds on to memory."""
-        message = out_of_memory(error) or one_line(error)
-        can_be_mended = isinstance(error, InputError | OSError) or out_of_memory(error) is not None
-        return cls(type(error).__name__, message, "".join(traceback.format_exception(error)), can_be_mended)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a run.
-
-    Attributes:
-        metrics: the run's row of the table: what it is of, and numbers in nats per datum.
-        failure: why it failed; None of a run that finished.
-        samples: data drawn from the model, for pictures.
-        scores: ``log_prob`` and ``elbo`` of each test datum in nats, and the errors of ``log_prob``.
-    """
-
-    metrics: dict[str, object]
-    failure: Failure | None = None
-    samples: Tensor | None = None
-    scores: pd.DataFrame | None = None
-
-
-Results = dict[Cell, Result]
 OnEpoch = Callable[[str, EpochRecord], None]
 """Called with the run's folder and the epoch's record."""
 
 
-def run_cells(plan: Plan, cells: Sequence[Cell], results: Results, *, workers: int, progress: bool) -> None:
-    """Run the cells that have no result yet, and add their results."""
+@dataclass(frozen=True)
+class Execution:
+    """Where runs are made: in this process, in local ones, or on a cluster.
+
+    Attributes:
+        workers: processes on this machine, one thread each; 1 is this process.
+        scheduler: address of a Dask cluster's scheduler; None for this machine.
+    """
+
+    workers: int = 1
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("workers", self.workers)
+        if self.scheduler is not None and self.workers > 1:
+            raise InputError("workers are processes on this machine, and a scheduler has its own: give one of the two")
+
+
+def run_cells(plan: Plan, cells: Sequence[Cell], results: Results, execution: Execution, *, progress: bool) -> None:
+    """Run the cells that have no result yet, and add their results as they come."""
     left = [cell for cell in cells if cell not in results]
     if not left:
         return
-    epochs = sum(plan.training_of(cell).epochs for cell in left)
-    with progress_bar(total=epochs, unit="epoch", show=progress) as bar:
+    epochs = {cell: plan.training_of(cell).epochs for cell in left}
+    with progress_bar(total=sum(epochs.values()), unit="epoch", show=progress) as bar:
 
         def on_epoch(folder: str, record: EpochRecord) -> None:
             bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum", refresh=False)
             bar.update()
 
-        pieces = groups(plan, left, workers)
-        if workers > 1:
-            results.update(run_in_processes(partial(run_group, plan), partial(_lost, plan), pieces, workers, on_epoch))
-            return
-        for group in pieces:
-            results.update(run_group(plan, group, on_epoch))
+        pieces = groups(plan, left, execution.workers)
+        if execution.scheduler is not None:
+            run = partial(_run_packed, replace(plan, out=None, pictures=plan.pictures and plan.out is not None))
+            for piece, packed in run_on_cluster(run, pieces, execution.scheduler, announce=progress):
+                results.update(_lost(plan, piece) if packed is None else _unpacked(plan, piece, packed))
+                bar.update(sum(epochs[cell] for cell in piece))
+        elif execution.workers > 1:
+            run_and_report, lost = partial(run_group, plan), partial(_lost, plan)
+            results.update(run_in_processes(run_and_report, lost, pieces, execution.workers, on_epoch))
+        else:
+            for piece in pieces:
+                results.update(run_group(plan, piece, on_epoch))
+
+
+def _run_packed(plan: Plan, cells: list[Cell]) -> bytes:
+    """On a cluster: make runs in a folder that is sent back, whatever the machines share."""
+    with TemporaryDirectory(prefix="pyrovae-") as out, callers_state_left_alone():
+        return pack(run_group(replace(plan, out=Path(out)), cells, lambda *_: None), Path(out))
+
+
+def _unpacked(plan: Plan, cells: list[Cell], packed: bytes) -> Results:
+    if plan.out is not None:
+        return unpack(plan, cells, packed, plan.out)
+    with TemporaryDirectory(prefix="pyrovae-") as out:
+        return unpack(plan, cells, packed, Path(out))
 
 
 def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> Results:
@@ -188,13 +186,13 @@ def _finish(
         result = Result({**_blank(plan, cell, failure), "engine": history.engine}, failure)
     if plan.out is not None:
         try:
-            _write(plan, cell, pair, history, result)
+            write_run(plan, cell, pair, history, result)
         except (OSError, InputError):  # of the folder, and so of every run
             raise
         except Exception as error:  # a picture, for one
             failure = Failure.of(error)
             result = Result({**_blank(plan, cell, failure), "engine": history.engine}, failure)
-            _write(plan, cell, pair, history, result)
+            write_run(plan, cell, pair, history, result)
     return result
 
 
@@ -226,76 +224,11 @@ def _evaluate(
         notes = ["not comparable: preprocessing loses dimensions", metrics["note"]]
         metrics["note"] = ", ".join(str(note) for note in notes if note)
         scores *= math.nan
-    return Result(metrics, None, _draw_samples(model, cell), scores)
-
-
-def _write(
-    plan: Plan,
-    cell: Cell,
-    pair: tuple[GenerativeModel, AmortizedGuide] | None,
-    history: History,
-    result: Result,
-) -> None:
-    """Write a run's folder: config.json, metrics.json, history.csv, scores.csv, the model, or the traceback."""
-    assert plan.out is not None
-    folder = make_folder(plan.out / cell.folder)
-    remove_partial_files(folder)
-    if pair is not None:
-        write_json(folder / "config.json", {**configuration(plan, cell, *pair), "versions": versions()})
-    write_json(folder / "metrics.json", result.metrics)
-    write_table(folder / "history.csv", history.to_frame())
-    (folder / "traceback.txt").unlink(missing_ok=True)
-    if result.failure is not None:
-        write_text(folder / "traceback.txt", result.failure.traceback)
-    if pair is not None:
-        save(folder / "model.safetensors", *pair, preprocessing=plan.data.preprocessing)
-    if result.scores is not None:
-        write_table(folder / "scores.csv", result.scores.rename_axis("row").reset_index())
-        if plan.pictures and pair is not None and history.epochs:
-            write_run_pictures(folder, history, *pair, plan.data.test, plan.data.truth)
-
-
-def finished(plan: Plan, cells: Sequence[Cell]) -> Results:
-    """Results of the runs with the same settings that finished in the plan's folder."""
-    found = ((cell, _finished(plan, cell)) for cell in cells)
-    return {cell: result for cell, result in found if result is not None}
-
-
-def _finished(plan: Plan, cell: Cell) -> Result | None:
-    import pandas as pd
-
-    if plan.out is None:
-        return None
-    folder = plan.out / cell.folder
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        scores = pd.read_csv(folder / "scores.csv")
-        model, _ = load(folder / "model.safetensors")
-        if not isinstance(config, dict) or not isinstance(metrics, dict) or not set(SCORES) <= set(scores):
-            return None
-    except (OSError, ValueError, RecursionError):
-        return None
-    wanted = json.loads(json.dumps(configuration(plan, cell, *make_pair(plan, cell))))
-    same = {key: config.get(key) for key in wanted} == wanted
-    if not same or config.get("refit_epochs", 0) != plan.settings.refit_epochs:  # which 0 leaves out
-        return None
-    if metrics.get("status") != RunStatus.FINISHED:
-        return None
-    metrics = {k: math.nan if v is None else v for k, v in metrics.items()}
-    metrics["hidden"] = plan.settings.hidden  # which JSON turned into a list
-    return Result(metrics, None, _draw_samples(model, cell), scores)
-
-
-def _draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
-    """Data drawn from a trained model, for pictures."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
-        return model.sample(max(100, min(3000, 2**22 // model.likelihood.n)))
+    return Result(metrics, None, draw_samples(model, cell), scores)
 
 
 def choose_rates(
-    plan: Plan, results: Results, *, workers: int, resume: bool, progress: bool
+    plan: Plan, results: Results, execution: Execution, *, resume: bool, progress: bool
 ) -> tuple[list[Cell], list[Cell]]:
     """The cells at the learning rate that validation data choose at the first seed, and the cells that were tried."""
     settings, cells = plan.settings, plan.cells
@@ -304,7 +237,7 @@ def choose_rates(
     tried = [replace(cell, learning_rate=rate) for cell in first for rate in rates]
     if resume:
         results.update(finished(plan, tried))
-    run_cells(plan, tried, results, workers=workers, progress=progress)
+    run_cells(plan, tried, results, execution, progress=progress)
 
     def loss(cell: Cell) -> float:
         value = cast(float, results[cell].metrics["validation_loss"])

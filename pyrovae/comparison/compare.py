@@ -20,7 +20,8 @@ from pyrovae.comparison._linear import models_to_start_as, with_latent_dims, wri
 from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
-from pyrovae.comparison._runs import Results, callers_state_left_alone, choose_rates, finished, run_cells
+from pyrovae.comparison._result import Results, finished
+from pyrovae.comparison._runs import Execution, callers_state_left_alone, choose_rates, run_cells
 from pyrovae.comparison.notes import (
     Note,
     notes_of_data,
@@ -33,7 +34,7 @@ from pyrovae.comparison.recommendation import Measure, Recommendation, recommend
 from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings
 from pyrovae.comparison.tables import summarize, write_comparison
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.evaluation import LogMarginal
 from pyrovae.files import locked_folder, make_folder, write_json, write_table
 from pyrovae.io import describe
@@ -99,6 +100,7 @@ def compare(
     pictures: bool = True,
     resume: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
     progress: bool = True,
     **settings: Unpack[ComparisonKeywords],
 ) -> pd.DataFrame:
@@ -125,6 +127,8 @@ def compare(
         resume: keep the runs in ``out`` that finished with the same settings.
         workers: processes, each with one thread. With more than one, call from under
             ``if __name__ == "__main__":``, and give factories that can be pickled.
+        scheduler: address of a Dask cluster that runs them instead, such as ``"tcp://10.0.0.5:8786"``; needs the extra
+            ``cluster``. Each run goes to one of its workers, and its folder comes back as data.
         progress: whether to show a progress bar (on a terminal).
         **settings: the fields of :class:`~pyrovae.ComparisonSettings` and of :class:`~pyrovae.TrainingSettings`.
             ``posteriors``, ``estimators`` and ``likelihoods`` are sequences of names, such as ``"diagonal"``, or of
@@ -148,7 +152,7 @@ def compare(
     Raises:
         InputError: settings or data that cannot be run, or ``out`` in use.
     """
-    check_integer("workers", workers)
+    execution = Execution(workers, scheduler)
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
         if baselines and plan.is_of_counts:
@@ -159,10 +163,10 @@ def compare(
         cells = plan.cells
         with nullcontext() if plan.out is None else locked_folder(plan.out):
             if plan.settings.learning_rates:
-                cells, tried = choose_rates(plan, results, workers=workers, resume=resume, progress=progress)
+                cells, tried = choose_rates(plan, results, execution, resume=resume, progress=progress)
             if resume:
                 results.update(finished(plan, [cell for cell in cells if cell not in results]))
-            run_cells(plan, cells, results, workers=workers, progress=progress)
+            run_cells(plan, cells, results, execution, progress=progress)
             if plan.out is not None:
                 write_linear(plan.out, baselines, None)
             return conclude(plan, cells, results, baselines, tried).table

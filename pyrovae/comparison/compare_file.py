@@ -21,7 +21,8 @@ from pyrovae.comparison._linear import (
 )
 from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
-from pyrovae.comparison._runs import Failure, callers_state_left_alone, finished, run_cells
+from pyrovae.comparison._result import Failure, finished
+from pyrovae.comparison._runs import Execution, callers_state_left_alone, run_cells
 from pyrovae.comparison.compare import Comparison, conclude, with_folder
 from pyrovae.comparison.notes import Note, NoteKind, notes_of_split
 from pyrovae.comparison.recommendation import Recommendation, recommend
@@ -181,7 +182,7 @@ def compare_file(
             groups = None if split.test_groups is None else split.test_groups[: len(plan.data.test)]
             plan = replace(plan, data=replace(plan.data, test_groups=groups))
             cells, results = plan.cells, finished(plan, plan.cells)
-            run_cells(plan, cells, results, workers=1, progress=progress)
+            run_cells(plan, cells, results, Execution(), progress=progress)
             comparison = conclude(plan, cells, results, baselines)
             if comparison.recommendation is None:
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._plan import ModelKey, Plan
-from pyrovae.comparison._runs import Results
+from pyrovae.comparison._result import Results
 from pyrovae.comparison.intervals import reach
 from pyrovae.comparison.recommendation import MIN_DATA, Measure, Recommendation, Verdict
 from pyrovae.datasets import SpectraSplit, SplitMethod, TrainingRows

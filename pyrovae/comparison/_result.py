@@ -1,0 +1,188 @@
+"""What came of a run, and its folder: written by the process that made the run, read by whoever goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import traceback
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyrovae.comparison._measures import SCORES
+from pyrovae.comparison._plan import Cell, Plan, configuration, make_pair
+from pyrovae.comparison.tables import write_run_pictures
+from pyrovae.errors import InputError, one_line, out_of_memory
+from pyrovae.files import make_folder, remove_partial_files, versions, write_bytes, write_json, write_table, write_text
+from pyrovae.io import load, save
+from pyrovae.training import History
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FAILURE = "failure.json"
+
+
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed: the exception's type, its message, its traceback, and whether the user can mend it."""
+
+    kind: str
+    message: str
+    traceback: str
+    can_be_mended: bool = True
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that an exception is; the exception is not kept, for it holds on to memory."""
+        message = out_of_memory(error) or one_line(error)
+        can_be_mended = isinstance(error, InputError | OSError) or out_of_memory(error) is not None
+        return cls(type(error).__name__, message, "".join(traceback.format_exception(error)), can_be_mended)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        metrics: the run's row of the table: what it is of, and numbers in nats per datum.
+        failure: why it failed; None of a run that finished.
+        samples: data drawn from the model, for pictures.
+        scores: ``log_prob`` and ``elbo`` of each test datum in nats, and the errors of ``log_prob``.
+    """
+
+    metrics: dict[str, object]
+    failure: Failure | None = None
+    samples: Tensor | None = None
+    scores: pd.DataFrame | None = None
+
+
+Results = dict[Cell, Result]
+
+
+def write_run(
+    plan: Plan,
+    cell: Cell,
+    pair: tuple[GenerativeModel, AmortizedGuide] | None,
+    history: History,
+    result: Result,
+) -> None:
+    """Write a run's folder: config.json, metrics.json, history.csv, scores.csv, the model, or the traceback."""
+    assert plan.out is not None
+    folder = make_folder(plan.out / cell.folder)
+    remove_partial_files(folder)
+    if pair is not None:
+        write_json(folder / "config.json", {**configuration(plan, cell, *pair), "versions": versions()})
+    write_json(folder / "metrics.json", result.metrics)
+    write_table(folder / "history.csv", history.to_frame())
+    (folder / "traceback.txt").unlink(missing_ok=True)
+    if result.failure is not None:
+        write_text(folder / "traceback.txt", result.failure.traceback)
+    if pair is not None:
+        save(folder / "model.safetensors", *pair, preprocessing=plan.data.preprocessing)
+    if result.scores is not None:
+        write_table(folder / "scores.csv", result.scores.rename_axis("row").reset_index())
+        if plan.pictures and pair is not None and history.epochs:
+            write_run_pictures(folder, history, *pair, plan.data.test, plan.data.truth)
+
+
+def finished(plan: Plan, cells: Sequence[Cell]) -> Results:
+    """Results of the runs with the same settings that finished in the plan's folder."""
+    found = {cell: _finished(plan, cell) for cell in cells} if plan.out is not None else {}
+    return {cell: result for cell, result in found.items() if result is not None}
+
+
+def _finished(plan: Plan, cell: Cell) -> Result | None:
+    assert plan.out is not None
+    try:
+        config = json.loads((plan.out / cell.folder / "config.json").read_text(encoding="utf-8"))
+        result = _read(plan, cell, plan.out)
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict) or result.metrics.get("status") != RunStatus.FINISHED:
+        return None
+    wanted = json.loads(json.dumps(configuration(plan, cell, *make_pair(plan, cell))))
+    same = {key: config.get(key) for key in wanted} == wanted
+    if not same or config.get("refit_epochs", 0) != plan.settings.refit_epochs:  # which 0 leaves out
+        return None
+    return result
+
+
+def _read(plan: Plan, cell: Cell, out: Path) -> Result:
+    """The result of a run that finished, from its folder.
+
+    Raises:
+        ValueError: a file is damaged.
+        OSError: a file is missing.
+    """
+    import pandas as pd
+
+    folder = out / cell.folder
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    scores = pd.read_csv(folder / "scores.csv")
+    model, _ = load(folder / "model.safetensors")
+    if not isinstance(metrics, dict) or not set(SCORES) <= set(scores):
+        raise InputError(f"the files of the run in {folder} are damaged")
+    return Result(_metrics(plan, metrics), None, draw_samples(model, cell), scores)
+
+
+def _metrics(plan: Plan, content: dict[str, object]) -> dict[str, object]:
+    """Metrics as they were before JSON, which knows neither NaN nor tuples."""
+    return {k: math.nan if v is None else v for k, v in content.items()} | {"hidden": plan.settings.hidden}
+
+
+def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
+    """Data drawn from a trained model, for pictures."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        return model.sample(max(100, min(3000, 2**22 // model.likelihood.n)))
+
+
+def pack(results: Results, out: Path) -> bytes:
+    """The folders of runs in ``out`` in one archive, to be sent to another machine."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for cell, result in results.items():
+            for path in sorted((out / cell.folder).iterdir()):
+                archive.write(path, f"{cell.folder}/{path.name}")
+            if result.failure is not None:
+                archive.writestr(f"{cell.folder}/{_FAILURE}", json.dumps(asdict(result.failure)))
+    return buffer.getvalue()
+
+
+def unpack(plan: Plan, cells: Sequence[Cell], packed: bytes, out: Path) -> Results:
+    """The results in an archive, whose folders are written to ``out``: it is read as data, and nothing of it is run.
+
+    Raises:
+        ValueError: the archive is damaged.
+        OSError: a folder cannot be written, or a file is missing.
+    """
+    results = {}
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        for cell in cells:
+            names = [name for name in archive.namelist() if name.startswith(f"{cell.folder}/")]
+            if any(Path(name).parts != (cell.folder, Path(name).name) for name in names):
+                raise InputError(f"the archive of the run {cell.folder} names a file outside of its folder")
+            folder, failure = make_folder(out / cell.folder), f"{cell.folder}/{_FAILURE}"
+            write_bytes(*((folder / Path(name).name, archive.read(name)) for name in names if name != failure))
+            if failure in names:
+                metrics = json.loads(archive.read(f"{cell.folder}/metrics.json"))
+                results[cell] = Result(_metrics(plan, metrics), Failure(**json.loads(archive.read(failure))))
+            else:
+                results[cell] = _read(plan, cell, out)
+    return results

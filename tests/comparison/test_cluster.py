@@ -1,0 +1,154 @@
+"""Runs on a Dask cluster: a scheduler and workers as processes of their own on this machine."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.comparison._data import prepare
+from pyrovae.comparison._result import finished, pack, unpack
+from pyrovae.comparison.compare import plan_of
+from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.files import to_json
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_likelihood(in_features, n):
+    """A Gaussian one; a worker counts its models in a file, and ends itself where it makes its third."""
+    counted = os.environ.get("MODELS_OF_WORKERS")
+    if counted is not None and in_features > 1:  # of 1 only its shapes are asked for
+        with open(counted, "a") as file:
+            print(os.getpid(), file=file)
+        killed = Path(counted).with_name("killed")
+        if Path(counted).read_text().split().count(str(os.getpid())) == 3 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return pv.GaussianLikelihood(in_features, n)
+
+
+SETTINGS = {
+    "posteriors": ["diagonal", "full-covariance"],
+    "estimators": ["analytic", "monte-carlo"],
+    "likelihoods": {"gaussian": make_likelihood},
+    "seeds": (0, 1),
+    "epochs": 2,
+    "hidden": (8,),
+    "log_marginal_samples": 10,
+    "engine": "eager",
+    "progress": False,
+}
+
+
+def data():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(60, 2, generator=g) @ torch.randn(2, 5, generator=g) + 0.3 * torch.randn(60, 5, generator=g)
+
+
+@contextmanager
+def cluster(folder, num_workers):
+    """A scheduler's address, and its workers' processes, each with one thread and on the loopback alone."""
+    pytest.importorskip("distributed")
+    counted = {"MODELS_OF_WORKERS": str(folder / "models.txt")}
+    env = {**os.environ, **counted, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def started(name, *options):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *map(str, options), "--no-dashboard"]
+        with (folder / f"{name}.log").open("a") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+
+    told = folder / "scheduler.json"
+    processes = [started("scheduler", "--host", "127.0.0.1", "--port", 0, "--scheduler-file", told)]
+    try:
+        wait_until(lambda: told.exists() and told.read_text().endswith("}"))
+        address = json.loads(told.read_text())["address"]
+        processes += [
+            started("worker", address, "--host", "127.0.0.1", "--nthreads", 1, "--no-nanny") for _ in range(num_workers)
+        ]
+        yield address, processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def without_time(table):
+    return table.drop(columns=[name for name in table if "second" in name])
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bits_although_a_worker_is_killed(tmp_path, monkeypatch):
+    """The run that the lost worker was making is made again by the other, and no other run is."""
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "killed").touch()
+    with monkeypatch.context() as patch:
+        patch.setenv("MODELS_OF_WORKERS", str(tmp_path / "alone" / "models.txt"))
+        here = pv.compare(data(), out=tmp_path / "here", **SETTINGS)
+    needed = len((tmp_path / "alone" / "models.txt").read_text().split())
+    with cluster(tmp_path, 2) as (address, workers):
+        there = pv.compare(data(), out=tmp_path / "there", scheduler=address, **SETTINGS)
+        assert (tmp_path / "killed").exists()
+        assert sum(worker.poll() is not None for worker in workers) == 1
+    pd.testing.assert_frame_equal(without_time(there), without_time(here))
+    assert there.attrs == here.attrs
+    files = [sorted(p.relative_to(out) for p in out.rglob("*")) for out in (tmp_path / "here", tmp_path / "there")]
+    assert files[0] == files[1]
+    made = (tmp_path / "models.txt").read_text().split()
+    assert (
+        len(made) == needed - 1 + 3
+    )  # without the one that the plan was made with, and with the three of the killed worker
+    again = pv.compare(data(), out=tmp_path / "there", resume=True, **SETTINGS)
+    assert again["seconds"].tolist() == there["seconds"].tolist()  # taken over
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_not_there_is_named():
+    pytest.importorskip("distributed")
+    with pytest.raises(pv.InputError, match=r"cannot reach a Dask scheduler at 'tcp://127.0.0.1:1'"):
+        pv.compare(data(), **SETTINGS, scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_scheduler_and_processes_of_this_machine_are_not_had_together():
+    settings = SETTINGS | {"scheduler": "tcp://127.0.0.1:1"}
+    with pytest.raises(pv.InputError, match="give one of the two"):
+        pv.compare(data(), **settings, workers=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("../outside.txt", b"x"), ("deeper/outside.txt", b"x"), ("metrics.json", b"{"), ("model.safetensors", b"torn")],
+)
+def test_an_archive_is_read_as_data_or_refused(name, content, tmp_path):
+    """Nothing is written outside of the run's folder."""
+    settings = {**SETTINGS, "posteriors": ["diagonal"], "estimators": ["analytic"], "seeds": (0,)}
+    pv.compare(data(), out=tmp_path / "run", **settings)
+    del settings["progress"]
+    training = pv.TrainingSettings(epochs=settings.pop("epochs"), engine=settings.pop("engine"))
+    settings = ComparisonSettings(training=training, **settings)
+    plan = replace(plan_of(settings, prepare(data(), None, None, settings)), out=tmp_path / "run")
+    results = finished(plan, plan.cells)
+    packed = pack(results, tmp_path / "run")
+    (found,) = unpack(plan, plan.cells, packed, tmp_path / "whole").values()
+    assert to_json(found.metrics) == to_json(next(iter(results.values())).metrics)
+    folder = plan.cells[0].folder
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(packed)) as old, zipfile.ZipFile(changed, "w") as new:
+        for member in old.namelist():
+            if member != f"{folder}/{name}":
+                new.writestr(member, old.read(member))
+        new.writestr(f"{folder}/{name}", content)
+    with pytest.raises(ValueError):  # noqa: PT011 (of JSON, safetensors or our own)
+        unpack(plan, plan.cells, changed.getvalue(), tmp_path / "changed" / "inner")
+    assert not list(tmp_path.rglob("outside.txt"))
