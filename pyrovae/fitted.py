@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import check_observed
-from pyrovae.evaluation import UnreliableEstimateWarning, elbo_terms, log_marginal
+from pyrovae.errors import InputError, Option, check_observed
+from pyrovae.evaluation import Imputed, UnreliableEstimateWarning, elbo_terms, impute, log_marginal
+from pyrovae.evaluation.imputation import check_level
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian import FactorModel, ShrunkGaussian
 from pyrovae.programs import check_data
@@ -42,6 +43,9 @@ class Fitted(Protocol):
     def gradient(self, y: Tensor, num_samples: int) -> Tensor:
         """∇ log p(y), shape (num, n): 0 at a channel that is as the others lead to expect, and where y is missing."""
 
+    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
+        """Missing values from the observed ones of the same datum."""
+
     def sample(self, num: int) -> Tensor:
         """Draws (num, n)."""
 
@@ -68,6 +72,11 @@ class VAE:
 
     def check(self, x: Tensor) -> Tensor:
         """The data in the model's dtype, on its device."""
+        if not self.model.missing and x.isnan().any():
+            raise InputError(
+                "the data have missing values, and the model was trained without; train it with ",
+                Option("missing", "mask"),
+            )
         parameter = next(self.model.parameters())
         y = x.to(dtype=parameter.dtype, device=parameter.device)
         check_data(y, self.model, self.guide)
@@ -112,6 +121,11 @@ class VAE:
                 (found,) = torch.autograd.grad(p.log_prob(leaf).sum(), leaf)
             total += found / num_samples
         return total.nan_to_num()
+
+    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
+        """From weighted draws of z."""
+        how = {"num_samples": num_samples, "seed": seed}
+        return impute(self.model, self.guide, y, level=level, progress=progress, **how)
 
     def sample(self, num: int) -> Tensor:
         """Draws of the program."""
@@ -178,6 +192,13 @@ class Linear:
     def gradient(self, y: Tensor, num_samples: int) -> Tensor:
         """−M⁻¹(y − b) with p(x)'s covariance M, of the observed channels; nothing is drawn."""
         return self.model.score(y)
+
+    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
+        """By the exact conditional distribution; nothing is drawn."""
+        check_level(level)
+        mean, scale = self.model.complete(y)
+        reach = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)) * scale
+        return Imputed(mean, mean - reach, mean + reach, torch.ones(len(y), dtype=torch.bool))
 
     def sample(self, num: int) -> Tensor:
         """Draws of p(x)."""

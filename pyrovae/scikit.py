@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 Settings = TypeVar("Settings", ModelSettings, TrainingSettings)
 
 _DEFAULTS = {**vars(TRAINED_BY_DEFAULT), **vars(HOW_BY_DEFAULT)}
@@ -61,13 +62,13 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _takes_missing(self) -> bool:
         raise NotImplementedError
 
-    def _checked(self, X: ArrayLike, **how: object) -> Array:
+    def _checked(self, X: object, **how: object) -> Array:
         """Data (num, n) in float64, of the channels that the model was fitted to."""
         finite = "allow-nan" if self._takes_missing else True
         x: Array = validate_data(self, X, dtype=np.float64, ensure_all_finite=finite, **how)
         return x if x.flags.writeable else x.copy()
 
-    def _fitted(self, X: ArrayLike) -> Tensor:
+    def _fitted(self, X: object) -> Tensor:
         check_is_fitted(self)
         return torch.from_numpy(self._checked(X, reset=False))
 
@@ -81,7 +82,7 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         table = self.trained_.latents(self._fitted(X))
         return table.iloc[:, 1 : 1 + self._n_features_out].to_numpy(dtype=np.float64)
 
-    def inverse_transform(self, X: ArrayLike | pd.DataFrame) -> Array | pd.DataFrame:
+    def inverse_transform(self, X: T) -> T:
         """E[x|z] in the data's units, shape (num, n), of latents X (num, latent_dim): a DataFrame of a DataFrame.
 
         Raises:
@@ -91,7 +92,23 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         z = np.asarray(X, dtype=np.float64)
         if z.ndim != 2 or z.shape[1] != self._n_features_out:
             raise InputError(f"latents must have shape (num, {self._n_features_out}), not {z.shape}")
-        return self._like(X, self.trained_.decode(torch.tensor(z)))
+        found: T = self._like(X, self.trained_.decode(torch.tensor(z)))
+        return found
+
+    def impute(self, X: T, *, level: float = 0.9) -> tuple[T, tuple[T, T]]:
+        """Missing values, NaN in X, from the observed ones of the same datum, with intervals.
+
+        Args:
+            X: data (num, n), an array or a DataFrame.
+            level: probability of an interval.
+
+        Returns:
+            X with its missing values filled in, and the lower and upper ends of the intervals, equal to X where it was
+            observed; all of X's type, a DataFrame with its index and columns.
+        """
+        found = self.trained_.impute(self._fitted(X), level=level)
+        mean, lower, upper = (self._like(X, values) for values in (found.mean, found.lower, found.upper))
+        return mean, (lower, upper)
 
     def score_samples(self, X: ArrayLike, *, return_std: bool = False) -> Array | tuple[Array, Array]:
         """Log p(x) of each datum in nats, of the data's units, shape (num,).
@@ -121,7 +138,7 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         names = getattr(self, "feature_names_in_", None)
         return drawn.to_numpy(dtype=np.float64) if names is None else drawn.set_axis(names, axis=1)
 
-    def _like(self, given: object, values: Tensor) -> Array | pd.DataFrame:
+    def _like(self, given: object, values: Tensor) -> Any:
         """Values (num, n) with the index of a DataFrame and the data's columns; an array for anything else."""
         found: Array = values.double().numpy()
         import pandas as pd

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError, MissingExtraError, check_integer
+from pyrovae.evaluation import Imputed
 from pyrovae.files import write_atomically, write_table
 from pyrovae.fitted import VAE, Fitted, Linear
 from pyrovae.io import load_any, load_preprocessing
@@ -154,6 +155,33 @@ class TrainedModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.fitted.gradient(self.prepare(x), num_samples)
+
+    def impute(
+        self, x: Tensor, *, level: float = 0.9, num_samples: int = 1000, seed: int = 0, progress: bool = False
+    ) -> Imputed:
+        """Missing values, NaN in x, by E[x_M | x_O], with intervals of p(x_M | x_O), in the original units.
+
+        They say how far the model leaves a value open; they do not cover what the model itself is wrong by.
+
+        Args:
+            x: data (num, n), in the original units.
+            level: probability of an interval, with half of the rest on either side.
+            num_samples: draws of z per datum, of a VAE; a linear model is exact.
+            seed: of the draws.
+            progress: whether to show a progress bar (on a terminal).
+
+        Raises:
+            InputError: a model that was trained without missing values, preprocessing that cannot be undone, or a level
+                outside of (0, 1).
+        """
+        if self.preprocessing is not None and not self.preprocessing.comparable:
+            raise InputError("the preprocessing cannot be undone, so that no value of the original data follows")
+        found = self.fitted.impute(self.prepare(x), level, num_samples, seed, progress)
+
+        def restored(y: Tensor) -> Tensor:
+            return torch.where(x.isnan(), self.restore(y).to(x), x)
+
+        return Imputed(restored(found.mean), restored(found.lower), restored(found.upper), found.reliable)
 
     @torch.no_grad()
     def samples(self, num: int, *, seed: int = 0) -> pd.DataFrame:

@@ -226,3 +226,26 @@ def test_a_loaded_linear_model_takes_missing_values(name, tmp_path):
         np.testing.assert_allclose(made[:, ~seen], mean[~seen] + residual @ gain.T, atol=1e-8)
     with pytest.raises(ValueError, match=r"row 2, column 0 .* holds inf"):
         loaded.scores(x.index_fill(0, torch.tensor([2]), math.inf))
+
+
+@pytest.mark.parametrize("name", ["ar1", "few"])
+def test_missing_values_are_filled_in_by_the_exact_conditional(name, tmp_path):
+    trained = saved(model := MODELS[name](), tmp_path)
+    mean, covariance, _ = moments(model)
+    x, seen = NEW.clone(), np.array([True, False, True, True, False, True, True])
+    x[2, ~seen] = math.nan
+    found = trained.impute(x, level=0.5)
+    slopes = np.linalg.solve(covariance[seen][:, seen], covariance[seen][:, ~seen]).T
+    np.testing.assert_allclose(found.mean[2, ~seen], mean[~seen] + slopes @ (NEW[2, seen].numpy() - mean[seen]))
+    deviation = np.sqrt(np.diag(covariance[~seen][:, ~seen] - slopes @ covariance[seen][:, ~seen]))
+    reach = stats.norm.ppf(0.75) * deviation
+    np.testing.assert_allclose(found.lower[2, ~seen], found.mean[2, ~seen].numpy() - reach)
+    np.testing.assert_allclose(found.upper[2, ~seen], found.mean[2, ~seen].numpy() + reach)
+    for part in (found.mean, found.lower, found.upper):
+        assert torch.equal(part[x.isfinite()], NEW[x.isfinite()])
+
+
+def test_values_before_preprocessing_that_cannot_be_undone_are_not_filled_in():
+    model = linear("gaussian")
+    with pytest.raises(pv.InputError, match="cannot be undone"):
+        TrainedModel(Linear(model), pv.datasets.StandardNormalVariate()).impute(NEW)

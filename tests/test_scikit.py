@@ -135,6 +135,28 @@ def test_missing_values_are_taken_where_the_model_takes_them():
         pv.VAETransformer(**VAE).fit(x)
 
 
+def test_missing_values_are_filled_in_with_the_type_of_the_data():
+    """By the exact conditional Gaussian of standardised data, worked out densely."""
+    x = spectra(200)
+    x.iloc[5, [1, 4]] = np.nan
+    model = pv.FactorModelTransformer(2, "ar1").fit(x)
+    mean, (lower, upper) = model.impute(x)
+    scale = np.asarray(model.preprocessing_.scale)
+    covariance = scale[:, None] * model.model_.marginal.covariance_matrix.numpy() * scale
+    centre = model.inverse_transform(np.zeros((1, 2)))[0]
+    missing, seen = [1, 4], [0, 2, 3, 5, 6, 7]
+    slopes = np.linalg.solve(covariance[np.ix_(seen, seen)], covariance[np.ix_(seen, missing)]).T
+    truth = centre[missing] + slopes @ (x.iloc[5, seen].to_numpy() - centre[seen])
+    deviation = np.sqrt(np.diag(covariance[np.ix_(missing, missing)] - slopes @ covariance[np.ix_(seen, missing)]))
+    np.testing.assert_allclose(mean.iloc[5, missing].astype(float), truth, rtol=1e-6)
+    np.testing.assert_allclose((upper - lower).iloc[5, missing].astype(float), 2 * 1.6448536 * deviation, rtol=1e-6)
+    for part in (mean, lower, upper):
+        pd.testing.assert_frame_equal(part.where(x.notna()), x)
+    with pytest.warns(UserWarning, match="feature names"):  # scikit-learn's own
+        array, _ = model.impute(x.to_numpy())
+    np.testing.assert_array_equal(array, mean.to_numpy())
+
+
 def test_what_was_fitted_is_saved_without_a_pickle(tmp_path):
     x = torch.tensor(spectra(80).to_numpy())
     model = pv.VAETransformer(**VAE).fit(x.numpy())

@@ -55,7 +55,7 @@ class OnAModel:
 class OnData(OnAModel):
     """A subcommand that applies a trained model to a file of data."""
 
-    COMMON: ClassVar = (
+    COMMON: ClassVar[tuple[str, ...]] = (
         "out", "num_samples", "channels", "samples", "axis", "label", "drop", "missing", "missing_value", "table",
         "dry_run", "json",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from pyrovae.commands.console import errors_in_one_line, parse
 from pyrovae.commands.encode import Encode
 from pyrovae.commands.evaluate import Evaluate
 from pyrovae.commands.fit import Fit
+from pyrovae.commands.impute import Impute
 from pyrovae.commands.reconstruct import Reconstruct
 from pyrovae.commands.resume import Resume
 from pyrovae.commands.sample import Sample
@@ -24,6 +25,7 @@ _COMMANDS: Any = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Encode, tyro.conf.subcommand("encode")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Impute, tyro.conf.subcommand("impute")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
 )
 

@@ -11,9 +11,11 @@ from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, Step, Unre
 from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
 from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
 from pyrovae.evaluation.importance import Importance, elbo_estimate
+from pyrovae.evaluation.imputation import Imputed, impute
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.measures import RefinedELBO
 from pyrovae.evaluation.per_datum import PerDatumGuide, refit
+from pyrovae.evaluation.posterior_draws import PosteriorDraws, posterior_draws
 from pyrovae.evaluation.quadrature import Quadrature
 from pyrovae.evaluation.refine import Refined, refine
 from pyrovae.evaluation.refit_encoder import EncoderStage, RefittedEncoder, refit_encoder
@@ -32,10 +34,12 @@ __all__ = [
     "FamilyGaps",
     "GradientStatistics",
     "Importance",
+    "Imputed",
     "InferenceGaps",
     "LogMarginal",
     "PartStatistics",
     "PerDatumGuide",
+    "PosteriorDraws",
     "Quadrature",
     "Refined",
     "RefinedELBO",
@@ -48,8 +52,10 @@ __all__ = [
     "elbo_estimate",
     "elbo_terms",
     "gradient_statistics",
+    "impute",
     "inference_gaps",
     "log_marginal",
+    "posterior_draws",
     "refine",
     "refit",
     "refit_encoder",

@@ -110,6 +110,7 @@ def test_bad_input_to_every_subcommand(fitted, tmp_path, capsys, monkeypatch):
         "evaluate": [folder, nowhere],
         "encode": [folder, nowhere],
         "reconstruct": [folder, nowhere],
+        "impute": [folder, nowhere],
         "sample": [tmp_path],
     }
     for name, arguments in bad.items():
@@ -150,7 +151,7 @@ def test_as_a_process(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-COMMANDS = ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "sample"]
+COMMANDS = ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "impute", "sample"]
 
 
 @pytest.mark.parametrize("which", ["--help", "--help-all"])
@@ -419,11 +420,32 @@ def test_missing_values_are_data_with_mask(spectra, tmp_path, capsys):
     assert "missing" in errors
     options = ["--missing", "mask", "--json"]
     assert in_this_process(capsys, "fit", data, "--out", out, "--epochs", 2, "--hidden", 8, *options)[0] == 0
-    for name in ("encode", "evaluate", "reconstruct"):
+    for name in ("encode", "evaluate", "reconstruct", "impute"):
         status, said, _ = in_this_process(capsys, name, out, data, *options)
         assert status == 0
         table = pd.read_csv(json.loads(said)["out"])
         assert table.drop(columns="pareto_k", errors="ignore").notna().all(axis=None)  # of annealed data there is no k̂
+
+
+def test_missing_values_are_filled_in(fitted, spectra, tmp_path, capsys):
+    whole, model = pd.read_csv(spectra), tmp_path / "linear"
+    model.mkdir()
+    linear = pv.FactorModel.fit(torch.tensor(whole.to_numpy()), pv.AR1GaussianLikelihood(1, 12), 2)
+    pv.save(model / "model.safetensors", linear)
+    whole.iloc[3, [2, 5]] = np.nan
+    whole.to_csv(tmp_path / "holes.csv", index=False)
+    status, said, errors = in_this_process(capsys, "impute", model, tmp_path / "holes.csv", "--level", 0.5)
+    assert (status, errors) == (0, "")
+    assert "2 missing values of 1 data filled in" in said
+    filled, intervals = (pd.read_csv(model / f"holes-imputed{end}.csv") for end in ("", "-intervals"))
+    mean, deviation = linear.complete(torch.tensor(whole.to_numpy()))
+    np.testing.assert_allclose(filled[whole.columns], mean, rtol=1e-5)
+    assert [str(channel) for channel in intervals["channel"]] == list(whole.columns[[2, 5]])
+    np.testing.assert_allclose(intervals["upper"] - intervals["mean"], 0.67449 * deviation[3, [2, 5]], rtol=1e-3)
+    assert intervals["reliable"].all()
+    status, said, errors = in_this_process(capsys, "impute", fitted[0], tmp_path / "holes.csv", "--json")
+    assert (status, said) == (2, "")
+    assert "the model was trained without; train it with --missing mask" in errors
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="a folder that nobody can write to")

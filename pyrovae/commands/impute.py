@@ -1,0 +1,52 @@
+"""``pyrovae impute DIR DATA``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pyrovae.commands._base import OnData, Summary, with_names
+from pyrovae.datasets import Spectra
+
+if TYPE_CHECKING:
+    from pyrovae.trained_model import TrainedModel
+
+
+@dataclass
+class Impute(OnData):
+    """Fill in missing values by the others of the same datum, and write an interval for each."""
+
+    COMMON = (*OnData.COMMON, "level")
+
+    missing: Literal["error", "mask"] = "mask"
+    """What to do with missing values (an empty field, NA, NaN): mask fills them in, error refuses them."""
+    level: float = 0.9
+    """Probability of an interval."""
+    num_samples: int = 1000
+    """Draws of z per datum, of a VAE."""
+
+    def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
+        """Impute."""
+        import pandas as pd
+
+        draws = self.num_samples_given(self.num_samples)
+        found = trained.impute(data.x, level=self.level, num_samples=draws, progress=not self.json)
+        table = pd.DataFrame(found.mean.numpy(), columns=list(data.channel_names))
+        table.insert(0, "row", range(len(table)))
+        path = self.write(with_names(table, data), self.out, f"{self.data.stem}-imputed")
+        rows, channels = data.x.isnan().nonzero(as_tuple=True)
+        intervals = pd.DataFrame(
+            {
+                "row": rows.numpy(),
+                "name": [data.row_names[i] for i in rows],
+                "channel": [data.channel_names[j] for j in channels],
+                **{name: getattr(found, name)[rows, channels].numpy() for name in ("mean", "lower", "upper")},
+                "reliable": found.reliable[rows].numpy(),
+            }
+        )
+        beside = self.write(intervals, path.with_name(f"{path.stem}-intervals{path.suffix}"), "")
+        unsure = int((~found.reliable[rows.unique()]).sum())
+        text = f"{len(rows)} missing values of {len(rows.unique())} data filled in: {path}\n"
+        text += f"{self.level:.0%} intervals: {beside}"
+        text += f"\nnote: the intervals of {unsure} data cannot be trusted (reliable = False)" if unsure else ""
+        return {"num": len(rows), "num_unreliable": unsure, "out": str(path), "intervals": str(beside), "text": text}

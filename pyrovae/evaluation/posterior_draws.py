@@ -1,0 +1,97 @@
+"""Weighted draws from p(z|x), from proposals refined datum by datum."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import check_integer
+from pyrovae.evaluation._gauss_newton import Gaussians
+from pyrovae.evaluation._method import Problem, in_double
+from pyrovae.evaluation._pareto import reliable_below, tail_of
+from pyrovae.evaluation.automatic import proposal_scale
+from pyrovae.evaluation.importance import in_chunks
+from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
+from pyrovae.programs import Program, check_data, evaluating
+
+
+@dataclass(frozen=True)
+class PosteriorDraws:
+    """Draws of z for each datum, with weights that make them draws from p(z|x).
+
+    Attributes:
+        z: shape (num, num_samples, d), in float64. Of programs that are no GenerativeModel: all latents of a datum,
+            unconstrained, one site after the other.
+        log_weights: log p(x, z) − log q(z|x), shape (num, num_samples); the log of their mean estimates log p(x).
+        pareto_k: shape k̂ of the tail of each datum's weights, shape (num,).
+    """
+
+    z: Tensor
+    log_weights: Tensor
+    pareto_k: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights that sum to 1 over the draws of a datum, shape (num, num_samples)."""
+        return self.log_weights.softmax(-1)
+
+    @property
+    def reliable(self) -> Tensor:
+        """Whose weighted means can be trusted, booleans of shape (num,): k̂ is below what the number of draws allows."""
+        return self.pareto_k <= reliable_below(self.z.shape[1])
+
+
+def posterior_draws(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    max_plate_nesting: int = 1,
+    progress: bool = False,
+) -> PosteriorDraws:
+    """Draw z for each datum from a refined q(z|x), and weight the draws by p(x, z)/q(z|x).
+
+    The proposals are those of :func:`~pyrovae.log_marginal`'s second step: the guide's q, refined datum by datum
+    (:func:`~pyrovae.refine`) and a little wider.
+
+    Args:
+        model: Pyro program of the joint density, with the data along a plate.
+        guide: Pyro program of q(z|x), reparameterised.
+        x: data (num, …), on the programs' device.
+        num_samples: draws for each datum, at least 25, as k̂ needs.
+        seed: of the draws; the caller's random state is left as it was.
+        max_plate_nesting: depth of the programs' plates.
+        progress: whether to show a progress bar (on a terminal).
+
+    Raises:
+        InputError: data that the programs cannot take, or fewer draws.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2)
+        >>> guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2))
+        >>> draws = posterior_draws(model, guide, model.sample(10), num_samples=100)
+        >>> draws.z.shape, draws.weights.sum(-1).allclose(torch.ones(10).double())
+        (torch.Size([10, 100, 2]), True)
+    """
+    check_integer("num_samples", num_samples, least=25)
+    check_data(x, model, guide)
+    model, guide, x = in_double(model, guide, x)
+    with torch.no_grad(), evaluating(model, guide, x, seed):
+        problem = Problem(model, guide, x, None, max_plate_nesting, progress)
+        loc, scale_tril, *_ = fit_each(problem, NUM_STEPS, NUM_DRAWS)
+        q = Gaussians(loc, scale_tril).scaled(proposal_scale(loc.shape[-1]))
+
+        def weigh(rows: slice) -> tuple[Tensor, Tensor]:
+            target, part = target_for(problem, rows), q.of(torch.arange(rows.start, rows.stop, device=loc.device))
+            noise = torch.randn(num_samples, *part.loc.shape, dtype=loc.dtype, device=loc.device)
+            z = part.at(noise)
+            joint = torch.cat(
+                [target.log_joint(some) for some in z.split(max(1, problem.rows_at_once // len(part.loc)))]
+            )
+            return z.movedim(1, 0).cpu(), (joint - part.log_prob_of(noise)).T.double().cpu()
+
+        z, log_weights = in_chunks(weigh, x, min(1024, problem.rows_at_once), progress)
+    return PosteriorDraws(z, log_weights, tail_of(log_weights.T).k)
