@@ -61,7 +61,9 @@ def show(study: str, section: str, text: str, pictures: Mapping[str, Path], to_p
 
 
 def run_folder(out: Path | None, study: str, resumable: bool = False) -> Path:
-    """The folder for a run's results, made: ``out``, new or empty unless ``resumable``, or a new one under runs/.
+    """The folder for a run's results, made and named on standard output: ``out``, or a new one under runs/.
+
+    It is new or empty unless ``resumable``.
 
     Raises:
         InputError: it holds files.
@@ -69,7 +71,9 @@ def run_folder(out: Path | None, study: str, resumable: bool = False) -> Path:
     out = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not resumable and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise InputError(f"--out {out} already holds files; give a new or an empty folder")
-    return make_folder(out)
+    folder = make_folder(out)
+    print(f"{study}: results go to {folder}", flush=True)
+    return folder
 
 
 def took(start: float, workers: int) -> str:
