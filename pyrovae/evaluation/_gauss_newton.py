@@ -36,6 +36,11 @@ class Gaussians:
         """μ + Lε for ε of shape (draws, num, d)."""
         return self.loc + times(self.scale_tril, noise)
 
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The ε of z = μ + Lε, shape (draws, num, d)."""
+        away = (z - self.loc).permute(1, 2, 0)
+        return torch.linalg.solve_triangular(self.scale_tril, away, upper=False).permute(2, 0, 1)
+
     def log_prob_of(self, noise: Tensor) -> Tensor:
         """Log-density of the draws :meth:`at` that noise, shape (draws, num): exact however nearly singular L is."""
         constant = 0.5 * self.loc.shape[-1] * math.log(2 * math.pi)
@@ -45,7 +50,7 @@ class Gaussians:
         """With standard deviations that many times as large."""
         return Gaussians(self.loc, factor * self.scale_tril)
 
-    def of(self, rows: Tensor) -> "Gaussians":
+    def of(self, rows: Tensor | slice) -> "Gaussians":
         """Those of some data."""
         return Gaussians(self.loc[rows], self.scale_tril[rows])
 
@@ -55,6 +60,53 @@ class Gaussians:
             torch.where(condition.unsqueeze(-1), self.loc, other.loc),
             torch.where(condition.unsqueeze(-1).unsqueeze(-1), self.scale_tril, other.scale_tril),
         )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Σ_k w_k N(μ_k, L_k L_kᵀ) of each datum, in float64.
+
+    Attributes:
+        parts: the Gaussians, all of the same data.
+        log_weights: log w, shape (num, parts); −∞ where a datum lacks a part.
+    """
+
+    parts: tuple[Gaussians, ...]
+    log_weights: Tensor
+
+    @classmethod
+    def of_tensors(cls, loc: Tensor, scale_tril: Tensor, log_weights: Tensor) -> "Mixture":
+        """That of what :meth:`tensors` gave."""
+        return cls(tuple(map(Gaussians, loc.unbind(1), scale_tril.unbind(1))), log_weights)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Means (num, parts, d), factors (num, parts, d, d) and log-weights (num, parts)."""
+        locs, factors = [part.loc for part in self.parts], [part.scale_tril for part in self.parts]
+        return torch.stack(locs, 1), torch.stack(factors, 1), self.log_weights
+
+    def of(self, rows: Tensor | slice) -> "Mixture":
+        """Those of some data."""
+        return Mixture(tuple(part.of(rows) for part in self.parts), self.log_weights[rows])
+
+    def scaled(self, factor: float) -> "Mixture":
+        """With standard deviations that many times as large."""
+        return Mixture(tuple(part.scaled(factor) for part in self.parts), self.log_weights)
+
+    def sample(self, num_draws: int) -> tuple[Tensor, Tensor]:
+        """Draws, shape (num_draws, num, d), and their log-density, (num_draws, num)."""
+        loc = self.parts[0].loc
+        noise = torch.randn((num_draws, *loc.shape), dtype=loc.dtype, device=loc.device)
+        if len(self.parts) == 1:
+            return self.parts[0].at(noise), self.parts[0].log_prob_of(noise)
+        which = torch.multinomial(self.log_weights.exp(), num_draws, replacement=True).T.unsqueeze(-1)
+        z = torch.stack([part.at(noise) for part in self.parts])
+        z = z.take_along_dim(which.unsqueeze(0), dim=0).squeeze(0)
+        return z, self.log_prob(z)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density at z of shape (draws, num, d)."""
+        logs = [part.log_prob_of(part.noise_of(z)) for part in self.parts]
+        return (torch.stack(logs, dim=-1) + self.log_weights).logsumexp(-1)
 
 
 def of_precision(loc: Tensor, precision: Tensor) -> Gaussians:
@@ -159,7 +211,8 @@ def descend(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gau
         noise = antithetic(num_draws, q.loc)
         _, slope = target.slope(q.at(shift + times(factor, noise)))
         slope = slope.clamp(-_LARGEST_SLOPE, _LARGEST_SLOPE).nan_to_num()
-        pull = times(q.scale_tril.mT, slope) + times(torch.linalg.inv(factor).mT, noise)
+        toward_q = torch.linalg.solve_triangular(factor.mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
+        pull = times(q.scale_tril.mT, slope) + toward_q
         shift.grad = -pull.mean(0)
         factor.grad = -torch.einsum("sni,snj->nij", pull, noise).tril() / num_draws
         optimizer.step()

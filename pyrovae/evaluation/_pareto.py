@@ -10,6 +10,9 @@ from torch import Tensor
 _HEAVIEST = 0.9
 """Largest shape with which the mean of a tail is worked out: at 1 it is infinite."""
 
+_SMALLEST = 1e-300
+"""Weights below it, beside the largest, are nothing: the fit takes their inverse."""
+
 
 def tail_size(num_samples: int) -> int:
     """How many of the largest weights make the tail: the smaller of K/5 and 3 √K."""
@@ -70,7 +73,7 @@ def _fit(log_largest: Tensor, tail: Tensor) -> tuple[float, float]:
         return math.inf, 0.0  # no weights, or not numbers
     if log_largest[0] - log_largest[-1] <= 1e-5:
         return -math.inf, 0.0
-    if not tail.sort().values[int(len(tail) / 4 - 0.5)] > 0:  # what the fit divides by
+    if not tail.sort().values[int(len(tail) / 4 - 0.5)] > _SMALLEST:  # what the fit divides by
         return math.inf, float(tail.mean())  # most of the tail is nothing beside the largest
     k, scale = fit_generalized_pareto(tail)
     return float(k), float(scale)

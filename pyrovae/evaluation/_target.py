@@ -1,5 +1,6 @@
 """Log p(x, z) of some data as a function of their z, with its slope and its expected curvature."""
 
+import copy
 from abc import ABC, abstractmethod
 from functools import cached_property
 
@@ -21,6 +22,13 @@ _NUM_SCREENED = 512
 """Draws from the prior that are looked at for each datum."""
 
 _MOST_SCREENED_DIM = 20
+
+_BASIN, _LEAST_BASIN, _COVERED = 1.5, 0.4, 1e12
+"""A mode's basin reaches that many times as far as the start that led to it, and that share of the prior's spread; what
+the log-likelihood of draws in it loses."""
+
+_ROUNDING = 0.01
+"""Error of a slope, in standard deviations of q, that is lost in the noise of a few draws."""
 
 
 class Target(ABC):
@@ -45,14 +53,27 @@ class Target(ABC):
         """That of some of the data, by their indices, where there is a curvature."""
         raise NotImplementedError
 
-    def starts(self) -> list[Tensor]:
-        """Places of large log p(x, z) that no encoder chose, each of shape (num, d)."""
-        return []
+    def in_single(self, z: Tensor, unit: Tensor) -> "Target":
+        """This target with its networks in float32, if its slopes at z agree in units L, (num, d, d); else itself."""
+        return self
+
+    def start(self, found: list[tuple[Tensor, Tensor]]) -> Tensor | None:
+        """A place of large log p(x, z) that no encoder chose, shape (num, d), or None.
+
+        Args:
+            found: starts so far and the modes that they lead to, each of shape (num, d).
+        """
+        return None
 
     @property
     def has_curvature(self) -> bool:
         """Whether :meth:`precision` is known."""
         return False
+
+    @property
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """Mean and Cholesky factor of a Gaussian prior, of each datum, where there is a curvature."""
+        raise NotImplementedError
 
     def precision(self, z: Tensor) -> Tensor:
         """The prior's precision and the likelihood's expected curvature, shape (draws, num, d, d)."""
@@ -76,21 +97,34 @@ class ModelTarget(Target):
         """That of some of the data."""
         return ModelTarget(self.model, self.x[rows])
 
-    def starts(self) -> list[Tensor]:
-        """Of some draws from the prior, the one that a datum is likeliest with, twice.
+    def in_single(self, z: Tensor, unit: Tensor) -> "ModelTarget":
+        """In float32 where rounding moves no slope, in q's own units, by more than :data:`_ROUNDING`."""
+        single = ModelTarget(copy.deepcopy(self.model).float(), self.x.float())
+        moved = torch.einsum("nij,sni->snj", unit, single.slope(z)[1] - self.slope(z)[1])
+        return single if moved.abs().max() <= _ROUNDING else self
+
+    def start(self, found: list[tuple[Tensor, Tensor]]) -> Tensor | None:
+        """The draw from the prior that a datum is likeliest with, away from the modes that are found.
 
         None where z has many dimensions: most draws are then far from every mode.
         """
         if self.latent_dim > _MOST_SCREENED_DIM:
-            return []
-        found = []
-        for _ in range(2):
-            z = self.model.prior_distribution().sample(torch.Size([_NUM_SCREENED])).to(self.x)
-            p = self.model.conditional(z)
-            at_once = max(1, VALUES_AT_ONCE // (_NUM_SCREENED * self.x.shape[1]))
-            best = [p.log_prob(x.unsqueeze(1)).argmax(-1) for x in self.x.split(at_once)]
-            found.append(z[torch.cat(best)].double())
-        return found
+            return None
+        z = self.model.prior_distribution().sample(torch.Size([_NUM_SCREENED])).to(self.x)
+        p = self.model.conditional(z)
+        at_once = max(1, VALUES_AT_ONCE // (_NUM_SCREENED * self.x.shape[1]))
+        value = torch.cat([p.log_prob(x.unsqueeze(1)) for x in self.x.split(at_once)])
+        for start, mode in found:
+            reach = (_BASIN * (start - mode).norm(dim=-1, keepdim=True)).clamp_min(_LEAST_BASIN * z.std().item())
+            value = torch.where(torch.cdist(mode, z.double()) < reach, value - _COVERED, value)
+        return z[value.argmax(-1)].double()
+
+    @property
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """Those of p(z)."""
+        prior = self.model.prior_distribution()
+        loc, factor = mean_of(prior).double(), torch.linalg.cholesky(covariance_of(prior).double())
+        return loc.expand(self.num, -1), factor.expand(self.num, -1, -1)
 
     def log_joint(self, z: Tensor) -> Tensor:
         """Log p(x, z): each draw of each datum is a row to the decoder, as modules such as BatchNorm1d expect."""

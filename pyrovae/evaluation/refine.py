@@ -9,7 +9,7 @@ from torch import Tensor
 from pyrovae.distributions import CholeskyNormal, covariance_of, mean_of
 from pyrovae.errors import check_integer
 from pyrovae.evaluation._density import density_of, moments_of_guide
-from pyrovae.evaluation._gauss_newton import Gaussians, antithetic, climb, descend, settle
+from pyrovae.evaluation._gauss_newton import Gaussians, Mixture, antithetic, climb, descend, settle
 from pyrovae.evaluation._method import Problem, in_double
 from pyrovae.evaluation._target import DensityTarget, ModelTarget, Target
 from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
@@ -22,8 +22,17 @@ from pyrovae.vae import GenerativeModel
 NUM_STEPS, NUM_DRAWS = 8, 8
 """Gauss–Newton steps, and draws of each."""
 
-_NUM_TRIED = 64
-"""Draws by which two candidates are compared."""
+_NUM_TRIED, _NUM_TRIED_FIRST = 64, 16
+"""Draws by which candidates are compared, and those to start from."""
+
+_ROUNDING = 1e-6
+"""Nats by which a later candidate must be better: an exact posterior is not given up for one in float32."""
+
+_NUM_STARTS = 6
+"""Places beside the guide's mean from which to look for modes."""
+
+_PRIORS_SHARE = 0.05
+"""Of a proposal's draws."""
 
 _STEPS_AFTER, _STEPS_ALONE = 12, 60
 """Steps of Adam for one of Gauss–Newton: after it, or in its place."""
@@ -111,10 +120,10 @@ def refine(
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, None, max_plate_nesting, progress)
-        loc, scale_tril, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
+        loc, scale_tril, _, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
     elbo, error, guide_elbo, guide_error = found
     return Refined(
-        CholeskyNormal(loc, scale_tril, validate_args=False),
+        CholeskyNormal(loc[:, 0], scale_tril[:, 0], validate_args=False),
         Estimate(elbo, error),
         Estimate(guide_elbo, guide_error),
         stayed,
@@ -123,18 +132,24 @@ def refine(
 
 
 def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, ...]:
-    """What :class:`Refined` holds: μ, L, ELBOs and their errors, refined and the guide's, which stay, how."""
+    """What :class:`Refined` holds: ELBOs and their errors, refined and the guide's, which stay, how.
+
+    Before them the tensors of a :class:`Mixture`, whose first part is the refined q.
+    """
     x = problem.x
 
     def fit(rows: slice) -> tuple[Tensor, ...]:
         guide, target = rows_of(problem.guide, rows, x), target_for(problem, rows)
         q = gaussians_of_guide(guide, target, x[rows])
         before, error_before = mean_and_stderr(guide_log_weights(guide, target, x[rows], _NUM_TRIED))
+        modes: list[Gaussians] = []
         if target.has_curvature:
-            candidates = [q, *(climb(target, loc) for loc in (q.loc, *target.starts()))]
-            start = best_of(target, candidates)[0]
-            settled = settle(target, start, num_steps, num_draws)
-            candidates = [q, start, settled, descend(target, settled, _STEPS_AFTER * num_steps, num_draws)]
+            modes = climb_from_all(target, q.loc)
+            candidates = [q, *modes]
+            start, _ = best_of(target, candidates, _NUM_TRIED_FIRST)
+            fast = target.in_single(start.at(antithetic(2, start.loc)), start.scale_tril)
+            settled = settle(fast, start, num_steps, num_draws)
+            candidates += [settled, descend(fast, settled, _STEPS_AFTER * num_steps, num_draws)]
         else:
             candidates = [q, descend(target, q, _STEPS_ALONE * num_steps, num_draws)]
         found, is_first = best_of(target, candidates)
@@ -143,10 +158,45 @@ def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, 
         found = q.where(stayed, found)
         elbo, error = torch.where(stayed, before, elbo), torch.where(stayed, error_before, error)
         numbers = (values.cpu() for values in (elbo, error, before, error_before, stayed))
-        return found.loc, found.scale_tril, *numbers, torch.full(stayed.shape, not target.has_curvature)
+        mixture = with_other_modes(target, found, elbo, modes)
+        return *mixture.tensors(), *numbers, torch.full(stayed.shape, not target.has_curvature)
 
     at_once = max(1, min(1024, problem.rows_at_once // max(num_draws, _NUM_TRIED)))
     return in_chunks(fit, x, at_once, problem.progress)
+
+
+def climb_from_all(target: Target, loc: Tensor) -> list[Gaussians]:
+    """Laplace's approximations at the modes reached from there, and from places where the prior has other ones."""
+    modes = [climb(target, loc)]
+    found = [(loc, modes[0].loc)]
+    for _ in range(_NUM_STARTS):
+        start = target.start(found)
+        if start is None:
+            break
+        modes.append(climb(target, start))
+        found.append((start, modes[-1].loc))
+    return modes
+
+
+def with_other_modes(target: Target, q: Gaussians, elbo: Tensor, modes: list[Gaussians]) -> Mixture:
+    """A proposal for p(z|x): q, the modes that it does not reach, and a share of the prior, which bounds the weights.
+
+    Half of the draws are in proportion to exp(ELBO), half are shared equally: a mode may be worth more than its
+    Gaussian's ELBO says.
+    """
+    if len(modes) < 2:
+        return Mixture((q,), torch.zeros_like(elbo).unsqueeze(-1))
+    noise = antithetic(_NUM_TRIED_FIRST, q.loc)
+    reach = q.loc.shape[-1] + 4 * math.sqrt(2 * q.loc.shape[-1])
+    logs = [elbo]
+    for mode in modes:
+        away = q.noise_of(mode.loc.unsqueeze(0)).squeeze(0).square().sum(-1)
+        logs.append(torch.where(away > reach, elbo_of(target, mode, noise)[0], -math.inf))
+    stacked = torch.stack(logs, dim=-1)
+    present = (stacked > -math.inf).double()
+    shares = 0.5 * (1 - _PRIORS_SHARE) * (stacked.softmax(-1) + present / present.sum(-1, keepdim=True))
+    weights = torch.cat([shares, torch.full_like(shares[:, :1], _PRIORS_SHARE)], dim=-1)
+    return Mixture((q, *modes, Gaussians(*target.prior)), weights.log())
 
 
 def target_for(problem: Problem, rows: slice) -> Target:
@@ -194,13 +244,17 @@ def elbo_of(target: Target, q: Gaussians, noise: Tensor | None = None) -> tuple[
     return elbo.nan_to_num(nan=-math.inf), error
 
 
-def best_of(target: Target, candidates: list[Gaussians]) -> tuple[Gaussians, Tensor]:
-    """Of each datum the candidate of the largest ELBO, on the same noise for all, and whether it is the first."""
-    noise = antithetic(_NUM_TRIED, candidates[0].loc)
+def best_of(target: Target, candidates: list[Gaussians], num_draws: int = _NUM_TRIED) -> tuple[Gaussians, Tensor]:
+    """Of each datum the candidate of the largest ELBO, on the same noise for all, and whether it is the first.
+
+    Of equals it is the earliest.
+    """
+    noise = antithetic(num_draws, candidates[0].loc)
     best = candidates[0]
     first, _ = elbo_of(target, best, noise)
     most = first
     for q in candidates[1:]:
         elbo, _ = elbo_of(target, q, noise)
-        best, most = best.where(most >= elbo, q), torch.maximum(most, elbo)
+        worse = elbo <= most + _ROUNDING
+        best, most = best.where(worse, q), torch.where(worse, most, elbo)
     return best, most == first

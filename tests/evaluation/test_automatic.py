@@ -9,6 +9,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.evaluation import Automatic, Step
+from pyrovae.evaluation._gauss_newton import Mixture
 from pyrovae.evaluation.automatic import proposal_scale
 
 
@@ -75,6 +76,48 @@ class Bend(torch.nn.Module):
         return (z[..., 1:] + z[..., :1].exp()).expand(*z.shape[:-1], 2)
 
 
+class Squares(torch.nn.Module):
+    """Four modes, (±z₁, ±z₂)."""
+
+    def forward(self, z):
+        return z.square()
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.3])
+def test_several_modes_are_found_or_the_value_is_not_trusted(scale):
+    """A proposal with one of the four modes is low by log 4 and has a good k̂."""
+    model = pv.GenerativeModel(Squares(), pv.GaussianLikelihood(2, 2, scale=scale), 2).double()
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.copy_(torch.eye(2))
+        model.likelihood.loc_head.bias.zero_()
+    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.DiagonalPosterior(8, 2)).double()
+    x = torch.tensor([[1.0, 1.0], [2.0, 0.7], [0.8, 3.0], [4.0, 1.5]]).double()
+    found = pv.log_marginal(model, guide, x)
+    # each axis: the density of a squared normal, blurred by the noise, on a fine grid
+    z = torch.linspace(-6, 6, 200_001).double()
+    weights = dist.Normal(0.0, 1.0).log_prob(z) + math.log(12 / 200_000)
+    truth = torch.stack([(dist.Normal(z.square(), scale).log_prob(v) + weights).logsumexp(0) for v in x.flatten()])
+    error = found.per_datum - truth.view(4, 2).sum(-1)
+    assert found.unreliable.sum() <= 1
+    assert (error[~found.unreliable].abs() < 0.05 + 4 * found.stderr_per_datum[~found.unreliable]).all()
+
+
+def test_a_mixture_is_torchs():
+    """Draws and densities of the proposal against MixtureSameFamily; 5 standard errors of 4,000 draws."""
+    torch.manual_seed(0)
+    loc, raw = torch.randn(3, 2, 2).double(), torch.randn(3, 2, 2, 2).double()
+    factor = raw.tril(-1) + raw.diagonal(dim1=-2, dim2=-1).abs().add(0.3).diag_embed()
+    log_weights = torch.tensor([[0.3, 0.7], [0.9, 0.1], [1.0, 0.0]]).double().log()
+    q = Mixture.of_tensors(loc, factor, log_weights)
+    parts = dist.MultivariateNormal(loc, scale_tril=factor)
+    truth = dist.MixtureSameFamily(dist.Categorical(log_weights.exp()), parts)
+    z, log_q = q.sample(4000)
+    torch.testing.assert_close(log_q, truth.log_prob(z))
+    error = (z.mean(0) - truth.mean) / (truth.variance / 4000).sqrt()
+    assert error.abs().max() < 5
+    torch.testing.assert_close(q.of(slice(1, 3)).log_prob(z[:, 1:]), log_q[:, 1:])
+
+
 @pytest.mark.slow
 def test_what_no_gaussian_fits_is_annealed():
     model = pv.GenerativeModel(Bend(), pv.GaussianLikelihood(2, 2, scale=0.1), 2).double()
@@ -86,11 +129,10 @@ def test_what_no_gaussian_fits_is_annealed():
     found = pv.log_marginal(model, guide, x)
     grid = pv.log_marginal(model, guide, x, "quadrature", num_points=1000)
     annealed = torch.tensor([step == Step.ANNEALED for step in found.steps])
-    assert annealed.any()
+    assert {Step.ANNEALED, Step.PRIOR} & set(found.steps)
     assert (found.pareto_k[annealed].isnan()).all()
     error = (found.per_datum - grid.per_datum)[~found.unreliable]
     assert (error.abs() < 0.5).all()  # what the second annealing may have moved
-    assert "annealed" in str(found)
 
 
 def test_hand_written_programs_go_through_the_same_steps():

@@ -29,6 +29,8 @@ def test_pareto_k_of_few_or_equal_weights():
     few[:3] = 0.0
     assert pareto_k(few) == math.inf
     assert (pareto_k(torch.zeros(100, 2)) == -math.inf).all()
+    # a quarter of the tail is not a normal number beside the largest weight: its inverse is infinite
+    assert pareto_k(torch.linspace(0, -4732, 100).double().unsqueeze(-1)) == math.inf
     assert reliable_below(100) == pytest.approx(0.5)
     assert reliable_below(10**6) == 0.7
 

@@ -145,6 +145,18 @@ def test_far_from_a_sharp_likelihood():
     assert (refined.elbo.per_datum - laplace).abs().max() < 0.05
 
 
+@pytest.mark.parametrize(("scale", "dtype"), [(0.1, torch.float32), (1e-6, torch.float64)])
+def test_networks_run_in_float32_only_where_rounding_is_no_danger(scale, dtype):
+    """Rounding moves a mean by 1e-7, a tenth of the sharper likelihood's σ a channel."""
+    model, guide = linear_model(initial_scale=scale)
+    x = model.sample(4)
+    target, start = ModelTarget(model, x), pv.refine(model, guide, x).posterior
+    fast = target.in_single(start.mean.unsqueeze(0), start.scale_tril)
+    assert fast.x.dtype == dtype
+    assert fast.slope(start.mean.unsqueeze(0))[1].dtype == torch.float64
+    assert next(model.parameters()).dtype == torch.float64
+
+
 def test_networks_stay_in_their_modes_and_batch_norm_sees_rows():
     torch.manual_seed(0)
     decoder = torch.nn.Sequential(
