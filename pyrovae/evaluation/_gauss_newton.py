@@ -39,7 +39,8 @@ class Gaussians:
     def noise_of(self, z: Tensor) -> Tensor:
         """The ε of z = μ + Lε, shape (draws, num, d)."""
         away = (z - self.loc).permute(1, 2, 0)
-        return torch.linalg.solve_triangular(self.scale_tril, away, upper=False).permute(2, 0, 1)
+        noise: Tensor = torch.linalg.solve_triangular(self.scale_tril, away, upper=False)
+        return noise.permute(2, 0, 1)
 
     def log_prob_of(self, noise: Tensor) -> Tensor:
         """Log-density of the draws :meth:`at` that noise, shape (draws, num): exact however nearly singular L is."""

@@ -18,14 +18,10 @@ from pyrovae.vae import GenerativeModel
 _JACOBIANS_AT_ONCE = 2**23
 """Numbers of the Jacobians that are formed at once, draws × data × their width × d."""
 
-_NUM_SCREENED = 512
-"""Draws from the prior that are looked at for each datum."""
+_NUM_SCREENED, _NUM_LIKELIEST = 2048, 32
+"""Draws from the prior that are looked at for each datum, and those that are kept."""
 
 _MOST_SCREENED_DIM = 20
-
-_BASIN, _LEAST_BASIN, _COVERED = 1.5, 0.4, 1e12
-"""A mode's basin reaches that many times as far as the start that led to it, and that share of the prior's spread; what
-the log-likelihood of draws in it loses."""
 
 _ROUNDING = 0.01
 """Error of a slope, in standard deviations of q, that is lost in the noise of a few draws."""
@@ -57,11 +53,11 @@ class Target(ABC):
         """This target with its networks in float32, if its slopes at z agree in units L, (num, d, d); else itself."""
         return self
 
-    def start(self, found: list[tuple[Tensor, Tensor]]) -> Tensor | None:
+    def start(self, found: list[Tensor]) -> Tensor | None:
         """A place of large log p(x, z) that no encoder chose, shape (num, d), or None.
 
         Args:
-            found: starts so far and the modes that they lead to, each of shape (num, d).
+            found: starts and modes so far, each of shape (num, d).
         """
         return None
 
@@ -103,21 +99,25 @@ class ModelTarget(Target):
         moved = torch.einsum("nij,sni->snj", unit, single.slope(z)[1] - self.slope(z)[1])
         return single if moved.abs().max() <= _ROUNDING else self
 
-    def start(self, found: list[tuple[Tensor, Tensor]]) -> Tensor | None:
-        """The draw from the prior that a datum is likeliest with, away from the modes that are found.
+    def start(self, found: list[Tensor]) -> Tensor | None:
+        """Of the draws from the prior that a datum is likeliest with, the one farthest from what is found.
 
         None where z has many dimensions: most draws are then far from every mode.
         """
         if self.latent_dim > _MOST_SCREENED_DIM:
             return None
+        distance = torch.cdist(self.likeliest, torch.stack(found, dim=1)).amin(-1)
+        farthest = distance.argmax(-1).view(-1, 1, 1)
+        return self.likeliest.take_along_dim(farthest, dim=1).squeeze(1)
+
+    @cached_property
+    def likeliest(self) -> Tensor:
+        """The draws from the prior that each datum is likeliest with, shape (num, draws, d)."""
         z = self.model.prior_distribution().sample(torch.Size([_NUM_SCREENED])).to(self.x)
         p = self.model.conditional(z)
         at_once = max(1, VALUES_AT_ONCE // (_NUM_SCREENED * self.x.shape[1]))
-        value = torch.cat([p.log_prob(x.unsqueeze(1)) for x in self.x.split(at_once)])
-        for start, mode in found:
-            reach = (_BASIN * (start - mode).norm(dim=-1, keepdim=True)).clamp_min(_LEAST_BASIN * z.std().item())
-            value = torch.where(torch.cdist(mode, z.double()) < reach, value - _COVERED, value)
-        return z[value.argmax(-1)].double()
+        rows = [p.log_prob(x.unsqueeze(1)).topk(_NUM_LIKELIEST).indices for x in self.x.split(at_once)]
+        return z[torch.cat(rows)].double()
 
     @property
     def prior(self) -> tuple[Tensor, Tensor]:

@@ -49,8 +49,9 @@ class Automatic(Method):
        than 0.5 nats.
 
     With up to 8 latents 16,384 draws from the prior, which miss no mode, check these values where a few hundred of them
-    show that they can: a datum for which they find more, by 0.05 nats and three standard errors, takes their value
-    (``prior``), as it does in place of annealing, if their effective number is at least 100; else it is not trusted.
+    show that they can. Where they find more, by 0.05 nats and three standard errors, a datum is not trusted, or takes
+    their value (``prior``) if their effective number is at least 100. It does so too in place of annealing, where k̂ is
+    above ½, and where their error is smaller.
 
     Programs that run on all of the data alone, with a plate or a mask of that size, are scored by the guide's weights.
     Nothing is decided by a clock: the same call gives the same bits.
@@ -73,7 +74,9 @@ class Automatic(Method):
             return Importance(self.num_samples).estimate(problem)
         num = len(problem.x)
         looked = over_log_weights(log_mean_weight, problem, max(_LEAST_LOOKED, self.num_samples // 2))
-        found = _Found([torch.full_like(values, math.nan) for values in looked], [Step.GUIDE] * num, from_prior(problem))
+        found = _Found(
+            [torch.full_like(values, math.nan) for values in looked], [Step.GUIDE] * num, from_prior(problem)
+        )
         good = (looked[4] <= _GOOD_K) & (looked[2] >= _GOOD_SHARE * max(_LEAST_LOOKED, self.num_samples // 2))
         if good.any():
             (rows,) = good.nonzero(as_tuple=True)
@@ -91,7 +94,8 @@ class Automatic(Method):
         doubtful = found.k > _LARGEST_K
         doubtful[list(found.moved)] = ~(torch.tensor(list(found.moved.values())).abs() <= _LARGEST_MOVE)
         missed = found.missed
-        (rows,) = (found.known & (missed | (found.k > _LARGEST_K))).nonzero(as_tuple=True)
+        surer = (found.k > _GOOD_K) | (found.prior[1] < found.values[1])
+        (rows,) = (found.known & (missed | surer)).nonzero(as_tuple=True)
         found.put(rows, tuple(values[rows] for values in found.prior), Step.PRIOR)
         doubtful = torch.where(found.known, False, doubtful | missed)
         value, stderr, effective, gain, k = found.values

@@ -168,13 +168,13 @@ def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, 
 def climb_from_all(target: Target, loc: Tensor) -> list[Gaussians]:
     """Laplace's approximations at the modes reached from there, and from places where the prior has other ones."""
     modes = [climb(target, loc)]
-    found = [(loc, modes[0].loc)]
+    found = [loc, modes[0].loc]
     for _ in range(_NUM_STARTS):
         start = target.start(found)
         if start is None:
             break
         modes.append(climb(target, start))
-        found.append((start, modes[-1].loc))
+        found += [start, modes[-1].loc]
     return modes
 
 

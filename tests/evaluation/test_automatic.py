@@ -158,7 +158,7 @@ def test_batch_norm_in_the_decoder_after_a_bad_look():
     x = model.sample(5)
     q = pv.evaluation.PerDatumGuide(pv.DiagonalPosterior, torch.zeros(5, 2).double())
     found = pv.log_marginal(model, q, x, Automatic(num_samples=10))
-    assert set(found.steps) <= {Step.REFINED, Step.ANNEALED}
+    assert Step.GUIDE not in found.steps
     grid = pv.log_marginal(model, q, x, "quadrature", num_points=300).per_datum
     assert (found.per_datum - grid).abs().max() < 1.5
 

@@ -196,7 +196,7 @@ def test_the_keywords_are_the_fields_of_the_encoders_training():
 
 
 def test_log_p_is_right_where_no_gaussian_is_a_proposal():
-    """A decoder that folds z has rings as posteriors; |z|² has the density exp(−x/2)/2, and the noise hardly blurs it."""
+    """A decoder that folds z has rings as posteriors; the density of |z|² is exp(−x/2)/2, hardly blurred."""
 
     class Fold(torch.nn.Module):
         def forward(self, z):
