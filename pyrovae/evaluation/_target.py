@@ -108,7 +108,8 @@ class ModelTarget(Target):
             return None
         distance = torch.cdist(self.likeliest, torch.stack(found, dim=1)).amin(-1)
         farthest = distance.argmax(-1).view(-1, 1, 1)
-        return self.likeliest.take_along_dim(farthest, dim=1).squeeze(1)
+        start: Tensor = self.likeliest.take_along_dim(farthest, dim=1)
+        return start.squeeze(1)
 
     @cached_property
     def likeliest(self) -> Tensor:
@@ -117,7 +118,8 @@ class ModelTarget(Target):
         p = self.model.conditional(z)
         at_once = max(1, VALUES_AT_ONCE // (_NUM_SCREENED * self.x.shape[1]))
         rows = [p.log_prob(x.unsqueeze(1)).topk(_NUM_LIKELIEST).indices for x in self.x.split(at_once)]
-        return z[torch.cat(rows)].double()
+        likeliest: Tensor = z[torch.cat(rows)]
+        return likeliest.double()
 
     @property
     def prior(self) -> tuple[Tensor, Tensor]:

@@ -67,8 +67,10 @@ def test_annealing_finds_the_mode_that_the_guide_overlooks():
     chains = pv.log_marginal(model, guide, x, "annealed", **settings)
     assert ((chains.per_datum - grid.per_datum).abs() < 5 * chains.stderr_per_datum).all()
     assert chains.stderr_per_datum.max() < 0.05
-    one_side = pv.log_marginal(model, guide, x, num_samples=1000)
+    one_side = pv.log_marginal(model, guide, x, "importance", num_samples=1000)
     torch.testing.assert_close(one_side.per_datum[1:], grid.per_datum[1:] - math.log(2), atol=0.05, rtol=0)
+    both = pv.log_marginal(model, guide, x, num_samples=1000)
+    torch.testing.assert_close(both.per_datum, grid.per_datum, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize(
