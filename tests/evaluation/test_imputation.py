@@ -33,19 +33,21 @@ def on_a_grid(model, x):
 
 @pytest.mark.parametrize("name", ["gaussian", "ar1", "low-rank", "gaussian-per-datum", "ar1-per-datum"])
 def test_means_and_intervals_are_those_of_the_integral_over_z(name):
-    """4,000 draws: the ends' probabilities within 5 standard errors (0.0035): fails once in 100,000."""
+    """Where they are reliable: 4,000 draws, the ends' probabilities within 5 standard errors (0.0035)."""
     model, guide = make_pair(n=5, d=1, likelihood=LIKELIHOODS[name], hidden=(16,), seed=4, missing=True)
     with torch.no_grad():
-        model.likelihood.loc_head.weight.mul_(2)
-        x = model.sample(3)
+        model.likelihood.loc_head.weight.mul_(4)  # posteriors that are no Gaussians
+        for name in model.likelihood.noise_names:  # noise starts without correlations
+            model.likelihood.get_parameter(name).add_(torch.tensor(1.0))
+        x = model.sample(6)
     x[:, ~SEEN] = NAN
     before = torch.random.get_rng_state()
     found = impute(model, guide, x, num_samples=4000, level=0.9)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert found.reliable.all()
-    for row, datum in enumerate(x):
+    assert found.reliable.sum() >= 2
+    for row in found.reliable.nonzero().flatten():
         with torch.no_grad():
-            mean, below = on_a_grid(model, datum)
+            mean, below = on_a_grid(model, x[row])
             width = (found.upper - found.lower)[row, ~SEEN]
             torch.testing.assert_close(found.mean[row, ~SEEN] / width, mean / width, atol=0.04, rtol=0)
             for ends, probability in ((found.lower, 0.05), (found.upper, 0.95)):
