@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError, MissingExtraError, check_integer
-from pyrovae.evaluation import Imputed
+from pyrovae.evaluation import Imputed, conformal_p_values
 from pyrovae.files import write_atomically, write_table
 from pyrovae.fitted import VAE, Fitted, Linear
 from pyrovae.io import load_any, load_preprocessing
@@ -219,6 +219,34 @@ class TrainedModel:
         columns = self.fitted.score(y, num_samples, seed, progress)
         columns |= {name: columns[name] + jacobian for name in ("log_prob", "elbo", "reconstruction")}
         return pd.DataFrame({"row": range(len(y))} | {name: column.numpy() for name, column in columns.items()})
+
+    def outliers(
+        self, x: Tensor, calibration: Tensor, *, num_samples: int = 300, seed: int = 0, progress: bool = False
+    ) -> tuple[pd.DataFrame, Tensor]:
+        """The p-value of each datum among held-out data, and which channels make it strange.
+
+        A channel's misfit is |∂ log p(x)/∂x_j| in units of its root mean square over the held-out data: of a linear
+        model the distance from what the other channels lead to expect. It is 0 where noise is not Gaussian.
+
+        Args:
+            x: data (num, n), in the original units.
+            calibration: data like them that did not train the model, shape (any, n).
+            num_samples: draws of z per datum for log p(x), where it is not known exactly.
+            seed: of the draws.
+            progress: whether to show progress bars (on a terminal).
+
+        Returns:
+            ``row`` (counted from 0), ``log_prob`` and ``p_value``, see :func:`~pyrovae.conformal_p_values`; and the
+            misfits, shape (num, n).
+        """
+        scores, held_out = (
+            self.scores(part, num_samples=num_samples, seed=seed + k, progress=progress)
+            for k, part in enumerate((x, calibration))
+        )
+        table = scores[["row", "log_prob"]].copy()
+        table["p_value"] = conformal_p_values(scores["log_prob"], held_out["log_prob"])
+        usual = self.gradients(calibration, seed=seed).square().mean(0).sqrt()
+        return table, (self.gradients(x, seed=seed).abs() / usual.clamp_min(1e-300)).nan_to_num()
 
 
 def write_rows(path: Path, table: pd.DataFrame) -> None:

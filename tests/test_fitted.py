@@ -249,3 +249,25 @@ def test_values_before_preprocessing_that_cannot_be_undone_are_not_filled_in():
     model = linear("gaussian")
     with pytest.raises(pv.InputError, match="cannot be undone"):
         TrainedModel(Linear(model), pv.datasets.StandardNormalVariate()).impute(NEW)
+
+
+@pytest.mark.parametrize("name", ["ar1", "full-covariance"])
+def test_a_spike_is_an_outlier_at_its_channel(name, tmp_path):
+    trained = saved(MODELS[name](), tmp_path)
+    x, held_out = TRAIN[:40].clone(), TRAIN[51:]
+    x[7, 3] += 8
+    table, misfits = trained.outliers(x, held_out)
+    assert table["p_value"].idxmin() == 7
+    assert table["p_value"][7] == 0.01
+    assert misfits[7].argmax() == 3
+    assert misfits.shape == x.shape
+
+
+def test_misfits_are_in_units_of_the_channels_usual_ones(tmp_path):
+    """Of held-out data themselves the mean square is 1 at every channel; a missing value has no misfit."""
+    trained, held_out = saved(linear("ar1"), tmp_path), data(99, 6)
+    _, misfits = trained.outliers(held_out, held_out)
+    torch.testing.assert_close(misfits.square().mean(0), torch.ones(N).double())
+    x = held_out.clone()
+    x[0, 2] = math.nan
+    assert trained.outliers(x, held_out)[1][0, 2] == 0

@@ -140,7 +140,7 @@ def test_missing_values_are_filled_in_with_the_type_of_the_data():
     x = spectra(200)
     x.iloc[5, [1, 4]] = np.nan
     model = pv.FactorModelTransformer(2, "ar1").fit(x)
-    mean, (lower, upper) = model.impute(x)
+    mean, (lower, upper) = model.impute(x, level=0.5)
     scale = np.asarray(model.preprocessing_.scale)
     covariance = scale[:, None] * model.model_.marginal.covariance_matrix.numpy() * scale
     centre = model.inverse_transform(np.zeros((1, 2)))[0]
@@ -149,7 +149,7 @@ def test_missing_values_are_filled_in_with_the_type_of_the_data():
     truth = centre[missing] + slopes @ (x.iloc[5, seen].to_numpy() - centre[seen])
     deviation = np.sqrt(np.diag(covariance[np.ix_(missing, missing)] - slopes @ covariance[np.ix_(seen, missing)]))
     np.testing.assert_allclose(mean.iloc[5, missing].astype(float), truth, rtol=1e-6)
-    np.testing.assert_allclose((upper - lower).iloc[5, missing].astype(float), 2 * 1.6448536 * deviation, rtol=1e-6)
+    np.testing.assert_allclose((upper - lower).iloc[5, missing].astype(float), 2 * 0.6744898 * deviation, rtol=1e-6)
     for part in (mean, lower, upper):
         pd.testing.assert_frame_equal(part.where(x.notna()), x)
     with pytest.warns(UserWarning, match="feature names"):  # scikit-learn's own

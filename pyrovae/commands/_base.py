@@ -75,14 +75,18 @@ class OnData(OnAModel):
     def __call__(self) -> Summary:
         """Read the data, say what was read, and apply the model."""
         said, trained = ReadLine(quiet=self.json), self.trained()
-        axis = ChannelAxis.read(self.folder)
-        samples = None if isinstance(self.samples, int) else self.samples
-        data = read_data(self.data, chosen(self, ReadingSettings(), samples=samples), to_train=False)
-        said(data)
-        data = data if axis is None else axis.matched(data)
+        data = self.read(self.data, said)
         if self.dry_run:
             return said.summary()
         return {**self.apply(trained, data), **said.said}
+
+    def read(self, path: Path, said: ReadLine) -> Spectra:
+        """Data at the model's channels; says what was read."""
+        axis = ChannelAxis.read(self.folder)
+        samples = None if isinstance(self.samples, int) else self.samples
+        data = read_data(path, chosen(self, ReadingSettings(), samples=samples), to_train=False)
+        said(data)
+        return data if axis is None else axis.matched(data)
 
     def apply(self, trained: "TrainedModel", data: Spectra) -> Summary:
         """Apply the model to data of its channels."""

@@ -13,6 +13,7 @@ from pyrovae.commands.encode import Encode
 from pyrovae.commands.evaluate import Evaluate
 from pyrovae.commands.fit import Fit
 from pyrovae.commands.impute import Impute
+from pyrovae.commands.outliers import Outliers
 from pyrovae.commands.reconstruct import Reconstruct
 from pyrovae.commands.resume import Resume
 from pyrovae.commands.sample import Sample
@@ -26,6 +27,7 @@ _COMMANDS: Any = (
     | Annotated[Encode, tyro.conf.subcommand("encode")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Impute, tyro.conf.subcommand("impute")]
+    | Annotated[Outliers, tyro.conf.subcommand("outliers")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
 )
 

@@ -57,9 +57,13 @@ class TrainingRows:
             raise InputError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
         return cls(frozenset(found.tolist()))
 
+    def are(self, x: Tensor) -> Tensor:
+        """Which rows of data x (num, n) are among them, booleans of shape (num,)."""
+        return torch.tensor([value in self.hashes for value in _hashes(x)], dtype=torch.bool)
+
     def count_in(self, x: Tensor) -> int:
         """How many rows of data x (num, n) are among them."""
-        return sum(value in self.hashes for value in _hashes(x))
+        return int(self.are(x).sum())
 
 
 def _hashes(x: Tensor) -> list[int]:

@@ -14,6 +14,7 @@ from pyrovae.evaluation.importance import Importance, elbo_estimate
 from pyrovae.evaluation.imputation import Imputed, impute
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.measures import RefinedELBO
+from pyrovae.evaluation.outliers import conformal_p_values
 from pyrovae.evaluation.per_datum import PerDatumGuide, refit
 from pyrovae.evaluation.posterior_draws import PosteriorDraws, posterior_draws
 from pyrovae.evaluation.quadrature import Quadrature
@@ -49,6 +50,7 @@ __all__ = [
     "UnreliableEstimateWarning",
     "active_directions",
     "collapse_report",
+    "conformal_p_values",
     "elbo_estimate",
     "elbo_terms",
     "gradient_statistics",

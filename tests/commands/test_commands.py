@@ -111,6 +111,7 @@ def test_bad_input_to_every_subcommand(fitted, tmp_path, capsys, monkeypatch):
         "encode": [folder, nowhere],
         "reconstruct": [folder, nowhere],
         "impute": [folder, nowhere],
+        "outliers": [folder, nowhere, "--calibration", nowhere],
         "sample": [tmp_path],
     }
     for name, arguments in bad.items():
@@ -151,7 +152,7 @@ def test_as_a_process(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-COMMANDS = ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "impute", "sample"]
+COMMANDS = ["compare", "fit", "resume", "evaluate", "encode", "reconstruct", "impute", "outliers", "sample"]
 
 
 @pytest.mark.parametrize("which", ["--help", "--help-all"])
@@ -446,6 +447,30 @@ def test_missing_values_are_filled_in(fitted, spectra, tmp_path, capsys):
     status, said, errors = in_this_process(capsys, "impute", fitted[0], tmp_path / "holes.csv", "--json")
     assert (status, said) == (2, "")
     assert "the model was trained without; train it with --missing mask" in errors
+
+
+def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsys):
+    strange = pd.read_csv(spectra).iloc[:20]
+    strange.iloc[7, 4] += 0.5
+    strange.to_csv(tmp_path / "new.csv", index=False)
+    arguments = ["outliers", fitted[0], tmp_path / "new.csv"]
+    how = ["--calibration", spectra, "--alpha", 0.05, "--num-samples", 50]
+    status, said, errors = in_this_process(capsys, *arguments, *how, "--out", tmp_path / "found.csv", "--json")
+    assert (status, errors) == (0, "")
+    found, table = json.loads(said), pd.read_csv(tmp_path / "found.csv")
+    assert found["num_held_out"] == 36  # of 120, 84 trained the model
+    assert "7" in found["outliers"]
+    assert table["p_value"].min() == table["p_value"][7] == pytest.approx(1 / 37)
+    assert table["channels"][7].startswith("940 (")
+    assert (table["outlier"] == (table["p_value"] <= 0.05)).all()
+    for wrong, message in (
+        ([], "say with --calibration which file holds good data"),
+        (["--calibration", spectra, "--alpha", 0.01], "needs at least 99 data that did not train the model"),
+        (["--calibration", spectra, "--alpha", 1.5], "--alpha must be between 0 and 1"),
+    ):
+        status, said, errors = in_this_process(capsys, *arguments, *wrong, "--json")
+        assert (status, said) == (2, "")
+        assert message in errors
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="a folder that nobody can write to")

@@ -57,7 +57,7 @@ OPTIONS = (
     ),
     *("--preprocessing", "--no-such", "-x", "--"),
 )
-SUBCOMMANDS = ("compare", "fit", "resume", "evaluate", "encode", "reconstruct", "impute", "sample")
+SUBCOMMANDS = ("compare", "fit", "resume", "evaluate", "encode", "reconstruct", "impute", "outliers", "sample")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,68 @@
+"""``pyrovae outliers DIR DATA --calibration DATA``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyrovae.commands._base import OnData, Summary, with_names
+from pyrovae.commands._read import ReadLine
+from pyrovae.datasets import Spectra, TrainingRows
+from pyrovae.errors import InputError
+
+if TYPE_CHECKING:
+    from pyrovae.trained_model import TrainedModel
+
+_NAMED = 3
+"""Channels that are named for each datum."""
+
+
+@dataclass
+class Outliers(OnData):
+    """Find data unlike held-out ones: at most a share alpha of false alarms, and the channels to blame."""
+
+    COMMON = (*OnData.COMMON, "calibration", "alpha")
+
+    calibration: Path | None = None
+    """File of good data, such as the file that the model was trained on: rows that trained the model are left out."""
+    alpha: float = 0.01
+    """Share of good data that may be called outliers."""
+    num_samples: int = 300
+    """Draws of z per datum, of a VAE."""
+
+    def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
+        """Find them."""
+        if self.calibration is None:
+            raise InputError(
+                "say with --calibration which file holds good data; rows that trained the model are left out"
+            )
+        if not 0 < self.alpha < 1:
+            raise InputError(f"--alpha must be between 0 and 1, not {self.alpha}")
+        known, rows = TrainingRows.read(self.folder), self.read(self.calibration, ReadLine(quiet=self.json)).x
+        held_out = rows if known is None else rows[~known.are(rows)]
+        least = math.ceil(1 / self.alpha) - 1
+        if len(held_out) < least:
+            raise InputError(
+                f"--alpha {self.alpha:g} needs at least {least} data that did not train the model, and "
+                f"{self.calibration} has {len(held_out)}; give more, or a larger --alpha"
+            )
+        draws = self.num_samples_given(self.num_samples)
+        table, misfits = trained.outliers(data.x, held_out, num_samples=draws, progress=not self.json)
+        table["outlier"] = table["p_value"] <= self.alpha
+        largest = misfits.topk(min(_NAMED, misfits.shape[1]), dim=1)
+        table["channels"] = [
+            ", ".join(
+                f"{data.channel_names[j]} ({value:.1f})" for value, j in zip(values, places, strict=True) if value
+            )
+            for values, places in zip(largest.values.tolist(), largest.indices.tolist(), strict=True)
+        ]
+        found = table[table["outlier"]].sort_values("log_prob")
+        path = self.write(with_names(table, data), self.out, f"{self.data.stem}-outliers")
+        text = f"{len(found)} of {len(table)} data are outliers at alpha = {self.alpha:g}"
+        text += f" (held out: {len(held_out)} data): {path}"
+        for row, channels in list(zip(found["row"], found["channels"], strict=True))[:10]:
+            text += f"\n{data.row_names[row]}: {channels}"
+        outliers = [data.row_names[row] for row in found["row"]]
+        return {"num": len(table), "num_held_out": len(held_out), "outliers": outliers, "out": str(path), "text": text}
