@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import check_integer
-from pyrovae.evaluation._gauss_newton import Gaussians
+from pyrovae.evaluation._gauss_newton import Mixture
 from pyrovae.evaluation._method import Problem, in_double
 from pyrovae.evaluation._pareto import reliable_below, tail_of
 from pyrovae.evaluation.automatic import proposal_scale
@@ -54,7 +54,7 @@ def posterior_draws(
     """Draw z for each datum from a refined q(z|x), and weight the draws by p(x, z)/q(z|x).
 
     The proposals are those of :func:`~pyrovae.log_marginal`'s second step: the guide's q, refined datum by datum
-    (:func:`~pyrovae.refine`) and a little wider.
+    (:func:`~pyrovae.refine`) and a little wider, with the other modes that were found.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
@@ -77,21 +77,18 @@ def posterior_draws(
         (torch.Size([10, 100, 2]), True)
     """
     check_integer("num_samples", num_samples, least=25)
-    check_data(x, model, guide)
+    x = check_data(x, model, guide)
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, None, max_plate_nesting, progress)
-        loc, scale_tril, *_ = fit_each(problem, NUM_STEPS, NUM_DRAWS)
-        q = Gaussians(loc, scale_tril).scaled(proposal_scale(loc.shape[-1]))
+        loc, *others = fit_each(problem, NUM_STEPS, NUM_DRAWS)
+        q = Mixture.of_tensors(loc, *others[:2]).scaled(proposal_scale(loc.shape[-1]))
 
         def weigh(rows: slice) -> tuple[Tensor, Tensor]:
-            target, part = target_for(problem, rows), q.of(torch.arange(rows.start, rows.stop, device=loc.device))
-            noise = torch.randn(num_samples, *part.loc.shape, dtype=loc.dtype, device=loc.device)
-            z = part.at(noise)
-            joint = torch.cat(
-                [target.log_joint(some) for some in z.split(max(1, problem.rows_at_once // len(part.loc)))]
-            )
-            return z.movedim(1, 0).cpu(), (joint - part.log_prob_of(noise)).T.double().cpu()
+            target, (z, log_q) = target_for(problem, rows), q.of(rows).sample(num_samples)
+            at_once = max(1, problem.rows_at_once // z.shape[1])
+            joint = torch.cat([target.log_joint(some) for some in z.split(at_once)])
+            return z.movedim(1, 0).cpu(), (joint - log_q).T.double().cpu()
 
         z, log_weights = in_chunks(weigh, x, min(1024, problem.rows_at_once), progress)
     return PosteriorDraws(z, log_weights, tail_of(log_weights.T).k)
