@@ -8,10 +8,10 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -99,17 +99,17 @@ def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
         raise InputError(f"{name} must be {what}, not {value!r}")
 
 
-def check_finite(name: str, x: Tensor, num_features: int, *, least: int = 1) -> None:
+def check_finite(name: str, x: "Tensor", num_features: int, *, least: int = 1) -> None:
     """Raise an InputError unless x holds finite data of shape (num, num_features), num ≥ least."""
     _check_values(name, x, num_features, least, x.isfinite())
 
 
-def check_observed(name: str, x: Tensor, num_features: int) -> None:
+def check_observed(name: str, x: "Tensor", num_features: int) -> None:
     """Raise an InputError unless x holds data of shape (num, num_features), finite or NaN, with a value at least."""
     _check_values(name, x, num_features, 1, x.isfinite() | (x.isnan() & ~x.isnan().all()))
 
 
-def _check_values(name: str, x: Tensor, num_features: int, least: int, valid: Tensor) -> None:
+def _check_values(name: str, x: "Tensor", num_features: int, least: int, valid: "Tensor") -> None:
     must = f"{name} must be finite data of shape (num, {num_features})"
     if x.dim() != 2 or x.shape[1] != num_features or len(x) < least:
         raise InputError(f"{must}, not {tuple(x.shape)}")
@@ -188,6 +188,8 @@ def visible(text: str) -> str:
 def out_of_memory(error: BaseException) -> str | None:
     """What to say of an error that is a lack of memory; None of any other."""
     text = one_line(error)
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"out of memory: {text or 'none is left'}"
     if isinstance(error, RuntimeError) and re.search(r"(can't|cannot) allocate memory|not enough memory", text.lower()):

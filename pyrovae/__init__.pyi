@@ -1,0 +1,167 @@
+"""The public names and the modules that they are imported from when first used; type checkers read this too."""
+
+from . import (
+    datasets,
+    distributions,
+    elbo,
+    evaluation,
+    exact,
+    likelihoods,
+    nn,
+    plotting,
+    posteriors,
+    testing,
+    training,
+)
+from .comparison.compare import compare
+from .comparison.recommendation import recommend
+from .comparison.settings import ComparisonSettings
+from .comparison.tables import summarize, to_markdown
+from .distributions import AR1Normal
+from .elbo import (
+    AnalyticELBO,
+    ClosedFormEntropyELBO,
+    DoublyReparameterizedELBO,
+    ImportanceWeightedELBO,
+    MonteCarloELBO,
+    NoClosedFormError,
+    StickingTheLandingELBO,
+    audit,
+)
+from .errors import InputError
+from .evaluation import (
+    UnreliableEstimateWarning,
+    active_directions,
+    collapse_report,
+    conformal_p_values,
+    elbo_estimate,
+    elbo_terms,
+    gradient_statistics,
+    impute,
+    inference_gaps,
+    log_marginal,
+    refine,
+    refit,
+    refit_encoder,
+    sandwich,
+)
+from .io import load, load_linear, load_preprocessing, save
+from .likelihoods import (
+    AR1GaussianLikelihood,
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    FullCovarianceGaussianLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    LowRankGaussianLikelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+)
+from .linear_gaussian.baselines import linear_baselines
+from .linear_gaussian.factor_model import FactorModel
+from .linear_gaussian.shrunk_gaussian import ShrunkGaussian
+from .linear_gaussian.warm_start import start_as_linear
+from .posteriors import (
+    AR1Posterior,
+    DiagonalPosterior,
+    FlowPosterior,
+    FullCovariancePosterior,
+    IsotropicPosterior,
+    LowRankPosterior,
+    Posterior,
+)
+from .scikit import FactorModelTransformer, VAETransformer
+from .training import (
+    CannotCompileError,
+    CannotTraceError,
+    History,
+    NonFiniteLossError,
+    Replica,
+    TrainingSettings,
+    fit,
+    linear_warmup,
+)
+from .vae import AmortizedGuide, GenerativeModel
+
+__version__: str
+
+__all__ = [
+    "AR1GaussianLikelihood",
+    "AR1Normal",
+    "AR1Posterior",
+    "AmortizedGuide",
+    "AnalyticELBO",
+    "BernoulliLikelihood",
+    "CannotCompileError",
+    "CannotTraceError",
+    "CategoricalLikelihood",
+    "ClosedFormEntropyELBO",
+    "ComparisonSettings",
+    "ContinuousBernoulliLikelihood",
+    "DiagonalPosterior",
+    "DoublyReparameterizedELBO",
+    "FactorModel",
+    "FactorModelTransformer",
+    "FlowPosterior",
+    "FullCovarianceGaussianLikelihood",
+    "FullCovariancePosterior",
+    "GaussianLikelihood",
+    "GenerativeModel",
+    "History",
+    "ImportanceWeightedELBO",
+    "InputError",
+    "IsotropicPosterior",
+    "Likelihood",
+    "LowRankGaussianLikelihood",
+    "LowRankPosterior",
+    "MonteCarloELBO",
+    "NegativeBinomialLikelihood",
+    "NoClosedFormError",
+    "NonFiniteLossError",
+    "PoissonLikelihood",
+    "Posterior",
+    "Replica",
+    "ShrunkGaussian",
+    "StickingTheLandingELBO",
+    "TrainingSettings",
+    "UnreliableEstimateWarning",
+    "VAETransformer",
+    "active_directions",
+    "audit",
+    "collapse_report",
+    "compare",
+    "conformal_p_values",
+    "datasets",
+    "distributions",
+    "elbo",
+    "elbo_estimate",
+    "elbo_terms",
+    "evaluation",
+    "exact",
+    "fit",
+    "gradient_statistics",
+    "impute",
+    "inference_gaps",
+    "likelihoods",
+    "linear_baselines",
+    "linear_warmup",
+    "load",
+    "load_linear",
+    "load_preprocessing",
+    "log_marginal",
+    "nn",
+    "plotting",
+    "posteriors",
+    "recommend",
+    "refine",
+    "refit",
+    "refit_encoder",
+    "sandwich",
+    "save",
+    "start_as_linear",
+    "summarize",
+    "testing",
+    "to_markdown",
+    "training",
+]
