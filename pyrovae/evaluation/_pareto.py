@@ -13,6 +13,9 @@ _HEAVIEST = 0.9
 _SMALLEST = 1e-300
 """Weights below it, beside the largest, are nothing: the fit takes their inverse."""
 
+_LIGHT = 2.0
+"""Largest weight, in units of the smallest of the tail, up to which a tail is light whatever its shape."""
+
 
 def tail_size(num_samples: int) -> int:
     """How many of the largest weights make the tail: the smaller of K/5 and 3 √K."""
@@ -76,4 +79,6 @@ def _fit(log_largest: Tensor, tail: Tensor) -> tuple[float, float]:
     if not tail.sort().values[int(len(tail) / 4 - 0.5)] > _SMALLEST:  # what the fit divides by
         return math.inf, float(tail.mean())  # most of the tail is nothing beside the largest
     k, scale = fit_generalized_pareto(tail)
-    return float(k), float(scale)
+    # a heavy tail spreads farther; one with two piles of weights fits no k̂
+    most = 0.0 if log_largest[0] - log_largest[-1] <= math.log(_LIGHT) else math.inf
+    return min(float(k), most), float(scale)

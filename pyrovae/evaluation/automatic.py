@@ -114,18 +114,17 @@ class Automatic(Method):
 
     def _refine(self, part: Problem, rows: Tensor, found: "_Found") -> None:
         """The second step for the problem of these rows, and the third where the second does not do."""
-        loc, *others = fit_each(part, NUM_STEPS, NUM_DRAWS)
-        q = Mixture.of_tensors(loc, *others[:2]).scaled(proposal_scale(loc.shape[-1]))
+        q = proposals(part)
         found.put(rows, _weighted(part, q, self.num_samples), Step.REFINED)
         _, stderr, _, gain, k = (values[rows] for values in found.values)
         few = ~((k <= _GOOD_K) & (torch.maximum(gain, 0.5 * stderr.square()) <= _LARGEST_GAIN))
         if few.any():
             (chosen,) = few.nonzero(as_tuple=True)
-            weighted = _weighted(_part(part, chosen), q.of(chosen.to(loc.device)), _MORE * self.num_samples)
+            weighted = _weighted(_part(part, chosen), q.of(chosen.to(q.log_weights.device)), _MORE * self.num_samples)
             found.put(rows[chosen], weighted, Step.REFINED)
         (chosen,) = ((found.k > _LARGEST_K) & ~found.known)[rows].nonzero(as_tuple=True)
         if len(chosen):
-            values = self._annealed(_part(part, chosen), q.of(chosen.to(loc.device)).scaled(_WIDER))
+            values = self._annealed(_part(part, chosen), q.of(chosen.to(q.log_weights.device)).scaled(_WIDER))
             found.put(rows[chosen], values, Step.ANNEALED)
             found.moved.update(zip(rows[chosen].tolist(), values[3].tolist(), strict=True))
 
@@ -206,6 +205,12 @@ def from_prior(problem: Problem) -> Summaries:
         for every, values in zip(nothing, weigh(problem.x[rows.to(problem.x.device)], _PRIOR_DRAWS), strict=True):
             every[rows] = values
     return nothing
+
+
+def proposals(problem: Problem) -> Mixture:
+    """What to draw z from for each datum: the refined q and what it does not reach, a little wider."""
+    loc, scale_tril, log_weights, *_ = fit_each(problem, NUM_STEPS, NUM_DRAWS)
+    return Mixture.of_tensors(loc, scale_tril, log_weights).scaled(proposal_scale(loc.shape[-1]))
 
 
 def proposal_scale(latent_dim: int) -> float:

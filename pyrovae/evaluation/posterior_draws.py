@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import check_integer
-from pyrovae.evaluation._gauss_newton import Mixture
 from pyrovae.evaluation._method import Problem, in_double
 from pyrovae.evaluation._pareto import reliable_below, tail_of
-from pyrovae.evaluation.automatic import proposal_scale
+from pyrovae.evaluation.automatic import proposals
 from pyrovae.evaluation.importance import in_chunks
-from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
+from pyrovae.evaluation.refine import target_for
 from pyrovae.programs import Program, check_data, evaluating
 
 
@@ -81,13 +80,12 @@ def posterior_draws(
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, None, max_plate_nesting, progress)
-        loc, *others = fit_each(problem, NUM_STEPS, NUM_DRAWS)
-        q = Mixture.of_tensors(loc, *others[:2]).scaled(proposal_scale(loc.shape[-1]))
+        q = proposals(problem)
 
         def weigh(rows: slice) -> tuple[Tensor, Tensor]:
-            target, (z, log_q) = target_for(problem, rows), q.of(rows).sample(num_samples)
-            at_once = max(1, problem.rows_at_once // z.shape[1])
-            joint = torch.cat([target.log_joint(some) for some in z.split(at_once)])
+            target = target_for(problem, rows)
+            z, log_q = q.of(rows).sample(num_samples)
+            joint = torch.cat([target.log_joint(some) for some in z.split(max(1, problem.rows_at_once // target.num))])
             return z.movedim(1, 0).cpu(), (joint - log_q).T.double().cpu()
 
         z, log_weights = in_chunks(weigh, x, min(1024, problem.rows_at_once), progress)

@@ -20,6 +20,15 @@ def test_pareto_k_of_weights_of_known_tail(k):
     assert found[0].item() == pytest.approx((fitted * 424 + 5) / 434, abs=0.05)
 
 
+def test_weights_within_a_factor_of_two_have_no_heavy_tail():
+    """Two piles of bounded weights, as a proposal of several parts has them, fit no generalised Pareto."""
+    piles = [torch.linspace(0.18, 0.01, 140), torch.logspace(-3.5, -5.5, 50), torch.linspace(0, -0.8, 3810)]
+    weights = 0.82 + torch.cat(piles).double()
+    assert pareto_k(weights.log().unsqueeze(-1)) <= 0
+    weights[:5] *= 30  # and now one of a few large weights
+    assert pareto_k(weights.log().unsqueeze(-1)) > 0.7
+
+
 def test_pareto_k_of_few_or_equal_weights():
     assert pareto_k(torch.zeros(24, 2)).isnan().all()
     assert (pareto_k(torch.full((100, 2), -math.inf)) == math.inf).all()
