@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from pyrovae.comparison.settings import ComparisonSettings, judged_by_model
 from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
+from pyrovae.programs import Program
 from pyrovae.training import TrainingSettings
 from pyrovae.training.settings import describe as describe_value
 from pyrovae.training.settings import describe_settings
@@ -72,7 +74,7 @@ class Plan:
 
     settings: ComparisonSettings
     data: PreparedData
-    model: GenerativeModel | None = None
+    model: Program | None = None
     linear: dict[tuple[str, int], FactorModel] | None = None
     out: Path | None = None
     pictures: bool = True
@@ -89,7 +91,8 @@ class Plan:
         """Whether a model gives probabilities of counts."""
         n, settings = self.data.train.shape[-1], self.settings
         made = [make(1, n) for make in settings.named_likelihoods.values()] if self.model is None else []
-        return any(head.is_count for head in (made or ([self.model.likelihood] if self.model else [])))
+        given = [self.model.likelihood] if isinstance(self.model, GenerativeModel) else []
+        return any(head.is_count for head in (made or given))
 
     def training_of(self, cell: Cell) -> TrainingSettings:
         """How a run is trained; guides of a given model are judged by their own ELBO."""
@@ -129,9 +132,9 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.seed)
             encoder = MLP(n, *settings.hidden)
-            return copy.deepcopy(plan.model), AmortizedGuide(
-                seen_by(encoder, plan.model), posterior(encoder.out_features, d)
-            )
+            model = cast(GenerativeModel, copy.deepcopy(plan.model))  # or a program, which is only called
+            network = seen_by(encoder, model) if isinstance(plan.model, GenerativeModel) else encoder
+            return model, AmortizedGuide(network, posterior(encoder.out_features, d))
     likelihood = settings.named_likelihoods[cell.likelihood]
     linear = None if plan.linear is None else plan.linear[cell.likelihood, d]
     return new_pair(n, d, posterior, likelihood, settings, seed=cell.seed, linear=linear)
@@ -139,7 +142,7 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
 
 def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, object]:
     """What a run depends on and is made of, as plain values."""
-    frozen = [] if plan.model is None else list(plan.model.state_dict().values())
+    frozen = list(plan.model.state_dict().values()) if isinstance(plan.model, GenerativeModel) else []
     return {
         **plan.columns(cell),
         "training": describe_settings(plan.training_of(cell)),

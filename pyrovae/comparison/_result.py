@@ -22,6 +22,7 @@ from pyrovae.comparison.tables import write_run_pictures
 from pyrovae.errors import InputError, one_line, out_of_memory
 from pyrovae.files import make_folder, remove_partial_files, versions, write_bytes, write_json, write_table, write_text
 from pyrovae.io import load, save
+from pyrovae.programs import Program
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -146,8 +147,10 @@ def _metrics(plan: Plan, content: dict[str, object]) -> dict[str, object]:
     return {k: math.nan if v is None else v for k, v in content.items()} | {"hidden": plan.settings.hidden}
 
 
-def draw_samples(model: GenerativeModel, cell: Cell) -> Tensor:
-    """Data drawn from a trained model, for pictures."""
+def draw_samples(model: Program, cell: Cell) -> Tensor | None:
+    """Data drawn from a trained model, for pictures; none of one written by hand."""
+    if not isinstance(model, GenerativeModel):
+        return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
         return model.sample(max(100, min(3000, 2**22 // model.likelihood.n)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
+from pyrovae.comparison._given import frozen
 from pyrovae.comparison._linear import models_to_start_as, with_latent_dims, write_linear
 from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._pairs import at_mean_of
@@ -34,13 +34,14 @@ from pyrovae.comparison.recommendation import Measure, Recommendation, recommend
 from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings
 from pyrovae.comparison.tables import summarize, write_comparison
 from pyrovae.datasets import SyntheticDataset
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError
 from pyrovae.evaluation import LogMarginal
 from pyrovae.files import locked_folder, make_folder, write_json, write_table
 from pyrovae.io import describe
 from pyrovae.keywords import accepts
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.programs import FixedParameters, Program
 from pyrovae.training import TrainingSettings
 from pyrovae.vae import GenerativeModel
 
@@ -92,7 +93,7 @@ class Comparison:
 def compare(
     data: SyntheticDataset | Tensor | np.ndarray,
     *,
-    model: GenerativeModel | None = None,
+    model: Program | None = None,
     test: Tensor | np.ndarray | None = None,
     validation: Tensor | np.ndarray | None = None,
     baselines: Sequence[Baseline] = (),
@@ -114,7 +115,8 @@ def compare(
         data: a synthetic set, drawn at its own sizes, or data (num, n), of which the last fifth of a
             fixed shuffle is held out for the test; copies, see :func:`~pyrovae.datasets.find_copies`, stay in one part.
         model: a trained model of ``data`` as they are: guides alone are trained, its parameters stay, and the ELBO is
-            compared. Its likelihood is called ``"given"``.
+            compared. Its likelihood is called ``"given"``. A Pyro model written by hand has one latent site, ``"z"``
+            of event shape (d,), in the data's plate; it cannot be saved, so without ``out``.
         test: test data, if ``data`` are training data alone.
         validation: data that choose each run's best epoch, and its learning rate: by ``measure``, by default at a few
             epochs :class:`~pyrovae.evaluation.RefinedELBO`, which an encoder's overfitting does not spoil, and for a
@@ -153,6 +155,10 @@ def compare(
         InputError: settings or data that cannot be run, or ``out`` in use.
     """
     execution = Execution(workers, scheduler)
+    if callable(model) and not isinstance(model, GenerativeModel):
+        if out is not None:
+            raise InputError("a model written by hand cannot be saved: compare its guides without out=")
+        model = FixedParameters()(model)
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
         if baselines and plan.is_of_counts:
@@ -280,7 +286,7 @@ def plan_of(settings: ComparisonSettings, data: PreparedData, *, pictures: bool 
 
 
 def _settings_of(
-    keywords: ComparisonKeywords, data: SyntheticDataset | Tensor | np.ndarray, model: GenerativeModel | None
+    keywords: ComparisonKeywords, data: SyntheticDataset | Tensor | np.ndarray, model: Program | None
 ) -> ComparisonSettings:
     """The settings that a call's keywords are, with the data's and the given model's own where they say nothing."""
     given: dict[str, Any] = {**keywords}
@@ -309,7 +315,7 @@ def _plan_of(
     data: SyntheticDataset | Tensor | np.ndarray,
     test: Tensor | np.ndarray | None,
     validation: Tensor | np.ndarray | None,
-    model: GenerativeModel | None,
+    model: Program | None,
     pictures: bool,
     progress: bool,
 ) -> Plan:
@@ -320,32 +326,12 @@ def _plan_of(
     else:
         prepared = prepare(data, test, validation, settings)
     if model is not None:
-        return Plan(settings, prepared, model=_frozen(model, prepared, settings), pictures=pictures)
+        return Plan(settings, prepared, model=frozen(model, prepared, settings), pictures=pictures)
     if settings.likelihoods is None:
         spread = (prepared.train - prepared.train.nanmean(0)).square().nanmean().sqrt().item()
         gaussian = partial(GaussianLikelihood, initial_scale=max(0.25 * spread, 1e-3))
         settings = replace(settings, likelihoods={"gaussian": gaussian})
     return plan_of(settings, prepared, pictures=pictures, progress=progress)
-
-
-def _frozen(model: GenerativeModel, data: PreparedData, settings: ComparisonSettings) -> GenerativeModel:
-    """A copy of a given model, in the data's dtype, that is not trained."""
-    if not isinstance(model, GenerativeModel):
-        raise InputTypeError(f"model must be a GenerativeModel, not {type(model).__name__}")
-    own = (settings.likelihoods, settings.start, settings.missing, settings.preprocessing_step)
-    if own != (None, "random", "error", None):
-        raise InputError("a given model has its likelihood, start and preprocessing: give none of them")
-    if settings.latent_dims != (model.latent_dim,):
-        raise InputError(
-            f"the model has {model.latent_dim} latent dimensions, and latent_dims are {settings.latent_dims}"
-        )
-    n = data.train.shape[1]
-    if model.likelihood.n != n:
-        raise InputError(f"the model is of data with {model.likelihood.n} columns, and the data have {n}")
-    model = copy.deepcopy(model).to(data.train.dtype).eval().requires_grad_(False)
-    for name, x in (("data", data.train), ("test", data.test)):
-        model.check_support(name, x)
-    return model
 
 
 def _write(plan: Plan, found: Comparison) -> None:

@@ -28,6 +28,8 @@ class ClosedFormEntropyELBO(SampleMeanELBO):
         return log_p + _entropy(site.name, guide)
 
     def _auxiliary_part(self, site: PairedSite) -> Tensor:
+        if is_delta(site.site["fn"]):
+            return super()._auxiliary_part(site)
         return _entropy(site.name, site.site)
 
 

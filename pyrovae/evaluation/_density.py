@@ -7,6 +7,7 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -91,6 +92,11 @@ def density_of(model: Program, guide: Program, x: Tensor, rows: slice, max_rows:
     )
 
 
+def latents_of(model: Program, guide: Program, x: Tensor, trace: Trace) -> Tensor:
+    """The latents of a trace of the model in the coordinates of its guide, shape (num, d)."""
+    return _Programs(model, guide, x, len(x)).coordinates(trace)
+
+
 def moments_of_guide(density: Density) -> tuple[Tensor, Tensor]:
     """Mean (num, d) and covariance (num, d, d) of q(z|x), from draws where they are not known."""
     if density.moments is not None:
@@ -109,6 +115,11 @@ class _Programs:
 
     def __init__(self, model: Program, guide: Program, x: Tensor, max_rows: int) -> None:
         self.model, self.guide, self.x, self.max_rows = model, guide, x, max_rows
+        if isinstance(poutine.unwrap(guide), Messenger):
+            raise InputError(
+                "a guide made out of the model by a messenger has no density at other values than its draws; use "
+                "method='importance'"
+            )
         with running_on(x):
             pair = trace_pair(model, guide, x, check=True)
         self.plate = pair.data_plate(len(x))
@@ -184,16 +195,19 @@ class _Programs:
         parts = []
         for start in range(0, num, at_once := max(1, self.max_rows // len(self.x))):
             repeats = min(at_once, num - start)
-            rows = self._of_trace(poutine.trace(self.guide).get_trace(repeated(self.x, repeats)))
+            rows = self.coordinates(poutine.trace(self.guide).get_trace(repeated(self.x, repeats)))
             parts.append(rows.reshape(repeats, len(self.x), -1))
         return torch.cat(parts)
 
     def _draw_one_by_one(self, num: int) -> Tensor:
-        return torch.stack([self._of_trace(poutine.trace(self.guide).get_trace(self.x)) for _ in range(num)])
+        return torch.stack([self.coordinates(poutine.trace(self.guide).get_trace(self.x)) for _ in range(num)])
 
-    def _of_trace(self, trace: Trace) -> Tensor:
-        """The free draws of a trace as rows (num, d)."""
-        return torch.cat([self._flat(site, self._to_real(trace.nodes[site.name])) for site in self.free], -1)
+    def coordinates(self, trace: Trace) -> Tensor:
+        """The free draws of a trace of either program as rows (num, d)."""
+        if missing := [site.name for site in self.free if site.name not in trace]:
+            raise InputError(f"the guide draws {missing[0]!r}, which is no latent of the model itself")
+        nodes = ({**site.site, "value": trace.nodes[site.name]["value"]} for site in self.free)
+        return torch.cat([self._flat(s, self._to_real(node)) for s, node in zip(self.free, nodes, strict=True)], -1)
 
     @staticmethod
     def _to_real(node: dict[str, object]) -> Tensor:

@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from typing import Unpack
 
+import pyro.poutine as poutine
 import torch
+from pyro.distributions import Unit
+from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.errors import InputTypeError, check_integer
+from pyrovae.errors import InputError, check_integer
+from pyrovae.evaluation._density import latents_of
 from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.keywords import accepts
-from pyrovae.programs import mode
-from pyrovae.vae import AmortizedGuide, GenerativeModel
+from pyrovae.programs import Program, check_data, latent_sites, mode, running_on
+from pyrovae.vae import GenerativeModel
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,10 +61,11 @@ class Sandwich:
 
 @accepts(Annealing)
 def sandwich(
-    model: GenerativeModel,
-    guide: AmortizedGuide,
+    model: Program,
+    guide: Program,
     num: int = 100,
     *,
+    like: Tensor | None = None,
     seed: int = 0,
     progress: bool = False,
     **annealing: Unpack[AnnealingKeywords],
@@ -71,20 +76,56 @@ def sandwich(
     near its lower bound is for real data.
 
     Args:
-        model: the generative model.
+        model: Pyro program of the joint density.
         guide: its guide, where annealing starts unless ``center="prior"``.
         num: number of data to simulate.
+        like: some data (any number, …), which a model written by hand is called with: what it observes is drawn.
         seed: of everything random; the caller's random state is left as it was.
         progress: whether to show a progress bar (on a terminal).
         **annealing: the fields of :class:`~pyrovae.evaluation.Annealing`: ``num_samples``, ``center``,
             ``num_temperatures``, ``num_leapfrog``.
+
+    Raises:
+        InputError: a model written by hand without ``like``, or of which no data can be drawn in their place.
     """
     check_integer("num, of data to simulate from the model,", num)
-    if not isinstance(model, GenerativeModel):
-        raise InputTypeError("sandwich needs a GenerativeModel and an AmortizedGuide")
-    with torch.random.fork_rng(), mode(model, training=False):
-        torch.manual_seed(seed)
-        z, x = model.simulate(num)
+    if isinstance(model, GenerativeModel):
+        with torch.random.fork_rng(), mode(model, training=False):
+            torch.manual_seed(seed)
+            z, x = model.simulate(num)
+    elif like is None:
+        raise InputError("like= is needed for a model written by hand: some data, in whose place new ones are drawn")
+    else:
+        rows = check_data(like, model, guide)
+        with torch.no_grad(), torch.random.fork_rng(), mode(model, guide, training=False):
+            z, x = _simulate(model, guide, rows[torch.arange(num) % len(rows)], seed)
     lower = log_marginal(model, guide, x, "annealed", seed=seed + 1, progress=progress, **annealing)
     upper = log_marginal(model, guide, x, "annealed", latents=z, seed=seed + 2, progress=progress, **annealing)
     return Sandwich(lower, upper, x)
+
+
+def _simulate(model: Program, guide: Program, like: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw z and x of a model written by hand: latents in its guide's coordinates (num, d), and data as ``like``."""
+
+    def draw(x: Tensor) -> Trace:
+        torch.manual_seed(seed)
+        with running_on(x, "the model"):
+            return poutine.trace(poutine.uncondition(model)).get_trace(x)
+
+    trace = draw(like)
+    seen = [site for site in latent_sites(trace).values() if site["infer"].get("was_observed")]
+    if len(seen) != 1 or isinstance(seen[0]["fn"], Unit):
+        names = ", ".join(repr(site["name"]) for site in seen) or "nothing"
+        raise InputError(
+            f"the model observes {names}, so no data can be drawn from it; let it observe its data at one site, "
+            "without pyro.factor, or bound log p(x) with log_marginal alone"
+        )
+    (site,) = seen
+    again = draw(like.flip(0)).nodes[site["name"]]["value"]
+    if site["infer"]["obs"].numel() != like.numel() or not torch.equal(again, site["value"]):
+        raise InputError(
+            f"the model uses its data otherwise than to observe them at site {site['name']!r}, so new data cannot be "
+            "drawn in their place; bound log p(x) with log_marginal alone"
+        )
+    x = site["value"].reshape(like.shape)
+    return latents_of(model, guide, x, trace), x

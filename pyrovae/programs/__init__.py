@@ -7,6 +7,8 @@ the traces of both.
 
 from pyrovae.programs._data import as_data, check_data, check_support, check_values
 from pyrovae.programs._modules import (
+    FixedParameters,
+    OwnParameters,
     ProgramModule,
     announced_parameters,
     check_not_tied,
@@ -50,6 +52,8 @@ __all__ = [
     "DATA_PLATE",
     "PARTICLES",
     "DrawsAsRows",
+    "FixedParameters",
+    "OwnParameters",
     "Pair",
     "PairedSite",
     "Program",

@@ -32,13 +32,19 @@ def as_data(name: str, data: Data, model: Program, guide: Program, device: str |
     x = _tensor(name, data)
     if x.dim() < 1 or len(x) == 0:
         raise InputError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
-    if x.is_complex():
-        raise InputError(f"{name} is complex; give real numbers")
+    if x.is_complex() or x.layout is not torch.strided:
+        raise InputError(f"{name} is {'complex' if x.is_complex() else 'sparse'}; give real numbers in a dense tensor")
     parameters = (p for module in modules_of((model, guide)) for p in module.parameters(recurse=False))
     like = next((p for p in parameters if p.is_floating_point()), None)
+    if like is not None and like.element_size() < 4:
+        raise InputError(
+            f"the programs' parameters are in {like.dtype}, in which sums of log-densities are wrong by nats; use "
+            "float32: model.float() and guide.float()"
+        )
+    is_kept = x.is_floating_point() and x.element_size() >= 4
     x = x.to(
         device=device if device is not None or like is None else like.device,
-        dtype=like.dtype if like is not None else None if x.is_floating_point() else torch.get_default_dtype(),
+        dtype=like.dtype if like is not None else None if is_kept else torch.get_default_dtype(),
     ).contiguous()
     check_values(name, x, model, guide)
     return x

@@ -12,12 +12,14 @@ from contextvars import ContextVar
 import pyro
 import torch
 from pyro.nn import PyroModule
+from pyro.params.param_store import ParamStoreDict
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule
-from pyrovae.programs._sites import Program
+from pyrovae.programs._sites import Program, Site
 
 _MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
 _counter = itertools.count()
@@ -80,6 +82,35 @@ def own_parameter_store() -> Iterator[None]:
             outer[part].update(kept)
         store.clear()
         store.set_state(outer)
+
+
+class OwnParameters(Messenger):
+    """Let functions find their ``pyro.param``s in a store of their own, where they start anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = ParamStoreDict()
+
+    def _pyro_param(self, msg: Site) -> None:
+        if _MODULE_DIVIDER in msg["name"]:
+            raise InputError(
+                f"pyro.module announces {msg['name'].partition(_MODULE_DIVIDER)[0]!r} in a function, which cannot be "
+                "copied with it; make the program a module that holds it"
+            )
+        msg["fn"] = self.store.get_param
+
+
+class FixedParameters(Messenger):
+    """Give a function the values that its ``pyro.param``s have when this is made, hidden from whatever trains them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = {name: value.detach() for name, value in pyro.get_param_store().items()}
+
+    def _pyro_param(self, msg: Site) -> None:
+        msg["stop"] = True
+        if msg["name"] in self.values:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
 def check_not_tied(model: Program, guide: Program) -> None:

@@ -174,8 +174,11 @@ class TracedPair:
         dims = [f.dim for s in self.sites for f in s.site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
         return -min(dims, default=0)
 
-    def check(self) -> None:
+    def check(self, enumerates: bool = False) -> None:
         """Raise unless the pair makes up a bound.
+
+        Args:
+            enumerates: whether latents that the guide lacks are summed out where the model marks them for that.
 
         Raises:
             InputError: the guide observes data or lacks a latent of the model, or a log-density is wider than the
@@ -184,7 +187,7 @@ class TracedPair:
         for site in self.sites:
             if site.role is Role.FACTOR and not _is_factor(site.site):
                 raise InputError(f"the guide observes site {site.name!r}: are the model and the guide swapped?")
-            if site.role is Role.MISSING:
+            if site.role is Role.MISSING and not (enumerates and (site.site["infer"] or {}).get("enumerate")):
                 self.check_same_latents()
                 raise InputError(_missing(site.name, site.site))
             for node in (site.model, site.guide):

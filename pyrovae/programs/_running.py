@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -23,10 +22,9 @@ def cannot_run(x: Tensor, error: Exception, who: str = _PAIR) -> InputError:
     if "collide at dim" in reason:
         reason += " (or the programs' plates nest deeper than max_plate_nesting)"
     data = f"data of shape {tuple(x.shape)}"
-    if x.dtype in (torch.bfloat16, torch.float16):
-        data, reason = f"{data} in {_name(x)}", f"{reason}; use float32, model.float() and guide.float()"
-    elif "Long" in reason or "indices" in reason:
-        data, reason = f"{data} in {_name(x)}", f"{reason}; data are given in floating point: take x.long() inside"
+    if "Long" in reason or "indices" in reason:
+        dtype = str(x.dtype).removeprefix("torch.")
+        data, reason = f"{data} in {dtype}", f"{reason}; data are given in floating point: take x.long() inside"
     elif "mat1 and mat2" in reason or "size mismatch" in reason:
         reason += "; its first layer must be as wide as the data" if who == "the guide" else ""
     return InputError(f"{who} cannot run on {data}: {reason}")
@@ -81,7 +79,3 @@ class DrawsAsRows(TorchFunctionMode):
 
 
 _TAKING_ROWS = {"batch_norm", "instance_norm", "group_norm", "conv1d", "conv2d", "conv3d", "gru", "lstm", "rnn_tanh"}
-
-
-def _name(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")

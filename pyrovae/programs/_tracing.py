@@ -12,7 +12,12 @@ from pyrovae.programs._sites import Program, Site, is_subsample
 
 
 def trace_pair(
-    model: Program, guide: Program, *args: object, keywords: dict[str, object] | None = None, check: bool = False
+    model: Program,
+    guide: Program,
+    *args: object,
+    keywords: dict[str, object] | None = None,
+    check: bool = False,
+    enumerates: bool = False,
 ) -> TracedPair:
     """Run a guide, and its model at the guide's draws; describe the pair.
 
@@ -22,10 +27,11 @@ def trace_pair(
         *args: what both are called with.
         keywords: likewise, by name.
         check: whether to raise an InputError where the two do not fit each other.
+        enumerates: whether latents that the guide lacks are summed out where the model marks them for that.
     """
     pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=check))
     if check:
-        pair.check()
+        pair.check(enumerates)
         pair.check_same_latents()
     return pair
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
@@ -34,7 +34,7 @@ def check_programs(
             elbo.differentiable_loss(model, guide, batch)
 
     check_not_tied(model, guide)
-    pair = _describe_batches(model, guide, x, batch_size)
+    pair = _describe_batches(model, guide, x, batch_size, enumerates=isinstance(elbo, TraceEnum_ELBO))
     with pyro.validation_enabled(True), mode(model, guide, training=False):
         with running_on(x[:batch_size]), poutine.trace(param_only=True) as announced:
             run(x[:batch_size])
@@ -48,14 +48,14 @@ def check_programs(
     return parameters, pair.full_size
 
 
-def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int) -> TracedPair:
+def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int, enumerates: bool) -> TracedPair:
     """What the pair is on a batch; the last and smaller batch of an epoch must do as well."""
     full, last = x[:batch_size], x[len(x) - (len(x) % batch_size) :]
     devices = [x.device] if x.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
-        pair = trace_pair(model, guide, full, check=True)
+        pair = trace_pair(model, guide, full, check=True, enumerates=enumerates)
         if len(last) and len(full) == batch_size:
-            trace_pair(model, guide, last, check=True)
+            trace_pair(model, guide, last, check=True, enumerates=enumerates)
     smallest = last if len(last) else full
     if len(smallest) == 1:
         _check_norms(model, guide, smallest, len(x), batch_size)

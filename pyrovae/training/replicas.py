@@ -1,12 +1,14 @@
 """Copies of a pair of programs that differ in their seeds alone."""
 
 import copy
+import functools
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from pyrovae.errors import InputError
+from pyrovae.programs import OwnParameters, Program
 from pyrovae.training.history import History
 
 
@@ -23,31 +25,47 @@ class Replica:
     """One of several copies trained together: what a single run of its seed gives.
 
     Attributes:
-        model: the trained model.
-        guide: the trained guide.
+        model: the trained model. One of a function calls it with parameters of its own: ``model.parameters.store``,
+            which is the guide's too.
+        guide: the trained guide, likewise.
         seed: of its initialisation, batches and noise.
         history: its losses.
         error: why it stopped before the end, if it did.
     """
 
-    model: nn.Module = field(repr=False)
-    guide: nn.Module = field(repr=False)
+    model: Program = field(repr=False)
+    guide: Program = field(repr=False)
     seed: int
     history: History = field(default_factory=History)
     error: FloatingPointError | None = None
 
 
-def make_replicas(model: object, guide: object, seed: int, num: int) -> list[Replica]:
-    """Copies of two modules, replica r initialised anew under seed + r."""
-    if not isinstance(model, nn.Module) or not isinstance(guide, nn.Module):
-        raise CannotReplicateError(
-            "num_replicas needs a model and a guide that are modules, since functions cannot be copied"
-        )
+class _Copy:
+    """A function with parameters of its own, which it initialises under a seed when it first runs."""
+
+    def __init__(self, function: Program, parameters: OwnParameters, seed: int) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.parameters, self.seed = function, parameters, seed
+        self.has_run = False
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        with self.parameters:
+            if self.has_run:
+                return self.function(*args, **kwargs)
+            self.has_run = True
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                return self.function(*args, **kwargs)
+
+
+def make_replicas(model: Program, guide: Program, seed: int, num: int) -> list[Replica]:
+    """Copies of two programs, replica r initialised anew under seed + r."""
     replicas = []
-    for r in range(num):
-        own_model, own_guide = copy.deepcopy((model, guide))
-        reinitialize(own_model, own_guide, seed=seed + r)
-        replicas.append(Replica(own_model, own_guide, seed + r))
+    for own_seed in range(seed, seed + num):
+        own, parameters = copy.deepcopy((model, guide)), OwnParameters()
+        reinitialize(*(program for program in own if isinstance(program, nn.Module)), seed=own_seed)
+        own_model, own_guide = (p if isinstance(p, nn.Module) else _Copy(p, parameters, own_seed) for p in own)
+        replicas.append(Replica(own_model, own_guide, own_seed))
     return replicas
 
 

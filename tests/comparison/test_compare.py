@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pandas as pd
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy import special, stats
@@ -167,6 +168,37 @@ def test_a_given_model_of_correlated_posterior_asks_for_full_covariance(tmp_path
     with pytest.raises(TypeError, match="cannot save model"):  # before it trains, and writes nothing
         pv.compare(x, model=model, posteriors=posteriors, **settings, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_guides_of_a_model_written_by_hand_are_compared():
+    """Its parameters stay as they are, and cost the diagonal family what theory says."""
+    loadings = torch.tensor([[1.0, 0.8], [0.8, 1.0], [1.0, 1.0], [0.5, 0.9]])
+    truth = LinearGaussianVAE(loadings, 0.5)
+    torch.manual_seed(0)
+    x = truth.sample(300).float()
+
+    def model(x):
+        weight = pyro.param("weight_by_hand", torch.zeros(4, 2))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ weight.mT, 0.5).to_event(1), obs=x)
+
+    pyro.param("weight_by_hand", loadings)
+    posteriors = {"diagonal": pv.DiagonalPosterior, "full-covariance": pv.FullCovariancePosterior}
+    settings = {"estimators": [pv.AnalyticELBO()], "epochs": 40, "learning_rate": 1e-2, "hidden": (16,)}
+    table = pv.compare(x, model=model, posteriors=posteriors, seeds=(0,), progress=False, **settings)
+    assert (table["status"] == "finished").all()
+    elbo = -table.groupby("posterior")["test_neg_elbo"].mean()
+    assert elbo["full-covariance"] - elbo["diagonal"] == pytest.approx(truth.gap("diagonal"), abs=0.15)
+    assert torch.equal(pyro.param("weight_by_hand"), loadings)
+    for change, message in (
+        ({"latent_dims": (3,)}, r"event shapes \{'z': \(2,\)\}, and the guides draw \{'z': \(3,\)\}"),
+        ({"out": "nowhere"}, "a model written by hand cannot be saved"),
+        ({"gap_data": 3}, "gap_data and refit_epochs need a GenerativeModel"),
+    ):
+        with pytest.raises(pv.InputError, match=message):
+            pv.compare(x, model=model, posteriors=posteriors, progress=False, **settings | change)
 
 
 def test_a_given_model_is_not_put_into_training_mode(tmp_path):

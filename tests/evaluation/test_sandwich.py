@@ -2,6 +2,8 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -53,9 +55,60 @@ def test_a_flows_bounds_and_a_nonlinear_model_on_a_grid():
 
 
 def test_bad_input(vae):
-    with pytest.raises(TypeError, match="sandwich needs a GenerativeModel"):
+    with pytest.raises(pv.InputError, match="like= is needed for a model written by hand"):
         pv.sandwich(lambda x: None, vae.to_guide())
     with pytest.raises(ValueError, match="to simulate from the model, must be a positive integer, not 0"):
         pv.sandwich(vae.to_model(), vae.to_guide(), 0)
     with pytest.raises(TypeError, match=r"sandwich\(\) has no setting 'num_temperature' \(did you mean 'num_temper"):
         pv.sandwich(vae.to_model(), vae.to_guide(), 2, num_temperature=20)
+
+
+def log_normal(x):
+    """s ~ LogNormal(0, 1), x ~ N(log s, 1), so x ~ N(0, 2)."""
+    with pyro.plate("data", len(x)):
+        s = pyro.sample("s", dist.LogNormal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(s.log(), 1.0), obs=x[:, 0])
+
+
+def guide_of_log_normal(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("s", dist.LogNormal(0.4 * x[:, 0], 0.8))
+
+
+def test_the_sandwich_of_programs_by_hand_contains_the_truth():
+    """The latents of the simulated data are taken into the guide's own coordinates, log s."""
+    before = torch.get_rng_state()
+    found = pv.sandwich(log_normal, guide_of_log_normal, 150, like=torch.zeros(7, 1), num_temperatures=40)
+    assert torch.equal(before, torch.get_rng_state())
+    assert found.x.shape == (150, 1)
+    assert found.x.var().item() == pytest.approx(2.0, abs=5 * 2.0 * math.sqrt(2 / 150))
+    truth = dist.Normal(0.0, math.sqrt(2.0)).log_prob(found.x).mean().item()
+    low, high = found.interval
+    assert low < truth < high
+    assert high - low < 0.02
+
+
+def test_data_that_cannot_be_drawn_in_the_place_of_others_are_refused():
+    def covariate(x):
+        with pyro.plate("data", len(x)):
+            s = pyro.sample("s", dist.LogNormal(0.1 * x[:, 0], 1.0))
+            pyro.sample("x", dist.Normal(s.log(), 1.0), obs=x[:, 0])
+
+    def twice(x):
+        log_normal(x)
+        with pyro.plate("again", len(x)):
+            pyro.sample("y", dist.Normal(0.0, 1.0), obs=x[:, 0])
+
+    def factor(x):
+        with pyro.plate("data", len(x)):
+            s = pyro.sample("s", dist.LogNormal(torch.zeros(len(x)), 1.0))
+            pyro.factor("f", -s)
+
+    like = torch.tensor([[0.0], [1.0]])
+    for model, message in (
+        (covariate, "the model uses its data otherwise than to observe them at site 'x'"),
+        (twice, "the model observes 'x', 'y', so no data can be drawn from it"),
+        (factor, "the model observes 'f', so no data can be drawn from it"),
+    ):
+        with pytest.raises(pv.InputError, match=message):
+            pv.sandwich(model, guide_of_log_normal, 4, like=like, num_temperatures=5)

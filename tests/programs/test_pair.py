@@ -675,3 +675,62 @@ def test_an_axis_of_draws_does_not_meet_a_module_of_rows(num, module):
     by_rows = pair(lambda z: pv.nn.on_rows(features, z))
     losses = [pv.MonteCarloELBO(2000, vectorize_particles=how).loss(*by_rows, x) for how in (True, False)]
     assert losses[0] == pytest.approx(losses[1], abs=5 * 2 * math.sqrt(num / 2000))
+
+
+def test_half_precision_is_refused_and_data_in_it_are_taken():
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), 2).bfloat16()
+    guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2)).bfloat16()
+    x = torch.randn(5, 3).bfloat16()
+    for run in (
+        lambda: pv.fit(model, guide, x, pv.AnalyticELBO(), epochs=1, progress=False),
+        lambda: pv.elbo_terms(model, guide, x),
+        lambda: pv.log_marginal(model, guide, x),
+    ):
+        with pytest.raises(pv.InputError, match=r"in torch.bfloat16, .*; use float32: model.float\(\) and guide.float"):
+            run()
+    kl = pv.elbo_terms(standard, half, X.bfloat16()).kl  # of functions, whose constants are in float32
+    torch.testing.assert_close(kl, pv.elbo_terms(standard, half, X.bfloat16().float()).kl)
+
+
+def test_data_that_are_no_dense_tensor_of_numbers_are_refused():
+    for x, what in ((X.to_sparse(), "is sparse"), (X.to(torch.complex64), "is complex"), ((X, X), "not tuple")):
+        with pytest.raises(pv.InputError, match=what):
+            pv.elbo_terms(standard, half, x)
+    with pytest.raises(pv.InputError, match="not dict"):
+        pv.fit(standard, half, {"x": X}, pv.AnalyticELBO(), epochs=1, progress=False)
+
+
+def test_latents_that_the_model_enumerates_are_summed_out_by_pyro_s_estimator_alone():
+    """A mixture of N(0, 2) and N(1, 2) whose component the guide does not draw; at q of half and z | k known."""
+    x = X[:, 0]
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(k, 1.0), obs=x)
+            pyro.sample("z", dist.Normal(pyro.param("loc_enumerated", torch.tensor(0.0)), 1.0))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    log_p = [dist.Normal(k, 1.0).log_prob(x.double()) + math.log(p) for k, p in ((0.0, 0.7), (1.0, 0.3))]
+    right = torch.logaddexp(*log_p).mean().item()
+    elbo = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+    history = pv.fit(model, guide, x, elbo, epochs=1, learning_rate=1e-9, progress=False)
+    assert -history.batch_loss[0] == pytest.approx(right, abs=1e-5)
+    with pytest.raises(pv.InputError, match="latent site 'k' of the model, a discrete Bernoulli, is missing"):
+        pv.fit(model, guide, x, pv.MonteCarloELBO(), epochs=1, progress=False)
+
+
+def test_a_messenger_s_guide_has_no_density_at_given_values():
+    def model(x):
+        with pyro.plate("data", 2):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    guide = pyro.infer.autoguide.AutoNormalMessenger(model)
+    guide(X)
+    for method in ("quadrature", "annealed"):
+        with pytest.raises(pv.InputError, match=r"made out of the model by a messenger .*; use method='importance'"):
+            pv.log_marginal(model, guide, X, method)

@@ -63,8 +63,14 @@ def test_replicas_that_cannot_be():
     guide.encoder.append(Scaled())
     with pytest.raises(ValueError, match=r"AmortizedGuide.encoder.2, a Scaled, has parameters but no reset_parameters"):
         replicas(pair=(model, guide), epochs=1)
-    with pytest.raises(ValueError, match="modules, since functions cannot be copied"):
-        replicas(pair=functions(), epochs=1)
+    layer = nn.Linear(3, 1).double()
+
+    def guide(x):
+        pyro.module("layer", layer)
+        functions()[1](x)
+
+    with pytest.raises(pv.InputError, match=r"^pyro.module announces 'layer' in a function, which cannot be copied"):
+        replicas(pair=(functions()[0], guide), epochs=1)
     with pytest.raises(ValueError, match="num_replicas must be a positive integer"):
         replicas(num=0, epochs=1)
 
@@ -95,6 +101,35 @@ def test_replicas_of_a_pyro_module_are_several():
         reinitialize(model, guide, seed=5 + r)
         alone = fit(model, guide, data(), pv.MonteCarloELBO(), "eager", epochs=20, seed=5 + r)
         np.testing.assert_allclose(replica.history.batch_loss, alone.batch_loss, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+def test_a_replica_of_functions_is_the_single_run_of_its_seed(engine):
+    """Its parameters are drawn under its seed, and are its own; the caller's stay."""
+    model, inner = functions()
+
+    def guide(x):
+        pyro.param("start", lambda: torch.randn(3).double())
+        inner(x + pyro.param("start"))
+
+    pyro.clear_param_store()
+    pyro.param("width", torch.tensor(7.0).double(), constraint=dist.constraints.positive)
+    trained = replicas(engine, pair=(model, guide), epochs=60)
+    assert dict(pyro.get_param_store().items()).keys() == {"width"}
+    assert pyro.param("width").item() == pytest.approx(7.0)
+    assert {replica.history.engine for replica in trained} == {"graph" if engine == "auto" else "eager"}
+    for r, replica in enumerate(trained):
+        pyro.clear_param_store()
+        for program in (guide, model):
+            torch.manual_seed(5 + r)
+            program(data()[:4])
+        alone = fit(model, guide, data(), pv.MonteCarloELBO(), "eager", epochs=60, seed=5 + r)
+        np.testing.assert_allclose(replica.history.batch_loss, alone.batch_loss, atol=1e-9, rtol=0)
+        for name, value in pyro.get_param_store().items():
+            torch.testing.assert_close(replica.guide.parameters.store[name], value, atol=1e-8, rtol=0)
+        terms = [pv.elbo_terms(*pair, data()).elbo for pair in ((replica.model, replica.guide), (model, guide))]
+        torch.testing.assert_close(*terms, atol=1e-7, rtol=0)
+    assert (trained[0].model.parameters.store["start"] - trained[1].model.parameters.store["start"]).abs().max() > 1e-3
 
 
 def test_replicas_keep_what_is_frozen():

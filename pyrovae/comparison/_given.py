@@ -1,0 +1,50 @@
+"""The model that a comparison of guides is given."""
+
+import copy
+
+import pyro.poutine as poutine
+import torch
+
+from pyrovae.comparison._data import PreparedData
+from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.errors import InputError, InputTypeError
+from pyrovae.programs import Program, latent_sites, running_on, undisturbed
+from pyrovae.vae import GenerativeModel
+
+
+def frozen(model: Program, data: PreparedData, settings: ComparisonSettings) -> Program:
+    """A copy of a given model, in the data's dtype, that is not trained."""
+    if not callable(model):
+        raise InputTypeError(f"model must be a GenerativeModel or a Pyro model, not {type(model).__name__}")
+    own = (settings.likelihoods, settings.start, settings.missing, settings.preprocessing_step)
+    if own != (None, "random", "error", None):
+        raise InputError("a given model has its likelihood, start and preprocessing: give none of them")
+    if not isinstance(model, GenerativeModel):
+        _check_program(model, data, settings)
+        return model
+    if settings.latent_dims != (model.latent_dim,):
+        raise InputError(
+            f"the model has {model.latent_dim} latent dimensions, and latent_dims are {settings.latent_dims}"
+        )
+    n = data.train.shape[1]
+    if model.likelihood.n != n:
+        raise InputError(f"the model is of data with {model.likelihood.n} columns, and the data have {n}")
+    model = copy.deepcopy(model).to(data.train.dtype).eval().requires_grad_(False)
+    for name, x in (("data", data.train), ("test", data.test)):
+        model.check_support(name, x)
+    return model
+
+
+def _check_program(model: Program, data: PreparedData, settings: ComparisonSettings) -> None:
+    """Raise an InputError unless library guides can be guides of a model written by hand."""
+    if settings.gap_data or settings.refit_epochs:
+        raise InputError("gap_data and refit_epochs need a GenerativeModel; leave them out for a model written by hand")
+    x = data.train[:2]
+    with torch.no_grad(), undisturbed(x), running_on(x, "the model"):
+        trace = poutine.trace(model).get_trace(x)
+    latents = {name: tuple(site["fn"].event_shape) for name, site in latent_sites(trace).items()}
+    if latents != {"z": settings.latent_dims}:
+        raise InputError(
+            f"the model's latent sites have the event shapes {latents}, and the guides draw {{'z': "
+            f"{settings.latent_dims}}}: give latent_dims=d, and the model one latent 'z' of event shape (d,)"
+        )
