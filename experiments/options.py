@@ -91,7 +91,7 @@ class SyntheticOptions(StudyOptions):
     num_test: int | None = None
     """Size of a test set; by default the slides' size."""
     engine: str = "auto"
-    """auto, eager or compiled (native code: compiled once in about 15 s, then cached)."""
+    """auto, eager or compiled (by XLA, which takes a few seconds)."""
     scheduler: str | None = None
     """Address of a Dask cluster that makes the runs instead, such as tcp://10.0.0.5:8786 (needs the extra cluster)."""
 

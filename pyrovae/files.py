@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import secrets
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -131,27 +130,8 @@ def make_folder(path: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where downloads and compiled code are kept: ``PYROVAE_CACHE``, or ``pyrovae`` in the user's cache folder."""
+    """Where downloads are kept: ``PYROVAE_CACHE``, or ``pyrovae`` in the user's cache folder."""
     return Path(os.environ.get("PYROVAE_CACHE") or platformdirs.user_cache_dir("pyrovae", appauthor=False))
-
-
-def make_private_folder(path: Path) -> Path:
-    """Make a folder for files that are run as code: no other user may write to it.
-
-    Raises:
-        InputError: it belongs to another user (root excepted), or every user may write to it.
-        OSError: it cannot be made.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if hasattr(os, "getuid"):
-        found = path.stat()
-        if found.st_uid not in (0, os.getuid()):
-            raise InputError(f"the cache folder {path} belongs to another user; name another in PYROVAE_CACHE")
-        if found.st_mode & stat.S_IWOTH:
-            raise InputError(
-                f"every user may write to the cache folder {path}; name another in PYROVAE_CACHE, or chmod o-w it"
-            )
-    return path
 
 
 @contextmanager

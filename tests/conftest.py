@@ -1,13 +1,8 @@
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# native code is kept from one run of the tests to the next, apart from the user's own
-os.environ.setdefault("PYROVAE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "native-code"))
-# of native code, the part that calls the loops; they are compiled as ever
-os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs in its background
     signal.signal(signal.SIGINT, signal.default_int_handler)

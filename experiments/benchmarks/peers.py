@@ -1,7 +1,6 @@
 """The same VAE elsewhere: written by hand in PyTorch, and in NumPyro."""
 
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Loop = Callable[[int], float]
-"""Makes so many steps and returns the seconds that they took."""
+Loop = Callable[[int], None]
+"""Makes so many steps."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +81,20 @@ class ByHand(nn.Module):
         return (0.5 * ((x - x_hat) / sigma).square() + sigma.log()).sum() + kl.sum()
 
 
-def by_hand(work: Work, x: Tensor, compiled: bool = False) -> Loop:
-    """A plain loop: fused Adam, the loss read at every step; the loss through ``torch.compile`` if asked for."""
-    if compiled:
-        torch._dynamo.reset()  # past eight variants of a function it gives up and runs what it was given
+def by_hand(work: Work, x: Tensor) -> Loop:
+    """A plain loop: fused Adam, the loss read at every step."""
     module = ByHand(work).to(x.device)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
-    loss_of: Any = torch.compile(module) if compiled else module
     batches = x.split(work.batch)
 
-    def loop(steps: int) -> float:
-        start = time.perf_counter()
+    def loop(steps: int) -> None:
         for step in range(steps):
             batch = batches[step % len(batches)]
-            loss = loss_of(batch, torch.randn(len(batch), work.d, device=x.device))
+            loss = module(batch, torch.randn(len(batch), work.d, device=x.device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             loss.item()
-        return time.perf_counter() - start
 
     return loop
 
@@ -157,18 +151,14 @@ def numpyro_loops(work: Work, x: Tensor) -> dict[str, Loop]:
     many = jax.jit(lambda state, order: jax.lax.scan(lambda s, i: svi.update(s, data[i]), state, order))
     current = {"state": state}
 
-    def stepwise(steps: int) -> float:
-        start = time.perf_counter()
+    def stepwise(steps: int) -> None:
         for step in range(steps):
             current["state"], loss = one(current["state"], data[step % len(data)])
             float(loss)
-        return time.perf_counter() - start
 
-    def scanned(steps: int) -> float:
+    def scanned(steps: int) -> None:
         order = jnp.arange(steps) % len(data)
-        start = time.perf_counter()
         current["state"], losses = many(current["state"], order)
         losses.block_until_ready()
-        return time.perf_counter() - start
 
     return {"NumPyro step": stepwise, "NumPyro scan": scanned}

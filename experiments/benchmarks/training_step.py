@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import platform
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
@@ -21,7 +21,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import pandas as pd
 import pyro
 import torch
-from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -37,14 +37,17 @@ from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_table
+from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.plotting import write_figure
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.training.replicas import make_replicas
 
+T = TypeVar("T")
 SMALL = Work("2-128-128-d", 2, (128, 128), 2, 32, "diagonal", "analytic")
 IMAGES = Work("784-400-d", 784, (400,), 10, 128, "diagonal", "analytic")
 REPLICAS = 10
-HAND = "PyTorch by hand"
+HAND, SCAN, COMPILED = "PyTorch by hand", "NumPyro scan", "pyrovae compiled"
+TOGETHER = f"{COMPILED}, {REPLICAS} replicas"
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,14 @@ class Settings(Options):
     """Blocks of steps; the median is reported, and the median of ratios within a block."""
     seconds: float = 0.5
     """About how long a block of the hand-written loop takes; this sets the number of steps."""
-    steps: bool = True
-    """Whether to time a step of all implementations."""
     images: bool = True
     """Whether to time the image network too."""
-    growth: bool = True
-    """Whether to measure the growth with latent dimension, width and batch."""
     compiled: bool = True
     """Whether to time implementations that are compiled first, here and elsewhere."""
     memory: bool = True
     """Whether to measure the peak memory, in a process for each implementation."""
     device: str = "cpu"
-    """cpu, or cuda for what runs there: no native code, no set-up and no memory."""
+    """cpu, or cuda for what runs there: nothing compiled, no set-up and no memory."""
 
     def __post_init__(self) -> None:
         check_integers(self, "repeats")
@@ -89,13 +88,7 @@ def with_fit(work: Work, x: Tensor, engine: str, replicas: int = 1) -> Loop:
     pairs = [(r.model, r.guide) for r in make_replicas(*pair, 0, replicas)] if replicas > 1 else [pair]
     settings = TrainingSettings(10**6, work.batch, schedule="constant", engine=engine, device=x.device)
     trainer = Trainer(pairs, x, ESTIMATORS[work.estimator](), settings, progress=False)
-
-    def loop(steps: int) -> float:
-        start = time.perf_counter()
-        trainer.run(max_steps=steps)
-        return (time.perf_counter() - start) / replicas
-
-    return loop
+    return lambda steps: trainer.run(max_steps=steps)
 
 
 def with_svi(work: Work, x: Tensor) -> Loop:
@@ -105,33 +98,27 @@ def with_svi(work: Work, x: Tensor) -> Loop:
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=elbo)
     batches = x.split(work.batch)
 
-    def loop(steps: int) -> float:
-        start = time.perf_counter()
+    def loop(steps: int) -> None:
         for step in range(steps):
             svi.step(batches[step % len(batches)])
-        return time.perf_counter() - start
 
     return loop
 
 
-def implementations(work: Work, x: Tensor, peers: bool = True, compiled: bool = True) -> dict[str, Callable[[], Loop]]:
+def implementations(work: Work, x: Tensor, compiled: bool = True) -> dict[str, Callable[[], Loop]]:
     """What makes each loop, by name."""
     loops: dict[str, Callable[[], Loop]] = {
         HAND: lambda: by_hand(work, x),
+        "stock Pyro SVI.step": lambda: with_svi(work, x),
         "pyrovae eager": lambda: with_fit(work, x, "eager"),
     }
-    if peers:
-        loops["stock Pyro SVI.step"] = lambda: with_svi(work, x)
-    if not compiled or x.is_cuda:  # native code is made for the CPU alone
+    if not compiled or x.is_cuda:  # the compiled engine runs on the CPU alone
         return loops
-    loops["pyrovae compiled"] = lambda: with_fit(work, x, "compiled")
-    if not peers:
-        return loops
-    loops["PyTorch by hand, torch.compile"] = lambda: by_hand(work, x, compiled=True)
+    loops[COMPILED] = lambda: with_fit(work, x, "compiled")
     if not work.binary:
-        loops[f"pyrovae compiled, {REPLICAS} replicas"] = lambda: with_fit(work, x, "compiled", REPLICAS)
+        loops[TOGETHER] = lambda: with_fit(work, x, "compiled", REPLICAS)
     if find_spec("numpyro") is not None:
-        loops |= {name: partial(_numpyro, work, x, name) for name in ("NumPyro step", "NumPyro scan")}
+        loops |= {name: partial(_numpyro, work, x, name) for name in ("NumPyro step", SCAN)}
     return loops
 
 
@@ -139,27 +126,82 @@ def _numpyro(work: Work, x: Tensor, name: str) -> Loop:
     return numpyro_loops(work, x)[name]
 
 
-def measure(work: Work, settings: Settings, peers: bool = True) -> list[dict[str, object]]:
-    """One row an implementation."""
-    x = work.data((100 if work.binary else 500) * work.batch).to(settings.device)
-    loops = {name: make() for name, make in implementations(work, x, peers, settings.compiled).items()}
-    steps = max(2, min(500, round(settings.seconds / (loops[HAND](20) / 20))))
+def timed(loops: dict[str, Loop], steps: int, settings: Settings) -> dict[str, list[float]]:
+    """Seconds a step of each loop, block by block: of the processor, or on a GPU of the clock."""
+    clock = time.perf_counter if settings.device == "cuda" else time.process_time
     times: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(settings.repeats + 1):
         for name, loop in loops.items():
-            elapsed = loop(steps)
+            start = clock()
+            loop(steps)
             if repeat > 0:
-                times[name].append(elapsed / steps)
+                times[name].append((clock() - start) / steps / (REPLICAS if name == TOGETHER else 1))
+    return times
+
+
+def measure(work: Work, settings: Settings) -> list[dict[str, object]]:
+    """One row an implementation."""
+    x = work.data((100 if work.binary else 500) * work.batch).to(settings.device)
+    loops = {name: make() for name, make in implementations(work, x, settings.compiled).items()}
+    start = time.perf_counter()
+    loops[HAND](20)
+    steps = max(2, min(500, round(settings.seconds / ((time.perf_counter() - start) / 20))))
+    times = timed(loops, steps, settings)
     return [
         {
             **{k: v for k, v in vars(work).items() if k not in ("n", "hidden")},
-            "width": work.hidden[0],
             "implementation": name,
             "seconds": statistics.median(values),
             "ratio": median_ratio(values, times[HAND]),
+            "to_scan": median_ratio(values, times[SCAN]) if SCAN in times else None,
         }
         for name, values in times.items()
     ]
+
+
+def others() -> dict[str, tuple[pv.GenerativeModel, pv.AmortizedGuide, ELBO, Tensor]]:
+    """Programs for which NumPyro has no counterpart here, and data in batches of 32."""
+    small, channels = torch.randn(1600, 2), torch.randn(1600, 32)
+    importance = ESTIMATORS["importance-weighted"](num_particles=50)
+    encoder, decoder = pv.nn.ConvEncoder(16, 32, side=28), pv.nn.ConvDecoder(10, 32, 16, side=28)
+    images = pv.GenerativeModel(decoder, pv.BernoulliLikelihood(decoder.out_features, 784), 10)
+    noise = LIKELIHOODS["full-covariance-per-datum"](128, 32)
+    return {
+        "importance weighted, K = 50": (*programs(SMALL), importance, small),
+        "flow": (*programs(replace(SMALL, posterior="flow")), pv.MonteCarloELBO(), small),
+        "32 × 32 covariance for each datum": (
+            pv.GenerativeModel(pv.nn.MLP(4, 128), noise, 4),
+            pv.AmortizedGuide(pv.nn.MLP(32, 128), pv.DiagonalPosterior(128, 4)),
+            pv.AnalyticELBO(),
+            channels,
+        ),
+        "convolutions, 28 × 28": (
+            images,
+            pv.AmortizedGuide(encoder, pv.DiagonalPosterior(encoder.out_features, 10)),
+            pv.AnalyticELBO(),
+            (torch.randn(1600, 784) > 1).float(),
+        ),
+    }
+
+
+def beside_eager(settings: Settings) -> pd.DataFrame:
+    """A row for each of the other programs: a step of the eager engine, and of the one that ``auto`` takes."""
+    rows = []
+    for name, (model, guide, elbo, x) in _shown(others().items(), "beside eager"):
+        how = partial(TrainingSettings, 10**6, 32, schedule="constant")
+        trainers = {e: Trainer([(model, guide)], x, elbo, how(engine=e), progress=False) for e in ("eager", "auto")}
+        loops: dict[str, Loop] = {engine: trainer.run for engine, trainer in trainers.items()}
+        times = timed(loops, max(2, round(100 * settings.seconds)), settings)
+        rows.append(
+            {
+                "program": name,
+                "eager, ms": 1e3 * statistics.median(times["eager"]),
+                "auto, ms": 1e3 * statistics.median(times["auto"]),
+                "auto / eager": median_ratio(times["auto"], times["eager"]),
+                "auto takes": str(trainers["auto"].engine.name),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def peak_memory(work: Work, name: str, steps: int = 50) -> float:
@@ -171,25 +213,48 @@ def peak_memory(work: Work, name: str, steps: int = 50) -> float:
 def _run_alone(work: Work, name: str, steps: int) -> float:
     torch.set_num_threads(1)
     implementations(work, work.data(100 * work.batch))[name]()(steps)
-    status = Path("/proc/self/status").read_text(
-        encoding="utf-8"
-    )  # getrusage's peak is the parent's, if that is larger
+    # getrusage's peak is the parent's, if that is larger
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
-def setup_seconds(work: Work, name: str, cache: str) -> float:
-    """Seconds in a fresh process from the libraries' import to the second step, native code kept in a folder."""
+def setup_seconds(work: Work, name: str) -> tuple[float, float]:
+    """Seconds, of the clock and of the processor, to the second step in a process that has imported pyrovae."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_set_up_alone, (work, name, cache))
+        return pool.apply(_set_up_alone, (work, name))
 
 
-def _set_up_alone(work: Work, name: str, cache: str) -> float:
+def _set_up_alone(work: Work, name: str) -> tuple[float, float]:
     torch.set_num_threads(1)
-    os.environ |= {"PYROVAE_CACHE": cache, "TORCHINDUCTOR_CACHE_DIR": cache}
     x = work.data(100 * work.batch)
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     implementations(work, x)[name]()(2)
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def setups(settings: Settings) -> pd.DataFrame:
+    """A row an implementation that is compiled first: how long until it is ready to train."""
+    cases = [
+        (SMALL, COMPILED),
+        (SMALL, TOGETHER),
+        (replace(SMALL, posterior="flow", estimator="monte-carlo"), COMPILED),
+    ]
+    rows = []
+    for work, name in _shown([*cases, (replace(IMAGES, d=50), COMPILED)], "set-up"):
+        seconds = [setup_seconds(work, name) for _ in range(min(3, settings.repeats))]
+        wall, cpu = (statistics.median(values) for values in zip(*seconds, strict=True))
+        rows.append({"net": work.net, "posterior": work.posterior, "implementation": name, "s": wall, "CPU s": cpu})
+    return pd.DataFrame(rows)
+
+
+def memory(settings: Settings) -> pd.DataFrame:
+    """A row a network: the peak memory of each implementation."""
+    cases = [SMALL, replace(IMAGES, d=50)] if settings.images else [SMALL]
+    rows = []
+    for work in _shown(cases, "memory"):
+        names = implementations(work, work.data(work.batch))
+        rows.append({"net": work.net, "d": work.d} | {name: round(peak_memory(work, name)) for name in names})
+    return pd.DataFrame(rows)
 
 
 def pivot(table: pd.DataFrame) -> pd.DataFrame:
@@ -197,23 +262,16 @@ def pivot(table: pd.DataFrame) -> pd.DataFrame:
     works = ["net", "d", "batch", "posterior", "estimator"]
     wide = table.pivot(index=works, columns="implementation", values="ratio")
     wide = wide.loc[list(dict.fromkeys(map(tuple, table[works].to_numpy()))), list(table["implementation"].unique())]
-    milliseconds = 1e3 * table[table["implementation"] == HAND].set_index(works)["seconds"]
-    wide.insert(0, "by hand, ms", milliseconds)
+    by_name = {name: rows.set_index(works) for name, rows in table.groupby("implementation")}
+    wide.insert(0, "by hand, ms", 1e3 * by_name[HAND]["seconds"])
+    for name in (COMPILED, TOGETHER) if SCAN in by_name else ():
+        wide[f"{name.removeprefix('pyrovae ')} / scan"] = by_name[name]["to_scan"]
     return wide.drop(columns=HAND).reset_index()
-
-
-def growth_works() -> dict[str, list[Work]]:
-    """Works along one axis each, by what grows."""
-    return {
-        "d": [replace(SMALL, d=d, posterior="full-covariance") for d in (2, 8, 32)],
-        "width": [replace(SMALL, hidden=(width, width)) for width in (64, 128, 256, 512)],
-        "batch": [replace(SMALL, batch=batch) for batch in (32, 128, 512)],
-    }
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Milliseconds a step against the hand-written loop's, a curve an implementation."""
-    hand = table[table["implementation"] == HAND].set_index(["net", "d", "batch", "width", "posterior", "estimator"])
+    hand = table[table["implementation"] == HAND].set_index(["net", "d", "batch", "posterior", "estimator"])
     curves = {}
     for name, rows in table.groupby("implementation", sort=False):
         cost = [hand.loc[tuple(key), "seconds"] for key in rows[list(hand.index.names)].to_numpy()]
@@ -231,48 +289,28 @@ def main(settings: Settings) -> None:
     parts = [(p, e) for p in ("diagonal", "full-covariance") for e in ("analytic", "monte-carlo")]
     works = [replace(SMALL, posterior=p, estimator=e) for p, e in parts]
     if settings.images:
-        works += [replace(IMAGES, d=d, posterior=p, estimator=e) for d in (10, 50) for p, e in parts]
+        works += [replace(IMAGES, d=d, posterior=p) for d in (10, 50) for p in ("diagonal", "full-covariance")]
     on_gpu = settings.device == "cuda"
-    device = f"one {torch.cuda.get_device_name()}" if on_gpu else "one core"
+    device = f"one {torch.cuda.get_device_name()}, by the clock" if on_gpu else "one core, CPU time"
     machine = f"{platform.machine()}, torch {torch.__version__}, {device}, float32"
-    sections = {}
-    if settings.steps:
-        table = pd.DataFrame([row for work in _shown(works, "implementations") for row in measure(work, settings)])
-        write_table(out / "training_step.csv", table)
-        draw(table, out / "training_step.png")
-        sections["Ratios"] = (
-            f"A step's time over the hand-written loop's: medians over {settings.repeats} interleaved blocks. "
-            f"{machine}.\n\n{markdown_table(pivot(table))}"
-        )
+    table = pd.DataFrame([row for work in _shown(works, "implementations") for row in measure(work, settings)])
+    write_table(out / "training_step.csv", table)
+    draw(table, out / "training_step.png")
+    sections = {
+        "Ratios": f"A step's time over the hand-written loop's: medians over {settings.repeats} interleaved blocks. "
+        f"{machine}.\n\n{markdown_table(pivot(table))}"
+    }
     if settings.compiled and not on_gpu:
-        setups = []
-        for name in ("pyrovae compiled", f"pyrovae compiled, {REPLICAS} replicas", "PyTorch by hand, torch.compile"):
-            with tempfile.TemporaryDirectory() as cache:
-                seconds = [setup_seconds(SMALL, name, cache) for _ in range(2)]
-            setups.append({"implementation": name, "cold, s": seconds[0], "from its cache, s": seconds[1]})
-        sections["Set-up"] = (
-            "Seconds in a fresh process from the libraries' import to the second step, the small network.\n\n"
-            + markdown_table(pd.DataFrame(setups))
+        sections["Beside eager"] = f"A step of the eager engine and of `auto`. {machine}.\n\n" + markdown_table(
+            beside_eager(settings)
         )
-    if settings.growth:
-        grown = []
-        for axis, along in growth_works().items():
-            grown += [{"grows": axis} | row for work in _shown(along, axis) for row in measure(work, settings, False)]
-        growth = pd.DataFrame(grown)
-        write_table(out / "growth.csv", growth)
-        growth["milliseconds"] = 1e3 * growth["seconds"]
-        wide = growth.pivot(
-            index=["grows", "d", "width", "batch"], columns="implementation", values="milliseconds"
-        ).reset_index()
-        sections["Growth"] = f"Milliseconds a step; d grows with a full covariance.\n\n{markdown_table(wide)}"
+        sections["Set-up"] = (
+            "Seconds from programs and data to the second step, in a fresh process that has imported pyrovae. "
+            f"They contain the import of JAX.\n\n{markdown_table(setups(settings))}"
+        )
     if settings.memory and not on_gpu and Path("/proc/self/status").exists():
-        cases = [SMALL, replace(IMAGES, d=50)] if settings.images else [SMALL]
-        peaks = []
-        for work in _shown(cases, "memory"):
-            names = implementations(work, work.data(work.batch))
-            peaks.append({"net": work.net, "d": work.d} | {name: round(peak_memory(work, name)) for name in names})
         sections["Memory"] = "Peak resident memory in MiB, interpreter and libraries included.\n\n" + markdown_table(
-            pd.DataFrame(peaks)
+            memory(settings)
         )
     for heading, text in sections.items():
         pictures = {"cost of a step": out / "training_step.png"} if heading == "Ratios" else {}
@@ -281,8 +319,8 @@ def main(settings: Settings) -> None:
     print(f"results: {out}")
 
 
-def _shown(works: list[Work], what: str) -> Iterable[Work]:
-    return tqdm(works, desc=what, disable=None)
+def _shown(cases: Collection[T], what: str) -> Iterable[T]:
+    return tqdm(cases, desc=what, disable=None)
 
 
 if __name__ == "__main__":

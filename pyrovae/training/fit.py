@@ -95,11 +95,11 @@ def fit(
             run was begun with, and ends with the same bits as a run that was never interrupted on the same machine.
         checkpoint_seconds: how long to train between two states.
         **settings: the fields of :class:`~pyrovae.TrainingSettings`, ``epochs`` at least. The engine ``"eager"`` runs
-            the programs at each step. ``"compiled"`` runs them once and makes native code of what they compute, which
-            must not depend on the data's values or on the step; that takes 15 to 20 seconds and a C++ compiler, once:
-            the code is kept in the folder ``PYROVAE_CACHE``. ``"graph"`` runs what was traced operation by operation.
-            ``"auto"`` compiles a run of at least 8,000 steps, counted over all replicas, where that can be done. All
-            draw the same noise and differ by rounding alone.
+            the programs at each step. ``"compiled"`` runs them once, and XLA compiles what they compute, in memory; it
+            must not depend on the data's values or on the step. That takes a few seconds, and needs the extra ``xla``
+            (JAX). ``"graph"`` runs what was traced operation by operation. ``"auto"`` compiles a run of at least
+            2,000 steps, counted over all replicas, where that can be done. All draw the same noise and differ by
+            rounding alone.
 
     Returns:
         The losses by epoch and by batch; with ``num_replicas``, the replicas.
@@ -108,7 +108,7 @@ def fit(
         InputError: data or settings that cannot be trained on; a ``checkpoint`` of another run, one that is damaged,
             or one in use; another thread of this process that is training.
         CannotTraceError: programs that the compiled engine cannot take, where it was asked for.
-        CannotCompileError: no compiler, where it was asked for.
+        CannotCompileError: JAX cannot be used here, where the compiled engine was asked for.
         NonFiniteLossError: the loss became NaN or infinite, and the parameters are those of the step
             before; names the step and the site. Or a parameter did in an epoch's last step. A replica to which
             that happens holds the error; it is raised if none is left.

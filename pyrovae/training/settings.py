@@ -37,7 +37,7 @@ class Engine(StrEnum):
     EAGER = "eager"
     """The programs are run at each step."""
     COMPILED = "compiled"
-    """The programs are run once, and native code is made of what they compute."""
+    """The programs are run once, and XLA compiles what they compute."""
     GRAPH = "graph"
     """The programs are run once, and what they compute is run operation by operation."""
 

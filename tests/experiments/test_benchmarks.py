@@ -19,8 +19,8 @@ def test_benchmarks(tmp_path, run):
     assert result.returncode == 0, result.stderr
     assert "doubly-reparameterized, K = 3" in result.stdout
     result = run(
-        "experiments.benchmarks.training_step", "--repeats", 1, "--seconds", 0.01, "--no-images", "--no-growth",
-        "--no-memory", "--no-compiled", "--out", tmp_path / "training",
+        "experiments.benchmarks.training_step", "--repeats", 1, "--seconds", 0.01, "--no-images", "--no-memory",
+        "--no-compiled", "--out", tmp_path / "training",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     table = pd.read_csv(tmp_path / "training" / "training_step.csv")

@@ -166,8 +166,6 @@ def test_replicas_with_units_train_as_alone(x, engine):
         "hidden": (8,),
         "start": "linear",
     }
-    if engine == "compiled":
-        pytest.importorskip("torch._inductor")
     both = pv.compare(x, seeds=(0, 1), engine=engine, **settings)
     alone = [pv.compare(x, seeds=(seed,), engine="eager", **settings) for seed in (0, 1)]
     for seed in (0, 1):

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -55,20 +54,22 @@ def train(folder: Path | None, result: Path, engine: str, phase) -> None:
     result.write_text(bits.hexdigest())
 
 
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+
+
 def start(*arguments: object) -> "multiprocessing.process.BaseProcess":
-    """A process that has imported everything already."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
-        process = multiprocessing.get_context("fork").Process(target=train, args=arguments)
-        process.start()
+    """A process that has imported nearly everything already."""
+    process = CONTEXT.Process(target=train, args=arguments)
+    process.start()
     return process
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that share what is imported")
 @pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_kills_at_random_moments(engine, tmp_path):
-    phase = multiprocessing.get_context("fork").RawValue("i")
-    start(None, tmp_path / "whole", engine, phase).join()  # makes the native code
+    phase = CONTEXT.RawValue("i")
+    start(None, tmp_path / "whole", engine, phase).join()
     process = start(tmp_path / "timed", tmp_path / "again", engine, phase)
     wait_until(lambda: phase.value in (1, 2))
     begin = time.monotonic()

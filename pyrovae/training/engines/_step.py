@@ -1,7 +1,9 @@
 """One optimiser step of R replicas as a graph, and the loop over steps around it."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -9,10 +11,12 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.randomness import random_state, set_random_state
-from pyrovae.training.engines._ahead_of_time import NativeLoop
 from pyrovae.training.engines._base import State, Tensors
 from pyrovae.training.engines._tracing import GradientGraph, tidy
+from pyrovae.training.engines._xla import XlaLoop
 from pyrovae.training.settings import TrainingSettings
+
+Gradient = Callable[[Tensors, Tensors, Tensors, Tensor, Tensor, Tensors], tuple[Tensor, Tensors, Tensors]]
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's constants, PyTorch's defaults."""
@@ -32,64 +36,111 @@ class StepProgram:
     """
 
     def __init__(self, gradient: GradientGraph, settings: TrainingSettings, replicas: int, x: Tensor) -> None:
-        self.gradient, self.settings, self.replicas = gradient, settings, replicas
-        self._gradient = gradient if replicas == 1 else gradient.vectorizable(gradient.buffers, x)
+        self.gradient, self.settings, self.replicas, self._x = gradient, settings, replicas, x
+        self.size = len(x)
         self.sizes = [p.numel() for p in gradient.parameters]
-        step_bytes = replicas * x.numel() * x.element_size()
-        step_bytes += replicas * sum(d.shape.numel() * d.dtype.itemsize for d in gradient.draws)
+        step_bytes = replicas * (8 * len(x) + sum(d.shape.numel() * d.dtype.itemsize for d in gradient.draws))
         self.capacity = min(_CHUNK_STEPS, 2 ** max(0, int(math.log2(_CHUNK_BYTES / step_bytes))))
         self._in_one_call = self._can_draw_in_one_call(x)
-        flat = torch.cat([p.detach().reshape(-1) for p in gradient.parameters]).expand(replicas, -1).clone()
-        noise, _ = self.draw(1, 1, [random_state()] * replicas)
-        example = (
-            (flat, torch.zeros_like(flat), torch.zeros_like(flat), *[b.clone() for b in gradient.buffers]),
-            x.expand(replicas, *x.shape).clone(),
-            [each[:, 0] for each in noise],
-            flat.new_ones(4),
-            gradient.fixed,
-        )
-        self.graph: GraphModule = make_fx(lambda *arguments: self._all_replicas(*arguments))(*example)
-        tidy(self.graph)
-        batches = x.new_zeros(self.capacity, replicas, *x.shape)
-        filled, _ = self.draw(0, self.capacity, [random_state()] * replicas)
-        self.native = NativeLoop(
-            self.graph, example[0], batches, filled, flat.new_zeros(self.capacity, 4), gradient.fixed
-        )
+
+    @cached_property
+    def graph(self) -> GraphModule:
+        """The step of all replicas as operations of PyTorch, over flat vectors."""
+        flat = torch.cat([p.detach().reshape(-1) for p in self.gradient.parameters]).expand(self.replicas, -1).clone()
+        state = (flat, torch.zeros_like(flat), torch.zeros_like(flat), *[b.clone() for b in self.gradient.buffers])
+        x = self._x.expand(self.replicas, *self._x.shape).clone()
+        noise = [each[:, 0] for each in self._example_noise()]
+        one = self.gradient if self.replicas == 1 else self.gradient.vectorizable(self.gradient.buffers, self._x)
+        all_replicas = partial(self._all_replicas, one)
+        graph: GraphModule = make_fx(all_replicas)(state, x, noise, flat.new_ones(4), self.gradient.fixed)
+        tidy(graph)
+        return graph
+
+    @cached_property
+    def xla(self) -> XlaLoop:
+        """The loop over steps, compiled at its first call.
+
+        Raises:
+            CannotTraceError: an operation of the step is none of XLA's.
+        """
+        from pyrovae.training.engines.lowering import lower
+
+        gradient, k = self.gradient, len(self.sizes)
+        counts = [k, k, k, len(gradient.buffers), 1, len(noise := self._example_noise()), 1, len(gradient.fixed)]
+
+        def step(*arguments: Tensor) -> Tensors:
+            of = iter(arguments)
+            parameters, first, second, buffers, (x,), noise, (row,), fixed = (
+                [next(of) for _ in range(count)] for count in counts
+            )
+            loss, slopes, buffers = gradient(
+                parameters, [b.clone() for b in buffers], fixed, x, row[2], self._by_draw(noise)
+            )
+            after = [
+                self._adam(*each, row) for each in zip(parameters, first, second, self._clipped(slopes), strict=True)
+            ]
+            return [*itertools.chain(*zip(*after, strict=True)), *buffers, loss]
+
+        parameters = [p.detach() for p in gradient.parameters]
+        moments = [torch.zeros_like(p) for p in (*parameters, *parameters)]  # the tracer tells inputs by identity
+        row = parameters[0].new_ones(4)
+        example = [*parameters, *moments, *gradient.buffers, self._x, *[each[0, 0] for each in noise], row]
+        core = dict(torch.export.default_decompositions().items())
+        graph = make_fx(torch.func.functionalize(step), decomposition_table=core)(*example, *gradient.fixed)
+        tidy(graph)
+        return XlaLoop(lower(graph.graph), [p.shape for p in parameters])
+
+    def _example_noise(self) -> Tensors:
+        return self.draw(1, 1, [random_state()] * self.replicas)[0]
 
     def _all_replicas(
-        self, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
+        self, gradient: Gradient, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
     ) -> tuple[State, Tensor]:
+        step = partial(self._step, gradient)
         if self.replicas > 1:
-            return torch.vmap(self._step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
-        (flat, first, second, *buffers), loss = self._step(
+            return torch.vmap(step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
+        (flat, first, second, *buffers), loss = step(
             (*(s[0] for s in state[:3]), *state[3:]), x[0], [each[0] for each in noise], row, fixed
         )
         return (flat[None], first[None], second[None], *buffers), loss[None]
 
-    def _step(self, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors) -> tuple[State, Tensor]:
-        """Adam (with decoupled weight decay) on the flat parameters of one replica; the loss in nats."""
+    def _step(
+        self, gradient: Gradient, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
+    ) -> tuple[State, Tensor]:
+        """A step on the flat parameters of one replica; the loss in nats."""
         flat, first, second, *buffers = state
-        rate, root, beta, decay = row.unbind()
         parameters = [
             part.view(p.shape) for part, p in zip(flat.split(self.sizes), self.gradient.parameters, strict=True)
         ]
         buffers = [b.clone() for b in buffers]
-        loss, derivatives, buffers = self._gradient(parameters, buffers, fixed, x, beta, self._by_draw(noise))
-        slope = torch.cat([d.reshape(-1) for d in derivatives])
-        if self.settings.clip_norm is not None:
-            slope = slope * (self.settings.clip_norm / (slope.norm() + 1e-6)).clamp(max=1.0)
+        loss, derivatives, buffers = gradient(parameters, buffers, fixed, x, row[2], self._by_draw(noise))
+        slope = self._clipped([torch.cat([d.reshape(-1) for d in derivatives])])[0]
+        return (*self._adam(flat, first, second, slope, row), *buffers), loss
+
+    def _clipped(self, slopes: Tensors) -> Tensors:
+        if self.settings.clip_norm is None:
+            return slopes
+        norm = torch.stack([slope.square().sum() for slope in slopes]).sum().sqrt()
+        scale = (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        return [slope * scale for slope in slopes]
+
+    def _adam(self, value: Tensor, first: Tensor, second: Tensor, slope: Tensor, row: Tensor) -> Tensors:
+        """A parameter and its two moments after a step of Adam with decoupled weight decay."""
+        rate, root, _, decay = row.unbind()
         first = _normal(torch.lerp(first, slope, 1 - BETA1))
         second = _normal(BETA2 * second + (1 - BETA2) * slope * slope)
         if self.settings.weight_decay > 0:
-            flat = flat * (1 - decay)
-        flat = flat - rate * first / (second.sqrt() * root + EPSILON)
-        return (flat, first, second, *buffers), loss
+            value = value * (1 - decay)
+        return [value - rate * first / (second.sqrt() * root + EPSILON), first, second]
 
-    def loop(self, count: int, state: State, x: Tensor, noise: Tensors, rows: Tensor) -> tuple[State, Tensor]:
-        """Run ``count`` steps; x (steps, R, size, …), noise (R, steps, …), rows (steps, 4) -> losses (steps, R)."""
+    def loop(
+        self, count: int, state: State, x: Tensor, index: Tensor, noise: Tensors, rows: Tensor
+    ) -> tuple[State, Tensor]:
+        """Run ``count`` steps of the graph; index (steps, R, size), noise (R, steps, …), rows (steps, 4)."""
         losses = rows.new_zeros(len(rows), self.replicas)
         for i in range(count):
-            state, losses[i] = self.graph(state, x[i], [each[:, i] for each in noise], rows[i], self.gradient.fixed)
+            draws = [each[:, i] for each in noise]
+            state, losses[i] = self.graph(state, x[index[i]], draws, rows[i], self.gradient.fixed)
         return state, losses
 
     def draw(self, count: int, capacity: int, states: Sequence[Tensors]) -> tuple[Tensors, list[Tensors]]:

@@ -1,7 +1,7 @@
-"""The compiled engine: many steps in one call of native code, with no Pyro and no Python in between.
+"""The compiled engine: many steps in one call of what XLA compiled, with no Pyro and no Python in between.
 
-A step of R replicas is one graph over flat vectors: the programs' loss and gradient, traced, and Adam. What a step
-reads (its batch, its noise, its rate) lies in arrays over the steps, and a loop over them is compiled ahead of time.
+A step of R replicas is one graph: the programs' loss and gradient, traced, and Adam. What a step reads (the numbers of
+its data, its noise, its rate) lies in arrays over the steps, and XLA compiles a loop over them.
 This module knows of no family of distributions.
 """
 
@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyrovae.errors import one_line
+from pyrovae.errors import InputError, one_line
 from pyrovae.programs import Pair, module_buffers
 from pyrovae.randomness import set_random_state
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
-from pyrovae.training.engines._ahead_of_time import CannotCompileError
 from pyrovae.training.engines._base import State, StepEngine, Tensors
 from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.engines._step import BETA1, BETA2, StepProgram
 from pyrovae.training.engines._tracing import module_tensors, trace_gradient
 from pyrovae.training.settings import Engine, TrainingSettings
 
+_LEAST_LEFT_OVER = 500
+"""Steps of the smaller last batch from which they are compiled too."""
+
 
 class CompiledEngine(StepEngine):
     """Run steps of R pairs of programs that are alike but for their tensors, without Pyro.
 
-    The loop over steps runs in native code once :meth:`compile` has made it; until then, its graph step by step.
+    The loop over steps runs compiled once :meth:`compile` has been called; until then, its graph step by step.
 
     Args:
         pairs: (model, guide) of each replica.
@@ -73,16 +75,48 @@ class CompiledEngine(StepEngine):
             if not all(torch.equal(a, b) for a, b in zip(fixed[0], others, strict=True)):
                 raise CannotTraceError("replicas differ in tensors that are not trained")
 
-    def compile(self) -> None:
-        """Make the native code for full batches, or load it, and use it from now on.
+    def trace(self) -> None:
+        """Make the graph that :meth:`run` takes step by step where nothing is compiled.
 
         Raises:
-            CannotCompileError: there is no compiler, or it failed, or the parameters are on a GPU.
+            CannotTraceError: replicas cannot run as one.
         """
-        if self.state[0].is_cuda:
-            raise CannotCompileError("native code is made for the CPU alone; on a GPU use engine='eager'")
-        self._programs[self.full].native.load()
+        for program in self._programs.values():
+            self._make(program)
+
+    def compile(self) -> None:
+        """Compile the loop over steps, and use that from now on.
+
+        Raises:
+            CannotTraceError: an operation of the step is none of XLA's, or replicas cannot run as one.
+        """
         self.name = Engine.COMPILED
+        try:
+            self.trace()
+        except InputError:
+            self.name = Engine.GRAPH
+            raise
+
+    def _make(self, program: StepProgram) -> None:
+        """Trace the programs' step once more, and compile it if it is to run compiled."""
+        try:
+            if not self._is_compiled(program):
+                _ = program.graph
+                return
+            index = torch.zeros(program.capacity, len(self.pairs), program.size, dtype=torch.int64)
+            noise, _ = program.draw(0, program.capacity, self.noise_states)
+            rows = self.state[0].new_zeros(program.capacity, 4)
+            program.xla(0, self.state, self.x, index, noise, rows, program.gradient.fixed)
+        except InputError:
+            raise
+        except Exception as error:  # for one, an operation that torch.vmap does not know
+            what = "replicas of them cannot run as one" if len(self.pairs) > 1 else "they cannot be traced"
+            raise CannotTraceError(f"{what} ({one_line(error, 200)})") from error
+
+    def _is_compiled(self, program: StepProgram) -> bool:
+        """Whether the step runs compiled; a smaller last batch, once an epoch, may not pay for its own."""
+        often = program.size == self.full or self.settings.epochs >= _LEAST_LEFT_OVER
+        return self.name == Engine.COMPILED and often
 
     def _program(self, batch: Tensor) -> StepProgram:
         """The step for batches of this size."""
@@ -93,11 +127,7 @@ class CompiledEngine(StepEngine):
             )
             if len(self.pairs) > 1 and gradient.buffers:
                 raise CannotTraceError("a step changes a module's buffer, which replicas in one program would share")
-            try:
-                self._programs[len(batch)] = StepProgram(gradient, self.settings, len(self.pairs), batch)
-            except Exception as error:  # for one, an operation that torch.vmap does not know
-                what = "replicas of them cannot run as one" if len(self.pairs) > 1 else "they cannot be traced"
-                raise CannotTraceError(f"{what} ({one_line(error, 200)})") from error
+            self._programs[len(batch)] = StepProgram(gradient, self.settings, len(self.pairs), batch)
         return self._programs[len(batch)]
 
     def run(
@@ -121,22 +151,26 @@ class CompiledEngine(StepEngine):
             self.write_back()
 
     def _chunk(self, program: StepProgram, x: Tensor, index: Tensor, rows: Tensor) -> NDArray[np.float64]:
-        count, size = len(index), index.shape[2]
-        native = self.name == Engine.COMPILED and size == self.full
-        capacity = program.capacity if native else count
+        count = len(index)
+        compiled = self._is_compiled(program)
+        capacity = program.capacity if compiled else count
         state, noise_states = self.state, self.noise_states
         noise, noise_states_after = program.draw(count, capacity, noise_states)
-        batches = x[index.reshape(-1)].view(*index.shape, *x.shape[1:])
-        arguments = (count, state, _padded(batches, capacity), noise, _padded(rows, capacity))
-        after, losses = program.native(*arguments, program.gradient.fixed) if native else program.loop(*arguments)
-        values = losses[:count].double().cpu().numpy() / size
+        index, rows = _padded(index, capacity), _padded(rows, capacity)
+
+        def run(count: int) -> tuple[State, Tensor]:
+            if compiled:
+                return program.xla(count, state, x, index, noise, rows, program.gradient.fixed)
+            return program.loop(count, state, x, index, noise, rows)
+
+        after, losses = run(count)
+        values = losses[:count].double().cpu().numpy() / program.size
         for r in range(len(self.pairs)):
             if r not in self.errors and not np.isfinite(values[:, r]).all():
                 k = int(np.argmin(np.isfinite(values[:, r])))
-                before = program.loop(k, state, batches, noise, rows)[0]
-                self._write(r, before)
+                self._write(r, run(k)[0])
                 set_random_state(program.draw(k, k, noise_states)[1][r])
-                site = find_nonfinite(*self.pairs[r], batches[k, r], self.parameters[r])
+                site = find_nonfinite(*self.pairs[r], x[index[k, r]], self.parameters[r])
                 self.errors[r] = NonFiniteStepError(float(values[k, r]), site, self.steps + k + 1)
         self.state, self.noise_states, self.steps = after, noise_states_after, self.steps + count
         return values

@@ -1,9 +1,12 @@
-"""The engine that ``"auto"`` chooses: by the number of steps, the programs and the compiler."""
+"""The engine that ``"auto"`` chooses: by the number of steps, the programs and what is installed."""
+
+import sys
 
 import pytest
+import torch
 
 import pyrovae as pv
-from pyrovae.training import CannotCompileError, Trainer, TrainingSettings
+from pyrovae.training import CannotCompileError, CannotTraceError, Trainer, TrainingSettings
 from tests.training.runs import data, fit, make_pair
 
 
@@ -20,14 +23,6 @@ def test_auto_compiles_what_pays(capsys):
 
 
 @pytest.mark.slow
-def test_auto_does_not_depend_on_code_that_is_there(monkeypatch, tmp_path):
-    settings = TrainingSettings(epochs=50)
-    for _ in range(2):
-        assert Trainer([make_pair()], data(), pv.MonteCarloELBO(), settings, progress=False).engine.name == "eager"
-        fit(*make_pair(), data(), pv.MonteCarloELBO(), "compiled", epochs=1)
-
-
-@pytest.mark.slow
 def test_replicas_that_are_not_compiled_are_one_graph():
     pairs = [make_pair("full-covariance", seed=seed) for seed in range(3)]
     for epochs, least_steps, engine in ((20, 301, "graph"), (20, 300, "compiled")):
@@ -36,17 +31,30 @@ def test_replicas_that_are_not_compiled_are_one_graph():
         assert trainer.engine.name == engine
 
 
-def test_without_a_compiler(monkeypatch, tmp_path, capsys):
-    import torch._inductor.config  # noqa: F401, it remembers CXX from its import on
-
-    monkeypatch.setenv("CXX", "/nonexistent")
-    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path / "cache"))
+def test_without_jax(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jax", None)
     trainer = Trainer([make_pair()], data(), pv.AnalyticELBO(), TrainingSettings(epochs=50), least_steps=250)
     assert trainer.engine.name == "eager"
-    assert "eager engine: there is no C++ compiler /nonexistent" in capsys.readouterr().err
-    with pytest.raises(CannotCompileError, match="no C\\+\\+ compiler /nonexistent"):
+    assert "eager engine: jax is not installed" in capsys.readouterr().err
+    with pytest.raises(CannotCompileError, match=r"jax is not installed .*pyrovae\[xla\].*; use engine='eager'$"):
         fit(*make_pair(), data(), pv.AnalyticELBO(), "compiled", epochs=50)
-    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_programs_with_an_operation_that_is_not_known(capsys):
+    x = torch.rand(64, 16)
+    reason = "they use what the compiled engine does not know: convolution, convolution_backward"
+
+    def pair():
+        decoder = pv.nn.MLP(2, 8)
+        model = pv.GenerativeModel(decoder, pv.BernoulliLikelihood(8, 16), 2)
+        encoder = pv.nn.ConvEncoder(2, side=4)
+        return model, pv.AmortizedGuide(encoder, pv.DiagonalPosterior(encoder.out_features, 2))
+
+    with pytest.raises(CannotTraceError, match=f"{reason}; use engine='eager'"):
+        fit(*pair(), x.round(), pv.AnalyticELBO(), "compiled", epochs=50)
+    trainer = Trainer([pair()], x.round(), pv.AnalyticELBO(), TrainingSettings(epochs=50), least_steps=100)
+    assert trainer.engine.name == "eager"
+    assert f"eager engine: {reason}" in capsys.readouterr().err
 
 
 def test_an_unknown_engine():

@@ -1,5 +1,10 @@
 """The compiled engine against the eager one."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -9,11 +14,11 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.files import cache_folder
 from tests.training.runs import data, fit, functions, make_pair
 
+ROOT = Path(__file__).parents[3]
 TRACED = ["graph", pytest.param("compiled", marks=pytest.mark.slow)]
-"""The graph as traced, and native code made of it."""
+"""The graph as traced, operation by operation, and compiled."""
 
 
 @pytest.mark.slow
@@ -96,30 +101,6 @@ def test_a_callback_may_change_the_parameters(traced):
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-10, rtol=0)
 
 
-@pytest.mark.slow
-def test_nothing_is_compiled_again(monkeypatch):
-    from pyrovae.training.engines import _ahead_of_time as ahead_of_time
-
-    fit(*make_pair(), data(), pv.MonteCarloELBO(), "compiled", epochs=1)
-    made = []
-    monkeypatch.setattr(ahead_of_time, "_compile", lambda *arguments: made.append(arguments))
-    fit(*make_pair(seed=9), data(320, seed=5), pv.MonteCarloELBO(), "compiled", epochs=9, seed=1)
-    assert not made
-
-
-@pytest.mark.slow
-def test_a_broken_compiled_loop_is_made_anew(monkeypatch, tmp_path):
-    first = fit(*make_pair(), data(), pv.AnalyticELBO(), "compiled", epochs=1)
-    loops = [path.name for path in cache_folder().glob("*.pt2")]
-    monkeypatch.setenv("PYROVAE_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    for name in loops:
-        (tmp_path / name).write_bytes(b"not a package")
-    second = fit(*make_pair(), data(), pv.AnalyticELBO(), "compiled", epochs=1)
-    assert second.batch_loss == first.batch_loss
-    assert any(path.stat().st_size > 1000 for path in tmp_path.glob("*.pt2"))
-
-
 @pytest.mark.parametrize(
     ("elbo", "traced"),
     [
@@ -150,9 +131,7 @@ def test_buffers_that_training_changes(traced):
         losses.append(fit(model, guide, data(150), pv.AnalyticELBO(), engine, epochs=5).batch_loss)
         means.append((guide.encoder[1].running_mean, guide.encoder[1].num_batches_tracked))
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-10, rtol=0)
-    torch.testing.assert_close(
-        means[1], means[0], atol=0, rtol=1e-6
-    )  # the compiler's batch norm has a float32 momentum
+    torch.testing.assert_close(means[1], means[0], atol=0, rtol=1e-6)  # eager: a float32 momentum
     assert means[0][1] == 25
 
 
@@ -208,11 +187,76 @@ def test_an_interrupt_leaves_the_parameters_of_the_epoch_before():
 
 
 @pytest.mark.slow
-def test_the_engine_leaves_pyro_and_the_random_state_alone():
+def test_the_engine_leaves_pyro_jax_and_the_random_state_alone():
+    jax = pytest.importorskip("jax")
     pair = make_pair()
     torch.manual_seed(0)
-    before = torch.get_rng_state()
+    before, environment = torch.get_rng_state(), dict(os.environ)
     fit(*pair, data(), pv.MonteCarloELBO(), "compiled", epochs=2)
     assert torch.equal(torch.get_rng_state(), before)
     assert not list(pyro.get_param_store().keys())
     assert all(p.grad is None for program in pair for p in program.parameters())
+    assert dict(os.environ) == environment
+    assert not jax.config.jax_enable_x64
+    assert jax.numpy.ones(3).dtype == jax.numpy.float32
+
+
+FORKED_FROM = "this process was forked from one that uses JAX, which cannot be used in both"
+FORKED = """
+import os, sys, torch
+import pyrovae as pv
+from tests.training.runs import data, fit, make_pair
+
+def train(engine, **settings):
+    return fit(*make_pair(), data(), pv.AnalyticELBO(), engine, epochs=400, **settings).engine
+
+assert train("auto") == "compiled"
+child = os.fork()
+if child == 0:
+    try:
+        train("compiled")
+    except pv.InputError as error:
+        print(error)
+    print(train("auto"))
+    sys.stdout.flush()
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+def alone(script, **environment):
+    """What a script in a process of its own prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
+def test_a_forked_child_of_a_process_that_uses_jax_trains_eagerly():
+    pytest.importorskip("jax")
+    assert alone(FORKED) == f"{FORKED_FROM}; use engine='eager'\neager\n"
+
+
+ALONE = """
+import os, sys
+written = []
+def note(event, arguments):
+    if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and arguments[0] != os.devnull:
+        written.append(arguments[0])
+    if event in ("subprocess.Popen", "os.posix_spawn", "os.system", "tempfile.mkdtemp", "tempfile.mkstemp"):
+        written.append(arguments)
+import pyrovae as pv
+from tests.training.runs import data, fit, make_pair
+sys.addaudithook(note)
+print(fit(*make_pair(), data(), pv.AnalyticELBO(), "compiled", epochs=2).engine, written)
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_written_and_no_compiler_is_run(tmp_path):
+    pytest.importorskip("jax")
+    nowhere = str(tmp_path / "nowhere")
+    assert alone(ALONE, HOME=nowhere, TMPDIR=nowhere, PATH=nowhere, PYTHONDONTWRITEBYTECODE="1") == "compiled []\n"
