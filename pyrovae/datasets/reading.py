@@ -34,19 +34,20 @@ class Finding:
     Attributes:
         answer: what was found, such as ``"samples in columns"``.
         evidence: what speaks for it.
-        overruled_by: the option that says otherwise.
+        overruled_by: the option that says otherwise; None if there is none.
         guessed: whether the file could be meant otherwise.
     """
 
     answer: str
     evidence: str
-    overruled_by: Option
+    overruled_by: Option | None = None
     guessed: bool = True
 
     @property
     def message(self) -> Message:
         """The finding in words."""
-        return Message(self.answer, f", as {self.evidence}" if self.evidence else "", " (else ", self.overruled_by, ")")
+        otherwise = (" (else ", self.overruled_by, ")") if self.overruled_by else ()
+        return Message(self.answer, f", as {self.evidence}" if self.evidence else "", *otherwise)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pyrovae.commands.main import main
 from pyrovae.datasets import read_spectra
 from tests.reliability.mutations import MUTATIONS, Case, make
 from tests.reliability.tables import TABLES
+from tests.reliability.untidy_tables import UNTIDY
 
 NUM = int(os.environ.get("PYROVAE_FUZZ", "400"))
 """Of each kind of test; 2000 for a thorough one."""
@@ -131,8 +132,9 @@ def check_table(case, folder):
 @pytest.mark.filterwarnings("ignore::pyrovae.errors.InputWarning", "ignore:.*more channels")
 def test_tables_of_chance(tmp_path):
     rng, outcomes = np.random.default_rng(10), Counter()
+    kinds = (*TABLES, *UNTIDY)
     for k in range(NUM):
-        case = TABLES[k % len(TABLES)](rng)
+        case = kinds[k % len(kinds)](rng)
         try:
             outcomes[check_table(case, tmp_path)] += 1
         except Exception as error:

@@ -25,9 +25,9 @@ Line: TypeAlias = tuple[int, str]
 DELIMITERS = "\t;|, "
 _START = 2**16
 _LIKE_A_NUMBER = re.compile(
-    r"[+\-−]?(?:\d{1,3}(?:[.,'’ \u00a0\u202f\u2009]\d{3})+|\d+|(?=[.,]\d))(?:[.,]\d*)?(?:[eE][+-]?\d+)?"
+    r"[+\-−]?(?:\d{1,3}(?:[.,'’ \u00a0\u202f\u2009]\d{3})+|\d+|(?=[.,]\d))(?:[.,]\d*)?(?:[eEdD][+-]?\d+)?"
 )
-_OR_COMMENT = "#%!"
+_FORMULA = re.compile(r'(?:(?<=[\t;|, ])|^)="(?=[^"]*"(?:[\t;|, \r\n]|$))')
 
 
 class Decoder:
@@ -175,12 +175,14 @@ class Dialect:
         width: number of fields in a row.
         skip: number of lines before the table.
         comment: fields of a comment right above the table, if there are as many.
+        quote: around fields.
     """
 
     delimiter: str
     width: int
     skip: int = 0
     comment: tuple[str, ...] | None = None
+    quote: str = '"'
 
     @property
     def finding(self) -> Finding | None:
@@ -202,10 +204,11 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
     if not table:
         raise InputError(f"{where} is empty")
     candidates = [settings.delimiter] if settings.delimiter else list(DELIMITERS)
+    quote = _quote(table)
     found = []
     for order, delimiter in enumerate(candidates):
         try:
-            rows = [cut(line, delimiter) for line in table]
+            rows = [cut(line, delimiter, quote) for line in table]
         except csv.Error as error:
             if len(candidates) == 1:
                 raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
@@ -222,23 +225,37 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
     skip = _preamble(rows, width, delimiter)
     comment = None
     if comments and not skip:
-        fields = cut(comments[-1].lstrip("# \t"), delimiter)
+        fields = cut(comments[-1].lstrip("# \t"), delimiter, quote)
         numeric = _numeric_share([fields], delimiter)
         comment = tuple(fields) if len(fields) == width and numeric > 0.5 else None
-    return Dialect(delimiter, width, begin + skip, comment)
+    return Dialect(delimiter, width, begin + skip, comment, quote)
 
 
-def cut(line: str, delimiter: str) -> list[str]:
+def _quote(lines: Sequence[str]) -> str:
+    """The sign around fields: single quotes where most lines begin or end with one, and none has double ones."""
+    ends = sum("'" in (line[0], line.rstrip()[-1:]) for line in lines)
+    return "'" if 2 * ends > len(lines) and not any('"' in line for line in lines) else '"'
+
+
+def cut(line: str, delimiter: str, quote: str = '"') -> list[str]:
     """The fields of one line."""
     blanks = delimiter == " "
-    text = blanks_as_one(line) if blanks else line
-    return next(csv.reader([text], delimiter=delimiter, skipinitialspace=not blanks))
+    text = prepared(line, blanks=blanks, quote=quote)
+    return next(csv.reader([text], delimiter=delimiter, quotechar=quote, skipinitialspace=not blanks))
 
 
-def blanks_as_one(line: str) -> str:
-    """A line with one space between fields, whatever the number of spaces and tabs."""
-    if '"' in line:
-        return " ".join(re.findall(r'"[^"]*"|[^ \t\r\n]+', line))
+def prepared(line: str, *, blanks: bool, quote: str) -> str:
+    """A line as the reader of delimited text takes it.
+
+    Texts that a spreadsheet wrote as formulas (``="1.2"``) lose their sign of equality. Where blanks are the
+    delimiter, one space stands between fields, whatever the number of spaces and tabs.
+    """
+    if '="' in line:
+        line = _FORMULA.sub('"', line)
+    if not blanks:
+        return line
+    if quote in line:
+        return " ".join(re.findall(rf"{quote}[^{quote}]*{quote}|[^ \t\r\n]+", line))
     return " ".join(line.split())
 
 

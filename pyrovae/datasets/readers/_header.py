@@ -73,7 +73,7 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
         InputError: the first row may be positions or data, and nothing tells.
     """
     rows = [[field.strip() for field in row] for row in rows]
-    peek = _Peek(rows, numerals)
+    peek = _Peek(rows, numerals, where)
     padded = peek.padded()
     peek.begin = padded
     given = _given_row(settings, where)
@@ -87,7 +87,7 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
         elif settings.axis == NONE and not peek.is_words(k):
             break
         else:
-            kind = "names" if "names" in kinds and peek.is_about(k) else peek.kind(k, "axis" in kinds, where)
+            kind = "names" if "names" in kinds and peek.is_about(k) else peek.kind(k, "axis" in kinds)
             if not kind:
                 break
             if kind == "axis?":
@@ -113,8 +113,8 @@ def _given_row(settings: ReadingSettings, where: str) -> int | None:
 class _Peek:
     """The first rows as numbers, and what kinds of rows they are."""
 
-    def __init__(self, rows: Sequence[list[str]], numerals: Numerals) -> None:
-        self.rows, self.numerals = rows, numerals
+    def __init__(self, rows: Sequence[list[str]], numerals: Numerals, where: str) -> None:
+        self.rows, self.numerals, self.where = rows, numerals, where
         # apart, as text above makes all columns below slow
         parts = [numerals.array(part) for part in (rows[:_MOST_ROWS], rows[_MOST_ROWS:]) if part]
         self.values = np.concatenate([values for values, _ in parts])
@@ -138,7 +138,7 @@ class _Peek:
         """Whether more than half of a row's fields in columns of numbers are text."""
         return bool(self.text[k, self.numeric].sum() * 2 > self.numeric.sum()) if self.numeric.any() else k == 0
 
-    def kind(self, k: int, has_axis: bool, where: str) -> str:
+    def kind(self, k: int, has_axis: bool) -> str:
         """``names``, ``axis``, ``axis?`` (guessed) or nothing for data."""
         texts = int(self.text[k, self.numeric].sum())
         if self.is_words(k):
@@ -155,26 +155,26 @@ class _Peek:
             return ""  # of one spectrum, in two columns
         outside = is_outside(numbers, rest)
         if texts:
-            return self._mixed(k, numbers, outside, where)
+            return self._mixed(k, numbers, outside)
         if not np.isfinite(row).all():
             return ""
         if not first:
-            return self._below_names(k, row, rest, where)
+            return self._below_names(k, row, rest)
         if is_even(numbers):
             alike = sum(is_even(r[np.isfinite(r)]) for r in rest)
             if outside or 2 * alike < len(rest):
                 return "axis"
-            raise self._divided(k, where, "is evenly spaced, as other rows are")
+            raise self._divided(k, "is evenly spaced, as other rows are")
         if outside:
             return "axis"
         found = stands_out(numbers, rest)
         if found == "divided" and not self._label_says_data(k):
-            raise self._divided(k, where, "is in order, as few other rows are")
+            raise self._divided(k, "is in order, as few other rows are")
         if found == "axis":
             return "axis?"
         return "names" if self._label_says_names(k) else ""
 
-    def _below_names(self, k: int, row: NDArray[np.float64], rest: NDArray[np.float64], where: str) -> str:
+    def _below_names(self, k: int, row: NDArray[np.float64], rest: NDArray[np.float64]) -> str:
         """A row of numbers below names: the axis, if it is in order and even as no other row is."""
         if len(row) < 5 or len(rest) < 2 or not in_order(row):
             return ""
@@ -183,7 +183,7 @@ class _Peek:
             return ""
         fields = [self.rows[k][j] for j in np.flatnonzero(~self.numeric)]
         if fields and all(field and axis_unit(field) is None and field.lower() not in _LABELS for field in fields):
-            raise self._divided(k, where, "is evenly spaced or in order, as no other row is")
+            raise self._divided(k, "is evenly spaced or in order, as no other row is")
         return "axis"
 
     def _without_corners(self, k: int) -> NDArray[np.int64]:
@@ -229,7 +229,7 @@ class _Peek:
             return False
         return len(set(found.positions.tolist())) == len(found.positions)
 
-    def _mixed(self, k: int, numbers: NDArray[np.float64], outside: bool, where: str) -> str:
+    def _mixed(self, k: int, numbers: NDArray[np.float64], outside: bool) -> str:
         """The first row, with some text in columns of numbers: names beside positions, or data with a fault."""
         inside = np.flatnonzero(self.numeric)
         words = self.text[k, inside]
@@ -238,8 +238,8 @@ class _Peek:
             return "axis"
         column = int(inside[np.flatnonzero(words)[0]])
         raise InputError(
-            f"{where}, row {k + 1}, column {column + 1}: {self.rows[k][column][:40]!r} is not a number, and the row's "
-            "numbers are not in order as a header's would be; correct it, or say with ",
+            f"{self.where}, row {k + 1}, column {column + 1}: {self.rows[k][column][:40]!r} is not a number, and the "
+            "row's numbers are not in order as a header's would be; correct it, or say with ",
             Option("axis", "row"),
             " that the row is a header",
         )
@@ -257,10 +257,10 @@ class _Peek:
         """Whether a field in a column of text comes again below."""
         return any(self.rows[k][j] in [row[j] for row in self.rows[k + 1 :]] for j in np.flatnonzero(~self.numeric))
 
-    def _divided(self, k: int, where: str, what: str) -> InputError:
+    def _divided(self, k: int, what: str) -> InputError:
         option = Option("axis", "row" if k == 0 else f"row:{k + 1}")
         return InputError(
-            f"{where}, row {k + 1}: the row {what}: is it the channels' positions or data? say so with ",
+            f"{self.where}, row {k + 1}: the row {what}: is it the channels' positions or data? say so with ",
             option,
             " or ",
             Option("axis", NONE),
@@ -294,7 +294,7 @@ def _header(
         corner = said[units[0]]
     others = tuple(rows[k] for k in order if k not in units and (axis is not None or k != 0))
     own = axis is not None and axis > 0
-    axis_names = peek.numerals.names(first)
+    axis_names = peek.numerals.names(first, f"{peek.where}, row {skipped + (axis or 0) + 1}")
     return Header(skipped + len(kinds), names, axis_names, corner, others, own, tuple(findings))
 
 

@@ -14,7 +14,7 @@ from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._labels import edge_block, edge_column, follows
 from pyrovae.datasets.readers._missing import cleaned
 from pyrovae.datasets.readers._order import counts_up, in_order
-from pyrovae.datasets.readers._shape import Kind, Shape, shape_of
+from pyrovae.datasets.readers._shape import Kind, Shape, check_is_wide, shape_of
 from pyrovae.datasets.readers._table import Head, Layout
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import AxisSource, Finding
@@ -47,6 +47,8 @@ def interpret(head: Head, settings: ReadingSettings) -> Layout:
     evidence[:, numeric] = cleaned(head.numbers[:, numeric])
     group = largest_group(head.edge) if 0 in usable and is_text[0] else None
     row_names = group if group is not None and len(group.members) == len(head.edge) else None
+    if settings.samples is None:
+        check_is_wide(evidence, numeric, header, where)
     shape = shape_of(header, evidence, numeric, settings, where, row_names)
     if shape.kind is Kind.ROWS:
         layout = _in_rows(head, evidence, usable, numeric, settings)
@@ -209,10 +211,12 @@ def _without_labels(
         if count:
             apart = columns[:count] if edge == 0 else columns[-count:]
             which = [head.header.names[i] or str(i + 1) for i in apart]
+            many = f"{count} columns of numbers ({', '.join(which)}) do not continue their"
+            what = many if count > 1 else f"column of numbers ({which[0]}) does not continue its"
             raise InputError(
-                f"{head.where}: the {'first' if edge == 0 else 'last'} {count} columns of numbers ({', '.join(which)}) "
-                "do not continue their neighbour, as all other columns do: are they targets or channels? say ",
-                Option("label", tuple(str(i + 1) for i in apart)),
+                f"{head.where}: the {'first' if edge == 0 else 'last'} {what} neighbour, as all other columns do: are "
+                "they targets or channels? say ",
+                Option("label", tuple(str(i + 1) for i in apart) if count > 1 else str(apart[0] + 1)),
                 " or ",
                 Option("label", NONE),
             )

@@ -80,7 +80,7 @@ def edge_block(values: NDArray[np.float64], edge: int) -> int:
         steps = np.abs(np.diff(levels[: n - k]))
         scatter = float(np.nanmax(ordered[:, : n - k]) - np.nanmin(ordered[:, : n - k]))
         step = abs(float(levels[n - k] - levels[n - k - 1]))
-        broken = k <= _MOST_LIKE and link < 0.4 and float(inner.min()) > 0.9
+        broken = k <= _MOST_LIKE and _z(float(inner.min())) - _z(max(0.0, link)) > max(0.9, 4 / np.sqrt(num))
         if broken or (step > 10 * max(float(steps.max()), 1e-300) and step > scatter):
             return k
     return 0
@@ -114,6 +114,11 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     a, b = a[both] - a[both].mean() if both.any() else a[both], b[both] - b[both].mean() if both.any() else b[both]
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def _z(correlation: float) -> float:
+    """Fisher's transform, on which estimates scatter alike."""
+    return float(np.arctanh(min(correlation, 1 - 1e-9)))
 
 
 def _neighbours(rest: NDArray[np.float64]) -> float:

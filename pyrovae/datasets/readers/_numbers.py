@@ -46,8 +46,10 @@ MISSING = frozenset(
 """What stands for a missing value, in any case of letters."""
 
 _SAMPLE = 1500
+_HIGHEST = 20_000
+"""No position lies above it, in nanometres or reciprocal centimetres."""
 _SPACES = " \u00a0\u202f\u2009'’"
-_EXPONENT = r"(?:[eE][+-]?\d+)?"
+_EXPONENT = r"(?:[eEdD][+-]?\d+)?"
 _SIGN = r"[+\-−]?"
 _GROUPS = {sign: re.compile(rf"{_SIGN}\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+") for sign in ",."}
 _PROOFS = {
@@ -56,6 +58,7 @@ _PROOFS = {
 }
 _DECIMALS = {sign: re.compile(rf"{_SIGN}\d*{re.escape(sign)}\d+{_EXPONENT}") for sign in ",."}
 _SPACED = re.compile(rf"{_SIGN}\d{{1,3}}(?:[{_SPACES}]\d{{3}})+(?:[.,]\d+)?")
+_OF_FORTRAN = re.compile(r"([+-]?\d*\.\d*)[dD]([+-]?\d+)")
 _PLAIN = re.compile(rf"{_SIGN}\d{{1,3}}")
 
 
@@ -69,6 +72,7 @@ class Numerals:
         missing: words for a missing value, in small letters.
         guessed: whether the file could be meant otherwise.
         percent: whether a percent sign stands after the numbers.
+        is_given: whether the user says which sign is decimal.
     """
 
     decimal: str = "."
@@ -76,6 +80,7 @@ class Numerals:
     missing: frozenset[str] = MISSING
     guessed: bool = False
     percent: bool = False
+    is_given: bool = False
 
     def value(self, field: str) -> float | None:
         """The number in a field, NaN where it is missing; None of all other text, such as 1_0 or 1,5 amid points."""
@@ -88,7 +93,8 @@ class Numerals:
         try:
             return float(field)
         except ValueError:
-            return None
+            found = _OF_FORTRAN.fullmatch(field)
+            return float(f"{found[1]}e{found[2]}") if found and len(found[1]) > 1 else None
 
     def _plain(self, field: str) -> str:
         """A field as Python writes numbers."""
@@ -102,18 +108,29 @@ class Numerals:
             field = field.replace(".", "\0").replace(",", ".")
         return field
 
-    def names(self, header: Sequence[str]) -> list[str]:
-        """Names of columns without signs between the thousands of their numbers, as in 1.100 beside decimal commas."""
+    def names(self, header: Sequence[str], where: str) -> list[str]:
+        """Names of columns without signs between the thousands of their numbers, as in 1.100 beside decimal commas.
+
+        Raises:
+            InputError: the sign may be decimal, and nothing tells.
+        """
         sign = "." if self.decimal == "," else ","
-        grouped = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?![\d{re.escape(sign)}])")
+        grouped = re.compile(rf"(?<![\d.,])[1-9]\d{{0,2}}(?:{re.escape(sign)}\d{{3}})+(?![\d{re.escape(sign)}])")
         signed = [name for name in header if sign in name]
         if not signed or not all(grouped.search(name) for name in signed):
             return list(header)
         found = [grouped.sub(lambda match: match[0].replace(sign, ""), name) for name in header]
-        whole = [position_of(name) for name in found if name]
-        parts = [position_of(name) for name in header if name]
-        is_clear = sign in self.thousands or sign == "," or (_in_order(whole) and not _in_order(parts))
-        return found if is_clear else list(header)
+        whole, parts = _positions(found), _positions(header)
+        is_proven = sign in self.thousands
+        if not _in_order(whole) or (not is_proven and max(whole) > _HIGHEST):
+            return list(header)
+        if sign == "." and _in_order(parts) and not (is_proven or self.is_given):
+            raise InputError(
+                f"{where}: {signed[0]!r} above numbers with decimal commas may be {whole[0]:g}, then say ",
+                Option("decimal", self.decimal),
+                f", or {parts[0]:g}, then write it with a comma",
+            )
+        return found
 
     def array(self, rows: Sequence[Sequence[str]]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
         """Fields (rows, columns) as numbers, NaN where they are none; and which are text, None if none is."""
@@ -132,8 +149,12 @@ class Numerals:
         return values, text if text.any() else None
 
 
-def _in_order(positions: Sequence[float | None]) -> bool:
-    steps = np.diff([position for position in positions if position is not None])
+def _positions(names: Sequence[str]) -> list[float]:
+    return [position for position in map(position_of, names) if position is not None]
+
+
+def _in_order(positions: Sequence[float]) -> bool:
+    steps = np.diff(positions)
     return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
 
 
@@ -158,7 +179,7 @@ def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where:
     if settings.decimal is not None:
         other = "," if settings.decimal == "." else "."
         grouped = any(_PROOFS[other].fullmatch(f) or _GROUPS[other].fullmatch(f) for f in fields)
-        return Numerals(settings.decimal, thousands + other * grouped, missing)
+        return Numerals(settings.decimal, thousands + other * grouped, missing, is_given=True)
     if thousands:
         fields = [re.sub(f"[{thousands}]", "", field) if _SPACED.fullmatch(field) else field for field in fields]
     proofs = {sign: any(proof.fullmatch(f) for f in fields) for sign, proof in _PROOFS.items()}

@@ -17,35 +17,51 @@ _NAMES = re.compile(
     r"([\s_-]?(id|name|no|nr|number|#|s))?s?",
     re.IGNORECASE,
 )
+_SUFFIX = re.compile(
+    r"[\s_.\-]*[\s_.\-(](?:rep(?:licate)?|scan|r|run|m|nr)?[\s_.\-]*(?:\d{1,2}|[a-z])\)?$", re.IGNORECASE
+)
 _MOST = 20
-
-
-def replicated_column(targets: pd.DataFrame) -> str | None:
-    """The column whose values come again as those of replicates do: many values, each in few rows."""
-    for name in targets.columns:
-        column = targets[name]
-        if column.isna().any() or (column.dtype.kind == "f" and not (column == column.round()).all()):
-            continue
-        counts = column.value_counts()
-        repeated = float((counts > 1).mean())
-        named = _NAMES.fullmatch(str(name).strip()) is not None
-        fewest = 3 if named else 8
-        is_id = named or column.dtype.kind not in "fiu"
-        if is_id and fewest <= len(counts) <= len(column) / 1.5 and repeated > 0.5 and counts.median() <= _MOST:
-            return str(name)
-    return None
 
 
 def warn_of_replicates(targets: pd.DataFrame, path: Path, stacklevel: int) -> None:
     """Warn where a column seems to name samples that were measured several times."""
-    name = replicated_column(targets)
-    if name is not None:
-        num, of = len(targets), targets[name].nunique()
-        warnings.warn(
-            InputWarning(
-                f"{path}: the {num} spectra have {of} values in column {name!r}, as replicates of one sample have: "
-                "keep them in one part of a split with ",
+    for name in targets.columns:
+        column = targets[name]
+        if column.isna().any() or (column.dtype.kind == "f" and not (column == column.round()).all()):
+            continue
+        is_named = _NAMES.fullmatch(str(name).strip()) is not None
+        is_text = column.dtype.kind not in "fiu"
+        if (is_named or is_text) and _are_replicates(column, 3 if is_named else 8):
+            _warn(
+                path,
+                column,
+                f"{column.nunique()} values in column {name!r}",
+                "with ",
                 Option("group", name),
-            ),
-            stacklevel=stacklevel + 1,
-        )
+                stacklevel,
+            )
+            return
+        stems = column.str.replace(_SUFFIX, "", regex=True) if is_text else column
+        if is_text and (stems != column).all() and _are_replicates(stems, 3):
+            example, stem = column.iloc[0], stems.iloc[0]
+            what = f"{stems.nunique()} names in column {name!r} without their last part ({stem!r} of {example!r})"
+            _warn(path, column, what, f"by a column with {stem!r} alone, and ", Option("group"), stacklevel)
+            return
+
+
+def _are_replicates(column: pd.Series, fewest: int) -> bool:
+    """Whether values come again as those of replicates do: many values, each in few rows."""
+    counts = column.value_counts()
+    repeated = float((counts > 1).mean())
+    return bool(fewest <= len(counts) <= len(column) / 1.5 and repeated > 0.5 and counts.median() <= _MOST)
+
+
+def _warn(path: Path, column: pd.Series, what: str, how: str, option: Option, stacklevel: int) -> None:
+    warnings.warn(
+        InputWarning(
+            f"{path}: the {len(column)} spectra have {what}, as replicates of one sample have: keep them in one part "
+            f"of a split {how}",
+            option,
+        ),
+        stacklevel=stacklevel + 2,
+    )

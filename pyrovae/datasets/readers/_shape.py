@@ -17,6 +17,7 @@ from pyrovae.errors import InputError, Option
 
 _SMOOTH = 0.35
 _ENOUGH = 5
+_MOST_OF_LONG = 4
 
 
 class Kind(Enum):
@@ -93,6 +94,38 @@ def shape_of(
     if settings.channels is not None or (settings.axis is not None and settings.axis == NONE):
         return Shape(Kind.ROWS)
     return _by_evidence(header, numbers, numeric, first, bool(named), where)
+
+
+def check_is_wide(numbers: NDArray[np.float64], numeric: list[int], header: Header, where: str) -> None:
+    """Raise for a long table: one row for each value, beside its position and its spectrum.
+
+    Its positions, five or more in order, come again and again: all of them by turns, or each of them several times.
+    """
+    if not numeric or len(numeric) > _MOST_OF_LONG:
+        return
+    found: list[tuple[bool, bool, int, int]] = []
+    for i in numeric:
+        column = numbers[:, i]
+        count = len(np.unique(column))
+        is_named, is_even = axis_unit(header.axis_names[i]) is not None, len(column) % count == 0
+        if not np.isfinite(column).all() or count < _ENOUGH or count == len(column):
+            continue
+        by_turns = is_even and _is_tiled(column.reshape(-1, count))
+        if is_named or by_turns or (is_even and _is_tiled(column.reshape(count, -1).T)):
+            found.append((is_named, by_turns, count, i))
+    if found:
+        *_, count, i = max(found)
+        raise InputError(
+            f"{where}, column {i + 1}: the same {count} positions come again and again, so this is a long table, one "
+            "row for each value; make it wide, one row for each spectrum and one column for each position (in Excel: "
+            "Insert, PivotTable), or if the rows are spectra, say ",
+            Option("samples", "rows"),
+        )
+
+
+def _is_tiled(rows: NDArray[np.float64]) -> bool:
+    """Whether all rows are one and the same, in order."""
+    return len(rows) > 1 and in_order(rows[0]) and bool((rows == rows[0]).all())
 
 
 def _by_row_names(

@@ -71,7 +71,7 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
     else:
         for part in parts[1:]:
             _check_axis(part, first)
-    findings += tuple(finding for finding in first.findings if finding.overruled_by.name != "samples")
+    findings += tuple(one for one in first.findings if one.overruled_by is None or one.overruled_by.name != "samples")
     values = np.concatenate([part.values for part in parts])
     rows = [part.path for part in parts for _ in range(len(part.values))]
     about = {"file": [path.name for path in rows]}

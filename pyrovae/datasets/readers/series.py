@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pyrovae.datasets.readers._dialect import Line, lines_of
 from pyrovae.datasets.readers._numbers import Numerals
+from pyrovae.datasets.readers._rows import Row
 from pyrovae.datasets.readers._table import Choose, Table
 from pyrovae.datasets.readers.settings import ReadingSettings
-from pyrovae.datasets.readers.text import Row, table_of_rows
+from pyrovae.datasets.readers.text import table_of_rows
 from pyrovae.errors import InputError
 
 

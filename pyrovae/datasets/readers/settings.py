@@ -33,6 +33,8 @@ class ReadingSettings:
     """Columns to keep apart, by name or by number (from 1, first, last); none: no column is a label."""
     drop: tuple[str, ...] | str | None = None
     """Columns to leave out, by name or by number."""
+    drop_rows: tuple[str, ...] | str | None = None
+    """Rows to leave out, by number in the file or by name in the first column; none: all rows are samples."""
     unit: str | None = None
     """Unit of the axis; not given, it follows from the file."""
     missing: Missing = "error"
@@ -53,7 +55,7 @@ class ReadingSettings:
     """Refuse a file that would need more memory than this, in GiB."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "label", "drop", "missing_value"):
+        for name in ("channels", "label", "drop", "drop_rows", "missing_value"):
             value = getattr(self, name)
             if value is not None:
                 many = (value,) if isinstance(value, str | int | float) else tuple(value)
@@ -86,6 +88,7 @@ class ReadingKeywords(TypedDict, total=False):
     channels: tuple[str, ...] | str | None
     label: tuple[str, ...] | str | None
     drop: tuple[str, ...] | str | None
+    drop_rows: tuple[str, ...] | str | None
     unit: str | None
     missing: Missing
     missing_value: tuple[str, ...] | str | None

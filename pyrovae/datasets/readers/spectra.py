@@ -7,7 +7,7 @@ import stat
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._axis import given_axis, is_file_of_axis, positions_in_columns
 from pyrovae.datasets.readers._interpret import interpret
-from pyrovae.datasets.readers._missing import marker_of
+from pyrovae.datasets.readers._missing import marker_of, spike_of
 from pyrovae.datasets.readers._replicates import warn_of_replicates
+from pyrovae.datasets.readers._samples import check_samples, without_rows
 from pyrovae.datasets.readers._table import Head, Layout, Table
 from pyrovae.datasets.readers._targets import targets_of
 from pyrovae.datasets.readers.formats import read_table
@@ -26,9 +27,6 @@ from pyrovae.datasets.reading import AxisSource, Place, Reading
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError, Option
 from pyrovae.keywords import accepts
-
-if TYPE_CHECKING:
-    pass
 
 
 @accepts(ReadingSettings)
@@ -109,18 +107,28 @@ def _check_path(path: Path) -> None:
 
 def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: bool, group: str | None) -> Spectra:
     """Spectra of a table, checked."""
+    table = without_rows(table, settings.drop_rows)
     layout, in_columns = table.layout, table.layout.in_columns
     values = table.numbers.T if in_columns else table.numbers
 
     def where(sample: int, channel: int) -> str:
         return table.cell(channel, sample) if in_columns else table.cell(sample, channel)
 
+    empty = np.isnan(values).all(1)
+    if empty.any():
+        first = int(empty.argmax())
+        leave_out = (
+            Option("drop", str(layout.columns[first] + 1))
+            if in_columns
+            else Option("drop_rows", str(table.rows[first]))
+        )
+        raise InputError(f"{where(first, 0)}: every value of this spectrum is missing; leave it out with ", leave_out)
     _check_values(table, settings, layout.unit)
     positions, names = positions_in_columns(table) if layout.axis is not None else _positions(table, values.shape[1])
     unit, source, targets = layout.unit, layout.source, targets_of(table)
-    empty = np.isnan(values).all(1)
-    if empty.any():
-        raise InputError(f"{where(int(empty.argmax()), 0)}: every value of this spectrum is missing; remove it")
+    if unit != PIXEL:
+        counted = source is AxisSource.COUNTED
+        check_samples(table, values, targets, None if counted else positions, settings)
     if isinstance(settings.axis, tuple) or is_file_of_axis(settings.axis):
         positions, unit, source = given_axis(settings.axis), "", AxisSource.GIVEN
         if positions.shape != values.shape[1:]:
@@ -196,12 +204,14 @@ def _check_values(table: Table, settings: ReadingSettings, unit: str) -> None:
     if NONE not in (settings.missing_value or ()) and unit != PIXEL:
         constant = _constant(table.numbers) & ~np.isnan(table.numbers).all(0)
         few = constant.any() and not table.layout.in_columns and not constant.all()
-        marker = marker_of(table.numbers[:, ~constant] if few else table.numbers)
+        marker, far = marker_of(table.numbers[:, ~constant] if few else table.numbers), "all other values"
+        if marker is None:
+            marker, far = spike_of(table.numbers.T if table.layout.in_columns else table.numbers), "its neighbours"
         if marker is not None:
-            row, column = np.argwhere(table.numbers == marker)[0]
-            count = np.count_nonzero(table.numbers == marker)
+            row, column = np.argwhere(table.numbers == table.numbers.dtype.type(marker))[0]
+            count = np.count_nonzero(table.numbers == table.numbers.dtype.type(marker))
             raise InputError(
-                f"{table.cell(row, column)}: {marker:g} is far from all other values and occurs {count} times, as a "
+                f"{table.cell(row, column)}: {marker:g} is far from {far} and occurs {count} times, as a "
                 "marker of missing values does; if it is one, pass ",
                 Option("missing_value", f"{marker:g}"),
                 " and ",

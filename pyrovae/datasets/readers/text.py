@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import largest_group
-from pyrovae.datasets.readers._dialect import Dialect, Line, blanks_as_one, dialect_of, lines_of
+from pyrovae.datasets.readers._dialect import Line, dialect_of, lines_of
 from pyrovae.datasets.readers._header import header_of
 from pyrovae.datasets.readers._missing import given_markers, without_markers
 from pyrovae.datasets.readers._numbers import Numerals, numerals_of
+from pyrovae.datasets.readers._rows import HeaderAgain, Row, Rows
 from pyrovae.datasets.readers._table import Choose, Grid, Head, Table, check_size, default_dtype
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.datasets.reading import Finding
@@ -27,9 +26,6 @@ _PEEK = 60
 _PEEK_CHARACTERS, _BLOCK_CHARACTERS = 2**24, 2**27
 _OF_TEXT, _OF_ROW = 150, 150
 """Bytes that a field of text needs in memory beside its characters, and a row beside its fields, about."""
-
-Row = tuple[int, list[str]]
-"""Fields of a row, and its number in the file, counted from 1."""
 
 
 def read_text(
@@ -59,7 +55,8 @@ def read_text(
         if not first:
             raise InputError(f"{where} is empty")
         dialect = dialect_of([line for _, line in first], settings, where)
-        rows = _fields(itertools.chain(first[dialect.skip :], lines), dialect, where)
+        body = Rows(itertools.chain(first[dialect.skip :], lines), dialect, where)
+        rows: Iterator[Row] = iter(body)
         if dialect.comment is not None:
             rows = itertools.chain([(first[dialect.skip - 1][0], list(dialect.comment))], rows)
         findings = [dialect.finding] if dialect.finding else []
@@ -68,9 +65,8 @@ def read_text(
             return min(1.0, max(raw.tell(), 1) / max(size, 1))
 
         table = table_of_rows(rows, where, settings, choose, findings, cells_at_once, read_share)
-    if decoder.finding is None:
-        return table
-    return replace(table, layout=replace(table.layout, findings=(decoder.finding, *table.layout.findings)))
+    found = (*([decoder.finding] if decoder.finding else []), *table.layout.findings, *body.findings)
+    return replace(table, layout=replace(table.layout, findings=found))
 
 
 def table_of_rows(
@@ -91,7 +87,8 @@ def table_of_rows(
         numerals = numerals_of([fields for _, fields in peeked], settings, where)
     header = header_of([fields for _, fields in peeked], numerals, settings, where)
     width = len(peeked[0][1])
-    body = itertools.chain(peeked[header.num_rows :], rows)
+    again = HeaderAgain([fields for _, fields in peeked[: header.num_rows]])
+    body = again.without(itertools.chain(peeked[header.num_rows :], rows))
     at_once = max(1, cells_at_once // max(1, width))
     budget = _Budget(where, settings.max_gib, read_share)
     block = _some(body, at_once, _BLOCK_CHARACTERS)
@@ -130,6 +127,7 @@ def table_of_rows(
         budget.add(blocks[-1].nbytes * 2, of_texts, _OF_ROW * len(block))
         block = _some(body, at_once, _BLOCK_CHARACTERS)
     frame = pd.DataFrame(texts, columns=apart, dtype=str)
+    layout = replace(layout, findings=(*layout.findings, *again.findings))
     return Table(where, header.names, layout, row_numbers, np.concatenate(blocks), frame, numerals.decimal)
 
 
@@ -181,59 +179,3 @@ def _of_numerals(numerals: Numerals) -> Finding:
     groups = f" and {numerals.thousands!r} between thousands" if numerals.thousands else ""
     other = "." if numerals.decimal == "," else ","
     return Finding(f"decimal {sign}{groups}", "the numbers are written so", Option("decimal", other))
-
-
-def _fields(lines: Iterator[Line], dialect: Dialect, where: str) -> Iterator[Row]:
-    """Rows of fields, as many in each as in the first."""
-    lines_of_row: list[int] = []  # several if a quoted field continues
-    blanks = dialect.delimiter == " "
-
-    def text() -> Iterator[str]:
-        for row, line in lines:
-            lines_of_row.append(row)
-            if "\0" in line:
-                column = line[: line.index("\0")].count(dialect.delimiter) + 1
-                raise InputError(f"{where}, row {row}, column {column}: the file is not text (it holds a zero byte)")
-            yield blanks_as_one(line) if blanks else line
-
-    rows = csv.reader(text(), delimiter=dialect.delimiter, skipinitialspace=not blanks, strict=True)
-    expected = None
-    held: Row | None = None  # a header that is one field short
-    try:
-        for fields in rows:
-            row = lines_of_row[0]
-            lines_of_row.clear()
-            if not any(fields):  # delimiters alone, as spreadsheets write below a table
-                continue
-            if held is not None:
-                yield held[0], _lengthened(held, fields, where)
-                held = None
-            elif expected is None:
-                expected = len(fields)
-                if expected == dialect.width - 1 and dialect.width > 2:
-                    expected, held = dialect.width, (row, fields)
-                    continue
-            if len(fields) != expected:
-                raise _uneven(where, row, len(fields), expected or 0)
-            yield row, fields
-        if held is not None:
-            yield held
-    except csv.Error as error:
-        raise InputError(f"{where}, row {lines_of_row[0] if lines_of_row else 1}: {error}") from None
-
-
-def _uneven(where: str, row: int, found: int, expected: int) -> InputError:
-    return InputError(
-        f"{where}, row {row}, column {min(found, expected) + 1}: the row has {found} fields, the first one {expected}"
-    )
-
-
-def _lengthened(header: Row, below: list[str], where: str) -> list[str]:
-    """A header with a field for a column without a name: the first, of row names, or the last, which is empty."""
-    row, names = header
-    if below and not below[-1].strip() and len(below) == len(names) + 1:
-        return [*names, ""]
-    group = largest_group(names)
-    if group is not None and 0 in group.members and len(below) == len(names) + 1:
-        return ["", *names]
-    raise _uneven(where, row + 1, len(below), len(names))

@@ -1,0 +1,173 @@
+"""Rows of fields from the lines of a text file; what is no row of the table is left out, and said."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from pyrovae.datasets.readers._channels import largest_group, number
+from pyrovae.datasets.readers._dialect import Dialect, Line, prepared
+from pyrovae.datasets.reading import Finding
+from pyrovae.errors import InputError, Option
+
+Row: TypeAlias = tuple[int, list[str]]
+"""Fields of a row, and its number in the file, counted from 1."""
+
+_REMARKS: tuple[str, ...] = ("#", "%", "//", "!")
+_MOST_BELOW = 20
+
+
+class Rows:
+    """The rows of a table, as many fields in each as in the first.
+
+    Remarks amid the rows (``# lamp replaced``) and words below the table are left out.
+
+    Args:
+        lines: from the table's first on.
+        dialect: how they are cut.
+        where: what to call the file in errors.
+
+    Attributes:
+        findings: what was left out, once all rows are read.
+    """
+
+    def __init__(self, lines: Iterator[Line], dialect: Dialect, where: str) -> None:
+        self._lines, self._dialect, self._where = lines, dialect, where
+        self._of_row: list[int] = []  # lines of one row, several if a quoted field continues
+        self._is_complete = True
+        self.findings: list[Finding] = []
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, in order.
+
+        Raises:
+            InputError: a row has more fields than the first, or fewer, or cannot be cut.
+        """
+        width = 0
+        short: Row | None = None  # a header that lacks a field
+        remarks: list[Row] = []
+        below: list[Row] = []
+        signs = _REMARKS  # that no row of the table begins with
+        for row, fields in self._cut():
+            if not width:
+                width, is_short = self._width(fields)
+                if is_short:
+                    short = row, fields
+                    continue
+            elif short is not None:
+                yield short[0], _lengthened(short, fields, self._where)
+                short = None
+            if len(fields) > width and not any(fields[width:]):
+                fields = fields[:width]
+            if len(fields) == width:
+                if below:
+                    raise _uneven(self._where, below[0], width)
+                if fields[0][:1] in signs and row > 1:
+                    signs = tuple(sign for sign in signs if not fields[0].startswith(sign))
+                yield row, fields
+            elif fields[0].startswith(signs):
+                remarks.append((row, fields))
+            else:
+                below.append((row, fields))
+                if not _are_words(fields) or len(below) > _MOST_BELOW:
+                    raise _uneven(self._where, below[0], width)
+        if short is not None:
+            yield short
+        if below and not self._is_complete and below[-1][1][0][0].isalnum():  # a torn row, perhaps
+            raise _uneven(self._where, below[-1], width)
+        for rows, what in ((remarks, "it is a remark"), (below, "it has words alone, below the table")):
+            self.findings += [_left_out(*row, what) for row in rows[:3]]
+
+    def _width(self, first: Sequence[str]) -> tuple[int, bool]:
+        """Number of fields in a row, and whether the first row lacks one."""
+        width, found = self._dialect.width, len(first)
+        if found == width - 1 and width > 2:
+            return width, True
+        return (width if found > width and not any(first[width:]) else found), False
+
+    def _cut(self) -> Iterator[Row]:
+        """Rows that are not empty."""
+        dialect = self._dialect
+        rows = csv.reader(
+            self._texts(),
+            delimiter=dialect.delimiter,
+            quotechar=dialect.quote,
+            skipinitialspace=dialect.delimiter != " ",
+            strict=True,
+        )
+        try:
+            for fields in rows:
+                row = self._of_row[0]
+                self._of_row.clear()
+                if any(fields):  # else delimiters alone, as spreadsheets write below a table
+                    yield row, fields
+        except csv.Error as error:
+            raise InputError(f"{self._where}, row {self._of_row[0] if self._of_row else 1}: {error}") from None
+
+    def _texts(self) -> Iterator[str]:
+        blanks, quote = self._dialect.delimiter == " ", self._dialect.quote
+        for row, line in self._lines:
+            self._of_row.append(row)
+            self._is_complete = line.endswith(("\n", "\r"))
+            if "\0" in line:
+                column = line[: line.index("\0")].count(self._dialect.delimiter) + 1
+                raise InputError(
+                    f"{self._where}, row {row}, column {column}: the file is not text (it holds a zero byte)"
+                )
+            yield prepared(line, blanks=blanks, quote=quote)
+
+
+class HeaderAgain:
+    """Leaves out rows that say what a row of the header says, word by word, as files that were joined have them.
+
+    Args:
+        header: the fields of its rows.
+
+    Attributes:
+        findings: which rows were left out, once all are read.
+    """
+
+    def __init__(self, header: Sequence[Sequence[str]]) -> None:
+        self._header = [list(map(str.strip, fields)) for fields in header if sum(map(bool, fields)) > 1]
+        self._firsts = {fields[0] for fields in self._header}
+        self.findings: list[Finding] = []
+
+    def without(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The other rows."""
+        for row, fields in rows:
+            if fields[0].strip() in self._firsts and [field.strip() for field in fields] in self._header:
+                option = Option("axis", "none")
+                self.findings.append(Finding(f"row {row} left out", "it repeats the header", option))
+            else:
+                yield row, fields
+
+
+def _left_out(row: int, fields: Sequence[str], what: str) -> Finding:
+    shown = " ".join(fields).strip()
+    return Finding(f"row {row} left out ({shown[:30]!r}{'…' if len(shown) > 30 else ''})", what)
+
+
+def _are_words(fields: Sequence[str]) -> bool:
+    """Whether one or two fields of a row say something, and none is a number."""
+    said = [field for field in fields if field.strip()]
+    return len(said) <= 2 and all(number(field) is None for field in said)
+
+
+def _uneven(where: str, row: Row, expected: int) -> InputError:
+    found = len(row[1])
+    return InputError(
+        f"{where}, row {row[0]}, column {min(found, expected) + 1}: the row has {found} fields, the first one "
+        f"{expected}"
+    )
+
+
+def _lengthened(header: Row, below: list[str], where: str) -> list[str]:
+    """A header with a field for a column without a name: the first, of row names, or the last, which is empty."""
+    row, names = header
+    if below and not below[-1].strip() and len(below) == len(names) + 1:
+        return [*names, ""]
+    group = largest_group(names)
+    if group is not None and 0 in group.members and len(below) == len(names) + 1:
+        return ["", *names]
+    raise _uneven(where, (row + 1, below), len(names))

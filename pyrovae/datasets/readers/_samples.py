@@ -1,0 +1,159 @@
+"""Rows of a table that are no samples: the channels' positions once more, and means or deviations of the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.datasets.readers._order import in_order, is_even, is_outside
+from pyrovae.datasets.readers._table import Table
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.errors import InputError, Option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SUMMARIES = re.compile(
+    r"(overall |grand |total )?("
+    r"means?|averages?|avg|s\.?d\.?|std(\.|ev)?|st\.? ?dev\.?|std\.? ?dev\.?|standard deviation|variance|var|cv|rsd|"
+    r"min(imum|\.)?|max(imum|\.)?|median|sum|mittelwert|mw|durchschnitt|standardabweichung|stabw\.?|moyenne|"
+    r"écart[- ]type|media|promedio|desv\. ?est\.?)( ?\(.*\)| of .*)?",
+    re.IGNORECASE,
+)
+_FIRST, _LAST = 2, 8
+_FEWEST, _MOST_CHANNELS, _MOST_SAMPLES = 8, 200, 20_000
+
+
+def without_rows(table: Table, drop_rows: Sequence[str] | str | None) -> Table:
+    """A table without the rows that the user names, or numbers as in the file.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    unwanted: set[int] = set()
+    numbers = [str(row) for row in table.rows]
+    first = [str(value).strip() for value in table.others[0]] if 0 in table.others else []
+    for word in drop_rows or ():
+        found = {i for i, name in enumerate(first) if name == word} or {i for i, n in enumerate(numbers) if n == word}
+        if not found and word != NONE:
+            raise InputError(
+                f"{table.where} has no row {word!r}: give ", Option("drop_rows"), " a row's number or name"
+            )
+        unwanted |= found
+    if not unwanted:
+        return table
+    kept = np.array([i for i in range(len(table.rows)) if i not in unwanted], dtype=int)
+    return replace(
+        table,
+        rows=[table.rows[i] for i in kept],
+        numbers=table.numbers[kept],
+        others=table.others.iloc[kept].reset_index(drop=True),
+    )
+
+
+def check_samples(
+    table: Table,
+    values: NDArray[np.floating],
+    targets: pd.DataFrame,
+    positions: NDArray[np.float64] | None,
+    settings: ReadingSettings,
+) -> None:
+    """Raise for a sample that seems to be none.
+
+    Args:
+        table: where the samples stand.
+        values: of all samples, shape (samples, channels).
+        targets: what is known of each sample; the first column of text names it.
+        positions: of the channels, None where they are only counted.
+        settings: what the user says.
+
+    Raises:
+        InputError: a sample repeats the positions, is named as a mean or a deviation, or is one of the others.
+    """
+    in_columns = table.layout.in_columns
+    if NONE in ((settings.drop if in_columns else settings.drop_rows) or ()) or len(values) < _FEWEST:
+        return
+    text = next((name for name in targets.columns if targets[name].dtype.kind not in "fiub"), None)
+    names = [] if text is None else [str(name) for name in targets[text]]
+    found = _named(names) or _repeated(values, positions) or _summaries(values) or _header_last(values, positions)
+    if not found:
+        return
+    first = min(found)
+    where = table.cell(0, first) if in_columns else f"{table.where}, row {table.rows[first]}"
+    known = [str(table.layout.columns[i] + 1) if in_columns else str(table.rows[i]) for i in sorted(found)]
+    option = "drop" if in_columns else "drop_rows"
+    raise InputError(
+        f"{where}: the {'column' if in_columns else 'row'} {found[first]}: leave it out with ",
+        Option(option, tuple(known) if len(known) > 1 else known[0]),
+        ", or if it is a sample, say ",
+        Option(option, NONE),
+    )
+
+
+def _named(names: Sequence[str]) -> dict[int, str]:
+    """Samples named as a mean or a deviation, where few are."""
+    found = {i: f"is named {name!r}" for i, name in enumerate(names) if _SUMMARIES.fullmatch(name.strip())}
+    return found if 3 * len(found) < len(names) else {}
+
+
+def _repeated(values: NDArray[np.floating], positions: NDArray[np.float64] | None) -> dict[int, str]:
+    """Samples whose values are the channels' positions."""
+    if positions is None or values.shape[1] < 3:
+        return {}
+    like = np.flatnonzero(np.isclose(values[:, :3], positions[:3], rtol=1e-6, atol=0).all(1))
+    equal = [int(i) for i in like if np.allclose(values[i], positions, rtol=1e-6, atol=0)]
+    return dict.fromkeys(equal, "repeats the channels' positions")
+
+
+def _summaries(values: NDArray[np.floating]) -> dict[int, str]:
+    """Samples at the end, or at the beginning, that are the mean or the standard deviation of all others."""
+    if values.shape[1] < 4 or len(values) > _MOST_SAMPLES:
+        return {}
+    few = values[:, :: -(-values.shape[1] // _MOST_CHANNELS)].astype(np.float64)
+    last = _summaries_after(few, _LAST)
+    return last or {len(values) - 1 - i: what for i, what in _summaries_after(few[::-1], _FIRST).items()}
+
+
+def _summaries_after(values: NDArray[np.float64], num: int) -> dict[int, str]:
+    found: dict[int, str] = {}
+    num = min(num, len(values) - _FEWEST)
+    kept = list(range(len(values) - num))
+    for i in range(len(values) - num, len(values)):
+        row, others = values[i], values[kept]
+        if np.isnan(others).all(0).any():
+            return {}
+        mean, deviation = np.nanmean(others, axis=0), np.nanstd(others, axis=0)
+        step = max(_step(others), _step(row[None]))
+        if np.all(np.abs(row - mean) <= np.maximum(0.002 * deviation, step)):
+            found[i] = "is the mean of the others"
+        elif np.all(np.abs(row - deviation) <= np.maximum(0.06 * deviation, step)) and deviation.any():
+            found[i] = "is the standard deviation of the others"
+        else:
+            kept.append(i)
+    return found
+
+
+def _step(values: NDArray[np.float64]) -> float:
+    """Half a unit of the last digit that most values have, or a little more."""
+    some = values[:20, :20]
+    some = some[np.isfinite(some)]
+    scale = np.abs(some).max(initial=0.0)
+    digits = next((d for d in range(8) if np.allclose(some, some.round(d), rtol=0, atol=1e-6 * scale)), 8)
+    return 0.51 * 10.0**-digits
+
+
+def _header_last(values: NDArray[np.floating], positions: NDArray[np.float64] | None) -> dict[int, str]:
+    """The last sample, if it is in order as positions are, and no channel has one."""
+    row, others = values[-1].astype(np.float64), values[-200:-1].astype(np.float64)
+    if positions is not None or len(row) < 5 or not in_order(row) or any(map(is_even, others)):
+        return {}
+    return (
+        {len(values) - 1: "is in order, as the channels' positions are"}
+        if is_even(row) or is_outside(row, others)
+        else {}
+    )

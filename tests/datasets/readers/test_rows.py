@@ -1,0 +1,94 @@
+"""What is no row of a table: remarks, words below, the header again; and how fields are quoted."""
+
+import numpy as np
+import pytest
+
+from pyrovae.datasets import read_spectra
+from tests.datasets.readers.files import AXIS, IDS, NUM, N, X, columns_of, message_of, rows_of, text, written
+
+HEADER, ROWS = ["id", *AXIS], rows_of(left=IDS)
+LINES = text([HEADER, *ROWS]).splitlines()
+
+
+def with_line(line, at):
+    return "\n".join([*LINES[:at], line, *LINES[at:]]) + "\n"
+
+
+SAID = {
+    "a remark": (with_line("# lamp replaced", 7), "row 8 left out ('# lamp replaced'), as it is a remark"),
+    "a remark with commas": (with_line("% gain, offset, 3", 12), "row 13 left out"),
+    "words below": (text([HEADER, *ROWS]) + "End of file\n", "row 27 left out ('End of file'), as it has words alone"),
+    "words below an empty line": (text([HEADER, *ROWS], ";") + "\nOperator;A. B.\nchecked\n", "('Operator A. B.')"),
+    "a mark below samples in columns": (
+        text([["nm", *IDS], *columns_of()], "\t") + ">>>>>End<<<<<",
+        "row 22 left out ('>>>>>End<<<<<')",
+    ),
+    "the header again": (with_line(LINES[0], 9), "row 10 left out, as it repeats the header (else --axis none)"),
+    "positions alone again": (
+        text([AXIS, *rows_of()[:9], AXIS, *rows_of()[9:]]),
+        "row 11 left out, as it repeats the header",
+    ),
+    "names alike but for a number again": (
+        text([[f"wl_{a:g}" for a in AXIS], *rows_of()[:9], [f"wl_{a:g}" for a in AXIS], *rows_of()[9:]]),
+        "row 11 left out, as it repeats the header",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_what_is_left_out_is_said(kind, tmp_path):
+    content, says = SAID[kind]
+    found = read_spectra(written(tmp_path, content))
+    np.testing.assert_array_equal(found.x.numpy(), X.astype(np.float32))
+    np.testing.assert_allclose(found.axis.numpy(), AXIS)
+    assert any(says in line for line in found.reading.lines(on_console=True)), found.reading.lines()
+
+
+QUOTED = {
+    "single quotes": "\n".join(",".join(f"'{cell}'" for cell in row) for row in [HEADER, *ROWS]),
+    "names in single quotes": "\n".join(
+        ",".join([f"'{row[0]}{', x' * (k > 0)}'", *map(str, row[1:])]) for k, row in enumerate([HEADER, *ROWS])
+    ),
+    "formulas": "\n".join(",".join(f'="{cell}"' for cell in row) for row in [HEADER, *ROWS]),
+    "names as formulas": "\n".join(";".join([f'="{row[0]}"', *map(str, row[1:])]) for row in [HEADER, *ROWS]),
+    "a delimiter at the header's end alone": text([[*HEADER, ""], *ROWS]),
+    "two delimiters at the header's end alone": text([[*HEADER, "", ""], *ROWS], ";"),
+    "single quotes between blanks": "\n".join(" ".join([f"'{row[0]}'", *map(str, row[1:])]) for row in [HEADER, *ROWS]),
+}
+
+
+@pytest.mark.parametrize("kind", QUOTED)
+def test_signs_around_fields(kind, tmp_path):
+    found = read_spectra(written(tmp_path, QUOTED[kind]))
+    np.testing.assert_array_equal(found.x.numpy(), X.astype(np.float32))
+    np.testing.assert_allclose(found.axis.numpy(), AXIS)
+    assert found.row_names == (tuple(f"{i}, x" for i in IDS) if kind == "names in single quotes" else tuple(IDS))
+
+
+@pytest.mark.parametrize("letter", ["D", "d", "E"])
+def test_exponents_of_fortran(letter, tmp_path):
+    content = "\n".join(" ".join(f"{v:.4e}".replace("e", letter) for v in row) for row in X)
+    found = read_spectra(written(tmp_path, content))
+    np.testing.assert_allclose(found.x.numpy(), X, rtol=1e-4)
+    word = text([["code", *AXIS], *([f"1D{i}", *row[1:]] for i, row in enumerate(ROWS))])
+    assert list(read_spectra(written(tmp_path, word)).targets["code"][:2]) == ["1D0", "1D1"]
+
+
+TORN = {
+    "in a row": "\n".join(LINES)[: -len(LINES[-1]) // 2],
+    "in a name": "\n".join(LINES)[: -len(LINES[-1]) + 3],
+    "words that numbers follow": with_line("pause", 9),
+    "a name alone, amid": with_line("tablet x", 20),
+    "a number below": "\n".join([*LINES, "17"]) + "\n",
+    "a row that a remark's sign begins": text([HEADER, *(["#" + row[0], *row[1:]] for row in ROWS)]) + "#12,0.3,0.4\n",
+}
+
+
+@pytest.mark.parametrize("kind", TORN)
+def test_rows_of_another_length_are_refused(kind, tmp_path):
+    assert "fields, the first one 21" in message_of(written(tmp_path, TORN[kind]))
+
+
+def test_the_header_may_be_data(tmp_path):
+    path = written(tmp_path, text([AXIS, *rows_of(), AXIS]))
+    assert read_spectra(path, axis="none", drop_rows="none").x.shape == (NUM + 2, N)
