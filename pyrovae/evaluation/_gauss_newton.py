@@ -77,13 +77,26 @@ class Mixture:
 
     @classmethod
     def of_tensors(cls, loc: Tensor, scale_tril: Tensor, log_weights: Tensor) -> "Mixture":
-        """That of what :meth:`tensors` gave."""
-        return cls(tuple(map(Gaussians, loc.unbind(1), scale_tril.unbind(1))), log_weights)
+        """That of what :meth:`tensors` gave, without parts that all data lack."""
+        (used,) = (log_weights > -math.inf).any(0).nonzero(as_tuple=True)
+        return cls(tuple(Gaussians(loc[:, k], scale_tril[:, k]) for k in used), log_weights[:, used])
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Means (num, parts, d), factors (num, parts, d, d) and log-weights (num, parts)."""
         locs, factors = [part.loc for part in self.parts], [part.scale_tril for part in self.parts]
         return torch.stack(locs, 1), torch.stack(factors, 1), self.log_weights
+
+    def likeliest(self, num: int) -> "Mixture":
+        """With the ``num`` parts of each datum that weigh most; it lacks what there is not."""
+        loc, scale_tril, log_weights = self.tensors()
+        extra = max(0, num - len(self.parts))
+        order = log_weights.argsort(dim=-1, descending=True)[:, :num]
+        order = torch.cat([order, order[:, :1].expand(-1, extra)], dim=-1)
+        log_weights = log_weights.take_along_dim(order, 1)
+        log_weights[:, num - extra :] = -math.inf
+        loc = loc.take_along_dim(order[..., None], 1)
+        scale_tril = scale_tril.take_along_dim(order[..., None, None], 1)
+        return Mixture(tuple(map(Gaussians, loc.unbind(1), scale_tril.unbind(1))), log_weights)
 
     def of(self, rows: Tensor | slice) -> "Mixture":
         """Those of some data."""

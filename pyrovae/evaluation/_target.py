@@ -53,13 +53,18 @@ class Target(ABC):
         """This target with its networks in float32, if its slopes at z agree in units L, (num, d, d); else itself."""
         return self
 
-    def start(self, found: list[Tensor]) -> Tensor | None:
-        """A place of large log p(x, z) that no encoder chose, shape (num, d), or None.
+    @property
+    def is_searched(self) -> bool:
+        """Whether there are places from which to look for other modes, :meth:`start`."""
+        return False
+
+    def start(self, found: list[Tensor]) -> Tensor:
+        """A place of large log p(x, z) that no encoder chose, shape (num, d).
 
         Args:
             found: starts and modes so far, each of shape (num, d).
         """
-        return None
+        raise NotImplementedError
 
     @property
     def has_curvature(self) -> bool:
@@ -99,13 +104,13 @@ class ModelTarget(Target):
         moved = torch.einsum("nij,sni->snj", unit, single.slope(z)[1] - self.slope(z)[1])
         return single if moved.abs().max() <= _ROUNDING else self
 
-    def start(self, found: list[Tensor]) -> Tensor | None:
-        """Of the draws from the prior that a datum is likeliest with, the one farthest from what is found.
+    @property
+    def is_searched(self) -> bool:
+        """Not where z has many dimensions: most of the prior's draws are then far from every mode."""
+        return self.has_curvature and self.latent_dim <= _MOST_SCREENED_DIM
 
-        None where z has many dimensions: most draws are then far from every mode.
-        """
-        if self.latent_dim > _MOST_SCREENED_DIM:
-            return None
+    def start(self, found: list[Tensor]) -> Tensor:
+        """Of the draws from the prior that a datum is likeliest with, the one farthest from what is found."""
         distance = torch.cdist(self.likeliest, torch.stack(found, dim=1)).amin(-1)
         farthest = distance.argmax(-1).view(-1, 1, 1)
         start: Tensor = self.likeliest.take_along_dim(farthest, dim=1)

@@ -51,7 +51,8 @@ class Automatic(Method):
     With up to 8 latents 16,384 draws from the prior, which miss no mode, check these values where a few hundred of them
     show that they can. Where they find more, by 0.05 nats and three standard errors, a datum is not trusted, or takes
     their value (``prior``) if their effective number is at least 100. It does so too in place of annealing, where k̂ is
-    above ½, and where their error is smaller.
+    above ½, and where their error is smaller. Where the search for modes has no end, as on a ring, a datum is not
+    trusted either.
 
     Programs that run on all of the data alone, with a plate or a mask of that size, are scored by the guide's weights.
     Nothing is decided by a clock: the same call gives the same bits.
@@ -74,9 +75,8 @@ class Automatic(Method):
             return Importance(self.num_samples).estimate(problem)
         num = len(problem.x)
         looked = over_log_weights(log_mean_weight, problem, max(_LEAST_LOOKED, self.num_samples // 2))
-        found = _Found(
-            [torch.full_like(values, math.nan) for values in looked], [Step.GUIDE] * num, from_prior(problem)
-        )
+        nothing = [torch.full_like(values, math.nan) for values in looked]
+        found = _Found(nothing, [Step.GUIDE] * num, from_prior(problem), torch.ones(num, dtype=torch.bool))
         good = (looked[4] <= _GOOD_K) & (looked[2] >= _GOOD_SHARE * max(_LEAST_LOOKED, self.num_samples // 2))
         if good.any():
             (rows,) = good.nonzero(as_tuple=True)
@@ -97,7 +97,7 @@ class Automatic(Method):
         surer = (found.k > _GOOD_K) | (found.prior[1] < found.values[1])
         (rows,) = (found.known & (missed | surer)).nonzero(as_tuple=True)
         found.put(rows, tuple(values[rows] for values in found.prior), Step.PRIOR)
-        doubtful = torch.where(found.known, False, doubtful | missed)
+        doubtful = torch.where(found.known, False, doubtful | missed | ~found.has_all)
         value, stderr, effective, gain, k = found.values
         marginal = LogMarginal(
             value, stderr, self.num_samples, effective, gain, k, steps=tuple(found.steps), doubtful=doubtful
@@ -105,7 +105,7 @@ class Automatic(Method):
         if marginal.mostly_unreliable:
             warnings.warn(
                 f"log p(x) of {doubtful.double().mean().item():.0%} of the data cannot be trusted: annealing through "
-                "twice the temperatures moved it by more than 0.5 nats, or the prior has modes that were not found; "
+                "twice the temperatures moved it by more than 0.5 nats, or there are modes that were not found; "
                 "give more num_temperatures",
                 UnreliableEstimateWarning,
                 stacklevel=4,  # the caller of log_marginal, through its decorator
@@ -114,7 +114,7 @@ class Automatic(Method):
 
     def _refine(self, part: Problem, rows: Tensor, found: "_Found") -> None:
         """The second step for the problem of these rows, and the third where the second does not do."""
-        q = proposals(part)
+        q, found.has_all[rows] = proposals(part)
         found.put(rows, _weighted(part, q, self.num_samples), Step.REFINED)
         _, stderr, _, gain, k = (values[rows] for values in found.values)
         few = ~((k <= _GOOD_K) & (torch.maximum(gain, 0.5 * stderr.square()) <= _LARGEST_GAIN))
@@ -153,11 +153,15 @@ class Automatic(Method):
 
 @dataclass
 class _Found:
-    """What is known of each datum so far: summaries of its weights, its step, the prior's, what annealing moved."""
+    """What is known of each datum so far: summaries of its weights, its step, the prior's, what annealing moved.
+
+    And whether its proposal has all modes.
+    """
 
     values: list[Tensor]
     steps: list[Step]
     prior: Summaries
+    has_all: Tensor
     moved: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -207,10 +211,13 @@ def from_prior(problem: Problem) -> Summaries:
     return nothing
 
 
-def proposals(problem: Problem) -> Mixture:
-    """What to draw z from for each datum: the refined q and what it does not reach, a little wider."""
-    loc, scale_tril, log_weights, *_ = fit_each(problem, NUM_STEPS, NUM_DRAWS)
-    return Mixture.of_tensors(loc, scale_tril, log_weights).scaled(proposal_scale(loc.shape[-1]))
+def proposals(problem: Problem) -> tuple[Mixture, Tensor]:
+    """What to draw z from for each datum, the refined q and the modes that it does not reach, a little wider.
+
+    And whether it has all modes, shape (num,), as far as the search for them says.
+    """
+    loc, scale_tril, log_weights, has_all, *_ = fit_each(problem, NUM_STEPS, NUM_DRAWS)
+    return Mixture.of_tensors(loc, scale_tril, log_weights).scaled(proposal_scale(loc.shape[-1])), has_all
 
 
 def proposal_scale(latent_dim: int) -> float:

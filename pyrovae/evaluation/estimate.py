@@ -117,8 +117,8 @@ class LogMarginal(Estimate):
         bound: on which side of log p(x) the estimates lie in expectation, ``"lower"`` or ``"upper"``; None of a grid.
         steps: of ``method="auto"``, how far it went for each datum, else empty.
         doubtful: of ``method="auto"``, whether a datum's last step cannot be trusted, shape (num,): k̂ is above 0.7,
-            twice the temperatures moved the annealed value by more than 0.5 nats, or draws from the prior found more.
-            Else None.
+            twice the temperatures moved the annealed value by more than 0.5 nats, draws from the prior found more, or
+            the search for modes did not end. Else None.
         is_density: whether p(x|z) is a probability or a density of x. If not (a Bernoulli with soft targets), these
             are estimates of log ∫ p(z) exp(−cross-entropy(x, z)) dz, which no log p(x) can be compared with.
     """

@@ -80,7 +80,7 @@ def posterior_draws(
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, None, max_plate_nesting, progress)
-        q = proposals(problem)
+        q, _ = proposals(problem)
 
         def weigh(rows: slice) -> tuple[Tensor, Tensor]:
             target = target_for(problem, rows)

@@ -28,8 +28,8 @@ _NUM_TRIED, _NUM_TRIED_FIRST = 64, 16
 _ROUNDING = 1e-6
 """Nats by which a later candidate must be better: an exact posterior is not given up for one in float32."""
 
-_NUM_STARTS = 6
-"""Places beside the guide's mean from which to look for modes."""
+_MOST_MODES, _FRUITLESS = 12, 3
+"""New modes that are looked for, and how many places without one end the search."""
 
 _PRIORS_SHARE = 0.05
 """Of a proposal's draws."""
@@ -120,7 +120,7 @@ def refine(
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, None, max_plate_nesting, progress)
-        loc, scale_tril, _, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
+        loc, scale_tril, _, _, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
     elbo, error, guide_elbo, guide_error = found
     return Refined(
         CholeskyNormal(loc[:, 0], scale_tril[:, 0], validate_args=False),
@@ -134,7 +134,8 @@ def refine(
 def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, ...]:
     """What :class:`Refined` holds: ELBOs and their errors, refined and the guide's, which stay, how.
 
-    Before them the tensors of a :class:`Mixture`, whose first part is the refined q.
+    Before them the tensors of a :class:`Mixture`, whose first part is the refined q, and of which data all modes were
+    found.
     """
     x = problem.x
 
@@ -142,9 +143,13 @@ def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, 
         guide, target = rows_of(problem.guide, rows, x), target_for(problem, rows)
         q = gaussians_of_guide(guide, target, x[rows])
         before, error_before = mean_and_stderr(guide_log_weights(guide, target, x[rows], _NUM_TRIED))
-        modes: list[Gaussians] = []
+        modes, are_new, found_all = (
+            [q],
+            torch.zeros_like(before, dtype=torch.bool).unsqueeze(1),
+            torch.ones_like(before, dtype=torch.bool),
+        )
         if target.has_curvature:
-            modes = climb_from_all(target, q.loc)
+            modes, are_new, found_all = search_modes(target, q.loc)
             candidates = [q, *modes]
             start, _ = best_of(target, candidates, _NUM_TRIED_FIRST)
             fast = target.in_single(start.at(antithetic(2, start.loc)), start.scale_tril)
@@ -157,46 +162,67 @@ def fit_each(problem: Problem, num_steps: int, num_draws: int) -> tuple[Tensor, 
         stayed = is_first | (elbo < before)
         found = q.where(stayed, found)
         elbo, error = torch.where(stayed, before, elbo), torch.where(stayed, error_before, error)
-        numbers = (values.cpu() for values in (elbo, error, before, error_before, stayed))
-        mixture = with_other_modes(target, found, elbo, modes)
+        numbers = (values.cpu() for values in (found_all, elbo, error, before, error_before, stayed))
+        mixture = with_other_modes(target, found, elbo, modes, are_new)
         return *mixture.tensors(), *numbers, torch.full(stayed.shape, not target.has_curvature)
 
     at_once = max(1, min(1024, problem.rows_at_once // max(num_draws, _NUM_TRIED)))
     return in_chunks(fit, x, at_once, problem.progress)
 
 
-def climb_from_all(target: Target, loc: Tensor) -> list[Gaussians]:
-    """Laplace's approximations at the modes reached from there, and from places where the prior has other ones."""
+def search_modes(target: Target, loc: Tensor) -> tuple[list[Gaussians], Tensor, Tensor]:
+    """Modes reached from there, and from where the prior has likely draws, far from the places before.
+
+    Returns:
+        Laplace's approximations; at which of them a datum has a new mode, booleans (num, modes); and whether the search
+        ended, (num,): the last starts brought nothing new. A ring or a ridge has new modes without an end.
+    """
     modes = [climb(target, loc)]
-    found = [loc, modes[0].loc]
-    for _ in range(_NUM_STARTS):
-        start = target.start(found)
-        if start is None:
+    are_new = torch.ones(len(loc), 1, dtype=torch.bool, device=loc.device)
+    starts, fruitless = [loc], torch.zeros(len(loc), dtype=torch.int64, device=loc.device)
+    while target.is_searched:
+        (rows,) = ((fruitless < _FRUITLESS) & (are_new.sum(1) <= _MOST_MODES)).nonzero(as_tuple=True)
+        if not len(rows):
             break
-        modes.append(climb(target, start))
-        found += [start, modes[-1].loc]
-    return modes
+        start = target.start([*starts, *(mode.loc for mode in modes)])
+        found = climb(target.of(rows), start[rows])
+        known = torch.stack([within_reach(mode.of(rows), found.loc) for mode in modes], dim=1) & are_new[rows]
+        is_new = torch.zeros_like(are_new[:, 0])
+        is_new[rows] = ~known.any(1)
+        fruitless[rows] = torch.where(is_new[rows], 0, fruitless[rows] + 1)
+        starts.append(start)
+        if is_new.any():
+            mode = Gaussians(modes[0].loc.clone(), modes[0].scale_tril.clone())
+            mode.loc[rows], mode.scale_tril[rows] = found.loc, found.scale_tril
+            modes, are_new = [*modes, mode], torch.cat([are_new, is_new.unsqueeze(1)], dim=1)
+    return modes, are_new, are_new.sum(1) <= _MOST_MODES
 
 
-def with_other_modes(target: Target, q: Gaussians, elbo: Tensor, modes: list[Gaussians]) -> Mixture:
+def within_reach(q: Gaussians, z: Tensor) -> Tensor:
+    """Whether z, (num, d), is among draws from q: four standard deviations of their squared distance at most."""
+    d = z.shape[-1]
+    return q.noise_of(z.unsqueeze(0)).squeeze(0).square().sum(-1) <= d + 4 * math.sqrt(2 * d)
+
+
+def with_other_modes(target: Target, q: Gaussians, elbo: Tensor, modes: list[Gaussians], are_new: Tensor) -> Mixture:
     """A proposal for p(z|x): q, the modes that it does not reach, and a share of the prior, which bounds the weights.
 
     Half of the draws are in proportion to exp(ELBO), half are shared equally: a mode may be worth more than its
     Gaussian's ELBO says.
     """
-    if len(modes) < 2:
+    if not target.is_searched:
         return Mixture((q,), torch.zeros_like(elbo).unsqueeze(-1))
     noise = antithetic(_NUM_TRIED_FIRST, q.loc)
-    reach = q.loc.shape[-1] + 4 * math.sqrt(2 * q.loc.shape[-1])
-    logs = [elbo]
-    for mode in modes:
-        away = q.noise_of(mode.loc.unsqueeze(0)).squeeze(0).square().sum(-1)
-        logs.append(torch.where(away > reach, elbo_of(target, mode, noise)[0], -math.inf))
-    stacked = torch.stack(logs, dim=-1)
+    logs = []
+    for mode, is_new in zip(modes, are_new.unbind(1), strict=True):
+        present = is_new & ~within_reach(q, mode.loc)
+        logs.append(torch.where(present, elbo_of(target, mode, noise)[0], -math.inf))
+    others = Mixture(tuple(modes), torch.stack(logs, dim=-1)).likeliest(_MOST_MODES)
+    stacked = torch.cat([elbo.unsqueeze(-1), others.log_weights], dim=-1)
     present = (stacked > -math.inf).double()
     shares = 0.5 * (1 - _PRIORS_SHARE) * (stacked.softmax(-1) + present / present.sum(-1, keepdim=True))
     weights = torch.cat([shares, torch.full_like(shares[:, :1], _PRIORS_SHARE)], dim=-1)
-    return Mixture((q, *modes, Gaussians(*target.prior)), weights.log())
+    return Mixture((q, *others.parts, Gaussians(*target.prior)), weights.log())
 
 
 def target_for(problem: Problem, rows: slice) -> Target:

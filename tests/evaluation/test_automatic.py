@@ -76,6 +76,29 @@ class Bend(torch.nn.Module):
         return (z[..., 1:] + z[..., :1].exp()).expand(*z.shape[:-1], 2)
 
 
+class Ring(torch.nn.Module):
+    """All z of one length."""
+
+    def forward(self, z):
+        return z.square().sum(-1, keepdim=True)
+
+
+class BendInTen(torch.nn.Module):
+    """A bend of two latents, and eight that x shows as they are."""
+
+    def forward(self, z):
+        return torch.cat([Bend()(z[..., :2]), z[..., 2:]], dim=-1)
+
+
+def pair_of(decoder, n, scale, latent_dim=2):
+    """A model whose mean of x is the decoder's output, and a guide that knows nothing."""
+    model = pv.GenerativeModel(decoder, pv.GaussianLikelihood(n, n, scale=scale), latent_dim).double()
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.copy_(torch.eye(n))
+        model.likelihood.loc_head.bias.zero_()
+    return model, pv.AmortizedGuide(pv.nn.MLP(n, 8), pv.DiagonalPosterior(8, latent_dim)).double()
+
+
 class Squares(torch.nn.Module):
     """Four modes, (±z₁, ±z₂)."""
 
@@ -86,11 +109,7 @@ class Squares(torch.nn.Module):
 @pytest.mark.parametrize("scale", [0.05, 0.3])
 def test_several_modes_are_found_or_the_value_is_not_trusted(scale):
     """A proposal with one of the four modes is low by log 4 and has a good k̂."""
-    model = pv.GenerativeModel(Squares(), pv.GaussianLikelihood(2, 2, scale=scale), 2).double()
-    with torch.no_grad():
-        model.likelihood.loc_head.weight.copy_(torch.eye(2))
-        model.likelihood.loc_head.bias.zero_()
-    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.DiagonalPosterior(8, 2)).double()
+    model, guide = pair_of(Squares(), 2, scale)
     x = torch.tensor([[1.0, 1.0], [2.0, 0.7], [0.8, 3.0], [4.0, 1.5]]).double()
     found = pv.log_marginal(model, guide, x)
     # each axis: the density of a squared normal, blurred by the noise, on a fine grid
@@ -100,6 +119,22 @@ def test_several_modes_are_found_or_the_value_is_not_trusted(scale):
     error = found.per_datum - truth.view(4, 2).sum(-1)
     assert found.unreliable.sum() <= 1
     assert (error[~found.unreliable].abs() < 0.05 + 4 * found.stderr_per_datum[~found.unreliable]).all()
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.05, 0.3])
+def test_a_ring_is_right_or_not_trusted(scale):
+    """Gaussians on a part of a ring have good weights there, and a value that is more than a nat too low."""
+    torch.manual_seed(0)
+    model, guide = pair_of(Ring(), 1, scale)
+    x = torch.tensor([1.0, 2.0, 8.0, 10.0, 14.0]).double().unsqueeze(1)
+    found = pv.log_marginal(model, guide, x)
+    # |z|² is exponential with rate ½; with the noise added, an exponentially modified Gaussian
+    of_noise = torch.special.log_ndtr((x - scale**2 / 2) / scale)
+    truth = (math.log(0.5) + 0.5 * (scale**2 / 2 - x) + of_noise).squeeze(1)
+    trusted = ~found.unreliable
+    assert trusted[:2].all()  # the prior's draws are enough
+    error = (found.per_datum - truth)[trusted]
+    assert (error.abs() < 0.05 + 4 * found.stderr_per_datum[trusted]).all()
 
 
 def test_a_mixture_is_torchs():
@@ -120,11 +155,7 @@ def test_a_mixture_is_torchs():
 
 @pytest.mark.slow
 def test_what_no_gaussian_fits_is_annealed():
-    model = pv.GenerativeModel(Bend(), pv.GaussianLikelihood(2, 2, scale=0.1), 2).double()
-    with torch.no_grad():
-        model.likelihood.loc_head.weight.copy_(torch.eye(2))
-        model.likelihood.loc_head.bias.zero_()
-    guide = pv.AmortizedGuide(pv.nn.MLP(2, 8), pv.DiagonalPosterior(8, 2)).double()
+    model, guide = pair_of(Bend(), 2, 0.1)
     x = torch.tensor([[0.5, 0.55], [1.5, 1.4], [2.5, 2.5], [3.5, 3.5]], dtype=torch.float64)
     found = pv.log_marginal(model, guide, x)
     grid = pv.log_marginal(model, guide, x, "quadrature", num_points=1000)
@@ -133,6 +164,21 @@ def test_what_no_gaussian_fits_is_annealed():
     assert (found.pareto_k[annealed].isnan()).all()
     error = (found.per_datum - grid.per_datum)[~found.unreliable]
     assert (error.abs() < 0.5).all()  # what the second annealing may have moved
+
+
+@pytest.mark.slow
+def test_annealing_with_more_latents_than_the_prior_can_check():
+    model, guide = pair_of(BendInTen(), 10, 0.1, latent_dim=10)
+    x = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, :2] = torch.tensor([[0.5, 0.55], [1.5, 1.4], [3.5, 3.5]])
+    found = pv.log_marginal(model, guide, x)
+    assert Step.ANNEALED in found.steps
+    assert "annealed" in str(found)
+    of_two = pv.log_marginal(*pair_of(Bend(), 2, 0.1), x[:, :2], "quadrature", num_points=1000).per_datum
+    truth = of_two + dist.Normal(0.0, math.sqrt(1.01)).log_prob(x[:, 2:]).sum(1)
+    trusted = ~found.unreliable
+    assert trusted.any()
+    assert ((found.per_datum - truth)[trusted].abs() < 0.5).all()
 
 
 def test_hand_written_programs_go_through_the_same_steps():
