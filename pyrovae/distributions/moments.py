@@ -1,8 +1,9 @@
 """First two moments of any distribution on vectors."""
 
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, MixtureSameFamily
 
 from pyrovae.errors import InputTypeError
 
@@ -24,24 +25,36 @@ def mean_of(distribution: Distribution, num_draws: int | None = None) -> Tensor:
 
 
 def covariance_of(distribution: Distribution, num_draws: int | None = None) -> Tensor:
-    """Dense covariance, shape (*batch, d, d): ``covariance_matrix`` where the class has it, else of the variances.
+    """Dense covariance, shape (*batch, d, d), of a class with ``covariance_matrix``, independent numbers or a mixture.
 
     Args:
         distribution: any on vectors.
-        num_draws: how many draws estimate the covariance of a distribution, such as a flow, that does not know it.
+        num_draws: how many draws estimate the covariance of any other, such as a flow.
 
     Raises:
-        InputTypeError: the distribution does not know its variances, and ``num_draws`` is None.
+        InputTypeError: the distribution does not know its covariance, and ``num_draws`` is None.
     """
     if hasattr(type(distribution), "covariance_matrix"):  # not hasattr of the instance: a mistake inside stays one
         covariance: Tensor = distribution.covariance_matrix  # type: ignore[attr-defined]
         return covariance
+    base = distribution
+    while isinstance(base, MaskedDistribution):
+        base = base.base_dist
+    if isinstance(
+        base, MixtureSameFamily
+    ):  # the mean of the components' covariances, and the covariance of their means
+        parts, weights = base.component_distribution, base.mixture_distribution.probs.unsqueeze(-1)
+        apart = parts.mean - base.mean.unsqueeze(-2)
+        inside = covariance_of(parts, num_draws)
+        return (weights.unsqueeze(-1) * (inside + apart.unsqueeze(-1) * apart.unsqueeze(-2))).sum(-3)
     try:
-        return distribution.variance.diag_embed()
+        if isinstance(base, Independent):
+            return base.variance.diag_embed()
     except NotImplementedError:
-        centred = _draws("covariance", distribution, num_draws)
-        centred = (centred - centred.mean(0)).movedim(0, -1)
-        return centred @ centred.mT / (centred.shape[-1] - 1)
+        pass
+    centred = _draws("covariance", distribution, num_draws)
+    centred = (centred - centred.mean(0)).movedim(0, -1)
+    return centred @ centred.mT / (centred.shape[-1] - 1)
 
 
 def trace_with(precision: Tensor, distribution: Distribution) -> Tensor:

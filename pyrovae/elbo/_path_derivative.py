@@ -10,7 +10,8 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from torch import Tensor
 
 from pyrovae.distributions import fixed_draw
-from pyrovae.elbo.base import Arguments, Keywords, NoClosedFormError, ReparameterizedELBO
+from pyrovae.elbo._reparameterized import ReparameterizedELBO
+from pyrovae.elbo.base import Arguments, Keywords, NoClosedFormError
 from pyrovae.programs import Program, Site, describe, latent_sites
 from pyrovae.randomness import random_state, set_random_state
 

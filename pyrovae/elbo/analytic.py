@@ -7,7 +7,8 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation, Reason
-from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO
+from pyrovae.elbo._reparameterized import SampleMeanELBO
+from pyrovae.elbo.base import NoClosedFormError
 from pyrovae.programs import PairedSite, Site, closed_form_kl, describe
 
 

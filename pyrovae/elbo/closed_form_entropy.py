@@ -5,7 +5,8 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
-from pyrovae.elbo.base import NoClosedFormError, SampleMeanELBO
+from pyrovae.elbo._reparameterized import SampleMeanELBO
+from pyrovae.elbo.base import NoClosedFormError
 from pyrovae.programs import PairedSite, Site, describe, is_delta, without_mask
 
 

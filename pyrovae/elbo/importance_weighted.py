@@ -9,7 +9,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
-from pyrovae.elbo.base import NoClosedFormError, PyroKeywords, ReparameterizedELBO, total
+from pyrovae.elbo._reparameterized import ReparameterizedELBO
+from pyrovae.elbo.base import NoClosedFormError, PyroKeywords, total
 from pyrovae.errors import InputError
 from pyrovae.programs import PARTICLES, PairedSite, Program, Role, TracedPair, describe, same_scale
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from pyrovae.elbo._computation import Computation
 from pyrovae.elbo._path_derivative import PathDerivativeELBO
-from pyrovae.elbo.base import SampleMeanELBO
+from pyrovae.elbo._reparameterized import SampleMeanELBO
 from pyrovae.programs import PairedSite
 
 

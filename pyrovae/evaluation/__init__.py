@@ -3,13 +3,14 @@
 import importlib
 import warnings
 
+from pyrovae.evaluation._gradient_sums import PartStatistics
 from pyrovae.evaluation.annealing import Annealing
 from pyrovae.evaluation.automatic import Automatic
 from pyrovae.evaluation.callables import Callables
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
 from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, Step, UnreliableEstimateWarning
 from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
-from pyrovae.evaluation.gradients import GradientStatistics, PartStatistics, gradient_statistics
+from pyrovae.evaluation.gradients import GradientStatistics, gradient_statistics
 from pyrovae.evaluation.importance import Importance, elbo_estimate
 from pyrovae.evaluation.imputation import Imputed, impute
 from pyrovae.evaluation.marginal import log_marginal

@@ -7,7 +7,6 @@ import statistics
 import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import pyro
@@ -18,6 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrovae.errors import InputTypeError, check_integer
+from pyrovae.evaluation._gradient_sums import GradientSums, Part, PartStatistics
 from pyrovae.programs import (
     Program,
     announced_parameters,
@@ -35,48 +35,6 @@ from pyrovae.vae import AmortizedGuide
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-_GROUPS = 32
-"""Groups of repeats that the jackknife leaves out one by one."""
-
-
-class Part(StrEnum):
-    """A part of the two programs; ``ENCODER`` is all of an ``AmortizedGuide``, ``GUIDE`` any other guide."""
-
-    LOCATION_HEAD = "encoder location head"
-    COVARIANCE_HEAD = "encoder covariance head"
-    BODY = "encoder body"
-    ENCODER = "encoder"
-    GUIDE = "guide"
-    DECODER = "decoder"
-
-
-@dataclass(frozen=True)
-class PartStatistics:
-    """Statistics of the gradient of one part, of the loss in nats per datum; ± by the jackknife.
-
-    Attributes:
-        part: which.
-        num_parameters: its size.
-        mean_norm: ‖E g‖, estimated without the noise's share; 0 where the noise hides it.
-        variance: tr Cov(g), summed over the part's parameters.
-        variance_stderr: its standard error.
-        snr: signal-to-noise ratio ‖E g‖ / √(tr Cov(g)); 0 where the noise hides the mean (its standard
-            error may then be 0 as well), infinite without noise, NaN where the gradient is 0.
-        snr_stderr: its standard error.
-        variance_seconds: variance × seconds of one gradient, the smaller the better: n times cheaper is worth n
-            times the variance.
-    """
-
-    part: Part
-    num_parameters: int
-    mean_norm: float
-    variance: float
-    variance_stderr: float
-    snr: float
-    snr_stderr: float
-    variance_seconds: float
 
 
 @dataclass(frozen=True)
@@ -180,17 +138,17 @@ def gradient_statistics(
 
 def _measure(
     pair: _Pair, x: Tensor, parameters: list[Tensor], parts: dict[Part, Tensor], num_repeats: int, seed: int
-) -> tuple[_Sums, float, bool]:
+) -> tuple[GradientSums, float, bool]:
     """Sums over repeats, seconds of one gradient, and whether the repeats ran in one pass."""
     seconds = _seconds(lambda: pair.one_gradient(x, parameters), min(num_repeats, 20))
     torch.manual_seed(seed)
     if pair.can_be_given(parameters):
         try:
-            return _Sums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
+            return GradientSums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
         except RuntimeError:  # values that decide on control flow, for instance
             torch.manual_seed(seed)
     one_by_one = (pair.one_gradient(x, parameters) for _ in range(num_repeats))
-    return _Sums(parts, one_by_one, num_repeats), seconds, False
+    return GradientSums(parts, one_by_one, num_repeats), seconds, False
 
 
 def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) -> dict[Part, Tensor]:
@@ -273,74 +231,3 @@ def _in_one_pass(pair: _Pair, x: Tensor, parameters: list[Tensor], num_repeats: 
             gradients, losses = vectorized(torch.zeros(len(chunk), device=x.device))
         flat = [gradients[name].reshape(len(chunk), -1) for name in values]
         yield torch.cat([losses.reshape(-1, 1), *flat], dim=1)
-
-
-class _Sums:
-    """Sums of gradients by group of repeats, relative to the first gradient so that no digits are lost.
-
-    Args:
-        parts: positions of each part's entries in a gradient.
-        chunks: rows (num, 1 + parameters) of a loss and its gradient.
-        num_repeats: number of rows in all, at least 2.
-    """
-
-    def __init__(self, parts: dict[Part, Tensor], chunks: Iterator[Tensor], num_repeats: int) -> None:
-        self.parts, self.num_repeats = parts, num_repeats
-        self._groups = min(_GROUPS, num_repeats)
-        self._counts = torch.zeros(self._groups, dtype=torch.float64)
-        losses: list[Tensor] = []
-        row = 0
-        for chunk in chunks:
-            rows = chunk.detach().double().cpu()
-            losses.append(rows[:, 0])
-            gradients = rows[:, 1:]
-            if row == 0:
-                self._origin = gradients[0].clone()
-                self._sums = torch.zeros(self._groups, gradients.shape[1], dtype=torch.float64)
-                self._squares = {part: torch.zeros(self._groups, dtype=torch.float64) for part in parts}
-            shifted = gradients - self._origin
-            group = (torch.arange(row, row + len(rows)) * self._groups) // num_repeats
-            self._sums.index_add_(0, group, shifted)
-            self._counts.index_add_(0, group, torch.ones(len(rows), dtype=torch.float64))
-            for part, entries in parts.items():
-                self._squares[part].index_add_(0, group, shifted[:, entries].square().sum(1))
-            row += len(rows)
-        self.losses = torch.cat(losses)
-        """Each repeat's loss, shape (num_repeats,)."""
-        self.mean = self._origin + self._sums.sum(0) / num_repeats
-        """The mean gradient, shape (parameters,)."""
-
-    def statistics(self, part: Part, seconds: float) -> PartStatistics:
-        """The statistics of one part's gradient, of which one takes so many seconds."""
-        entries, squares, total = self.parts[part], self._squares[part], self._sums.sum(0)
-        num = torch.tensor(self.num_repeats, dtype=torch.float64)
-        signal, variance, snr = self._moments(total[entries], squares.sum(), num, entries)
-        variance_stderr = snr_stderr = math.nan
-        if self._groups > 2:
-            _, variances, snrs = self._moments(
-                (total - self._sums)[:, entries], squares.sum() - squares, num - self._counts, entries
-            )
-            variance_stderr, snr_stderr = _jackknife(variances), _jackknife(snrs)
-        return PartStatistics(
-            part=part,
-            num_parameters=len(entries),
-            mean_norm=signal.clamp_min(0).sqrt().item(),
-            variance=variance.item(),
-            variance_stderr=variance_stderr,
-            snr=snr.item(),
-            snr_stderr=snr_stderr,
-            variance_seconds=variance.item() * seconds,
-        )
-
-    def _moments(self, sums: Tensor, squares: Tensor, num: Tensor, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """‖E g‖² without the noise's share, tr Cov(g) and the signal-to-noise ratio, of one or many sets of repeats."""
-        variance = ((squares - sums.square().sum(-1) / num) / (num - 1)).clamp_min(0)
-        mean = self._origin[entries] + sums / num.unsqueeze(-1)
-        signal = mean.square().sum(-1) - variance / num
-        return signal, variance, (signal.clamp_min(0) / variance).sqrt()
-
-
-def _jackknife(values: Tensor) -> float:
-    """Standard error from the values with one group left out each."""
-    groups = len(values)
-    return ((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt().item()

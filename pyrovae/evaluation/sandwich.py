@@ -15,7 +15,7 @@ from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.keywords import accepts
-from pyrovae.programs import Program, check_data, latent_sites, mode, running_on
+from pyrovae.programs import Program, check_data, latent_sites, mode, running_on, trace_pair, undisturbed
 from pyrovae.vae import GenerativeModel
 
 
@@ -97,7 +97,7 @@ def sandwich(
         raise InputError("like= is needed for a model written by hand: some data, in whose place new ones are drawn")
     else:
         rows = check_data(like, model, guide)
-        with torch.no_grad(), torch.random.fork_rng(), mode(model, guide, training=False):
+        with torch.no_grad(), undisturbed(rows, model, guide):
             z, x = _simulate(model, guide, rows[torch.arange(num) % len(rows)], seed)
     lower = log_marginal(model, guide, x, "annealed", seed=seed + 1, progress=progress, **annealing)
     upper = log_marginal(model, guide, x, "annealed", latents=z, seed=seed + 2, progress=progress, **annealing)
@@ -112,6 +112,8 @@ def _simulate(model: Program, guide: Program, like: Tensor, seed: int) -> tuple[
         with running_on(x, "the model"):
             return poutine.trace(poutine.uncondition(model)).get_trace(x)
 
+    with running_on(like):
+        trace_pair(model, guide, like, check=True)
     trace = draw(like)
     seen = [site for site in latent_sites(trace).values() if site["infer"].get("was_observed")]
     if len(seen) != 1 or isinstance(seen[0]["fn"], Unit):

@@ -21,17 +21,13 @@ from pyrovae.programs._modules import (
     undisturbed,
     unregistered,
 )
-from pyrovae.programs._pair import (
-    DATA_PLATE,
-    PARTICLES,
-    PairedSite,
-    Role,
-    TracedPair,
-)
+from pyrovae.programs._pair import DATA_PLATE, PARTICLES, TracedPair
 from pyrovae.programs._running import DrawsAsRows, cannot_run, reason_of, running_on
 from pyrovae.programs._sites import (
     Pair,
+    PairedSite,
     Program,
+    Role,
     Site,
     closed_form_kl,
     describe,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from pyro.distributions import Unit
@@ -16,17 +15,14 @@ from torch.distributions import biject_to
 from pyrovae.errors import InputError
 from pyrovae.programs._sites import (
     NO_SIZE,
+    PairedSite,
+    Role,
     Site,
     check_width,
-    closed_form_kl,
     describe,
     is_delta,
     latent_sites,
-    log_prob_of,
-    masks_of,
     pruned,
-    same_masks,
-    same_scale,
 )
 
 DATA_PLATE = "data"
@@ -34,86 +30,6 @@ DATA_PLATE = "data"
 
 PARTICLES = "num_particles_vectorized"
 """Pyro's name of the plate of particles that are drawn in one pass."""
-
-
-class Role(StrEnum):
-    """What a sample site of a pair is."""
-
-    OBSERVED = "observed"
-    """A term of log p(x|z): the model observes it. A ``pyro.factor`` of the model is one."""
-    LATENT = "latent"
-    """Drawn by the guide, and scored by both."""
-    AUXILIARY = "auxiliary"
-    """Drawn by the guide alone."""
-    FACTOR = "factor"
-    """A ``pyro.factor`` of the guide, which belongs to log q."""
-    MISSING = "missing"
-    """A latent of the model that the guide lacks."""
-
-
-@dataclass(frozen=True)
-class PairedSite:
-    """A sample site, as the model and as the guide have it.
-
-    Attributes:
-        name: its name.
-        role: what it is.
-        model: the site in the model's trace; None for a site of the guide alone.
-        guide: the site in the guide's trace; None for one of the model alone.
-        drawn_later: latents that the model draws before this one and the guide after it. With any, KL(q ‖ p) of the
-            site's two distributions is no part of the pair's KL.
-    """
-
-    name: str
-    role: Role
-    model: Site | None
-    guide: Site | None
-    drawn_later: tuple[str, ...] = ()
-
-    @property
-    def site(self) -> Site:
-        """The guide's site, or the model's where the guide has none."""
-        found = self.model if self.guide is None else self.guide
-        assert found is not None
-        return found
-
-    def both(self) -> tuple[Site, Site]:
-        """The model's and the guide's site of a latent."""
-        assert self.model is not None
-        assert self.guide is not None
-        return self.model, self.guide
-
-    def differing(self) -> str | None:
-        """``"scale"`` or ``"mask"`` where the model's is not the guide's, None where both are alike.
-
-        Raises:
-            InputError: the two scales are tensors of other values, which are compared where Pyro validates.
-        """
-        model, guide = self.both()
-        if not same_scale(guide["scale"], model["scale"]):
-            if isinstance(guide["scale"], Tensor) and isinstance(model["scale"], Tensor):
-                raise InputError(
-                    f"site {self.name!r} has another scale in the guide than in the model; set one on both sides"
-                )
-            return "scale"
-        return None if same_masks(masks_of(guide), masks_of(model)) else "mask"
-
-    def log_q(self, score: Tensor | None = None) -> Tensor:
-        """Log q at the guide's draw, or another score of it, with the guide's scale and mask, shape of the plates."""
-        assert self.guide is not None
-        return log_prob_of(self.guide, score)
-
-    def log_ratio(self) -> Tensor:
-        """Log q − log p of a latent at its draw, each with its own scale and mask, shape of the plates."""
-        model, guide = self.both()
-        return log_prob_of(guide) - log_prob_of(model)
-
-    def kl(self) -> Tensor | None:
-        """The site's part of the KL in closed form, shape of the plates; None where there is none or it is no part."""
-        if self.drawn_later or self.differing() is not None:
-            return None
-        model, guide = self.both()
-        return closed_form_kl(guide, model)
 
 
 @dataclass(frozen=True)
@@ -171,8 +87,19 @@ class TracedPair:
     @property
     def depth(self) -> int:
         """How deep the programs' plates nest, without a plate of particles."""
-        dims = [f.dim for s in self.sites for f in s.site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
-        return -min(dims, default=0)
+        return -min((frame.dim for frame in self.plates.values()), default=0)
+
+    @property
+    def plates(self) -> dict[str, CondIndepStackFrame]:
+        """The plates by name, without those that are loops and without a plate of particles."""
+        frames = (frame for site in self.sites for frame in site.site["cond_indep_stack"])
+        return {frame.name: frame for frame in frames if frame.vectorized and frame.name != PARTICLES}
+
+    @property
+    def _plate_of_data(self) -> CondIndepStackFrame | None:
+        """The plate called ``"data"``, or the innermost."""
+        plates = self.plates
+        return plates.get(DATA_PLATE) or max(plates.values(), key=lambda frame: frame.dim, default=None)
 
     def check(self, enumerates: bool = False) -> None:
         """Raise unless the pair makes up a bound.
@@ -230,23 +157,18 @@ class TracedPair:
         Raises:
             InputError: there is none, it is of another size, or two plates could be it.
         """
-        frames = {f.name: f for s in self.sites for f in s.site["cond_indep_stack"] if f.vectorized}
-        frames.pop(PARTICLES, None)
-        if DATA_PLATE in frames:
-            frame = frames[DATA_PLATE]
-        else:
-            if not frames:
-                raise InputError(
-                    f"the programs have no plate, so no site has a value per datum; put the sites of the {num} data "
-                    "into one `with pyro.plate('data', len(x))`"
-                )
-            frame = max(frames.values(), key=lambda f: f.dim)
-            same = [f.name for f in frames.values() if f.size == num]
-            if len(same) > 1:
-                raise InputError(
-                    f"the plates {', '.join(map(repr, same))} all have the data's size, {num}, so it is not clear "
-                    "which one holds the data; call that one 'data'"
-                )
+        frame = self._plate_of_data
+        if frame is None:
+            raise InputError(
+                f"the programs have no plate, so no site has a value per datum; put the sites of the {num} data "
+                "into one `with pyro.plate('data', len(x))`"
+            )
+        same = [plate.name for plate in self.plates.values() if plate.size == num]
+        if len(same) > 1 and frame.name != DATA_PLATE:
+            raise InputError(
+                f"the plates {', '.join(map(repr, same))} all have the data's size, {num}, so it is not clear "
+                "which one holds the data; call that one 'data'"
+            )
         if frame.size == NO_SIZE:
             raise InputError(f"plate {frame.name!r} has no size, so there is no value per datum; give it len(x)")
         if frame.size != num:
@@ -259,11 +181,7 @@ class TracedPair:
     @property
     def full_size(self) -> int | None:
         """The number of data that a loss stands for where a subsampled plate scales it, None where it does not."""
-        frames = {f.name: f for s in self.sites for f in s.site["cond_indep_stack"] if f.vectorized}
-        frames.pop(PARTICLES, None)
-        frame: CondIndepStackFrame | None = frames.get(DATA_PLATE)
-        if frame is None and frames:
-            frame = max(frames.values(), key=lambda f: f.dim)
+        frame = self._plate_of_data
         if frame is None or frame.full_size is None or frame.full_size == frame.size:
             return None
         return int(frame.full_size)

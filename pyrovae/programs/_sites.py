@@ -1,7 +1,9 @@
-"""What a sample site is: its distribution, scale and mask, and its part of a KL in closed form."""
+"""What a sample site is, of a program and of a pair: its distribution, scale and mask, and its part of a KL."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -23,6 +25,86 @@ Site = dict[str, Any]
 
 NO_SIZE = -1
 """Pyro's size of a plate that was given none, which takes any."""
+
+
+class Role(StrEnum):
+    """What a sample site of a pair is."""
+
+    OBSERVED = "observed"
+    """A term of log p(x|z): the model observes it. A ``pyro.factor`` of the model is one."""
+    LATENT = "latent"
+    """Drawn by the guide, and scored by both."""
+    AUXILIARY = "auxiliary"
+    """Drawn by the guide alone."""
+    FACTOR = "factor"
+    """A ``pyro.factor`` of the guide, which belongs to log q."""
+    MISSING = "missing"
+    """A latent of the model that the guide lacks."""
+
+
+@dataclass(frozen=True)
+class PairedSite:
+    """A sample site, as the model and as the guide have it.
+
+    Attributes:
+        name: its name.
+        role: what it is.
+        model: the site in the model's trace; None for a site of the guide alone.
+        guide: the site in the guide's trace; None for one of the model alone.
+        drawn_later: latents that the model draws before this one and the guide after it. With any, KL(q ‖ p) of the
+            site's two distributions is no part of the pair's KL.
+    """
+
+    name: str
+    role: Role
+    model: Site | None
+    guide: Site | None
+    drawn_later: tuple[str, ...] = ()
+
+    @property
+    def site(self) -> Site:
+        """The guide's site, or the model's where the guide has none."""
+        found = self.model if self.guide is None else self.guide
+        assert found is not None
+        return found
+
+    def both(self) -> tuple[Site, Site]:
+        """The model's and the guide's site of a latent."""
+        assert self.model is not None
+        assert self.guide is not None
+        return self.model, self.guide
+
+    def differing(self) -> str | None:
+        """``"scale"`` or ``"mask"`` where the model's is not the guide's, None where both are alike.
+
+        Raises:
+            InputError: the two scales are tensors of other values, which are compared where Pyro validates.
+        """
+        model, guide = self.both()
+        if not same_scale(guide["scale"], model["scale"]):
+            if isinstance(guide["scale"], Tensor) and isinstance(model["scale"], Tensor):
+                raise InputError(
+                    f"site {self.name!r} has another scale in the guide than in the model; set one on both sides"
+                )
+            return "scale"
+        return None if same_masks(masks_of(guide), masks_of(model)) else "mask"
+
+    def log_q(self, score: Tensor | None = None) -> Tensor:
+        """Log q at the guide's draw, or another score of it, with the guide's scale and mask, shape of the plates."""
+        assert self.guide is not None
+        return log_prob_of(self.guide, score)
+
+    def log_ratio(self) -> Tensor:
+        """Log q − log p of a latent at its draw, each with its own scale and mask, shape of the plates."""
+        model, guide = self.both()
+        return log_prob_of(guide) - log_prob_of(model)
+
+    def kl(self) -> Tensor | None:
+        """The site's part of the KL in closed form, shape of the plates; None where there is none or it is no part."""
+        if self.drawn_later or self.differing() is not None:
+            return None
+        model, guide = self.both()
+        return closed_form_kl(guide, model)
 
 
 def latent_sites(trace: Trace) -> dict[str, Site]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from pyrovae.errors import InputError
 from pyrovae.programs._modules import announced_parameters, check_not_tied, mode, modules_of, trainable_parameters
-from pyrovae.programs._pair import Role, TracedPair
+from pyrovae.programs._pair import TracedPair
 from pyrovae.programs._running import running_on
-from pyrovae.programs._sites import Program, log_prob_of
+from pyrovae.programs._sites import Program, Role, log_prob_of
 from pyrovae.programs._tracing import trace_pair
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pyro.distributions import Independent, Normal, TransformedDistribution
-from torch.distributions import AffineTransform
+from torch.distributions import AffineTransform, Categorical, Dirichlet, MixtureSameFamily
 
 from pyrovae.distributions import AR1Normal, PartiallyObserved, covariance_of, mean_of
 
@@ -51,3 +51,22 @@ def test_a_mistake_inside_a_property_keeps_its_error(name, moment):
     setattr(Mistaken, name, property(lambda self: self.bse_dist.mean))
     with pytest.raises(AttributeError, match="bse_dist"):
         moment(Mistaken(Normal(torch.zeros(2), 1.0), 1), num_draws=16)
+
+
+def test_the_covariance_of_a_mixture_is_that_of_its_draws():
+    """Its variances alone say nothing of how its components lie: here along a diagonal."""
+    weights = torch.tensor([0.3, 0.7])
+    parts = torch.distributions.Normal(torch.tensor([[-2.0, -1.0], [1.0, 3.0]]), 0.5)
+    mixture = MixtureSameFamily(Categorical(weights), Independent(parts, 1))
+    draws = mixture.sample(torch.Size([100_000]))
+    found = covariance_of(mixture)
+    torch.testing.assert_close(found, draws.mT.cov(), atol=0.15, rtol=0)  # 5 standard errors
+    assert found[0, 1].item() == pytest.approx(0.3 * 0.7 * 3.0 * 4.0, abs=1e-5)
+
+
+def test_variances_of_dependent_numbers_are_no_covariance():
+    dirichlet = Dirichlet(torch.tensor([1.0, 2.0, 3.0]))
+    with pytest.raises(TypeError, match="a Dirichlet does not know its covariance; give num_draws"):
+        covariance_of(dirichlet)
+    found, mean = covariance_of(dirichlet, num_draws=100_000), dirichlet.mean
+    torch.testing.assert_close(found, (mean.diag() - mean.outer(mean)) / 7, atol=0.002, rtol=0)

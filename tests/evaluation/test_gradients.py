@@ -9,7 +9,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.evaluation.gradients import Part, _Sums
+from pyrovae.evaluation._gradient_sums import GradientSums, Part
 from pyrovae.posteriors import POSTERIORS
 from tests.pairs import make_pair
 
@@ -153,7 +153,7 @@ def test_the_mean_gradient_is_without_the_noise_s_share():
     found = []
     for _ in range(20):
         rows = torch.cat([torch.zeros(8, 1), torch.randn(8, 1000)], 1)
-        found.append(_Sums(parts, iter([rows]), 8).statistics(Part.DECODER, 1.0))
+        found.append(GradientSums(parts, iter([rows]), 8).statistics(Part.DECODER, 1.0))
     squares = torch.tensor([statistics.mean_norm**2 for statistics in found])
     assert squares.mean() < 10  # cut off at 0 its mean is 2.4, and its standard deviation 0.8 over 20
     assert max(statistics.snr for statistics in found) < 0.2  # 0.35 with the noise's share

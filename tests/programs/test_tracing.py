@@ -1,0 +1,214 @@
+"""Programs under Pyro's handlers and with latents of many supports: at the exact guide every estimate is log p(x)."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import torch
+from pyro.infer.reparam import LocScaleReparam
+from pyro.nn import PyroModule, PyroParam, PyroSample
+from torch import nn
+
+import pyrovae as pv
+
+X = torch.tensor([[0.3], [1.2], [-0.7]])
+COUNTS = torch.tensor([[1.0], [4.0], [0.0]])
+
+
+def unconditioned(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        return pyro.sample("x", dist.Normal(z, 1.0).to_event(1))
+
+
+def conditioned(x):
+    return pyro.condition(unconditioned, data={"x": x})(x)
+
+
+def exact(name="z"):
+    """q(z|x) = p(z|x): every draw then gives log p(x) itself, in every estimate."""
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample(name, dist.Normal(0.5 * x, 0.5**0.5).to_event(1))
+
+    return guide
+
+
+class Exact(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.slope = PyroParam(torch.tensor(0.5))
+        self.scale = PyroParam(torch.tensor(0.5**0.5), constraint=dist.constraints.positive)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.slope * x, self.scale).to_event(1))
+
+
+def chain(x):
+    """z₁ ~ N(0, 1), z₂ ~ N(0.8 z₁, 1), each seen with unit noise; the guide by Bayes from the end."""
+    with pyro.plate("data", len(x)):
+        z = torch.zeros(len(x))
+        for t in pyro.markov(range(2)):
+            z = pyro.sample(f"z{t}", dist.Normal(0.8 * z, 1.0))
+            pyro.sample(f"x{t}", dist.Normal(z, 1.0), obs=x[:, 0] * (1 - 0.5 * t))
+
+
+def exact_of_chain(x):
+    """p(z₁|x) and p(z₂|z₁, x₂)."""
+    first, second = x[:, 0], 0.5 * x[:, 0]
+    precision = 1 + 1 + 0.64 / 2  # prior, x₁, and x₂ given z₁ ~ N(0.8 z₁, 2)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z0", dist.Normal((first + 0.8 * second / 2) / precision, precision**-0.5))
+        pyro.sample("z1", dist.Normal((0.8 * z + second) / 2, 0.5**0.5))
+
+
+def stacked(program):
+    def run(x):
+        with pyro.plate_stack("plates", (2, len(x))):
+            program(x[:, 0].expand(2, -1))
+
+    return run
+
+
+def sample_and_see(x):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def beta_binomial(x):
+    with pyro.plate("data", len(x)):
+        p = pyro.sample("p", dist.Beta(torch.full((len(x),), 2.0), 3.0))
+        pyro.sample("x", dist.Binomial(5.0, p), obs=x[:, 0])
+
+
+def exact_beta(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("p", dist.Beta(2.0 + x[:, 0], 8.0 - x[:, 0]))
+
+
+def gamma_poisson(x):
+    with pyro.plate("data", len(x)):
+        rate = pyro.sample("rate", dist.Gamma(torch.full((len(x),), 2.0), 1.0))
+        pyro.sample("x", dist.Poisson(rate), obs=x[:, 0])
+
+
+def exact_gamma(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("rate", dist.Gamma(2.0 + x[:, 0], 2.0))
+
+
+def dirichlet_multinomial(x):
+    with pyro.plate("data", len(x)):
+        p = pyro.sample("p", dist.Dirichlet(torch.ones(3)))
+        pyro.sample("x", dist.Multinomial(4, p), obs=torch.cat([x, 4 - x, torch.zeros_like(x)], -1))
+
+
+def exact_dirichlet(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("p", dist.Dirichlet(1 + torch.cat([x, 4 - x, torch.zeros_like(x)], -1)))
+
+
+def of_chain():
+    covariance = torch.tensor([[1.0, 0.8], [0.8, 1.64]]).double() + torch.eye(2).double()
+    x = X.double() * torch.tensor([1.0, 0.5])
+    return torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance).log_prob(x)
+
+
+def beta(a, b):
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+OF_X = dist.Normal(0.0, math.sqrt(2.0)).log_prob(X).squeeze(-1).double()
+K = COUNTS.flatten().tolist()
+CASES = {
+    "condition": (conditioned, exact(), X, OF_X),
+    "reparam": (poutine.reparam(conditioned, config={"z": LocScaleReparam(0.0)}), exact("z_decentered"), X, OF_X),
+    "PyroModule": (conditioned, Exact(), X, OF_X),
+    "markov": (chain, exact_of_chain, X, of_chain()),
+    "plate_stack": (
+        stacked(sample_and_see), stacked(lambda x: pyro.sample("z", dist.Normal(0.5 * x, 0.5**0.5))), X, 2 * OF_X,
+    ),
+    "Beta": (
+        beta_binomial, exact_beta, COUNTS,
+        torch.tensor([math.log(math.comb(5, int(k))) + beta(2 + k, 8 - k) - beta(2, 3) for k in K]).double(),
+    ),
+    "Gamma": (
+        gamma_poisson, exact_gamma, COUNTS,
+        torch.tensor([math.log((k + 1) * 0.5 ** (2 + k)) for k in K]).double(),
+    ),
+    "Dirichlet": (dirichlet_multinomial, exact_dirichlet, COUNTS, torch.full((3,), -math.log(15.0)).double()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_exact_guide_has_log_p_in_every_estimate(name):
+    model, guide, x, right = CASES[name]
+    with pyro.validation_enabled(True):
+        for estimator in (pv.MonteCarloELBO(), pv.StickingTheLandingELBO(), pv.ImportanceWeightedELBO(3)):
+            assert -estimator.loss(model, guide, x) == pytest.approx(right.sum().item(), abs=2e-5)
+    found = pv.elbo_estimate(model, guide, x, num_samples=2).per_datum
+    torch.testing.assert_close(found, right, rtol=0, atol=2e-5)
+    found = pv.log_marginal(model, guide, x, "importance", num_samples=3).per_datum
+    torch.testing.assert_close(found, right, rtol=0, atol=2e-5)
+    found = pv.log_marginal(model, guide, x, "quadrature").per_datum
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-3)
+
+
+def test_handlers_that_leave_no_bound_are_refused():
+    for model, message in (
+        (poutine.uncondition(conditioned), "'x' of the model is missing in the guide"),
+        (pyro.do(unconditioned, data={"x": X}), "'x' of the model is missing in the guide"),
+        (poutine.block(conditioned, hide=["z"]), r"the model's latent sites \[\] are not the guide's \['z'\]"),
+    ):
+        for run in (pv.elbo_terms, pv.log_marginal, lambda *pair: pv.audit(*pair[:2], pv.MonteCarloELBO(), pair[2])):
+            with pytest.raises(pv.InputError, match=message):
+                run(model, exact(), X)
+
+
+def test_weights_that_are_sampled_have_no_value_per_datum():
+    """A Bayesian network's weights lie outside of the data's plate: the ELBO is right, what is per datum is refused."""
+
+    class Shift(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.shift = PyroSample(dist.Normal(0.0, 1.0))
+
+        def forward(self, x):
+            shift = self.shift
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(shift, 1.0), obs=x[:, 0])
+
+    def guide(x):
+        pyro.sample("shift", dist.Normal(x.sum() / 4, 0.5))
+
+    covariance = torch.eye(3).double() + 1
+    log_p = torch.distributions.MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(X.double().flatten())
+    for estimator in (pv.MonteCarloELBO(), pv.StickingTheLandingELBO()):
+        assert -estimator.loss(Shift(), guide, X) == pytest.approx(log_p.item(), abs=1e-5)
+    with pytest.raises(pv.InputError, match="site 'shift' is outside the data's plate"):
+        pv.log_marginal(Shift(), guide, X)
+    with pytest.raises(pv.NoClosedFormError, match=r"'shift' .* is outside the data plate"):
+        pv.ImportanceWeightedELBO().loss(Shift(), guide, X)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_integers_become_the_programs_numbers(dtype):
+    layer = nn.Linear(1, 1)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=z).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("layer", layer)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(layer(x), 0.7).to_event(1))
+
+    x = torch.tensor([[1], [0]])
+    found = [pv.elbo_terms(model, guide, data).elbo for data in (x.to(dtype), x.float())]
+    torch.testing.assert_close(*found, rtol=0, atol=0)
