@@ -211,7 +211,6 @@ def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path, capsy
             [sys.executable, "-m", "pyrovae", "fit", spectra, "--out", out, *options, "--checkpoint-seconds", "0.1"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         wait_until(lambda: list(out.glob("checkpoints/checkpoint-*.json")) or process.poll() is not None)  # noqa: B023
         process.send_signal(number)

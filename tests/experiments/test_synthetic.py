@@ -101,10 +101,8 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
 def test_an_interrupt_ends_all_processes_quietly(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.synthetic", "--epochs", "500", "--workers", "2", "--out", tmp_path / "out",
-         "--engine", "eager"],  # a compiler at work would hold the pipes open until it is done
+         "--engine", "eager"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # a shell starts what runs in its background with interrupts ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     running_workers(process)
     os.killpg(process.pid, signal.SIGINT)

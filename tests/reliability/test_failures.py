@@ -1,5 +1,6 @@
 """What goes wrong in one part is told there and takes no other along: a lack of memory, NaN, a process that dies."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -161,7 +162,6 @@ def test_two_signals_to_a_fit(number, tmp_path):
         [*command, "--engine", "eager", "--epochs", "100000", "--checkpoint-seconds", "0.05"],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_until(lambda: list(out.glob("checkpoints/checkpoint-*.json")) or process.poll() is not None)
     process.send_signal(number)
@@ -174,17 +174,19 @@ def test_two_signals_to_a_fit(number, tmp_path):
         assert checkpoints.load()["state"]["engine"]["steps"] > 0
 
 
+def hold(folder):
+    with Checkpoints(folder):
+        (folder / "held").touch()
+        signal.pause()
+
+
 def test_a_lock_of_a_dead_process_holds_nobody_up(tmp_path):
-    child = os.fork()
-    if child == 0:
-        with Checkpoints(tmp_path):
-            (tmp_path / "held").touch()
-            signal.pause()
-        os._exit(0)
+    child = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path,))
+    child.start()
     wait_until((tmp_path / "held").exists)
     with pytest.raises(ValueError, match=r"another run is writing to .*; wait for its end, or give another folder"):
         Checkpoints(tmp_path).__enter__()  # as a context is entered
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    child.kill()
+    child.join()
     with Checkpoints(tmp_path):
         pass
