@@ -32,6 +32,7 @@ from .errors import InputError
 from .evaluation import (
     UnreliableEstimateWarning,
     active_directions,
+    calibration,
     collapse_report,
     conformal_p_values,
     elbo_estimate,
@@ -129,6 +130,7 @@ __all__ = [
     "VAETransformer",
     "active_directions",
     "audit",
+    "calibration",
     "collapse_report",
     "compare",
     "conformal_p_values",

@@ -6,6 +6,7 @@ import warnings
 from pyrovae.evaluation._gradient_sums import PartStatistics
 from pyrovae.evaluation.annealing import Annealing
 from pyrovae.evaluation.automatic import Automatic
+from pyrovae.evaluation.calibration import Calibration, calibration
 from pyrovae.evaluation.callables import Callables
 from pyrovae.evaluation.collapse import CollapseReport, active_directions, collapse_report
 from pyrovae.evaluation.estimate import Bound, Estimate, LogMarginal, Step, UnreliableEstimateWarning
@@ -28,6 +29,7 @@ __all__ = [
     "Annealing",
     "Automatic",
     "Bound",
+    "Calibration",
     "Callables",
     "CollapseReport",
     "ELBOTerms",
@@ -50,6 +52,7 @@ __all__ = [
     "Step",
     "UnreliableEstimateWarning",
     "active_directions",
+    "calibration",
     "collapse_report",
     "conformal_p_values",
     "elbo_estimate",
