@@ -1,0 +1,38 @@
+"""The study of outliers: its script, what it plants, and the limits of T² and Q where their theory holds."""
+
+import numpy as np
+import pytest
+
+from experiments.outliers import PLANTED, pca
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_is_planted_is_of_the_size_that_it_says(kind):
+    x = np.zeros((500, 90))
+    planted = PLANTED[kind](x, 2.0, np.random.default_rng(0))
+    assert not x.any()
+    largest = np.abs(planted).max(axis=1)
+    if kind == "noise":
+        assert planted.std() == pytest.approx(1.4, rel=0.02)
+    else:
+        np.testing.assert_allclose(largest, {"spike": 10, "peak": 4, "tilt": 4}[kind])
+
+
+def test_the_limits_of_t2_and_q_hold_for_gaussian_data():
+    """5 % of 20,000 new data, whose training data number 2,000: within 1 %."""
+    rng = np.random.default_rng(0)
+    loadings = 3 * rng.normal(size=(2, 12))
+    x = rng.normal(size=(22_000, 2)) @ loadings + rng.normal(size=(22_000, 12))
+    methods, size = pca(x[:2000], 2)
+    assert size == pytest.approx((10 / 12) ** 0.5, rel=0.03)
+    for score, limit in methods.values():
+        assert (score(x[2000:]) > limit(0.05)).mean() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.slow
+def test_outliers(tmp_path, run):
+    result = run("experiments.outliers", "--splits", 1, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("log p, AR(1) noise") == 2
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {"areas.csv", "false-alarms.csv"}
+    assert run("experiments.outliers", "--splits", 0).returncode == 2
