@@ -131,7 +131,7 @@ def summary_of(found: "StudyResult", out: Path) -> Summary:
     from pyrovae.comparison.tables import markdown_table
 
     advice, report = found.recommendation, write_report(found, out)
-    table = markdown_table(as_text(found.table))
+    table = markdown_table(as_text(found))
     return {
         "choice": advice.choice,
         "verdict": str(advice.verdict),

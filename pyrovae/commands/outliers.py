@@ -51,6 +51,7 @@ class Outliers(OnData):
         draws = self.num_samples_given(self.num_samples)
         table, misfits = trained.outliers(data.x, held_out, num_samples=draws, progress=not self.json)
         table["outlier"] = table["p_value"] <= self.alpha
+        table["trained"] = False if known is None else known.are(data.x).numpy()
         largest = misfits.topk(min(_NAMED, misfits.shape[1]), dim=1)
         table["channels"] = [
             ", ".join(
@@ -62,6 +63,8 @@ class Outliers(OnData):
         path = self.write(with_names(table, data), self.out, f"{self.data.stem}-outliers")
         text = f"{len(found)} of {len(table)} data are outliers at alpha = {self.alpha:g}"
         text += f" (held out: {len(held_out)} data): {path}"
+        if num_trained := int(table["trained"].sum()):
+            text += f"\n{num_trained} of them trained the model, so that they seem likelier than they are"
         for row, channels in list(zip(found["row"], found["channels"], strict=True))[:10]:
             text += f"\n{data.row_names[row]}: {channels}"
         outliers = [data.row_names[row] for row in found["row"]]

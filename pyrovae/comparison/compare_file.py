@@ -23,6 +23,7 @@ from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
 from pyrovae.comparison._result import Failure, finished
 from pyrovae.comparison._runs import Execution, callers_state_left_alone, run_cells
+from pyrovae.comparison._words import NOISES, in_words, name_of_baseline, name_of_model, spoken
 from pyrovae.comparison.compare import Comparison, conclude, with_folder
 from pyrovae.comparison.notes import Note, NoteKind, notes_of_split
 from pyrovae.comparison.recommendation import Recommendation, recommend
@@ -88,6 +89,13 @@ class StudyResult:
     def names(self) -> dict[ModelKey, str]:
         """Each model's name to read."""
         return names_of(self.models)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Each candidate's name in words, by its name in files, in the order of the table."""
+        models = list(self.models)
+        linear = {baseline.name: name_of_baseline(baseline) for baseline in self.baselines}
+        return linear | {name: name_of_model(model, models) for model, name in self.names.items()}
 
     def folder_of(self, model: ModelKey) -> Path | None:
         """Folder of a model's first run that finished, in the study's own; None where all failed."""
@@ -330,7 +338,7 @@ def _write(found: StudyResult, folder: Path, train: Tensor) -> None:
     table = found.table
     write_table(folder / "runs.csv", found.runs)
     write_table(folder / "comparison.csv", table)
-    write_text(folder / "comparison.md", f"{markdown_table(as_text(table))}\n\n{said(found)}\n")
+    write_text(folder / "comparison.md", f"{markdown_table(as_text(found))}\n\n{said(found)}\n")
     advice = found.recommendation.to_dict() | {"notes": [note.to_dict() for note in found.notes]}
     write_json(folder / "recommendation.json", advice)
     axis, rows = ChannelAxis.of(found.data), TrainingRows.of(train)
@@ -340,12 +348,21 @@ def _write(found: StudyResult, folder: Path, train: Tensor) -> None:
 
 
 def said(found: StudyResult) -> str:
-    """The recommendation, and one line a note."""
-    return "\n".join([found.recommendation.text, "", *(f"- {note.text}" for note in found.notes)])
+    """The recommendation, and one line a note, in words."""
+    texts = [found.recommendation.text, "", *(f"- {in_words_of(note).text}" for note in found.notes)]
+    return spoken("\n".join(texts), found.words)
 
 
-def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """A study's table as text to read, nats per datum: empty where there is nothing to say."""
+def in_words_of(note: Note) -> Note:
+    """A note with names of noises in words, if these are what it names."""
+    if note.kind is not NoteKind.LINEAR_ONLY:
+        return note
+    return replace(note, names=tuple(in_words(NOISES, name) for name in note.names))
+
+
+def as_text(found: StudyResult) -> pd.DataFrame:
+    """A study's table as text to read, in words, nats per datum: empty where there is nothing to say."""
+    table, words = found.table, found.words
 
     def number(column: str, form: str) -> list[str]:
         values = table[column].to_numpy(dtype=float)
@@ -355,7 +372,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     itself = (table["low"] == 0) & (table["high"] == 0)
     between = [f"{a} … {b}" if a else "" for a, b in zip(low, high, strict=True)]
     columns = {
-        "model": table["model"],
+        "model": table["model"].map(words),
         "log p(x)": number("log_prob", ".2f"),
         "gain": pd.Series(number("gain", "+.2f")).mask(itself | table["low"].isna(), ""),
         "between": pd.Series(between).mask(itself, ""),
@@ -364,7 +381,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
         "active latents": number("active_directions", ".1f"),
         "bad k̂": number("bad_pareto_k", ".0%"),
         "seconds": number("seconds", ".1f"),
-        "note": table["note"],
+        "note": [spoken(note, words) for note in table["note"]],
     }
     text = pd.DataFrame(columns)
     return text.loc[:, (text != "").any()]

@@ -295,7 +295,7 @@ def test_all_that_is_said_names_the_winner_and_it_can_be_had(tmp_path, capsys, w
     report, said = write_report(found, out).read_text(), json.loads((out / "recommendation.json").read_text())
     assert found.recommendation.choice == said["choice"] == winner
     assert winner in found.recommendation.text
-    assert winner in (out / "comparison.md").read_text()
+    assert found.words[winner] in (out / "comparison.md").read_text()
     folder = str(out / found.model)
     assert summary_of(found, out)["model"] == folder
     assert f"pyrovae evaluate {folder} " in unescape(report)

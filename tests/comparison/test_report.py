@@ -14,6 +14,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.commands.main import main
+from pyrovae.comparison._words import ESTIMATORS, NOISES, SHAPES, nats
 from pyrovae.comparison.compare_file import compare_file
 from pyrovae.comparison.recommendation import Gain, Limit, Verdict
 from pyrovae.comparison.report import command_of, write_report
@@ -21,7 +22,6 @@ from pyrovae.comparison.report._answer import answer, interval, meaning
 from pyrovae.comparison.report._candidates import Candidate, candidates_of
 from pyrovae.comparison.report._forest import forest_of
 from pyrovae.comparison.report._pictures import _colors, _columns
-from pyrovae.comparison.report._words import ESTIMATORS, NOISES, SHAPES, nats
 from pyrovae.comparison.report._worst import blame, names_of_test, times_usual
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study
 from pyrovae.datasets import read_data

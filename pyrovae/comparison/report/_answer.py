@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
+from pyrovae.comparison._words import nats, the, upper
 from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.recommendation import MIN_DATA, Gain, Limit, Recommendation, Verdict
 from pyrovae.comparison.report._candidates import Candidate
-from pyrovae.comparison.report._words import nats, the, upper
 
 
 def of_one(result: StudyResult) -> str:

@@ -9,7 +9,6 @@ from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._plan import ModelKey
 from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.recommendation import Gain, recommend
-from pyrovae.comparison.report._words import name_of_baseline, name_of_model
 from pyrovae.evaluation import LogMarginal
 from pyrovae.linear_gaussian.baselines import Baseline
 
@@ -48,19 +47,19 @@ def candidates_of(result: StudyResult) -> list[Candidate]:
     """Every candidate, in the order of the study's table."""
     gains = {row.model: row for row in result.recommendation.by_model}
     behind = _behind(result)
-    names, models = {key: model for model, key in result.names.items()}, list(result.names)
+    names, words = {key: model for model, key in result.names.items()}, result.words
     baselines = {baseline.name: baseline for baseline in result.baselines}
     found = []
     for key in result.table["model"]:
         model, baseline, row = names.get(key), baselines.get(key), gains.get(key)
         if baseline is not None:
-            name, correlated = name_of_baseline(baseline), _is_correlated(baseline)
+            correlated = _is_correlated(baseline)
         else:
             assert model is not None
-            name, likelihoods = name_of_model(model, models), result.study.settings.named_likelihoods
+            likelihoods = result.study.settings.named_likelihoods
             correlated = model.likelihood in likelihoods and likelihoods[model.likelihood](1, 2).is_correlated
         log_prob = torch.nan if row is None else row.log_prob
-        found.append(Candidate(key, name, log_prob, row, behind.get(key), model, baseline, correlated))
+        found.append(Candidate(key, words[key], log_prob, row, behind.get(key), model, baseline, correlated))
     return found
 
 

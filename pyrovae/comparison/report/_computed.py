@@ -32,7 +32,8 @@ def computed(result: StudyResult, folder: Path, candidates: list[Candidate]) -> 
     found = [
         ("data", f"{how.get(str(settings.preprocessing), 'preprocessed')}; scores are of the data in their own units"),
         ("training", (
-            f"{training.epochs} epochs in batches of {training.batch_size}, learning rate {training.learning_rate}, "
+            f"{training.epochs} {'epoch' if training.epochs == 1 else 'epochs'} in batches of {training.batch_size}, "
+            f"learning rate {training.learning_rate}, "
             f"{len(study.settings.seeds)} trainings of each VAE that differ in their random seed, from {start}; the "
             "epoch of the lowest validation loss is kept"
         )),

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
+from pyrovae.comparison._words import nats
 from pyrovae.comparison.recommendation import Recommendation
 from pyrovae.comparison.report._answer import interval, value
 from pyrovae.comparison.report._candidates import Candidate
-from pyrovae.comparison.report._words import nats
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from pyrovae.comparison.compare_file import StudyResult
+from pyrovae.comparison._words import components, nats, the, upper
+from pyrovae.comparison.compare_file import StudyResult, in_words_of
 from pyrovae.comparison.notes import Note, NoteKind
 from pyrovae.comparison.recommendation import Gain
 from pyrovae.comparison.report._answer import interval, of_many, of_one, value
-from pyrovae.comparison.report._words import components, nats, the, upper
 
 
 def said(result: StudyResult, names: Mapping[str, str]) -> list[str]:
@@ -68,4 +68,4 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
             kept = kept if n["allowed"] else "they are in one part with these, and count as one"
             return f"{' and '.join(kinds)}: {kept}."
         case _:  # of the split, which names no candidate
-            return note.text
+            return in_words_of(note).text

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pyrovae.comparison._words import ESTIMATORS, LINEAR, NOISES, SHAPES, Words, nats, note_of_baseline
 from pyrovae.comparison.compare_file import StudyResult, as_text
 from pyrovae.comparison.report import _pictures as pictures
 from pyrovae.comparison.report._answer import answer, meaning, of_many, of_one
@@ -15,7 +16,6 @@ from pyrovae.comparison.report._commands import command_of, uses_of
 from pyrovae.comparison.report._computed import computed
 from pyrovae.comparison.report._forest import forest_of
 from pyrovae.comparison.report._notes import said
-from pyrovae.comparison.report._words import ESTIMATORS, LINEAR, NOISES, SHAPES, Words, nats, note_of_baseline
 from pyrovae.comparison.report._worst import Blamed, Worst, are_counted, worst_of
 from pyrovae.errors import visible
 from pyrovae.files import versions, write_text
@@ -97,11 +97,9 @@ def _options_whole(text: str) -> Markup:
 
 def _rows(result: StudyResult, candidates: list[Candidate]) -> list[dict[str, str]]:
     """The study's table in words, with each candidate's name in files."""
-    table = as_text(result.table).rename(columns=HEADINGS)
-    by_key = {one.key: one for one in candidates}
+    table = as_text(result).rename(columns=HEADINGS)
     rows = []
-    for row in table.to_dict("records"):
-        one = by_key[str(row["candidate"])]
+    for row, one in zip(table.to_dict("records"), candidates, strict=True):
         note = note_of_baseline(one.baseline) if one.baseline is not None else str(row.get("note", ""))
         words = {
             str(name): str(found).replace("-", "−") for name, found in row.items() if name not in ("candidate", "note")

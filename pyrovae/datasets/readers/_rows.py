@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -48,6 +49,7 @@ class Rows:
         short: Row | None = None  # a header that lacks a field
         remarks: list[Row] = []
         below: list[Row] = []
+        last: Row = (0, [""])
         signs = _REMARKS  # that no row of the table begins with
         for row, fields in self._cut():
             if not width:
@@ -65,12 +67,13 @@ class Rows:
                     raise _uneven(self._where, below[0], width)
                 if fields[0][:1] in signs and row > 1:
                     signs = tuple(sign for sign in signs if not fields[0].startswith(sign))
-                yield row, fields
+                last = row, fields
+                yield last
             elif fields[0].startswith(signs):
                 remarks.append((row, fields))
             else:
                 below.append((row, fields))
-                if not _are_words(fields) or len(below) > _MOST_BELOW:
+                if len(below) > _MOST_BELOW or not _are_words(fields) or _may_be_sample(below[0], last):
                     raise _uneven(self._where, below[0], width)
         if short is not None:
             yield short
@@ -152,6 +155,15 @@ def _are_words(fields: Sequence[str]) -> bool:
     """Whether one or two fields of a row say something, and none is a number."""
     said = [field for field in fields if field.strip()]
     return len(said) <= 2 and all(number(field) is None for field in said)
+
+
+def _may_be_sample(row: Row, last: Row) -> bool:
+    """Whether a row below the last one may begin a sample: a name like the last, or one word right below a name."""
+    first, name = row[1][0].strip(), last[1][0].strip()
+    if re.sub(r"\d+", "0", first) == re.sub(r"\d+", "0", name):
+        return True
+    is_apart = row[0] > last[0] + 1 or not first[:1].isalnum() or re.search(r"[\s:]", " ".join(row[1]).strip())
+    return not is_apart and number(name) is None
 
 
 def _uneven(where: str, row: Row, expected: int) -> InputError:

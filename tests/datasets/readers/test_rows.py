@@ -18,6 +18,8 @@ SAID = {
     "a remark": (with_line("# lamp replaced", 7), "row 8 left out ('# lamp replaced'), as it is a remark"),
     "a remark with commas": (with_line("% gain, offset, 3", 12), "row 13 left out"),
     "words below": (text([HEADER, *ROWS]) + "End of file\n", "row 27 left out ('End of file'), as it has words alone"),
+    "a word below numbers": (text([AXIS, *rows_of()]) + "END\n", "row 27 left out ('END')"),
+    "a word below an empty line": (text([HEADER, *ROWS]) + "\nEND\n", "row 28 left out ('END')"),
     "words below an empty line": (text([HEADER, *ROWS], ";") + "\nOperator;A. B.\nchecked\n", "('Operator A. B.')"),
     "a mark below samples in columns": (
         text([["nm", *IDS], *columns_of()], "\t") + ">>>>>End<<<<<",
@@ -79,6 +81,9 @@ TORN = {
     "in a name": "\n".join(LINES)[: -len(LINES[-1]) + 3],
     "words that numbers follow": with_line("pause", 9),
     "a name alone, amid": with_line("tablet x", 20),
+    "a name alone, below": "\n".join([*LINES, "tablet 25"]) + "\n",
+    "a name alone, below an empty line": "\n".join([*LINES, "", "tablet 25"]) + "\n",
+    "a word alone, below": "\n".join([*LINES, "aspirin"]) + "\n",
     "a number below": "\n".join([*LINES, "17"]) + "\n",
     "a row that a remark's sign begins": text([HEADER, *(["#" + row[0], *row[1:]] for row in ROWS)]) + "#12,0.3,0.4\n",
 }

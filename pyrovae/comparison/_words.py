@@ -1,5 +1,6 @@
 """The parts of models in words, for readers who know no name of the library's own."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -132,6 +133,21 @@ def name_of_baseline(baseline: Baseline) -> str:
     if isinstance(baseline.model, ShrunkGaussian):
         return "Gaussian without components"
     return kind + chosen
+
+
+def spoken(text: str, words: Mapping[str, str]) -> str:
+    """A text in which candidates are called by their names in words.
+
+    Args:
+        text: with names as they are in files.
+        words: for each of these names.
+
+    Example:
+        >>> spoken("Take linear, ar1.", {"linear, ar1": "linear model with drifting noise"})
+        'Take linear model with drifting noise.'
+    """
+    names = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w-])({names})(?![\w-])", lambda match: words[match[0]], text) if names else text
 
 
 def note_of_baseline(baseline: Baseline) -> str:
