@@ -463,6 +463,8 @@ def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsy
     assert table["p_value"].min() == table["p_value"][7] == pytest.approx(1 / 37)
     assert table["channels"][7].startswith("940 (")
     assert (table["outlier"] == (table["p_value"] <= 0.05)).all()
+    assert not table["trained"][7]  # changed since
+    assert 0 < table["trained"].sum() < 20
     for wrong, message in (
         ([], "say with --calibration which file holds good data"),
         (["--calibration", spectra, "--alpha", 0.01], "needs at least 99 data that did not train the model"),

@@ -128,10 +128,13 @@ def _summaries_after(values: NDArray[np.float64], num: int) -> dict[int, str]:
         if np.isnan(others).all(0).any():
             return {}
         mean, deviation = np.nanmean(others, axis=0), np.nanstd(others, axis=0)
-        step = max(_step(others), _step(row[None]))
-        if np.all(np.abs(row - mean) <= np.maximum(0.002 * deviation, step)):
+        error = np.maximum(0.002 * deviation, max(_step(others), _step(row[None])))
+        spread = deviation * np.sqrt(len(others) / (len(others) - 1))
+        if np.median(error) > 0.05 * np.median(deviation):
+            kept.append(i)  # too coarse to tell, as whole numbers from 0 to 9 are
+        elif np.all(np.abs(row - mean) <= error):
             found[i] = "is the mean of the others"
-        elif np.all(np.abs(row - deviation) <= np.maximum(0.06 * deviation, step)) and deviation.any():
+        elif np.all(np.minimum(np.abs(row - deviation), np.abs(row - spread)) <= error):
             found[i] = "is the standard deviation of the others"
         else:
             kept.append(i)

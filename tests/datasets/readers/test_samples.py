@@ -50,6 +50,23 @@ def test_rows_above_and_columns(tmp_path):
         read_spectra(path, drop_rows=99)
 
 
+@pytest.mark.parametrize("kind", ["binary", "few whole numbers", "one factor", "one factor, centred", "noise"])
+def test_tables_without_summaries(kind, tmp_path):
+    """A sample may be near the mean by chance; the seeds are fixed, and one table in a hundred would be refused."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        factor = rng.normal(size=(60, 1)) * np.linspace(1, 2, 12) ** 2
+        values = {
+            "binary": rng.integers(0, 2, (60, 5)).astype(float),
+            "few whole numbers": rng.integers(0, 10, (60, 6)).astype(float),
+            "one factor": (5 + factor + 1e-3 * rng.normal(size=factor.shape)).round(4),
+            "one factor, centred": factor.round(4),
+            "noise": rng.normal(size=(60, 4)).round(3),
+        }[kind]
+        np.save(tmp_path / "x.npy", values)
+        assert len(read_spectra(tmp_path / "x.npy")) == 60
+
+
 def test_samples_named_as_summaries_are_in_many_rows(tmp_path):
     """Where a third of the samples bear such a name, it is a class."""
     names = ["min" if c else "max" for c in CLASS]
