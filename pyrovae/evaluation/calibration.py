@@ -81,7 +81,7 @@ class Calibration:
     def __str__(self) -> str:
         low, high = (f(self.coverage(0.9).values()) for f in (min, max))
         return (
-            f"p = {self.p_value:.2g} that q(z|x) is the posterior; its 90 % intervals hold {low:.1%} to {high:.1%}, "
+            f"test that q(z|x) is the posterior: p = {self.p_value:.2g}; its 90 % intervals hold {low:.1%} to {high:.1%}, "
             f"{len(self.ranks)} simulated data"
         )
 
