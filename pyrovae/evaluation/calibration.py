@@ -81,8 +81,8 @@ class Calibration:
     def __str__(self) -> str:
         low, high = (f(self.coverage(0.9).values()) for f in (min, max))
         return (
-            f"test that q(z|x) is the posterior: p = {self.p_value:.2g}; its 90 % intervals hold {low:.1%} to {high:.1%}, "
-            f"{len(self.ranks)} simulated data"
+            f"test that q(z|x) is the posterior: p = {self.p_value:.2g}; its 90 % intervals hold {low:.1%} to "
+            f"{high:.1%}, {len(self.ranks)} simulated data"
         )
 
 
