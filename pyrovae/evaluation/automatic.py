@@ -81,7 +81,7 @@ class Automatic(Method):
         if good.any():
             (rows,) = good.nonzero(as_tuple=True)
             found.put(rows, over_log_weights(log_mean_weight, _part(problem, rows), self.num_samples), Step.GUIDE)
-            good &= ~(found.k > _LARGEST_K)
+            good &= ~((found.k > _LARGEST_K) | found.missed)
         if not good.all():
             (rows,) = (~good).nonzero(as_tuple=True)
             part = _part(problem, rows)

@@ -137,6 +137,28 @@ def test_a_ring_is_right_or_not_trusted(scale):
     assert (error.abs() < 0.05 + 4 * found.stderr_per_datum[trusted]).all()
 
 
+@pytest.mark.slow
+def test_a_guide_that_knows_one_of_two_modes_is_found_out():
+    """Its weights are good, and its value is low by log 2; draws from the prior say so."""
+
+    class Fold(torch.nn.Module):
+        def forward(self, z):
+            return z.square()
+
+    model, guide = pair_of(Fold(), 1, 0.02, latent_dim=1)
+    x = torch.tensor([[0.5], [1.0], [2.0]]).double()
+    one_mode, _ = pv.refit(model, guide, x, pv.DiagonalPosterior, max_steps=500)
+    alone = pv.log_marginal(model, one_mode, x, "importance")
+    found = pv.log_marginal(model, one_mode, x)
+    truth = -x / 2 - 0.5 * (2 * math.pi * x).log()  # chi-squared of one degree of freedom, hardly blurred
+    assert (alone.pareto_k < 0.5).all()
+    torch.testing.assert_close(alone.per_datum, truth.squeeze(1) - math.log(2), atol=0.02, rtol=0)
+    assert not found.unreliable.any()
+    error = (found.per_datum - truth.squeeze(1)).abs()
+    assert (error < 0.02 + 4 * found.stderr_per_datum).all()
+    assert found.stderr_per_datum.max() < 0.1
+
+
 def test_a_mixture_is_torchs():
     """Draws and densities of the proposal against MixtureSameFamily; 5 standard errors of 4,000 draws."""
     torch.manual_seed(0)
