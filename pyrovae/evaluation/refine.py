@@ -28,7 +28,7 @@ _NUM_TRIED, _NUM_TRIED_FIRST = 64, 16
 _ROUNDING = 1e-6
 """Nats by which a later candidate must be better: an exact posterior is not given up for one in float32."""
 
-_MOST_MODES, _FRUITLESS = 12, 3
+_MOST_MODES, _FRUITLESS = 12, 6
 """New modes that are looked for, and how many places without one end the search."""
 
 _PRIORS_SHARE = 0.05

@@ -41,7 +41,7 @@ class EncoderStage(StrEnum):
 class EncoderRefitting(EncoderTraining):
     """How :func:`refit_encoder` trains; :class:`~pyrovae.TrainingSettings` with defaults of its own."""
 
-    epochs: int = 30
+    epochs: int = 100
     """Number of passes over the draws in each stage, new draws each time."""
     learning_rate: float | Callable[[float], float] = 3e-3
     """Adam's rate at the schedule's value 1, or itself a function of the progress in [0, 1)."""
@@ -107,7 +107,7 @@ def refit_encoder(
         num_samples: draws of z per validation datum for the ELBO that is reported.
         checkpoint: a folder for the states of the training; the same call resumes from them, see :func:`~pyrovae.fit`.
         progress: whether to show a progress bar (on a terminal).
-        **training: the fields of :class:`~pyrovae.TrainingSettings`, by default 30 ``epochs`` a stage with a
+        **training: the fields of :class:`~pyrovae.TrainingSettings`, by default 100 ``epochs`` a stage with a
             ``batch_size`` of 64 and a ``learning_rate`` of 3e-3. ``seed`` is the seed of everything random here; the
             caller's random state and Pyro's parameter store are left as they were.
 

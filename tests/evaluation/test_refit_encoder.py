@@ -147,7 +147,7 @@ def test_bad_input(vae, arguments, error, message):
 
 def test_the_keywords_are_the_fields_of_its_training():
     parameters = inspect.signature(pv.refit_encoder).parameters
-    assert parameters["epochs"].default == EncoderRefitting().epochs == 30
+    assert parameters["epochs"].default == EncoderRefitting().epochs == 100
     assert "transform" not in parameters
 
 
