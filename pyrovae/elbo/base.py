@@ -27,7 +27,6 @@ from pyrovae.programs import (
     raw_traces,
     reason_of,
     running_on,
-    trace_pair,
     without_deterministic,
 )
 
@@ -185,7 +184,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
             except (RuntimeError, ValueError) as error:
                 failure = error
         with poutine.block():
-            depth = trace_pair(model, guide, *args, keywords=kwargs).depth
+            depth = self._get_trace(model, guide, args, kwargs).depth
         if failure is not None and depth <= 1:
             if isinstance(failure, InputError):
                 raise failure

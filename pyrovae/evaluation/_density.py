@@ -135,6 +135,7 @@ class _Programs:
                     "integral over it; use method='importance', or sum it out in the model"
                 )
             pair.per_datum(site, log_prob_of(site.site), self.plate)  # it is inside the data's plate
+        check_rows_apart(model, guide, x, self.plate)
         self.widths = [self._flat(site, self._to_real(site.site)).shape[1] for site in self.free]
         self.as_rows = takes_rows(model, guide, x, self.plate)
         self._last: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
@@ -249,6 +250,29 @@ def _log_weight(pair: TracedPair, plate: CondIndepStackFrame) -> Tensor:
             total = total - pair.per_datum(site, site.log_q(), plate)
     assert isinstance(total, Tensor)
     return total
+
+
+@torch.no_grad()
+def check_rows_apart(model: Program, guide: Program, x: Tensor, plate: CondIndepStackFrame) -> None:
+    """Raise an InputError where a datum's terms change with the draws of other data: it then has no log p(x)."""
+    first, second = (trace_pair(model, guide, x) for _ in range(2))
+    weights = _log_weight(first, plate)
+    for parity in range(min(2, len(x))):
+        changed = torch.arange(len(x), device=x.device) % 2 == parity
+        given = Trace()
+        for site, other in zip(first.drawn, second.drawn, strict=True):
+            value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
+            if value.dim() >= -axis:
+                value = torch.where(changed.reshape(-1, *[1] * (-axis - 1)), other.site["value"], value)
+            given.add_node(site.name, type="sample", name=site.name, is_observed=False, value=value, infer={})
+        guide_trace = poutine.trace(poutine.replay(guide, trace=given)).get_trace(x)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+        found, kept = _log_weight(TracedPair.of(model_trace, guide_trace), plate), ~changed.cpu()
+        if not torch.allclose(found[kept], weights[kept], rtol=1e-4, atol=1e-4, equal_nan=True):
+            raise InputError(
+                "the terms of a datum change with the latents of other data (as under BatchNorm in training mode), so "
+                "no datum has a log p(x) of its own; let each row depend on its own z, and put modules into eval()"
+            )
 
 
 @torch.no_grad()

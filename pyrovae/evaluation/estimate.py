@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evaluation._pareto import reliable_below
+from pyrovae.programs import cannot_run
 
 _SHARE_OF_BAD = 0.1
 
@@ -20,6 +21,14 @@ def mean_and_stderr(draws: Tensor) -> tuple[Tensor, Tensor]:
     mean = draws.mean(0)
     spread = draws.std(0) if len(draws) > 1 else torch.full_like(mean, math.nan)
     return mean, spread / math.sqrt(len(draws))
+
+
+def check_numbers(per_datum: Tensor, x: Tensor) -> None:
+    """Raise an InputError that names the first datum of x whose value (num,) is NaN."""
+    if per_datum.isnan().any():
+        row = int(per_datum.isnan().nonzero()[0])
+        reason = f"log p(x, z) or log q(z|x) is not a number at row {row}; look at the scales, and at the support of x"
+        raise cannot_run(x, ValueError(reason))
 
 
 @dataclass(frozen=True, repr=False)

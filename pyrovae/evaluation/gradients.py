@@ -29,6 +29,7 @@ from pyrovae.programs import (
     trace_pair,
     trainable_parameters,
     unregistered,
+    with_gradients,
 )
 from pyrovae.randomness import FunctionalNoise
 from pyrovae.vae import AmortizedGuide
@@ -113,7 +114,12 @@ def gradient_statistics(
     x = check_data(x, model, guide)
     check_not_tied(model, guide)
     devices = [x.device] if x.is_cuda else []
-    with own_parameter_store(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
+    with (
+        with_gradients(),
+        own_parameter_store(),
+        torch.random.fork_rng(devices=devices),
+        mode(model, guide, training=False),
+    ):
         with running_on(x), pyro.validation_enabled(True), poutine.trace(param_only=True) as announced:
             num_data = trace_pair(model, guide, x, check=True).full_size or len(x)
             elbo.differentiable_loss(model, guide, x)

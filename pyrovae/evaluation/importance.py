@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import pyro.poutine as poutine
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import check_integer
-from pyrovae.evaluation._density import check_density, check_scales, log_weight_rows, takes_rows
+from pyrovae.evaluation._density import check_density, check_rows_apart, check_scales, log_weight_rows, takes_rows
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
 from pyrovae.evaluation._pareto import reliable_below, tail_of
-from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, mean_and_stderr
+from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, check_numbers, mean_and_stderr
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.programs import Program, check_data, evaluating, running_on, trace_pair
 from pyrovae.progress import progress_bar
@@ -110,6 +112,7 @@ class Importance(Method):
         check_problem(problem)
         per_datum, stderr, effective, gain, k = over_log_weights(log_mean_weight, problem, self.num_samples)
         found = LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k)
+        check_numbers(per_datum, problem.x)
         if found.mostly_unreliable:
             share = found.unreliable.double().mean().item()
             warnings.warn(
@@ -127,7 +130,12 @@ def check_problem(problem: Problem) -> None:
     model, guide = problem.model, problem.guide
     if not isinstance(model, GenerativeModel) or not isinstance(guide, AnyGuide):
         rows = slice(0, min(len(problem.x), 1024))
-        check_density(trace_pair(model, rows_of(guide, rows, problem.x), problem.x[rows], check=True))
+        x, guide = problem.x[rows], rows_of(guide, rows, problem.x)
+        with running_on(x):
+            pair = trace_pair(model, guide, x, check=True)
+            check_density(pair)
+            if not isinstance(poutine.unwrap(guide), Messenger):
+                check_rows_apart(model, guide, x, pair.data_plate(len(x)))
 
 
 @torch.no_grad()
@@ -151,4 +159,6 @@ def elbo_estimate(
     x = check_data(x, model, guide)
     with evaluating(model, guide, x, seed):
         problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
-        return Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))
+        estimate = Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))
+    check_numbers(estimate.per_datum, x)
+    return estimate

@@ -12,7 +12,7 @@ from pyrovae.evaluation._density import density_of, moments_of_guide
 from pyrovae.evaluation._gauss_newton import Gaussians, Mixture, antithetic, climb, descend, settle
 from pyrovae.evaluation._method import Problem, in_double
 from pyrovae.evaluation._target import DensityTarget, ModelTarget, Target
-from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
+from pyrovae.evaluation.estimate import Estimate, check_numbers, mean_and_stderr
 from pyrovae.evaluation.importance import in_chunks
 from pyrovae.evaluation.per_datum import NUM_DRAWS as NUM_MOMENT_DRAWS
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
@@ -122,6 +122,7 @@ def refine(
         problem = Problem(model, guide, x, None, max_plate_nesting, progress)
         loc, scale_tril, _, _, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
     elbo, error, guide_elbo, guide_error = found
+    check_numbers(elbo, x)
     return Refined(
         CholeskyNormal(loc[:, 0], scale_tril[:, 0], validate_args=False),
         Estimate(elbo, error),

@@ -7,7 +7,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
 from pyrovae.errors import check_integer
-from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
+from pyrovae.evaluation.estimate import Estimate, check_numbers, mean_and_stderr
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.programs import Program, Role, TracedPair, check_data, evaluating, log_prob_of, running_on, trace_pair
 
@@ -73,7 +73,9 @@ def elbo_terms(
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))
             stderr.append(mean_and_stderr(parts[:, 0] - parts[:, 1])[1])
-    return ELBOTerms(torch.cat(reconstruction), torch.cat(kl), torch.cat(stderr))
+    terms = ELBOTerms(torch.cat(reconstruction), torch.cat(kl), torch.cat(stderr))
+    check_numbers(terms.elbo, x)
+    return terms
 
 
 def _terms_at_one_draw(pair: TracedPair, plate: CondIndepStackFrame) -> tuple[Tensor, Tensor]:

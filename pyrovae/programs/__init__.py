@@ -20,6 +20,7 @@ from pyrovae.programs._modules import (
     trainable_parameters,
     undisturbed,
     unregistered,
+    with_gradients,
 )
 from pyrovae.programs._pair import DATA_PLATE, PARTICLES, TracedPair
 from pyrovae.programs._running import DrawsAsRows, cannot_run, reason_of, running_on
@@ -86,6 +87,7 @@ __all__ = [
     "trainable_parameters",
     "undisturbed",
     "unregistered",
+    "with_gradients",
     "without_deterministic",
     "without_mask",
 ]

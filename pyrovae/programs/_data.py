@@ -29,7 +29,7 @@ def check_data(x: Data, model: Program, guide: Program) -> Tensor:
 
 def as_data(name: str, data: Data, model: Program, guide: Program, device: str | torch.device | None = None) -> Tensor:
     """The data as one tensor of the parameters' dtype and device, its values checked."""
-    x = _tensor(name, data)
+    x = _tensor(name, data).detach()
     if x.dim() < 1 or len(x) == 0:
         raise InputError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
     if x.is_complex() or x.layout is not torch.strided:

@@ -177,6 +177,17 @@ def mode(*programs: Program, training: bool) -> Iterator[None]:
 
 
 @contextmanager
+def with_gradients() -> Iterator[None]:
+    """Differentiate whatever the caller's mode; an InputError where torch does not allow that."""
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "torch.inference_mode() allows no gradients, which are needed here; use torch.no_grad() instead"
+        )
+    with torch.enable_grad():
+        yield
+
+
+@contextmanager
 def undisturbed(x: Tensor, *programs: Program) -> Iterator[None]:
     """Run programs in evaluation mode; the caller's random state and Pyro's parameter store stay as they are.
 

@@ -122,7 +122,16 @@ class TracedPair:
                     check_width(site.name, node)
 
     def check_same_latents(self) -> None:
-        """Raise an InputError where the guide draws a latent that the model lacks and that is not marked auxiliary."""
+        """Raise an InputError where the guide draws a latent that the model lacks, or in a plate of another size."""
+        for site in self.of_role(Role.LATENT):
+            stacks = (node["cond_indep_stack"] for node in site.both())
+            sizes, others = ({f.name: f.full_size or f.size for f in stack if f.vectorized} for stack in stacks)
+            for name in sizes.keys() & others.keys():
+                if sizes[name] != others[name] and NO_SIZE not in (sizes[name], others[name]):
+                    raise InputError(
+                        f"plate {name!r} of site {site.name!r} stands for {sizes[name]} data in the model and for "
+                        f"{others[name]} in the guide; give both one size, and a batch's rows with subsample="
+                    )
         for site in self.of_role(Role.AUXILIARY):
             if not (site.site["infer"] or {}).get("is_auxiliary"):
                 model = sorted(s.name for s in self.of_role(Role.LATENT, Role.MISSING))

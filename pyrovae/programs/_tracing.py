@@ -1,11 +1,14 @@
 """How a pair is run: the guide, and the model at the guide's draws."""
 
+import inspect
+from collections.abc import Mapping, Sequence
+
 import pyro.poutine as poutine
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs._pair import DATA_PLATE, TracedPair
 from pyrovae.programs._running import running_on
 from pyrovae.programs._sites import Program, Site, is_subsample
@@ -41,6 +44,9 @@ def raw_traces(
 ) -> tuple[Trace, Trace]:
     """The traces of a model and of its guide, the model's at the guide's draws."""
     kwargs = keywords or {}
+    if check:
+        _check_call(guide, "the guide", args, kwargs)
+        _check_call(model, "the model", args, kwargs)
     messenger = poutine.unwrap(guide)
     x = args[0] if check and args else None
     if isinstance(messenger, Messenger):  # one of Pyro's guides that are made out of the model
@@ -61,6 +67,20 @@ def raw_traces(
     guide_trace = traced(guide, "the guide")
     replayed = poutine.replay(model, trace=guide_trace)
     return traced(_SameEvents(guide_trace)(replayed) if check else replayed, "the model"), guide_trace
+
+
+def _check_call(program: object, who: str, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Raise an InputTypeError unless the program can be called with the data alone."""
+    if not callable(program):
+        raise InputTypeError(f"{who} must be a Pyro program, a function or a module, not {type(program).__name__}")
+    try:
+        inspect.signature(program.forward if isinstance(program, nn.Module) else program).bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputTypeError(
+            f"{who} cannot be called with the data alone: {error}; bind what else it takes with functools.partial"
+        ) from None
+    except ValueError:  # a callable without a signature
+        return
 
 
 class _SameEvents(Messenger):

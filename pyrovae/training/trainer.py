@@ -30,6 +30,7 @@ from pyrovae.programs import (
     module_buffers,
     modules_of,
     own_parameter_store,
+    with_gradients,
 )
 from pyrovae.progress import progress_bar
 from pyrovae.training._batches import Batches
@@ -164,7 +165,7 @@ class Trainer:
         with (
             one_training_thread(),
             num_threads(self._threads),
-            torch.enable_grad(),  # whatever the caller's mode
+            with_gradients(),
             torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []),
             own_parameter_store(),
             mode(*itertools.chain(*self.pairs), training=True),

@@ -212,3 +212,58 @@ def test_integers_become_the_programs_numbers(dtype):
     x = torch.tensor([[1], [0]])
     found = [pv.elbo_terms(model, guide, data).elbo for data in (x.to(dtype), x.float())]
     torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mix", [lambda z: z[:1], lambda z: z.mean(0, keepdim=True), lambda z: z.roll(1, 0)])
+def test_a_datum_whose_terms_depend_on_other_data_has_no_log_p(mix):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(mix(z), 1.0).to_event(1), obs=x)
+
+    for method in ("importance", "quadrature", "annealed"):
+        with pytest.raises(pv.InputError, match="the terms of a datum change with the latents of other data"):
+            pv.log_marginal(model, exact(), X, method)
+
+
+def test_a_plate_that_is_subsampled_on_one_side_is_refused():
+    def model(x):
+        with pyro.plate("data", 100, subsample=torch.arange(len(x))):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    for run in (pv.elbo_terms, pv.log_marginal, lambda *pair: pv.audit(*pair[:2], pv.MonteCarloELBO(), pair[2])):
+        with pytest.raises(pv.InputError, match="stands for 100 data in the model and for 3 in the guide"):
+            run(model, exact(), X)
+
+
+def test_values_that_are_no_numbers_are_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Beta(z.exp(), 2.0).to_event(1), obs=x.clamp_max(0.5))
+
+    for run in (pv.elbo_terms, pv.elbo_estimate, pv.refine, lambda *pair: pv.log_marginal(*pair, "importance")):
+        with pytest.raises(pv.InputError, match="is not a number at row 2; look at the scales"):
+            run(model, exact(), X)
+
+
+def test_programs_that_take_something_else_than_the_data_are_refused():
+    for model, message in (
+        (lambda x, y: None, "the model cannot be called with the data alone: missing a required argument: 'y'"),
+        (lambda: None, "the model cannot be called with the data alone: too many positional arguments"),
+        (None, "the model must be a Pyro program, a function or a module, not NoneType"),
+    ):
+        for run in (pv.elbo_terms, pv.log_marginal):
+            with pytest.raises(pv.InputError, match=message):
+                run(model, exact(), X)
+
+
+def test_gradients_are_taken_whatever_the_caller_s_mode():
+    guide = Exact()
+    with torch.no_grad():
+        statistics = pv.gradient_statistics(conditioned, guide, pv.MonteCarloELBO(), X, 3)
+        pv.fit(conditioned, guide, X.clone().requires_grad_(), pv.MonteCarloELBO(), epochs=1, progress=False)
+    assert statistics.loss == pytest.approx(-OF_X.mean().item(), abs=1e-5)
+    with torch.inference_mode(), pytest.raises(pv.InputError, match=r"inference_mode\(\) allows no gradients"):
+        pv.gradient_statistics(conditioned, guide, pv.MonteCarloELBO(), X, 3)
