@@ -70,17 +70,17 @@ class Settings(ImageOptions):
     estimator: str = "importance-weighted"
     """Estimator for K > 1: importance-weighted (the literature's) or doubly-reparameterized."""
     seeds: int = 1
-    """Trainings of each cell, with seeds 0, 1, …"""
+    """Trainings of each cell, with seeds 0 to N − 1."""
     epochs: int = 60
-    """Passes over the training images; the literature has 3,280."""
+    """Passes over the training images; the literature uses 3280."""
     batch_size: int = 100
-    """Images per step; the literature has 20."""
+    """Images per step; the literature uses 20."""
     learning_rate: float = 1e-3
-    """Adam's rate at the start."""
+    """Adam's learning rate at the start."""
     schedule: str = "cosine"
     """Learning rate: cosine, constant, or staged (the literature's eight stages, down to a tenth)."""
     all_training_images: bool = False
-    """Train with the validation images too, as the literature does, and take the last epoch, not the best."""
+    """Train on the validation images too, as the literature does, and keep the last epoch."""
     samples: int = 5000
     """Draws of z per test image."""
     checkpoint_seconds: float = 60.0

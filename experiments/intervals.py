@@ -37,10 +37,10 @@ SD = 5.0
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """Simulate gains whose mean is known, and count how often an interval misses it."""
+    """Simulate gains with a known mean, and count how often an interval misses it."""
 
     repeats: int = 4000
-    """Comparisons simulated for each entry of a table."""
+    """Simulated comparisons for each entry of a table."""
     sizes: tuple[int, ...] = (5, 10, 20, 36, 60, 147, 500, 1000)
     """Numbers of test data."""
     seeds: tuple[int, ...] = (2, 3, 5, 10)

@@ -43,9 +43,9 @@ class Settings(StudyOptions):
     betas: tuple[float, ...] = (0.1, 0.3, 3.0, 10.0)
     """Weights β of the KL besides 0 and 1."""
     seeds: int = 3
-    """Number of trainings of each, with seeds 0, 1, …"""
+    """Trainings of each, with seeds 0 to N − 1."""
     steps: int = 3000
-    """About so many steps of a training."""
+    """Steps of a training, approximately."""
     samples: int = 500
     """Draws of z per test datum for log p(x)."""
 

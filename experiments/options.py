@@ -81,7 +81,7 @@ class SyntheticOptions(StudyOptions):
     """ELBO estimators: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted,
     doubly-reparameterized."""
     seeds: int = 1
-    """Number of runs of every cell, with seeds 0, 1, …"""
+    """Runs of each cell, with seeds 0 to N − 1."""
     epochs: int | None = None
     """Passes over the data; by default the slides' number."""
     schedule: str = "cosine"
@@ -119,9 +119,9 @@ class ImageOptions(StudyOptions):
     """Options of a study of images."""
 
     num_train: int | None = None
-    """Train with the first so many training images only."""
+    """Train on the first N training images only."""
     num_test: int | None = None
-    """Test with the first so many test images only."""
+    """Test on the first N test images only."""
     device: str = "cpu"
     """Where to train and to evaluate."""
     engine: str = "auto"

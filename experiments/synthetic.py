@@ -31,11 +31,11 @@ class Settings(SyntheticOptions):
     latent_dim: tuple[int, ...] = (2,)
     """Dimensions of z, one or several."""
     learning_rate: float = 1e-3
-    """Adam's rate at the start."""
+    """Adam's learning rate at the start."""
     batch_size: int = 32
     """Data per step."""
     noise: float | None = None
-    """Fix the likelihood's standard deviation σ at this number; by default it is learned."""
+    """Fixed standard deviation σ of the likelihood; by default it is learned."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -320,4 +320,4 @@ def may_fail(picture: object) -> Iterator[None]:
         raise
     except Exception as error:
         why = f"{type(error).__name__}: {one_line(error, 200)}"
-        warnings.warn(f"cannot draw {picture} ({why}); all else is there", PictureWarning, stacklevel=3)
+        warnings.warn(f"cannot draw {picture} ({why}); the rest was written", PictureWarning, stacklevel=3)

@@ -63,7 +63,9 @@ class TrainedModel:
         try:
             return self.fitted.check(x)
         except RuntimeError:  # the encoder, on data of another width
-            raise InputError(f"the model cannot take data of {x.shape[1]} channels; give data like its own") from None
+            raise InputError(
+                f"the model cannot take data of {x.shape[1]} channels; give data of its channels"
+            ) from None
 
     def restore(self, y: Tensor) -> Tensor:
         """Data (num, n) as the model sees them, in the original units; as they are where the step is no bijection."""
@@ -175,7 +177,7 @@ class TrainedModel:
                 outside of (0, 1).
         """
         if self.preprocessing is not None and not self.preprocessing.comparable:
-            raise InputError("the preprocessing cannot be undone, so that no value of the original data follows")
+            raise InputError("the preprocessing cannot be undone, so nothing can be written in the data's units")
         found = self.fitted.impute(self.prepare(x), level, num_samples, seed, progress)
 
         def restored(y: Tensor) -> Tensor:

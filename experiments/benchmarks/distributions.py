@@ -46,9 +46,9 @@ class Settings(Options):
     dims: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
     """Dimensions d."""
     max_dense: int = 1024
-    """Largest d at which the dense family is tried: its factor alone takes 128 d² numbers."""
+    """Largest d for the dense family, whose factor takes 128 d² numbers."""
     repeats: int = 15
-    """Interleaved repetitions; the median is reported."""
+    """Interleaved repetitions. The median is reported."""
     device: str = "cpu"
     """cpu (one thread) or cuda."""
 

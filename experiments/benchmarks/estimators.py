@@ -44,7 +44,7 @@ class Settings(Options):
     particles: int = 50
     """Draws K of the importance-weighted pair."""
     repeats: int = 300
-    """Steps of each, interleaved; the median ratio to Monte Carlo's is reported."""
+    """Interleaved steps of each. The median ratio to Monte Carlo is reported."""
 
     def __post_init__(self) -> None:
         check_names(self, "posteriors", POSTERIORS)

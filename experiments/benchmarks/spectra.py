@@ -43,13 +43,13 @@ class Settings(Options):
     latent_dim: int = 64
     """Dimension of z in the comparison with the forum post's code."""
     channels: int = 235
-    """Channels there, and with full covariances."""
+    """Channels in that comparison, and with full covariances."""
     many_channels: int = 1024
     """Channels with AR(1) noise."""
     repeats: int = 100
-    """Steps of each, interleaved; a fifth as many against the forum post's."""
+    """Interleaved steps of each; a fifth as many for the forum post's code."""
     engine: str = "compiled"
-    """pyrovae's engine there: auto, eager or compiled."""
+    """pyrovae's engine in that comparison: auto, eager or compiled."""
 
     def __post_init__(self) -> None:
         check_integers(self, "batch_size", "channels", "many_channels", "repeats")

@@ -32,13 +32,13 @@ STARTS = {
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """Time the start of processes, one after the other."""
+    """Time how long Python processes take to start."""
 
     out: Path = Path("runs/benchmark-start")
     """Folder for the table."""
 
     repeats: int = 15
-    """Starts of each, interleaved; the median ratio to ``import pyro`` is reported."""
+    """Interleaved starts of each. The median ratio to import pyro is reported."""
 
     def __post_init__(self) -> None:
         check_integers(self, "repeats")

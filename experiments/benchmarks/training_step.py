@@ -52,19 +52,19 @@ TOGETHER = f"{COMPILED}, {REPLICAS} replicas"
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """Time a training step of every implementation, on one core, interleaved."""
+    """Time a training step of each implementation on one core, interleaved."""
 
     out: Path = Path("runs/benchmark-training-step")
     """Folder for the tables."""
 
     repeats: int = 9
-    """Blocks of steps; the median is reported, and the median of ratios within a block."""
+    """Blocks of steps. The median time is reported, and the median ratio within a block."""
     seconds: float = 0.5
-    """About how long a block of the hand-written loop takes; this sets the number of steps."""
+    """Approximate length of a block of the hand-written loop. It sets the number of steps."""
     images: bool = True
     """Whether to time the image network too."""
     compiled: bool = True
-    """Whether to time implementations that are compiled first, here and elsewhere."""
+    """Whether to time implementations that are compiled first, pyrovae's and others'."""
     memory: bool = True
     """Whether to measure the peak memory, in a process for each implementation."""
     device: str = "cpu"

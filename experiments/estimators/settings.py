@@ -29,13 +29,13 @@ class Settings(StudyOptions):
     """Compare ELBO estimators on a linear-Gaussian model, the figure eight and scikit-learn's digits."""
 
     seeds: int = 5
-    """Number of models and trainings, with seeds 0, 1, …"""
+    """Models and trainings, with seeds 0 to N − 1."""
     particles: tuple[int, ...] = (1, 5, 50)
     """Draws K of the importance-weighted pair."""
     repeats: int = 200
-    """Gradients for each statistic on the linear-Gaussian model; half as many on the networks."""
+    """Gradients for each statistic of the linear-Gaussian model; half as many for the networks."""
     steps: int = 1000
-    """Steps of a training; at equal time, Monte Carlo's number of steps."""
+    """Steps of a training. At equal time it is Monte Carlo's number of steps."""
     batch_size: int = 32
     """Data per step."""
     samples: int = 250

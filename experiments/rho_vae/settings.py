@@ -52,11 +52,11 @@ class Settings(ImageOptions):
     """soft-targets (grey pixels, cross-entropy: no density), binarised (drawn anew each epoch) or
     continuous-bernoulli."""
     seeds: int = 2
-    """Trainings of each cell, with seeds 0, 1, …"""
+    """Trainings of each cell, with seeds 0 to N − 1."""
     epochs: int | None = None
-    """Passes over the training images; by default 15, and 80 for the digits. The best epoch by validation is kept."""
+    """Passes over the training images; by default 15, and 80 for the digits. The best validation epoch is kept."""
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
-    """Adam's rates, tried for every cell at the first seed; the other seeds use the best by validation."""
+    """Adam's learning rates, tried for each cell at the first seed. The other seeds use the one that validates best."""
     schedule: str = "constant"
     """Learning rate: constant (the paper's) or cosine (to zero)."""
     hidden: tuple[int, ...] = (400,)

@@ -39,7 +39,7 @@ class Settings(StudyOptions):
     parts: tuple[str, ...] = PARTS
     """Which parts to run, of spectra, recovery, questions."""
     data: tuple[Path, ...] = ()
-    """Files of spectra: CSV, TSV, .npy, .npz, parquet; none: simulated spectra."""
+    """Files of spectra (CSV, TSV, .npy, .npz, parquet). Without one, spectra are simulated."""
     posteriors: tuple[str, ...] = ("diagonal", "full-covariance")
     """Families of q(z|x)."""
     likelihoods: tuple[str, ...] = (
@@ -56,13 +56,13 @@ class Settings(StudyOptions):
     linear_dims: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     """Numbers of components; validation chooses one for each linear model."""
     seeds: int = 3
-    """Trainings of each cell, with seeds 0, 2, 4, …"""
+    """Trainings of each cell, with seeds 0, 2, 4 and so on."""
     epochs: int = 60
-    """Passes over the training spectra; the best epoch by validation is kept."""
+    """Passes over the training spectra. The best validation epoch is kept."""
     looks: int = 4
-    """Epochs, evenly spaced, at which validation spectra judge the model by its refined ELBO, as they do the start."""
+    """Number of epochs, evenly spaced, after which validation spectra judge the model by its refined ELBO."""
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-    """Tried for every cell at the first seed; the other seeds use the best by validation."""
+    """Learning rates tried for each cell at the first seed. The other seeds use the one that validates best."""
     start: str = "linear"
     """Where training starts: at the linear model with the same noise (linear), or at random weights (random)."""
     hidden: tuple[int, ...] = (128,)
@@ -72,9 +72,9 @@ class Settings(StudyOptions):
     engine: str = "auto"
     """auto, eager or compiled."""
     time_column: str = "datetime"
-    """Files with this column are sorted by it and split into blocks of whole days; others at random."""
+    """Column of times. Files that have it are sorted by it and split into whole days, others at random."""
     color: str = ""
-    """Column that colours the latent space; by default the first numeric one that varies, else any that varies."""
+    """Column that colours the latent space; by default the first numeric column that varies."""
     num: int = 1500
     """Number of simulated spectra."""
     channels: int = 100
@@ -82,19 +82,19 @@ class Settings(StudyOptions):
     correlation: float = 0.9
     """Correlation of the simulated noise between neighbouring channels."""
     samples: int = 300
-    """Draws of z per test spectrum for log p(x), more where they do not do."""
+    """Draws of z per test spectrum for log p(x); more are drawn where these are too few."""
     resume: bool = False
-    """Continue what was begun in --out with the same options."""
+    """Continue the interrupted run in --out; give the same options again."""
     data_sets: int = 10
-    """Simulated sets for the recovery of the noise; the gain is measured on a fifth as many."""
+    """Simulated sets from which the noise is recovered. The gain is measured on a fifth of them."""
     recovery_epochs: int = 150
     """Passes over each of them."""
     recovery_rates: tuple[float, ...] = (2e-3, 5e-3, 1e-2)
-    """Learning rates tried on the first of them for each likelihood and number of latent dimensions."""
+    """Learning rates tried on the first set, for each likelihood and latent dimension."""
     trainings: int = 20
     """Short trainings of each Cholesky diagonal and learning rate."""
     repeats: int = 20
-    """Steps of each kind whose cost is compared."""
+    """Timed steps of each kind."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,12 +17,11 @@ class Settings(StudyOptions):
     dims: tuple[int, ...] = (2, 8, 32)
     """Latent dimensions of the linear-Gaussian models."""
     steps: int = 2000
-    """Steps of the trainings for the gaps and for the linear-Gaussian models (there in whole epochs of at most 100
-    steps, and half as many with a fixed decoder)."""
+    """Steps of the trainings for the gaps and for the linear-Gaussian models; half as many with a fixed decoder."""
     seeds: int = 20
-    """Trainings of each family in the count of failures, with seeds 0, 1, …"""
+    """Trainings of each family for the count of failures, with seeds 0 to N − 1."""
     epochs: int = 10
-    """Passes over a synthetic training set at the slides' sizes."""
+    """Passes over a synthetic training set of the slides' size."""
     num_train: int | None = None
     """Size of the synthetic training sets; by default the slides' size."""
     num_test: int = 1000

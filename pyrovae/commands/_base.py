@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
@@ -66,10 +66,10 @@ class OnData(OnAModel):
     out: Path | None = None
     """File to write, .csv or .parquet; by default a .csv beside the model."""
     samples: Literal["rows", "columns"] | int | None = None
-    """Where the samples are: rows or columns; not given, it follows from the file."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say what is read of the file, and stop."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Whether a sample is a row or a column of the file. By default this is found from the file."""
+    dry_run: bool = False
+    """Say what was read from the file, then stop."""
+    json: bool = False
     """Print one line of JSON instead of words."""
 
     def __call__(self) -> Summary:

@@ -41,7 +41,7 @@ def _argument(f: "Field[Any]", hint: object, words: dict[str, str]) -> object:
     given: dict[str, str] = (
         {} if plain is bool else {"metavar": f.name.upper() if _is_positional(hint) else _placeholder(plain)}
     )
-    if any(f.default is nothing for nothing in (None, (), False, MISSING)):  # the words say what is done then
+    if any(f.default is nothing for nothing in (None, (), "", False, True, MISSING)):  # the words say what is done then
         given["help_behavior_hint"] = ""
     return tyro.conf.arg(help=words.get(f.name), **given)  # type: ignore[call-overload]
 

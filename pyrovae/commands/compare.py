@@ -42,32 +42,32 @@ class Compare:
 
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, IDX, an instrument's; or a folder."""
-    demo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Take simulated spectra with correlated noise, and at most two minutes."""
+    demo: bool = False
+    """Use simulated spectra with correlated noise, and at most two minutes."""
     latent_dim: int | Literal["auto"] | None = None
-    """Dimensions of z, or auto for what linear models of the validation data prefer; 2 if not given, and 6 of the
-    demo's spectra, which have as many."""
+    """Dimensions of z; auto: the number that suits linear models best on validation data. The default is 2, and 6 for
+    the demo, whose spectra have six."""
     seeds: int = len(COMPARED_BY_DEFAULT.seeds)
     """Runs of each model."""
     budget: str = "10m"
-    """Time for everything, such as 90s, 10m or 2h: it becomes a number of epochs before training starts."""
+    """Time for everything, such as 90s, 10m or 2h. It sets the number of epochs before training starts."""
     epochs: int | None = None
-    """Passes over the training data, instead of what the budget allows: nothing is timed then."""
+    """Passes over the training data. If given, the budget is ignored."""
     gap_data: int | None = None
-    """Test data whose log p(x) − ELBO is split; 32 if not given, where the budget allows."""
+    """Number of test data for which log p(x) − ELBO is split into family and encoder; 32 if the budget allows."""
     max_test: int = Study(data=None).max_test
-    """Test data that are scored, at most."""
+    """Score at most this many test data."""
     linear_only: tuple[str, ...] = ()
-    """Likelihoods whose linear models are compared, and no VAEs."""
+    """Likelihoods for which only linear models are compared, no VAEs."""
     group: str | None = None
-    """Column whose equal values the split keeps together, such as the sample that was measured several times."""
+    """Column that names the sample. The split keeps rows with the same name together."""
     allow_replicates: bool = False
-    """Let copies, such as measurements of one sample, be in different parts; results are too good then."""
+    """Let copies of one sample be in both training and test data. Results then look too good."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say what is read of the file, and stop."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    dry_run: bool = False
+    """Say what was read from the file, then stop."""
+    json: bool = False
     """Print one line of JSON instead of words."""
 
     def __call__(self) -> Summary:

@@ -14,7 +14,7 @@ from pyrovae.errors import InputError, Message, out_of_memory, visible
 
 T = TypeVar("T")
 
-_HELP = {"--help-all": "--help"}
+_ASKING = {"-h", "--help", "--help-all"}
 
 
 def run(main: Callable[[T], None], settings: type[T], arguments: Sequence[str] | None = None) -> None:
@@ -62,18 +62,20 @@ def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str |
     """The settings that a command line describes; ``--help`` prints the usual options, ``--help-all`` all of them."""
     import tyro
 
+    config = (tyro.conf.FlagCreatePairsOff,)  # --flag or --no-flag: the one that changes the default
     arguments = sys.argv[1:] if arguments is None else arguments
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     prog = prog or (f"python -m {spec.name.removesuffix('.__main__')}" if spec else None)
     message = io.StringIO()
     try:
-        if {"--help", "-h", "--help-all"} & set(arguments):
+        if _ASKING & set(arguments):
             from pyrovae.commands._help import with_help
 
-            brief, arguments = "--help-all" not in arguments, [_HELP.get(word, word) for word in arguments]
-            tyro.cli(with_help(settings, brief), args=arguments, prog=prog)
+            brief = arguments[0] not in _ASKING and "--help-all" not in arguments
+            arguments = ["--help" if word == "--help-all" else word for word in arguments]
+            tyro.cli(with_help(settings, brief), args=arguments, prog=prog, config=config)
         with redirect_stderr(message), redirect_stdout(message):
-            return tyro.cli(settings, args=arguments, prog=prog)
+            return tyro.cli(settings, args=arguments, prog=prog, config=config)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Encode(OnData):
-    """Write the mean and the covariance of q(z|x), one row a datum."""
+    """Write the mean and the covariance of q(z|x) for each datum."""
 
     def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
         """Encode."""

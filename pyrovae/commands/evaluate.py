@@ -16,7 +16,7 @@ _STRANGEST = 3
 
 @dataclass
 class Evaluate(OnData):
-    """Write log p(x) with its standard error and the ELBO, one row a datum: the smallest are the outliers."""
+    """Write log p(x), its standard error and the ELBO of each datum. The smallest log p(x) are the strangest."""
 
     num_samples: int = 300
     """Draws of z per datum."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import tyro
 
@@ -16,7 +16,7 @@ from pyrovae.errors import InputError
 @with_options(TRAINED_BY_DEFAULT, HOW_BY_DEFAULT, ReadingSettings())
 @dataclass
 class Fit:
-    """Train one model on a file of data; after Ctrl-C, `pyrovae resume` continues."""
+    """Train one model on a file of data. After Ctrl-C, `pyrovae resume` continues."""
 
     COMMON: ClassVar = (
         "out", "posterior", "likelihood", "latent_dim", "epochs", "hidden", "seed",
@@ -30,14 +30,14 @@ class Fit:
     out: Path | None = None
     """Folder for the model, its metrics and its checkpoints."""
     group: str | None = None
-    """Column whose equal values the split keeps together, such as the sample that was measured several times."""
+    """Column that names the sample. The split keeps rows with the same name together."""
     allow_replicates: bool = False
-    """Let copies, such as measurements of one sample, be in different parts; results are too good then."""
+    """Let copies of one sample be in both training and test data. Results then look too good."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say what is read of the file, and stop."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    dry_run: bool = False
+    """Say what was read from the file, then stop."""
+    json: bool = False
     """Print one line of JSON instead of words."""
 
     def __call__(self) -> Summary:
@@ -57,7 +57,7 @@ class Fit:
             said(project.read())
             return said.summary()
         if self.out is None:
-            raise InputError("say with --out in which folder to keep the model (or --dry-run to see what is read)")
+            raise InputError("give --out FOLDER to keep the model in (or --dry-run to see what is read)")
         with resuming(self.out):
             metrics = fit_file(
                 project, self.out, checkpoint_seconds=self.checkpoint_seconds, progress=not self.json, on_read=said

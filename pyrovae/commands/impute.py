@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Impute(OnData):
-    """Fill in missing values by the others of the same datum, and write an interval for each."""
+    """Fill in missing values from the other values of the same datum, with an interval for each."""
 
     COMMON = (*OnData.COMMON, "level")
 
@@ -23,7 +23,7 @@ class Impute(OnData):
     level: float = 0.9
     """Probability of an interval."""
     num_samples: int = 1000
-    """Draws of z per datum, of a VAE."""
+    """Draws of z per datum, if the model is a VAE."""
 
     def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
         """Impute."""

@@ -30,14 +30,12 @@ class Outliers(OnData):
     alpha: float = 0.01
     """Share of good data that may be called outliers."""
     num_samples: int = 300
-    """Draws of z per datum, of a VAE."""
+    """Draws of z per datum, if the model is a VAE."""
 
     def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
         """Find them."""
         if self.calibration is None:
-            raise InputError(
-                "say with --calibration which file holds good data; rows that trained the model are left out"
-            )
+            raise InputError("give --calibration FILE with good data; rows that trained the model are left out")
         if not 0 < self.alpha < 1:
             raise InputError(f"--alpha must be between 0 and 1, not {self.alpha}")
         known, rows = TrainingRows.read(self.folder), self.read(self.calibration, ReadLine(quiet=self.json)).x

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Reconstruct(OnData):
-    """Write what the model makes of each datum, in the data's own units."""
+    """Write the model's reconstruction of each datum, in the data's units."""
 
     num_samples: int = 100
     """Draws of z per datum."""

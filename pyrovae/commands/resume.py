@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -13,13 +12,13 @@ from pyrovae.comparison.study import Study, load_begun
 
 @dataclass
 class Resume:
-    """Continue an interrupted `pyrovae fit` or `pyrovae compare`. A fit ends with the bits of an uninterrupted one."""
+    """Continue an interrupted `pyrovae fit` or `pyrovae compare`."""
 
     folder: tyro.conf.Positional[Path]
-    """What was given to --out."""
+    """The folder that was given to --out."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: bool = False
     """Print one line of JSON instead of words."""
 
     def __call__(self) -> Summary:

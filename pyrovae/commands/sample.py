@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from pyrovae.commands._base import OnAModel, Summary
 from pyrovae.datasets import ChannelAxis
@@ -12,15 +9,15 @@ from pyrovae.datasets import ChannelAxis
 
 @dataclass
 class Sample(OnAModel):
-    """Draw data from the model, in the data's own units."""
+    """Draw data from the model, in the data's units."""
 
     num: int = 100
     """Number of draws."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
     out: Path | None = None
     """File to write, .csv or .parquet; by default a .csv beside the model."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: bool = False
     """Print one line of JSON instead of words."""
 
     def __call__(self) -> Summary:

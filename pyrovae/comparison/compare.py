@@ -246,7 +246,7 @@ def with_folder(plan: Plan, out: str | Path | None) -> Plan:
         raise InputError("two parts have names that differ only in signs; their runs would share a folder")
     settings, n = plan.settings, plan.data.train.shape[-1]
     if settings.learning_rates and plan.data.validation is None:
-        raise InputError("several learning rates are chosen from by validation data; give validation=")
+        raise InputError("validation data choose among several learning rates; give validation=")
     if settings.refit_epochs and plan.data.validation is None:
         raise InputError(
             "refit_epochs: an encoder trained again is kept if validation data prefer it; give validation="

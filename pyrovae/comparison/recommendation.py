@@ -201,7 +201,7 @@ def _shape(scores: Mapping[str, Scores]) -> tuple[int, int]:
     if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2:
         raise InputError(f"log_prob must hold tensors (seeds, num) of one shape, not {sorted(shapes)}")
     if min(shape) < 1:
-        raise InputError(f"{shape[0]} seeds and {shape[1]} data are nothing to compare")
+        raise InputError(f"cannot compare {shape[0]} seeds of {shape[1]} data")
     return shape[0], shape[1]
 
 

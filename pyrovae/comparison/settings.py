@@ -40,18 +40,18 @@ class NetworkSettings:
     """What a comparison and a single model share: the networks, where they start, and what is done to the data."""
 
     hidden: tuple[int, ...] = (128, 128)
-    """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
+    """Widths of the encoder's hidden layers, and in reverse order of the decoder's."""
     start: str = "random"
-    """Where training starts: random weights (random), the linear model with the same noise (linear), or that model
-    wherever every model can start there (auto)."""
+    """Where training starts: at random weights (random), at the linear model with the same noise (linear), or there
+    if every compared model can (auto)."""
     missing: str = "error"
-    """What a missing value is: error, or mask for one that was not observed."""
+    """What to do with missing values: error refuses them, mask treats them as unobserved."""
     preprocessing: Preprocessing | str | None = None
-    """Standardise by the channels' means and one deviation (mean), by each channel (channel), by all values together
-    (all), or not at all (none)."""
+    """How to standardise: subtract each channel's mean and divide by one deviation (mean) or by each channel's own
+    (channel), use one mean and one deviation for all (all), or leave the values (none)."""
     refit_epochs: int = 0
-    """Passes with which the encoder is trained again at the trained model, over 20,000 draws from it and as many over
-    jittered training data, if validation data prefer the outcome; 0 leaves it, 30 are many."""
+    """Passes in which the encoder alone is trained again, first over 20000 draws from the trained model, then over
+    jittered training data. The outcome is kept if validation data prefer it. 0: no pass; 30 are many."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", _as_tuple("hidden", self.hidden))
@@ -86,7 +86,7 @@ class ModelSettings(NetworkSettings):
     low-rank, low-rank-per-datum, full-covariance, full-covariance-per-datum, bernoulli, bernoulli-soft-targets or
     continuous-bernoulli; of counts poisson or negative-binomial, without preprocessing."""
     estimator: str = "analytic"
-    """Of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted or
+    """Estimators of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted or
     doubly-reparameterized."""
     latent_dim: int = 2
     """Dimension of z."""
@@ -108,7 +108,7 @@ class ComparisonSettings(NetworkSettings):
     """Families of q(z|x), the simplest first: isotropic, diagonal, ar1, ar1-per-dimension, ar1-per-step, low-rank,
     full-covariance, flow."""
     estimators: Estimators
-    """Of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted,
+    """Estimators of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted,
     doubly-reparameterized."""
     likelihoods: Likelihoods | None = None
     """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, gaussian-per-datum, ar1, ar1-per-dimension,
@@ -117,25 +117,25 @@ class ComparisonSettings(NetworkSettings):
     latent_dims: tuple[int, ...] | Literal["auto"] = (2,)
     """Dimensions of z, one or several, or auto for the one that linear models of the validation data prefer."""
     seeds: tuple[int, ...] = (0,)
-    """One run of every model for each seed."""
+    """Each model is trained once for each seed."""
     training: TrainingSettings
     """How each run is trained; its seed is the run's."""
     epochs_by_estimator: Mapping[str, int] | None = None
-    """Passes over the training data by the estimator's name, where they differ."""
+    """Passes over the training data by the estimator's name, if they differ."""
     learning_rates: tuple[float, ...] = ()
-    """Rates of which validation data choose one for each model, tried at the first seed; none: the training's."""
+    """Learning rates to try for each model at the first seed. Validation data choose one; none: the training's rate."""
     num_train: int | None = None
-    """Size of a synthetic training set, instead of its own."""
+    """Size of a synthetic training set, instead of its usual size."""
     num_test: int | None = None
-    """Size of a synthetic test set, instead of its own."""
+    """Size of a synthetic test set, instead of its usual size."""
     log_marginal_samples: int = 100
     """Draws of z per datum for the test log p(x)."""
     gap_data: int = 0
     """Test data whose log p(x) − ELBO is split into what the family and what the encoder costs, at the first seed."""
     threshold: float = THRESHOLD
-    """Nats per datum below which there is no difference."""
+    """Gains below this many nats per datum count as no difference."""
     together: bool = True
-    """Train runs whose seeds follow one another in one program."""
+    """Train runs with consecutive seeds in one program."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -173,7 +173,7 @@ class Project:
 
 def _path(value: object) -> Path:
     if not isinstance(value, str):
-        raise InputError(f"its data is no name of a file, but {value!r}")
+        raise InputError(f"its data is not a file name: {value!r}")
     return Path(value)
 
 
@@ -253,7 +253,7 @@ def load_begun(folder: str | Path) -> Study | Project:
     if begun is None:
         path = Path(folder) / "config.json"
         raise InputError(
-            f"{folder} holds no training to go on with (there is no {path}); give the folder of pyrovae fit or compare"
+            f"{folder} holds no training to resume (there is no {path}); give the folder of pyrovae fit or compare"
         )
     return begun.work
 

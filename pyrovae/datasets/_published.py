@@ -62,7 +62,7 @@ def locate(file: PublishedFile) -> Path:
         where = f"not in PYROVAE_DATA ({ours})" if ours else "not in PYROVAE_DATA, which is not set"
         raise FileNotFoundError(
             f"there is no file {file.folder}/{file.name}: it is {where}, not in the cache {cache}, and "
-            f"cannot be downloaded ({error}); go on line, or put it into either folder"
+            f"cannot be downloaded ({error}); go online, or put it into either folder"
         ) from None
     except OSError as error:
         reason = error.strerror or str(error).split(" | ")[0]

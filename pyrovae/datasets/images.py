@@ -98,7 +98,7 @@ def binarize(x: Tensor, generator: torch.Generator) -> Tensor:
         tensor([0., 1., 1.])
     """
     if x.numel() and not (x.min() >= 0 and x.max() <= 1):
-        raise InputError(f"grey values must lie in [0, 1], not reach from {x.min():.4g} to {x.max():.4g}; scale them")
+        raise InputError(f"grey values must lie in [0, 1]; these go from {x.min():.4g} to {x.max():.4g}: scale them")
     return torch.rand(x.shape, generator=generator, dtype=torch.float32, device=x.device).lt(x).to(x.dtype)
 
 
@@ -200,7 +200,9 @@ def published_images(
             )
     sizes = [len(x) - num_validation, num_validation]
     if sizes[0] < 1:
-        raise InputError(f"{files[0].name} holds {len(x)} images; {num_validation} of them validate, and none is left")
+        raise InputError(
+            f"{files[0].name} holds {len(x)} images; {num_validation} are for validation, and none is left"
+        )
     dtype = torch.get_default_dtype()
     grey = [part.flatten(1).to(dtype).div_(255) for part in (*x.split(sizes), x_test)]
     return _dataset(name, binarization, grey, (*labels.long().split(sizes), test_labels.long()))

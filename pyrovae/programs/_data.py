@@ -59,7 +59,7 @@ def _tensor(name: str, data: object) -> Tensor:
         )
     array = np.asarray(data)
     if array.dtype.kind not in "biufc":
-        raise InputTypeError(f"{name} must hold numbers alone, not {array.dtype}; leave out columns of text")
+        raise InputTypeError(f"{name} must hold only numbers, not {array.dtype}; leave out columns of text")
     return torch.as_tensor(array if array.flags.writeable else array.copy())
 
 

@@ -119,7 +119,7 @@ def check_not_tied(model: Program, guide: Program) -> None:
         shared = _pyro_param_names(model) & _pyro_param_names(guide)
         if shared:
             raise InputError(
-                f"model and guide both have a PyroParam {min(shared)!r}, which Pyro takes for one and the same; "
+                f"model and guide both have a PyroParam {min(shared)!r}, which Pyro treats as one parameter;  "
                 "give one of them a name with super().__init__(name=…)"
             )
 

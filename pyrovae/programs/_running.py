@@ -72,7 +72,7 @@ class DrawsAsRows(TorchFunctionMode):
                 rest = rest[1:]
             if draws == self.draws and len(rest) > 1 and rest[0] == self.num > 1:
                 raise InputError(
-                    f"{func.__name__} takes the axis of {draws} draws for that of the data; give its module rows, "
+                    f"{func.__name__} mistakes the axis of {draws} draws for the data's axis; give its module rows, "
                     "pyrovae.nn.on_rows(module, z), or draw one by one with vectorize_particles=False"
                 )
         return func(*args, **(kwargs or {}))

@@ -15,7 +15,7 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 class Batches:
     """Mini-batches of the data, epoch by epoch, for replicas that differ in their seeds.
 
-    An epoch is a function of the generators' states at its beginning, so one that was begun can be gone on with.
+    An epoch depends only on the generators' states at its beginning, so an interrupted epoch can be resumed.
 
     Args:
         x: data (num, …).
@@ -53,7 +53,7 @@ class Batches:
         if not isinstance(x, Tensor) or x.shape != self.x.shape or x.dtype != self.x.dtype:
             found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(
-                f"transform must return data like those it is given, {self.x.dtype} of shape {tuple(self.x.shape)}, "
+                f"transform must keep the dtype and shape of its data, {self.x.dtype} of shape {tuple(self.x.shape)}, "
                 f"not {found}"
             )
         return x

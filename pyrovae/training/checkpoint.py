@@ -26,7 +26,7 @@ _KEPT = 2
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written or read, and the run goes on without it."""
+    """A checkpoint could not be written or read, and the run continues without it."""
 
 
 class Checkpoints:
@@ -100,7 +100,7 @@ class Checkpoints:
         except OSError as error:
             where = f"cannot write a checkpoint of step {steps} to {self.folder}: {error.strerror or error}"
             last = "there is none" if not self._steps() else f"the last one is of step {self._steps()[-1]}"
-            warnings.warn(f"{where}; training goes on, {last}", CheckpointWarning, stacklevel=3)
+            warnings.warn(f"{where}; training continues, {last}", CheckpointWarning, stacklevel=3)
 
     def load(self) -> SavedState | None:
         """The last state; None where there is none.
@@ -122,13 +122,13 @@ class Checkpoints:
                 problems.append(str(error))
                 continue
             if problems:
-                warnings.warn(f"{problems[0]}; going on from step {steps}", CheckpointWarning, stacklevel=2)
+                warnings.warn(f"{problems[0]}; resuming from step {steps}", CheckpointWarning, stacklevel=2)
             if written_by:
                 warnings.warn(f"the checkpoint {self._path(steps)} {written_by}", CheckpointWarning, stacklevel=2)
             self._sound_steps = steps
             return state
         if problems:
-            raise InputError(f"{problems[0]}; there is no other to go on from: delete {self.folder} to start anew")
+            raise InputError(f"{problems[0]}; there is no other checkpoint: delete {self.folder} to start anew")
         return None
 
     def _path(self, steps: int) -> Path:
@@ -254,10 +254,10 @@ def as_run(saved: SavedState, wanted: str, folder: Path) -> tuple[str, int, Save
     """
     engine, threads = saved.get("engine"), saved.get("threads")
     if engine not in ENGINES or engine == Engine.AUTO or not isinstance(threads, int) or threads < 1:
-        raise InputError(f"cannot go on from the checkpoint in {folder}: it is not of a training run")
+        raise InputError(f"cannot resume from the checkpoint in {folder}: it is not of a training run")
     if wanted not in (Engine.AUTO, engine):
         raise InputError(
-            f"the run in {folder} was begun with the {engine} engine and goes on with it, not with {wanted}; "
+            f"the run in {folder} was started with the {engine} engine and cannot resume with {wanted}; "
             "give another folder to start anew"
         )
     return str(engine), threads, saved.get("state", {})  # what is missing is found when it is loaded

@@ -91,8 +91,8 @@ def fit(
             show a progress bar (on a terminal).
         on_epoch: called with each epoch's record, replica by replica.
         checkpoint: a folder where the state of the run is kept: written every ``checkpoint_seconds``, at Ctrl-C, at
-            SIGTERM and at the end. The same call goes on from it, with the engine and the number of threads that the
-            run was begun with, and ends with the same bits as a run that was never interrupted on the same machine.
+            SIGTERM and at the end. The same call resumes from it, with the engine and the number of threads that the
+            run was started with. It ends with the same bits as a run that was never interrupted on the same machine.
         checkpoint_seconds: how long to train between two states.
         **settings: the fields of :class:`~pyrovae.TrainingSettings`, ``epochs`` at least. The engine ``"eager"`` runs
             the programs at each step. ``"compiled"`` runs them once, and XLA compiles what they compute, in memory; it

@@ -55,17 +55,17 @@ class TrainingSettings:
     batch_size: int = 32
     """Data per step; the last batch of an epoch may be smaller."""
     learning_rate: float | Schedule = 1e-3
-    """Adam's rate at the schedule's value 1, or itself a function of the progress in [0, 1)."""
+    """Adam's learning rate, which the schedule multiplies; or a function of the progress in [0, 1)."""
     schedule: str | Schedule = "cosine"
-    """Of the learning rate: cosine (to zero), constant, or a function of the progress."""
+    """Schedule of the learning rate: cosine (to zero), constant, or a function of the progress."""
     weight_decay: float = 0.0
-    """AdamW's decoupled decay of the parameters, as a share of the rate."""
+    """AdamW's weight decay, a share of the learning rate."""
     clip_norm: float | None = None
-    """Euclidean norm that a gradient (of the loss summed over the batch) is clipped to."""
+    """Largest Euclidean norm of a gradient (of the loss summed over the batch); longer ones are clipped."""
     beta: float | Schedule | None = None
     """Weight of the KL part, a number or a function of the progress; None leaves the estimator's."""
     seed: int = 0
-    """Of the batches and of the noise; the caller's random state is left as it was."""
+    """Seed of the batches and of the noise. The caller's random state does not change."""
     transform: Transform | None = None
     """A function of the data and of a random generator, called at the start of each epoch: its batches are taken from
     what it returns, of the same shape and dtype. It does not touch the validation data."""
@@ -73,13 +73,13 @@ class TrainingSettings:
     """What a pair is worth on the validation data: a function of the model, the guide and the data, in nats per datum,
     the higher, the better, such as an ELBO. The best epoch is chosen by it; None: by the estimator's loss."""
     validate_every: int = 1
-    """Epochs between two looks at the validation data; the start and the last epoch are always among them."""
+    """Validate every this many epochs, and at the start and the last epoch."""
     engine: str = "auto"
-    """auto, eager, compiled, or graph (traced as for compiled, but run operation by operation)."""
+    """How a step is computed: auto, eager, compiled (native code), or graph (traced, then run by PyTorch)."""
     device: str | torch.device | None = None
-    """Where to train; None: where the parameters are."""
+    """Device to train on; None: where the parameters are."""
     strict: bool = False
-    """Refuse an estimator that would fall back to sampling."""
+    """Refuse a KL that has no closed form instead of sampling it."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validate_every"):

@@ -47,7 +47,7 @@ _ADVICE = "lower the learning rate or look at the data's scale"
 
 
 class Trainer:
-    """A training run that can stop after any step, be saved, and go on; :func:`fit` runs one to its end.
+    """A training run that can be stopped after any step, saved and resumed; :func:`fit` runs one to its end.
 
     Args:
         pairs: (model, guide) of each replica, alike but for their parameters.
@@ -58,8 +58,8 @@ class Trainer:
             epoch.
         progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
-        checkpoints: where the run's states are written as it goes on. Where there is one already, the run resumes from
-            it, with the engine and the number of threads that it was begun with: to the last bit the same run.
+        checkpoints: where the run's states are written. If there is one already, the run resumes from it, with the
+            engine and the number of threads that it was started with, and ends with the same bits.
         least_steps: number of steps, over all replicas, from which the engine ``"auto"`` compiles.
 
     Attributes:
@@ -256,7 +256,7 @@ class Trainer:
     def _raise_if_all_failed(self, epoch: int) -> None:
         for r, error in self.engine.errors.items():
             where = f"the loss is {error.value} at step {error.step} (epoch {epoch})"
-            self.errors.setdefault(r, NonFiniteLossError(f"{where}: not finite is {error.site}; {_ADVICE}"))
+            self.errors.setdefault(r, NonFiniteLossError(f"{where}: first non-finite value: {error.site}; {_ADVICE}"))
         if len(self.errors) == len(self.pairs):
             raise self.errors[0]
 
@@ -340,7 +340,7 @@ class Trainer:
             self.load_state_dict(state)
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # made by other hands
             raise InputError(
-                f"cannot go on from the checkpoint in {folder}: {one_line(error, 300)}; use the programs, data and "
-                "settings that it was begun with, or another folder"
+                f"cannot resume from the checkpoint in {folder}: {one_line(error, 300)}; use the programs, data and "
+                "settings that it was started with, or another folder"
             ) from None
-        self._say(f"going on from step {self.steps} of {self.total_steps}")
+        self._say(f"resuming from step {self.steps} of {self.total_steps}")

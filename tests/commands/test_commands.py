@@ -312,7 +312,7 @@ def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
         (["evaluate", folder, spectra, "--out", tmp_path / "a.xlsx"], "must end in .csv or .parquet"),
         (["evaluate", folder, spectra, "--num-samples", "0"], "num_samples must be a positive integer"),
         (["sample", folder, "--num", "0"], "must be a positive integer"),
-        (["resume", tmp_path], "holds no training to go on with"),
+        (["resume", tmp_path], "holds no training to resume"),
         (["frobnicate"], "frobnicate"),
     ):
         status, said, errors = in_this_process(capsys, *arguments)
@@ -466,7 +466,7 @@ def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsy
     assert not table["trained"][7]  # changed since
     assert 0 < table["trained"].sum() < 20
     for wrong, message in (
-        ([], "say with --calibration which file holds good data"),
+        ([], "give --calibration FILE with good data"),
         (["--calibration", spectra, "--alpha", 0.01], "needs at least 99 data that did not train the model"),
         (["--calibration", spectra, "--alpha", 1.5], "--alpha must be between 0 and 1"),
     ):

@@ -581,7 +581,8 @@ def test_a_picture_that_cannot_be_drawn_loses_no_result(tmp_path, monkeypatch):
     folders = table["folder"].tolist()
     lost = [f"{folder}/reconstructions.png" for folder in folders] + ["comparison.png"]
     assert [str(w.message) for w in warned] == [
-        f"cannot draw {tmp_path / 'out' / name} (ZeroDivisionError: in the picture); all else is there" for name in lost
+        f"cannot draw {tmp_path / 'out' / name} (ZeroDivisionError: in the picture); the rest was written"
+        for name in lost
     ]
     assert table["status"].tolist() == ["finished"] * 2
     assert table["test_neg_elbo"].equals(whole["test_neg_elbo"])

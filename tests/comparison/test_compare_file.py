@@ -96,7 +96,7 @@ def test_an_interrupted_study_is_resumed(found, tmp_path):
     begun.mkdir()
     (begun / "config.json").write_bytes((out / "config.json").read_bytes())
     assert load_begun(out).to_dict() == load_begun(begun).to_dict() == STUDY.to_dict()
-    with pytest.raises(pv.InputError, match="holds no training to go on with"):
+    with pytest.raises(pv.InputError, match="holds no training to resume"):
         load_begun(tmp_path)
     again = compare_file(load_begun(out), out, progress=False)
     assert kept.stat().st_mtime_ns == before_kept  # that run was not made again

@@ -215,7 +215,7 @@ def test_baselines_and_failures_are_told_of():
         ({"a": torch.zeros(2, 5), "b": torch.zeros(2, 4)}, {}, "of one shape"),
         ({"a": torch.zeros(2, 5), "b": [LogMarginal.exact(torch.zeros(5))]}, {}, "of one shape"),
         ({"a": []}, {}, "an estimate for each seed"),
-        ({"a": torch.zeros(2, 0)}, {}, "nothing to compare"),
+        ({"a": torch.zeros(2, 0)}, {}, "cannot compare"),
         ({}, {}, "of one shape"),
         ({"a": torch.full((2, 5), math.nan)}, {}, "every model failed"),
         ({"a": torch.zeros(2, 5)}, {"threshold": -1}, "threshold must be"),

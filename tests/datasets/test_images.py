@@ -83,7 +83,7 @@ def test_images_and_labels_must_belong_together(tiny):
     _, *rest = tiny.files
     with pytest.raises(ValueError, match=r"labels hold shapes \(4, 4, 4\) and \(10,\), not"):
         replace(tiny, files=(rest[1], *rest)).load()
-    with pytest.raises(ValueError, match="holds 10 images; 10 of them validate, and none is left"):
+    with pytest.raises(ValueError, match="holds 10 images; 10 are for validation, and none is left"):
         tiny.load(num_validation=10)
 
 
@@ -140,7 +140,7 @@ def test_binarizations():
     assert static.transform is None
     first, second = (pv.datasets.binarize(grey.train, torch.Generator().manual_seed(seed)) for seed in (1, 2))
     assert not torch.equal(first, second)
-    with pytest.raises(ValueError, match=r"grey values must lie in \[0, 1\], not reach from 0 to 16; scale them"):
+    with pytest.raises(ValueError, match=r"grey values must lie in \[0, 1\]; these go from 0 to 16: scale them"):
         pv.datasets.binarize(16 * grey.train, torch.Generator())
 
 

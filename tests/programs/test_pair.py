@@ -383,7 +383,7 @@ def test_every_method_takes_arrays_and_frames():
         for method, options in (("importance", {"num_samples": 4000}), ("quadrature", {})):
             found = pv.log_marginal(standard, half, data, method, **options)
             torch.testing.assert_close(found.per_datum, right, rtol=0, atol=0.05)
-    with pytest.raises(pv.InputError, match="x must hold numbers alone, not object; leave out columns of text"):
+    with pytest.raises(pv.InputError, match="x must hold only numbers, not object; leave out columns of text"):
         pv.elbo_terms(standard, half, pd.DataFrame({"a": ["one"]}))
 
 
@@ -669,7 +669,7 @@ def test_an_axis_of_draws_does_not_meet_a_module_of_rows(num, module):
 
     x = torch.randn(num, 16)
     for estimator in ESTIMATORS.values():
-        with pytest.raises(pv.InputError, match=r"takes the axis of 5 draws for that of the data; .*on_rows") as caught:
+        with pytest.raises(pv.InputError, match=r"mistakes the axis of 5 draws for the data's .*on_rows") as caught:
             estimator(5, vectorize_particles=True).loss(*pair(features), x)
         assert "\n" not in str(caught.value)
     by_rows = pair(lambda z: pv.nn.on_rows(features, z))

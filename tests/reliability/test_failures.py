@@ -121,7 +121,7 @@ def test_nan_ends_a_run_and_its_last_good_checkpoint_stays(engine, tmp_path):
     for _ in range(2):  # and so it does when it is gone on with
         with Checkpoints(tmp_path, seconds=0) as checkpoints:
             run = trainer(checkpoints, engine)
-            with pytest.raises(NonFiniteLossError, match=r"at step 10 \(epoch 5\): not finite is .*"):
+            with pytest.raises(NonFiniteLossError, match=r"at step 10 \(epoch 5\): first non-finite value: .*"):
                 run.run()
         with Checkpoints(tmp_path) as checkpoints:
             state = checkpoints.load()["state"]["engine"]

@@ -105,7 +105,7 @@ def test_transforms_that_cannot_be():
         (lambda x, generator: x.float(), "not torch.float32 of shape"),
         (lambda x, generator: None, "not NoneType"),
     ):
-        with pytest.raises(ValueError, match="transform must return data like those it is given, .*" + message):
+        with pytest.raises(ValueError, match="transform must keep the dtype and shape of its data, .*" + message):
             pv.fit(*make_pair(), grey(), pv.AnalyticELBO(), epochs=1, progress=False, transform=transform)
     with pytest.raises(ValueError, match="must be 0 or 1"):
         pv.fit(*make_pair(), grey(), pv.AnalyticELBO(), epochs=1, progress=False, transform=lambda x, generator: x)

@@ -232,7 +232,7 @@ def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeyp
 
         monkeypatch.setattr(Path, "write_bytes", full)
         with pytest.warns(
-            CheckpointWarning, match=r"No space left on device; training goes on, the last one is of step 7"
+            CheckpointWarning, match=r"No space left on device; training continues, the last one is of step 7"
         ):
             part.run()
         monkeypatch.undo()
@@ -305,11 +305,11 @@ def test_damage_is_told_and_the_state_before_gone_on_from(how, tmp_path, monkeyp
         damage(tmp_path / "checkpoint-000000011.json", how, np.random.default_rng(i))
         with (
             Checkpoints(tmp_path) as checkpoints,
-            pytest.warns(CheckpointWarning, match=r"cannot read the checkpoint .*011\.json: .*; going on from step 7$"),
+            pytest.warns(CheckpointWarning, match=r"cannot read the checkpoint .*011\.json: .*; resuming from step 7$"),
         ):
             assert checkpoints.load()["state"]["engine"]["steps"] == 7
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.warns(CheckpointWarning, match="going on from step 7"):
+        with pytest.warns(CheckpointWarning, match="resuming from step 7"):
             rest = trainer(checkpoints=checkpoints)
         rest.run(max_steps=4)  # the damaged one is written over
         assert read_checkpoint(tmp_path / "checkpoint-000000011.json")
@@ -319,7 +319,7 @@ def test_damage_is_told_and_the_state_before_gone_on_from(how, tmp_path, monkeyp
         damage(path, how, np.random.default_rng(0))
     with (
         Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(ValueError, match="there is no other to go on from: delete"),
+        pytest.raises(ValueError, match="there is no other checkpoint: delete"),
     ):
         trainer(checkpoints=checkpoints)
     assert not Path("executed").exists()
@@ -337,7 +337,7 @@ def test_a_checkpoint_of_another_run_or_by_other_hands_is_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         part = trainer(checkpoints=checkpoints)
         part.run(max_steps=7)
-        with pytest.raises(ValueError, match="goes on with it, not with compiled"):
+        with pytest.raises(ValueError, match="cannot resume with compiled"):
             trainer("compiled", checkpoints)
         with pytest.raises(ValueError, match=r"of a run with data of SHA-256 .*; use the programs, data and settings"):
             Trainer([make_pair()], data(seed=9), pv.MonteCarloELBO(), part.settings, checkpoints=checkpoints)
@@ -354,7 +354,7 @@ def test_a_checkpoint_of_another_run_or_by_other_hands_is_refused(tmp_path):
         del state["engine"]["buffers"]
         for steps, content in ((8, {"loss": 1.0}), (9, {"engine": "eager", "threads": 1, "state": state})):
             checkpoints.save(steps, content)
-            with pytest.raises(ValueError, match="cannot go on from the checkpoint in"):
+            with pytest.raises(ValueError, match="cannot resume from the checkpoint in"):
                 trainer(checkpoints=checkpoints, validation=None)
 
 

@@ -24,33 +24,33 @@ class ReadingSettings:
     """How to read a file: the keywords of :func:`~pyrovae.datasets.read_spectra`, checked when made."""
 
     channels: tuple[str, ...] | str | None = None
-    """The channels' prefix, the names of their columns, or all; not given, they follow from the names."""
+    """The channels' prefix, the names of their columns, or all. By default they are found by their names."""
     samples: Literal["rows", "columns"] | None = None
-    """Where the samples are: rows or columns; not given, it follows from the file."""
+    """Whether a sample is a row or a column of the file. By default this is found from the file."""
     axis: str | tuple[float, ...] | None = None
     """Where the channels' positions are: row or column (the first, or row:2, column:NAME), none, or a file of them."""
     label: tuple[str, ...] | str | None = None
-    """Columns to keep apart, by name or by number (from 1, first, last); none: no column is a label."""
+    """Columns that are no channels, by name or number (1, 2, first, last); none: every column is a channel."""
     drop: tuple[str, ...] | str | None = None
     """Columns to leave out, by name or by number."""
     drop_rows: tuple[str, ...] | str | None = None
     """Rows to leave out, by number in the file or by name in the first column; none: all rows are samples."""
     unit: str | None = None
-    """Unit of the axis; not given, it follows from the file."""
+    """Unit of the axis. By default it is found in the file."""
     missing: Missing = "error"
     """What to do with missing values (an empty field, NA, NaN): error refuses them, mask reads them as missing data."""
     missing_value: tuple[str, ...] | str | None = None
-    """Values or words that stand for missing ones, such as -9999; none: no value does, however extreme."""
+    """Values or words that mean missing, such as -9999; none: take every number as it is."""
     drop_constant: bool = False
-    """Leave out channels that are constant instead of refusing them."""
+    """Leave out constant channels instead of refusing the file."""
     table: str | None = None
-    """Name of the sheet, the array or the signal, where a file holds several."""
+    """Name of the sheet, array or signal, if the file has several."""
     encoding: str | None = None
-    """Encoding of a text file; not given, it is found."""
+    """Encoding of a text file. By default it is found."""
     delimiter: str | None = None
-    """Character between the fields of a text file, or space or tab; not given, it is found."""
+    """Character between the fields of a text file, or the word space or tab. By default it is found."""
     decimal: Literal[".", ","] | None = None
-    """Decimal sign in a text file, point or comma; not given, it is found."""
+    """Decimal sign in a text file, point or comma. By default it is found."""
     max_gib: float = 4.0
     """Refuse a file that would need more memory than this, in GiB."""
 

@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite(traced):
         messages.append(str(caught.value))
         losses.append([p.detach().clone() for p in guide.parameters()])
     assert messages[0] == messages[1]
-    assert "not finite is the" in messages[0]
+    assert "first non-finite value: the" in messages[0]
     for left, right in zip(*losses, strict=True):
         torch.testing.assert_close(left, right, atol=1e-10, rtol=0)
 
