@@ -45,8 +45,7 @@ class Compare:
     demo: bool = False
     """Use simulated spectra with correlated noise, and at most two minutes."""
     latent_dim: int | Literal["auto"] | None = None
-    """Dimensions of z; auto: the number that suits linear models best on validation data. The default is 2, and 6 for
-    the demo, whose spectra have six."""
+    """Dimensions of z; auto: what suits linear models best on validation data. By default 2, for the demo 6."""
     seeds: int = len(COMPARED_BY_DEFAULT.seeds)
     """Runs of each model."""
     budget: str = "10m"
@@ -60,7 +59,7 @@ class Compare:
     linear_only: tuple[str, ...] = ()
     """Likelihoods for which only linear models are compared, no VAEs."""
     group: str | None = None
-    """Column that names the sample. The split keeps rows with the same name together."""
+    """Column that names the sample. Rows of one sample stay in one part."""
     allow_replicates: bool = False
     """Let copies of one sample be in both training and test data. Results then look too good."""
     out: Path | None = None

@@ -30,7 +30,7 @@ class Fit:
     out: Path | None = None
     """Folder for the model, its metrics and its checkpoints."""
     group: str | None = None
-    """Column that names the sample. The split keeps rows with the same name together."""
+    """Column that names the sample. Rows of one sample stay in one part."""
     allow_replicates: bool = False
     """Let copies of one sample be in both training and test data. Results then look too good."""
     checkpoint_seconds: float = 30.0
