@@ -140,12 +140,12 @@ def timed(loops: dict[str, Loop], steps: int, settings: Settings) -> dict[str, l
 
 
 def measure(work: Work, settings: Settings) -> list[dict[str, object]]:
-    """One row an implementation."""
-    x = work.data((100 if work.binary else 500) * work.batch).to(settings.device)
-    loops = {name: make() for name, make in implementations(work, x, settings.compiled).items()}
+    """One row an implementation; a block of steps is an epoch."""
     start = time.perf_counter()
-    loops[HAND](20)
+    by_hand(work, work.data(20 * work.batch).to(settings.device))(20)
     steps = max(2, min(500, round(settings.seconds / ((time.perf_counter() - start) / 20))))
+    x = work.data(steps * work.batch).to(settings.device)
+    loops = {name: make() for name, make in implementations(work, x, settings.compiled).items()}
     times = timed(loops, steps, settings)
     return [
         {
@@ -232,7 +232,7 @@ def _set_up_alone(work: Work, name: str) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def setups(settings: Settings) -> pd.DataFrame:
+def setups() -> pd.DataFrame:
     """A row an implementation that is compiled first: how long until it is ready to train."""
     cases = [
         (SMALL, COMPILED),
@@ -241,8 +241,7 @@ def setups(settings: Settings) -> pd.DataFrame:
     ]
     rows = []
     for work, name in _shown([*cases, (replace(IMAGES, d=50), COMPILED)], "set-up"):
-        seconds = [setup_seconds(work, name) for _ in range(min(3, settings.repeats))]
-        wall, cpu = (statistics.median(values) for values in zip(*seconds, strict=True))
+        wall, cpu = setup_seconds(work, name)
         rows.append({"net": work.net, "posterior": work.posterior, "implementation": name, "s": wall, "CPU s": cpu})
     return pd.DataFrame(rows)
 
@@ -296,26 +295,18 @@ def main(settings: Settings) -> None:
     table = pd.DataFrame([row for work in _shown(works, "implementations") for row in measure(work, settings)])
     write_table(out / "training_step.csv", table)
     draw(table, out / "training_step.png")
-    sections = {
-        "Ratios": f"A step's time over the hand-written loop's: medians over {settings.repeats} interleaved blocks. "
-        f"{machine}.\n\n{markdown_table(pivot(table))}"
-    }
+    note = f"medians over {settings.repeats} interleaved blocks. {machine}.\n\n{markdown_table(pivot(table))}"
+    pictures = {"cost of a step": out / "training_step.png"}
+    show = partial(page.show, "benchmarks.training_step", to_page=settings.publish)
+    show("Ratios on a GPU" if on_gpu else "Ratios", f"A step's time over the hand-written loop's: {note}", pictures)
     if settings.compiled and not on_gpu:
-        sections["Beside eager"] = f"A step of the eager engine and of `auto`. {machine}.\n\n" + markdown_table(
-            beside_eager(settings)
-        )
-        sections["Set-up"] = (
-            "Seconds from programs and data to the second step, in a fresh process that has imported pyrovae. "
-            f"They contain the import of JAX.\n\n{markdown_table(setups(settings))}"
-        )
+        table = beside_eager(settings)
+        show("Beside eager", f"A step of the eager engine and of `auto`. {machine}.\n\n{markdown_table(table)}", {})
+        note = "Seconds from programs and data to the second step, in a fresh process; the import of JAX counts."
+        show("Set-up", f"{note}\n\n{markdown_table(setups())}", {})
     if settings.memory and not on_gpu and Path("/proc/self/status").exists():
-        sections["Memory"] = "Peak resident memory in MiB, interpreter and libraries included.\n\n" + markdown_table(
-            memory(settings)
-        )
-    for heading, text in sections.items():
-        pictures = {"cost of a step": out / "training_step.png"} if heading == "Ratios" else {}
-        heading = f"{heading} on a GPU" if on_gpu else heading
-        page.show("benchmarks.training_step", heading, text, pictures, settings.publish)
+        note = "Peak resident memory in MiB, interpreter and libraries included."
+        show("Memory", f"{note}\n\n{markdown_table(memory(settings))}", {})
     print(f"results: {out}")
 
 
