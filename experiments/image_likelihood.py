@@ -122,28 +122,9 @@ class Run:
 
     def __call__(self) -> dict[str, Any]:
         """One row of the table."""
-        s, folder = self.settings, make_folder(self.out / f"{self.posterior}-k{self.particles}-seed{self.seed}")
-        images = IMAGES[s.dataset](s.binarization)
-        model, guide = self.make_pair(images.train.shape[-1])
-        history = pv.fit(
-            model,
-            guide,
-            self.training_images(images)[: s.num_train],
-            self.elbo(),
-            validation=None if s.all_training_images else images.validation,
-            progress=s.workers == 1 and sys.stderr.isatty(),
-            checkpoint=folder / "checkpoints",
-            checkpoint_seconds=s.checkpoint_seconds,
-            epochs=s.epochs,
-            batch_size=s.batch_size,
-            learning_rate=s.learning_rate,
-            schedule=s.schedule if s.schedule in SCHEDULES else RATES[s.schedule],
-            seed=self.seed,
-            transform=images.transform,
-            engine=s.engine,
-            device=s.device,
-        )
-        pv.save(folder / "model.safetensors", model, guide)
+        s, images = self.settings, IMAGES[self.settings.dataset](self.settings.binarization)
+        model, guide, history = self.trained(images)
+        pv.save(self.folder / "model.safetensors", model, guide)
         x = images.test[: s.num_test].to(s.device)
         row: dict[str, Any] = {
             "posterior": self.posterior,
@@ -155,7 +136,36 @@ class Run:
             "samples": s.samples,
             "test_images": len(x),
         }
-        return self.evaluated(row, model, guide, x, folder / "metrics.json")
+        return self.evaluated(row, model, guide, x, self.folder / "metrics.json")
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return make_folder(self.out / f"{self.posterior}-k{self.particles}-seed{self.seed}")
+
+    def trained(self, images: ImageDataset) -> tuple[pv.GenerativeModel, pv.AmortizedGuide, pv.History]:
+        """Model and guide, from the run's checkpoint if there is one."""
+        s = self.settings
+        model, guide = self.make_pair(images.train.shape[-1])
+        history = pv.fit(
+            model,
+            guide,
+            self.training_images(images)[: s.num_train],
+            self.elbo(),
+            validation=None if s.all_training_images else images.validation,
+            progress=s.workers == 1 and sys.stderr.isatty(),
+            checkpoint=self.folder / "checkpoints",
+            checkpoint_seconds=s.checkpoint_seconds,
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+            learning_rate=s.learning_rate,
+            schedule=s.schedule if s.schedule in SCHEDULES else RATES[s.schedule],
+            seed=self.seed,
+            transform=images.transform,
+            engine=s.engine,
+            device=s.device,
+        )
+        return model, guide, history
 
     def training_images(self, images: ImageDataset) -> Tensor:
         """The images to train with, with those of the validation set if asked for."""

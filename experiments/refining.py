@@ -1,0 +1,173 @@
+"""What encoders lose of the ELBO and of log p(x), and what posteriors refined datum by datum recover.
+
+python -m experiments.refining --spectra fruit_puree_mir.csv
+python -m experiments.refining --spectra fruit_puree_mir.csv --out FOLDER   # again, to resume an interrupted run
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+import pyrovae as pv
+from experiments import image_likelihood, page
+from experiments.options import Options, check_integers, check_names
+from pyrovae.commands import console
+from pyrovae.comparison.tables import markdown_table
+from pyrovae.datasets import Standardize, read_spectra, split_spectra
+from pyrovae.datasets.images import IMAGES
+from pyrovae.errors import InputError
+from pyrovae.files import make_folder, write_table
+
+Pair = tuple[pv.GenerativeModel, pv.AmortizedGuide, Tensor]
+"""A trained pair, and test data."""
+T = TypeVar("T")
+MORE = 10
+"""Times as many draws for refitted proposals, which are to be right."""
+
+
+@dataclass(frozen=True)
+class Settings(Options):
+    """Train VAEs, refine their posteriors, and refit them by gradient as a yardstick."""
+
+    sets: tuple[str, ...] = ("mnist", "digits", "spectra")
+    """mnist (binary, d = 50), digits (grey, d = 8), spectra (d = 6, noise per channel)."""
+    spectra: Path | None = None
+    """File of the spectra."""
+    epochs: int | None = None
+    """Passes over the training data; by default 100, 300 and 400."""
+    num_test: int | None = None
+    """Test data; by default 200, 200 and 60."""
+    samples: int = 500
+    """Draws of z per datum."""
+    steps: int = 4000
+    """Steps of the refit by gradient, at most."""
+    out: Path | None = None
+    """Folder for the results, new or of an interrupted run to resume; by default a new one under runs/."""
+
+    def __post_init__(self) -> None:
+        check_names(self, "sets", tuple(TRAININGS))
+        check_integers(self, "epochs", "num_test", "samples", "steps")
+        if "spectra" in self.sets and self.spectra is None:
+            raise InputError("--spectra FILE is missing; give it, or leave spectra out of --sets")
+
+
+def mnist(settings: Settings, out: Path) -> Pair:
+    """The diagonal posterior of image_likelihood, trained as there."""
+    s = image_likelihood.Settings(epochs=settings.epochs or 100, workers=1)
+    run = image_likelihood.Run(s, out, "diagonal", 1, 0)
+    images = IMAGES[s.dataset](s.binarization)
+    model, guide, _ = run.trained(images)
+    return model, guide, images.test[: settings.num_test or 200]
+
+
+def digits(settings: Settings, out: Path) -> Pair:
+    """Grey digits with Gaussian noise of one size."""
+    images = IMAGES["digits"](None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = pv.GenerativeModel(pv.nn.MLP(8, 64, 64), pv.GaussianLikelihood(64, 64), 8)
+        guide = pv.AmortizedGuide(pv.nn.MLP(64, 64, 64), pv.DiagonalPosterior(64, 8))
+    return _trained(model, guide, images.train, images.test[: settings.num_test or 200], settings.epochs or 300, out)
+
+
+def spectra(settings: Settings, out: Path) -> Pair:
+    """Standardised spectra with noise per channel; the split keeps replicates together."""
+    assert settings.spectra is not None
+    train, _, test = (part.x for part in split_spectra(read_spectra(settings.spectra)).parts)
+    step = Standardize("channel").fit(train)
+    n = train.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        likelihood = pv.likelihoods.LIKELIHOODS["gaussian-per-dimension"](64, n, initial_scale=0.25)
+        model = pv.GenerativeModel(pv.nn.MLP(6, 64, 64), likelihood, 6)
+        guide = pv.AmortizedGuide(pv.nn.MLP(n, 64, 64), pv.DiagonalPosterior(64, 6))
+    test = step.transform(test)[: settings.num_test or 60]
+    return _trained(model, guide, step.transform(train), test, settings.epochs or 400, out)
+
+
+TRAININGS: dict[str, Callable[[Settings, Path], Pair]] = {"mnist": mnist, "digits": digits, "spectra": spectra}
+
+
+def _trained(
+    model: pv.GenerativeModel, guide: pv.AmortizedGuide, train: Tensor, test: Tensor, epochs: int, out: Path
+) -> Pair:
+    pv.fit(model, guide, train, pv.AnalyticELBO(), epochs=epochs, learning_rate=1e-3, progress=False, checkpoint=out)
+    return model, guide, test
+
+
+def row(name: str, pair: Pair, settings: Settings) -> dict[str, Any]:
+    """ELBOs, log p(x) and CPU seconds of one set."""
+    model, guide, x = pair
+    refined, refining = timed(lambda: pv.refine(model, guide, x))
+    (refitted, _), by_gradient = timed(
+        lambda: pv.refit(model, guide, x, pv.FullCovariancePosterior, max_steps=settings.steps)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # its share is a column
+        encoders = pv.log_marginal(model, guide, x, "importance", num_samples=settings.samples)
+        found, scoring = timed(lambda: pv.log_marginal(model, guide, x, num_samples=settings.samples))
+        yardstick = pv.log_marginal(model, refitted, x, "importance", num_samples=MORE * settings.samples)
+    best = pv.elbo_terms(model, refitted, x, num_samples=256).elbo
+    return {
+        "set": name,
+        "d": model.latent_dim,
+        "test data": len(x),
+        "ELBO": refined.guide_elbo.mean,
+        "ELBO refined": refined.elbo.mean,
+        "ELBO refitted": best.mean().item(),
+        "refining, CPU s": refining,
+        "refitting, CPU s": by_gradient,
+        "log p(x) by the encoder": encoders.mean,
+        "bad k̂": encoders.unreliable.double().mean().item(),
+        "log p(x)": found.mean,
+        "untrusted": found.unreliable.double().mean().item(),
+        "log p(x), CPU s": scoring,
+        "log p(x) by refitted q": yardstick.mean,
+        "its bad k̂": yardstick.unreliable.double().mean().item(),
+    }
+
+
+def timed(function: Callable[[], T]) -> tuple[T, float]:
+    """A function's result, and the processor's seconds that it took."""
+    start = time.process_time()
+    return function(), time.process_time() - start
+
+
+def table(rows: pd.DataFrame) -> str:
+    """A row a set; what refining loses beside the refit, and what the encoder loses, last."""
+    shown = rows.copy()
+    shown["lost by the encoder"] = shown["ELBO refined"] - shown["ELBO"]
+    shown["refined less refitted"] = shown["ELBO refined"] - shown["ELBO refitted"]
+    for column in map(str, shown.columns):
+        if "k̂" in column or column == "untrusted":
+            shown[column] = shown[column].map("{:.1%}".format)
+        elif "CPU s" in column:
+            shown[column] = shown[column].map("{:.1f}".format)
+        elif column not in ("set", "d", "test data"):
+            shown[column] = shown[column].map("{:.2f}".format)
+    shown = shown.set_index("set").T.rename_axis(None).reset_index(names="nats per datum")
+    return markdown_table(shown)
+
+
+def main(settings: Settings) -> None:
+    """Train and measure each set; print the table and write it."""
+    out = page.run_folder(settings.out, "refining", resumable=True)
+    torch.set_num_threads(1)
+    rows = pd.DataFrame(
+        [row(name, TRAININGS[name](settings, make_folder(out / name)), settings) for name in settings.sets]
+    )
+    write_table(out / "refining.csv", rows)
+    text = f"{settings.samples} draws of z per datum; {MORE} times as many from the refitted q.\n\n{table(rows)}"
+    page.show("refining", "Encoder, refined and refitted posteriors", text, {}, settings.publish)
+    print(f"results: {out}")
+
+
+if __name__ == "__main__":
+    console.run(main, Settings)
