@@ -254,8 +254,8 @@ class VAETransformer(_Transformer):
     def _train(self, x: Tensor) -> TrainedModel:
         settings, how = self._chosen(TRAINED_BY_DEFAULT), judged_by_model(self._chosen(HOW_BY_DEFAULT))
         train, validation = _split(x, self.validation_fraction, how.seed)
-        self._n_features_out = settings.latent_dim
         self.model_, self.guide_, self.preprocessing_ = new_model(settings, train, validation, seed=how.seed)
+        self._n_features_out = self.model_.latent_dim
         trained = TrainedModel(VAE(self.model_, self.guide_), self.preprocessing_)
         self.history_ = fit(
             self.model_,

@@ -1,7 +1,9 @@
 """Options of a subcommand, read off the settings classes: each has its field's name, help and default."""
 
 import ast
+import functools
 import inspect
+import operator
 import textwrap
 import types
 import typing
@@ -61,6 +63,8 @@ def chosen(command: object, defaults: T, **others: object) -> T:
 def console_type(hint: object) -> object | None:
     """The part of a type that a command line can give, such as numbers, texts and paths; None if there is none.
 
+    Of several parts it is the first, with the words that stand beside it.
+
     Example:
         >>> console_type(float | Callable[[float], float])
         <class 'float'>
@@ -71,9 +75,9 @@ def console_type(hint: object) -> object | None:
     """
     if get_origin(hint) in (types.UnionType, typing.Union):
         kinds = [kind for kind in map(console_type, get_args(hint)) if kind is not None]
-        if not kinds:
-            return None
-        return kinds[0] | None if type(None) in get_args(hint) else kinds[0]  # type: ignore[operator]
+        kinds = kinds[:1] + [kind for kind in kinds[1:] if get_origin(kind) is Literal]
+        kinds += [None] if kinds and type(None) in get_args(hint) else []
+        return functools.reduce(operator.or_, kinds) if kinds else None
     if get_origin(hint) in (tuple, Literal):
         return hint
     if get_origin(hint) is Sequence:

@@ -71,7 +71,7 @@ def summary_of(metrics: dict[str, object], out: Path) -> Summary:
     text = (
         f"log p(x) of the test data ≥ {m['test_log_marginal']:.4f} ± {m['test_log_marginal_stderr']:.4f}, "
         f"ELBO {-m['test_neg_elbo']:.4f}, KL {m['test_kl']:.4f} nats per datum "  # type: ignore[operator]
-        f"({m['steps']} steps, {m['seconds']:.1f} s, {m['engine']} engine)\nmodel: {out}"
+        f"(d = {m['latent_dim']}, {m['steps']} steps, {m['seconds']:.1f} s, {m['engine']} engine)\nmodel: {out}"
     )
     text += "".join(f"\nnote: {note['text']}" for note in m["notes"])  # type: ignore[attr-defined]
     return {**metrics, "out": str(out), "text": text}

@@ -1,11 +1,12 @@
 """What the parts of a comparison take, measured before it begins, and the counts that a time allows."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 
-from pyrovae.comparison._measures import GAP_STEPS, score
+from pyrovae.comparison._measures import ENCODER_DATA, GAP_STEPS, loss_of_encoder, score
 from pyrovae.comparison._plan import Cell, Plan, make_pair
 from pyrovae.comparison.settings import LOOKS
 from pyrovae.evaluation import refit, refit_encoder
@@ -92,12 +93,13 @@ def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[st
         if total.get(cell.likelihood, Seconds()).epoch > seconds:  # too slow with any posterior
             continue
         with suppress(Exception):  # its run will say so
-            found = _measure(plan, cell, seconds / len(cells))
+            found = _measure(plan, cell, seconds / len(cells), seconds if total else math.inf)
             total[cell.likelihood] = total.get(cell.likelihood, Seconds()) + found
     return total
 
 
-def _measure(plan: Plan, cell: Cell, seconds: float) -> Seconds:
+def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
+    """What a run takes; where an epoch takes longer than ``longest``, which no time allows, its scores are a guess."""
     data, settings, (model, guide) = plan.data, plan.settings, make_pair(plan, cell)
     trainer = Trainer(
         [(model, guide)],
@@ -114,12 +116,17 @@ def _measure(plan: Plan, cell: Cell, seconds: float) -> Seconds:
         trainer.run(max_steps=size)
         steps += size
     epoch = (time.perf_counter() - begin) * trainer.steps_per_epoch / max(steps, 1)
+    if epoch > longest:
+        return Seconds(epoch, epoch)
     for num in (_FEW, _ROWS):
         rows, begin = data.test[:num], time.perf_counter()
         score(model, guide, rows, settings.log_marginal_samples)
         evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
         if passed > seconds / 20:
             break
+    begin = time.perf_counter()
+    loss_of_encoder(model, guide, rows)
+    evaluation += (time.perf_counter() - begin) * min(ENCODER_DATA, len(data.test)) / min(ENCODER_DATA, len(rows))
     look = again = 0.0
     judge = plan.training_of(cell).measure
     if judge is not None and data.validation is not None:

@@ -1,15 +1,17 @@
 """The linear-Gaussian candidates of a comparison: fitted to the data that the VAEs see, scored, and saved."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._pairs import can_start_as_linear
-from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.comparison.recommendation import THRESHOLD
+from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_json
@@ -32,12 +34,27 @@ def with_latent_dims(settings: ComparisonSettings, data: PreparedData, progress:
     """
     if settings.latent_dims != "auto":
         return settings
-    if data.validation is None:
-        raise InputError("latent_dims 'auto' are chosen by linear models on validation data; give numbers")
-    noises = [make(1, data.train.shape[1]) for make in settings.named_likelihoods.values()]
-    gaussian = [noise for noise in noises if isinstance(noise, GaussianNoiseLikelihood)]
-    d = latent_dim_by_validation(data.train, data.validation, gaussian, threshold=settings.threshold, progress=progress)
+    d = best_latent_dim(settings.named_likelihoods.values(), data.train, data.validation, settings.threshold, progress)
     return replace(settings, latent_dims=(d,))
+
+
+def best_latent_dim(
+    likelihoods: Iterable[LikelihoodFactory],
+    train: Tensor,
+    validation: Tensor | None,
+    threshold: float = THRESHOLD,
+    progress: bool = False,
+) -> int:
+    """The latent dimension that validation data choose for linear models, with the Gaussian ones of these noises.
+
+    Raises:
+        InputError: no validation data.
+    """
+    if validation is None:
+        raise InputError("a latent dimension 'auto' is chosen by linear models on validation data; give a number")
+    noises = [make(1, train.shape[1]) for make in likelihoods]
+    gaussian = [noise for noise in noises if isinstance(noise, GaussianNoiseLikelihood)]
+    return latent_dim_by_validation(train, validation, gaussian, threshold=threshold, progress=progress)
 
 
 @torch.random.fork_rng(devices=[])

@@ -21,6 +21,7 @@ from pyrovae.evaluation import (
     elbo_terms,
     inference_gaps,
     log_marginal,
+    refine,
 )
 from pyrovae.posteriors import FullCovariancePosterior, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -46,10 +47,14 @@ MEASURES = (
     "test_log_marginal_unreliable_share",
     "test_log_marginal_gain_of_doubling",
     "test_effective_sample_size",
+    "lost_by_encoder",
+    "lost_by_encoder_stderr",
     "active_directions",
 )
 """Columns of numbers that every run has."""
 GAPS = ("approximation_gap", "approximation_gap_stderr", "amortization_gap", "amortization_gap_stderr")
+ENCODER_DATA = 32
+"""Test data, taken evenly from all, of which it is measured what the encoder loses."""
 GAP_STEPS = 400
 """Steps that a datum's own q is fitted with at most, and as many whose parameters are averaged."""
 
@@ -154,6 +159,13 @@ def gaps(
     assert found.amortization is not None  # it is the guide's own family
     parts = (found.approximation, found.amortization)
     return dict(zip(GAPS, (value for part in parts for value in (part.mean, part.stderr)), strict=True))
+
+
+def loss_of_encoder(model: GenerativeModel, guide: AmortizedGuide, test: Tensor) -> dict[str, float]:
+    """What refining each datum's q(z|x) adds to the encoder's ELBO, nats per datum of some test data (num, n)."""
+    rows = torch.linspace(0, len(test) - 1, min(ENCODER_DATA, len(test))).round().long()
+    lost = refine(model, guide, test[rows]).lost_by_encoder
+    return {"lost_by_encoder": lost.mean, "lost_by_encoder_stderr": lost.stderr}
 
 
 def _stderr(values: Tensor) -> float:

@@ -140,6 +140,11 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
     return new_pair(n, d, posterior, likelihood, settings, seed=cell.seed, linear=linear)
 
 
+def num_parameters(plan: Plan, cell: Cell) -> int:
+    """How many numbers a run's p(x) has: those of its decoder and of its noise."""
+    return sum(parameter.numel() for parameter in make_pair(plan, cell)[0].parameters())
+
+
 def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, object]:
     """What a run depends on and is made of, as plain values."""
     frozen = list(plan.model.state_dict().values()) if isinstance(plan.model, GenerativeModel) else []
@@ -159,11 +164,7 @@ def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortiz
 
 
 def models_of(cells: Iterable[Cell]) -> dict[ModelKey, list[Cell]]:
-    """The runs of each model over the seeds: the simplest model first, as the parts were given.
-
-    Likelihoods come first, then posteriors: of two models that differ in both, the one with the simpler noise is
-    simpler.
-    """
+    """The runs of each model over the seeds, in the order of its parts as given: the likelihood first."""
     cells = list(cells)
     parts = ("likelihood", "posterior", "estimator", "latent_dim")
     given = {part: list(dict.fromkeys(getattr(cell, part) for cell in cells)) for part in parts}
@@ -196,6 +197,8 @@ def groups(plan: Plan, cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     """
     if not plan.settings.together:
         return [[cell] for cell in cells]
+    if not cells:
+        return []
     alike: dict[Cell, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(replace(cell, seed=0), []).append(cell)

@@ -64,13 +64,19 @@ class Result:
         metrics: the run's row of the table: what it is of, and numbers in nats per datum.
         failure: why it failed; None of a run that finished.
         samples: data drawn from the model, for pictures.
-        scores: ``log_prob`` and ``elbo`` of each test datum in nats, and the errors of ``log_prob``.
+        scores: ``log_prob`` and ``elbo`` of each test datum in nats, and the errors of ``log_prob``; None of a run that
+            failed, or that was tried and not chosen.
     """
 
     metrics: dict[str, object]
     failure: Failure | None = None
     samples: Tensor | None = None
     scores: pd.DataFrame | None = None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it has seen the test data."""
+        return self.scores is not None
 
 
 Results = dict[Cell, Result]
@@ -91,7 +97,8 @@ def write_run(
         write_json(folder / "config.json", {**configuration(plan, cell, *pair), "versions": versions()})
     write_json(folder / "metrics.json", result.metrics)
     write_table(folder / "history.csv", history.to_frame())
-    (folder / "traceback.txt").unlink(missing_ok=True)
+    for name in ("traceback.txt", "scores.csv"):  # of an earlier run here
+        (folder / name).unlink(missing_ok=True)
     if result.failure is not None:
         write_text(folder / "traceback.txt", result.failure.traceback)
     if pair is not None:
@@ -103,7 +110,7 @@ def write_run(
 
 
 def finished(plan: Plan, cells: Sequence[Cell]) -> Results:
-    """Results of the runs with the same settings that finished in the plan's folder."""
+    """Results of the runs with the same settings that finished in the plan's folder, scored or not."""
     found = {cell: _finished(plan, cell) for cell in cells} if plan.out is not None else {}
     return {cell: result for cell, result in found.items() if result is not None}
 
@@ -135,11 +142,11 @@ def _read(plan: Plan, cell: Cell, out: Path) -> Result:
 
     folder = out / cell.folder
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    scores = pd.read_csv(folder / "scores.csv")
+    scores = pd.read_csv(folder / "scores.csv") if (folder / "scores.csv").exists() else None
     model, _ = load(folder / "model.safetensors")
-    if not isinstance(metrics, dict) or not set(SCORES) <= set(scores):
+    if not isinstance(metrics, dict) or not (scores is None or set(SCORES) <= set(scores)):
         raise InputError(f"the files of the run in {folder} are damaged")
-    return Result(_metrics(plan, metrics), None, draw_samples(model, cell), scores)
+    return Result(_metrics(plan, metrics), None, None if scores is None else draw_samples(model, cell), scores)
 
 
 def _metrics(plan: Plan, content: dict[str, object]) -> dict[str, object]:

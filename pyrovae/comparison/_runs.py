@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 import pyro
 import torch
 
 from pyrovae.comparison._cluster import run_on_cluster
 from pyrovae.comparison._encoder import with_better_encoder
-from pyrovae.comparison._measures import GAPS, MEASURES, gaps, measures_of, score, scores_of
+from pyrovae.comparison._measures import GAPS, MEASURES, gaps, loss_of_encoder, measures_of, score, scores_of
 from pyrovae.comparison._plan import Cell, Plan, groups, make_pair
 from pyrovae.comparison._result import (
     Failure,
@@ -59,19 +58,31 @@ class Execution:
             raise InputError("workers are processes on this machine, and a scheduler has its own: give one of the two")
 
 
-def run_cells(plan: Plan, cells: Sequence[Cell], results: Results, execution: Execution, *, progress: bool) -> None:
-    """Run the cells that have no result yet, and add their results as they come."""
-    left = [cell for cell in cells if cell not in results]
-    if not left:
+def run_cells(
+    plan: Plan, cells: Sequence[Cell], results: Results, execution: Execution, *, resume: bool, progress: bool
+) -> None:
+    """Add the results of these cells that are not there: from the plan's folder, if ``resume``, or else of new runs."""
+    if resume:
+        found = finished(plan, [cell for cell in cells if cell not in results])
+        results.update((cell, result) for cell, result in found.items() if result.is_scored)
+    _run_pieces(
+        plan, groups(plan, [c for c in cells if c not in results], execution.workers), results, execution, progress
+    )
+
+
+def _run_pieces(
+    plan: Plan, pieces: Sequence[list[Cell]], results: Results, execution: Execution, progress: bool
+) -> None:
+    """Run each piece as :func:`run_group` does, and add its results as they come."""
+    if not pieces:
         return
-    epochs = {cell: plan.training_of(cell).epochs for cell in left}
+    epochs = {cell: plan.training_of(cell).epochs for piece in pieces for cell in piece}
     with progress_bar(total=sum(epochs.values()), unit="epoch", show=progress) as bar:
 
         def on_epoch(folder: str, record: EpochRecord) -> None:
             bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum", refresh=False)
             bar.update()
 
-        pieces = groups(plan, left, execution.workers)
         if execution.scheduler is not None:
             run = partial(_run_packed, replace(plan, out=None, pictures=plan.pictures and plan.out is not None))
             for piece, packed in run_on_cluster(run, pieces, execution.scheduler, announce=progress):
@@ -99,7 +110,45 @@ def _unpacked(plan: Plan, cells: list[Cell], packed: bytes) -> Results:
 
 
 def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> Results:
-    """Train runs that differ in their seeds alone, in one program where they can be one; evaluate and write them."""
+    """Train runs of one model, evaluate and write them; test data are scored at one learning rate alone.
+
+    Runs that differ in their seeds alone are trained in one program, where they can be one. Of several learning rates,
+    given for one seed, validation data choose the one to be scored.
+    """
+    rates = list(dict.fromkeys(cell.learning_rate for cell in cells))
+    alike = [[cell for cell in cells if cell.learning_rate == rate] for rate in rates]
+    trained = [one for members in alike for one in _train(plan, members, on_epoch)]
+    best = min(trained, key=lambda one: one.loss).cell.learning_rate
+    return {one.cell: _finish(plan, one, is_scored=one.cell.learning_rate == best) for one in trained}
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run after its training.
+
+    Attributes:
+        cell: which run.
+        pair: what was trained; None if it could not be made.
+        history: what was recorded.
+        failure: why it failed; None of a run that finished.
+        together: number of runs that were trained in its program, of whose seconds it has its share.
+    """
+
+    cell: Cell
+    pair: tuple[GenerativeModel, AmortizedGuide] | None
+    history: History
+    failure: Failure | None
+    together: int
+
+    @property
+    def loss(self) -> float:
+        """Its loss on the validation data, infinite if there is none."""
+        loss = self.history.best_loss
+        return math.inf if self.failure is not None or loss is None or not math.isfinite(loss) else loss
+
+
+def _train(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[_Trained]:
+    """Train runs that differ in their seeds alone."""
     folders = {cell.seed: cell.folder for cell in cells}
     pairs: list[tuple[GenerativeModel, AmortizedGuide]] = []
     trainer = failure = None
@@ -117,16 +166,16 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> Results:
             )
             trainer.run()
     except CannotVectorizeError:
-        return {cell: run_group(plan, [cell], on_epoch)[cell] for cell in cells}
+        return [one for cell in cells for one in _train(plan, [cell], on_epoch)]
     except Exception as error:  # one run must not take the others along
         failure = Failure.of(error)
-    results = {}
+    found = []
     for r, cell in enumerate(cells):
         history = History() if trainer is None else trainer.histories[r]
         stopped = None if trainer is None else trainer.errors.get(r)
         why = failure if stopped is None else Failure.of(stopped)
-        results[cell] = _finish(plan, cell, pairs[r] if pairs else None, history, why, len(cells))
-    return results
+        found.append(_Trained(cell, pairs[r] if pairs else None, history, why, len(cells)))
+    return found
 
 
 def _lost(plan: Plan, cells: Sequence[Cell]) -> Results:
@@ -159,26 +208,19 @@ def _blank(plan: Plan, cell: Cell, failure: Failure | None) -> dict[str, object]
     }
 
 
-def _finish(
-    plan: Plan,
-    cell: Cell,
-    pair: tuple[GenerativeModel, AmortizedGuide] | None,
-    history: History,
-    failure: Failure | None,
-    together: int,
-) -> Result:
-    """Evaluate a trained run, and write its folder if the plan has one.
-
-    Of the seconds of runs trained ``together`` in one program, each has its share.
-    """
+def _finish(plan: Plan, trained: _Trained, *, is_scored: bool) -> Result:
+    """Evaluate a trained run, on test data if it is scored, and write its folder if the plan has one."""
+    cell, history, failure, pair = trained.cell, trained.history, trained.failure, trained.pair
     result = None
     if pair is not None and failure is None:
         try:
-            (model, guide), data, epochs = pair, plan.data, plan.settings.refit_epochs
-            training = plan.training_of(cell)
-            guide, gain = with_better_encoder(model, guide, data.train, data.validation, epochs, training)
-            pair = model, guide
-            result = _evaluate(plan, cell, *pair, history, together)
+            gain: dict[str, object] = {}
+            if is_scored:
+                (model, guide), data, epochs = pair, plan.data, plan.settings.refit_epochs
+                training = plan.training_of(cell)
+                guide, gain = with_better_encoder(model, guide, data.train, data.validation, epochs, training)
+                pair = model, guide
+            result = _evaluate(plan, replace(trained, pair=pair), is_scored=is_scored)
             result.metrics.update(gain)
         except Exception as error:
             failure = Failure.of(error)
@@ -196,28 +238,31 @@ def _finish(
     return result
 
 
-def _evaluate(
-    plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide, history: History, together: int
-) -> Result:
-    data, settings = plan.data, plan.settings
-    seconds = history.seconds / (1 if history.engine == "eager" else together)
+def _evaluate(plan: Plan, trained: _Trained, *, is_scored: bool) -> Result:
+    data, settings, cell, history = plan.data, plan.settings, trained.cell, trained.history
+    assert trained.pair is not None
+    model, guide = trained.pair
+    seconds = history.seconds / (1 if history.engine == "eager" else trained.together)
     metrics = _blank(plan, cell, None) | {
         "engine": history.engine,
         "steps": history.steps,
         "seconds": seconds,
         "steps_per_second": history.steps / seconds,
     }
-    terms, marginal = score(model, guide, data.test, settings.log_marginal_samples, data.log_jacobian)
-    metrics |= measures_of(model, guide, data.test, data.truth, terms, marginal)
-    scores = scores_of(terms, marginal)
-    if settings.gap_data and cell.seed == settings.seeds[0]:
-        family = settings.named_posteriors[cell.posterior]
-        metrics |= gaps(model, guide, data.test[: settings.gap_data], family, cell.seed)
     if data.validation is not None:
         metrics["best_epoch"], metrics["validation_loss"] = history.best_epoch, history.best_loss
         metrics["validation_neg_elbo"] = -elbo_terms(model, guide, data.validation).elbo.mean().item()
         by_epoch = [r.validation_loss for r in history.epochs if not math.isnan(r.validation_loss)]
         metrics["validation_rise"] = by_epoch[-1] - min(by_epoch) if by_epoch else math.nan
+    if not is_scored:
+        return Result(metrics)
+    terms, marginal = score(model, guide, data.test, settings.log_marginal_samples, data.log_jacobian)
+    metrics |= measures_of(model, guide, data.test, data.truth, terms, marginal)
+    metrics |= loss_of_encoder(model, guide, data.test)
+    scores = scores_of(terms, marginal)
+    if settings.gap_data and cell.seed == settings.seeds[0]:
+        family = settings.named_posteriors[cell.posterior]
+        metrics |= gaps(model, guide, data.test[: settings.gap_data], family, cell.seed)
     if not data.is_comparable:
         of_x = ("test_neg_elbo", "test_reconstruction", "test_log_marginal")
         metrics |= {name: math.nan for name in metrics if name.startswith(of_x)}
@@ -232,19 +277,21 @@ def choose_rates(
 ) -> tuple[list[Cell], list[Cell]]:
     """The cells at the learning rate that validation data choose at the first seed, and the cells that were tried."""
     settings, cells = plan.settings, plan.cells
-    rates = settings.learning_rates
     first = [cell for cell in cells if cell.seed == settings.seeds[0]]
-    tried = [replace(cell, learning_rate=rate) for cell in first for rate in rates]
-    if resume:
-        results.update(finished(plan, tried))
-    run_cells(plan, tried, results, execution, progress=progress)
+    tried = {c.model: [replace(c, learning_rate=rate) for rate in settings.learning_rates] for c in first}
+    for pieces in tried.values() if resume else ():
+        found = finished(plan, pieces)
+        if len(found) == len(pieces) and any(result.is_scored for result in found.values()):
+            results.update(found)
+    _run_pieces(plan, [pieces for pieces in tried.values() if pieces[0] not in results], results, execution, progress)
 
-    def loss(cell: Cell) -> float:
-        value = cast(float, results[cell].metrics["validation_loss"])
-        return value if math.isfinite(value) else math.inf
+    def is_not_chosen(cell: Cell) -> tuple[bool, bool]:
+        return not results[cell].is_scored, results[cell].failure is None  # the chosen one may have failed since
 
-    best = {cell.model: min((replace(cell, learning_rate=rate) for rate in rates), key=loss) for cell in first}
-    return [replace(cell, learning_rate=best[cell.model].learning_rate) for cell in cells], tried
+    best = {model: min(pieces, key=is_not_chosen).learning_rate for model, pieces in tried.items()}
+    return [replace(cell, learning_rate=best[cell.model]) for cell in cells], [
+        cell for pieces in tried.values() for cell in pieces
+    ]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -19,8 +20,8 @@ from pyrovae.comparison._given import frozen
 from pyrovae.comparison._linear import models_to_start_as, with_latent_dims, write_linear
 from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._pairs import at_mean_of
-from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of
-from pyrovae.comparison._result import Results, finished
+from pyrovae.comparison._plan import Cell, Plan, make_pair, models_of, names_of, num_parameters
+from pyrovae.comparison._result import Results
 from pyrovae.comparison._runs import Execution, callers_state_left_alone, choose_rates, run_cells
 from pyrovae.comparison.notes import (
     Note,
@@ -142,7 +143,8 @@ def compare(
         One row a run, losses in nats per datum: ``test_neg_elbo`` and its parts ``test_reconstruction``
         and ``test_kl``; ``test_log_marginal``, log p(x) by importance sampling; ``nats_above_truth``, the
         mean over the test data of log p(x) − ELBO(x), with the standard error of that mean, where p is
-        known; ``approximation_gap`` and ``amortization_gap`` where they were asked for; ``validation_neg_elbo`` and
+        known; ``lost_by_encoder``, by how much the ELBO of some test data rises with :func:`~pyrovae.refine`;
+        ``approximation_gap`` and ``amortization_gap`` where they were asked for; ``validation_neg_elbo`` and
         ``validation_loss``, by which epochs and rates are chosen, and ``encoder_gain`` of ``refit_epochs``, of
         the preprocessed data; ``status`` is ``"finished"`` or ``"failed"``, ``error`` the type of the exception,
         ``note`` says what went wrong, ``folder`` names the run's folder in ``out``.
@@ -170,9 +172,7 @@ def compare(
         with nullcontext() if plan.out is None else locked_folder(plan.out):
             if plan.settings.learning_rates:
                 cells, tried = choose_rates(plan, results, execution, resume=resume, progress=progress)
-            if resume:
-                results.update(finished(plan, [cell for cell in cells if cell not in results]))
-            run_cells(plan, cells, results, execution, progress=progress)
+            run_cells(plan, cells, results, execution, resume=resume, progress=progress)
             if plan.out is not None:
                 write_linear(plan.out, baselines, None)
             return conclude(plan, cells, results, baselines, tried).table
@@ -193,7 +193,10 @@ def conclude(
         of_vaes = advise(plan, own, baselines, linear_too=False)
         assert of_vaes is not None
         (choice,) = (model for model, name in names.items() if name == of_vaes.choice)
-        notes += [*notes_of_networks(of_vaes), *notes_of_dimensions(plan, of_vaes, choice, baselines)]
+        winner = next((b for b in baselines if b.name == advice.choice), choice)
+        too_small = notes_of_dimensions(plan, of_vaes, choice, baselines)
+        too_small = too_small or notes_of_dimensions(plan, advice, winner, baselines)
+        notes += [*notes_of_networks(of_vaes), *too_small]
     found = Comparison(cells, results, advice, list(tried), notes)
     if plan.out is not None:
         _write(plan, found)
@@ -209,7 +212,8 @@ def advise(
 ) -> Recommendation | None:
     """The recommendation on log p(x) of the test data, or on their ELBO at a given model; None where there is none.
 
-    Of a linear model that is at hand, unless only the VAEs are asked for, or else compared with it.
+    Of two models the one whose p(x) has fewer parameters is the simpler; of equals, the first that was given. Linear
+    models that are at hand are candidates, unless only the VAEs are asked for, and are else compared with these.
     """
     models = models_of(results)
     scores = {model: [results[cell].scores for cell in cells] for model, cells in models.items()}
@@ -225,14 +229,19 @@ def advise(
             return LogMarginal.exact(torch.as_tensor(table["elbo"].to_numpy(copy=True)))
         return marginal_of(table, plan.settings.log_marginal_samples)
 
-    values = {name: [estimate(table) for table in scores[model]] for model, name in names_of(models).items()}
-    if not any(all(one.per_datum.isfinite().all() for one in seeds) for seeds in values.values()):
+    names = names_of(models)
+    values = {name: [estimate(table) for table in scores[model]] for model, name in names.items()}
+    trained = [name for name, seeds in values.items() if all(one.per_datum.isfinite().all() for one in seeds)]
+    if not trained:
         return None
+    sizes = {name: num_parameters(plan, models[model][0]) for model, name in names.items() if name in trained}
     if plan.model is None and linear_too:
         candidates = {b.name: b.log_prob for b in baselines if b.model is not None and b.log_prob is not None}
         num_seeds = min(map(len, models.values()))
         values = {name: [LogMarginal.exact(value)] * num_seeds for name, value in candidates.items()} | values
+        sizes |= {b.name: b.model.num_parameters for b in baselines if b.model is not None}
         baselines = [b for b in baselines if b.model is None]
+    values = dict(sorted(values.items(), key=lambda item: sizes.get(item[0], math.inf)))
     known = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
     measure = Measure.LOG_PROB if plan.model is None else Measure.ELBO
     return recommend(

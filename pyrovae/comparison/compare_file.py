@@ -21,7 +21,7 @@ from pyrovae.comparison._linear import (
 )
 from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
-from pyrovae.comparison._result import Failure, finished
+from pyrovae.comparison._result import Failure, Results
 from pyrovae.comparison._runs import Execution, callers_state_left_alone, run_cells
 from pyrovae.comparison._words import NOISES, in_words, name_of_baseline, name_of_model, spoken
 from pyrovae.comparison.compare import Comparison, conclude, with_folder
@@ -115,15 +115,15 @@ class StudyResult:
     def table(self) -> pd.DataFrame:
         """One row a model, the linear ones first.
 
-        ``log_prob``, its ``gain`` over the simplest model between ``low`` and ``high``, ``approximation_gap`` and
-        ``amortization_gap`` of some test data in the first seed's runs, ``active_directions``, ``bad_pareto_k``,
-        ``seconds`` a run, ``note``.
+        ``log_prob``, its ``gain`` over the simplest model between ``low`` and ``high``, ``lost_by_encoder``,
+        ``approximation_gap`` and ``amortization_gap`` of some test data in the first seed's runs,
+        ``active_directions``, ``bad_pareto_k``, ``seconds`` a run, ``note``.
         """
         names = self.names
         by_model = self.runs.assign(model=[names[cell.model] for cell in self.comparison.cells]).groupby("model")
         means = by_model.mean(numeric_only=True).rename(columns={"test_log_marginal_unreliable_share": "bad_pareto_k"})
-        measures = ["approximation_gap", "amortization_gap", "active_directions", "bad_pareto_k", "seconds"]
-        own = means.reindex(columns=measures)
+        gaps = ["lost_by_encoder", "approximation_gap", "amortization_gap"]
+        own = means.reindex(columns=[*gaps, "active_directions", "bad_pareto_k", "seconds"])
         own["note"] = by_model["note"].agg(lambda notes: "; ".join(dict.fromkeys(note for note in notes if note)))
         table = pd.DataFrame({"model": [*(b.name for b in self.baselines), *names.values()]})
         table = table.merge(self.recommendation.gains, on="model", how="left")
@@ -189,9 +189,9 @@ def compare_file(
             ]
             groups = None if split.test_groups is None else split.test_groups[: len(plan.data.test)]
             plan = replace(plan, data=replace(plan.data, test_groups=groups))
-            cells, results = plan.cells, finished(plan, plan.cells)
-            run_cells(plan, cells, results, Execution(), progress=progress)
-            comparison = conclude(plan, cells, results, baselines)
+            results: Results = {}
+            run_cells(plan, plan.cells, results, Execution(), resume=True, progress=progress)
+            comparison = conclude(plan, plan.cells, results, baselines)
             if comparison.recommendation is None:
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
             seconds, test = time.perf_counter() - begin, parts[2][: len(plan.data.test)]
@@ -260,7 +260,8 @@ def _with_linear(plan: Plan, folder: Path, progress: bool) -> tuple[Plan, list[B
 def _write_first(plan: Plan, baselines: list[Baseline], folder: Path) -> None:
     """The linear models, and which of them to take, before a VAE is trained."""
     write_linear(folder, baselines, plan.data.preprocessing)
-    known = {b.name: b.log_prob for b in baselines if b.log_prob is not None and b.log_prob.isfinite().all()}
+    ordered = sorted(baselines, key=lambda b: 0 if b.model is None else b.model.num_parameters)
+    known = {b.name: b.log_prob for b in ordered if b.log_prob is not None and b.log_prob.isfinite().all()}
     if known:
         num_seeds, threshold = len(plan.settings.seeds), plan.settings.threshold
         advice = recommend({k: v.expand(num_seeds, -1) for k, v in known.items()}, threshold=threshold)
@@ -376,6 +377,7 @@ def as_text(found: StudyResult) -> pd.DataFrame:
         "log p(x)": number("log_prob", ".2f"),
         "gain": pd.Series(number("gain", "+.2f")).mask(itself | table["low"].isna(), ""),
         "between": pd.Series(between).mask(itself, ""),
+        "lost by the encoder": number("lost_by_encoder", ".2f"),
         "approximation": number("approximation_gap", ".2f"),
         "amortization": number("amortization_gap", ".2f"),
         "active latents": number("active_directions", ".1f"),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyrovae.comparison._data import warn_of_counts
 from pyrovae.comparison._encoder import with_better_encoder
+from pyrovae.comparison._linear import best_latent_dim
 from pyrovae.comparison._pairs import at_mean_of, can_start_as_linear, new_pair
 from pyrovae.comparison._runs import callers_state_left_alone
 from pyrovae.comparison.notes import notes_of_copies
@@ -92,6 +93,7 @@ def fit_file(
                 "dataset": data.name,
                 "posterior": project.model.posterior,
                 "likelihood": project.model.likelihood,
+                "latent_dim": model.latent_dim,
                 "estimator": project.model.estimator,
                 "seed": project.training.seed,
                 "epochs": project.training.epochs,
@@ -131,16 +133,15 @@ def make_pair(
     """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the seed."""
     n, posterior = data.shape[1], POSTERIORS[settings.posterior]
     likelihood = at_mean_of(at_scale_of_data(LIKELIHOODS[settings.likelihood]), data)
+    d = best_latent_dim([likelihood], data, validation) if settings.latent_dim == "auto" else settings.latent_dim
     is_linear = settings.start == "linear"
     if settings.start == "auto":
-        is_linear = settings.latent_dim < n and can_start_as_linear([posterior], [likelihood], settings)
+        is_linear = d < n and can_start_as_linear([posterior], [likelihood], settings)
     linear = None
     if is_linear:
-        models = linear_models(
-            data, {settings.likelihood: likelihood}, [settings.latent_dim], validation, progress=False
-        )
-        linear = models[settings.likelihood, settings.latent_dim]
-    return new_pair(n, settings.latent_dim, posterior, likelihood, settings, seed=seed, linear=linear)
+        models = linear_models(data, {settings.likelihood: likelihood}, [d], validation, progress=False)
+        linear = models[settings.likelihood, d]
+    return new_pair(n, d, posterior, likelihood, settings, seed=seed, linear=linear)
 
 
 def _claim(folder: Path, project: Project) -> TrainingSettings:

@@ -14,9 +14,10 @@ from pyrovae.comparison.intervals import reach
 from pyrovae.comparison.recommendation import MIN_DATA, Measure, Recommendation, Verdict
 from pyrovae.datasets import SpectraSplit, SplitMethod, TrainingRows
 from pyrovae.datasets.splitting import say_copies, say_groups, say_proposed
-from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.linear_gaussian.baselines import Baseline, simple_candidates
 from pyrovae.linear_gaussian.exact import most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 from pyrovae.linear_gaussian.warm_start import linear_models
 
 RISE = 1.0
@@ -183,22 +184,23 @@ def notes_of_networks(advice: Recommendation) -> list[Note]:
 
 
 def notes_of_dimensions(
-    plan: Plan, advice: Recommendation, choice: ModelKey, baselines: Sequence[Baseline]
+    plan: Plan, advice: Recommendation, choice: ModelKey | Baseline, baselines: Sequence[Baseline]
 ) -> list[Note]:
-    """Whether a linear model with more dimensions is better than the chosen model, or than one of its noise."""
-    if advice.verdict is Verdict.TOO_FEW or advice.measure is Measure.ELBO:
+    """Whether a linear model with more dimensions is better than the chosen model, or than the linear one like it."""
+    chosen = choice.model if isinstance(choice, Baseline) else choice
+    if advice.verdict is Verdict.TOO_FEW or advice.measure is Measure.ELBO or chosen is None:
         return []
     larger = {
         b.name: b.model.latent_dim
         for b in baselines
-        if isinstance(b.model, FactorModel) and b.model.latent_dim > choice.latent_dim and b.name in advice.against
+        if isinstance(b.model, FactorModel) and b.model.latent_dim > chosen.latent_dim and b.name in advice.against
     }
     better = [name for name in larger if advice.against[name].high < -advice.threshold]
     if not better:
         return _of_twice_the_dimensions(plan, choice, advice)
     best = max(better, key=_log_prob(advice).__getitem__)
     g = advice.against[best]
-    numbers = {"latent_dim": choice.latent_dim, "more": larger[best], "gain": -g.gain, "low": -g.high, "high": -g.low}
+    numbers = {"latent_dim": chosen.latent_dim, "more": larger[best], "gain": -g.gain, "low": -g.high, "high": -g.low}
     return [Note(NoteKind.LATENT_DIM_TOO_SMALL, (best, advice.choice), numbers)]
 
 
@@ -206,29 +208,38 @@ def _log_prob(advice: Recommendation) -> dict[str, float]:
     return {row.model: row.log_prob for row in advice.by_model}
 
 
-def _of_twice_the_dimensions(plan: Plan, choice: ModelKey, advice: Recommendation) -> list[Note]:
+def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Recommendation) -> list[Note]:
     """Whether validation data prefer the linear model of the same noise with twice as many dimensions."""
     train, validation = plan.data.train, plan.data.validation
-    if plan.linear is None or validation is None or train.shape[1] > _MOST_CHANNELS:
+    if isinstance(choice, Baseline):
+        name, linear = choice.name, choice.model
+    else:
+        name, linear = f"linear, {choice.likelihood}", (plan.linear or {}).get((choice.likelihood, choice.latent_dim))
+    if linear is None or validation is None or train.shape[1] > _MOST_CHANNELS:
         return []
     most = min(train.shape) - 1
     if not train.isnan().any():
         most = most_latent_dims(train.double().T.cov(correction=0))
-    d = min(2 * choice.latent_dim, most)
-    if d <= choice.latent_dim:
+    d = min(2 * linear.latent_dim, most)
+    if d <= linear.latent_dim:
         return []
-    make = {choice.likelihood: plan.settings.named_likelihoods[choice.likelihood]}
-    more = linear_models(train, make, [d], validation, progress=False)[choice.likelihood, d]
-    gains = more.log_prob(validation) - plan.linear[choice.likelihood, choice.latent_dim].log_prob(validation)
+    likelihoods = {f"linear, {key}": make for key, make in plan.settings.named_likelihoods.items()}
+    more: FactorModel | ShrunkGaussian
+    if name in likelihoods:
+        more = linear_models(train, {name: likelihoods[name]}, [d], validation, progress=False)[name, d]
+    elif found := [candidate.model for candidate in simple_candidates(train, d) if candidate.name == name]:
+        more = found[0]
+    else:  # validation data chose it
+        return []
+    gains = more.log_prob(validation) - linear.log_prob(validation)
     x = gains.double().numpy()[None].repeat(2, 0)
     below, above = reach(x, (1 - advice.level) / 2)
     gain = float(x.mean())
     if not (len(gains) >= MIN_DATA and gain - below > advice.threshold):
         return []
-    name = f"the linear model of {choice.likelihood} noise"
-    numbers = {"latent_dim": choice.latent_dim, "more": d, "gain": gain}
+    numbers = {"latent_dim": linear.latent_dim, "more": d, "gain": gain}
     numbers |= {"low": gain - float(below), "high": gain + float(above)}
-    return [Note(NoteKind.LATENT_DIM_TOO_SMALL, (name, "the same"), numbers)]
+    return [Note(NoteKind.LATENT_DIM_TOO_SMALL, ("the linear model of the same noise", "the same"), numbers)]
 
 
 def notes_of_copies(split: SpectraSplit) -> list[Note]:

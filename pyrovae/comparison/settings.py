@@ -88,8 +88,8 @@ class ModelSettings(NetworkSettings):
     estimator: str = "analytic"
     """Estimators of the ELBO: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted or
     doubly-reparameterized."""
-    latent_dim: int = 2
-    """Dimension of z."""
+    latent_dim: int | Literal["auto"] = 2
+    """Dimension of z, or auto for the one that linear models of the validation data prefer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +97,8 @@ class ModelSettings(NetworkSettings):
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
         _check_counts({self.likelihood: LIKELIHOODS[self.likelihood]}, self.preprocessing_step)
         check_choice("estimator", self.estimator, ESTIMATORS)
-        check_integer("latent_dim", self.latent_dim)
+        if self.latent_dim != "auto":
+            check_integer("latent_dim", self.latent_dim)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,12 @@ class FactorModel(LinearModel, ConfigurableModule):
         return f"FactorModel(n={self.n}, latent_dim={self.latent_dim}, noise of a {noise})"
 
     @property
+    def num_parameters(self) -> int:
+        """How many numbers p(x) has: of A, but for its rotations, of b and of Σ."""
+        d = self.latent_dim
+        return self.n * (d + 1) - d * (d - 1) // 2 + max(1, self.likelihood.num_noise_parameters)
+
+    @property
     def noise(self) -> TorchDistribution:
         """N(0, Σ): the likelihood at features 0."""
         p: TorchDistribution = self.likelihood(torch.zeros(self.likelihood.in_features, dtype=torch.float64))

@@ -92,6 +92,11 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         """0."""
         return 0
 
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers p(x) has: of b and of a covariance."""
+        return self.n * (self.n + 3) // 2
+
     @cached_property
     def offset(self) -> Tensor:  # type: ignore[override]
         """b, shape (n,)."""

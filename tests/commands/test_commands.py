@@ -223,6 +223,22 @@ def test_an_interrupted_fit_is_resumed_to_the_same_bits(spectra, tmp_path, capsy
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_the_latent_dimension_is_chosen_by_validation(tmp_path, capsys):
+    """Three factors far above the noise; the same call finds the same, and another dimension is another training."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 3, generator=generator) @ torch.randn(3, 8, generator=generator)
+    data, out = tmp_path / "x.npy", tmp_path / "run"
+    np.save(data, (x + 0.1 * torch.randn(300, 8, generator=generator)).numpy())
+    how = ["fit", data, "--out", out, "--hidden", 8, "--epochs", 1, "--json"]
+    for _ in range(2):
+        status, said, _ = in_this_process(capsys, *how, "--latent-dim", "auto")
+        assert (status, json.loads(said)["latent_dim"]) == (0, 3)
+        assert pv.load(out / "model.safetensors")[0].latent_dim == 3
+    status, _, errors = in_this_process(capsys, *how, "--latent-dim", 3)
+    assert status == 2
+    assert "latent_dim auto, not 3" in errors
+
+
 def test_an_encoder_is_trained_again(spectra, tmp_path):
     """Begun again in the same folder, it ends with the same bits; the setting belongs to the folder."""
     model = dataclasses.replace(TRAINED_BY_DEFAULT, hidden=(16,), refit_epochs=1)

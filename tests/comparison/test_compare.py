@@ -484,12 +484,79 @@ def test_the_learning_rate_is_chosen_by_validation(tmp_path):
     tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
     assert tried["validation_loss"].idxmin() == 1e-2
     assert tried["test_neg_elbo"][1e-2] == pytest.approx(table["test_neg_elbo"][0])  # that run is not made again
+    assert tried.filter(like="test_").loc[1e-6].isna().all()  # the test data are for what was chosen
+    assert len(list((tmp_path / "out").glob("*-rate1e-06-seed0/scores.csv"))) == 0
     again = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), resume=True, **settings)
     pd.testing.assert_frame_equal(again, table)
     with pytest.raises(ValueError, match="several learning rates are chosen from by validation data"):
         pv.compare(train, learning_rates=(1e-3, 1e-2), epochs=1, **OWN)
     with pytest.raises(ValueError, match="test has 4 columns and the training data 5"):
         pv.compare(train, test=test[:, :4], epochs=1, **OWN)
+
+
+def test_what_the_encoder_loses_is_what_theory_says_of_linear_models():
+    """Started as the linear model, an encoder of full covariance loses nothing, a diagonal one what its family does."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator) @ torch.tensor([[1.0, 0.8, 1.0, 0.5], [0.8, 1.0, 1.0, 0.9]])
+    train, validation, test = (x + 0.5 * torch.randn(300, 4, generator=generator)).split([200, 50, 50])
+    settings = OWN | {"posteriors": ["diagonal", "full-covariance"], "start": "linear", "learning_rate": 1e-9}
+    table = pv.compare(train, validation=validation, test=test, likelihoods=["gaussian"], epochs=1, **settings)
+    # PCA's axes leave no correlation, so turn them: the family's loss is that of these loadings
+    model = LinearGaussianVAE.fit(train, 2)
+    lost = table.set_index("posterior")["lost_by_encoder"]
+    assert lost["full-covariance"] == pytest.approx(0, abs=1e-3)
+    assert lost["diagonal"] == pytest.approx(model.gap("diagonal"), abs=0.02)
+    own = model.to_model().float()
+    own.likelihood.loc_head.set_affine(*_turned(model))
+    guides = pv.compare(train, model=own, test=test, epochs=30, **OWN | {"learning_rate": 1e-2})
+    turned = LinearGaussianVAE(_turned(model)[0], model.noise_scale)
+    assert guides["lost_by_encoder"][0] > turned.gap("diagonal") - 0.02 > 0.05
+
+
+def _turned(model):
+    """The model's loadings, rotated by 45 degrees, and its offset."""
+    return model.loadings @ torch.tensor([[1.0, -1.0], [1.0, 1.0]]).double() / math.sqrt(2), model.offset
+
+
+def test_candidates_are_in_the_order_of_their_numbers_of_parameters():
+    """A linear model of nearly as many dimensions as channels is not simpler than one of few, nor than a small VAE."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator) @ torch.randn(2, 40, generator=generator)
+    train, test = (x + torch.randn(300, 40, generator=generator)).split([200, 100])
+    large, small = (pv.linear_baselines(train, test, d, progress=False)[1] for d in (38, 2))
+    given = [dataclasses.replace(large, name="large"), dataclasses.replace(small, name="small")]
+    settings = OWN | {"posteriors": ["full-covariance", "diagonal"], "hidden": (4,), "latent_dims": (1,)}
+    table = pv.compare(train, test=test, baselines=given, epochs=1, seeds=(0, 1), **settings)
+    names = [row["model"] for row in table.attrs["recommendation"]["gains"]]
+    vaes = [f"{family} posterior, {table['likelihood'][0]} likelihood" for family in ("full-covariance", "diagonal")]
+    assert (small.model.num_parameters, large.model.num_parameters) == (120, 858)
+    assert names == ["small", *vaes, "large"]  # 209 = 4 + 4 of the hidden layer, 200 of the mean and 1 of σ
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_test_data_are_scored_for_the_chosen_learning_rate_alone(resume, tmp_path, monkeypatch):
+    """Test data near the start's mean are likelier, the less was learned; validation data are like the training's."""
+    generator, seen = torch.Generator().manual_seed(0), []
+    train, validation = (5 + torch.randn(num, 3, generator=generator) for num in (80, 40))
+    settings = OWN | {"epochs": 20, "validation": validation, "test": 1e-3 * train, "out": tmp_path / "out"}
+
+    def counted(model, guide, test, *rest):
+        seen.append(torch.equal(test, settings["test"]))
+        return score(model, guide, test, *rest)
+
+    monkeypatch.setattr("pyrovae.comparison._runs.score", counted)
+    table = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), **settings)
+    assert table["learning_rate"].tolist() == [1e-2] * 2
+    assert seen == [True] * 2
+    if resume:  # the best of these is not scored yet; and then everything is there
+        again = pv.compare(train, learning_rates=(1e-6, 1e-7), seeds=(0, 1), resume=True, **settings)
+        assert again["learning_rate"].nunique() == 1
+        assert again["test_log_marginal"].mean() > table["test_log_marginal"].mean() + 1
+        assert len(seen) == 4
+        settings |= {"resume": True}
+        once_more = pv.compare(train, learning_rates=(1e-6, 1e-7), seeds=(0, 1), **settings)
+        pd.testing.assert_frame_equal(again, once_more)
+        assert len(seen) == 4
 
 
 def test_the_old_spellings_still_work():

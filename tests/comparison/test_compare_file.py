@@ -200,6 +200,21 @@ def test_what_a_study_takes_is_measured():
     assert found.evaluation > 0
 
 
+def test_a_likelihood_that_no_time_allows_is_not_measured_further(monkeypatch):
+    """Its epoch alone takes longer than all measuring may; the first likelihood is always measured whole."""
+    settings = dataclasses.replace(STUDY.settings, likelihoods=("gaussian", "ar1"))
+    x = STUDY.read().x
+    plan = plan_of(settings, prepare(x, x[:50], x[:50], settings), progress=False)
+    scored = []
+    monkeypatch.setattr("pyrovae.comparison._budget.score", lambda model, *_: scored.append(type(model.likelihood)))
+    monkeypatch.setattr("pyrovae.comparison._budget.loss_of_encoder", lambda *_: None)
+    cells = [cell for cell in plan.cells if cell.seed == settings.seeds[0]]
+    found = measure(plan, cells, seconds=1e-6)
+    assert set(scored) == {pv.GaussianLikelihood}
+    assert found["ar1"].epoch > 1e-6
+    assert counts_within(found, 2, 1e-5, Counts(500, 0, 200, 50)).linear_only == ("ar1",)
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
 def test_durations(text, seconds):
     assert seconds_of(text) == seconds
@@ -369,7 +384,7 @@ def test_the_latent_dimension_is_chosen_by_validation(tmp_path):
     assert found.study.settings.latent_dims == (4,)
     assert set(found.runs["latent_dim"]) == {4}
     assert load_begun(tmp_path / "study").settings.latent_dims == "auto"
-    with pytest.raises(pv.InputError, match="latent_dims 'auto' are chosen by linear models"):
+    with pytest.raises(pv.InputError, match="a latent dimension 'auto' is chosen by linear models"):
         pv.compare(x, posteriors=["diagonal"], estimators=["analytic"], epochs=1, latent_dims="auto", progress=False)
 
 

@@ -6,6 +6,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.comparison._data import prepare
+from pyrovae.comparison._linear import other_baselines
 from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.settings import ComparisonSettings
 
@@ -25,9 +26,11 @@ def test_validation_chooses_the_learning_rate(parts, tmp_path):
     rates = {"learning_rates": (1e-6, 1e-2), "validation": validation, "test": test, "epochs": 10}
     table = pv.compare(train, **SETTINGS, **rates, out=tmp_path / "out", pictures=False, progress=False)
     tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
-    assert tried["test_neg_elbo"].idxmin() == 1e-6
     assert tried["validation_loss"].idxmin() == 1e-2
+    assert tried["test_neg_elbo"].isna().to_dict() == {1e-6: True, 1e-2: False}
     assert table["learning_rate"].tolist() == [1e-2]
+    turned = pv.compare(train, **SETTINGS, **rates | {"validation": test, "test": validation}, progress=False)
+    assert turned["learning_rate"].tolist() == [1e-6]  # what the test data would have chosen
 
 
 def test_validation_chooses_the_epoch(parts):
@@ -49,11 +52,41 @@ def test_the_validation_loss_is_of_the_validation_data(parts):
     assert tables[0]["validation_neg_elbo"][0] == tables[1]["validation_neg_elbo"][0]
 
 
-def test_validation_shrinks_the_linear_model_that_training_starts_as(parts):
-    train, validation, test = parts
+def test_validation_shrinks_the_linear_model_that_training_starts_as():
+    """Few data of a covariance like no simple one; validation data of another kind ask for the simple one."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(330, 8, generator=g) @ torch.randn(8, 8, generator=g)
+    train, validation, other = x[:30], x[30:], torch.randn(300, 8, generator=g)
     settings = ComparisonSettings(
         **SETTINGS, likelihoods=["full-covariance"], start="linear", training=pv.TrainingSettings(1)
     )
-    plans = [plan_of(settings, prepare(train, x, validation, settings), progress=False) for x in (test, train)]
-    found = [plan.linear["full-covariance", 2].marginal.covariance_matrix for plan in plans]
-    torch.testing.assert_close(*found, rtol=0, atol=0)
+    found = [
+        plan_of(settings, prepare(train, seen, judge, settings), progress=False).linear["full-covariance", 2].marginal
+        for seen, judge in ((other, validation), (validation, validation), (validation, other))
+    ]
+    torch.testing.assert_close(found[0].covariance_matrix, found[1].covariance_matrix, rtol=0, atol=0)
+    assert not torch.allclose(found[1].covariance_matrix, found[2].covariance_matrix, rtol=1e-2)
+
+
+def test_validation_chooses_the_latent_dimension(parts):
+    train, validation, test = parts
+    how = {"likelihoods": ["gaussian"], "latent_dims": "auto", "start": "random"}
+    settings = ComparisonSettings(**SETTINGS, **how, training=pv.TrainingSettings(1))
+    scattered = 200 * test  # in every direction, as a model with less noise cannot be
+    plans = [
+        plan_of(settings, prepare(train, seen, judge, settings), progress=False)
+        for seen, judge in ((scattered, validation), (validation, scattered))
+    ]
+    assert [plan.settings.dims for plan in plans] == [(2,), (1,)]
+
+
+def test_validation_chooses_the_linear_candidates(parts):
+    """Their components and the shrinkage: the same with other test data, others with other validation data."""
+    train, validation, test = parts
+    settings = ComparisonSettings(**SETTINGS, likelihoods=["ar1"], training=pv.TrainingSettings(1))
+    notes = []
+    for seen, judge in ((test, validation), (validation, validation), (validation, test)):
+        found = other_baselines(settings, prepare(train[:30], seen, judge, settings), None, progress=False)
+        notes.append([baseline.note for baseline in found])
+    assert notes[0] == notes[1]
+    assert all(one != other for one, other in zip(notes[1][1:], notes[2][1:], strict=True))

@@ -96,6 +96,33 @@ def test_networks_that_gain_nothing(gain, expected):
     assert [note.names for note in notes_of_networks(advice)] == [("vae", "factor analysis")] * expected
 
 
+@pytest.mark.parametrize("d", [1, 4])
+def test_a_linear_winner_whose_dimension_is_too_small(d):
+    """Four factors of channels with noise of their own: factor analysis wins, and validation data want four."""
+    train, validation, test = (data(500, n=8, d=4, noise=0.1) * torch.logspace(-1, 1, 8)).split([300, 100, 100])
+    baselines = [b for b in pv.linear_baselines(train, test, d, progress=False) if b.name == "factor analysis"]
+    how = {"likelihoods": ["gaussian"], "start": "random", "epochs": 1, "latent_dims": (d,)}
+    table = pv.compare(train, validation=validation, test=test, baselines=baselines, seeds=(0, 1), **how, **SETTINGS)
+    assert table.attrs["recommendation"]["choice"] == "factor analysis"
+    note = notes(table).get(NoteKind.LATENT_DIM_TOO_SMALL)
+    assert (note is not None) == (d == 1)
+    if note is not None:
+        assert note["numbers"]["more"] == 2
+        assert note["numbers"]["low"] > 0.1
+
+
+def test_a_tie_with_a_linear_model_is_said():
+    """Started as the linear model of linear data, and hardly trained, a VAE is that model."""
+    train, validation, test = data().split([250, 100, 50])
+    baselines = pv.linear_baselines(train, test, 2, validation=validation, progress=False)[1:2]
+    how = {"likelihoods": ["gaussian"], "start": "linear", "epochs": 1, "learning_rate": 1e-6}
+    table = pv.compare(train, validation=validation, test=test, baselines=baselines, seeds=(0, 1), **how, **SETTINGS)
+    assert table.attrs["recommendation"]["choice"] == "probabilistic PCA"
+    note = notes(table)[NoteKind.NO_GAIN_FROM_NETWORKS]
+    assert note["names"][1] == "probabilistic PCA"
+    assert note["numbers"]["gain"] == pytest.approx(0, abs=0.01)
+
+
 def spectra(num, copies=1):
     x = torch.randn(num, 5, generator=torch.Generator().manual_seed(0)).repeat(copies, 1)
     return Spectra(x, torch.arange(5.0), "", pd.DataFrame({"sample": np.arange(num * copies) % num}), "")

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import json
+import math
 import re
 import shlex
 from html.parser import HTMLParser
@@ -296,6 +297,22 @@ def test_every_verdict_has_its_sentence(found, changes, begin, holds):
     said = answer(result, candidates)
     assert said.startswith(begin)
     assert holds in " ".join([said, *meaning(result, candidates)])
+
+
+@pytest.mark.parametrize(("lost", "is_said"), [(12.3, True), (0.3, False), (math.nan, False)])
+def test_what_the_encoder_loses_is_said_where_it_is_much(found, page, lost, is_said):
+    assert "lost by the encoder" in page.of("th")
+    results = {
+        cell: dataclasses.replace(result, metrics=result.metrics | {"lost_by_encoder": lost})
+        for cell, result in found.comparison.results.items()
+    }
+    advice = dataclasses.replace(found.recommendation, choice=next(iter(found.names.values())))
+    of_vae = dataclasses.replace(
+        found, comparison=dataclasses.replace(found.comparison, results=results), recommendation=advice
+    )
+    said = " ".join(meaning(of_vae, candidates_of(of_vae)))
+    assert ("it loses 12.3 nats per spectrum of new data" in said) == is_said
+    assert ("encoder" in said) == is_said
 
 
 def test_numbers_have_the_decimals_that_their_errors_leave():

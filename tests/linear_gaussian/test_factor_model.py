@@ -235,3 +235,22 @@ def test_loadings_that_explain_more_than_the_data_hold_leave_the_noise_as_it_is(
     simpler = FactorModel(loadings, torch.zeros(5), independent_noise(torch.ones(5, dtype=torch.float64)))
     found = simpler.with_noise_of(FullCovarianceGaussianLikelihood(1, 5), 1, x[:100], x[100:])
     torch.testing.assert_close(found.noise_covariance, torch.eye(5, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_the_number_of_parameters_is_that_of_the_covariances_that_the_model_has():
+    """The rank of the derivative of the mean and the covariance by A, b and the variances of the noise."""
+    n, d = 5, 2
+    generator = torch.Generator().manual_seed(0)
+    loadings = torch.randn(n, d, generator=generator).double()
+    for likelihood, num_noise in ((pv.GaussianLikelihood(1, n), 1), (pv.GaussianLikelihood(1, n, "per-dimension"), n)):
+        variances = torch.rand(num_noise, generator=generator).double() + 0.5
+
+        def moments(numbers, num_noise=num_noise):
+            a, b, noise = numbers.split([n * d, n, num_noise])
+            a = a.reshape(n, d)
+            return torch.cat([b, (a @ a.T + noise.expand(n).diag())[*torch.tril_indices(n, n)]])
+
+        at = torch.cat([loadings.flatten(), torch.zeros(n).double(), variances])
+        rank = torch.linalg.matrix_rank(torch.autograd.functional.jacobian(moments, at))
+        assert FactorModel(loadings, torch.zeros(n), likelihood).num_parameters == rank
+    assert FactorModel.of(LinearGaussianVAE(loadings, 0.5)).num_parameters == n * d - 1 + n + 1

@@ -73,6 +73,7 @@ def meaning(result: StudyResult, candidates: list[Candidate]) -> list[str]:
         _of_noise(result, choice, candidates),
         _of_networks(result, choice, candidates),
         _of_posteriors(result, choice, candidates),
+        _of_encoder(result, choice),
         _what_would_tell(result) if advice.verdict is Verdict.UNDECIDED else "",
     ]
     return [text for text in said if text]
@@ -162,6 +163,19 @@ def _of_posteriors(result: StudyResult, choice: Candidate, candidates: list[Cand
     if better:
         return f"The posterior’s shape matters: {the(other.name)} is worse by {better}."
     return f"The posterior’s shape makes no clear difference: {the(other.name)} does about as well."
+
+
+def _of_encoder(result: StudyResult, choice: Candidate) -> str:
+    """What the chosen VAE's encoder loses, where that is much."""
+    if choice.model is None:
+        return ""
+    lost = float(result.table.set_index("model")["lost_by_encoder"][choice.key])
+    if not lost > 10 * result.recommendation.threshold:
+        return ""
+    return (
+        f"The encoder is not as good as the model: it loses {nats(lost)} nats per {of_one(result)} of new data. Scores "
+        "do not suffer from that, latent values do. Training it again helps (--refit-epochs 30)."
+    )
 
 
 def _clearly(other: Candidate, result: StudyResult) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pyrovae.comparison._measures import ENCODER_DATA
 from pyrovae.comparison._words import ESTIMATORS, LINEAR, NOISES, SHAPES, Words, nats, note_of_baseline
 from pyrovae.comparison.compare_file import StudyResult, as_text
 from pyrovae.comparison.report import _pictures as pictures
@@ -26,7 +27,7 @@ HEADINGS = {
     "gain": "gain over the simplest",
     "between": "95 % interval",
     "approximation": "lost by the posterior’s shape",
-    "amortization": "lost by the encoder",
+    "amortization": "lost by the encoder within that shape",
     "active latents": "latent values in use",
     "bad k̂": "doubtful scores",
     "seconds": "seconds a training",
@@ -71,6 +72,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         meaning=meaning(result, candidates),
         notes=said(result, names),
         rows=_rows(result, candidates),
+        encoder_data=ENCODER_DATA,
         gap_data=result.plan.settings.gap_data,
         are_counted=are_counted(result.data),
         worst=[_about_worst(result, one) for one in worst],
