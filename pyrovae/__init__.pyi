@@ -10,6 +10,7 @@ from . import (
     nn,
     plotting,
     posteriors,
+    priors,
     testing,
     training,
 )
@@ -70,6 +71,7 @@ from .posteriors import (
     FullCovariancePosterior,
     IsotropicPosterior,
     LowRankPosterior,
+    MarkovPosterior,
     Posterior,
 )
 from .scikit import FactorModelTransformer, VAETransformer
@@ -116,6 +118,7 @@ __all__ = [
     "Likelihood",
     "LowRankGaussianLikelihood",
     "LowRankPosterior",
+    "MarkovPosterior",
     "MonteCarloELBO",
     "NegativeBinomialLikelihood",
     "NoClosedFormError",
@@ -155,6 +158,7 @@ __all__ = [
     "nn",
     "plotting",
     "posteriors",
+    "priors",
     "recommend",
     "refine",
     "refit",

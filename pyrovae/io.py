@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pyrovae import likelihoods, linear_gaussian, nn, posteriors, vae
+from pyrovae import likelihoods, linear_gaussian, nn, posteriors, priors, vae
 from pyrovae.datasets import preprocessing as preprocessing_steps
 from pyrovae.datasets.preprocessing import Preprocessing
 from pyrovae.errors import InputError, InputTypeError, one_line
@@ -39,7 +39,7 @@ _Classes: TypeAlias = dict[str, type[ConfigurableModule]]
 
 _LIBRARY: _Classes = {
     name: value
-    for module in (nn, likelihoods, posteriors, vae, preprocessing_steps, linear_gaussian)
+    for module in (nn, likelihoods, posteriors, priors, vae, preprocessing_steps, linear_gaussian)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, ConfigurableModule)
 }

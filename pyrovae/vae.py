@@ -25,9 +25,9 @@ class GenerativeModel(ProgramModule):
         decoder: module from z (*batch, latent_dim) to the likelihood's features.
         likelihood: head from those features to p(x|z).
         latent_dim: dimension d of z.
-        prior: p(z), a distribution of batch shape () and event shape (latent_dim,), or a callable
-            (a module, if it has parameters) that returns one; N(0, I) by default. The tensors of a given
-            distribution stay on their device.
+        prior: p(z), one of :mod:`pyrovae.priors`; or a distribution of batch shape () and event shape
+            (latent_dim,), or another callable (a module, if it has parameters) that returns one; N(0, I) by default.
+            The tensors of a given distribution stay on their device, and only a module can be saved.
         missing: whether NaN in x marks a value that was not observed. p(x|z) is then the density of the other
             values, in training and in evaluation, see :class:`~pyrovae.distributions.PartiallyObserved`; the
             guide's encoder needs :class:`~pyrovae.nn.ImputeMissing`. Without it NaN is an error. To turn a mask of

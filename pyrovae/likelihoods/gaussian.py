@@ -10,7 +10,7 @@ from pyrovae.distributions import IsotropicNormal
 from pyrovae.errors import InputError
 from pyrovae.likelihoods._noise import GaussianNoiseLikelihood
 from pyrovae.likelihoods.base import gram
-from pyrovae.nn import LocHead
+from pyrovae.nn import LocHead, StepwiseLocHead
 
 SCALES = ("shared", "per-dimension", "per-datum")
 """What a learned scale may be one of."""
@@ -31,6 +31,10 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
             collapse, from far below it training is slow: a quarter of the data's standard deviation is
             a fair guess.
         floor: the smallest σ, as a share of ``initial_scale``; see :meth:`on_floor`.
+        num_steps: of a series whose mean at each step is one affine map of that step's features, or 1.
+
+    Raises:
+        InputError: a scale that is none of these, or that depends on z in a series.
 
     Example:
         >>> likelihood = GaussianLikelihood(8, 3, scale="per-dimension", initial_scale=0.25)
@@ -42,14 +46,22 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
     raw_scale: Tensor
 
     def __init__(
-        self, in_features: int, n: int, scale: str | float = "shared", initial_scale: float = 1.0, floor: float = 1e-4
+        self,
+        in_features: int,
+        n: int,
+        scale: str | float = "shared",
+        initial_scale: float = 1.0,
+        floor: float = 1e-4,
+        num_steps: int = 1,
     ) -> None:
         super().__init__(in_features, n, initial_scale, floor)
         is_positive = isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale < math.inf
         if scale not in SCALES and not is_positive:
             raise InputError(f"scale must be {', '.join(map(repr, SCALES))} or a positive number, not {scale!r}")
-        self.scale = scale
-        self.loc_head = LocHead(in_features, n)
+        if num_steps != 1 and scale == "per-datum":
+            raise InputError("the noise of a series cannot have scale='per-datum'")
+        self.scale, self.num_steps = scale, num_steps
+        self.loc_head = LocHead(in_features, n) if num_steps == 1 else StepwiseLocHead(in_features, n, num_steps)
         if scale == "per-datum":
             self.scale_head = nn.Linear(in_features, n)
         elif isinstance(scale, str):

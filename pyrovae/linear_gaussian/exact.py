@@ -147,7 +147,7 @@ class LinearGaussianVAE(LinearModel):
             loc, scale = given.mean, given.stddev
         loadings = (loc[1 : d + 1] - loc[0]).T
         affine = torch.allclose(loc, loc[0] + z @ loadings.T)
-        if not affine or not _is_standard(prior) or not torch.allclose(scale, scale.flatten()[0]):
+        if not affine or not is_standard(prior) or not torch.allclose(scale, scale.flatten()[0]):
             raise InputError("the model is not linear-Gaussian: an affine decoder, one σ and the prior N(0, I)")
         return cls(loadings, scale.flatten()[0].item(), loc[0])
 
@@ -249,7 +249,7 @@ def check_latent_dim(latent_dim: object, n: int) -> None:
         raise InputError(f"latent_dim must be an integer from 1 to {n - 1}, below the data's {n}, not {latent_dim!r}")
 
 
-def _is_standard(prior: Distribution) -> bool:
+def is_standard(prior: Distribution) -> bool:
     """Whether a prior's mean is 0 and its covariance I."""
     try:
         mean, covariance = mean_of(prior), covariance_of(prior)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
+from pyrovae.linear_gaussian.exact import is_standard
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
 from pyrovae.nn import Skip
 from pyrovae.progress import progress_bar
@@ -55,13 +56,13 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
     start at 0. The means are counted in units of the noise and of the posterior's standard deviations.
 
     Args:
-        model: its decoder is ``Skip(network, latent_dim)``, its likelihood a Gaussian one.
+        model: its decoder is ``Skip(network, latent_dim)``, its likelihood a Gaussian one, its prior N(0, I).
         guide: its encoder is ``Skip(network, latent_dim)``; its head has the mean in ``loc_head``.
         linear: ``FactorModel.fit(x, model.likelihood, latent_dim)``, or another with a likelihood like the model's.
 
     Raises:
         InputTypeError: programs of other parts.
-        InputError: shapes that do not fit.
+        InputError: shapes that do not fit, or another prior.
     """
     d, decoder, encoder = linear.latent_dim, model.decoder, guide.encoder
     head = guide.posterior_head
@@ -75,6 +76,8 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
         )
     if (model.latent_dim, decoder.width, encoder.width, likelihood.n) != (d, d, d, linear.n):
         raise InputError(f"the linear model has d = {d} and n = {linear.n}, the programs and their Skip have others")
+    if not is_standard(model.prior_distribution()):
+        raise InputError("the model's prior must be N(0, I), as the linear model's is")
     if _form(likelihood) != _form(linear.likelihood):
         raise InputError("the linear model was fitted with noise of another form than the model's likelihood has")
     values = head.closest_values(linear.precision)

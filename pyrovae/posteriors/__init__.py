@@ -10,6 +10,7 @@ from pyrovae.posteriors.flow import FlowPosterior
 from pyrovae.posteriors.full_covariance import FullCovariancePosterior
 from pyrovae.posteriors.isotropic import IsotropicPosterior
 from pyrovae.posteriors.low_rank import LowRankPosterior
+from pyrovae.posteriors.markov import MarkovPosterior
 
 POSTERIORS: dict[str, Callable[[int, int], Posterior]] = {
     "isotropic": IsotropicPosterior,
@@ -31,5 +32,6 @@ __all__ = [
     "FullCovariancePosterior",
     "IsotropicPosterior",
     "LowRankPosterior",
+    "MarkovPosterior",
     "Posterior",
 ]

@@ -106,6 +106,9 @@ def test_what_cannot_start_so_says_why(x, tmp_path):
         pv.start_as_linear(model, guide, pv.FactorModel.fit(x, pv.GaussianLikelihood(1, 6), 1))
     with pytest.raises(ValueError, match="noise of another form"):
         pv.start_as_linear(model, guide, pv.FactorModel.fit(x, pv.AR1GaussianLikelihood(1, 6), 2))
+    model.prior = pv.priors.AR1Prior(2, 0.5)
+    with pytest.raises(ValueError, match=r"prior must be N\(0, I\)"):
+        pv.start_as_linear(model, guide, linear)
     guide.encoder = MLP(6, 8)
     with pytest.raises(TypeError, match="the decoder and the encoder must be Skip"):
         pv.start_as_linear(model, guide, linear)
