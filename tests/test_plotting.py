@@ -137,7 +137,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path):
         return fig
 
     with pytest.warns(
-        plotting.PictureWarning, match=r"^cannot draw .*a\.png \(ValueError: .*\); all else is"
+        plotting.PictureWarning, match=r"^cannot draw .*a\.png \(ValueError: .*\); the rest was written"
     ) as warned:
         plotting.write_picture(path, formula)
     assert "\n" not in str(warned[0].message)

@@ -83,7 +83,7 @@ def test_data_become_a_tensor_of_the_parameters_dtype():
     assert (x.dtype, x.shape) == (torch.float64, (4, 3))
     for data, message in (
         (torch.zeros(0, 3), r"^data is empty: its shape is \(0, 3\), expected \(num, …\) with num ≥ 1$"),
-        (torch.zeros(2, 3, dtype=torch.complex64), "^data is complex; give real numbers$"),
+        (torch.zeros(2, 3, dtype=torch.complex64), "^data is complex; give real numbers in a dense tensor$"),
         (torch.full((2, 3), torch.inf), "^data holds 6 NaN or infinite values, the first at row 0, column 0 "),
     ):
         with pytest.raises(pv.InputError, match=message):

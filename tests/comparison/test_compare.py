@@ -488,7 +488,7 @@ def test_the_learning_rate_is_chosen_by_validation(tmp_path):
     assert len(list((tmp_path / "out").glob("*-rate1e-06-seed0/scores.csv"))) == 0
     again = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), resume=True, **settings)
     pd.testing.assert_frame_equal(again, table)
-    with pytest.raises(ValueError, match="several learning rates are chosen from by validation data"):
+    with pytest.raises(ValueError, match="validation data choose among several learning rates"):
         pv.compare(train, learning_rates=(1e-3, 1e-2), epochs=1, **OWN)
     with pytest.raises(ValueError, match="test has 4 columns and the training data 5"):
         pv.compare(train, test=test[:, :4], epochs=1, **OWN)

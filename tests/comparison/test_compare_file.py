@@ -212,7 +212,8 @@ def test_a_likelihood_that_no_time_allows_is_not_measured_further(monkeypatch):
     found = measure(plan, cells, seconds=1e-6)
     assert set(scored) == {pv.GaussianLikelihood}
     assert found["ar1"].epoch > 1e-6
-    assert counts_within(found, 2, 1e-5, Counts(500, 0, 200, 50)).linear_only == ("ar1",)
+    needed = {"gaussian": Seconds(0.01, 0.1), "ar1": Seconds(90.0, 90.0)}  # an epoch of 90 s, scores guessed
+    assert counts_within(needed, 2, 60.0, Counts(500, 0, 200, 50)).linear_only == ("ar1",)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])

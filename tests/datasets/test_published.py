@@ -83,7 +83,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(remote, tmp_path):
 
 def test_a_failed_download_is_one_line_and_leaves_nothing(remote, tmp_path):
     off_line = replace(remote(), mirrors=("http://127.0.0.1:9/",))
-    with pytest.raises(FileNotFoundError, match=r"127.0.0.1:9/: ConnectionError\); go on line") as caught:
+    with pytest.raises(FileNotFoundError, match=r"127.0.0.1:9/: ConnectionError\); go online") as caught:
         locate(off_line)
     assert "\n" not in str(caught.value)
     assert "there is no file mnist/labels.gz: it is not in PYROVAE_DATA, which is not set" in str(caught.value)
