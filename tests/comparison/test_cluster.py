@@ -1,5 +1,6 @@
 """Runs on a Dask cluster: a scheduler and workers as processes of their own on this machine."""
 
+import inspect
 import io
 import json
 import os
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 def make_likelihood(in_features, n):
     """A Gaussian one; a worker counts its models in a file, and ends itself where it makes its third."""
     counted = os.environ.get("MODELS_OF_WORKERS")
-    if counted is not None and in_features > 1:  # of 1 only its shapes are asked for
+    if counted is not None and any(frame.function == "run_group" for frame in inspect.stack()):
         with open(counted, "a") as file:
             print(os.getpid(), file=file)
         killed = Path(counted).with_name("killed")
@@ -106,9 +107,7 @@ def test_a_cluster_gives_the_same_bits_although_a_worker_is_killed(tmp_path, mon
     files = [sorted(p.relative_to(out) for p in out.rglob("*")) for out in (tmp_path / "here", tmp_path / "there")]
     assert files[0] == files[1]
     made = (tmp_path / "models.txt").read_text().split()
-    assert (
-        len(made) == needed - 1 + 3
-    )  # without the one that the plan was made with, and with the three of the killed worker
+    assert len(made) == needed + 3
     again = pv.compare(data(), out=tmp_path / "there", resume=True, **SETTINGS)
     assert again["seconds"].tolist() == there["seconds"].tolist()  # taken over
 

@@ -396,7 +396,8 @@ def test_names_and_seeds_must_differ():
             pv.compare(torch.randn(20, 2), **settings | wrong)
 
 
-@pytest.mark.parametrize("together", ["eager", pytest.param("graph", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("together", ["eager", "graph"])
 def test_a_seed_alone_is_that_seed_in_company(together):
     settings = SMALL | {"posteriors": dict(POSTERIORS), "estimators": {"monte-carlo": pv.MonteCarloELBO()}}
     settings |= {"num_test": 20, "log_marginal_samples": 5}
@@ -533,7 +534,7 @@ def test_candidates_are_in_the_order_of_their_numbers_of_parameters():
     assert names == ["small", *vaes, "large"]  # 209 = 4 + 4 of the hidden layer, 200 of the mean and 1 of σ
 
 
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("resume", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_test_data_are_scored_for_the_chosen_learning_rate_alone(resume, tmp_path, monkeypatch):
     """Test data near the start's mean are likelier, the less was learned; validation data are like the training's."""
     generator, seen = torch.Generator().manual_seed(0), []
@@ -661,6 +662,7 @@ def test_a_picture_that_cannot_be_drawn_loses_no_result(tmp_path, monkeypatch):
     assert files[1] < files[0]
 
 
+@pytest.mark.slow
 def test_names_of_any_kind_are_drawn_and_written(tmp_path):
     names = {"$\\frac$": "diagonal", "a$b_{": "isotropic", "\x1b[2J\n\u202e|": "ar1", "$x$": "low-rank"}
     posteriors = {name: POSTERIORS[family] for name, family in names.items()}
@@ -720,7 +722,7 @@ def test_the_likelihood_that_counts_are_of_is_preferred(dispersion):
     """Over-dispersed ones by many nats; of Poisson's the other is no better, for it can only be as good."""
     x, truth = counts(1500, dispersion)
     settings = {"epochs": 60, "seeds": (0, 1, 2), "hidden": (32,), "learning_rate": 5e-3, "latent_dims": (1,)}
-    table = pv.compare(x[:1000], test=x[1000:], **OF_COUNTS, **settings, log_marginal_samples=500)
+    table = pv.compare(x[:1000], test=x[1000:], **OF_COUNTS | settings | {"log_marginal_samples": 500})
     advice = table.attrs["recommendation"]
     log_p = table.groupby("likelihood")["test_log_marginal"].mean()
     best = "negative-binomial" if dispersion else "poisson"
@@ -778,6 +780,7 @@ def test_guides_of_a_given_model_of_counts_see_logarithms():
     assert table["test_neg_elbo"].max() < 500
 
 
+@pytest.mark.slow
 def test_encoders_are_trained_again_where_that_is_asked_for(tmp_path):
     """What is saved is the encoder that the validation data prefer; the decoder is the same."""
     train, validation, test = _parts()

@@ -295,10 +295,11 @@ def write_few(path):
     [
         (write_factors, "factor analysis", {"epochs": 2}),
         (write_few, "Gaussian, shrunk covariance", {"epochs": 2}),
-        (
+        pytest.param(
             write_curve,
             "diagonal posterior, gaussian likelihood",
             {"epochs": 25, "learning_rate": 1e-2},
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -389,6 +390,7 @@ def test_the_latent_dimension_is_chosen_by_validation(tmp_path):
         pv.compare(x, posteriors=["diagonal"], estimators=["analytic"], epochs=1, latent_dims="auto", progress=False)
 
 
+@pytest.mark.slow
 def test_missing_values_and_images_are_compared(tmp_path):
     small = {"likelihoods": ("gaussian",), "epochs": 2, "seeds": (0, 2), "hidden": (8,), "gap_data": 0}
     small["log_marginal_samples"] = 25
@@ -486,6 +488,7 @@ def test_looks_at_the_validation_data_leave_time_for_training():
     assert counts_within({"gaussian": needed}, 2, 10.0, most) == Counts(2, 0, 200, 1000, 0, 1)  # 2 looks in any case
 
 
+@pytest.mark.slow
 def test_encoders_are_trained_again_in_a_study(tmp_path, monkeypatch):
     quick = functools.partial(pv.refit_encoder, num_draws=64)
     monkeypatch.setattr("pyrovae.comparison._encoder.refit_encoder", quick)

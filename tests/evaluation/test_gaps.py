@@ -214,6 +214,7 @@ def test_log_p_is_right_where_no_gaussian_is_a_proposal():
     assert not found.log_p.unreliable.any()
 
 
+@pytest.mark.slow
 def test_a_pair_written_by_hand():
     """z ~ N(0, 1), x ~ N(z, 1): the family of q(z|x) holds the posterior, and the encoder's gap is a KL."""
 

@@ -48,4 +48,4 @@ def test_start(tmp_path, run):
     assert result.returncode == 0, result.stderr
     table = pd.read_csv(tmp_path / "start" / "start.csv").set_index("start")
     assert table.loc["import pyro", "ratio"] == 1
-    assert table.index.tolist() == ["import pyro", "import pyrovae", "pyrovae --help"]
+    assert table.index.tolist() == ["import pyro", "pyrovae.fit", "pyrovae --help"]

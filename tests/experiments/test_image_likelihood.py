@@ -26,6 +26,7 @@ def test_the_staged_rate_is_that_of_the_literature():
     assert (staged(0.0), staged(1 - 1e-12)) == pytest.approx((1.0, 0.1))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, capsys):
     command_line(*TINY, "--posteriors", "diagonal", "ar1-per-dimension", "--out", tmp_path / "whole")
     assert "test −log p(x)" in capsys.readouterr().out

@@ -136,6 +136,7 @@ def test_the_discrepancy_is_that_of_its_kernel():
     assert losses[0] == pytest.approx(losses[1])
 
 
+@pytest.mark.slow
 def test_the_script(tmp_path, run):
     result = run(
         "experiments.rho_vae", *TINY, "--latent-dim", 2, 3, "--posteriors", "diagonal", "ar1", "--seeds", 2,

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 TINY = ["--epochs", "1", "--num-train", "200", "--num-test", "60", "--workers", "1"]
 
 
-@pytest.mark.parametrize("dataset", [pytest.param("rotated-gaussian", marks=pytest.mark.slow), "mixture"])
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["rotated-gaussian", "mixture"])
 def test_synthetic(tmp_path, dataset, run):
     result = run(
         "experiments.synthetic", "--dataset", dataset, *TINY, "--latent-dim", 1, 2, "--posteriors", "ar1",

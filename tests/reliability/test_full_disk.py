@@ -86,7 +86,9 @@ class FullDisk:
 
 
 @pytest.mark.filterwarnings("default::pyrovae.training.checkpoint.CheckpointWarning")
-@pytest.mark.parametrize(("where", "number"), [("fsync", errno.ENOSPC), ("open", errno.EROFS)])
+@pytest.mark.parametrize(
+    ("where", "number"), [pytest.param("fsync", errno.ENOSPC, marks=pytest.mark.slow), ("open", errno.EROFS)]
+)
 def test_a_fit_where_the_disk_fills_up_at_any_file(where, number, spectra, whole, tmp_path, capsys, monkeypatch):
     statuses = []
     for first in range(100):

@@ -66,7 +66,8 @@ def start(*arguments: object) -> "multiprocessing.process.BaseProcess":
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that share what is imported")
-@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_kills_at_random_moments(engine, tmp_path):
     phase = CONTEXT.RawValue("i")
     start(None, tmp_path / "whole", engine, phase).join()
