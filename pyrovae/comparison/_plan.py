@@ -141,7 +141,7 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
 
 
 def num_parameters(plan: Plan, cell: Cell) -> int:
-    """How many numbers a run's p(x) has: those of its decoder and of its noise; 0 of a given model, the same for all."""
+    """How many numbers a run's p(x) has, those of its decoder and of its noise; 0 of a given model."""
     if plan.model is not None:
         return 0
     return sum(parameter.numel() for parameter in make_pair(plan, cell)[0].parameters())
