@@ -48,10 +48,12 @@ class Settings(StudyOptions):
     """Steps of a training, approximately."""
     samples: int = 500
     """Draws of z per test datum for log p(x)."""
+    num_test: int = 2000
+    """Test data of the figure eight."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integers(self, "seeds", "steps", "samples")
+        check_integers(self, "seeds", "steps", "samples", "num_test")
         losses(self)  # refuses a β that no estimator takes
 
 
@@ -83,7 +85,7 @@ def rate_distortion(name: str, settings: Settings, out: Path) -> pd.DataFrame:
         seeds=range(settings.seeds),
         epochs=max(1, round(settings.steps / math.ceil(num / 32))),
         num_train=num if name != "digits" else None,
-        num_test=2000 if name != "digits" else None,
+        num_test=settings.num_test if name != "digits" else None,
         log_marginal_samples=settings.samples,
         out=out / name,
         workers=settings.workers,

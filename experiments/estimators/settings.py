@@ -40,11 +40,13 @@ class Settings(StudyOptions):
     """Data per step."""
     samples: int = 250
     """Draws of z per test datum for log p(x); eight times as many on the digits."""
+    num_test: int = 2000
+    """Test data of the figure eight."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_distinct(self, "particles")
-        check_integers(self, "seeds", "particles", "steps", "batch_size", "samples")
+        check_integers(self, "seeds", "particles", "steps", "batch_size", "samples", "num_test")
         check_integers(self, "repeats", least=4)
 
 

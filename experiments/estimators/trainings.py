@@ -36,7 +36,7 @@ def trainings(name: str, settings: Settings) -> pd.DataFrame:
         batch_size=settings.batch_size,
         learning_rate=3e-3 if name == "digits" else 1e-3,
         num_train=None if name == "digits" else 2000,
-        num_test=None if name == "digits" else 2000,
+        num_test=None if name == "digits" else settings.num_test,
         log_marginal_samples=8 * settings.samples if name == "digits" else settings.samples,
         workers=settings.workers,
     )

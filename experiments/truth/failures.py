@@ -35,7 +35,7 @@ def study(settings: Settings) -> pd.DataFrame:
             seeds=range(settings.seeds),
             epochs=settings.epochs,
             num_train=settings.num_train,
-            num_test=2000,
+            num_test=2 * settings.num_test,
             log_marginal_samples=50,
             workers=settings.workers,
         )

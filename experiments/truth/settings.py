@@ -25,7 +25,7 @@ class Settings(StudyOptions):
     num_train: int | None = None
     """Size of the synthetic training sets; by default the slides' size."""
     num_test: int = 1000
-    """Test data of the synthetic sets; annealing uses a tenth of them."""
+    """Test data of the synthetic sets, twice as many for the failures; annealing uses a tenth of them."""
     refit_steps: int = 4000
     """Largest number of steps in which a posterior is fitted to one datum."""
     num_data: int = 50

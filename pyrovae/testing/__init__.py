@@ -8,7 +8,7 @@ Example:
 
 The truths come from another way: dense float64 algebra, closed forms, finite differences. Where draws are compared
 with a moment, the seed is fixed and the bound is 5 standard errors: a right implementation fails with a probability
-below 1e-6 a comparison.
+below 1e-5 a comparison.
 """
 
 from pyrovae.testing._estimator import check_elbo

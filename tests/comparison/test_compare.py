@@ -429,10 +429,11 @@ def test_groups_of_seeds():
 
 @pytest.mark.slow
 def test_a_comparison_goes_on_where_it_stopped(tmp_path):
-    first = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=tmp_path)
-    changed = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)
+    settings = SMALL | {"out": tmp_path, "pictures": False}
+    first = pv.compare(SYNTHETIC["rotated-gaussian"], **settings)
+    changed = pv.compare(SYNTHETIC["rotated-gaussian"], **(settings | {"epochs": 3}), resume=True)
     assert (changed["epochs"] == 3).all()
-    again = pv.compare(SYNTHETIC["rotated-gaussian"], **(SMALL | {"epochs": 3}), out=tmp_path, resume=True)
+    again = pv.compare(SYNTHETIC["rotated-gaussian"], **(settings | {"epochs": 3}), resume=True)
     pd.testing.assert_frame_equal(again, changed, check_dtype=False)  # its seconds too: nothing ran
     assert (first["test_neg_elbo"] != changed["test_neg_elbo"]).all()
 
@@ -458,7 +459,7 @@ def test_densities_are_those_of_the_original_data(tmp_path):
     train, validation, test = _parts()
     settings = OWN | {"epochs": 3, "validation": validation, "log_marginal_samples": 50}
     step = pv.datasets.Standardize()
-    table = pv.compare(train, test=test, preprocessing=step, out=tmp_path / "out", **settings)
+    table = pv.compare(train, test=test, preprocessing=step, out=tmp_path / "out", pictures=False, **settings)
     assert step.mean is None  # the caller's own is left as it was
     folder = tmp_path / "out" / "DiagonalPosterior-AnalyticELBO-gaussian-d2-seed0"
     model, guide = pv.load(folder / "model.safetensors")
@@ -479,7 +480,7 @@ def test_densities_are_those_of_the_original_data(tmp_path):
 
 def test_the_learning_rate_is_chosen_by_validation(tmp_path):
     train, validation, test = _parts()
-    settings = OWN | {"epochs": 10, "validation": validation, "test": test, "out": tmp_path / "out"}
+    settings = OWN | {"epochs": 10, "validation": validation, "test": test, "out": tmp_path / "out", "pictures": False}
     table = pv.compare(train, learning_rates=(1e-6, 1e-2), seeds=(0, 1), **settings)
     assert table["learning_rate"].tolist() == [1e-2, 1e-2]
     tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
@@ -539,7 +540,8 @@ def test_test_data_are_scored_for_the_chosen_learning_rate_alone(resume, tmp_pat
     """Test data near the start's mean are likelier, the less was learned; validation data are like the training's."""
     generator, seen = torch.Generator().manual_seed(0), []
     train, validation = (5 + torch.randn(num, 3, generator=generator) for num in (80, 40))
-    settings = OWN | {"epochs": 20, "validation": validation, "test": 1e-3 * train, "out": tmp_path / "out"}
+    settings = OWN | {"epochs": 10, "validation": validation, "test": 1e-3 * train, "out": tmp_path / "out"}
+    settings["pictures"] = False
 
     def counted(model, guide, test, *rest):
         seen.append(torch.equal(test, settings["test"]))
@@ -616,13 +618,12 @@ def test_a_failure_keeps_its_type_and_its_traceback(tmp_path):
 
 def test_schedules_are_named_and_stored(tmp_path):
     x = torch.randn(40, 2)
-    table = pv.compare(x, learning_rate=pv.linear_warmup(0.5), epochs=1, out=tmp_path / "out", **OWN)
+    settings = OWN | {"learning_rate": pv.linear_warmup(0.5), "epochs": 1, "out": tmp_path / "out", "pictures": False}
+    table = pv.compare(x, **settings)
     assert "linear_warmup" in table["learning_rate"][0]
     config = json.loads((tmp_path / "out" / table["folder"][0] / "config.json").read_text())
     assert config["training"]["learning_rate"]["values"][:2] == [0.0, 0.2]
-    assert pv.compare(
-        x, learning_rate=pv.linear_warmup(0.5), epochs=1, out=tmp_path / "out", resume=True, **OWN
-    ).equals(table)
+    assert pv.compare(x, resume=True, **settings).equals(table)
 
 
 def test_data_that_a_likelihood_cannot_score_are_refused_before_a_run(tmp_path):
@@ -738,7 +739,7 @@ def test_the_likelihood_that_counts_are_of_is_preferred(dispersion):
 def test_counts_are_taken_as_they_are(tmp_path):
     x, _ = counts(60, 0.3)
     x = x * torch.tensor([1, 1, 1, 1, 1000])
-    table = pv.compare(x, epochs=1, seeds=(0,), hidden=(8,), out=tmp_path, **OF_COUNTS)
+    table = pv.compare(x, epochs=1, seeds=(0,), hidden=(8,), out=tmp_path, pictures=False, **OF_COUNTS)
     assert table["status"].tolist() == ["finished"] * 2
     for folder in table["folder"]:
         model, guide = pv.load(tmp_path / folder / "model.safetensors")
@@ -746,7 +747,7 @@ def test_counts_are_taken_as_they_are(tmp_path):
         # 48 of them train, and means start at theirs, but for the random features: within a factor of e
         ratio = model.likelihood(torch.zeros(8)).mean / x.mean(0)
         assert (ratio.log().abs() < 1).all()
-    again = pv.compare(x, epochs=1, seeds=(0,), hidden=(8,), out=tmp_path, resume=True, **OF_COUNTS)
+    again = pv.compare(x, epochs=1, seeds=(0,), hidden=(8,), out=tmp_path, resume=True, pictures=False, **OF_COUNTS)
     assert again["seconds"].tolist() == table["seconds"].tolist()  # taken over
 
 

@@ -24,7 +24,7 @@ from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 
 TINY = [
-    "--epochs", 2, "--hidden", 8, "--batch-size", 40, "--num-train", 80, "--num-test", 40, "--samples", 30,
+    "--epochs", 2, "--hidden", 8, "--batch-size", 40, "--num-train", 80, "--num-test", 40, "--samples", 200,
     "--workers", 1,
 ]  # fmt: skip
 

@@ -50,13 +50,6 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, run):
     assert message in result.stderr
 
 
-def test_as_a_process_of_its_own():
-    command = [sys.executable, "-m", "experiments.synthetic", "--help"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "--latent-dim" in result.stdout
-
-
 def test_every_run_failing_is_an_error(tmp_path, run):
     result = run(
         "experiments.synthetic", *TINY, "--posteriors", "flow", "--estimators", "analytic", "--out", tmp_path / "out"
@@ -96,6 +89,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     process.kill()
     process.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert len(workers) == 2
 
 
 @pytest.mark.slow
@@ -107,7 +101,7 @@ def test_an_interrupt_ends_all_processes_quietly(tmp_path):
     )  # fmt: skip
     running_workers(process)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     assert errors.startswith("interrupted")
     assert "Traceback" not in errors

@@ -25,8 +25,8 @@ def test_truths_tables_of_linear_models():
 @pytest.mark.slow
 def test_truth(tmp_path, run):
     result = run(
-        "experiments.truth", "--parts", "failures", "--seeds", 2, "--epochs", 1, "--num-train", 64, "--workers", 1,
-        "--out", tmp_path / "out",
+        "experiments.truth", "--parts", "failures", "--seeds", 2, "--epochs", 1, "--num-train", 64, "--num-test", 20,
+        "--workers", 1, "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "failures.png").stat().st_size > 5000

@@ -77,10 +77,10 @@ def test_sites_drawn_in_another_order(third):
         expected += -0.5 * (log_2pi + vc + mc**2) + 0.5 * (log_2pi + 1) + math.log(0.8)
     else:
         expected += -0.5 * (log_2pi + va + ma**2)
-    found = pv.elbo_terms(*ladder(third), torch.tensor([x]), num_samples=4000)
+    found = pv.elbo_terms(*ladder(third), torch.tensor([x]), num_samples=1000)
     # false alarms below 1e-6
     assert found.elbo.item() == pytest.approx(expected, abs=5 * found.stderr_per_datum.item())
-    assert found.stderr_per_datum.item() < 0.05
+    assert found.stderr_per_datum.item() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -673,8 +673,8 @@ def test_an_axis_of_draws_does_not_meet_a_module_of_rows(num, module):
             estimator(5, vectorize_particles=True).loss(*pair(features), x)
         assert "\n" not in str(caught.value)
     by_rows = pair(lambda z: pv.nn.on_rows(features, z))
-    losses = [pv.MonteCarloELBO(2000, vectorize_particles=how).loss(*by_rows, x) for how in (True, False)]
-    assert losses[0] == pytest.approx(losses[1], abs=5 * 2 * math.sqrt(num / 2000))
+    losses = [pv.MonteCarloELBO(400, vectorize_particles=how).loss(*by_rows, x) for how in (True, False)]
+    assert losses[0] == pytest.approx(losses[1], abs=5 * 2 * math.sqrt(num / 400))
 
 
 def test_half_precision_is_refused_and_data_in_it_are_taken():

@@ -16,7 +16,7 @@ from pyrovae.comparison.settings import ModelSettings
 from pyrovae.comparison.study import Project
 from pyrovae.datasets import simulated
 
-NUM = 150
+NUM = 100
 WORDS = (
     *(
         "",

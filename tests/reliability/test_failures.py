@@ -50,11 +50,18 @@ class WithoutMemory(pv.DiagonalPosterior):
 def compare(family, out, **options):
     x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
     families = {"diagonal": pv.DiagonalPosterior, "unlucky": family, "full-covariance": pv.FullCovariancePosterior}
-    options = {"epochs": 2, "hidden": (8,), "seeds": (0, 1), "progress": False, "engine": "eager", **options}
+    options = {
+        "pictures": False,
+        "epochs": 2,
+        "hidden": (8,),
+        "seeds": (0, 1),
+        "progress": False,
+        "engine": "eager",
+    } | options
     return pv.compare(x, posteriors=families, estimators=[pv.AnalyticELBO()], out=out, **options)
 
 
-def check(table):
+def assert_the_others_finished(table):
     """The other runs' results are there, and the one's rows say what happened."""
     for name, rows in table.groupby("posterior"):
         if name == "unlucky":
@@ -66,12 +73,16 @@ def check(table):
     assert len(table) == 6
 
 
-@pytest.mark.parametrize(
-    "how", ["torch", *(pytest.param(how, marks=pytest.mark.slow) for how in ("numpy", "Python", "GPU"))]
-)
-def test_out_of_memory_in_training(how, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["torch", "numpy", "Python", "GPU"])
+def test_a_lack_of_memory_is_known_whoever_tells_it(how, monkeypatch):
     monkeypatch.setattr(WithoutMemory, "how", how)
-    check(compare(WithoutMemory, tmp_path / "out"))
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        WithoutMemory(1, 2).fail()
+    assert out_of_memory(caught.value).startswith("out of memory: ")
+
+
+def test_out_of_memory_in_training(tmp_path):
+    assert_the_others_finished(compare(WithoutMemory, tmp_path / "out", pictures=True))
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "failed: out of memory" in text
     assert not list(tmp_path.rglob("unlucky*/*.png"))
@@ -80,8 +91,8 @@ def test_out_of_memory_in_training(how, tmp_path, monkeypatch):
 @pytest.mark.parametrize("when", [pytest.param("construction", marks=pytest.mark.slow), "evaluation"])
 def test_out_of_memory_before_and_after(when, tmp_path, monkeypatch):
     monkeypatch.setattr(WithoutMemory, "when", when)
-    check(compare(WithoutMemory, tmp_path / "out"))
-    check(compare(WithoutMemory, tmp_path / "out", resume=True))
+    assert_the_others_finished(compare(WithoutMemory, tmp_path / "out"))
+    assert_the_others_finished(compare(WithoutMemory, tmp_path / "out", resume=True))
 
 
 def test_other_errors_are_no_lack_of_memory():
@@ -151,8 +162,7 @@ def test_a_second_fit_or_comparison_in_one_folder(tmp_path, capsys):
         compare(pv.DiagonalPosterior, tmp_path / "out")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_two_signals_to_a_fit(number, tmp_path):
+def test_two_signals_to_a_fit(tmp_path):
     """The first writes a checkpoint, a second one ends it at once: no traceback, no torn file, and it goes on."""
     x = simulated(60, 6).x.numpy()
     np.save(tmp_path / "x.npy", x)
@@ -164,11 +174,11 @@ def test_two_signals_to_a_fit(number, tmp_path):
         text=True,
     )
     wait_until(lambda: list(out.glob("checkpoints/checkpoint-*.json")) or process.poll() is not None)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert "Traceback" not in errors
-    assert process.returncode in (130, -number)
+    assert process.returncode in (130, -signal.SIGTERM)
     assert not list(out.rglob(".partial-*"))
     with Checkpoints(out / "checkpoints") as checkpoints:
         assert checkpoints.load()["state"]["engine"]["steps"] > 0

@@ -105,6 +105,7 @@ def test_changed_files(tmp_path):
         except Exception as error:
             raise AssertionError(f"file {k}, {case.name}: {type(error).__name__}: {error}") from error
         kinds["an array" if case.says == () else "an error"] += 1
+    assert min(kinds["an array"], kinds["an error"]) > NUM / 10
     print(f"\n{len(cases)} files: {kinds['an array']} with their exact array, {kinds['an error']} with a right error")
 
 
@@ -139,6 +140,7 @@ def test_tables_of_chance(tmp_path):
             outcomes[check_table(case, tmp_path)] += 1
         except Exception as error:
             raise AssertionError(f"table {k}, {case.name}: {type(error).__name__}: {error}") from error
+    assert min(outcomes["read"], outcomes["refused"]) > NUM / 10
     print(f"\n{NUM} tables: {dict(outcomes)}")
 
 

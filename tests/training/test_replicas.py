@@ -114,7 +114,7 @@ def test_a_replica_of_functions_is_the_single_run_of_its_seed(engine):
 
     pyro.clear_param_store()
     pyro.param("width", torch.tensor(7.0).double(), constraint=dist.constraints.positive)
-    trained = replicas(engine, pair=(model, guide), epochs=60)
+    trained = replicas(engine, pair=(model, guide), epochs=20)
     assert dict(pyro.get_param_store().items()).keys() == {"width"}
     assert pyro.param("width").item() == pytest.approx(7.0)
     assert {replica.history.engine for replica in trained} == {"graph" if engine == "auto" else "eager"}
@@ -123,7 +123,7 @@ def test_a_replica_of_functions_is_the_single_run_of_its_seed(engine):
         for program in (guide, model):
             torch.manual_seed(5 + r)
             program(data()[:4])
-        alone = fit(model, guide, data(), pv.MonteCarloELBO(), "eager", epochs=60, seed=5 + r)
+        alone = fit(model, guide, data(), pv.MonteCarloELBO(), "eager", epochs=20, seed=5 + r)
         np.testing.assert_allclose(replica.history.batch_loss, alone.batch_loss, atol=1e-9, rtol=0)
         for name, value in pyro.get_param_store().items():
             torch.testing.assert_close(replica.guide.parameters.store[name], value, atol=1e-8, rtol=0)

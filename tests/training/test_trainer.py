@@ -16,7 +16,7 @@ COMPILED = pytest.param("compiled", marks=pytest.mark.slow)
 def trainers(engine):
     pair = make_pair("ar1")
     settings = TrainingSettings(epochs=6, batch_size=32, seed=3, beta=pv.linear_warmup(0.5), engine=engine)
-    return Trainer([pair], data(144), pv.MonteCarloELBO(), settings, progress=False), pair
+    return Trainer([pair], data(128), pv.MonteCarloELBO(), settings, progress=False), pair
 
 
 @pytest.mark.parametrize("engine", ["eager", COMPILED])
@@ -66,7 +66,7 @@ def test_restored_in_the_middle_of_an_epoch(saved_by, restored_by):
     whole, pair = trainers("eager")
     whole.run()
     part, _ = trainers(saved_by)
-    part.run(max_steps=13)  # 5 steps an epoch
+    part.run(max_steps=13)  # 4 steps an epoch
     state = copy.deepcopy(part.state_dict())
     part.run(max_steps=4)  # what was saved must not change
     rest, restored = trainers(restored_by)

@@ -8,11 +8,10 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.engines._base import State, Tensors
-from pyrovae.training.engines._tracing import GradientGraph, tidy
+from pyrovae.training.engines._tracing import GradientGraph, graph_of, tidy
 from pyrovae.training.engines._xla import XlaLoop
 from pyrovae.training.settings import TrainingSettings
 
@@ -52,7 +51,7 @@ class StepProgram:
         noise = [each[:, 0] for each in self._example_noise()]
         one = self.gradient if self.replicas == 1 else self.gradient.vectorizable(self.gradient.buffers, self._x)
         all_replicas = partial(self._all_replicas, one)
-        graph: GraphModule = make_fx(all_replicas)(state, x, noise, flat.new_ones(4), self.gradient.fixed)
+        graph = graph_of(all_replicas, state, x, noise, flat.new_ones(4), self.gradient.fixed)
         tidy(graph)
         return graph
 
@@ -86,7 +85,7 @@ class StepProgram:
         row = parameters[0].new_ones(4)
         example = [*parameters, *moments, *gradient.buffers, self._x, *[each[0, 0] for each in noise], row]
         core = dict(torch.export.default_decompositions().items())
-        graph = make_fx(torch.func.functionalize(step), decomposition_table=core)(*example, *gradient.fixed)
+        graph = graph_of(torch.func.functionalize(step), *example, *gradient.fixed, decompositions=core)
         tidy(graph)
         return XlaLoop(lower(graph.graph), [p.shape for p in parameters])
 

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
+from torch._guards import TracingContext, tracing
+from torch._ops import OpOverload
+from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -66,7 +69,7 @@ class GradientGraph:
         beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
         arguments = (parameters, buffers, self.fixed, x, beta, self.draw())
         in_values = torch.func.functionalize(lambda *arguments: self(*arguments))
-        graph = make_fx(in_values, decomposition_table={torch.ops.aten.copy.default: _copy})(*arguments)
+        graph = graph_of(in_values, *arguments, decompositions={torch.ops.aten.copy.default: _copy})
         for node in graph.graph.nodes:
             if node.target is torch.ops.aten.slice_scatter.default:
                 full: tuple[Any, ...] = (*node.args, *(0, None, None, 1)[len(node.args) - 2 :])
@@ -78,6 +81,17 @@ class GradientGraph:
     def draw(self) -> Tensors:
         """One step's noise from the global generator."""
         return make_draws(self.draws, self.parameters[0].device)
+
+
+def graph_of(
+    function: Callable[..., object],
+    *arguments: object,
+    decompositions: dict[OpOverload, Callable[..., object]] | None = None,
+) -> GraphModule:
+    """The operations of a function at these arguments."""
+    with tracing(TracingContext(FakeTensorMode())):  # else PyTorch makes such a mode for each operation: half the time
+        graph: GraphModule = make_fx(function, decompositions)(*arguments)
+    return graph
 
 
 def trace_gradient(
@@ -124,7 +138,7 @@ def trace_gradient(
 
     beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
     with left_as_they_are(others), torch.random.fork_rng(devices=_devices(x)), _refusing():
-        graph = make_fx(traced)(parameters, buffers, fixed, x, beta, make_draws(recorder.draws, x.device))
+        graph = graph_of(traced, parameters, buffers, fixed, x, beta, make_draws(recorder.draws, x.device))
     if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
         raise CannotTraceError(_DATA_DEPENDENT)
     _draw_as_values(graph)

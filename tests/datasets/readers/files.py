@@ -58,7 +58,7 @@ def columns_of(x=X):
     return [[float(a), *map(float, column)] for a, column in zip(AXIS, x.T, strict=True)]
 
 
-def check(path, axis=AXIS, targets=None, x=X, **options):
+def assert_read(path, axis=AXIS, targets=None, x=X, **options):
     found = read_spectra(path, **options)
     np.testing.assert_array_equal(found.x.numpy(), x.astype(np.float32))
     np.testing.assert_allclose(found.axis.numpy(), axis)

@@ -12,7 +12,7 @@ from tests.datasets.readers.files import (
     NUM,
     N,
     X,
-    check,
+    assert_read,
     columns_of,
     grouped,
     message_of,
@@ -176,7 +176,7 @@ READ = {
 @pytest.mark.parametrize("kind", READ)
 def test_files_that_are_read(kind, tmp_path):
     content, wanted = READ[kind]
-    check(written(tmp_path, content, "a.txt"), **wanted)
+    assert_read(written(tmp_path, content, "a.txt"), **wanted)
 
 
 SPIKED = np.where(np.arange(X.size).reshape(X.shape) % 97 == 5, -999.0, X)
@@ -252,18 +252,18 @@ def test_files_that_are_refused(kind, tmp_path):
 
 def test_ways_out_of_what_is_divided(tmp_path):
     content, _ = REFUSED["-999"]
-    check(written(tmp_path, content), x=np.where(SPIKED < 0, np.nan, X), missing_value=-999, missing="mask")
-    check(written(tmp_path, content), x=SPIKED, missing_value="none")
+    assert_read(written(tmp_path, content), x=np.where(SPIKED < 0, np.nan, X), missing_value=-999, missing="mask")
+    assert_read(written(tmp_path, content), x=SPIKED, missing_value="none")
     assert "-999 is far" in message_of(tmp_path / "a.csv", missing_value=-9999)
     content, _ = REFUSED["a class named like a channel"]
     path = written(tmp_path, content)
-    check(path, axis=COUNTED + 1, targets=["v21"], label="21")
-    check(path, axis=COUNTED + 1, targets=["v21"], label=["v21"])
-    check(path, axis=COUNTED + 1, targets=[], drop="last")
+    assert_read(path, axis=COUNTED + 1, targets=["v21"], label="21")
+    assert_read(path, axis=COUNTED + 1, targets=["v21"], label=["v21"])
+    assert_read(path, axis=COUNTED + 1, targets=[], drop="last")
     assert read_spectra(path, label="none").x.shape == (NUM, N + 1)
     content, _ = REFUSED["a channel misspelt"]
     kept = np.delete(X, 5, 1)
-    check(written(tmp_path, content), axis=np.delete(AXIS, 5), x=kept, drop="ll37.5")
+    assert_read(written(tmp_path, content), axis=np.delete(AXIS, 5), x=kept, drop="ll37.5")
     content, _ = REFUSED["a time or an axis first"]
     path = written(tmp_path, content)
     with pytest.warns(UserWarning, match="more channels"):

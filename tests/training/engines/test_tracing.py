@@ -54,7 +54,7 @@ def test_every_part_is_traced():
     [pytest.param(*names, marks=[pytest.mark.slow] if names[0] == "flow" else []) for names in PAIRS],
 )
 def test_the_graph_is_the_eager_engine(family, elbo, likelihood):
-    num = 80 if likelihood == "gaussian" else 64  # 32 to a batch, and 16 that are left over
+    num = 80 if family == "diagonal" else 64  # 32 to a batch, and 16 that are left over
     x, elbo = data(num, likelihood=likelihood), ESTIMATORS[elbo]()
     settings = TrainingSettings(epochs=6, learning_rate=3e-3, seed=4)
     eager = fit(*make_pair(family, likelihood), x, elbo, "eager", epochs=6, learning_rate=3e-3, seed=4)
