@@ -45,7 +45,8 @@ def _as_rst(app: object, what: str, name: str, obj: object, options: object, lin
     for i, line in enumerate(lines):
         parts = re.split(r"(``[^`]*``)", line)
         parts[::2] = [re.sub(r"(?<![\\*])\*(?=[a-z])", r"\\*", part).replace("|", r"\|") for part in parts[::2]]
-        lines[i] = re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "".join(parts))
+        parts[2::2] = [re.sub(r"^(?=\w)", r"\\ ", part) for part in parts[2::2]]
+        lines[i] = "".join(parts)
 
 
 def setup(app: "Sphinx") -> None:

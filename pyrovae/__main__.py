@@ -9,7 +9,7 @@ _WITHOUT_A_FIRST_LINE = {"-h", "--help", "--help-all", "--json"}
 
 
 def main() -> None:
-    """Say what starts, then load the library and run the command line."""
+    """Print a first line, then load the library and run the command line."""
     arguments = sys.argv[1:]
     with errors_in_one_line():
         if arguments and not _WITHOUT_A_FIRST_LINE & set(arguments):

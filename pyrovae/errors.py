@@ -1,4 +1,4 @@
-"""Errors that the user can mend, and the checks that raise them."""
+"""Errors that the user can fix, and the checks that raise them."""
 
 import difflib
 import math
@@ -22,7 +22,7 @@ class Option:
 
     Attributes:
         name: of the setting.
-        value: to give it; None where the user knows it.
+        value: a value for it; None if the user knows it.
 
     Example:
         >>> print(Option("missing", "mask"), Option("missing", "mask").on_console)
@@ -69,11 +69,11 @@ class Message(Exception):  # noqa: N818
 
 
 class InputError(Message, ValueError):
-    """Something that the user can mend: the message says what, where and how, in one line."""
+    """An error that the user can fix: the message says what, where and how, in one line."""
 
 
 class InputWarning(Message, UserWarning):
-    """Something that the user should know of the input; it names settings as an :class:`InputError` does."""
+    """Something that the user should know about the input; it names settings as an :class:`InputError` does."""
 
 
 class InputTypeError(InputError, TypeError):
@@ -173,7 +173,7 @@ def one_line(error: object, most: int | None = None) -> str:
 
 
 def visible(text: str) -> str:
-    r"""A text without characters that steer a terminal or turn the direction of writing: their codes instead.
+    r"""A text in which characters that control a terminal or the writing direction are replaced by their codes.
 
     Example:
         >>> print(visible(chr(27) + "[31m"))
@@ -186,12 +186,12 @@ def visible(text: str) -> str:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What to say of an error that is a lack of memory; None of any other."""
+    """The message for a lack of memory; None for any other error."""
     text = one_line(error)
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return f"out of memory: {text or 'none is left'}"
+        return f"out of memory: {text or 'no memory is left'}"
     if isinstance(error, RuntimeError) and re.search(r"(can't|cannot) allocate memory|not enough memory", text.lower()):
         return f"out of memory: {text}"
     return None

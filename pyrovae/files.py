@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ _PARTIAL = ".partial-"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path`` and move it there, whole or not at all.
+    """Let ``write`` fill a temporary file beside ``path``, then move it there.
 
     File and folder are on the disk before it returns, so that a crash of the machine leaves the old file or the new.
 
@@ -36,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Fill a temporary file beside each path, and move them there, in this order, when all are whole.
+    """Fill a temporary file beside each path, and move them there, in this order, when all are complete.
 
     Raises:
         OSError: one cannot be written, and none was moved.
@@ -147,7 +147,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"another run is writing to {folder}; wait for its end, or give another folder") from None
+        raise InputError(f"another run is writing to {folder}; wait until it ends, or give another folder") from None
     try:
         remove_partial_files(folder)
         yield

@@ -1,4 +1,4 @@
-"""What a fitted model can do, a VAE or a linear-Gaussian model: score, encode, reconstruct, sample."""
+"""Fitted models, VAEs or linear-Gaussian: score, encode, reconstruct, sample."""
 
 import math
 import warnings
@@ -19,14 +19,14 @@ from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
 class Fitted(Protocol):
-    """What a fitted model can do with data y (num, n) as it sees them, preprocessed."""
+    """Interface of a fitted model for preprocessed data y (num, n)."""
 
     @property
     def n(self) -> int:
         """Number of channels."""
 
     def check(self, x: Tensor) -> Tensor:
-        """The data in the model's dtype, once it is known to take them."""
+        """The data in the model's dtype, after checking that it accepts them."""
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (num, d) and covariance (num, d, d) of q(z|x)."""
@@ -35,16 +35,16 @@ class Fitted(Protocol):
         """E[x|z] of latents (num, d), shape (num, n)."""
 
     def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
-        """What the model makes of each datum, shape (num, n)."""
+        """Reconstruction of each datum, shape (num, n)."""
 
     def spread(self, y: Tensor, num_samples: int) -> Tensor:
-        """Standard deviation (num, n) of what the model expects of each channel, its noise included."""
+        """Standard deviation (num, n) of each channel under the model, noise included."""
 
     def gradient(self, y: Tensor, num_samples: int) -> Tensor:
-        """∇ log p(y), shape (num, n): 0 at a channel that is as the others lead to expect, and where y is missing."""
+        """∇ log p(y), shape (num, n): 0 at a channel that is as the others suggest, and where y is missing."""
 
     def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
-        """Missing values from the observed ones of the same datum."""
+        """Fill in missing values from the observed values of the same datum."""
 
     def sample(self, num: int) -> Tensor:
         """Draws (num, n)."""
@@ -74,7 +74,7 @@ class VAE:
         """The data in the model's dtype, on its device."""
         if not self.model.missing and x.isnan().any():
             raise InputError(
-                "the data have missing values, and the model was trained without; train it with ",
+                "the data have missing values, and the model was trained without them; train it with ",
                 Option("missing", "mask"),
             )
         parameter = next(self.model.parameters())
@@ -83,7 +83,7 @@ class VAE:
         return y
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Moments of q(z|x), from draws where a family does not know them."""
+        """Moments of q(z|x), from draws if a family has no formula."""
         q = self.guide.posterior(y)
         return mean_of(q, num_draws=256), covariance_of(q, num_draws=256)
 

@@ -1,4 +1,4 @@
-"""Saving and loading models: safetensors for the numbers, JSON for the architecture; nothing is executed."""
+"""Save and load models: safetensors for the numbers, JSON for the architecture; no code is executed."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007
-"""What JSON can hold."""
+"""Values that JSON can store."""
 
 FORMAT = 2
-"""Of what is written. Format 1, of version 0.1, has no checksum of the description."""
+"""The written format. Format 1, of version 0.1, has no checksum of the description."""
 
 _PARTS = ("model", "guide", "preprocessing")
 _CREATORS = (
@@ -50,7 +50,7 @@ _DAMAGE = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, Ari
 
 
 class MissingChecksumWarning(UserWarning):
-    """A model of version 0.1 has no checksum of all of it, so that damage may not be noticed."""
+    """A model of version 0.1 has no complete checksum, so damage may not be noticed."""
 
 
 def save(
@@ -69,8 +69,8 @@ def save(
         path: a file name ending in ``.safetensors``.
         model: the generative model, or a linear one such as a :class:`~pyrovae.FactorModel`.
         guide: the generative model's guide.
-        preprocessing: the fitted steps that turn the original data into the model's. Their statistics go into the
-            JSON, and :func:`load_preprocessing` reads them.
+        preprocessing: the fitted steps from the original data to the model's. Their statistics go into the JSON, and
+            :func:`load_preprocessing` reads them.
 
     Raises:
         InputTypeError: a part cannot be described by its constructor's arguments.
@@ -118,18 +118,18 @@ def save(
 
 
 def load(path: str | Path, classes: Iterable[type[ConfigurableModule]] = ()) -> tuple[GenerativeModel, AmortizedGuide]:
-    """Load the model and the guide that :func:`save` wrote; of a linear model these are its programs.
+    """Load the model and the guide that :func:`save` wrote; for a linear model these are its programs.
 
     Args:
         path: the ``.safetensors`` file.
         classes: your own module classes that the saved programs consist of.
 
     Raises:
-        InputError: the files are damaged, of a newer format, name an unknown class, or hold a model without latents.
+        InputError: the files are damaged, of a newer format, name an unknown class, or contain a model without latents.
         FileNotFoundError: there is no such file.
 
     Warns:
-        MissingChecksumWarning: version 0.1 saved the model, without a checksum of all of it.
+        MissingChecksumWarning: version 0.1 saved the model, without a complete checksum.
     """
     found = load_any(path, classes)
     return found if isinstance(found, tuple) else (found.to_model(), found.to_guide())
@@ -142,12 +142,12 @@ def load_linear(path: str | Path) -> FactorModel | ShrunkGaussian:
         path: the ``.safetensors`` file.
 
     Raises:
-        InputError: the files are damaged, of a newer format, or hold another model.
+        InputError: the files are damaged, of a newer format, or contain another model.
         FileNotFoundError: there is no such file.
     """
     found = load_any(path)
     if isinstance(found, tuple):
-        raise InputError(f"{path} holds a VAE; pyrovae.load reads it")
+        raise InputError(f"{path} is a VAE; pyrovae.load reads it")
     return found
 
 

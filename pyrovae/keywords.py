@@ -1,4 +1,4 @@
-"""Functions that take the fields of a settings class as keywords: checked by name, and listed by ``help``."""
+"""Functions with the fields of a settings class as keywords: checked by name, and listed by ``help``."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""Pictures, each a function from arrays to a matplotlib figure; no global state is touched."""
+"""Pictures, each a function from arrays to a matplotlib figure, without changes of global state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 
 
 class PictureWarning(UserWarning):
-    """A picture could not be drawn, and all else was done without it."""
+    """A picture could not be drawn; everything else was done."""
 
 
 def label(text: object) -> str:

@@ -1,4 +1,4 @@
-"""Progress of a long job: a bar on a terminal, now and then a line in a file."""
+"""Progress of a long job: a bar on a terminal, a line every ten seconds in a file."""
 
 import sys
 from collections.abc import Iterable

@@ -43,7 +43,7 @@ del _DEFAULTS["transform"]  # the name of a method here
 
 
 class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """What is the same for every model."""
+    """The common part of the transformers."""
 
     trained_: TrainedModel
     _n_features_out: int
@@ -83,10 +83,10 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return table.iloc[:, 1 : 1 + self._n_features_out].to_numpy(dtype=np.float64)
 
     def inverse_transform(self, X: T) -> T:
-        """E[x|z] in the data's units, shape (num, n), of latents X (num, latent_dim): a DataFrame of a DataFrame.
+        """E[x|z] in the data's units, shape (num, n), for latents X (num, latent_dim); a DataFrame gives a DataFrame.
 
         Raises:
-            InputError: latents of another width.
+            InputError: latents have the wrong width.
         """
         check_is_fitted(self)
         z = np.asarray(X, dtype=np.float64)
@@ -96,7 +96,7 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return found
 
     def impute(self, X: T, *, level: float = 0.9) -> tuple[T, tuple[T, T]]:
-        """Missing values, NaN in X, from the observed ones of the same datum, with intervals.
+        """Fill in missing values, NaN in X, from the observed values of the same datum, with intervals.
 
         Args:
             X: data (num, n), an array or a DataFrame.
@@ -104,18 +104,18 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Returns:
             X with its missing values filled in, and the lower and upper ends of the intervals, equal to X where it was
-            observed; all of X's type, a DataFrame with its index and columns.
+            observed. All have X's type; a DataFrame keeps its index and columns.
         """
         found = self.trained_.impute(self._fitted(X), level=level)
         mean, lower, upper = (self._like(X, values) for values in (found.mean, found.lower, found.upper))
         return mean, (lower, upper)
 
     def score_samples(self, X: ArrayLike, *, return_std: bool = False) -> Array | tuple[Array, Array]:
-        """Log p(x) of each datum in nats, of the data's units, shape (num,).
+        """Log p(x) of each datum in nats, in the data's units, shape (num,).
 
         Args:
             X: data (num, n).
-            return_std: whether to return the Monte Carlo standard errors too, 0 where log p(x) is exact.
+            return_std: whether to return the Monte Carlo standard errors too; they are 0 if log p(x) is exact.
         """
         scores = self._scores(self._fitted(X))
         log_prob, stderr = (scores[name].to_numpy(dtype=np.float64) for name in ("log_prob", "log_prob_stderr"))
@@ -131,7 +131,7 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> Array | pd.DataFrame:
-        """Draws of p(x) in the data's units, shape (n_samples, n): a DataFrame of a model that was fitted to one."""
+        """Draws of p(x) in the data's units, shape (n_samples, n); a DataFrame if the model was fitted to one."""
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         drawn = self.trained_.samples(n_samples, seed=seed).drop(columns="row")
@@ -155,14 +155,14 @@ class FactorModelTransformer(_Transformer):
     of log p(x).
 
     Args:
-        latent_dim: dimension of z, or auto for the one that held-out data prefer.
-        likelihood: noise by its name: gaussian, gaussian-per-dimension, ar1, ar1-per-dimension, low-rank,
+        latent_dim: dimension of z, or auto to choose it on held-out data.
+        likelihood: name of the noise: gaussian, gaussian-per-dimension, ar1, ar1-per-dimension, low-rank,
             full-covariance.
-        preprocessing: see :class:`~pyrovae.comparison.settings.ModelSettings`. log p(x) is of the data before it.
-        validation_fraction: share of the data that is held out to choose the dimension, and how far a full covariance
-            is shrunk. Where neither is to be chosen, no data are held out.
-        max_steps: of the fit.
-        seed: of the choice of validation data.
+        preprocessing: see :class:`~pyrovae.comparison.settings.ModelSettings`. Log p(x) is that of the data before it.
+        validation_fraction: share of the data that is held out to choose the dimension and the shrinkage of a full
+            covariance. If neither is chosen, no data are held out.
+        max_steps: most steps of the fit.
+        seed: seed of the choice of validation data.
 
     Attributes:
         model_: the :class:`~pyrovae.FactorModel`.
@@ -212,10 +212,10 @@ class FactorModelTransformer(_Transformer):
 class VAETransformer(_Transformer):
     """A variational autoencoder as a transformer: means of q(z|x), log p(x) with its Monte Carlo error.
 
-    It is trained as ``pyrovae fit`` trains: the best epoch is chosen by held-out data. Its settings are the fields of
+    It is trained like ``pyrovae fit``: held-out data choose the best epoch. Its settings are the fields of
     :class:`~pyrovae.comparison.settings.ModelSettings` and :class:`~pyrovae.TrainingSettings`, such as ``posterior``,
     ``likelihood``, ``latent_dim``, ``hidden``, ``epochs`` and ``seed``; parts are given by name, as on the console.
-    ``missing="mask"`` takes NaN for a missing value.
+    With ``missing="mask"``, NaN is a missing value.
 
     Args:
         validation_fraction: share of the data that chooses the best epoch; copies stay together.

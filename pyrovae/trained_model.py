@@ -1,4 +1,4 @@
-"""What a trained model says of each datum, in the units of the original data: one row a datum."""
+"""Results of a trained model for each datum, in the units of the original data: one row per datum."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _ROWS = 512
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A fitted model, and what was done to the data before it saw them.
+    """A fitted model with its preprocessing.
 
     Args:
         fitted: a VAE or a linear model.
@@ -53,10 +53,10 @@ class TrainedModel:
         return cls(Linear(found), step)
 
     def prepare(self, x: Tensor) -> Tensor:
-        """The data (num, n) as the model sees them.
+        """Preprocess data (num, n).
 
         Raises:
-            InputError: they have another number of channels, or values that the model cannot take.
+            InputError: they have another number of channels, or values that the model does not accept.
         """
         if self.preprocessing is not None:
             x = self.preprocessing.transform(x)
@@ -64,17 +64,17 @@ class TrainedModel:
             return self.fitted.check(x)
         except RuntimeError:  # the encoder, on data of another width
             raise InputError(
-                f"the model cannot take data of {x.shape[1]} channels; give data of its channels"
+                f"the model does not accept data with {x.shape[1]} channels; give data with its channels"
             ) from None
 
     def restore(self, y: Tensor) -> Tensor:
-        """Data (num, n) as the model sees them, in the original units; as they are where the step is no bijection."""
+        """Preprocessed data (num, n) in the original units; unchanged if the step is not a bijection."""
         step = self.preprocessing
         return step.inverse(y) if step is not None and step.comparable else y
 
     @torch.no_grad()
     def latents(self, x: Tensor, *, seed: int = 0, progress: bool = False) -> pd.DataFrame:
-        """Mean and covariance of q(z|x), from draws where a family does not know them.
+        """Mean and covariance of q(z|x), from draws if a family has no formula.
 
         Args:
             x: data (num, n), in the original units.
@@ -108,11 +108,11 @@ class TrainedModel:
     def reconstructions(
         self, x: Tensor, *, num_samples: int = 100, seed: int = 0, progress: bool = False
     ) -> pd.DataFrame:
-        """E[x̂|x] = E_{q(z|x)} E[x|z], in the original units; of a model without latents each channel given the others.
+        """E[x̂|x] = E_{q(z|x)} E[x|z], in the original units; without latents, each channel given the others.
 
         Args:
             x: data (num, n), in the original units.
-            num_samples: draws of z per datum, where the mean over them has no closed form.
+            num_samples: draws of z per datum, if the mean has no closed form.
             seed: of the draws.
             progress: whether to show a progress bar (on a terminal).
 
@@ -129,11 +129,11 @@ class TrainedModel:
 
     @torch.no_grad()
     def bands(self, x: Tensor, *, num_samples: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Where each channel is expected with 95 %: the reconstruction ± 1.96 standard deviations, noise included.
+        """95 % range of each channel: the reconstruction ± 1.96 standard deviations, noise included.
 
         Args:
             x: data (num, n), in the original units.
-            num_samples: draws per datum, where there is no closed form.
+            num_samples: draws per datum, if there is no closed form.
             seed: of the draws.
 
         Returns:
@@ -147,7 +147,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def gradients(self, x: Tensor, *, num_samples: int = 30, seed: int = 0) -> Tensor:
-        """∇ log p(x), shape (num, n), of the preprocessed data: large where a channel is not as the others suggest.
+        """∇ log p(x) of the preprocessed data, shape (num, n): large if a channel differs from what the others suggest.
 
         Args:
             x: data (num, n), in the original units.
@@ -161,20 +161,20 @@ class TrainedModel:
     def impute(
         self, x: Tensor, *, level: float = 0.9, num_samples: int = 1000, seed: int = 0, progress: bool = False
     ) -> Imputed:
-        """Missing values, NaN in x, by E[x_M | x_O], with intervals of p(x_M | x_O), in the original units.
+        """Fill in missing values, NaN in x, by E[x_M | x_O], with intervals of p(x_M | x_O), in the original units.
 
-        They say how far the model leaves a value open; they do not cover what the model itself is wrong by.
+        The intervals show the uncertainty of a value under the model; they do not cover errors of the model itself.
 
         Args:
             x: data (num, n), in the original units.
             level: probability of an interval, with half of the rest on either side.
-            num_samples: draws of z per datum, of a VAE; a linear model is exact.
+            num_samples: draws of z per datum for a VAE; a linear model is exact.
             seed: of the draws.
             progress: whether to show a progress bar (on a terminal).
 
         Raises:
-            InputError: a model that was trained without missing values, preprocessing that cannot be undone, or a level
-                outside of (0, 1).
+            InputError: the model was trained without missing values, the preprocessing cannot be undone, or the level
+                is outside of (0, 1).
         """
         if self.preprocessing is not None and not self.preprocessing.comparable:
             raise InputError("the preprocessing cannot be undone, so nothing can be written in the data's units")
@@ -190,7 +190,7 @@ class TrainedModel:
         """Draws x ~ p(x), in the original units: ``row`` and ``x_j``, counted from 0 and from 1.
 
         Raises:
-            InputError: ``num`` is no positive integer.
+            InputError: ``num`` is not a positive integer.
         """
         check_integer("the number of draws", num)
         with torch.random.fork_rng(devices=[]):
@@ -201,7 +201,7 @@ class TrainedModel:
     def scores(self, x: Tensor, *, num_samples: int = 300, seed: int = 0, progress: bool = False) -> pd.DataFrame:
         """Log p(x) and the ELBO of each datum, in nats, of the original data.
 
-        A datum of small log p(x) is one that the model has not seen the like of.
+        A small log p(x) means that the model has not seen similar data.
 
         Args:
             x: data (num, n), in the original units.
@@ -210,11 +210,11 @@ class TrainedModel:
             progress: whether to show a progress bar (on a terminal).
 
         Returns:
-            ``row`` (counted from 0); ``log_prob``, of a VAE by importance sampling, a lower bound in expectation, with
-            its Monte Carlo standard error ``log_prob_stderr`` (0 of a linear model, whose log p(x) is exact);
-            ``pareto_k`` and ``reliable``, whether that standard error can be trusted; ``elbo``, ``reconstruction`` and
-            ``kl``. Where the preprocessing loses dimensions, densities are of the preprocessed data, and not comparable
-            with those of another preprocessing.
+            ``row`` (counted from 0); ``log_prob``, for a VAE an estimate by importance sampling and a lower bound in
+            expectation, with its Monte Carlo standard error ``log_prob_stderr`` (0 for a linear model, whose log p(x)
+            is exact); ``pareto_k`` and ``reliable``, whether that standard error is reliable; ``elbo``,
+            ``reconstruction`` and ``kl``. If the preprocessing loses dimensions, densities are those of the
+            preprocessed data, and cannot be compared with those of another preprocessing.
         """
         step, y = self.preprocessing, self.prepare(x)
         jacobian = step.log_abs_det_jacobian(x) if step is not None and step.comparable else torch.zeros(len(x))
@@ -225,14 +225,14 @@ class TrainedModel:
     def outliers(
         self, x: Tensor, calibration: Tensor, *, num_samples: int = 300, seed: int = 0, progress: bool = False
     ) -> tuple[pd.DataFrame, Tensor]:
-        """The p-value of each datum among held-out data, and which channels make it strange.
+        """The p-value of each datum among held-out data, and the misfit of its channels.
 
-        A channel's misfit is |∂ log p(x)/∂x_j| in units of its root mean square over the held-out data: of a linear
-        model the distance from what the other channels lead to expect. It is 0 where noise is not Gaussian.
+        A channel's misfit is |∂ log p(x)/∂x_j| in units of its root mean square over the held-out data: for a linear
+        model, the distance from the value that the other channels suggest. It is 0 if the noise is not Gaussian.
 
         Args:
             x: data (num, n), in the original units.
-            calibration: data like them that did not train the model, shape (any, n).
+            calibration: similar data that did not train the model, shape (any, n).
             num_samples: draws of z per datum for log p(x), where it is not known exactly.
             seed: of the draws.
             progress: whether to show progress bars (on a terminal).
@@ -252,10 +252,10 @@ class TrainedModel:
 
 
 def write_rows(path: Path, table: pd.DataFrame) -> None:
-    """Write a table to ``.csv`` or ``.parquet``, whole or not at all.
+    """Write a table to ``.csv`` or ``.parquet``, completely or not at all.
 
     Raises:
-        InputError: another suffix.
+        InputError: the file has another suffix.
         MissingExtraError: parquet without pyarrow.
     """
     if path.suffix == ".csv":

@@ -17,7 +17,7 @@ from pyrovae.programs import ProgramModule, unregistered
 
 
 class GenerativeModel(ProgramModule):
-    """p(z) p(x|z) as a Pyro model: ``model(x)`` conditions on data, ``model(num=100)`` draws.
+    """p(z) p(x|z) as a Pyro model: ``model(x)`` conditions on data, ``model(num=100)`` draws data.
 
     Sample sites are ``"z"`` and ``"x"``, the plate is ``"data"``.
 
@@ -25,17 +25,17 @@ class GenerativeModel(ProgramModule):
         decoder: module from z (*batch, latent_dim) to the likelihood's features.
         likelihood: head from those features to p(x|z).
         latent_dim: dimension d of z.
-        prior: p(z), one of :mod:`pyrovae.priors`; or a distribution of batch shape () and event shape
-            (latent_dim,), or another callable (a module, if it has parameters) that returns one; N(0, I) by default.
-            The tensors of a given distribution stay on their device, and only a module can be saved.
-        missing: whether NaN in x marks a value that was not observed. p(x|z) is then the density of the other
-            values, in training and in evaluation, see :class:`~pyrovae.distributions.PartiallyObserved`; the
-            guide's encoder needs :class:`~pyrovae.nn.ImputeMissing`. Without it NaN is an error. To turn a mask of
-            observed values into NaN: ``x.masked_fill(~observed, math.nan)``.
+        prior: p(z), N(0, I) by default. One of :mod:`pyrovae.priors`, a distribution with batch shape () and event
+            shape (latent_dim,), or a callable that returns one (a module, if it has parameters). Only modules can be
+            saved, and the tensors of a distribution stay on their device.
+        missing: whether NaN in x is a missing value. p(x|z) is then the density of the other values, in training and
+            evaluation (:class:`~pyrovae.distributions.PartiallyObserved`). The guide's encoder needs
+            :class:`~pyrovae.nn.ImputeMissing`. Otherwise NaN is an error. ``x.masked_fill(~observed, math.nan)`` turns
+            a mask of observed values into NaN.
 
     Raises:
         InputError: the prior's shape does not fit, or data have the wrong width.
-        InputTypeError: with ``missing``, a likelihood that has no density of a part of x.
+        InputTypeError: with ``missing``, the likelihood has no density of a subset of x.
 
     Example:
         >>> import pyrovae as pv
@@ -80,14 +80,14 @@ class GenerativeModel(ProgramModule):
         return PartiallyObserved(p) if self.missing else p
 
     def check_support(self, name: str, x: Tensor) -> None:
-        """Raise an InputError that names the first value of x (num, n) which the likelihood cannot score."""
+        """Raise an InputError that names the first value of x (num, n) that the likelihood cannot score."""
         if x.dim() == 2 and x.shape[1] == self.likelihood.n:  # forward refuses another shape
             self.likelihood.check_support(name, x)
 
     def forward(self, x: Tensor | None = None, num: int | None = None) -> Tensor:
         """The Pyro program: conditioned on x (num, n), or drawing ``num`` data."""
         if (x is None) == (num is None):
-            raise InputError("a generative model takes the data x or the number num of data to draw, one of the two")
+            raise InputError("a generative model takes either the data x or the number num of data to draw")
         if x is not None:
             n = self.likelihood.n
             if x.dim() < 2 or x.shape[-1] != n:
@@ -108,7 +108,7 @@ class GenerativeModel(ProgramModule):
 
     @torch.no_grad()
     def simulate(self, num: int) -> tuple[Tensor, Tensor]:
-        """Draw ``num`` pairs of z (num, d) and x (num, n): each z is an exact draw of p(z|x)."""
+        """Draw ``num`` pairs of z (num, d) and x (num, n); each z is an exact draw from p(z|x)."""
         z = self.prior_distribution().sample(torch.Size([num])).to(self.get_buffer("_standard_loc"))
         return z, self.conditional(z).sample()
 

@@ -68,7 +68,7 @@ def test_a_folder_is_locked_and_cleaned(tmp_path):
     with locked_folder(tmp_path):
         assert not (tmp_path / ".partial-a").exists()
         with (
-            pytest.raises(InputError, match=r"another run is writing to .*; wait for its end"),
+            pytest.raises(InputError, match=r"another run is writing to .*; wait until it ends"),
             locked_folder(tmp_path),
         ):
             pass

@@ -112,7 +112,7 @@ def test_a_gaussian_without_latents_says_so_and_predicts_each_channel_from_the_o
     model = gaussian(num)
     loaded = saved(model, tmp_path)
     mean, covariance, _ = moments(model)
-    with pytest.raises(pv.InputError, match="a Gaussian without latents, so there is nothing to encode"):
+    with pytest.raises(pv.InputError, match="a Gaussian without latents, and cannot encode"):
         loaded.latents(NEW)
     with pytest.raises(pv.InputError, match=r"pyrovae\.load_linear reads it"):
         pv.load(tmp_path / "model.safetensors")
@@ -154,7 +154,7 @@ def test_what_is_no_linear_model_or_has_another_width_says_so(tmp_path):
         pv.save(tmp_path / "a.safetensors", model, guide)
     guide = pv.AmortizedGuide(pv.nn.MLP(4, 3), pv.DiagonalPosterior(3, 2))
     pv.save(tmp_path / "a.safetensors", model, guide)
-    with pytest.raises(pv.InputError, match=r"holds a VAE; pyrovae\.load reads it"):
+    with pytest.raises(pv.InputError, match=r"is a VAE; pyrovae\.load reads it"):
         pv.load_linear(tmp_path / "a.safetensors")
     assert torch.equal(pv.load_linear(tmp_path / "model.safetensors").loadings, MODELS["ar1"]().loadings)
 

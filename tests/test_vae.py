@@ -86,7 +86,7 @@ def test_trap_5_the_model_draws_without_data():
     drawn = pyro.infer.Predictive(model, num_samples=4)(num=7)
     assert drawn["x"].shape == (4, 7, 3)
     assert drawn["x"].std(0).min() > 0
-    with pytest.raises(ValueError, match="one of the two"):
+    with pytest.raises(ValueError, match="either the data x or the number"):
         model()
 
 

@@ -1,4 +1,4 @@
-"""What the subcommands share: the trained model, the data, and where rows go."""
+"""What the subcommands share: the trained model, the data and the output file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ class OnData(OnAModel):
         return {**self.apply(trained, data), **said.said}
 
     def read(self, path: Path, said: ReadLine) -> Spectra:
-        """Data at the model's channels; says what was read."""
+        """Read the data, keep the model's channels, and say what was read."""
         axis = ChannelAxis.read(self.folder)
         samples = None if isinstance(self.samples, int) else self.samples
         data = read_data(path, chosen(self, ReadingSettings(), samples=samples), to_train=False)
@@ -103,7 +103,7 @@ class OnData(OnAModel):
 
 
 def with_names(table: "pd.DataFrame", data: Spectra) -> "pd.DataFrame":
-    """Rows with what the file says of each datum, after their number."""
+    """Add the file's labels of each datum after the row number."""
     taken = set(table.columns)
     about = data.targets.rename(columns={name: f"{name}_" for name in data.targets.columns if name in taken})
     for place, name in enumerate(about.columns, 1):

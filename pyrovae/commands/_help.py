@@ -12,7 +12,7 @@ _PLACEHOLDERS: dict[object, str] = {int: "N", float: "X", str: "WORD"}
 
 
 def with_help(command: Any, brief: bool) -> Any:
-    """The dataclass, or each of a union of subcommands, with short placeholders and no default that says nothing.
+    """The dataclass, or each of a union of subcommands, with short placeholders and no empty defaults.
 
     Args:
         command: the dataclass. Its class variable ``COMMON``, if it has one, names the options of the brief help.
@@ -36,12 +36,12 @@ def with_help(command: Any, brief: bool) -> Any:
 
 
 def _argument(f: "Field[Any]", hint: object, words: dict[str, str]) -> object:
-    """How the help shows a field."""
+    """Show a field in the help."""
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     given: dict[str, str] = (
         {} if plain is bool else {"metavar": f.name.upper() if _is_positional(hint) else _placeholder(plain)}
     )
-    if any(f.default is nothing for nothing in (None, (), "", False, True, MISSING)):  # the words say what is done then
+    if any(f.default is nothing for nothing in (None, (), "", False, True, MISSING)):  # the text says what happens then
         given["help_behavior_hint"] = ""
     return tyro.conf.arg(help=words.get(f.name), **given)  # type: ignore[call-overload]
 
@@ -51,7 +51,7 @@ def _is_positional(hint: object) -> bool:
 
 
 def _placeholder(hint: object) -> str:
-    """What stands for the value: N, X, WORD, PATH, the choices, or several of these.
+    """The placeholder of a value: N, X, WORD, PATH, the choices, or several of these.
 
     Example:
         >>> _placeholder(tuple[str, ...] | None), _placeholder(Literal["rows", "columns"] | None)

@@ -1,4 +1,4 @@
-"""Options of a subcommand, read off the settings classes: each has its field's name, help and default."""
+"""Options of a subcommand, made from the settings classes: each has its field's name, help and default."""
 
 import ast
 import functools
@@ -24,7 +24,7 @@ def with_options(
 ) -> Callable[[type[T]], type[T]]:
     """Give a subcommand's dataclass an option for each field of settings, with the settings' values as defaults.
 
-    Fields that a command line cannot give, such as functions, are left out, and those that the subcommand has itself.
+    Leaves out fields that a command line cannot give, such as functions, and fields that the subcommand already has.
 
     Args:
         *settings: frozen dataclasses with the defaults.
@@ -44,7 +44,7 @@ def with_options(
                 taken.add(f.name)
                 value = (defaults or {}).get(f.name, getattr(part, f.name))
                 if isinstance(value, Mapping):
-                    value = tuple(value)  # parts by their names
+                    value = tuple(value)  # parts are given by name
                 added.append((f.name, Annotated[kind, tyro.conf.arg(help=words[f.name])], field(default=value)))
         made = make_dataclass(command.__name__, added, bases=(command,), kw_only=True)
         made.__doc__, made.__module__ = command.__doc__, command.__module__
@@ -54,7 +54,7 @@ def with_options(
 
 
 def chosen(command: object, defaults: T, **others: object) -> T:
-    """The settings that a subcommand's options are, on top of the defaults."""
+    """The settings that a subcommand's options describe; the defaults for the rest."""
     names = [f.name for f in fields(defaults) if hasattr(command, f.name)]  # type: ignore[arg-type]
     values = {**vars(defaults), **{name: getattr(command, name) for name in names}, **others}
     return type(defaults)(**values)
@@ -63,7 +63,7 @@ def chosen(command: object, defaults: T, **others: object) -> T:
 def console_type(hint: object) -> object | None:
     """The part of a type that a command line can give, such as numbers, texts and paths; None if there is none.
 
-    Of several parts it is the first, with the words that stand beside it.
+    Of several parts it is the first, together with the literal words of the union.
 
     Example:
         >>> console_type(float | Callable[[float], float])
@@ -86,7 +86,7 @@ def console_type(hint: object) -> object | None:
 
 
 def documentation(cls: type) -> dict[str, str]:
-    """The text under each field of a dataclass, its base classes' too."""
+    """The docstring of each field of a dataclass, with those of its base classes."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body

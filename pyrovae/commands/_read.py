@@ -1,4 +1,4 @@
-"""What a subcommand says of the data that it read."""
+"""What a subcommand says about the data that it read."""
 
 import shlex
 from contextlib import AbstractContextManager
@@ -10,16 +10,16 @@ from pyrovae.datasets import Spectra
 from pyrovae.errors import visible
 
 Summary = dict[str, object]
-"""What a subcommand found, as plain values; ``"text"`` is what it says without --json."""
+"""The result of a subcommand as plain values; ``"text"`` is what it prints without --json."""
 
 
 @dataclass
 class ReadLine:
-    """Says what was read as soon as it is, or keeps it for the one line of JSON.
+    """Says what was read at once, or keeps it for the one line of JSON.
 
     Attributes:
         quiet: whether to keep it.
-        said: what was read, and what was guessed.
+        said: what was read and what was guessed.
     """
 
     quiet: bool
@@ -35,7 +35,7 @@ class ReadLine:
             print(visible("\n".join(lines)), flush=True)
 
     def summary(self) -> Summary:
-        """What was read, as all that a dry run finds."""
+        """The result of a dry run: what was read."""
         return {**self.said, "text": "nothing was written (--dry-run)"}
 
 

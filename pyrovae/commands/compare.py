@@ -32,7 +32,7 @@ _DEMO_LATENT_DIM, _DEMO_SECONDS = 6, 120.0
 )  # fmt: skip
 @dataclass
 class Compare:
-    """Which posterior and likelihood should a VAE of these data use? Trains them all and recommends one."""
+    """Which posterior and likelihood should a VAE for these data use? Train all of them and recommend one."""
 
     COMMON: ClassVar = (
         "demo", "budget", "out", "latent_dim", "seeds", "posteriors", "likelihoods", "missing",
@@ -43,7 +43,7 @@ class Compare:
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, IDX, an instrument's; or a folder."""
     demo: bool = False
-    """Use simulated spectra with correlated noise, and at most two minutes."""
+    """Use simulated spectra with correlated noise and at most two minutes."""
     latent_dim: int | Literal["auto"] | None = None
     """Dimensions of z; auto: what suits linear models best on validation data. By default 2, for the demo 6."""
     seeds: int = len(COMPARED_BY_DEFAULT.seeds)
@@ -84,13 +84,13 @@ class Compare:
             out = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if not self.json and (self.data is None or self.data.exists()):
             print(self._plan(study, out), flush=True)
-        torch.set_num_threads(1)  # with networks this small, more threads are slower, much slower on a busy machine
+        torch.set_num_threads(1)  # small networks are slower with more threads, much slower on a busy machine
         with resuming(out):
             found = compare_file(study, out, progress=not self.json, on_read=said)
         return {**summary_of(found, out), **said.said}
 
     def _plan(self, study: Study, out: Path) -> str:
-        """What is going to be done, in a line."""
+        """One line about what happens next."""
         settings = study.settings
         parts = settings.named_posteriors, settings.named_likelihoods, settings.named_estimators
         num, seeds = math.prod(map(len, parts)), len(settings.seeds)
@@ -98,7 +98,7 @@ class Compare:
         return f"comparing linear models, then {num} VAEs of {seeds} seeds, {limit}; results go to {out}"
 
     def study(self) -> Study:
-        """What the options describe."""
+        """The study that the options describe."""
         if self.demo == (self.data is not None):
             raise InputError("give either a file of data or --demo")
         latent_dim = (_DEMO_LATENT_DIM if self.demo else 2) if self.latent_dim is None else self.latent_dim
@@ -124,7 +124,7 @@ class Compare:
 
 
 def summary_of(found: "StudyResult", out: Path) -> Summary:
-    """What came of a study, with its report written."""
+    """Write the report of a study and summarise it."""
     from pyrovae.comparison.compare_file import as_text, said
     from pyrovae.comparison.report import write_report
     from pyrovae.comparison.tables import markdown_table
@@ -150,7 +150,7 @@ def seconds_of(duration: str) -> float:
     """Seconds of a duration such as ``90``, ``90s``, ``10m`` or ``2h``.
 
     Raises:
-        InputError: it is none.
+        InputError: it is no duration.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", duration.strip())
     if not match or float(match[1]) <= 0:

@@ -51,7 +51,7 @@ def errors_in_one_line() -> Iterator[None]:
 
 @contextmanager
 def resumed_by(command: str, begun: Path) -> Iterator[None]:
-    """Let an interruption name the command that resumes the run, once the file ``begun`` says that it has begun."""
+    """Let an interruption name the command that resumes the run, once the file ``begun`` shows that it has begun."""
     try:
         yield
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str |
     """The settings that a command line describes; ``--help`` prints the usual options, ``--help-all`` all of them."""
     import tyro
 
-    config = (tyro.conf.FlagCreatePairsOff,)  # --flag or --no-flag: the one that changes the default
+    config = (tyro.conf.FlagCreatePairsOff,)  # --flag or --no-flag: only the one that changes the default
     arguments = sys.argv[1:] if arguments is None else arguments
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     prog = prog or (f"python -m {spec.name.removesuffix('.__main__')}" if spec else None)
@@ -83,7 +83,7 @@ def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str |
 
 
 def _in_one_line(box: str) -> str:
-    """What tyro says in a box of several lines: no title, no class, no advice but the nearest option."""
+    """Reduce tyro's box of several lines to one line: no title, no class, no advice except the nearest option."""
     words = " ".join(re.sub(r"-{4,}", " ", box.translate(dict.fromkeys(map(ord, "╭╮╰╯│─"), " "))).split())
     words = re.sub(r" *(Argument helptext:|For full helptext).*", "", words)
     words = re.sub(r" Perhaps you meant: (--[\w-]+).*", r" (did you mean \1?)", words)
@@ -97,6 +97,6 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def fail(message: str) -> Never:
-    """Print one line to standard error and leave with status 2."""
+    """Print one line to standard error and exit with status 2."""
     print(visible(f"error: {' '.join(message.split())}"), file=sys.stderr)
     sys.exit(2)

@@ -16,7 +16,7 @@ _STRANGEST = 3
 
 @dataclass
 class Evaluate(OnData):
-    """Write log p(x), its standard error and the ELBO of each datum. The smallest log p(x) are the strangest."""
+    """Write log p(x), its standard error and the ELBO of each datum. Outliers have the smallest log p(x)."""
 
     num_samples: int = 300
     """Draws of z per datum."""
@@ -28,20 +28,22 @@ class Evaluate(OnData):
         draws = self.num_samples_given(self.num_samples)
         table = trained.scores(data.x, num_samples=draws, progress=not self.json)
         found = summary_of(table)
-        sign, how = ("=", "exact") if found["exact"] else ("≥", f"{1 - found['reliable_share']:.0%} with a bad k̂")
+        sign, how = (
+            ("=", "exact") if found["exact"] else ("≥", f"{100 * (1 - found['reliable_share']):.0f} % not reliable")
+        )
         worst = table["log_prob"].nsmallest(_STRANGEST if len(table) > _STRANGEST else 0)
         strangest = {data.row_names[int(i)]: float(value) for i, value in worst.items()}  # type: ignore[call-overload]
         path = self.write(with_names(table, data), self.out, f"{self.data.stem}-scores")
         text = (
-            f"log p(x) {sign} {found['log_prob']:.4f} ± {found['log_prob_stderr']:.4f} nats per datum, {len(table)} "
+            f"log p(x) {sign} {found['log_prob']:.2f} ± {found['log_prob_stderr']:.2f} nats per datum, {len(table)} "
             f"data, {how}: {path}"
         )
         known = TrainingRows.read(self.folder)
         num_seen = 0 if known is None else known.count_in(data.x)
         if num_seen:
             text += (
-                f"\nnote: the model was trained on {num_seen} of these data, whose log p(x) is too good to judge it by"
+                f"\nnote: the model was trained on {num_seen} of these data; their log p(x) is too high to judge it by"
             )
         if strangest:
-            text += "\nthe strangest: " + ", ".join(f"{name} ({value:.1f})" for name, value in strangest.items())
+            text += "\nleast likely: " + ", ".join(f"{name} ({value:.2f})" for name, value in strangest.items())
         return {**found, "num_trained_on": num_seen, "strangest": strangest, "out": str(path), "text": text}

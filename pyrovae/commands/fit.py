@@ -57,7 +57,7 @@ class Fit:
             said(project.read())
             return said.summary()
         if self.out is None:
-            raise InputError("give --out FOLDER to keep the model in (or --dry-run to see what is read)")
+            raise InputError("give --out FOLDER for the model (or --dry-run to see what is read)")
         with resuming(self.out):
             metrics = fit_file(
                 project, self.out, checkpoint_seconds=self.checkpoint_seconds, progress=not self.json, on_read=said
@@ -66,11 +66,11 @@ class Fit:
 
 
 def summary_of(metrics: dict[str, object], out: Path) -> Summary:
-    """What came of a training."""
+    """The outcome of a training run."""
     m = metrics
     text = (
-        f"log p(x) of the test data ≥ {m['test_log_marginal']:.4f} ± {m['test_log_marginal_stderr']:.4f}, "
-        f"ELBO {-m['test_neg_elbo']:.4f}, KL {m['test_kl']:.4f} nats per datum "  # type: ignore[operator]
+        f"log p(x) of the test data ≥ {m['test_log_marginal']:.2f} ± {m['test_log_marginal_stderr']:.2f}, "
+        f"ELBO {-m['test_neg_elbo']:.2f}, KL {m['test_kl']:.2f} nats per datum "  # type: ignore[operator]
         f"(d = {m['latent_dim']}, {m['steps']} steps, {m['seconds']:.1f} s, {m['engine']} engine)\nmodel: {out}"
     )
     text += "".join(f"\nnote: {note['text']}" for note in m["notes"])  # type: ignore[attr-defined]

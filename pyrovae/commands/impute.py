@@ -19,7 +19,7 @@ class Impute(OnData):
     COMMON = (*OnData.COMMON, "level")
 
     missing: Literal["error", "mask"] = "mask"
-    """What to do with missing values (an empty field, NA, NaN): mask fills them in, error refuses them."""
+    """Missing values (an empty field, NA, NaN): mask fills them in, error refuses them."""
     level: float = 0.9
     """Probability of an interval."""
     num_samples: int = 1000
@@ -47,6 +47,6 @@ class Impute(OnData):
         beside = self.write(intervals, path.with_name(f"{path.stem}-intervals{path.suffix}"), "")
         unsure = int((~found.reliable[rows.unique()]).sum())
         text = f"{len(rows)} missing values of {len(rows.unique())} data filled in: {path}\n"
-        text += f"{self.level:.0%} intervals: {beside}"
-        text += f"\nnote: the intervals of {unsure} data cannot be trusted (reliable = False)" if unsure else ""
+        text += f"{100 * self.level:.0f} % intervals: {beside}"
+        text += f"\nnote: the intervals of {unsure} data are not reliable (reliable = False)" if unsure else ""
         return {"num": len(rows), "num_unreliable": unsure, "out": str(path), "intervals": str(beside), "text": text}

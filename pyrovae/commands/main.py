@@ -1,4 +1,4 @@
-"""The console command: a subcommand's settings in, one summary out."""
+"""The console command: settings of a subcommand in, one summary out."""
 
 import json
 import math

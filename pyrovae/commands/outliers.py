@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pyrovae.trained_model import TrainedModel
 
 _NAMED = 3
-"""Channels that are named for each datum."""
+"""Number of channels named for each datum."""
 
 
 @dataclass
 class Outliers(OnData):
-    """Find data unlike held-out ones: at most a share alpha of false alarms, and the channels to blame."""
+    """Find outliers, with at most a share alpha of false alarms, and name the channels that fit worst."""
 
     COMMON = (*OnData.COMMON, "calibration", "alpha")
 
@@ -62,7 +62,7 @@ class Outliers(OnData):
         text = f"{len(found)} of {len(table)} data are outliers at alpha = {self.alpha:g}"
         text += f" (held out: {len(held_out)} data): {path}"
         if num_trained := int(table["trained"].sum()):
-            text += f"\n{num_trained} of the {len(table)} data trained the model, and seem likelier than they are"
+            text += f"\n{num_trained} of the {len(table)} data trained the model; they seem likelier than they are"
         for row, channels in list(zip(found["row"], found["channels"], strict=True))[:10]:
             text += f"\n{data.row_names[row]}: {channels}"
         outliers = [data.row_names[row] for row in found["row"]]

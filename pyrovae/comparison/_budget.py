@@ -1,4 +1,4 @@
-"""What the parts of a comparison take, measured before it begins, and the counts that a time allows."""
+"""Time needed by the parts of a comparison, measured before it begins, and the counts that a budget allows."""
 
 import math
 import time
@@ -14,14 +14,14 @@ from pyrovae.evaluation.refit_encoder import NUM_DRAWS
 from pyrovae.training import Trainer
 
 GAP_DATA = 32
-"""Test data whose log p(x) − ELBO is split."""
+"""Number of test data whose log p(x) − ELBO is split."""
 LEAST_EPOCHS = 5
-"""Below these many, VAEs of the slowest likelihood are left out, so that the others have more."""
+"""With fewer epochs than this, VAEs of the slowest likelihood are left out, to give the others more."""
 FEW_TEST, FEW_DRAWS, FEWEST_TEST = 200, 50, 100
-"""Scoring that would take too long has at least these many test data, then draws, then test data."""
+"""Smallest numbers of test data, then draws, then test data, if scoring would take too long."""
 
 _TRAINING_SHARE = 0.65
-"""Share of the remaining time that is spent on training: the rest is for steps slower than the timed ones."""
+"""Share of the remaining time for training; the rest is for steps slower than the timed ones."""
 
 _SHARE_FOR_GAPS = 0.2
 _SHARE_FOR_SCORES = 0.3
@@ -58,7 +58,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a time was turned into; a study with these counts gives the same bits.
+    """Counts that a time budget was turned into; a study with these counts gives the same bits.
 
     Attributes:
         epochs: passes over the training data of each run.
@@ -80,12 +80,12 @@ class Counts:
 
 
 def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[str, Seconds]:
-    """What a run of each of these cells takes, the sum by likelihood, from some steps of each.
+    """Time for a run of each of these cells, summed by likelihood, from some steps of each.
 
     Args:
         plan: of the comparison.
         cells: of one seed.
-        seconds: for all of it, about; slow models get fewer steps.
+        seconds: total time for this, approximately; slow models get fewer steps.
     """
     cells = list(cells)
     total: dict[str, Seconds] = {}
@@ -99,7 +99,7 @@ def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[st
 
 
 def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
-    """What a run takes; where an epoch takes longer than ``longest``, which no time allows, its scores are a guess."""
+    """Time for a run; if an epoch takes longer than ``longest``, the time for its scores is a guess."""
     data, settings, (model, guide) = plan.data, plan.settings, make_pair(plan, cell)
     trainer = Trainer(
         [(model, guide)],
@@ -149,11 +149,11 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
 
 
 def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float, most: Counts) -> Counts:
-    """The counts that these seconds allow, of each seed's runs of all likelihoods, at most as many as ``most``.
+    """The counts that this time allows for all runs of all likelihoods, at most ``most``.
 
-    Scores have at most 30 % of the time: fewer test data are scored, then by fewer draws. Encoders that are trained
-    again have at most a third, and looks at the validation data a fifth, but two looks are taken. Where fewer than five
-    epochs would be left, the VAEs of the slowest likelihood are left out, unless it is the only one.
+    Scores get at most 30 % of the time: fewer test data are scored, then with fewer draws. Training encoders again gets
+    at most a third, validation a fifth, but there are at least two validations. If fewer than five epochs would be
+    left, the VAEs of the slowest likelihood are left out, unless it is the only one.
     """
     kept, left_out = dict(needed), list(most.linear_only)
     while True:
@@ -174,7 +174,7 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
 
 
 def _scores_within(share: float, most: Counts) -> tuple[int, int]:
-    """Test data and draws whose product is this share of the most, as far as their least allow."""
+    """Test data and draws whose product is this share of the most, within their smallest numbers."""
     num, draws = most.max_test, most.log_marginal_samples
     for least in (FEW_TEST, FEWEST_TEST):
         if share < 1:
@@ -187,14 +187,14 @@ def _scores_within(share: float, most: Counts) -> tuple[int, int]:
 
 
 def looks_within(needed: Seconds, num_seeds: int, seconds: float) -> int:
-    """Looks of each run at the validation data, in a fifth of these seconds, but two of them at least."""
+    """Validations of each run, in a fifth of these seconds, but at least two."""
     if not needed.look:
         return LOOKS
     return max(2, min(LOOKS, int(_SHARE_FOR_LOOKS * seconds / (num_seeds * needed.look))))
 
 
 def refit_epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: int) -> int:
-    """Epochs in which each run's encoder is trained again, in a third of these seconds; ``most`` are wanted."""
+    """Epochs in which each run's encoder is trained again, in a third of these seconds, at most ``most``."""
     if not needed.refit:
         return most
     return max(0, min(most, int(_SHARE_FOR_REFITS * seconds / (num_seeds * needed.refit))))

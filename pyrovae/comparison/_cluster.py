@@ -24,7 +24,7 @@ def run_on_cluster(
 ) -> Iterator[tuple[Piece, bytes | None]]:
     """Run pieces of work on a cluster's workers, one thread each; results come as they finish.
 
-    What a worker that is lost was doing is done again by another. An interrupt cancels what is left.
+    The work of a lost worker is done again by another. An interrupt cancels the rest.
 
     Args:
         run: does one piece; it is sent to the cluster once, pickled. Its result is bytes.

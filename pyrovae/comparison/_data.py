@@ -1,4 +1,4 @@
-"""The data of a comparison: training, validation and test data, preprocessed alike."""
+"""The data of a comparison: training, validation and test data, with the same preprocessing."""
 
 import copy
 import warnings
@@ -31,8 +31,8 @@ class PreparedData:
         validation: data that choose the best epoch and the learning rate, preprocessed.
         preprocessing: the fitted step that was applied.
         log_jacobian: log |det| of that step at each test datum, shape (num,); None where it has none.
-        test_groups: label of each test datum: those of one label are no independent data; None where all are.
-        num_copies: number of data that are equal or near copies of others, and were kept in one part with these.
+        test_groups: label of each test datum; data with one label are not independent. None if all are.
+        num_copies: number of data that are equal or near copies of others and were kept in the same part.
     """
 
     name: str
@@ -52,7 +52,7 @@ class PreparedData:
 
 
 def draw_synthetic(dataset: SyntheticDataset, num_train: int | None, num_test: int | None) -> PreparedData:
-    """Training and test data of a synthetic set, at its own sizes or at these."""
+    """Training and test data of a synthetic set, with its own sizes or these."""
     generator = torch.Generator().manual_seed(0)
     sizes = (dataset.num_train if num_train is None else num_train, dataset.num_test if num_test is None else num_test)
     train, test = (dataset.sample(size, generator) for size in sizes)
@@ -116,13 +116,13 @@ def as_data_tensor(name: str, data: Tensor | np.ndarray, missing: str) -> Tensor
 
 
 def are_counts(x: Tensor) -> bool:
-    """Whether all values but NaN are counts 0, 1, 2, …, more than two different ones."""
+    """Whether all values except NaN are counts 0, 1, 2, …, with more than two different values."""
     seen = x[~x.isnan()]
     return bool((seen >= 0).all() and (seen % 1 == 0).all() and len(seen.unique()) > 2)
 
 
 def warn_of_counts(data: Spectra, likelihoods: Mapping[str, LikelihoodFactory]) -> None:
-    """Warn of data that are counts, where a likelihood is Gaussian; pixels are levels of grey.
+    """Warn of counts with a Gaussian likelihood; pixels are grey values.
 
     Warns:
         CountsWarning: names the likelihoods of counts.
@@ -132,8 +132,8 @@ def warn_of_counts(data: Spectra, likelihoods: Mapping[str, LikelihoodFactory]) 
     if densities and data.unit != PIXEL and are_counts(data.x):
         seen = data.x[~data.x.isnan()]
         said = CountsWarning(
-            f"the data are counts, whole numbers from {seen.min():.0f} to {seen.max():.0f}, of which {densities[0]} "
-            "noise gives a density, a doubtful one; try the likelihoods poisson and negative-binomial, with ",
+            f"the data are counts, whole numbers from {seen.min():.0f} to {seen.max():.0f}, and {densities[0]} noise "
+            "does not suit them; try the likelihoods poisson and negative-binomial, with ",
             Option("preprocessing", "none"),
         )
         warnings.warn(said, stacklevel=3)

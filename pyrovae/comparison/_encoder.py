@@ -1,4 +1,4 @@
-"""Encoders that are trained again at the trained model, where the settings ask for it."""
+"""Training encoders again at the trained model, if the settings ask for it."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def with_better_encoder(
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> tuple[AmortizedGuide, dict[str, object]]:
-    """The guide that validation data prefer, and what they gained as a column of the table; for no epochs the same."""
+    """The better guide on validation data, and its gain as a column of the table; without epochs, the given guide."""
     if not epochs or validation is None:
         return guide, {}
     found = refit_encoder(

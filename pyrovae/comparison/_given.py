@@ -1,4 +1,4 @@
-"""The model that a comparison of guides is given."""
+"""The given model of a comparison of guides."""
 
 import copy
 
@@ -18,7 +18,7 @@ def frozen(model: Program, data: PreparedData, settings: ComparisonSettings) -> 
         raise InputTypeError(f"model must be a GenerativeModel or a Pyro model, not {type(model).__name__}")
     own = (settings.likelihoods, settings.start, settings.missing, settings.preprocessing_step)
     if own != (None, "random", "error", None):
-        raise InputError("a given model has its likelihood, start and preprocessing: give none of them")
+        raise InputError("a given model has its own likelihood, start and preprocessing: leave them out")
     if not isinstance(model, GenerativeModel):
         _check_program(model, data, settings)
         return model

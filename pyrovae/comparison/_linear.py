@@ -1,4 +1,4 @@
-"""The linear-Gaussian candidates of a comparison: fitted to the data that the VAEs see, scored, and saved."""
+"""The linear-Gaussian candidates of a comparison: fitted to the VAEs' data, scored, and saved."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ LinearModels = dict[tuple[str, int], FactorModel]
 
 
 def with_latent_dims(settings: ComparisonSettings, data: PreparedData, progress: bool) -> ComparisonSettings:
-    """The settings with the latent dimension that validation data choose, where they ask for that.
+    """The settings, with 'auto' replaced by the latent dimension that validation data choose.
 
     Raises:
         InputError: no validation data.
@@ -59,7 +59,7 @@ def best_latent_dim(
 
 @torch.random.fork_rng(devices=[])
 def models_to_start_as(settings: ComparisonSettings, data: PreparedData, progress: bool) -> LinearModels | None:
-    """The linear model of each Gaussian likelihood and dimension; None where training starts from random weights."""
+    """The linear model of each Gaussian likelihood and dimension; None if training starts from random weights."""
     posteriors, likelihoods = settings.named_posteriors, settings.named_likelihoods
     possible = settings.start == "linear" or can_start_as_linear(posteriors.values(), likelihoods.values(), settings)
     if settings.start == "random" or not possible:
@@ -68,7 +68,7 @@ def models_to_start_as(settings: ComparisonSettings, data: PreparedData, progres
 
 
 def may_be_linear(settings: ComparisonSettings, data: PreparedData) -> bool:
-    """Whether linear models can be compared with the VAEs: where the likelihoods are densities of the data too."""
+    """Whether linear models can be compared with the VAEs: if the likelihoods are densities of the data too."""
     made = [make(1, data.train.shape[1]) for make in settings.named_likelihoods.values()]
     return data.is_comparable and all(p.is_continuous for p in made)
 
@@ -83,7 +83,7 @@ def simple_baselines(settings: ComparisonSettings, data: PreparedData) -> list[B
 def other_baselines(
     settings: ComparisonSettings, data: PreparedData, models: LinearModels | None, progress: bool
 ) -> list[Baseline]:
-    """The linear models with correlated noise, fitted here unless they have been, and those chosen by validation."""
+    """The linear models with correlated noise, fitted here if necessary, and those chosen by validation."""
     (latent_dim,) = settings.dims
     made = {name: make for name, make in settings.named_likelihoods.items() if make(1, 2).is_correlated}
     if models is None:
@@ -104,7 +104,7 @@ def folder_of(baseline: Baseline) -> Path:
 
 
 def write_linear(folder: Path, baselines: Sequence[Baseline], preprocessing: Preprocessing | None) -> None:
-    """Save every linear candidate that has a model in a folder of its own, with its log p(x) of the test data."""
+    """Save each linear candidate's model in its own folder, with its log p(x) of the test data."""
     for baseline in baselines:
         if baseline.model is None or baseline.log_prob is None:
             continue

@@ -1,4 +1,4 @@
-"""What a trained pair of a comparison is worth on test data: metrics in nats per datum."""
+"""Metrics of a trained model and guide on test data, in nats per datum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES = ("log_prob", "elbo", "log_prob_stderr", "gain_of_doubling", "pareto_k")
-"""Columns of a run's scores, a row a test datum."""
+"""Columns of a run's scores, one row per test datum."""
 
 MEASURES = (
     "steps",
@@ -54,9 +54,9 @@ MEASURES = (
 """Columns of numbers that every run has."""
 GAPS = ("approximation_gap", "approximation_gap_stderr", "amortization_gap", "amortization_gap_stderr")
 ENCODER_DATA = 32
-"""Test data, taken evenly from all, of which it is measured what the encoder loses."""
+"""Number of test data, evenly spread, on which the encoder's loss is measured."""
 GAP_STEPS = 400
-"""Steps that a datum's own q is fitted with at most, and as many whose parameters are averaged."""
+"""Most steps to fit a datum's own q; as many steps follow whose parameters are averaged."""
 
 
 def score(
@@ -76,7 +76,7 @@ def score(
 
 
 def scores_of(terms: ELBOTerms, marginal: LogMarginal) -> pd.DataFrame:
-    """What a run's ``scores.csv`` says of each test datum, in nats: what :func:`marginal_of` needs, and the ELBO."""
+    """A run's ``scores.csv`` for each test datum, in nats: the input of :func:`marginal_of`, and the ELBO."""
     import pandas as pd
 
     columns = {
@@ -131,7 +131,7 @@ def measures_of(
     }
     if not marginal.is_density:
         metrics |= {name: math.nan for name in metrics if name.startswith("test_log_marginal")}
-    notes = [] if marginal.is_density else ["cross-entropy bound of soft targets, no log p(x)"]
+    notes = [] if marginal.is_density else ["cross-entropy bound with soft targets, not log p(x)"]
     notes += ["posterior collapsed"] if metrics["active_directions"] == 0 else []
     if truth is not None:
         gap = truth.log_density(test) - terms.elbo
@@ -149,7 +149,7 @@ def measures_of(
 def gaps(
     model: GenerativeModel, guide: AmortizedGuide, x: Tensor, family: Callable[[int, int], Posterior], seed: int
 ) -> dict[str, float]:
-    """Log p(x) − ELBO of data x (num, n), split into what the guide's family and what its encoder costs, in nats."""
+    """Log p(x) − ELBO of data x (num, n), split into the losses of the guide's family and its encoder, in nats."""
     families = {"own": family, "full-covariance": FullCovariancePosterior}  # log p(x) is by the better of the two
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimateWarning)
@@ -162,7 +162,7 @@ def gaps(
 
 
 def loss_of_encoder(model: GenerativeModel, guide: AmortizedGuide, test: Tensor) -> dict[str, float]:
-    """What refining each datum's q(z|x) adds to the encoder's ELBO, nats per datum of some test data (num, n)."""
+    """ELBO gained by refining each datum's q(z|x), in nats per datum of some test data (num, n)."""
     rows = torch.linspace(0, len(test) - 1, min(ENCODER_DATA, len(test))).round().long()
     lost = refine(model, guide, test[rows]).lost_by_encoder
     return {"lost_by_encoder": lost.mean, "lost_by_encoder_stderr": lost.stderr}

@@ -1,4 +1,4 @@
-"""Fresh models and guides of multilayer perceptrons, as comparisons and trainings of one model start from them."""
+"""New models and guides of multilayer perceptrons, the start of comparisons and of training one model."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -32,7 +32,7 @@ def new_pair(
         posterior: family, a callable of (in_features, latent_dim).
         likelihood: a callable of (in_features, n).
         settings: of the networks.
-        seed: of the initialisation; the caller's random state is left as it was.
+        seed: seed of the initialisation; the caller's random state does not change.
         linear: the linear model to start as, see :func:`~pyrovae.start_as_linear`; None for random weights.
     """
     missing = settings.missing == "mask"
@@ -53,7 +53,7 @@ def new_pair(
 
 
 def seen_by(encoder: nn.Module, model: GenerativeModel) -> nn.Module:
-    """The encoder of a model's data: of counts by their logarithms, and of data with missing values."""
+    """The encoder of a model's data; counts enter by their logarithms, and missing values are filled."""
     encoder = LogCounts(encoder) if model.likelihood.is_count else encoder
     return ImputeMissing(encoder) if model.missing else encoder
 
@@ -72,7 +72,7 @@ def at_mean_of(make: LikelihoodFactory, x: Tensor) -> LikelihoodFactory:
 def can_start_as_linear(
     posteriors: Iterable[PosteriorFactory], likelihoods: Iterable[LikelihoodFactory], settings: NetworkSettings
 ) -> bool:
-    """Whether all models can start as a linear one: Gaussian noise, complete data, a head for the mean."""
+    """Whether all models can start as a linear model: Gaussian noise, complete data, a head for the mean."""
     return (
         settings.missing == "error"
         and all(make(1, 2).can_start_as_linear for make in posteriors)

@@ -1,4 +1,4 @@
-"""What a comparison is to run: its cells, what they share, and the programs that each starts from."""
+"""The plan of a comparison: its cells, their common settings, and the initial programs of each."""
 
 import copy
 import hashlib
@@ -25,12 +25,12 @@ from pyrovae.training.settings import describe_settings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 GIVEN = "given"
-"""Name of the likelihood of a model that is given to a comparison, and not trained."""
+"""Name of the likelihood of a given model, which is not trained."""
 
 
 @dataclass(frozen=True)
 class ModelKey:
-    """Which model a run is of, by the names of its parts."""
+    """The model of a run, by the names of its parts."""
 
     posterior: str
     estimator: str
@@ -40,14 +40,14 @@ class ModelKey:
 
 @dataclass(frozen=True)
 class Cell(ModelKey):
-    """One run of a comparison; ``learning_rate`` is None where it is the training's."""
+    """One run of a comparison; ``learning_rate`` is None for that of the training settings."""
 
     seed: int
     learning_rate: float | None = None
 
     @property
     def model(self) -> ModelKey:
-        """Which model it is of."""
+        """Its model."""
         return ModelKey(self.posterior, self.estimator, self.likelihood, self.latent_dim)
 
     @property
@@ -95,13 +95,13 @@ class Plan:
         return any(head.is_count for head in (made or given))
 
     def training_of(self, cell: Cell) -> TrainingSettings:
-        """How a run is trained; guides of a given model are judged by their own ELBO."""
+        """How a run is trained; guides of a given model are compared by their ELBO."""
         training = self.settings.training_of(cell.estimator, cell.seed, cell.learning_rate)
         judges = self.data.validation is not None and self.model is None
         return judged_by_model(training) if judges else training
 
     def columns(self, cell: Cell) -> dict[str, object]:
-        """What a run is of, as columns of the table."""
+        """A run's model and settings, as columns of the table."""
         training = self.training_of(cell)
         return {
             "dataset": self.data.name,
@@ -125,7 +125,7 @@ def _shown(value: object) -> object:
 
 
 def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
-    """A fresh model and guide, initialised under the run's seed."""
+    """A new model and guide, initialised with the run's seed."""
     settings, n, d = plan.settings, plan.data.train.shape[-1], cell.latent_dim
     posterior = settings.named_posteriors[cell.posterior]
     if plan.model is not None:
@@ -141,14 +141,14 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
 
 
 def num_parameters(plan: Plan, cell: Cell) -> int:
-    """How many numbers a run's p(x) has, those of its decoder and of its noise; 0 of a given model."""
+    """Number of parameters of a run's p(x), in its decoder and its noise; 0 for a given model."""
     if plan.model is not None:
         return 0
     return sum(parameter.numel() for parameter in make_pair(plan, cell)[0].parameters())
 
 
 def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide) -> dict[str, object]:
-    """What a run depends on and is made of, as plain values."""
+    """Everything that a run depends on, as plain values."""
     frozen = list(plan.model.state_dict().values()) if isinstance(plan.model, GenerativeModel) else []
     return {
         **plan.columns(cell),
@@ -178,7 +178,7 @@ def models_of(cells: Iterable[Cell]) -> dict[ModelKey, list[Cell]]:
 
 
 def names_of(models: Iterable[ModelKey]) -> dict[ModelKey, str]:
-    """A name to read for each model: what all share is left out."""
+    """A readable name for each model, without the parts that all share."""
     models = list(models)
     several_estimators = len({model.estimator for model in models}) > 1
     several_dims = len({model.latent_dim for model in models}) > 1
@@ -193,7 +193,7 @@ def names_of(models: Iterable[ModelKey]) -> dict[ModelKey, str]:
 
 
 def groups(plan: Plan, cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
-    """Runs to train in one program: those that differ in their seed alone, in seeds that follow one another.
+    """Runs to train in one program: runs that differ only in consecutive seeds.
 
     There are at least as many groups as workers, where there are as many runs.
     """

@@ -1,4 +1,4 @@
-"""What came of a run, and its folder: written by the process that made the run, read by whoever goes on."""
+"""The result of a run, and its folder: written by the process that made the run, and read when resuming."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run failed: the exception's type, its message, its traceback, and whether the user can mend it."""
+    """Why a run failed: the exception's type, message and traceback, and whether the user can fix it."""
 
     kind: str
     message: str
@@ -50,7 +50,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """The failure that an exception is; the exception is not kept, for it holds on to memory."""
+        """The failure that an exception describes; the exception itself is not kept, since it keeps memory alive."""
         message = out_of_memory(error) or one_line(error)
         can_be_mended = isinstance(error, InputError | OSError) or out_of_memory(error) is not None
         return cls(type(error).__name__, message, "".join(traceback.format_exception(error)), can_be_mended)
@@ -62,10 +62,10 @@ class Result:
 
     Attributes:
         metrics: the run's row of the table: what it is of, and numbers in nats per datum.
-        failure: why it failed; None of a run that finished.
+        failure: why it failed; None if the run finished.
         samples: data drawn from the model, for pictures.
-        scores: ``log_prob`` and ``elbo`` of each test datum in nats, and the errors of ``log_prob``; None of a run that
-            failed, or that was tried and not chosen.
+        scores: ``log_prob`` and ``elbo`` of each test datum in nats, and the errors of ``log_prob``; None if the run
+            failed or was not chosen.
     """
 
     metrics: dict[str, object]
@@ -75,7 +75,7 @@ class Result:
 
     @property
     def is_scored(self) -> bool:
-        """Whether it has seen the test data."""
+        """Whether it was scored on the test data."""
         return self.scores is not None
 
 
@@ -150,12 +150,12 @@ def _read(plan: Plan, cell: Cell, out: Path) -> Result:
 
 
 def _metrics(plan: Plan, content: dict[str, object]) -> dict[str, object]:
-    """Metrics as they were before JSON, which knows neither NaN nor tuples."""
+    """Restore metrics from JSON, which has neither NaN nor tuples."""
     return {k: math.nan if v is None else v for k, v in content.items()} | {"hidden": plan.settings.hidden}
 
 
 def draw_samples(model: Program, cell: Cell) -> Tensor | None:
-    """Data drawn from a trained model, for pictures; none of one written by hand."""
+    """Data drawn from a trained model, for pictures; None for a model written by hand."""
     if not isinstance(model, GenerativeModel):
         return None
     with torch.random.fork_rng(devices=[]):
@@ -176,7 +176,7 @@ def pack(results: Results, out: Path) -> bytes:
 
 
 def unpack(plan: Plan, cells: Sequence[Cell], packed: bytes, out: Path) -> Results:
-    """The results in an archive, whose folders are written to ``out``: it is read as data, and nothing of it is run.
+    """The results in an archive; writes its folders to ``out``. It is read as data, never executed.
 
     Raises:
         ValueError: the archive is damaged.

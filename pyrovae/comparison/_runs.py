@@ -37,7 +37,7 @@ from pyrovae.training import CannotVectorizeError, EpochRecord, History, Trainer
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 OnEpoch = Callable[[str, EpochRecord], None]
-"""Called with the run's folder and the epoch's record."""
+"""A function that is called with the run's folder and the epoch's record."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Execution:
     def __post_init__(self) -> None:
         check_integer("workers", self.workers)
         if self.scheduler is not None and self.workers > 1:
-            raise InputError("workers are processes on this machine, and a scheduler has its own: give one of the two")
+            raise InputError("workers are processes on this machine, a scheduler has its own: give only one")
 
 
 def run_cells(
     plan: Plan, cells: Sequence[Cell], results: Results, execution: Execution, *, resume: bool, progress: bool
 ) -> None:
-    """Add the results of these cells that are not there: from the plan's folder, if ``resume``, or else of new runs."""
+    """Add the missing results of these cells: from the plan's folder, if ``resume``, or from new runs."""
     if resume:
         found = finished(plan, [cell for cell in cells if cell not in results])
         results.update((cell, result) for cell, result in found.items() if result.is_scored)
@@ -80,7 +80,7 @@ def _run_pieces(
     with progress_bar(total=sum(epochs.values()), unit="epoch", show=progress) as bar:
 
         def on_epoch(folder: str, record: EpochRecord) -> None:
-            bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats/datum", refresh=False)
+            bar.set_postfix_str(f"{folder}: {record.loss:.4f} nats per datum", refresh=False)
             bar.update()
 
         if execution.scheduler is not None:
@@ -97,7 +97,7 @@ def _run_pieces(
 
 
 def _run_packed(plan: Plan, cells: list[Cell]) -> bytes:
-    """On a cluster: make runs in a folder that is sent back, whatever the machines share."""
+    """On a cluster: make runs in a folder that is sent back; no shared file system is needed."""
     with TemporaryDirectory(prefix="pyrovae-") as out, callers_state_left_alone():
         return pack(run_group(replace(plan, out=Path(out)), cells, lambda *_: None), Path(out))
 
@@ -110,10 +110,10 @@ def _unpacked(plan: Plan, cells: list[Cell], packed: bytes) -> Results:
 
 
 def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> Results:
-    """Train runs of one model, evaluate and write them; test data are scored at one learning rate alone.
+    """Train runs of one model, evaluate and write them; test data are scored at one learning rate only.
 
-    Runs that differ in their seeds alone are trained in one program, where they can be one. Of several learning rates,
-    given for one seed, validation data choose the one to be scored.
+    Runs that differ only in their seeds are trained in one program if possible. Validation data choose among several
+    learning rates, at the first seed.
     """
     rates = list(dict.fromkeys(cell.learning_rate for cell in cells))
     alike = [[cell for cell in cells if cell.learning_rate == rate] for rate in rates]
@@ -128,10 +128,10 @@ class _Trained:
 
     Attributes:
         cell: which run.
-        pair: what was trained; None if it could not be made.
-        history: what was recorded.
+        pair: the trained model and guide; None if they could not be made.
+        history: its record.
         failure: why it failed; None of a run that finished.
-        together: number of runs that were trained in its program, of whose seconds it has its share.
+        together: number of runs that were trained in its program and share its seconds.
     """
 
     cell: Cell
@@ -148,7 +148,7 @@ class _Trained:
 
 
 def _train(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[_Trained]:
-    """Train runs that differ in their seeds alone."""
+    """Train runs that differ only in their seeds."""
     folders = {cell.seed: cell.folder for cell in cells}
     pairs: list[tuple[GenerativeModel, AmortizedGuide]] = []
     trainer = failure = None
@@ -167,7 +167,7 @@ def _train(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[_Trained]:
             trainer.run()
     except CannotVectorizeError:
         return [one for cell in cells for one in _train(plan, [cell], on_epoch)]
-    except Exception as error:  # one run must not take the others along
+    except Exception as error:  # a failing run must not stop the others
         failure = Failure.of(error)
     found = []
     for r, cell in enumerate(cells):
@@ -180,12 +180,12 @@ def _train(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[_Trained]:
 
 def _lost(plan: Plan, cells: Sequence[Cell]) -> Results:
     """Results of runs whose process the system ended."""
-    failure = Failure("BrokenProcessPool", "its process was ended by the system, perhaps out of memory", "")
+    failure = Failure("BrokenProcessPool", "the system ended its process, perhaps out of memory", "")
     return {cell: Result(_blank(plan, cell, failure), failure) for cell in cells}
 
 
 def _as_trained(plan: Plan, model: GenerativeModel) -> Program:
-    """The model; one that is not to change is called as a function: training does not put it into training mode."""
+    """The model. A given model is called as a function, so that training does not change its mode."""
     return model if plan.model is None else lambda x: model(x)
 
 
@@ -296,6 +296,6 @@ def choose_rates(
 
 @contextmanager
 def callers_state_left_alone() -> Iterator[None]:
-    """Put the caller's random state and Pyro's parameter store back on the way out."""
+    """Restore the caller's random state and Pyro's parameter store at the end."""
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
         yield

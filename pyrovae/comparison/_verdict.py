@@ -1,4 +1,4 @@
-"""What a comparison found, as values and in words."""
+"""The outcome of a comparison, as values and in words."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_DATA = 20
-"""Independent test data below which no interval holds."""
+"""Smallest number of independent test data for an interval."""
 
 MIN_SEEDS = 2
-"""Seeds below which a model shows no spread."""
+"""Smallest number of seeds for an interval."""
 
 
 class Verdict(StrEnum):
-    """What a comparison found."""
+    """The outcome of a comparison."""
 
     BETTER = "better"
     """The choice is better than all simpler models by more than the threshold."""
@@ -27,30 +27,30 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
     """A model may gain more than the threshold, and these data and seeds cannot tell."""
     TOO_FEW = "too few"
-    """There are too few test data or seeds to tell anything."""
+    """There are too few test data or seeds for a conclusion."""
 
 
 class Measure(StrEnum):
-    """What the models are compared by."""
+    """The quantity by which models are compared."""
 
     LOG_PROB = "log p(x)"
     ELBO = "ELBO"
 
 
 class Limit(StrEnum):
-    """What a comparison would need more of, to be decided."""
+    """What an undecided comparison needs more of."""
 
     DATA = "test data"
-    """More test data would tell."""
+    """More test data would decide it."""
     SEEDS = "seeds"
-    """The seeds differ too much for any number of data to tell."""
+    """The seeds differ too much for any number of data to decide it."""
     ESTIMATE = "estimate of log p(x)"
-    """The estimates of log p(x) may be off by more than the gain."""
+    """The errors of the log p(x) estimates may be larger than the gain."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A mean gain in nats per datum, and its interval; NaN where there are too few data or seeds for one."""
+    """A mean gain in nats per datum, and its interval; NaN if there are too few data or seeds."""
 
     gain: float
     low: float
@@ -67,7 +67,7 @@ class ModelGain(Gain):
     Attributes:
         model: its name.
         log_prob: its mean log p(x) in nats per datum.
-        bias: how far that may lie below the true mean, because of the method that estimated it.
+        bias: how far it may be below the true mean because of the estimation method.
     """
 
     model: str
@@ -82,23 +82,23 @@ class Recommendation:
     Attributes:
         choice: name of the model.
         verdict: see :class:`Verdict`.
-        best: name of the model of the largest mean.
-        by_model: each model and then each baseline with its gain over the simplest model.
+        best: name of the model with the largest mean.
+        by_model: each model, then each baseline, with its gain over the simplest model.
         best_over_choice: gain of the best model over the choice.
         rivals: names of the models that may gain more than the threshold over the simplest.
         against: gain of the choice over each baseline, by the baseline's name.
-        beaten_by: the best of the baselines that are better than every model; empty if none is.
+        beaten_by: the best baseline that is better than every model; empty if there is none.
         beaten_by_gain: its gain over the best model; None if there is none.
         failed: names of the models that failed, and were left out.
         threshold: nats per datum below which there is no difference.
-        level: of the intervals, which hold all together.
+        level: joint probability of all intervals.
         num_seeds: number of seeds.
         num_data: number of test data.
         measure: what the models are compared by.
         num_groups: number of groups of test data that are independent of each other.
-        limit: of an undecided comparison, what would tell the best rival from the simplest model; None of any other.
-        num_enough: about how many groups would tell, if its gain is the true one; 0 where more data would not.
-        deviation: standard deviation of the gains over the groups, the median of all models; NaN of a single model.
+        limit: for an undecided comparison, what would separate the best rival from the simplest model; otherwise None.
+        num_enough: about how many groups would be enough if its gain is the true one; 0 if more data would not help.
+        deviation: standard deviation of the gains over the groups, the median of all models; NaN for a single model.
     """
 
     choice: str
@@ -123,7 +123,7 @@ class Recommendation:
 
     @property
     def gains(self) -> pd.DataFrame:
-        """One row a model: ``log_prob``, its mean in nats per datum, its ``bias``, and its ``gain``, bounded."""
+        """One row per model: ``log_prob``, its mean in nats per datum, its ``bias``, and its ``gain``, bounded."""
         import pandas as pd
 
         columns = ["model", "log_prob", "bias", "gain", "low", "high"]
@@ -135,7 +135,7 @@ class Recommendation:
         return self.by_model[0].model
 
     def resolution(self, num: int) -> float:
-        """The smallest mean gain in nats per datum that ``num`` independent data tell from 0, of two models."""
+        """The smallest mean gain in nats per datum between two models that ``num`` independent data can detect."""
         from scipy.special import stdtrit
 
         if num < 2:
@@ -176,12 +176,12 @@ class Recommendation:
         if self.num_seeds < MIN_SEEDS:
             needed.append(f"at least {MIN_SEEDS} seeds")
         several = len(self.by_model) > 1
-        what = "Too few to tell which model is better" if several else "Too few to tell how good the model is"
+        what = "Too few to say which model is better" if several else "Too few to judge the model"
         kind = "the simplest model" if len(self.by_model) - len(self.against) > 1 else "the only model"
         return f"{what}: {self._seen}; it takes {' and '.join(needed)}. Until then, take {self.choice}, {kind}."
 
     def _reasons(self) -> str:
-        intervals = f"{self.level:.0%} intervals over {self._seen}"
+        intervals = f"{100 * self.level:.0f} % intervals over {self._seen}"
         gains = {row.model: row for row in self.by_model}
         if len(self.by_model) - len(self.against) == 1:
             return f"Take {self.choice}: it is the only model ({intervals})."
@@ -193,24 +193,23 @@ class Recommendation:
             if self.best != self.choice:
                 more = self.best_over_choice
                 text += (
-                    f" {self.best} has the largest mean, {more.gain:+.2f} compared with it (between {more.low:+.2f} "
-                    f"and {more.high:+.2f}): no difference that would pay for it."
+                    f"{self.best} has the largest mean, {more.gain:+.2f} compared with it (between {more.low:+.2f} and "
+                    f"{more.high:+.2f}), which does not justify a more complex model."
                 )
             return text
         best_is_simplest = self.best == self.simplest
         if self.verdict is Verdict.NO_DIFFERENCE:
-            largest = "no other gains anything on average"
+            largest = "no other model gains anything on average"
             if not best_is_simplest:
-                largest = f"the most is {self.best}'s {gains[self.best]}"
+                largest = f"the largest gain is that of {self.best}, {gains[self.best]}"
             return (
                 f"No difference within noise, take {self.choice}: no model gains more than the threshold of "
                 f"{self.threshold:g} nats per datum over it; {largest} ({intervals})."
             )
-        most = "" if best_is_simplest else f"; the most on average is {self.best}'s {gains[self.best]}"
+        most = "" if best_is_simplest else f"; the largest average gain is that of {self.best}, {gains[self.best]}"
         return (
-            f"No difference that these data and seeds can show, take {self.choice}: {', '.join(self.rivals)} may gain "
-            f"more than the threshold of {self.threshold:g} nats per datum or nothing{most} ({intervals}). "
-            f"{self._what_would_tell()}"
+            f"Undecided with these data and seeds, take {self.choice}: {', '.join(self.rivals)} may gain more than the "
+            f"threshold of {self.threshold:g} nats per datum, or nothing{most} ({intervals}). {self._what_would_tell()}"
         )
 
     def _what_would_tell(self) -> str:
@@ -218,12 +217,12 @@ class Recommendation:
             worst = max(self.by_model, key=lambda row: row.bias)
             return (
                 f"The estimate of log p(x) is too uncertain ({worst.model}'s may be {worst.bias:.2f} nats too low): "
-                "more draws of z, or a better method, would tell."
+                "more draws of z, or a better method, would decide it."
             )
         if self.limit is Limit.SEEDS:
-            return "More seeds would tell."
+            return "More seeds would decide it."
         what = "test data" if self.num_groups == self.num_data else "groups of test data"
-        return f"About {self.num_enough:,} {what} would tell, if the gain stays the same."
+        return f"About {self.num_enough:,} {what} would decide it, if the gain stays the same."
 
     def _beside_baselines(self) -> str:
         kinds: dict[str, list[str]] = {"worse than": [], "not clearly apart from": [], "better than": []}
@@ -231,7 +230,7 @@ class Recommendation:
             kind = "better than" if g.low > self.threshold else "not clearly apart from"
             kind = "worse than" if g.high < -self.threshold else kind
             kinds[kind].append(f"{name} ({g.gain:+.2f}, between {g.low:+.2f} and {g.high:+.2f})")
-        if len(better := kinds["better than"]) > 1:  # the nearest will do
+        if len(better := kinds["better than"]) > 1:  # the nearest is enough
             kinds["better than"] = [f"{better[0]} and {len(better) - 1} more"]
         parts = [f"{kind} {', '.join(said)}" for kind, said in kinds.items() if said]
         return f"Compared with simpler models it is {'; '.join(parts)}." if parts else ""

@@ -1,4 +1,4 @@
-"""The parts of models in words, for readers who know no name of the library's own."""
+"""The parts of models in words, for readers who do not know the library's names."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Words:
     """A part of a model in words.
 
     Attributes:
-        name: what stands in a candidate's name.
+        name: its words in a candidate's name.
         meaning: one sentence that explains it.
     """
 
@@ -25,36 +25,36 @@ class Words:
 
 
 NOISES = {
-    "gaussian": Words("equal noise", "the errors of all channels are independent and of one size"),
+    "gaussian": Words("equal noise", "the errors of all channels are independent and have the same size"),
     "gaussian-per-dimension": Words(
-        "channel-wise noise", "the errors are independent, and each channel has its own size of error"
+        "channel-wise noise", "the errors are independent, and each channel has its own error size"
     ),
     "gaussian-per-datum": Words(
         "noise that differs by spectrum", "the errors are independent, and their size depends on the spectrum"
     ),
     "ar1": Words(
         "drifting noise",
-        "errors of one size that drift along the axis: neighbouring channels err alike (autoregressive, order 1)",
+        "errors of one size that drift along the axis: neighbours have similar errors (autoregressive, order 1)",
     ),
     "ar1-per-dimension": Words(
         "channel-wise drifting noise",
-        "errors that drift along the axis (autoregressive, order 1), and each channel has its own size of error",
+        "errors that drift along the axis (autoregressive, order 1), and each channel has its own error size",
     ),
     "ar1-per-datum": Words(
         "drifting noise that differs by spectrum",
         "errors that drift along the axis (autoregressive, order 1), by an amount that depends on the spectrum",
     ),
-    "low-rank": Words("noise in a few patterns", "errors that go together in a few patterns across all channels"),
+    "low-rank": Words("noise in a few patterns", "errors that follow a few patterns across all channels"),
     "low-rank-per-datum": Words(
         "noise in a few patterns that differ by spectrum", "errors in a few patterns, which depend on the spectrum"
     ),
     "full-covariance": Words(
-        "freely correlated noise", "the errors of any two channels may go together, near or far (full covariance)"
+        "freely correlated noise", "the errors of any two channels may be correlated (full covariance)"
     ),
     "full-covariance-per-datum": Words(
         "freely correlated noise that differs by spectrum", "full covariance that depends on the spectrum"
     ),
-    "bernoulli": Words("yes-or-no values", "each value is 0 or 1, with a probability"),
+    "bernoulli": Words("yes-or-no values", "each value is 0 or 1 (Bernoulli)"),
     "bernoulli-soft-targets": Words("values between no and yes", "each value in [0, 1] is scored as a probability"),
     "continuous-bernoulli": Words("values from 0 to 1", "each value has the density of a continuous Bernoulli"),
     "poisson": Words("counting noise", "each value is a count whose variance is its mean (Poisson)"),
@@ -67,16 +67,16 @@ NOISES = {
 SHAPES = {
     "isotropic": Words("a round posterior", "equally uncertain in every latent direction"),
     "diagonal": Words("an independent posterior", "the latent values’ uncertainties are independent of each other"),
-    "ar1": Words("a chained posterior", "each latent value’s uncertainty goes with the next one’s, all alike"),
+    "ar1": Words("a chained posterior", "the uncertainties of neighbouring latent values are correlated, all equally"),
     "ar1-per-dimension": Words(
         "a chained posterior of several sizes",
-        "each latent value’s uncertainty has its size and goes with the next",
+        "neighbouring latent values are correlated, and each has its own uncertainty",
     ),
     "ar1-per-step": Words(
-        "a freely chained posterior", "each latent value’s uncertainty goes with the next one’s, each pair by its own"
+        "a freely chained posterior", "neighbouring latent values are correlated, each pair differently"
     ),
-    "low-rank": Words("a nearly independent posterior", "uncertainties that go together in a few directions"),
-    "full-covariance": Words("a correlated posterior", "the latent values’ uncertainties may go together in any way"),
+    "low-rank": Words("a nearly independent posterior", "uncertainties that are correlated in a few directions"),
+    "full-covariance": Words("a correlated posterior", "the uncertainties of latent values may be correlated"),
     "flow": Words("a posterior of any shape", "uncertainty of a shape that need not be Gaussian (normalising flow)"),
 }
 """Families of posteriors, q(z|x), by their names on the command line."""
@@ -94,22 +94,22 @@ ESTIMATORS = {
 """Estimators of the training's target, by their names on the command line."""
 
 LINEAR = {
-    "probabilistic PCA": "principal components with equal noise at all channels",
-    "factor analysis": "linear components, with independent noise of its own at each channel",
-    "Gaussian, shrunk covariance": "no components: a Gaussian whose covariance is drawn towards a simpler model’s",
+    "probabilistic PCA": "principal components with equal noise in all channels",
+    "factor analysis": "linear components, with its own independent noise in each channel",
+    "Gaussian, shrunk covariance": "no components: a Gaussian whose covariance is shrunk towards a simpler model’s",
 }
-"""What linear models are, by their names in tables."""
+"""The meaning of linear models, by their names in tables."""
 
 _BY_VALIDATION = ", d by validation"
 
 
 def in_words(parts: Mapping[str, Words], name: str) -> str:
-    """A part's name in words; a name that is not the library's stays."""
+    """A part's name in words; a user's own name stays the same."""
     return parts[name].name if name in parts else name
 
 
 def name_of_model(model: ModelKey, all_models: list[ModelKey]) -> str:
-    """A VAE's name in words: what all share is left out."""
+    """A VAE's name in words, without the parts that all share."""
     name = f"VAE with {in_words(SHAPES, model.posterior)}"
     if model.likelihood != GIVEN:
         name = f"VAE with {in_words(NOISES, model.likelihood)}"
@@ -136,7 +136,7 @@ def name_of_baseline(baseline: Baseline) -> str:
 
 
 def spoken(text: str, words: Mapping[str, str]) -> str:
-    """A text in which candidates are called by their names in words.
+    """A text with candidates' names replaced by words.
 
     Args:
         text: with names as they are in files.
@@ -151,10 +151,10 @@ def spoken(text: str, words: Mapping[str, str]) -> str:
 
 
 def note_of_baseline(baseline: Baseline) -> str:
-    """What validation data chose of a linear model, in words; empty where they chose nothing."""
+    """What validation data chose for a linear model, in words; empty if nothing."""
     model = baseline.model
     if isinstance(model, ShrunkGaussian):
-        return f"its covariance is {model.share:.2g} times that of {_target(model.target)}, the rest the data’s own"
+        return f"its covariance is {model.share:.2g} times that of {_target(model.target)}, plus a share of the data’s"
     if baseline.name.endswith(_BY_VALIDATION):
         return "the validation data chose the number of components"
     return ""
@@ -183,7 +183,7 @@ def the(name: str) -> str:
 
 
 def upper(text: str) -> str:
-    """A text that begins a sentence."""
+    """A text at the beginning of a sentence."""
     return text[:1].upper() + text[1:]
 
 
@@ -193,7 +193,7 @@ def components(num: int) -> str:
 
 
 def nats(value: float, error: float | None = None) -> str:
-    """A number of nats with as many decimals as its error leaves sense in.
+    """A number of nats, with as many decimals as its error justifies.
 
     Example:
         >>> nats(25.234, 2.1), nats(-0.4321, 0.01), nats(1234.5)

@@ -29,12 +29,12 @@ def run_in_processes(
 ) -> dict[Key, Result]:
     """Run pieces of work in fresh processes of one thread each; an interrupt ends them at once.
 
-    A process that the system ends, for want of memory for one, takes its pool along: what was not done is then run
-    again, each piece in a pool of its own, and a piece that ends that one too is lost.
+    If the system ends a process, for example because memory is short, its pool ends too. Unfinished pieces then run
+    again, each in its own pool; a piece that ends its pool again is lost.
 
     Args:
         run: does one piece, with a function to report progress to; it is sent to each process once.
-        lost: the results of a piece whose process the system ended.
+        lost: gives the results of a piece whose process the system ended.
         pieces: the work.
         workers: number of processes.
         report: called in this process with what ``run`` reports.
@@ -86,7 +86,7 @@ _CHILDREN_START_WITH = {
 
 @contextmanager
 def _as_children_should_start() -> Iterator[None]:
-    """Start processes with one thread each that leave Ctrl-C, sent to all of a terminal's processes, to this one."""
+    """Start processes with one thread each that leave Ctrl-C, sent to all processes of a terminal, to this process."""
     before = {name: os.environ.get(name) for name in _CHILDREN_START_WITH}
     os.environ.update(_CHILDREN_START_WITH)  # read by the children's libraries as they start
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -116,7 +116,7 @@ def _start_worker(run: Callable[[Any, Report], Any], writer: Connection) -> None
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed could not stop its workers, which would wait for work for ever."""
+    """A killed parent cannot stop its workers, which would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Comparing posterior families, estimators and likelihoods on one set of data: many runs, one table."""
+"""Compare posterior families, estimators and likelihoods on one data set: many runs, one table."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Comparison:
     Attributes:
         cells: the runs.
         results: of each run.
-        recommendation: which model to take; None where no values can be compared.
-        tried: runs from which validation data chose a learning rate.
-        notes: what else is to know of them.
+        recommendation: which model to take; None if no values can be compared.
+        tried: runs among which validation data chose a learning rate.
+        notes: further remarks about them.
     """
 
     cells: list[Cell]
@@ -77,7 +77,7 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a run, as :func:`compare` returns it."""
+        """One row per run, as :func:`compare` returns it."""
         table = self.rows_of(self.cells)
         if self.advice is not None:
             table.attrs["recommendation"] = self.advice
@@ -108,28 +108,28 @@ def compare(
 ) -> pd.DataFrame:
     """Train every posterior × estimator × likelihood × latent dimension × seed, tabulate them, and recommend one.
 
-    All runs see the same training and test data; a seed sets a run's initialisation, batches and noise. Runs that
-    differ in their seed alone are trained together, in one program. The caller's random state and Pyro's parameter
-    store are left as they were.
+    All runs use the same training and test data. A seed sets a run's initialisation, batches and noise. Runs that
+    differ only in their seed are trained together, in one program. The caller's random state and Pyro's parameter store
+    do not change.
 
     Args:
-        data: a synthetic set, drawn at its own sizes, or data (num, n), of which the last fifth of a
-            fixed shuffle is held out for the test; copies, see :func:`~pyrovae.datasets.find_copies`, stay in one part.
-        model: a trained model of ``data`` as they are: guides alone are trained, its parameters stay, and the ELBO is
-            compared. Its likelihood is called ``"given"``. A Pyro model written by hand has one latent site, ``"z"``
-            of event shape (d,), in the data's plate; it cannot be saved, so without ``out``.
-        test: test data, if ``data`` are training data alone.
-        validation: data that choose each run's best epoch, and its learning rate: by ``measure``, by default at a few
-            epochs :class:`~pyrovae.evaluation.RefinedELBO`, which an encoder's overfitting does not spoil, and for a
-            given model the ELBO.
-        baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`: they are candidates
-            like the VAEs, and simpler, and saved in ``out/linear``. One that holds no model is only compared with the
+        data: a synthetic set, drawn with its own sizes, or data (num, n). The last fifth of a fixed shuffle is held out
+            as test data; copies (:func:`~pyrovae.datasets.find_copies`) stay in one part.
+        model: a trained model of the unprocessed ``data``. Then only guides are trained, its parameters do not change,
+            and the ELBO is compared. Its likelihood is called ``"given"``. A Pyro model written by hand needs one
+            latent site, ``"z"`` with event shape (d,), in the data's plate; it cannot be saved, so leave out ``out``.
+        test: test data, if ``data`` are only training data.
+        validation: data that choose each run's best epoch and its learning rate, by ``measure``. By default that is
+            :class:`~pyrovae.evaluation.RefinedELBO` at a few epochs, which does not depend on the encoder's
+            overfitting; for a given model it is the ELBO.
+        baselines: linear models of the same test data, from :func:`~pyrovae.linear_baselines`. They are candidates like
+            the VAEs, and simpler, and are saved in ``out/linear``. A baseline without a model is only compared with the
             recommendation.
         out: folder for the runs and the comparison; nothing is written without it.
         pictures: whether each run's folder gets pictures.
         resume: keep the runs in ``out`` that finished with the same settings.
         workers: processes, each with one thread. With more than one, call from under
-            ``if __name__ == "__main__":``, and give factories that can be pickled.
+            ``if __name__ == "__main__":`` and give factories that can be pickled.
         scheduler: address of a Dask cluster that runs them instead, such as ``"tcp://10.0.0.5:8786"``; needs the extra
             ``cluster``. Each run goes to one of its workers, and its folder comes back as data.
         progress: whether to show a progress bar (on a terminal).
@@ -140,21 +140,20 @@ def compare(
             ``epochs``; a given model has its own ``latent_dims``.
 
     Returns:
-        One row a run, losses in nats per datum: ``test_neg_elbo`` and its parts ``test_reconstruction``
-        and ``test_kl``; ``test_log_marginal``, log p(x) by importance sampling; ``nats_above_truth``, the
-        mean over the test data of log p(x) − ELBO(x), with the standard error of that mean, where p is
-        known; ``lost_by_encoder``, by how much the ELBO of some test data rises with :func:`~pyrovae.refine`;
-        ``approximation_gap`` and ``amortization_gap`` where they were asked for; ``validation_neg_elbo`` and
-        ``validation_loss``, by which epochs and rates are chosen, and ``encoder_gain`` of ``refit_epochs``, of
-        the preprocessed data; ``status`` is ``"finished"`` or ``"failed"``, ``error`` the type of the exception,
-        ``note`` says what went wrong, ``folder`` names the run's folder in ``out``.
+        One row per run, losses in nats per datum: ``test_neg_elbo`` and its parts ``test_reconstruction`` and
+        ``test_kl``; ``test_log_marginal``, an estimate of log p(x); ``nats_above_truth``, the mean over the test data
+        of log p(x) − ELBO(x), with its standard error, if the true p is known; ``lost_by_encoder``, the rise of the
+        ELBO of some test data with :func:`~pyrovae.refine`; ``approximation_gap`` and ``amortization_gap``, if
+        requested; ``validation_neg_elbo`` and ``validation_loss``, which choose epochs and learning rates, and
+        ``encoder_gain`` of ``refit_epochs``, all for the preprocessed data; ``status``, ``"finished"`` or ``"failed"``;
+        ``error``, the type of the exception; ``note``, what went wrong; ``folder``, the run's folder in ``out``.
 
         ``table.attrs["recommendation"]`` says in plain values which model to take: ``choice``, ``verdict``, ``text``,
-        ``gains`` with their intervals, one entry a model, the simplest first, and ``notes`` of what else is to know.
-        The verdict is ``"too few"`` of fewer than 20 test data or 2 seeds.
+        ``gains`` with their intervals, one entry per model, the simplest first, and ``notes``. The verdict is ``"too
+        few"`` with fewer than 20 test data or 2 seeds.
 
     Raises:
-        InputError: settings or data that cannot be run, or ``out`` in use.
+        InputError: settings or data are invalid, or ``out`` is in use.
     """
     execution = Execution(workers, scheduler)
     if callable(model) and not isinstance(model, GenerativeModel):
@@ -185,7 +184,7 @@ def conclude(
     baselines: Sequence[Baseline],
     tried: Sequence[Cell] = (),
 ) -> Comparison:
-    """What the runs found; its tables and pictures are written if the plan has a folder."""
+    """The outcome of the runs; writes its tables and pictures if the plan has a folder."""
     own = {cell: results[cell] for cell in cells}
     advice, names = advise(plan, own, baselines), names_of(models_of(cells))
     notes = [*notes_of_data(plan.data), *notes_of_runs(plan, own, names), *notes_of_weights(own, names)]
@@ -210,10 +209,10 @@ def advise(
     *,
     linear_too: bool = True,
 ) -> Recommendation | None:
-    """The recommendation on log p(x) of the test data, or on their ELBO at a given model; None where there is none.
+    """The recommendation from log p(x) of the test data, or from their ELBO for a given model; None if there is none.
 
-    Of two models the one whose p(x) has fewer parameters is the simpler; of equals, the first that was given. Linear
-    models that are at hand are candidates, unless only the VAEs are asked for, and are else compared with these.
+    The simpler of two models is the one whose p(x) has fewer parameters; if equal, the first one given. Linear models
+    are candidates, unless only the VAEs are requested; then they are compared with these.
     """
     models = models_of(results)
     scores = {model: [results[cell].scores for cell in cells] for model, cells in models.items()}
@@ -250,16 +249,14 @@ def advise(
 
 
 def with_folder(plan: Plan, out: str | Path | None) -> Plan:
-    """The plan with a folder for its runs, once all that can be checked has been: heads, start, the given model."""
+    """The plan with a folder for its runs, after all checks: heads, start, the given model."""
     if len({cell.folder for cell in plan.cells}) < len(plan.cells):
-        raise InputError("two parts have names that differ only in signs; their runs would share a folder")
+        raise InputError("two parts have names that differ only in punctuation; their runs would share a folder")
     settings, n = plan.settings, plan.data.train.shape[-1]
     if settings.learning_rates and plan.data.validation is None:
         raise InputError("validation data choose among several learning rates; give validation=")
     if settings.refit_epochs and plan.data.validation is None:
-        raise InputError(
-            "refit_epochs: an encoder trained again is kept if validation data prefer it; give validation="
-        )
+        raise InputError("refit_epochs: validation data decide whether the new encoder is kept; give validation=")
     if settings.training.measure is not None and plan.data.validation is None:
         raise InputError("a measure chooses the best epoch by validation data; give validation=")
     for latent_dim in settings.dims:
@@ -297,7 +294,7 @@ def plan_of(settings: ComparisonSettings, data: PreparedData, *, pictures: bool 
 def _settings_of(
     keywords: ComparisonKeywords, data: SyntheticDataset | Tensor | np.ndarray, model: Program | None
 ) -> ComparisonSettings:
-    """The settings that a call's keywords are, with the data's and the given model's own where they say nothing."""
+    """The settings of a call's keywords, with defaults from the data and the given model."""
     given: dict[str, Any] = {**keywords}
     for old, new, kind in (
         ("epochs", "epochs_by_estimator", Mapping),

@@ -1,4 +1,4 @@
-"""Which posterior and which likelihood a file of data asks for: trained within a time, compared, recommended."""
+"""Compare posteriors and likelihoods on a file of data within a time budget, and recommend one."""
 
 import time
 from collections.abc import Callable
@@ -36,20 +36,20 @@ from pyrovae.files import locked_folder, versions, write_json, write_table, writ
 from pyrovae.linear_gaussian.baselines import Baseline, check_varying
 
 MAX_VALIDATION = 2000
-"""Validation data that are used, at most."""
+"""Largest number of validation data."""
 
 _SHARE_TO_MEASURE = 0.12
-"""Share of the budget that goes into timing the models."""
+"""Share of the budget for timing the models."""
 _SHARE_TO_FINISH = 0.08
-"""Share of the budget that is kept for tables and the report."""
+"""Share of the budget for tables and the report."""
 
 
 @dataclass(frozen=True, repr=False)
 class StudyResult:
-    """What a study found.
+    """The outcome of a study.
 
     Attributes:
-        study: what was compared, with the counts that its budget was turned into.
+        study: what was compared, with the counts from its budget.
         data: all of it.
         split: into training, validation and test data.
         test: the test data, shape (num, n).
@@ -77,7 +77,7 @@ class StudyResult:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row a run, see :func:`pyrovae.compare`."""
+        """One row per run; see :func:`pyrovae.compare`."""
         return self.comparison.table
 
     @property
@@ -87,7 +87,7 @@ class StudyResult:
 
     @property
     def names(self) -> dict[ModelKey, str]:
-        """Each model's name to read."""
+        """Each model's readable name."""
         return names_of(self.models)
 
     @property
@@ -98,13 +98,13 @@ class StudyResult:
         return linear | {name: name_of_model(model, models) for model, name in self.names.items()}
 
     def folder_of(self, model: ModelKey) -> Path | None:
-        """Folder of a model's first run that finished, in the study's own; None where all failed."""
+        """Folder of a model's first finished run, inside the study's folder; None if all failed."""
         results = self.comparison.results
         return next((Path("runs") / c.folder for c in self.models[model] if results[c].failure is None), None)
 
     @property
     def model(self) -> Path:
-        """Folder of the recommended model, of a VAE's first seed that finished, in the study's own."""
+        """Folder of the recommended model (a VAE's first finished seed), inside the study's folder."""
         folders = {name: self.folder_of(key) for key, name in self.names.items()}
         folders |= {baseline.name: folder_of(baseline) for baseline in self.baselines}
         folder = folders[self.recommendation.choice]
@@ -113,7 +113,7 @@ class StudyResult:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a model, the linear ones first.
+        """One row per model, the linear ones first.
 
         ``log_prob``, its ``gain`` over the simplest model between ``low`` and ``high``, ``lost_by_encoder``,
         ``approximation_gap`` and ``amortization_gap`` of some test data in the first seed's runs,
@@ -133,7 +133,7 @@ class StudyResult:
 
     @property
     def notes(self) -> list[Note]:
-        """What else is to know: of the runs, of the split, and what was left out."""
+        """Notes about the runs, the split and what was left out."""
         found = [*self.comparison.notes, *notes_of_split(self.split, self.recommendation, self.num_validation)]
         if not self.plan.settings.gap_data:
             found.append(Note(NoteKind.GAPS_LEFT_OUT))
@@ -145,12 +145,12 @@ class StudyResult:
 
     @property
     def num_validation(self) -> int:
-        """Number of validation data that were used."""
+        """Number of validation data used."""
         return min(len(self.split.validation), MAX_VALIDATION)
 
     @property
     def caution(self) -> str:
-        """What makes the numbers doubtful, in a sentence; empty where nothing does."""
+        """What makes the numbers doubtful, in a sentence; empty if nothing does."""
         return " ".join(note.text for note in self.notes if note.kind is NoteKind.BAD_WEIGHTS)
 
 
@@ -160,10 +160,10 @@ def compare_file(
     """Fit the linear models and train every posterior × likelihood × estimator on 70 % of the data, and recommend one.
 
     The linear models come first, and are written to ``linear/`` with a first recommendation among them. Then some steps
-    of each VAE are timed, and what is left of the budget becomes counts: of epochs, of test data and draws for their
-    scores. They are written to ``config.json``, so that the same call resumes an interrupted study; runs that finished
-    are kept. The validation data, 15 %, choose each run's best epoch; log p(x) of the other 15 % is what is compared,
-    in the original units. Also writes ``runs/``, ``runs.csv``, ``comparison.csv``, ``comparison.md`` and
+    of each VAE are timed, and the rest of the budget is turned into counts: of epochs, of test data, and of draws for
+    their scores. They are written to ``config.json``, so that the same call resumes an interrupted study; finished runs
+    are kept. The validation data, 15 %, choose each run's best epoch. Models are compared by log p(x) of the other 15
+    %, in the original units. Also writes ``runs/``, ``runs.csv``, ``comparison.csv``, ``comparison.md`` and
     ``recommendation.json``.
 
     Args:
@@ -173,7 +173,7 @@ def compare_file(
         on_read: called with the data as soon as they are read.
 
     Raises:
-        InputError: data or settings that cannot be used, or a folder of another study, or one in use.
+        InputError: data or settings are invalid, or the folder is in use or of another study.
     """
     begin, folder = time.perf_counter(), Path(out)
     with callers_state_left_alone():
@@ -203,7 +203,7 @@ def compare_file(
 
 
 def _every_run_failed(first: Failure, folder: Path) -> Exception:
-    """What to raise where no run finished: bad input in one line, or a bug with its traceback."""
+    """The error if no run finished: bad input in one line, or a bug with its traceback."""
     said = f"every run failed, so there is nothing to recommend; the first: {first.message}"
     if first.can_be_mended:
         return InputError(said)
@@ -213,7 +213,7 @@ def _every_run_failed(first: Failure, folder: Path) -> Exception:
 def _read(
     study: Study, on_read: Callable[[Spectra], object] | None
 ) -> tuple[Spectra, SpectraSplit, tuple[Tensor, Tensor, Tensor]]:
-    """All data, how they are split, and the three parts; pixels that never change are left out of images."""
+    """All data, their split, and the three parts; constant pixels are left out of images."""
     data = study.read()
     if on_read is not None:
         on_read(data)
@@ -229,7 +229,7 @@ def _read(
 
 
 def _plan(study: Study, train: Tensor, validation: Tensor, test: Tensor, progress: bool) -> Plan:
-    """What is run if there is time for all of it, once all that can be checked has been."""
+    """The plan without a budget, after all checks."""
     scaled = {name: at_scale_of_data(make) for name, make in study.settings.named_likelihoods.items()}
     settings = replace(study.settings, likelihoods=scaled)
     data = prepare(train, test, validation, settings)
@@ -244,7 +244,7 @@ def _plan(study: Study, train: Tensor, validation: Tensor, test: Tensor, progres
 
 
 def _with_linear(plan: Plan, folder: Path, progress: bool) -> tuple[Plan, list[Baseline]]:
-    """The plan with the linear models that training starts as, and the linear candidates, saved as they come."""
+    """The plan with the linear models that training starts from, and the saved linear candidates."""
     settings, data, baselines = plan.settings, plan.data, []
     is_linear = may_be_linear(settings, data)
     if is_linear:
@@ -270,7 +270,7 @@ def _write_first(plan: Plan, baselines: list[Baseline], folder: Path) -> None:
 
 
 def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, begin: float) -> tuple[Study, Plan]:
-    """The study and its plan with the counts that are left of the budget, or that the folder was begun with."""
+    """The study and its plan, with counts from the rest of the budget or from the folder."""
     settings = plan.settings
     gap_data = GAP_DATA if study.gap_data is None else study.gap_data
     epochs = settings.training.epochs if study.epochs is None else study.epochs
@@ -321,7 +321,7 @@ def _counted(plan: Plan, counts: Counts) -> Plan:
 
 
 def _counts_of(config: dict[str, object], most: Counts, folder: Path) -> Counts:
-    """The counts that a study was begun with; version 0.1 had two of them."""
+    """The counts stored in a study's folder; version 0.1 had two of them."""
     names = config.get("linear_only", [])
     if not isinstance(names, list):
         raise InputError(f"cannot read {folder / 'config.json'} as a study: its linear_only is {names!r}")
@@ -362,7 +362,7 @@ def in_words_of(note: Note) -> Note:
 
 
 def as_text(found: StudyResult) -> pd.DataFrame:
-    """A study's table as text to read, in words, nats per datum: empty where there is nothing to say."""
+    """A study's table as text, in words and nats per datum."""
     table, words = found.table, found.words
 
     def number(column: str, form: str) -> list[str]:
@@ -381,7 +381,7 @@ def as_text(found: StudyResult) -> pd.DataFrame:
         "approximation": number("approximation_gap", ".2f"),
         "amortization": number("amortization_gap", ".2f"),
         "active latents": number("active_directions", ".1f"),
-        "bad k̂": number("bad_pareto_k", ".0%"),
+        "doubtful scores": [share.replace("%", " %") for share in number("bad_pareto_k", ".0%")],
         "seconds": number("seconds", ".1f"),
         "note": [spoken(note, words) for note in table["note"]],
     }

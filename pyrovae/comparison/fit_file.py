@@ -1,4 +1,4 @@
-"""One model of a file of data: trained, evaluated and kept in a folder, in which an interrupted training resumes."""
+"""Train one model on a file of data, evaluate it, and keep it in a folder; an interrupted training resumes there."""
 
 import copy
 from collections.abc import Callable
@@ -43,9 +43,9 @@ def fit_file(
     see :func:`pyrovae.fit`.
 
     Args:
-        project: what to make.
+        project: the model, its training and its data.
         out: a folder that is new, or of the same project.
-        checkpoint_seconds: how long to train between two checkpoints.
+        checkpoint_seconds: seconds between two checkpoints.
         progress: whether to show progress bars (on a terminal).
         on_read: called with the data as soon as they are read.
 
@@ -53,7 +53,7 @@ def fit_file(
         The metrics, in nats per datum of the original data.
 
     Raises:
-        InputError: data or settings that cannot be used, or a folder of another project, or one in use.
+        InputError: data or settings are invalid, or the folder is in use or of another project.
     """
     folder = Path(out)
     with callers_state_left_alone():
@@ -120,7 +120,7 @@ def fit_file(
 def new_model(
     settings: ModelSettings, train: Tensor, validation: Tensor, *, seed: int
 ) -> tuple[GenerativeModel, AmortizedGuide, Preprocessing | None]:
-    """A fresh model of training data (num, n) in their own units, its guide, and what is done to the data before."""
+    """A new model of training data (num, n) in their own units, its guide, and the preprocessing."""
     step = copy.deepcopy(settings.preprocessing_step)
     if step is not None:
         train, validation = step.fit(train).transform(train), step.transform(validation)
@@ -130,7 +130,7 @@ def new_model(
 def make_pair(
     settings: ModelSettings, data: Tensor, validation: Tensor | None = None, *, seed: int = 0
 ) -> tuple[GenerativeModel, AmortizedGuide]:
-    """A fresh model of training data (num, n), preprocessed, and its guide, initialised under the seed."""
+    """A new model of preprocessed training data (num, n) and its guide, initialised with the seed."""
     n, posterior = data.shape[1], POSTERIORS[settings.posterior]
     likelihood = at_mean_of(at_scale_of_data(LIKELIHOODS[settings.likelihood]), data)
     d = best_latent_dim([likelihood], data, validation) if settings.latent_dim == "auto" else settings.latent_dim
@@ -145,7 +145,7 @@ def make_pair(
 
 
 def _claim(folder: Path, project: Project) -> TrainingSettings:
-    """Write the project into its folder, where there is no other; how it is trained there.
+    """Write the project into its folder, if that has no other; return how it is trained there.
 
     Where version 0.1 began, the ELBO of the validation data chooses the epoch to the end.
     """

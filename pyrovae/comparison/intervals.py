@@ -1,8 +1,8 @@
-"""The interval of a mean gain: of which data were seen, of which seeds were trained, and of how log p(x) was estimated.
+"""The interval of a mean gain: it covers the choice of data, the seeds, and the estimation of log p(x).
 
-Each cause has limits of its own, and they are put together by the method of variance estimates recovery (Zou and Donner
-2008): the distance from the mean gain to a limit is the root of the sum of the causes' squared distances. Nothing is
-drawn, so the far tails that several comparisons ask for are as exact as the near ones.
+Each cause has its own limits. They are combined by the method of variance estimates recovery (Zou and Donner 2008): the
+distance from the mean gain to a limit is the root of the sum of the causes' squared distances. Nothing is drawn at
+random, so the far tails of many comparisons are as exact as the near ones.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Scores:
-    """Log p(x) of each seed's model of the same data, and how far off the estimates may be on average.
+    """Log p(x) of each seed's model of the same data, and the possible mean error of the estimates.
 
     Attributes:
         values: in nats, shape (seeds, num).
-        monte_carlo: standard error of their mean due to the draws of z; 0 where it is not known.
-        too_low: how far their mean may lie below the true one, in nats, at least 0.
-        too_high: how far it may lie above.
+        monte_carlo: standard error of their mean from the draws of z; 0 if it is not known.
+        too_low: how far their mean may be below the true one, in nats, at least 0.
+        too_high: how far it may be above.
     """
 
     values: Array
@@ -45,7 +45,7 @@ class Scores:
 
     @classmethod
     def of(cls, given: Tensor | Sequence[LogMarginal]) -> Scores:
-        """What a tensor of shape (seeds, num), taken as exact, or one estimate a seed says."""
+        """Scores from an exact tensor of shape (seeds, num), or from one estimate per seed."""
         if isinstance(given, Tensor):
             return cls(given.double().cpu().numpy())
         sizes = {len(estimate.per_datum) for estimate in given}
@@ -59,7 +59,7 @@ class Scores:
 
 
 def remaining_bias(estimate: LogMarginal) -> tuple[float, float]:
-    """How far the mean of estimates of log p(x) may lie below the true mean, and above it, in nats per datum.
+    """How far the mean of estimates of log p(x) may be below and above the true mean, in nats per datum.
 
     If the bias of K draws falls as K^−α, it is the gain of doubling over 2^α − 1. Weights with a tail of shape k have
     α = 1 up to k = 1/2, where their variance is finite, and (1 − k)/k above: the mean of K weights then misses by
@@ -76,9 +76,9 @@ def remaining_bias(estimate: LogMarginal) -> tuple[float, float]:
 
 
 def gains_of(values: Array, over: Array, groups: NDArray[np.int64] | None) -> Array:
-    """Gains by seed and by group of data that belong together, shape (seeds, groups); all zero in a tie.
+    """Gains by seed and by group of data, shape (seeds, groups); all zero in a tie.
 
-    A group's value is that of a datum alone, its gain; of more, what it adds to the mean over the data, linearised.
+    The value of a group of one datum is its gain; of a larger group, its linearised contribution to the mean.
     """
     gains = values - over
     size = max(1.0, float(np.abs(values).max()), float(np.abs(over).max()))
@@ -94,18 +94,18 @@ def gains_of(values: Array, over: Array, groups: NDArray[np.int64] | None) -> Ar
 
 
 def reach(gains: Array, tail: float, monte_carlo: Array | float = 0.0) -> tuple[Array, Array]:
-    """How far below and above the mean of these gains the true mean may lie, each with probability ``tail``.
+    """How far below and above the mean of these gains the true mean may be, each with probability ``tail``.
 
-    Of the data it is Hall's (1992) transformation of Student's t, which removes the effect of skewness to the first
-    order, as a bootstrap of t does, and never less than Student's t; of the seeds it is Student's t.
+    For the data it uses Hall's (1992) transformation of Student's t, which removes the effect of skewness to first
+    order, as a bootstrap of t does, but never less than Student's t. For the seeds it uses Student's t.
 
     Args:
         gains: shape (…, seeds, num), of data that are independent of each other.
         tail: probability that the true mean is below, and that it is above.
-        monte_carlo: standard error of the mean due to the draws of z, of shape (…): the least that the data's is.
+        monte_carlo: standard error of the mean from the draws of z, shape (…); a lower limit for that of the data.
 
     Returns:
-        Two arrays of shape (…); infinite where a single seed or datum shows no spread.
+        Two arrays of shape (…); infinite for a single seed or datum, which shows no spread.
     """
     from scipy.special import stdtrit
 

@@ -1,4 +1,4 @@
-"""What else a reader of a comparison must know: typed notes, which become text where they are shown."""
+"""Further remarks on a comparison: typed notes, which become text where they are shown."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _MOST_CHANNELS = 500
 
 
 class NoteKind(StrEnum):
-    """What a note is about."""
+    """The subject of a note."""
 
-    TRAINING_HARMED = "training only did harm"
+    TRAINING_HARMED = "training did not help"
     VALIDATION_DIVERGED = "the validation loss diverged"
     LATENT_DIM_TOO_SMALL = "the latent dimension is too small"
     NO_GAIN_FROM_NETWORKS = "no gain from networks"
@@ -42,11 +42,11 @@ class NoteKind(StrEnum):
     COPIES = "copies"
     PROPOSED_GROUPS = "columns that may name samples"
     GROUPS = "groups in the test data"
-    ENOUGH_DATA = "how many data would do"
-    RESOLUTION = "what the data can tell"
+    ENOUGH_DATA = "how many data are enough"
+    RESOLUTION = "smallest detectable difference"
     GAPS_LEFT_OUT = "gaps were left out"
     NO_LINEAR_MODELS = "no linear models"
-    LINEAR_ONLY = "linear models alone"
+    LINEAR_ONLY = "only linear models"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Note:
     Attributes:
         kind: what it is about.
         names: of the models or columns that it is about.
-        numbers: by their meaning; gains are in nats per datum.
+        numbers: numbers by their meaning; gains are in nats per datum.
     """
 
     kind: NoteKind
@@ -75,7 +75,8 @@ class Note:
             case NoteKind.GROUPS:
                 text = say_groups(SplitMethod(self.names[0]), round(n["num"]))
             case _:
-                return _TEXTS[self.kind].format(*self.names, names="; ".join(self.names), **n)
+                percent = 100 * n.get("share", 0)
+                return _TEXTS[self.kind].format(*self.names, names="; ".join(self.names), percent=percent, **n)
         return f"{text[0].upper()}{text[1:]}."
 
     def to_dict(self) -> dict[str, object]:
@@ -86,12 +87,12 @@ class Note:
 
 _TEXTS = {
     NoteKind.TRAINING_HARMED: (
-        "Training only did harm to {names}: no epoch was better on the validation data than the start. Train with a "
-        "lower learning rate."
+        "Training did not help {names}: no epoch was better on the validation data than the start. Use a lower "
+        "learning rate."
     ),
     NoteKind.VALIDATION_DIVERGED: (
         "The validation loss of {names} rose by {rise:.1f} nats per datum after its best epoch, {best_epoch:.0f} of "
-        "{epochs:.0f}: the model overfits. The best epoch was kept; a lower learning rate may do better."
+        "{epochs:.0f}: the model overfits. The best epoch was kept; a lower learning rate may be better."
     ),
     NoteKind.LATENT_DIM_TOO_SMALL: (
         "The latent dimension may be too small: {0} with {more:.0f} dimensions is better than {1} with "
@@ -102,25 +103,23 @@ _TEXTS = {
         "per datum, between {low:+.2f} and {high:+.2f})."
     ),
     NoteKind.BAD_WEIGHTS: (
-        "Importance weights cannot be trusted for up to {share:.0%} of the test data ({0}): their log p(x) may be "
-        "higher than it says; train longer, or take more samples."
+        "Importance weights are unreliable for up to {percent:.0f} % of the test data ({0}): their log p(x) may be "
+        "higher than estimated; train longer, or use more samples."
     ),
     NoteKind.SCORED_TRAINING_ROWS: (
-        "{num:,.0f} of the {num_test:,.0f} test data are among the training data: their log p(x) is too good."
+        "{num:,.0f} of the {num_test:,.0f} test data are among the training data: their log p(x) is too high."
     ),
     NoteKind.ENOUGH_DATA: (
-        "About {num:,.0f} data of the same kind, split in the same way, would leave enough to test on "
-        "({least:.0f} independent test data)."
+        "About {num:,.0f} data of the same kind, split in the same way, would give enough test data ({least:.0f} "
+        "independent ones)."
     ),
     NoteKind.RESOLUTION: (
-        "{num_test:,.0f} independent test data tell two models apart by {test:.2f} nats per datum or more, "
-        "{num_validation:,.0f} validation data by {validation:.2f}."
+        "With {num_test:,.0f} independent test data, differences of {test:.2f} nats per datum or more can be "
+        "detected, with {num_validation:,.0f} validation data {validation:.2f}."
     ),
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
-    NoteKind.NO_LINEAR_MODELS: (
-        "There are no linear models here: they need likelihoods that are densities as theirs are."
-    ),
-    NoteKind.LINEAR_ONLY: "Of the noise {names} linear models alone were compared, and no VAEs.",
+    NoteKind.NO_LINEAR_MODELS: ("Linear models were not compared: their values are densities, and these are not."),
+    NoteKind.LINEAR_ONLY: "For the noise {names}, only linear models were compared, no VAEs.",
 }
 
 
@@ -136,7 +135,7 @@ def notes_of_data(data: PreparedData) -> list[Note]:
 
 
 def notes_of_runs(plan: Plan, results: Results, names: Mapping[ModelKey, str]) -> list[Note]:
-    """What the trainings of models say, by their seeds together."""
+    """Notes about the training of models, over their seeds."""
     if plan.data.validation is None:
         return []
     harmed, found = [], []
@@ -160,7 +159,7 @@ def _number(value: object) -> float:
 
 
 def notes_of_weights(results: Results, names: Mapping[ModelKey, str]) -> list[Note]:
-    """Whether log p(x) of many test data cannot be trusted."""
+    """Whether log p(x) of many test data is unreliable."""
     shares: dict[str, list[float]] = {name: [] for name in names.values()}
     for cell, result in results.items():
         shares[names[cell.model]].append(_number(result.metrics["test_log_marginal_unreliable_share"]))
@@ -209,7 +208,7 @@ def _log_prob(advice: Recommendation) -> dict[str, float]:
 
 
 def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Recommendation) -> list[Note]:
-    """Whether validation data prefer the linear model of the same noise with twice as many dimensions."""
+    """Whether the linear model with the same noise and twice as many dimensions is better on validation data."""
     train, validation = plan.data.train, plan.data.validation
     if isinstance(choice, Baseline):
         name, linear = choice.name, choice.model
@@ -243,7 +242,7 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
 
 
 def notes_of_copies(split: SpectraSplit) -> list[Note]:
-    """What is to know of copies, of columns that may name samples, and of groups."""
+    """Notes about copies, columns that may name samples, and groups."""
     found = []
     if split.num_copies or split.num_near:
         numbers = {"equal": split.num_copies, "near": split.num_near, "allowed": float(split.allow_replicates)}
@@ -256,7 +255,7 @@ def notes_of_copies(split: SpectraSplit) -> list[Note]:
 
 
 def notes_of_split(split: SpectraSplit, advice: Recommendation, num_validation: int) -> list[Note]:
-    """What is to know of the split, and what the parts' sizes can tell."""
+    """Notes about the split and the differences that its sizes can detect."""
     found = notes_of_copies(split)
     if advice.num_groups < MIN_DATA and split.method is not SplitMethod.DAYS:
         found.append(Note(NoteKind.ENOUGH_DATA, (), {"num": split.num_enough(MIN_DATA), "least": MIN_DATA}))

@@ -1,4 +1,4 @@
-"""Which of several models to take, from log p(x) of the same test data over the same seeds."""
+"""Choose one of several models from log p(x) of the same test data over the same seeds."""
 
 from __future__ import annotations
 
@@ -44,30 +44,31 @@ def recommend(
     num_resamples: int | None = None,
     seed: int | None = None,
 ) -> Recommendation:
-    """The simplest model, unless others are clearly better: then the simplest of these that the best does not surpass.
+    """Choose the simplest model that no other model clearly beats.
 
-    Better is by more than a threshold, with the whole interval. A gain's interval covers three causes of error: which
-    data were tested, by Student's t with Hall's (1992) correction for skewness, since log-likelihoods have a long left
-    tail; which seeds were trained, by Student's t; and how log p(x) was estimated, its Monte Carlo error and its
-    bias, where estimates are given. The intervals of the gains over the simplest model hold all together at ``level``,
-    by Bonferroni's inequality. Below 20 data, or 2 seeds, no interval holds, and the verdict is ``"too few"``.
+    Clearly better means by more than the threshold, with the whole interval. A gain's interval covers three causes of
+    error: the choice of test data, by Student's t with Hall's (1992) correction for skewness, since log-likelihoods
+    have a long left tail; the seeds, by Student's t; and the estimation of log p(x), its Monte Carlo error and its
+    bias, if estimates are given. The intervals of the gains over the simplest model hold jointly at ``level``, by
+    Bonferroni's inequality. With fewer than 20 data or 2 seeds there is no valid interval, and the verdict is ``"too
+    few"``.
 
     Args:
         log_prob: log p(x) in nats by the model's name, the simplest first, of the same seeds and the same data: a
             tensor of shape (seeds, num), taken as exact, or an estimate for each seed, as
-            :func:`~pyrovae.log_marginal` returns it. A model with a value that is not finite failed, and is left out.
+            :func:`~pyrovae.log_marginal` returns it. A model with a non-finite value failed and is left out.
         baselines: log p(x) of models without seeds, such as probabilistic PCA, shape (num,), or an estimate; they are
-            reported, and not chosen.
+            reported, but not chosen.
         groups: label of each test datum, shape (num,): data with the same label, such as measurements of one sample,
             count as one. By default all are independent.
         threshold: gain in nats per datum below which there is no difference.
         level: of the intervals.
-        measure: what ``log_prob`` holds.
-        num_resamples: nothing is drawn any more; deprecated.
-        seed: nothing is drawn any more; deprecated.
+        measure: the quantity in ``log_prob``.
+        num_resamples: deprecated and without effect.
+        seed: deprecated and without effect.
 
     Raises:
-        InputError: shapes that differ, or no model that was trained.
+        InputError: shapes differ, or there is no trained model.
 
     Example:
         >>> import torch
@@ -179,7 +180,7 @@ class _Compared:
         return float(np.median(found)) if found else math.nan
 
     def what_would_tell(self, name: str, over: str, threshold: float) -> tuple[Limit, int]:
-        """What would tell whether a gain is above the threshold, and about how many groups, if it is data."""
+        """What would decide whether a gain is above the threshold, and about how many groups, if it is data."""
         gains = self._of_groups(name, over)
         mean = gains.mean(1, keepdims=True)
         a, b, side = self.scores[name], self.scores[over], 0 if mean.mean() > threshold else 1

@@ -26,7 +26,7 @@ Estimators = Mapping[str, ELBO] | Sequence[str | ELBO]
 Likelihoods = Mapping[str, LikelihoodFactory] | Sequence[str | LikelihoodFactory]
 
 STARTS = ("random", "linear", "auto")
-"""Where training may start."""
+"""Where training can start."""
 MISSING = ("error", "mask")
 """What a missing value may be."""
 LOOKS = 8
@@ -37,7 +37,7 @@ PREPROCESSING = ("mean", "channel", "all", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """What a comparison and a single model share: the networks, where they start, and what is done to the data."""
+    """Settings shared by a comparison and a single model: networks, their start, and preprocessing."""
 
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the encoder's hidden layers, and in reverse order of the decoder's."""

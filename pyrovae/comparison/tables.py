@@ -37,10 +37,10 @@ MEASURES = [
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: mean and standard error over seeds of each measure, and the seeds' notes.
+    """One row per cell: mean and standard error over seeds of each measure, and the seeds' notes.
 
-    ``nats_above_truth_stderr`` is the standard error due to the test data (the mean over seeds of each
-    run's own); ``…_stderr_seeds`` is that due to the seeds, NaN for one seed.
+    ``nats_above_truth_stderr`` is the standard error from the test data (the mean over the runs); ``…_stderr_seeds`` is
+    that from the seeds, NaN for one seed.
     """
     import pandas as pd
 
@@ -137,12 +137,12 @@ def write_run_pictures(
 
 
 def write_comparison(folder: Path, table: pd.DataFrame, summary: pd.DataFrame, samples: Mapping[str, Tensor]) -> None:
-    """Write ``runs.csv`` (a row a run), ``comparison.csv`` and ``comparison.md`` (a row a cell), and pictures.
+    """Write ``runs.csv`` (one row per run), ``comparison.csv`` and ``comparison.md`` (one row per cell), and pictures.
 
     Args:
         folder: where to write.
-        table: one row a run.
-        summary: one row a cell.
+        table: one row per run.
+        summary: one row per cell.
         samples: points (num, n) to show side by side, the test data first, by caption.
     """
     write_table(folder / "runs.csv", table)

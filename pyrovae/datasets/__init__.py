@@ -1,4 +1,4 @@
-"""Data sets: synthetic ones, images, spectra, and what prepares and splits them."""
+"""Data sets: synthetic data, images and spectra, with preprocessing and splitting."""
 
 from pyrovae.datasets.channels import ChannelAxis
 from pyrovae.datasets.images import IMAGES, ImageDataset, binarize, digits, fashion_mnist, mnist, split_digits

@@ -1,4 +1,4 @@
-"""Copies among data: rows that are equal, and rows so near to each other that they measure one sample again."""
+"""Copies among data: equal rows, and rows so similar that they are measurements of one sample."""
 
 from __future__ import annotations
 

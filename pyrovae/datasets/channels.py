@@ -1,4 +1,4 @@
-"""The channels of a model's data: kept beside the model, and compared with those of new data."""
+"""The channels of a model's data, stored beside the model and compared with those of new data."""
 
 from __future__ import annotations
 

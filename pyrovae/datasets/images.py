@@ -52,7 +52,7 @@ class ImageDataset:
         name: its name on command lines and in files.
         side: height and width of an image in pixels.
         binarization: ``None`` for grey values in [0, 1]; ``"static"`` for pixels that are drawn once, 1 with the grey
-            value as probability; ``"dynamic"`` to draw those of the training images anew in each epoch.
+            value as probability; ``"dynamic"`` to draw the training images again in each epoch.
         train: shape (num, side²); grey if the binarization is dynamic, ``transform`` draws from it.
         validation: shape (num, side²); the same binary pixels whether static or dynamic.
         test: likewise.
@@ -73,7 +73,7 @@ class ImageDataset:
 
     @property
     def transform(self) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-        """What :func:`~pyrovae.fit` does to the training images before each epoch: ``fit(…, transform=…)``."""
+        """The transform of the training images before each epoch: ``fit(…, transform=…)``."""
         return binarize if self.binarization == "dynamic" else None
 
     def __repr__(self) -> str:
@@ -98,7 +98,7 @@ def binarize(x: Tensor, generator: torch.Generator) -> Tensor:
         tensor([0., 1., 1.])
     """
     if x.numel() and not (x.min() >= 0 and x.max() <= 1):
-        raise InputError(f"grey values must lie in [0, 1]; these go from {x.min():.4g} to {x.max():.4g}: scale them")
+        raise InputError(f"grey values must be in [0, 1]; these go from {x.min():.4g} to {x.max():.4g}: scale them")
     return torch.rand(x.shape, generator=generator, dtype=torch.float32, device=x.device).lt(x).to(x.dtype)
 
 
@@ -134,8 +134,8 @@ def mnist(binarization: str | None = None) -> ImageDataset:
     """MNIST: handwritten digits of 28 × 28 pixels, 50,000 to train, 10,000 to validate and 10,000 to test.
 
     The original files of LeCun, Cortes & Burges come from ``PYROVAE_DATA/mnist``, the cache, or a download. The last
-    10,000 of the training images validate. The static binarization is our own draw, not that of Larochelle & Murray
-    (2011), so numbers on the two differ a little.
+    10,000 training images are the validation data. The static binarization is our own draw, not that of Larochelle &
+    Murray (2011), so results on the two differ slightly.
 
     Args:
         binarization: ``None``, ``"static"`` or ``"dynamic"``, see :class:`ImageDataset`.

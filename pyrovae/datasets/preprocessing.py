@@ -1,9 +1,9 @@
-"""Steps that change spectra before a model sees them: they can be fitted, saved and undone.
+"""Preprocessing steps: they can be fitted, saved and undone.
 
-A step is fitted on training data alone and then applied to all data. An affine bijection y = f(x) leaves
-log-likelihoods comparable: log p(x) = log p(y) + log |det ∂y/∂x|, in nats of the *original* units. The other steps
-lose dimensions (for example, every corrected spectrum has the same mean), so a density of y gives no density of x.
-They are marked ``comparable = False``; never rank their models beside models of x.
+A step is fitted on training data only and then applied to all data. After an affine bijection y = f(x), log-likelihoods
+stay comparable: log p(x) = log p(y) + log |det ∂y/∂x|, in nats of the *original* units. The other steps lose dimensions
+(for example, every corrected spectrum has the same mean), so a density of y gives no density of x. They have
+``comparable = False``; never compare their models with models of x.
 """
 
 import math
@@ -22,7 +22,7 @@ from pyrovae.nn import ConfigurableModule
 class Preprocessing(ConfigurableModule):
     """A step y = f(x) on spectra (num, n), computed in float64 and returned in x's dtype; NaN stays NaN.
 
-    :meth:`config` returns all that it learned, as numbers; :func:`pyrovae.save` writes them into its JSON.
+    :meth:`config` returns everything that it learned, as numbers; :func:`pyrovae.save` writes them into its JSON.
     """
 
     comparable: bool = False
@@ -66,7 +66,7 @@ class Standardize(Preprocessing):
 
     Args:
         per: ``"channel"`` for a mean and a deviation of each channel, ``"all"`` for one of all values, ``"mean"`` for
-            a mean of each channel and one deviation of all, which keeps the noise of the channels in proportion.
+            a mean of each channel and one deviation of all, which keeps the relative noise of the channels.
         mean: m, if already known: n numbers or one.
         scale: s, likewise.
 
@@ -150,7 +150,7 @@ class StandardNormalVariate(Preprocessing):
 
 
 class MultiplicativeScatterCorrection(Preprocessing):
-    """Each spectrum's regression x ≈ a + b r on a reference r undone: y = (x − a)/b (Geladi et al. 1985).
+    """Undo each spectrum's regression x ≈ a + b r on a reference r: y = (x − a)/b (Geladi et al. 1985).
 
     Loses two dimensions: every y regresses on r with a = 0 and b = 1.
 
@@ -183,7 +183,7 @@ class MultiplicativeScatterCorrection(Preprocessing):
 
 
 class SavitzkyGolay(Preprocessing):
-    """A polynomial fitted to each window of channels: smoothing, or a derivative (Savitzky & Golay 1964; scipy).
+    """Fit a polynomial to each window of channels: smoothing, or a derivative (Savitzky & Golay 1964; scipy).
 
     Loses dimensions: noise of high frequency, and with a derivative the offset too.
 
@@ -217,7 +217,7 @@ class SavitzkyGolay(Preprocessing):
 
 
 class Pipeline(Preprocessing):
-    """Steps in a row, each fitted on the training data as the steps before it leave them.
+    """A sequence of steps, each fitted on the output of the steps before it.
 
     It is comparable if every step is; without steps it is the identity.
 
@@ -245,7 +245,7 @@ class Pipeline(Preprocessing):
         return all(step.comparable for step in self)
 
     def fit(self, x: Tensor) -> Self:
-        """Fit each step on training spectra (num, n), as the steps before it leave them."""
+        """Fit each step on training spectra (num, n), after the steps before it."""
         for step in self:
             x = step.fit(x).transform(x)
         return self

@@ -1,4 +1,4 @@
-"""What was read of a file, in values that a console and a report can put into words."""
+"""A record of what was read from a file, for the console and the report."""
 
 from __future__ import annotations
 

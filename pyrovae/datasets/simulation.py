@@ -129,9 +129,9 @@ def simulated(num: int, channels: int, *, seed: int = 0, **settings: Unpack[Simu
     """Draw absorbance spectra of mixtures with known truth: peaks, baseline, scatter and correlated noise.
 
     x = s (Σ_k c_k ε_k + baseline) + noise. The pure spectra ε_k are sums of peaks of height 0.3 to 1 at random
-    places. The concentrations c_k are the fractions of a mixture and sum to 1. With ``linear`` there is no scatter,
-    and the c_k are independent Gaussians of the same mean 1/K and variance (of three substances, about one value in
-    200 is below 0); log p(x) is then known exactly.
+    places. The concentrations c_k are the fractions of a mixture and sum to 1. With ``linear`` there is no scatter, and
+    the c_k are independent Gaussians with the same mean 1/K and the same variance (with three substances, about one
+    value in 200 is negative). Log p(x) is then known exactly.
 
     Args:
         num: number of spectra.
@@ -291,7 +291,7 @@ class SimulatedSpectra(Spectra):
         return dataclasses.replace(super().take(index), clean=self.clean[torch.as_tensor(index)])
 
     def between(self, low: float, high: float) -> Self:
-        """Refused: the truth covers all channels; simulate fewer.
+        """Not available: the truth covers all channels; simulate fewer.
 
         Raises:
             InputError: always.

@@ -25,16 +25,16 @@ _MOVED = ("SHAPES", "SimulatedSpectra", "SpectraTruth", "peak", "simulated", "sp
 
 @dataclass(frozen=True, eq=False)
 class Spectra:
-    """Spectra, one a row, with their channel axis and what else is known of each sample.
+    """Spectra in rows, with their channel axis and the other columns of each sample.
 
     Attributes:
         x: shape (num, n), NaN where a value is missing.
         axis: position of each channel, ascending or descending, shape (n,), float64.
-        unit: of the axis, such as ``"nm"``; ``"channel"`` where positions are only counted, empty if unknown.
-        targets: one row a sample: labels, targets, dates, indices.
+        unit: unit of the axis, such as ``"nm"``; ``"channel"`` if positions are only counted, empty if unknown.
+        targets: one row per sample: labels, targets, dates, indices.
         name: of the data set.
-        headers: what the file calls each channel; empty where it does not.
-        reading: how the file was read; None of data that were not.
+        headers: the file's name of each channel; empty if it has none.
+        reading: how the file was read; None for other data.
     """
 
     x: Tensor
@@ -83,7 +83,7 @@ class Spectra:
         return dataclasses.replace(self, x=self.x[index], targets=targets)
 
     def sorted_by(self, column: str, *, dates: bool = False) -> Self:
-        """The samples in the order of a column of the targets, such as their time; equal ones stay in their order.
+        """The samples sorted by a column of the targets, such as their time; the order of equal ones does not change.
 
         Args:
             column: of ``targets``.
@@ -97,7 +97,7 @@ class Spectra:
         return self.take(torch.tensor(values.reset_index(drop=True).sort_values(kind="stable").index.to_numpy()))
 
     def between(self, low: float, high: float) -> Self:
-        """The channels whose position lies in [low, high].
+        """The channels with a position in [low, high].
 
         Raises:
             InputError: there are none.
@@ -110,7 +110,7 @@ class Spectra:
         return self.of_channels(inside)
 
     def of_channels(self, chosen: Tensor) -> Self:
-        """These channels alone, chosen by booleans of shape (n,)."""
+        """The channels selected by booleans of shape (n,)."""
         return self.at(chosen.nonzero().flatten())
 
     def at(self, channels: Tensor) -> Self:

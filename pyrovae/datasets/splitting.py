@@ -1,4 +1,4 @@
-"""Splits of data into parts: at random, by whole groups, or by contiguous blocks."""
+"""Split data into parts: at random, by whole groups, or in contiguous blocks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SpectraSplit:
         num_copies: number of spectra that equal an earlier one; 0 if split by days.
         num_near: number of further spectra that are near copies of an earlier one; 0 if split by days.
         allow_replicates: whether copies were allowed to be in different parts.
-        test_groups: label of each test spectrum: those of one label are no independent data; None where all are.
+        test_groups: label of each test spectrum; spectra with one label are not independent. None if all are.
         proposed: columns of the targets that look like names of samples measured several times, if split at random.
     """
 
@@ -86,7 +86,7 @@ class SpectraSplit:
         return "at random"
 
     def notes(self) -> list[str]:
-        """What to know when reading results on the test part, one note a clause; maybe none."""
+        """Notes for reading results on the test part, one clause each."""
         found = [say_copies(self.num_copies, self.num_near, allowed=self.allow_replicates)]
         found += [say_proposed(self.proposed), say_groups(self.method, self.num_test_groups)]
         return [note for note in found if note]
@@ -98,8 +98,8 @@ def say_copies(num_copies: int, num_near: int, *, allowed: bool) -> str:
     kinds += [f"{num_near} spectra are near copies of others, as of a sample measured again"] if num_near else []
     if not kinds:
         return ""
-    what = ", and may be in other parts than these, so that results are too good" if allowed else ""
-    return " and ".join(kinds) + (what or ", and go where these go")
+    what = ", and may be in different parts, so results are too good" if allowed else ""
+    return " and ".join(kinds) + (what or ", and are in the same part")
 
 
 def say_proposed(columns: Sequence[str]) -> str:
@@ -107,7 +107,7 @@ def say_proposed(columns: Sequence[str]) -> str:
     if not columns:
         return ""
     return (
-        f"{' or '.join(columns)} may name samples that were measured several times: if so, keep them together by "
+        f"{' or '.join(columns)} may name samples that were measured several times; if so, keep them together with "
         f"--group {columns[0]}"
     )
 
@@ -115,9 +115,9 @@ def say_proposed(columns: Sequence[str]) -> str:
 def say_groups(method: SplitMethod, num_test_groups: int | None) -> str:
     """How many groups or days the test part has, in a clause; empty where there are none."""
     if method is SplitMethod.DAYS:
-        return f"the test spectra are of {num_test_groups} day(s), and errors do not cover how days differ"
+        return f"the test spectra are from {num_test_groups} day(s), and errors do not cover differences between days"
     if method is SplitMethod.GROUPS:
-        return f"the test spectra are of {num_test_groups} group(s), which count as one each"
+        return f"the test spectra are from {num_test_groups} group(s), and each group counts as one"
     return ""
 
 
@@ -129,14 +129,14 @@ def split_spectra(
     allow_replicates: bool = False,
     seed: int = 0,
 ) -> SpectraSplit:
-    """Split spectra into 70 % to train, 15 % to validate and 15 % to test, without a leak between the parts.
+    """Split spectra into 70 % training, 15 % validation and 15 % test data, without leaks between the parts.
 
-    The split is by the groups in a column, if one is given; else in blocks of whole days, if there is a column of
-    times; else at random. But for days, copies stay together: spectra that are equal in every channel, and near copies,
-    as of a sample that was measured again.
+    The split is by the groups in a column, if one is given; otherwise in blocks of whole days, if there is a column of
+    times; otherwise at random. Except in splits by days, copies stay together: spectra that are equal in every channel,
+    and near copies, such as repeated measurements of one sample.
 
     Args:
-        spectra: to be split.
+        spectra: the spectra to split.
         time_column: of ``spectra.targets``; it need not exist.
         group: column of ``spectra.targets`` whose equal values stay in one part, such as the sample of several
             measurements; it takes precedence over the times.
@@ -179,11 +179,11 @@ def split_spectra(
 
 
 def find_copies(x: Tensor) -> NDArray[np.int64]:
-    """Label of each row of data x (num, n), from 0: rows that are equal, or near copies, have one label.
+    """Label each row of data x (num, n), from 0: rows that are equal, or near copies, have the same label.
 
-    Near copies are sets of up to ten rows that lie far closer to each other than to any other row, as measurements of
-    one sample do: so much closer that it happens by chance in one of 5,000. They are told apart from chance neighbours
-    where at least one row in twenty is one.
+    Near copies are sets of up to ten rows that are much closer to each other than to any other row, like measurements
+    of one sample: chance gives one such set in 5,000. They are distinguished from chance neighbours if at least one row
+    in twenty is a near copy.
 
     Example:
         >>> x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
@@ -218,7 +218,7 @@ def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: 
 
 
 def split_by_group(groups: ArrayLike, shares: Sequence[float] = DEFAULT_SHARES, *, seed: int = 0) -> list[Tensor]:
-    """Indices of each part, no group in two of them; the groups are taken in random order.
+    """Indices of each part, with no group in two parts; the groups are in random order.
 
     Args:
         groups: label of each datum, shape (num,).
@@ -236,7 +236,7 @@ def split_by_group(groups: ArrayLike, shares: Sequence[float] = DEFAULT_SHARES, 
 def split_into_blocks(
     num: int, shares: Sequence[float] = DEFAULT_SHARES, *, groups: ArrayLike | None = None
 ) -> list[Tensor]:
-    """Indices of contiguous parts in the data's order, as a time series needs them: the first part comes first.
+    """Indices of contiguous parts in the data's order, as needed for a time series.
 
     Args:
         num: number of data.

@@ -16,7 +16,7 @@ from torch.distributions import MultivariateNormal
 
 @dataclass(frozen=True)
 class SyntheticDataset(ABC):
-    """A distribution on the plane that can be drawn from and whose log-density is known.
+    """A distribution on the plane with draws and a known log-density.
 
     Attributes:
         name: its name on command lines and in files.

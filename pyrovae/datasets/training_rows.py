@@ -1,4 +1,4 @@
-"""Which rows a model was trained on: kept beside the model, as hashes, to be recognised among new data."""
+"""Hashes of the rows that trained a model, stored beside it to recognise them in new data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured Gaussian distributions, the divergences between them, and distributions of grey values and counts."""
+"""Structured Gaussian distributions, their divergences, and distributions of grey values and counts."""
 
 from pyrovae.distributions import _markov_kl as _markov_kl  # registers the divergences
 from pyrovae.distributions import kl as kl

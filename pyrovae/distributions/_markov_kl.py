@@ -17,7 +17,7 @@ from pyrovae.distributions.markov import MarkovNormal
 @closed_form(MultivariateNormal, MarkovNormal)
 @closed_form(LowRankMultivariateNormal, MarkovNormal)
 def _kl_to_markov(q: Distribution, p: MarkovNormal) -> Tensor:
-    """Of q the covariance enters through E‖w‖² of p's own whitening w of z − μ_q."""
+    """The covariance of q enters through E‖w‖², where w is z − μ_q whitened by p."""
     q = normal_of(q) if isinstance(q, Independent) else q
     first, shifted = p.white(q.mean - p.loc)
     quadratic = _squares(q, p) + first.square().sum(-1) + shifted.square().sum((-2, -1))
@@ -41,7 +41,7 @@ def _kl_markov_dense(q: MarkovNormal, p: MultivariateNormal) -> Tensor:
 
 @singledispatch
 def _squares(q: Distribution, p: MarkovNormal) -> Tensor:
-    """E_q‖w‖² of z − μ_q, as a sum of squares that nothing is subtracted from."""
+    """E_q‖w‖² of z − μ_q, as a sum of squares without a subtraction."""
     return _squares(_as_chain(q, p.num_steps, p.channels), p)
 
 
@@ -78,7 +78,7 @@ def _squares_of_columns(factor: Tensor, p: MarkovNormal) -> Tensor:
 
 @singledispatch
 def _as_chain(q: Distribution, num_steps: int, channels: int) -> MarkovNormal:
-    """The distribution as a chain of so many steps of so many numbers."""
+    """The distribution as a chain of T steps with k numbers each."""
     raise NotImplementedError
 
 

@@ -15,7 +15,7 @@ def _scan(coefficient: Tensor, innovation: Tensor, reverse: bool) -> Tensor:
     while k < d:
         source, target = (y[..., k:], y[..., :-k]) if reverse else (y[..., :-k], y[..., k:])
         target += c * source
-        # c[..., i] carries over k steps what starts (in reverse: ends) at step i
+        # c[..., i] is the factor over k steps from step i (in reverse: to step i)
         c = c * c if c.shape[-1] == 1 else c[..., k:] * c[..., :-k]
         k *= 2
     return y

@@ -12,11 +12,11 @@ from pyrovae.distributions._recurrence import linear_recurrence
 from pyrovae.errors import InputError, InputTypeError
 
 FISHER_Z_BOUND = 8.0
-"""Largest |arctanh ρ| that a network may give: beyond it the density loses its digits in float32."""
+"""Largest |arctanh ρ| that a network may give. Beyond it, the density is inaccurate in float32."""
 
 
 def bounded_fisher_z(raw: Tensor) -> Tensor:
-    """Any number to Fisher's z = arctanh ρ inside (−8, 8), about itself where it is small."""
+    """Map any number to Fisher's z = arctanh ρ inside (−8, 8); small numbers hardly change."""
     return FISHER_Z_BOUND * (raw / FISHER_Z_BOUND).tanh()
 
 
@@ -28,10 +28,9 @@ def log_sech(x: Tensor) -> Tensor:
 class AR1Normal(TorchDistribution):
     r"""Gaussian whose covariance is that of an AR(1) process: Σ_ij = σ_i σ_j ∏_{k=i}^{j−1} ρ_k for i < j.
 
-    Every marginal variance is σ_i². With one shared σ = √s and one shared ρ this is the posterior of
-    the ρ-VAE (Ferdowsi et al., eq. 4, whose eq. 7 should read √s where it has 1/√s). Sampling,
-    density, entropy and the Kullback–Leibler divergences cost O(d); no d × d matrix is formed
-    unless ``covariance_matrix``, ``scale_tril`` or ``precision_matrix`` is asked for.
+    Every marginal variance is σ_i². With one shared σ = √s and one shared ρ this is the posterior of the ρ-VAE
+    (Ferdowsi et al., eq. 4; their eq. 7 should read √s, not 1/√s). Sampling, density, entropy and Kullback–Leibler
+    divergences cost O(d). Only ``covariance_matrix``, ``scale_tril`` and ``precision_matrix`` form a d × d matrix.
 
     With u = (z − μ)/σ, w_0 = u_0 and w_j = (u_j − ρ_{j−1} u_{j−1})/√(1 − ρ_{j−1}²),
     log p(z) = −½ Σ_j w_j² − Σ_i log σ_i − ½ Σ_k log(1 − ρ_k²) − ½ d log 2π.
@@ -39,13 +38,13 @@ class AR1Normal(TorchDistribution):
     Args:
         loc: mean μ, shape (*batch, d).
         scale: standard deviations σ > 0, shape (*batch, 1), shared by all dimensions, or (*batch, d).
-            A number or a tensor of no axes stands for one shared by all.
+            A number or a scalar tensor is shared by all dimensions.
         correlation: ρ between neighbours, in (−1, 1), shape (*batch, 1) or (*batch, d−1), or a number.
         fisher_z: arctanh ρ, instead of ``correlation``: any real number, stable where ρ rounds to ±1.
         validate_args: whether to check the values too (shapes and types always are).
 
     Raises:
-        InputTypeError: an argument is no floating-point tensor, or dtypes differ.
+        InputTypeError: an argument is not a floating-point tensor, or dtypes differ.
         InputError: not exactly one of ``correlation`` and ``fisher_z`` is given, shapes do not fit,
             devices differ, a scale is not positive or a correlation not inside (−1, 1).
 
@@ -194,7 +193,7 @@ class AR1Normal(TorchDistribution):
         w, step = u[..., 1:] - self.correlation * u[..., :-1], self._innovation_scale
         if step.shape[-1] > 1:
             w, step = w / step, step.new_ones(1)
-        # what is shared divides the sum rather than its terms: fewer passes over x
+        # a shared scale divides the sum, not its terms: fewer passes over x
         squares = u[..., 0].square() + torch.linalg.vecdot(w, w) / step.squeeze(-1).square()
         squares = squares / divisor.squeeze(-1).square()
         return -0.5 * (squares + self.event_shape[0] * math.log(2 * math.pi)) - self._half_log_det
@@ -218,20 +217,20 @@ class AR1Normal(TorchDistribution):
 
     @classmethod
     def infer_shapes(cls, **arg_shapes: tuple[int, ...]) -> tuple[torch.Size, torch.Size]:
-        """Batch and event shape that arguments of these shapes give."""
+        """Batch and event shape for arguments of these shapes."""
         batch_shape = torch.broadcast_shapes(*(tuple(shape)[:-1] for shape in arg_shapes.values()))
         return batch_shape, torch.Size(tuple(arg_shapes["loc"])[-1:])
 
 
 def ar1_factor_transpose(q: AR1Normal, rows: Tensor) -> Tensor:
-    """Rows v of shape (*batch, r, d) to Lᵀv, with L the Cholesky factor of q's covariance, in O(r d)."""
+    """Lᵀv for rows v of shape (*batch, r, d), with L the Cholesky factor of q's covariance, in O(r d)."""
     scaled = rows * q.scale.unsqueeze(-2)
     summed = linear_recurrence(q.correlation.unsqueeze(-2), scaled, reverse=True)
     return torch.cat([summed[..., :1], q._innovation_scale.unsqueeze(-2) * summed[..., 1:]], dim=-1)
 
 
 def _sum_of(tensor: Tensor, count: int) -> Tensor:
-    """Sum over the last axis, whose single entry stands for ``count`` equal ones where it is shared."""
+    """Sum over the last axis. A shared axis has one entry, which counts ``count`` times."""
     return tensor.squeeze(-1) * count if tensor.shape[-1] == 1 else tensor.sum(-1)
 
 
@@ -262,7 +261,7 @@ def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) 
 
 
 def _has_values(tensor: Tensor) -> bool:
-    """Whether there are values to look at: not on the meta device, while compiling or under vmap."""
+    """Whether there are values to check: not on the meta device, while compiling or under vmap."""
     transformed = torch._C._functorch.peek_interpreter_stack() is not None
     return not (tensor.is_meta or tensor.numel() == 0 or torch.compiler.is_compiling() or transformed)
 

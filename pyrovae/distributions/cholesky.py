@@ -1,4 +1,4 @@
-"""The dense Gaussian by its Cholesky factor."""
+"""The dense Gaussian, given by its Cholesky factor."""
 
 import math
 
@@ -13,19 +13,19 @@ _LARGEST_ELEMENTWISE = 64
 
 
 def tril_position(d: int) -> Tensor:
-    """Where in a flattened (d, d) matrix its diagonal, then its entries below by rows, belong: (d(d + 1)/2,)."""
+    """Positions in a flattened (d, d) matrix of its diagonal, then of its entries below by rows: (d(d + 1)/2,)."""
     below = torch.tril_indices(d, d, offset=-1)
     rows, columns = torch.cat([torch.arange(d).expand(2, -1), below], dim=1)
     return rows * d + columns
 
 
 def fill_scale_tril(diagonal: Tensor, below: Tensor, position: Tensor) -> Tensor:
-    """Lower triangular matrices (*batch, d, d) of their diagonals (*batch, d) and entries below by rows.
+    """Lower triangular matrices (*batch, d, d) from diagonals (*batch, d) and the entries below them by rows.
 
     Args:
         diagonal: shape (*batch, d).
         below: shape (*batch, d(d − 1)/2).
-        position: what :func:`tril_position` gives.
+        position: the result of :func:`tril_position`.
     """
     d = diagonal.shape[-1]
     entries = torch.cat([diagonal, below], dim=-1)
@@ -35,24 +35,24 @@ def fill_scale_tril(diagonal: Tensor, below: Tensor, position: Tensor) -> Tensor
 
 
 def fixed_draw(value: Tensor) -> Tensor:
-    """A draw as a constant that its distribution still knows."""
+    """A draw as a constant that its distribution still recognises."""
     fixed = value.detach()
     fixed.fixed_draw_of = value  # type: ignore[attr-defined]
     return fixed
 
 
 class CholeskyNormal(MultivariateNormal):
-    """Pyro's ``MultivariateNormal(loc, scale_tril=L)``, cheaper for small factors and for a factor that all data share.
+    """Pyro's ``MultivariateNormal(loc, scale_tril=L)``, faster for small factors and for a factor that all data share.
 
     Draws and densities are the same; at B = 128, d = 32 a draw with its gradient takes a third of the
-    time and a density less than half. A factor without batch axes is never repeated: the data are the
-    columns of one triangular solve. Wherever a ``MultivariateNormal`` is accepted, this is one.
+    time and a density less than half. A factor without batch axes is never repeated: the data are the columns of one
+    triangular solve. It is a ``MultivariateNormal``, and is accepted wherever one is.
 
     Args:
         loc: mean μ, shape (*batch, d).
         scale_tril: factor L with positive diagonal, shape (*batch, d, d) or (d, d).
-        diagonal: that of L, shape (*batch, d), where it is at hand: the log-determinant's gradient then
-            goes to it instead of through a d × d matrix of zeros.
+        diagonal: the diagonal of L, shape (*batch, d), if it is known: the log-determinant's gradient then skips
+            a d × d matrix of zeros.
         validate_args: whether to check the values.
 
     Example:
@@ -72,7 +72,7 @@ class CholeskyNormal(MultivariateNormal):
             super().__init__(loc, scale_tril=scale_tril, validate_args=False if shared else validate_args)
         if shared:
             self._validate_args = TorchDistribution._validate_args if validate_args is None else validate_args
-            if self._validate_args:  # the factor is looked at once, not once a datum
+            if self._validate_args:  # the factor is checked once, not once a datum
                 MultivariateNormal(loc.new_zeros(loc.shape[-1]), scale_tril=scale_tril, validate_args=True)
                 MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)._validate_sample(loc)
         self._diagonal = scale_tril.diagonal(dim1=-2, dim2=-1) if diagonal is None else diagonal
@@ -114,7 +114,7 @@ class CholeskyNormal(MultivariateNormal):
         return torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
 
     def _noise_of(self, value: Tensor) -> Tensor | None:
-        """The ε of a value that this very object drew, where the density may be computed from it."""
+        """The ε of a value that this object drew, where the density may be computed from it."""
         if self._drawn is None:
             return None
         draw, noise = self._drawn
@@ -125,7 +125,7 @@ class CholeskyNormal(MultivariateNormal):
         return noise if value is draw and (has_path or not (draw.requires_grad or self._is_differentiated)) else None
 
     def _linear_in_parameters(self, noise: Tensor) -> Tensor:
-        """What has the derivatives of −½‖L⁻¹(z − μ)‖² in μ and L at fixed z = μ + Lε: L⁻ᵀε · (μ + Lε), L⁻ᵀε fixed."""
+        """Scalar with derivatives of −½‖L⁻¹(z − μ)‖² in μ and L at fixed z = μ + Lε: L⁻ᵀε · (μ + Lε), L⁻ᵀε fixed."""
         factor = self._unbroadcasted_scale_tril
         with torch.no_grad():
             weight = torch.linalg.solve_triangular(factor.mT, noise.unsqueeze(-1), upper=True).squeeze(-1)
@@ -134,9 +134,9 @@ class CholeskyNormal(MultivariateNormal):
     def log_prob(self, value: Tensor) -> Tensor:
         """−½‖L⁻¹(z − μ)‖² − Σ log L_ii − ½ d log 2π in nats, shape (*sample, *batch).
 
-        A draw of this very object is scored by its ε, exact however nearly singular L is; L⁻¹(z − μ) may be wrong by
-        any amount in float32. The gradient is then that of log q(μ + Lε) in μ and L, with nothing left to flow through
-        z; of a draw that was detached (by :func:`fixed_draw`) it is that of log q at fixed z.
+        A draw of this object is scored by its ε. That is exact even where L is nearly singular and L⁻¹(z − μ) is
+        inaccurate in float32. The gradient is that of log q(μ + Lε) in μ and L; none flows through z. For a detached
+        draw (:func:`fixed_draw`) it is the gradient of log q at fixed z.
         """
         factor = self._unbroadcasted_scale_tril
         noise = self._noise_of(value)

@@ -1,4 +1,4 @@
-"""The continuous Bernoulli distribution on the unit interval, to full precision for every logit."""
+"""The continuous Bernoulli distribution on the unit interval, with full precision for every logit."""
 
 import math
 
@@ -15,9 +15,9 @@ _SERIES = [b * 4**k / (2 * k * math.factorial(2 * k)) for k, b in enumerate(_BER
 class ContinuousBernoulli(TorchDistribution):
     """p(x) = l exp(l x) / (exp(l) − 1) on [0, 1]: the density proportional to λˣ (1 − λ)¹⁻ˣ, with l the logit of λ.
 
-    Log p(x) = l (x − ½) − log(sinh(l/2) / (l/2)), whose last term is a series near l = 0. It is right to rounding,
-    with its gradient, where PyTorch's own in float32 has a gradient off by 3e-4 near λ = ½ and, since it clamps λ,
-    a density off by 0.2 nats a pixel at |l| = 20 and 1.8 at 100.
+    Log p(x) = l (x − ½) − log(sinh(l/2) / (l/2)), whose last term is a series near l = 0. Value and gradient are exact
+    up to rounding. PyTorch's version in float32 has a gradient off by 3e-4 near λ = ½. It also clamps λ, so that its
+    density is off by 0.2 nats a pixel at |l| = 20 and by 1.8 at 100.
 
     Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli: fixing a pervasive error in variational autoencoders".
 
@@ -51,7 +51,7 @@ class ContinuousBernoulli(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in PyTorch
         """Draws by the inverse of the distribution function, shape (*sample, *batch)."""
         u = torch.rand(self._extended_shape(sample_shape), dtype=self.logits.dtype, device=self.logits.device)
-        # by symmetry through a negative logit, for which nothing overflows; 0 itself would be 0/0
+        # by symmetry through a negative logit, which cannot overflow; 0 itself would be 0/0
         l = -self.logits.abs().clamp_min(torch.finfo(u.dtype).tiny ** 0.5)  # noqa: E741
         x = (torch.log1p(u * l.expm1()) / l).clamp(0, 1)
         return torch.where(self.logits > 0, 1 - x, x)
@@ -78,7 +78,7 @@ class ContinuousBernoulli(TorchDistribution):
 
 
 def log_sinhc(h: Tensor) -> Tensor:
-    """log(sinh(h)/h), even, 0 at h = 0; to rounding, and so its gradient."""
+    """log(sinh(h)/h), even, 0 at h = 0; exact up to rounding, with its gradient."""
     small = h.abs() < _SERIES_BELOW
     square = torch.where(small, h, 0.0).square()
     series = torch.zeros_like(h)

@@ -1,4 +1,4 @@
-"""Distributions of counts by the logarithm of their mean, right to rounding for every mean and dispersion."""
+"""Distributions of counts by the logarithm of their mean, exact up to rounding for every mean and dispersion."""
 
 import math
 
@@ -16,7 +16,7 @@ class Poisson(TorchDistribution):
 
     Log p(x) = −x φ(log x − log μ) − ½ log 2πx − E(x), with φ(t) = t + e⁻ᵗ − 1 and E the error of Stirling's formula
     (Loader 2000, "Fast and accurate computation of binomial probabilities"): no large terms cancel. At a mean of 10⁶
-    the textbook's formula in float32 is wrong by a nat.
+    the textbook formula is wrong by a nat in float32.
 
     Args:
         log_mean: log μ, any shape.
@@ -65,8 +65,8 @@ class Poisson(TorchDistribution):
 class NegativeBinomial(TorchDistribution):
     """Counts of mean μ and variance μ + μ²/r: a Poisson whose mean is drawn from a gamma distribution of shape r.
 
-    p(x) = Γ(x + r) / (Γ(r) x!) · (r/(r + μ))ʳ (μ/(r + μ))ˣ on x = 0, 1, 2, …; for r → ∞ it is the Poisson. Computed as
-    :class:`Poisson` is, so that it gets there without cancellation.
+    p(x) = Γ(x + r) / (Γ(r) x!) · (r/(r + μ))ʳ (μ/(r + μ))ˣ on x = 0, 1, 2, …; for r → ∞ it becomes the Poisson.
+    Computed as in :class:`Poisson`, without cancellation in that limit.
 
     Args:
         log_mean: log μ, any shape.
@@ -123,7 +123,7 @@ class NegativeBinomial(TorchDistribution):
 
 
 def stirling_error(a: Tensor) -> Tensor:
-    """Log Γ(a + 1) − (a + ½) log a + a − ½ log 2π for a > 0: about 1/(12a), and right to rounding for large a."""
+    """Log Γ(a + 1) − (a + ½) log a + a − ½ log 2π for a > 0: about 1/(12a), exact up to rounding for large a."""
     is_large = a > _SERIES_ABOVE
     small, inverse = torch.where(is_large, 1.0, a), torch.where(is_large, a, _SERIES_ABOVE).reciprocal()
     square = inverse.square()

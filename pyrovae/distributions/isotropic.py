@@ -1,4 +1,4 @@
-"""The Gaussian with one scale for all dimensions."""
+"""The Gaussian with one scale shared by all dimensions."""
 
 import math
 
@@ -11,7 +11,7 @@ from pyrovae.errors import InputError
 
 
 class IsotropicNormal(Independent):
-    """``Normal(loc, scale).to_event(1)`` with one scalar scale σ, its density in a third of the passes over x.
+    """``Normal(loc, scale).to_event(1)`` with one scalar scale σ; its density needs a third of the passes over x.
 
     Log p = −½‖x − μ‖²/σ² − n log σ − ½ n log 2π.
 

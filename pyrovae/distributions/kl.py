@@ -1,13 +1,12 @@
 """Closed-form Kullback–Leibler divergences between structured Gaussians, in nats.
 
-Each is registered with :func:`torch.distributions.kl.register_kl`, so ``kl_divergence`` and Pyro's
-estimators find it; together with those of torch and Pyro every ordered pair of independent Normals,
-``MultivariateNormal``, ``LowRankMultivariateNormal`` and :class:`AR1Normal` has one, and so has each
-of them with a :class:`MarkovNormal`. The general form is
+Each is registered with :func:`torch.distributions.kl.register_kl`, so ``kl_divergence`` and Pyro's estimators find it.
+With those of torch and Pyro, every ordered pair of independent Normals, ``MultivariateNormal``,
+``LowRankMultivariateNormal``, :class:`AR1Normal` and :class:`MarkovNormal` has one. The general form is
 KL(q ‖ p) = ½[log det Σ_p − log det Σ_q − d + tr(Σ_p⁻¹ Σ_q) + (μ_q − μ_p)ᵀ Σ_p⁻¹ (μ_q − μ_p)].
 
 ============  =======================================================================  ===============
-against p     what enters of q                                                         cost a datum
+against p     what it uses of q                                                        cost a datum
 ============  =======================================================================  ===============
 independent   mean, variances, log det: no factorisation, no solve                     O(d), reading q
 AR(1)         also the variances of neighbours' differences, off Σ_q's factor          O(d), reading q
@@ -66,7 +65,7 @@ def _(q: MultivariateNormal) -> Tensor:
 
 @half_log_det.register
 def _(q: LowRankMultivariateNormal) -> Tensor:
-    # the matrix determinant lemma, with the factor of I + Wᵀ D⁻¹ W that q already holds
+    # the matrix determinant lemma, with the factor of I + Wᵀ D⁻¹ W that q already has
     inner = q._capacitance_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return inner + 0.5 * q._unbroadcasted_cov_diag.log().sum(-1)
 
@@ -125,7 +124,7 @@ def _kl_gaussian_independent(q: Distribution, p: Distribution) -> Tensor:
 
 @closed_form(AR1Normal, AR1Normal)
 def _kl_ar1_ar1(q: AR1Normal, p: AR1Normal) -> Tensor:
-    """O(d), as a sum of squares that stays exact where correlations round to ±1.
+    """O(d), as a sum of squares that is exact even where correlations round to ±1.
 
     With z = arctanh ρ, s = σ/σ' and m = (μ − μ')/σ' (primes for p), step j adds to ½[…]
     E[(u_j − ρ'u_{j−1})²]/(1 − ρ'²) = (s_j g/g')² + (s_j (ρ − ρ')/g' + sinh z' (s_j − s_{j−1}))²
@@ -143,8 +142,8 @@ def _kl_ar1_ar1(q: AR1Normal, p: AR1Normal) -> Tensor:
 def _scaled_difference(q: AR1Normal, p: AR1Normal) -> Tensor:
     """(ρ − ρ')/√(1 − ρ'²), without cancellation and with finite gradients up to |z| = 40 in float32.
 
-    On one side of 0 it is sinh(z − z')/cosh z, which keeps a small difference's digits; on different
-    sides tanh z cosh z' − sinh z', which does not multiply a huge number by a tiny one.
+    If z and z' have the same sign, sinh(z − z')/cosh z keeps the digits of a small difference. If not,
+    tanh z cosh z' − sinh z' avoids the product of a huge and a tiny number.
     """
     z, other = torch.broadcast_tensors(q.fisher_z, p.fisher_z)
     same_side = z * other > 0
@@ -156,7 +155,7 @@ def _scaled_difference(q: AR1Normal, p: AR1Normal) -> Tensor:
 @closed_form(MultivariateNormal, AR1Normal)
 @closed_form(LowRankMultivariateNormal, AR1Normal)
 def _kl_gaussian_ar1(q: Distribution, p: AR1Normal) -> Tensor:
-    """From q's variances and the variances of z_j/σ'_j − ρ' z_{j−1}/σ'_{j−1}, read off its factor."""
+    """From q's variances and the variances of z_j/σ'_j − ρ' z_{j−1}/σ'_{j−1}, taken from its factor."""
     q = normal_of(q) if isinstance(q, Independent) else q
     d = p.event_shape[0]
     inverse_scale = p.scale.reciprocal().expand((*p.scale.shape[:-1], d))
@@ -166,7 +165,7 @@ def _kl_gaussian_ar1(q: Distribution, p: AR1Normal) -> Tensor:
 
 
 def _kl_to_ar1(expected: Tensor, q: Distribution, p: AR1Normal) -> Tensor:
-    """The divergence, given E_q of the squared innovations under p of z − μ_q, summed."""
+    """The divergence, given the sum of E_q of the squared innovations of z − μ_q under p."""
     mean = (q.mean - p.loc) / p.scale
     shifted = mean[..., 1:] * p.fisher_z.cosh() - mean[..., :-1] * p.fisher_z.sinh()
     quadratic = expected + mean[..., 0].square() + shifted.square().sum(-1)

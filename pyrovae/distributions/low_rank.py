@@ -1,4 +1,4 @@
-"""The low-rank-plus-diagonal Gaussian whose covariance the data may share."""
+"""The low-rank-plus-diagonal Gaussian, whose covariance may be shared by all data."""
 
 import torch
 from pyro.distributions import LowRankMultivariateNormal, TorchDistribution
@@ -7,11 +7,11 @@ from torch import Tensor
 from pyrovae.errors import InputError
 
 RELATIVE_FLOOR = 1e-4
-"""Smallest D_i beside the rest of the variance, Σ_j W_ij²: else I + Wᵀ D⁻¹ W cannot be factorised in float32."""
+"""Smallest D_i relative to Σ_j W_ij²: below it, I + Wᵀ D⁻¹ W cannot be factorised in float32."""
 
 
 class LowRankNormal(LowRankMultivariateNormal):
-    """Pyro's ``LowRankMultivariateNormal``, Σ = diag(D) + WWᵀ, that replicas can run with a W that all data share.
+    """Pyro's ``LowRankMultivariateNormal``, Σ = diag(D) + WWᵀ, which replicas can run with a W shared by all data.
 
     Draws and densities are the same. Torch adds the identity to WᵀD⁻¹W in place along a diagonal, for which
     ``torch.vmap`` has no rule where W has no batch axes.

@@ -12,12 +12,12 @@ from pyrovae.errors import InputError
 
 
 class MarkovNormal(TorchDistribution):
-    r"""Gaussian Markov chain of T steps with k numbers each, step by step in one vector of T·k.
+    r"""Gaussian Markov chain of T steps with k numbers each, stored step by step in one vector of length T·k.
 
     z_t = μ_t + S_t y_t, y_0 = ε_0, y_t = K_{t−1} y_{t−1} + H_{t−1} ε_t with K Kᵀ + H Hᵀ = I: every y_t is N(0, I), so
     that S_t Sᵀ_t is the covariance of step t, and cov(z_{t+1}, z_t) = S_{t+1} K_t Sᵀ_t. Every Gaussian whose precision
     is block-tridiagonal has this form; k = 1 is :class:`AR1Normal` with a scale and a correlation per step. Sampling,
-    density, entropy and divergences cost O(T k³) and no Python loop over the steps.
+    density, entropy and divergences cost O(T k³), without a Python loop over the steps.
 
     K is given by any matrix C, its *coupling*: K = C R⁻ᵀ with R Rᵀ = I + CᵀC, whose singular values c/√(1 + c²) are
     below 1. For k = 1, C = ρ/√(1 − ρ²) = sinh(arctanh ρ). With G Gᵀ = I + CCᵀ, H = G⁻ᵀ and
@@ -27,7 +27,7 @@ class MarkovNormal(TorchDistribution):
         loc: mean μ, shape (*batch, T·k).
         marginal_scale_tril: S, lower triangular with positive diagonals, shape (*batch, T, k, k).
         coupling: C, shape (*batch, T−1, k, k).
-        validate_args: whether values are checked for being real.
+        validate_args: whether to check that values are real numbers.
 
     Raises:
         InputError: shapes do not fit.
@@ -60,7 +60,7 @@ class MarkovNormal(TorchDistribution):
 
     @classmethod
     def from_precision(cls, loc: Tensor, diagonal: Tensor, off_diagonal: Tensor) -> "MarkovNormal":
-        """The chain of a block-tridiagonal precision, by one pass back and one forth over the steps.
+        """The chain with a block-tridiagonal precision, by one backward and one forward pass over the steps.
 
         Args:
             loc: mean, shape (*batch, T·k).
@@ -151,7 +151,7 @@ class MarkovNormal(TorchDistribution):
 
     @property
     def step_covariances(self) -> tuple[Tensor, Tensor]:
-        """Covariance of each step, (*batch, T, k, k), and of each step with the one before, (*batch, T−1, k, k)."""
+        """Covariance of each step, (*batch, T, k, k), and of each step with the previous one, (*batch, T−1, k, k)."""
         s = self.marginal_scale_tril
         return s @ s.mT, s[..., 1:, :, :] @ self.contraction @ s[..., :-1, :, :].mT
 
@@ -161,7 +161,7 @@ class MarkovNormal(TorchDistribution):
         return self.loc + self._colour(torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device))
 
     def _colour(self, noise: Tensor, *, extra_axis: bool = False) -> Tensor:
-        """White ε (*, T·k) to S y; with an axis in front of the last that the parameters lack, if there is one."""
+        """Turn white ε (*, T·k) into S y; ε may have one more axis before the last than the parameters."""
         parts = self.contraction, self.innovation_factor, self.marginal_scale_tril
         contraction, innovation, scale = (part.unsqueeze(-4) if extra_axis else part for part in parts)
         steps = self._by_step(noise)
@@ -177,7 +177,7 @@ class MarkovNormal(TorchDistribution):
 
         Args:
             difference: z − μ.
-            extra_axis: whether it has an axis in front of the last that the parameters lack.
+            extra_axis: whether it has one more axis before the last than the parameters.
         """
         parts = self.marginal_scale_tril, self.contraction, self._factors[1]
         scale, contraction, precision = (part.unsqueeze(-4) if extra_axis else part for part in parts)
@@ -209,9 +209,9 @@ class MarkovNormal(TorchDistribution):
 
 
 def eliminate(diagonal: Tensor, off_diagonal: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """A block-tridiagonal precision as a chain: factors of the precision of each step given the one before it.
+    """A block-tridiagonal precision as a chain: factors of the precision of each step given the previous one.
 
-    From the last step back these are J_t = P_tt − Pᵀ_{t+1,t} J⁻¹_{t+1} P_{t+1,t}. Beside them the transitions
+    From the last step back these are J_t = P_tt − Pᵀ_{t+1,t} J⁻¹_{t+1} P_{t+1,t}. Also returns the transitions
     −J⁻¹_{t+1} P_{t+1,t}.
     """
     precision = diagonal[..., -1, :, :]

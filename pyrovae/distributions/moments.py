@@ -12,11 +12,11 @@ def mean_of(distribution: Distribution, num_draws: int | None = None) -> Tensor:
     """Mean, shape (*batch, d).
 
     Args:
-        distribution: any on vectors.
-        num_draws: how many draws estimate the mean of a distribution, such as a flow, that does not know it.
+        distribution: any distribution on vectors.
+        num_draws: number of draws that estimate the mean where it has no formula, as for a flow.
 
     Raises:
-        InputTypeError: the distribution does not know its mean, and ``num_draws`` is None.
+        InputTypeError: the mean has no formula, and ``num_draws`` is None.
     """
     try:
         return distribution.mean
@@ -25,16 +25,16 @@ def mean_of(distribution: Distribution, num_draws: int | None = None) -> Tensor:
 
 
 def covariance_of(distribution: Distribution, num_draws: int | None = None) -> Tensor:
-    """Dense covariance, shape (*batch, d, d), of a class with ``covariance_matrix``, independent numbers or a mixture.
+    """Dense covariance, shape (*batch, d, d), of a class with ``covariance_matrix``, independent entries or a mixture.
 
     Args:
-        distribution: any on vectors.
-        num_draws: how many draws estimate the covariance of any other, such as a flow.
+        distribution: any distribution on vectors.
+        num_draws: number of draws that estimate the covariance of any other, such as a flow.
 
     Raises:
-        InputTypeError: the distribution does not know its covariance, and ``num_draws`` is None.
+        InputTypeError: the covariance has no formula, and ``num_draws`` is None.
     """
-    if hasattr(type(distribution), "covariance_matrix"):  # not hasattr of the instance: a mistake inside stays one
+    if hasattr(type(distribution), "covariance_matrix"):  # not the instance's, which would hide errors
         covariance: Tensor = distribution.covariance_matrix  # type: ignore[attr-defined]
         return covariance
     base = distribution
@@ -61,7 +61,7 @@ def trace_with(precision: Tensor, distribution: Distribution) -> Tensor:
     """Tr PΣ for a matrix P (d, d), shape (*batch); in O(d) where P is tridiagonal and Σ's first off-diagonal is known.
 
     Raises:
-        InputTypeError: the distribution does not know its covariance.
+        InputTypeError: the covariance has no formula.
     """
     if hasattr(type(distribution), "first_off_diagonal") and is_tridiagonal(precision):
         neighbours: Tensor = distribution.first_off_diagonal  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ def trace_with(precision: Tensor, distribution: Distribution) -> Tensor:
 
 
 def is_tridiagonal(matrix: Tensor) -> bool:
-    """Whether entries further than one from the diagonal are 0."""
+    """Whether all entries more than one off the diagonal are 0."""
     return not (matrix.triu(2).any() or matrix.tril(-2).any())
 
 

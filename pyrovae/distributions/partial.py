@@ -1,4 +1,4 @@
-"""Distributions on vectors with entries that are not observed."""
+"""Distributions on vectors with missing entries."""
 
 import math
 from functools import singledispatch
@@ -15,7 +15,7 @@ from pyrovae.errors import InputTypeError
 
 
 class PartiallyObserved(TorchDistribution):
-    """A distribution whose ``log_prob`` takes NaN for "not observed" and gives the density of the other entries.
+    """A distribution whose ``log_prob`` treats NaN as missing and returns the density of the other entries.
 
     Log p(x_O) = log ∫ p(x) dx_M over the missing entries M, exact and in closed form; draws are complete.
 
@@ -33,7 +33,7 @@ class PartiallyObserved(TorchDistribution):
             ``MultivariateNormal``, with event_dim 1.
 
     Raises:
-        InputTypeError: the density of a part of the base is not known.
+        InputTypeError: the base has no closed-form density of a subset of its entries.
 
     Example:
         >>> x = torch.tensor([0.3, math.nan, 0.1])
@@ -56,7 +56,7 @@ class PartiallyObserved(TorchDistribution):
 
     @property
     def has_rsample(self) -> bool:
-        """That of the base."""
+        """Support of the base."""
         return self.base.has_rsample
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
@@ -90,7 +90,7 @@ class PartiallyObserved(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of the entries that are not NaN, in nats, shape (*sample, *batch); 0 where none is."""
         observed = ~value.isnan()
-        # missing entries become 0 before any arithmetic: a NaN times 0 would be a NaN gradient
+        # missing entries become 0 before any arithmetic: NaN times 0 would give a NaN gradient
         return _marginal_log_prob(self.base, torch.where(observed, value, 0.0), observed)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "PartiallyObserved":
@@ -100,7 +100,7 @@ class PartiallyObserved(TorchDistribution):
 
 @singledispatch
 def _marginal_log_prob(base: Distribution, value: Tensor, observed: Tensor) -> Tensor:
-    """Log-density of the observed entries of a value that is 0 at the others, both (*sample, *batch, d)."""
+    """Log-density of the observed entries; value and mask have shape (*sample, *batch, d), the value is 0 elsewhere."""
     raise NotImplementedError
 
 
@@ -156,7 +156,7 @@ def _(base: LowRankMultivariateNormal, value: Tensor, observed: Tensor) -> Tenso
 
 @_marginal_log_prob.register
 def _(base: MultivariateNormal, value: Tensor, observed: Tensor) -> Tensor:
-    """Σ_OO in the place of Σ, the missing entries made independent ones of variance 1 that are left out.
+    """Σ_OO in the place of Σ; missing entries become independent with variance 1 and are left out of the sum.
 
     Its factor is Rᵀ of [L_O, I_M]ᵀ = QR: a Cholesky factorisation of LLᵀ would square the condition number.
     """

@@ -1,4 +1,4 @@
-"""The marginal distribution of some channels, in the form of the whole one."""
+"""The marginal distribution of some channels, in the same form as the full one."""
 
 from functools import singledispatch
 
@@ -19,15 +19,15 @@ from pyrovae.errors import InputTypeError
 def restricted(p: TorchDistribution, channels: Tensor) -> TorchDistribution:
     """The distribution of some entries of x ~ p, exactly.
 
-    Independent channels stay independent, AR(1) stays AR(1), its ρ multiplied up over the gaps, low rank stays low
-    rank; of any other Gaussian it is the part of the dense covariance, factorised anew.
+    Independent channels stay independent, low rank stays low rank, and AR(1) stays AR(1), with the product of ρ over
+    each gap. For any other Gaussian, the block of the dense covariance is factorised again.
 
     Args:
         p: a Gaussian, of batch shape ().
         channels: which entries, booleans of shape (n,), at least one.
 
     Raises:
-        InputTypeError: a distribution that is no Gaussian.
+        InputTypeError: the distribution is not Gaussian.
 
     Example:
         >>> p = AR1Normal(torch.zeros(3), 1.0, correlation=0.5)

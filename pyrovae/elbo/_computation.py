@@ -1,4 +1,4 @@
-"""How an estimator computes a site's part of the bound, and the notes that it takes of this."""
+"""How an estimator computes a site's part of the bound, and its record of this."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,17 +21,17 @@ class Computation(StrEnum):
 
     @property
     def is_weighted(self) -> bool:
-        """Whether the site is a part of importance weights."""
+        """Whether the site is part of importance weights."""
         return self in (Computation.WEIGHTS, Computation.DOUBLY_REPARAMETERIZED_WEIGHTS)
 
     @property
     def is_sampled(self) -> bool:
-        """Whether a sampled difference log p − log q stands where a closed form could."""
+        """Whether log p − log q is sampled where a closed form could be used."""
         return self in (Computation.SAMPLED, Computation.PATH_DERIVATIVE, Computation.SCORE_FUNCTION)
 
 
 class Reason(StrEnum):
-    """Why a site's part is sampled, or is not what it should be."""
+    """Why a site's part is sampled or not as expected."""
 
     OBSERVED = "observed"
     NO_CLOSED_FORM = "no_closed_form"
@@ -52,7 +52,7 @@ class Note:
         nats: the part, summed over the plate.
         model_site: the site in the model's trace; None for a site of the guide alone.
         guide_site: the site in the guide's trace; None for an observed site, or one of the model alone.
-        reason: why the part is not what it should be, where the estimator itself knows.
+        reason: why the part is not as expected, if the estimator knows.
     """
 
     site: str

@@ -1,4 +1,4 @@
-"""What the estimators share that keep the guide's parameters fixed inside log q."""
+"""Base of the estimators that keep the guide's parameters fixed inside log q."""
 
 from collections.abc import Callable
 
@@ -19,18 +19,18 @@ from pyrovae.randomness import random_state, set_random_state
 class PathDerivativeELBO(ReparameterizedELBO):
     """Base of estimators that differentiate log q along its draws, with the guide's parameters fixed.
 
-    The derivative of log q(z; φ) with respect to φ at fixed z is subtracted again. With one latent site the same
-    distribution scores the draws as constants. With several sites, or a factor, the guide is replayed at them, since a
-    site's distribution depends on the draws of others; whatever else the guide draws, such as the masks of dropout, is
-    drawn alike. Each latent site of the guide's trace then has an entry ``"log_q"``.
+    The derivative of log q(z; φ) with respect to φ at fixed z is subtracted. With one latent site, the same
+    distribution scores the draws as constants. With several sites, or a factor, the guide is replayed at the draws,
+    since a site's distribution depends on the draws of others. Other random numbers of the guide, such as dropout
+    masks, are the same in the replay. Each latent site of the guide's trace then has an entry ``"log_q"``.
     """
 
     def _traces(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> tuple[Trace, Trace]:
         guide = self._weigh(guide, is_guide=True)
         if isinstance(poutine.unwrap(guide), Messenger):
             raise NoClosedFormError(
-                f"{type(self).__name__} runs the guide on its own, which a guide made out of the model by a messenger "
-                "does not allow; use MonteCarloELBO"
+                f"{type(self).__name__} runs the guide alone, but this guide is a messenger around the model; use "
+                "MonteCarloELBO"
             )
         seen = self._trace_guide(guide, args, kwargs)
         replayed = poutine.replay(self._weigh(model, is_guide=False), trace=seen)
@@ -42,7 +42,7 @@ class PathDerivativeELBO(ReparameterizedELBO):
         trace = poutine.trace(guide).get_trace(*args, **kwargs)
         latents = latent_sites(trace)
         if any(not site["fn"].has_rsample for site in latents.values()):
-            return trace  # refused by the base, by name
+            return trace  # the base refuses it by name
         depends_on_draws = len(latents) > 1 or any(
             site["type"] == "sample" and site["is_observed"] for site in trace.nodes.values()
         )
@@ -67,7 +67,7 @@ class PathDerivativeELBO(ReparameterizedELBO):
             try:
                 score = fixed["fn"].log_prob(fixed["value"])
                 site["log_q"] = site["fn"].log_prob(site["value"]) - (score - score.detach())
-            except KeyError:  # a transform that finds the inverse only of what it has just made
+            except KeyError:  # a transform that inverts only its last output
                 raise NoClosedFormError(
                     f"the guide's {describe(site['fn'])} at site {name!r} has no density at a given value: "
                     f"{type(self).__name__} cannot be used; use MonteCarloELBO"
@@ -75,12 +75,12 @@ class PathDerivativeELBO(ReparameterizedELBO):
         return seen
 
     def _as_seen_by_the_model(self, at: Callable[[Callable[[Site], Tensor]], Trace]) -> Trace | None:
-        """The guide's trace at other tensors for its draws, where the model should see others."""
+        """The guide's trace with other tensors for its draws, if the model should see others."""
         return None
 
 
 class _Redrawn(ReplayMessenger):
-    """Replay a trace, but draw at each site first, so that the random state advances as it did."""
+    """Replay a trace, but draw at each site first, so that the random state advances in the same way."""
 
     def _pyro_sample(self, msg: Site) -> None:
         if not msg["is_observed"] and msg["name"] in self.trace:

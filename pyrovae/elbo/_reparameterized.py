@@ -1,4 +1,4 @@
-"""Estimators whose gradient is that of their own loss, through the draws."""
+"""Estimators whose gradient is the derivative of their loss through the draws."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -12,9 +12,9 @@ from pyrovae.programs import PairedSite, Program, Role, Site, TracedPair, descri
 
 
 class ReparameterizedELBO(BetaELBO):
-    """Base of estimators that differentiate through draws and score only what they need.
+    """Base of estimators that differentiate through draws and compute only the log-densities that they need.
 
-    Automatic differentiation of their loss gives the estimator's gradient.
+    The gradient is the automatic derivative of the loss.
     """
 
     @abstractmethod
@@ -61,21 +61,21 @@ class ReparameterizedELBO(BetaELBO):
 
 
 class SampleMeanELBO(ReparameterizedELBO):
-    """Base of estimators that are a mean over draws; a subclass gives the part of a latent site at one draw."""
+    """Base of estimators that average over draws; a subclass gives a latent site's part at one draw."""
 
     _computation: ClassVar[Computation]
-    """How the part is computed."""
+    """How a latent site's part is computed."""
 
     @abstractmethod
     def _latent_part(self, site: PairedSite) -> Tensor:
         """A latent site's part of the bound at one draw, summed over the plate, in nats."""
 
     def _departure(self, site: PairedSite) -> Reason | None:
-        """Why a latent site's part has to be sampled instead, where it has."""
+        """Why a latent site's part must be sampled instead; None if it need not."""
         return None
 
     def _auxiliary_part(self, site: PairedSite) -> Tensor:
-        """The part of a site that only the guide draws, −log q, likewise."""
+        """The part of a site that only the guide draws, −log q, summed over the plate, in nats."""
         return -site.log_q().sum()
 
     def _bound(self, pair: TracedPair) -> Tensor:

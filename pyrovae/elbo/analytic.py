@@ -15,15 +15,15 @@ from pyrovae.programs import PairedSite, Site, closed_form_kl, describe
 class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
     """−ELBO with the KL in closed form: E_q[log p(x|z)] sampled, β KL(q(z|x) ‖ p(z)) exact.
 
-    This is Pyro's ``TraceMeanField_ELBO`` made strict. Where a pair of distributions has no registered KL, the
-    stock one samples without a word; this one raises. It never evaluates log q where the KL is exact.
+    This is a strict version of Pyro's ``TraceMeanField_ELBO``. If a pair of distributions has no registered KL, Pyro's
+    version samples without a warning; this one raises an error. It never evaluates log q where the KL is exact.
 
-    A sum of several sites' KLs is the KL only where no site's model distribution depends on a draw that the guide
-    makes later. Where the guide draws in another order, or scales or masks a site in another way than the model, the
-    site's part is log p − log q at the draw, with a warning where Pyro validates.
+    The sum of several sites' KLs is the KL only if no site's model distribution depends on a draw that the guide makes
+    later. If the guide draws in another order, or scales or masks a site differently from the model, the site's part is
+    log p − log q at the draw, with a warning if Pyro's validation is on.
 
     Raises:
-        NoClosedFormError: a site's KL is registered nowhere; the message names the site and both distributions.
+        NoClosedFormError: a site's KL is not registered; the message names the site and both distributions.
     """
 
     _computation = Computation.CLOSED_FORM

@@ -1,4 +1,4 @@
-"""What an estimator really computed, site by site, as its own code recorded it."""
+"""What an estimator computed, site by site, as its own code recorded it."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class SiteAudit:
         guide: distribution in the guide; empty for an observed site.
         model: distribution in the model; empty for a site of the guide alone.
         computation: how the site's part was computed.
-        reason: why it is sampled, or is not what it should be; None for a closed form.
+        reason: why it is sampled or not as expected; None for a closed form.
         num_particles: draws from the guide.
         at_draws_of: the latent sites at whose draws an observed site was scored.
         guide_scale: factor of the site's terms in the guide, β included.
         model_scale: the same in the model.
-        reparameterized: whether draws are differentiable in the guide's parameters.
+        reparameterized: whether draws can be differentiated with respect to the guide's parameters.
         event_dim: number of dimensions of one draw.
         batch_shape: shape of the plates, particles first where they are drawn in one pass.
-        nats_per_datum: contribution to the bound (to −loss), one sample of it where it is sampled.
-        fallback: whether the estimator departed from its usual way.
+        nats_per_datum: contribution to the bound (to −loss); one sample of it if it is sampled.
+        fallback: whether the estimator deviated from its usual computation.
     """
 
     site: str
@@ -92,11 +92,11 @@ _COMPUTATIONS = {
 _REASONS = {
     Reason.OBSERVED: ": at draws of {draws}",
     Reason.NO_CLOSED_FORM: ": no closed form for {guide} ‖ {model}",
-    Reason.BY_CHOICE: ": by choice, a closed form exists",
+    Reason.BY_CHOICE: ": by choice (a closed form exists)",
     Reason.GUIDE_ALONE: ": in the guide alone",
-    Reason.MODEL_ALONE: ": from the model itself, the guide has no such site",
-    Reason.ANOTHER_ORDER: ", but the guide draws in another order: no KL",
-    Reason.ANOTHER_SCALE: ": scaled or masked in another way on the other side: no KL",
+    Reason.MODEL_ALONE: ": from the model; the guide has no such site",
+    Reason.ANOTHER_ORDER: ": guide and model draw in different orders",
+    Reason.ANOTHER_SCALE: ": scale or mask differ between model and guide",
 }
 
 
@@ -120,7 +120,7 @@ class Audit:
     def rest(self) -> float:
         """−loss without the sites' contributions: 0 except with importance weights, where it is never positive.
 
-        A log-mean-exp is the weighted mean of log w less KL(weights ‖ uniform), and the latter belongs to no site.
+        A log-mean-exp is the weighted mean of log w minus KL(weights ‖ uniform). The latter belongs to no site.
         """
         return -self.loss - sum(site.nats_per_datum for site in self.sites)
 
@@ -140,34 +140,34 @@ class Audit:
             pair = f"{site.guide} ‖ {site.model}" if site.guide else site.model
             parts.append(f"{site.site} {pair} {site.how}" if site.guide else f"{site.site} {pair}")
         beta = "" if self.beta == 1 else f", β = {self.beta:g}"
-        return f"{self.estimator}{beta}: {'; '.join(parts)}; loss {self.loss:.4g} nats/datum"
+        return f"{self.estimator}{beta}: {'; '.join(parts)}; loss {self.loss:.4g} nats per datum"
 
     def __str__(self) -> str:
         frame = self.to_frame().drop(columns="fallback")
         text = f"{self.estimator}, β = {self.beta:g}, loss {self.loss:.6g} nats per datum\n"
         text += frame.to_string(index=False, na_rep="")
         if any(site.computation.is_weighted for site in self.sites):
-            text += f"\nand {self.rest:.6g}: how far the weights are from even, −KL(weights ‖ uniform)"
+            text += f"\nand {self.rest:.6g}: how unequal the weights are, −KL(weights ‖ uniform)"
         return text
 
 
 def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool = False) -> Audit:
-    """Evaluate an estimator once and report what it computed, as its own code recorded it.
+    """Evaluate an estimator once and report what it computed, site by site, as its own code recorded it.
 
-    Pyro's own ``Trace_ELBO`` and ``TraceMeanField_ELBO`` can be audited too: the latter samples without a
-    word where a KL is missing.
+    Pyro's ``Trace_ELBO`` and ``TraceMeanField_ELBO`` can be audited too. The latter samples without a warning where a
+    KL is missing.
 
     Args:
         model: Pyro program of the joint density.
         guide: Pyro program of q(z|x).
         elbo: the estimator.
         x: data (num, …), of the programs' dtype and device.
-        strict: raise where the estimator departs from its usual way: it samples a KL that it gives in closed
-            form elsewhere, or uses score-function gradients.
+        strict: raise an error if the estimator samples a KL that it usually computes in closed form, or uses
+            score-function gradients.
 
     Raises:
-        NoClosedFormError: the estimator refuses the programs, or with ``strict`` falls back.
-        InputTypeError: an estimator that records nothing.
+        NoClosedFormError: the estimator refuses the programs, or falls back with ``strict``.
+        InputTypeError: the estimator cannot be audited.
 
     Example:
         >>> import pyrovae as pv
@@ -203,7 +203,7 @@ def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool
 
 
 def _audit_site(notes: list[Note], elbo: ELBO, num: int, latents: tuple[str, ...]) -> SiteAudit:
-    """The audit of a site from its notes: one, or one for each draw where they are made one by one."""
+    """The audit of a site from its records: one, or one per draw if draws are made one by one."""
     note = notes[0]
     q = None if note.guide_site is None else note.guide_site["fn"]
     p = None if note.model_site is None else note.model_site["fn"]
@@ -229,14 +229,14 @@ def _audit_site(notes: list[Note], elbo: ELBO, num: int, latents: tuple[str, ...
 
 
 def _reason(note: Note, elbo: ELBO) -> tuple[Reason | None, bool]:
-    """Why a site's part was computed as it was, and whether the estimator departed from its usual way."""
+    """Why a site's part was computed in this way, and whether the estimator deviated from its usual computation."""
     if note.guide_site is None:
         is_observed = note.model_site is not None and note.model_site["is_observed"]
         return (Reason.OBSERVED, False) if is_observed else (Reason.MODEL_ALONE, True)
     if note.reason is not None:
         return note.reason, True
     if not note.computation.is_sampled:
-        return None, False  # a log-mean-exp, for one, has no closed form, whatever the pair
+        return None, False  # a log-mean-exp has no closed form for any pair
     is_score_function = note.computation is Computation.SCORE_FUNCTION
     if note.model_site is None:
         return Reason.GUIDE_ALONE, is_score_function
@@ -251,7 +251,7 @@ def _number(scale: float | Tensor, beta: float | Tensor) -> float:
 
 
 def _kl(q: Distribution, p: Distribution) -> Tensor | None:
-    """KL(q ‖ p) where torch's registry has it."""
+    """KL(q ‖ p) if torch's registry has it."""
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
@@ -259,18 +259,18 @@ def _kl(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def _record(elbo: ELBO, model: Program, guide: Program, x: Tensor) -> tuple[float, list[Note]]:
-    """The loss in nats, and the notes of an estimator of pyrovae, or those that the traces of a stock one give."""
+    """The loss in nats and the estimator's records; for an estimator of Pyro, records made from its traces."""
     if isinstance(elbo, BetaELBO):
         recorder, notes = elbo.recording()
         return recorder.differentiable_loss(model, guide, x).item(), notes
-    with undisturbed(x):  # the traces of the draws that the loss then has; a copy, since Pyro stores a guessed nesting
+    with undisturbed(x):  # the traces of the same draws as the loss; a copy, since Pyro stores a guessed nesting
         traces = list(copy.copy(elbo)._get_traces(model, guide, (x,), {}))
     notes = [note for pair in traces for note in _notes_of_stock(elbo, TracedPair.of(*pair))]
     return copy.copy(elbo).loss(model, guide, x), notes
 
 
 def _notes_of_stock(elbo: ELBO, pair: TracedPair) -> Iterator[Note]:
-    """What a stock estimator computed from these traces: it asks torch's registry for each KL, as is done here."""
+    """What Pyro's estimator computed from these traces: like here, it looks up each KL in torch's registry."""
     for site in pair.sites:
         if site.role in (Role.OBSERVED, Role.MISSING):
             if site.role is Role.MISSING and isinstance(elbo, TraceMeanField_ELBO):

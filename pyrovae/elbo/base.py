@@ -1,4 +1,4 @@
-"""What the estimators share: Pyro's arguments and β, immutability, what a pair is at a draw."""
+"""Base of the estimators: Pyro's arguments and β, immutability, and the traces of model and guide at a draw."""
 
 import functools
 import math
@@ -35,11 +35,11 @@ Keywords = dict[str, object]
 
 
 class NoClosedFormError(InputError, NotImplementedError):
-    """A quantity that the estimator needs of a latent site has no closed form."""
+    """A latent site has no closed form of a quantity that the estimator needs."""
 
 
 class PyroKeywords(TypedDict, total=False):
-    """Further arguments of Pyro's ``ELBO``, which mean here what they mean there."""
+    """Further arguments of Pyro's ``ELBO``, with the same meaning."""
 
     strict_enumeration_warning: bool
     ignore_jit_warnings: bool
@@ -50,9 +50,9 @@ class PyroKeywords(TypedDict, total=False):
 
 
 class _ScaleMessenger(Messenger):
-    """Multiply the log-density scale of every *latent* site by β, 0 included; leave observations alone.
+    """Multiply the log-density scale of every *latent* site by β (which may be 0), not that of observations.
 
-    In a guide a ``pyro.factor`` belongs to log q, and is scaled as well.
+    A ``pyro.factor`` in a guide belongs to log q and is scaled too.
     """
 
     def __init__(self, beta: float | Tensor, is_guide: bool) -> None:
@@ -66,7 +66,7 @@ class _ScaleMessenger(Messenger):
 
 
 class _ImmutableMeta(ABCMeta):
-    """Metaclass of objects whose attributes only their constructors can set."""
+    """Metaclass of objects whose attributes can be set only in the constructor."""
 
     def __call__(cls, *args: object, **kwargs: object) -> Any:
         made: Any = object.__new__(cls)  # type: ignore[arg-type]
@@ -79,13 +79,13 @@ class _ImmutableMeta(ABCMeta):
 class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
     """Trace_ELBO with β, the weight of the latent sites' terms.
 
-    β belongs to the estimator: Pyro ignores or miscounts a ``poutine.scale`` in the programs for some pairs, and
-    refuses 0. An estimator does not change after its construction; :meth:`with_beta` gives another one.
+    β belongs to the estimator. For some pairs Pyro ignores or miscounts a ``poutine.scale`` in the programs, and it
+    refuses 0. An estimator is immutable; :meth:`with_beta` returns a new one.
 
     Args:
         num_particles: number of draws from the guide.
-        max_plate_nesting: depth of the programs' own plates. It matters where the particles are drawn in one pass,
-            and is found at each call where it is not given.
+        max_plate_nesting: depth of the programs' own plates. It matters if the particles are drawn in one pass. By
+            default it is found at each call.
         beta: weight of the KL part, ≥ 0; 1 gives the evidence lower bound.
         vectorize_particles: whether to draw them in one pass.
         **of_pyro: further arguments of Pyro's estimators, such as ``retain_graph``.
@@ -112,20 +112,20 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
             **of_pyro,
         )
         self.beta: float | Tensor = float(beta)
-        self._notes: list[Note] | None = None  # a list in the copies that record, see recording()
+        self._notes: list[Note] | None = None  # a list in copies that record, see recording()
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_in_construction" not in self.__dict__:
             raise AttributeError(
-                f"cannot set {name} of {type(self).__name__}: an estimator does not change; make another one, "
-                "for another beta with elbo.with_beta(b)"
+                f"cannot set {name} of {type(self).__name__}: an estimator is immutable; make a new one (for another "
+                "beta: elbo.with_beta(b))"
             )
         super().__setattr__(name, value)
 
     def with_beta(self, beta: float | Tensor) -> Self:
         """The same estimator with another β, a finite number ≥ 0.
 
-        A tensor () is allowed, for derivatives and traces; its value is not checked.
+        A scalar tensor is allowed, for derivatives and traces; its value is not checked.
         """
         if not isinstance(beta, Tensor):
             check_positive("beta", beta, or_zero=True)
@@ -135,7 +135,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         return self._with(beta=beta)
 
     def recording(self) -> tuple[Self, list[Note]]:
-        """The same estimator, but it notes each site's part of the bound, and the list of its notes."""
+        """A copy that records each site's part of the bound, and the list of its records."""
         notes: list[Note] = []
         return self._with(_notes=notes), notes
 
@@ -145,7 +145,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         return other
 
     def _term(self, site: PairedSite, computation: Computation, value: Tensor, reason: Reason | None = None) -> Tensor:
-        """A site's part of the bound; a recording estimator notes it."""
+        """Return a site's part of the bound; a recording estimator records it."""
         if self._notes is not None:
             self._notes.append(Note(site.name, computation, value.detach(), site.model, site.guide, reason))
         return value
@@ -155,7 +155,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         return program if is_unweighted else _ScaleMessenger(self.beta, is_guide)(program)
 
     def _get_traces(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> Iterator[TracedPair]:
-        """The pair at each draw, or at all draws in one pass."""
+        """The traces of model and guide at each draw, or at all draws in one pass."""
         if not self.vectorize_particles or self.num_particles == 1:
             for _ in range(self.num_particles):
                 yield self._get_trace(model, guide, args, kwargs)
@@ -171,9 +171,9 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         return pair
 
     def _at_the_nesting_found(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
-        """All draws in one pass, their plate outside of the programs' own: one is tried before they are counted.
+        """All draws in one pass, in a plate outside of the programs' own; one draw first finds the nesting.
 
-        A guide made out of the model by a messenger is not tried: it gives its parameters the shapes of its first run.
+        Not for a guide that is a messenger around the model: its parameters take the shapes of its first run.
         """
         failure = None
         if not isinstance(poutine.unwrap(guide), Messenger):
@@ -219,10 +219,10 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
 
     @abstractmethod
     def _score(self, pair: TracedPair) -> None:
-        """Refuse what the estimator cannot take; compute the log-densities that it needs."""
+        """Refuse programs that the estimator cannot evaluate; compute the log-densities that it needs."""
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:
-    """Sum of tensors, in order; 0 of none."""
+    """Sum of tensors, in order; 0 if there are none."""
     terms = list(terms)
     return functools.reduce(operator.add, terms) if terms else zeros(())

@@ -22,7 +22,7 @@ class ClosedFormEntropyELBO(SampleMeanELBO):
     _computation = Computation.ENTROPY
 
     def _latent_part(self, site: PairedSite) -> Tensor:
-        if is_delta(site.site["fn"]):  # what a point has of log q does not vary
+        if is_delta(site.site["fn"]):  # a point's part of log q is constant
             return -site.log_ratio().sum()
         model, guide = site.both()
         log_p: Tensor = model["log_prob_sum"]

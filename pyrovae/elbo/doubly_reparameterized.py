@@ -1,4 +1,4 @@
-"""The importance-weighted bound, with a gradient of the guide whose signal-to-noise ratio grows with K."""
+"""The importance-weighted bound with a guide gradient whose signal-to-noise ratio grows with K."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,8 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
     """−Σ_b log (1/K) Σ_k w_bk with the doubly reparameterised gradient (Tucker et al. 2018).
 
     The value and the model's gradient are ``ImportanceWeightedELBO``'s. The guide's is unbiased too:
-    Σ_k ((1 − β) w̃_k + β w̃_k²) ∂log w_k/∂z_k · ∂z_k/∂φ, with w̃ the normalised weights and φ held fixed inside
-    log q; its signal-to-noise ratio grows with K. Data whose latents are masked have no log q in their weights:
-    there the factor is w̃_k.
+    Σ_k ((1 − β) w̃_k + β w̃_k²) ∂log w_k/∂z_k · ∂z_k/∂φ, with w̃ the normalised weights and φ fixed inside log q. Its
+    signal-to-noise ratio grows with K. Data with masked latents have no log q in their weights; their factor is w̃_k.
 
     Raises:
         NoClosedFormError: a latent is a ``Delta``, which has no density.
@@ -30,7 +29,7 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
     _computation = Computation.DOUBLY_REPARAMETERIZED_WEIGHTS
 
     def _as_seen_by_the_model(self, at: Callable[[Callable[[Site], Tensor]], Trace]) -> Trace:
-        factors: dict[str, Tensor] = {}  # known only once the model has been scored
+        factors: dict[str, Tensor] = {}  # known only after the model is scored
 
         def draw(site: Site) -> Tensor:
             value = site["value"].view_as(site["value"])
@@ -52,8 +51,8 @@ class DoublyReparameterizedELBO(PathDerivativeELBO, ImportanceWeightedELBO):
         masks = [site["mask"] for site in latents.values()]
         if not all(same_scale(mask, masks[0]) for mask in masks[1:]):
             raise InputError(
-                f"the latent sites {', '.join(latents)} do not share one mask, so there is no one factor for the "
-                "guide's gradient; mask them alike, or use ImportanceWeightedELBO"
+                f"the latent sites {', '.join(latents)} have different masks, so the guide's gradient has no common "
+                "factor; give them one mask, or use ImportanceWeightedELBO"
             )
         if masks[0] is not None:
             factor = torch.where(torch.as_tensor(masks[0], device=factor.device), factor, 1.0)

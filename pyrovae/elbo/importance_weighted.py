@@ -20,13 +20,12 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
 
     log w = log p(x|z) + β (log p(z) − log q(z|x)) at K = ``num_particles`` draws of z. With β = 1 the bound
     rises with K from the ELBO to log p(x); the signal-to-noise ratio of the *guide's* gradient falls with K
-    (Rainforth et al. 2018). A datum is an element of the plates that contain every site of the model. A latent
-    outside them has no weight for each datum and is refused: a log-mean-exp over the batch would be another
-    bound.
+    (Rainforth et al. 2018). A datum is an element of the plates that contain every site of the model. A latent outside
+    them has no weight per datum and is refused: a log-mean-exp over the batch would be another bound.
 
     Args:
         num_particles: number K of draws.
-        max_plate_nesting: depth of the programs' own plates, found at each call where it is not given.
+        max_plate_nesting: depth of the programs' own plates; by default it is found at each call.
         beta: weight β of log p(z) − log q(z|x), ≥ 0.
         vectorize_particles: whether to draw them in one pass.
         **of_pyro: further arguments of Pyro's estimators, such as ``retain_graph``.
@@ -90,7 +89,7 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         return self.vectorize_particles and self.num_particles > 1
 
     def _set_weights(self, guide_trace: Trace, weights: Tensor) -> None:
-        """Called before the backward pass with the normalised weights of a trace's draws, shape ([K,] *plates)."""
+        """Hook before the backward pass, with the normalised weights of a trace's draws, shape ([K,] *plates)."""
 
     def _log_q(self, site: PairedSite) -> Tensor:
         """Log q at the draw, without scale and mask."""
@@ -104,8 +103,8 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
         for site in pair.sites:
             if site.role is Role.LATENT and site.differing() == "mask":
                 raise InputError(
-                    f"site {site.name!r} has another mask in the guide than in the model, so log p − log q is not "
-                    "that of one set of data; set the mask on both sides"
+                    f"site {site.name!r} has another mask in the guide than in the model, so log p and log q are of "
+                    "different data; set the mask on both sides"
                 )
             term: Tensor | float = 0.0
             if site.model is not None:
@@ -127,8 +126,8 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
             outside = min(plates, key=lambda name: (len(plates[name]), sites[name].role is Role.OBSERVED))
             raise NoClosedFormError(
                 f"{sites[outside].role} site {outside!r} ({describe(sites[outside].site['fn'])}) is outside the data "
-                "plate, so there is no importance weight for each datum, and a log-mean-exp over the batch would be "
-                "another bound; put it inside a vectorised `with pyro.plate` over the data, or use MonteCarloELBO"
+                "plate, so it has no importance weight per datum, and a log-mean-exp over the batch would be another "
+                "bound; put it inside a vectorised `with pyro.plate` over the data, or use MonteCarloELBO"
             )
         dims = {frame.dim: frame.size for frame in shared}
         for site in pair.sites:
@@ -157,8 +156,8 @@ def _shared_scale(pair: TracedPair) -> float | Tensor:
     for name, node in nodes[1:]:
         if not same_scale(node["scale"], first["scale"]):
             raise InputError(
-                f"{name} has another scale than {first_name}, and an importance weight has no part to "
-                "scale; set one scale for all sites, or use the estimator's beta"
+                f"{name} has another scale than {first_name}, and one part of an importance weight cannot be scaled; "
+                "set one scale for all sites, or use the estimator's beta"
             )
     scale: float | Tensor = first["scale"]
     return scale

@@ -13,15 +13,15 @@ from pyrovae.programs import Program, Role, TracedPair
 class MonteCarloELBO(BetaELBO):
     """−ELBO with the KL sampled: E_q[log p(x|z)] − β (log q(z|x) − log p(z)) at draws of z.
 
-    This is Pyro's ``Trace_ELBO`` with β, and takes its place: it has all of its arguments. At the exact posterior its
-    value has variance 0, but its gradient varies.
+    This is Pyro's ``Trace_ELBO`` with β, and takes the same arguments. At the exact posterior its value has no
+    variance, but its gradient does.
     """
 
     def differentiable_loss(self, model: Program, guide: Program, *args: object, **kwargs: object) -> Tensor:
-        """−ELBO, summed over the plate, in nats; a surrogate with score terms where z has no rsample."""
+        """−ELBO, summed over the plate, in nats; a surrogate with score terms if z has no rsample."""
         losses = []
         for pair in self._get_traces(model, guide, args, kwargs):
-            # the scores of both programs at one draw: nothing leaves the device
+            # log-densities of both programs at one draw; nothing leaves the device
             loss = -self._bound(pair)
             scores = (site.guide["score_parts"].score_function for site in pair.sites if site.guide is not None)
             if not all(is_identically_zero(score) for score in scores):

@@ -11,8 +11,8 @@ from pyrovae.programs import PairedSite
 class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
     """−ELBO with log q at detached guide parameters (Roeder et al. 2017): the path derivative alone.
 
-    Its mean is Monte Carlo's; the *guide's* gradient has no variance at the exact posterior, and more than
-    Monte Carlo's where q is much too narrow.
+    Its mean is that of ``MonteCarloELBO``. The *guide's* gradient has no variance at the exact posterior, and more
+    variance than Monte Carlo's where q is much too narrow.
     """
 
     _computation = Computation.PATH_DERIVATIVE

@@ -1,4 +1,4 @@
-"""What a trained pair is worth: log p(x), gaps, collapse, gradients."""
+"""Evaluation of a trained model and guide: log p(x), gaps, collapse, gradients."""
 
 import importlib
 import warnings

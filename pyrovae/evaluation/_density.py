@@ -1,4 +1,4 @@
-"""A pair's densities as functions of its latents alone: what grids and chains need, whoever wrote the pair."""
+"""Densities of a model and a guide as functions of the latents, for grids and chains."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ _DRAWS_OF_PRIOR = 64
 class Density:
     """Log p(x, z) and log q(z|x) of some data as functions of z (draws, num, d), of shape (draws, num).
 
-    The z of a pair written by hand are the guide's own coordinates: unconstrained, sites laid end to end, with the
-    derivative of the constraining map counted in both densities.
+    For programs written by hand, z are the guide's unconstrained coordinates, one site after the other. Both densities
+    include the derivative of the constraining map.
 
     Attributes:
         dim: dimension d.
@@ -98,7 +98,7 @@ def latents_of(model: Program, guide: Program, x: Tensor, trace: Trace) -> Tenso
 
 
 def moments_of_guide(density: Density) -> tuple[Tensor, Tensor]:
-    """Mean (num, d) and covariance (num, d, d) of q(z|x), from draws where they are not known."""
+    """Mean (num, d) and covariance (num, d, d) of q(z|x), from draws where they have no formula."""
     if density.moments is not None:
         return density.moments()
     draws = density.draw(NUM_DRAWS)
@@ -107,17 +107,16 @@ def moments_of_guide(density: Density) -> tuple[Tensor, Tensor]:
 
 
 class _Programs:
-    """A pair of programs at given values of the latents that its guide draws freely.
+    """A model and a guide at given values of the latents that the guide draws freely.
 
-    Many draws are evaluated as rows of one call, draws × data, where the programs give the same numbers then; else draw
-    by draw.
+    Many draws are rows of one call, draws × data, if the programs then give the same numbers; otherwise draw by draw.
     """
 
     def __init__(self, model: Program, guide: Program, x: Tensor, max_rows: int) -> None:
         self.model, self.guide, self.x, self.max_rows = model, guide, x, max_rows
         if isinstance(poutine.unwrap(guide), Messenger):
             raise InputError(
-                "a guide made out of the model by a messenger has no density at other values than its draws; use "
+                "a guide that is a messenger around the model has a density only at its own draws; use "
                 "method='importance'"
             )
         with running_on(x):
@@ -270,8 +269,8 @@ def check_rows_apart(model: Program, guide: Program, x: Tensor, plate: CondIndep
         found, kept = _log_weight(TracedPair.of(model_trace, guide_trace), plate), ~changed.cpu()
         if not torch.allclose(found[kept], weights[kept], rtol=1e-4, atol=1e-4, equal_nan=True):
             raise InputError(
-                "the terms of a datum change with the latents of other data (as under BatchNorm in training mode), so "
-                "no datum has a log p(x) of its own; let each row depend on its own z, and put modules into eval()"
+                "the terms of a datum change with the latents of other data (as with BatchNorm in training mode), so "
+                "there is no log p(x) per datum; let each row depend on its own z, and put modules into eval()"
             )
 
 
@@ -306,7 +305,7 @@ def check_scales(pair: TracedPair) -> None:
                 scale = scale * frame.size / frame.full_size
         if isinstance(scale, Tensor) or abs(scale - 1) > 1e-9:
             raise InputError(
-                f"site {name!r} is scaled, by poutine.scale for instance, and a density has no scale; take it out, or "
+                f"site {name!r} is scaled, by poutine.scale for instance, and a density has no scale; remove it, or "
                 "use the estimator's beta"
             )
 
@@ -344,8 +343,8 @@ def _check_reach(site: PairedSite) -> None:
         set_random_state(before)
     if inside.double().mean() < 0.99:
         raise InputError(
-            f"the guide's {describe(q)} at site {site.name!r} cannot draw all that the model's {describe(p)} can, so "
-            "log p(x) would lack a part of the integral; give both one support"
+            f"the guide's {describe(q)} at site {site.name!r} cannot draw all values of the model's {describe(p)}, so "
+            "log p(x) would miss a part of the integral; give both the same support"
         )
 
 

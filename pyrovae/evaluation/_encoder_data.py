@@ -1,4 +1,4 @@
-"""Data to train an encoder on: draws from the model, and training data that are moved about."""
+"""Data to train an encoder on: draws from the model, and jittered training data."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 @dataclass(frozen=True)
 class Draws:
-    """A training's transform: data become draws from the model, new ones each time.
+    """Transform for training: replaces the data by new draws from the model each time.
 
     Args:
         model: in evaluation mode.
@@ -28,12 +28,12 @@ class Draws:
     observed: Tensor = field(repr=False)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """As many draws as x (num, n) has data."""
+        """One draw for each datum of x (num, n)."""
         with _from(generator, x, self.model):
             return self.draw(len(x)).to(x)
 
     def draw(self, num: int) -> Tensor:
-        """So many draws, under torch's random state."""
+        """The given number of draws, under torch's random state."""
         x = self.model.sample(num)
         return _with_gaps(x, self.observed) if self.model.missing else x
 
@@ -50,7 +50,7 @@ _NOISE_SIZES = (0.03, 1.0)
 
 
 class Jittered:
-    """A training's transform: training data, jittered anew each time, and a quarter draws from the model.
+    """Transform for training: training data with new jitter each time, and a quarter draws from the model.
 
     A datum becomes x̂(z) + r + s Σ_k ε_k r_k + t ε, where each of four moves is made or left out at random: z and the
     residual r = x − x̂ on their way to those of another datum; z away along a difference of two data's; a combination

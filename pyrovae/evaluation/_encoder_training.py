@@ -29,9 +29,9 @@ class EncoderTrainingKeywords(OptionalTrainingKeywords, total=False):
 
 
 class FrozenModel:
-    """A model out of training's reach: its parameters stay, and so do dropout and running statistics.
+    """A model that training cannot change: neither parameters nor dropout nor running statistics.
 
-    It is a program that is no module, so that training neither changes its mode nor finds its parameters.
+    It is not a module, so training neither changes its mode nor finds its parameters.
 
     Args:
         model: of which a copy is frozen.

@@ -30,14 +30,14 @@ class PartStatistics:
     Attributes:
         part: which.
         num_parameters: its size.
-        mean_norm: ‖E g‖, estimated without the noise's share; 0 where the noise hides it.
+        mean_norm: ‖E g‖, with the noise's part subtracted; 0 where the noise is larger.
         variance: tr Cov(g), summed over the part's parameters.
         variance_stderr: its standard error.
         snr: signal-to-noise ratio ‖E g‖ / √(tr Cov(g)); 0 where the noise hides the mean (its standard
             error may then be 0 as well), infinite without noise, NaN where the gradient is 0.
         snr_stderr: its standard error.
-        variance_seconds: variance × seconds of one gradient, the smaller the better: n times cheaper is worth n
-            times the variance.
+        variance_seconds: variance × seconds of one gradient; smaller is better: n times the speed outweighs n times the
+            variance.
     """
 
     part: Part

@@ -1,4 +1,4 @@
-"""What a method of estimating log p(x) receives, and what it gives."""
+"""Input and output of a method that estimates log p(x)."""
 
 import copy
 from abc import ABC, abstractmethod

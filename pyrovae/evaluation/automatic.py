@@ -1,4 +1,4 @@
-"""Log p(x) by as much work as a datum needs: the guide's importance weights, a refined proposal's, or annealing."""
+"""Log p(x) with as much work as a datum needs: weights of the guide, of a refined posterior, or annealing."""
 
 import math
 import warnings
@@ -38,24 +38,25 @@ Summaries = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Automatic(Method):
-    """As much work as each datum needs, in three steps.
+    """Does as much work as each datum needs, in three steps.
 
-    1. ``guide``: importance weights at draws from the guide, where half as many draws before had a k̂ of at most ½ and
-       an effective number of at least 30 %. Draws that chose a datum do not score it: they would be too low.
-    2. ``refined``: otherwise, the same from the datum's refined posterior (see :func:`~pyrovae.refine`), a little
-       wider; with four times the draws where k̂ is above ½ or twice as many would add more than 0.01 nats.
-    3. ``annealed``: where k̂ is above 0.7 still, 16 chains from the refined posterior through ``num_temperatures``
-       densities, and through twice as many. The latter's value counts; it cannot be trusted if the two differ by more
+    1. ``guide``: importance weights at draws from the guide. They are used if half as many earlier draws had a k̂ of at
+       most ½ and an effective number of at least 30 %. The draws that decide this are not used for the estimate, which
+       would be too low.
+    2. ``refined``: otherwise, the same from the datum's refined posterior (:func:`~pyrovae.refine`), slightly widened;
+       with four times the draws if k̂ is above ½ or twice the draws would add more than 0.01 nats.
+    3. ``annealed``: if k̂ is still above 0.7, 16 chains from the refined posterior through ``num_temperatures``
+       densities, and through twice as many. The second value is returned. It is unreliable if the two differ by more
        than 0.5 nats.
 
-    With up to 8 latents 16,384 draws from the prior, which miss no mode, check these values where a few hundred of them
-    show that they can. Where they find more, by 0.05 nats and three standard errors, a datum is not trusted, or takes
-    their value (``prior``) if their effective number is at least 100. It does so too in place of annealing, where k̂ is
-    above ½, and where their error is smaller. Where the search for modes has no end, as on a ring, a datum is not
-    trusted either.
+    With up to 8 latents, 16,384 draws from the prior check these values, since the prior misses no mode. A few hundred
+    draws first show whether that can work. If they find more, by 0.05 nats and three standard errors, the datum is
+    unreliable, or takes their value (``prior``) if their effective number is at least 100. Their value also replaces
+    annealing, and a value with k̂ above ½ or a larger error. A datum is unreliable, too, if the search for modes does
+    not end, as on a ring.
 
-    Programs that run on all of the data alone, with a plate or a mask of that size, are scored by the guide's weights.
-    Nothing is decided by a clock: the same call gives the same bits.
+    Programs that only run on all of the data, with a plate or a mask of that size, use the guide's weights. No decision
+    depends on time: the same call gives the same bits.
     """
 
     name: ClassVar[str] = "auto"
@@ -104,9 +105,9 @@ class Automatic(Method):
         )
         if marginal.mostly_unreliable:
             warnings.warn(
-                f"log p(x) of {doubtful.double().mean().item():.0%} of the data cannot be trusted: annealing through "
-                "twice the temperatures moved it by more than 0.5 nats, or there are modes that were not found; "
-                "give more num_temperatures",
+                f"log p(x) of {100 * doubtful.double().mean().item():.0f} % of the data is unreliable: annealing "
+                "with twice the temperatures changed it by more than 0.5 nats, or modes were missed; give more "
+                "num_temperatures",
                 UnreliableEstimateWarning,
                 stacklevel=4,  # the caller of log_marginal, through its decorator
             )

@@ -1,4 +1,4 @@
-"""Whether the probabilities of q(z|x) hold, on data simulated from the model (Talts et al. 2018)."""
+"""Calibration of q(z|x) on data simulated from the model (Talts et al. 2018)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ROWS_AT_ONCE = 2**15
 
 @dataclass(frozen=True, repr=False)
 class Calibration:
-    """Ranks of the z that data were simulated with, among draws from q(z|x).
+    """Ranks of the true z of simulated data among draws from q(z|x).
 
     Attributes:
-        ranks: share of the draws that are smaller, in (0, 1), shape (num, d + 1): of each dimension of z, and last of
+        ranks: share of the draws that are smaller, in (0, 1), shape (num, d + 1): for each dimension of z, and last for
             log q(z|x). All are uniform if q(z|x) is the posterior.
     """
 
@@ -34,12 +34,12 @@ class Calibration:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each column of ``ranks`` is of."""
+        """The quantity of each column of ``ranks``."""
         return (*(f"z_{j}" for j in range(1, self.ranks.shape[1])), "log q(z|x)")
 
     @property
     def p_values(self) -> dict[str, float]:
-        """Of Kolmogorov and Smirnov's test that the ranks are uniform, by name."""
+        """P-values of the Kolmogorov–Smirnov test that the ranks are uniform, by name."""
         from scipy.stats import kstest
 
         tests = (kstest(ranks.numpy(), "uniform", method="asymp") for ranks in self.ranks.T)
@@ -47,20 +47,20 @@ class Calibration:
 
     @property
     def p_value(self) -> float:
-        """The smallest of them, for all together (Bonferroni): below 0.01, q(z|x) is hardly the posterior."""
+        """P-value for all together (Bonferroni). Below 0.01, q(z|x) is hardly the posterior."""
         return min(1.0, len(self.names) * min(self.p_values.values()))
 
     def coverage(self, level: float = 0.9) -> dict[str, float]:
-        """Share of the z inside q's central interval of this probability, by dimension."""
+        """Share of the true z inside q's central interval of this probability, by dimension."""
         if not 0 < level < 1:
             raise InputError(f"level must be between 0 and 1, not {level!r}")
         inside = (2 * self.ranks[:, :-1] - 1).abs() <= level
         return dict(zip(self.names, inside.double().mean(0).tolist(), strict=False))
 
     def plot(self) -> Figure:
-        """How far the ranks' distribution lies above the uniform one, with the band of 95 % of right posteriors.
+        """Plot the ranks' distribution minus the uniform one, with the 95 % band of exact posteriors.
 
-        An S that falls at first is a q too wide; one that rises at first is a q too narrow.
+        A curve that first falls shows a q that is too wide; a curve that first rises, a q that is too narrow.
         """
         fig, axes = figure(1, size=4.5)
         ax, num = axes[0, 0], len(self.ranks)
@@ -70,7 +70,7 @@ class Calibration:
             ax.plot(ordered, shares - ordered, color=color, linewidth=1, label=name)
         reach = 1.36 / math.sqrt(num)  # of Kolmogorov's distribution
         ax.axhspan(-reach, reach, color="0.9", zorder=0)
-        ax.set(xlabel="rank of the true z among draws of q(z|x)", ylabel="distribution less the uniform one")
+        ax.set(xlabel="rank of the true z among draws of q(z|x)", ylabel="distribution minus uniform")
         if len(self.names) <= len(COLORS):
             ax.legend(frameon=False)
         return fig
@@ -81,8 +81,8 @@ class Calibration:
     def __str__(self) -> str:
         low, high = (f(self.coverage(0.9).values()) for f in (min, max))
         return (
-            f"test that q(z|x) is the posterior: p = {self.p_value:.2g}; its 90 % intervals hold {low:.1%} to "
-            f"{high:.1%}, {len(self.ranks)} simulated data"
+            f"test that q(z|x) is the posterior: p = {self.p_value:.2g}; its 90 % intervals hold {100 * low:.1f} % to "
+            f"{100 * high:.1f} %, {len(self.ranks)} simulated data"
         )
 
 
@@ -92,17 +92,16 @@ def calibration(
 ) -> Calibration:
     """Simulate z ~ p(z) and x ~ p(x|z), and rank z among draws from q(z|x): simulation-based calibration.
 
-    If q(z|x) is the posterior, the rank of each z_j is uniform, and so is that of log q(z|x), which sees what single
-    dimensions do not, such as correlations that q lacks (Modrák et al. 2023). A q that is too narrow has too many ranks
-    near 0 and 1. The test is of q on the model's own data; that a model is calibrated says nothing of how well it fits
-    other data.
+    If q(z|x) is the posterior, the rank of each z_j is uniform. So is the rank of log q(z|x), which also detects
+    missing correlations (Modrák et al. 2023). A q that is too narrow has too many ranks near 0 and 1. This tests q on
+    the model's own data. It does not test how well the model fits real data.
 
     Args:
         model: the generative model.
         guide: its guide.
-        num: number of simulated data. With 2,000 a q whose standard deviations are 20 % too small is found.
-        num_draws: draws from q(z|x) of each.
-        seed: of the simulation and the draws; the caller's random state is left as it was.
+        num: number of simulated data. 2,000 detect a q whose standard deviations are 20 % too small.
+        num_draws: draws from q(z|x) for each.
+        seed: seed of the simulation and the draws; the caller's random state does not change.
 
     Raises:
         InputError: fewer than 100 data, or fewer than 19 draws.

@@ -1,4 +1,4 @@
-"""Anyone's VAE as plain callables: a pair of programs that every method takes."""
+"""Any VAE as callables: a model and a guide that every method accepts."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -17,14 +17,14 @@ from pyrovae.programs import Program
 
 
 class Callables:
-    """A VAE that is no Pyro program, by three functions; unpacks into a model and a guide.
+    """A VAE that is not a Pyro program, given by three functions; unpacks into a model and a guide.
 
     Args:
         log_joint: from data x (num, …) and z (num, d) to log p(x, z) in nats, shape (num,).
         sample: from x to one draw of q(z|x) for each datum, (num, d).
         log_q: from x and z to log q(z|x), shape (num,).
-        prior: p(z), of batch shape (); N(0, I) by default. It splits the ELBO into its parts, and collapse is measured
-            in its units; log p(x) needs it not.
+        prior: p(z), with batch shape (); N(0, I) by default. It splits the ELBO into its parts and sets the units of
+            collapse. Log p(x) does not need it.
 
     Example:
         >>> import pyrovae as pv
@@ -54,7 +54,7 @@ class Callables:
 
     @classmethod
     def of_pair(cls, model: Program, guide: Program) -> "Callables":
-        """A pair of programs with one latent: the guide's own, unconstrained coordinates, sites laid end to end."""
+        """A model and a guide with one latent: the guide's unconstrained coordinates, one site after the other."""
         last: list[tuple[Tensor, Density]] = []
 
         def density(x: Tensor) -> Density:
@@ -89,7 +89,7 @@ class CallableModel:
         self.log_joint, self.sample, self.prior = log_joint, sample, prior
 
     def prior_distribution(self, x: Tensor) -> TorchDistribution:
-        """p(z); the data tell its dimension where it is N(0, I)."""
+        """p(z); if it is N(0, I), a draw gives its dimension."""
         if self.prior is not None:
             return self.prior
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
@@ -124,7 +124,7 @@ class CallableGuide:
 
 
 class _Given(TorchDistribution):
-    """A distribution by functions that draw from it and score it."""
+    """A distribution given by functions for its draws and its log-density."""
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (torch's)
     support = constraints.real_vector

@@ -32,23 +32,23 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class CollapseReport:
     """How a guide's posteriors use the latent space, in nats per datum and in the prior's units.
 
-    Burda et al. (2016) count the coordinates whose posterior mean moves with x, and others list the KL of each
-    coordinate; both change when the latent space is rotated. Here the coordinates are the eigenvectors of the posterior
-    means' covariance, which rotate with it. (The eigenvectors of the aggregate posterior's covariance would not work:
-    where training succeeds that covariance is the prior's, and any basis is an eigenbasis.)
+    Burda et al. (2016) count the coordinates whose posterior mean varies with x; others list the KL of each coordinate.
+    Both change when the latent space is rotated. Here the coordinates are the eigenvectors of the posterior means'
+    covariance, which rotate with the space. (The eigenvectors of the aggregate posterior's covariance would not work:
+    after a successful training that covariance is the prior's, and any basis is an eigenbasis.)
 
     Attributes:
-        directions: unit vectors, one a column, shape (d, d), the most used first.
+        directions: unit vectors in columns, shape (d, d), the most used first.
         signal: variance of the posterior mean along each, shape (d,).
         noise: mean posterior variance along each, shape (d,); with ``signal`` the aggregate posterior's.
         spectrum: KL of q(z|x)'s marginal along each direction from the prior's, mean over data, shape (d,), computed
             from the first two moments.
-        correlation: what q's correlations between these directions add, ½(Σ log Σ_kk − log det Σ), mean over data;
-            NaN for a flow, whose moments are estimated from draws.
+        correlation: contribution of q's correlations between these directions, ½(Σ log Σ_kk − log det Σ), mean over
+            data; NaN for a flow, whose moments are estimated from draws.
         kl: KL(q(z|x) ‖ p(z)) = ``mutual_information`` + ``aggregate_kl``.
         mutual_information: of x and z under q, with q(z) the mixture over these data: at most log num.
         aggregate_kl: KL(q(z) ‖ p(z)) of that mixture.
-        active: number of directions of ``signal`` above the threshold.
+        active: number of directions with ``signal`` above the threshold.
         ar1_quantiles: for AR(1) posteriors the values of ρ and of σ below which 5, 25, 50, 75 and 95 % of the data
             lie (each step or dimension counts as one where they differ), by ``"correlation"`` and ``"scale"``; else
             None.
@@ -96,7 +96,7 @@ class CollapseReport:
             f"KL {self.kl.mean:.4g} ± {self.kl.stderr:.2g} = mutual information {self.mutual_information.mean:.4g} + "
             f"KL of the aggregate posterior {self.aggregate_kl.mean:.4g} ± {self.aggregate_kl.stderr:.2g} nats, "
             f"{num} data"
-            + (f" (near the most that so many can show, {math.log(num):.3g}: take more)" if saturated else ""),
+            + (f" (near the maximum for so many data, {math.log(num):.3g}: use more)" if saturated else ""),
             f"correlations between the directions {self.correlation:.4g} nats; by direction:",
             self.to_frame().to_string(float_format="{:.4f}".format),
         ]
@@ -119,15 +119,15 @@ def collapse_report(
 ) -> CollapseReport:
     """Report active directions, mutual information and the aggregate posterior of a guide.
 
-    The moments of posteriors (or of a prior) that do not know them, such as a flow's, are estimated from 256 draws.
+    Moments without a formula, such as a flow's, are estimated from 256 draws.
 
     Args:
-        model: the generative model, for its prior; or that of :class:`~pyrovae.evaluation.Callables`.
-        guide: the guide; likewise.
+        model: the generative model, for its prior; or the model of :class:`~pyrovae.evaluation.Callables`.
+        guide: its guide.
         x: data (num, n), at least two.
-        threshold: variance of the posterior mean, in the prior's, from which a direction is active.
+        threshold: variance of the posterior mean, in units of the prior's, above which a direction is active.
         num_samples: draws of z per datum.
-        max_data: number of data to use at most, evenly spread: the cost is its square.
+        max_data: largest number of data to use, evenly spread; the cost grows with its square.
         seed: of the draws; the caller's random state is left as it was.
         progress: whether to show a progress bar (on a terminal).
 
@@ -145,8 +145,7 @@ def collapse_report(
         model, guide = copy.deepcopy(model).double(), copy.deepcopy(guide).double()
     elif not isinstance(model, CallableModel) or not isinstance(guide, CallableGuide):
         raise InputTypeError(
-            "collapse_report needs a GenerativeModel and an AmortizedGuide; of other VAEs give *Callables(…), which "
-            "says what their prior is"
+            "collapse_report needs a GenerativeModel and an AmortizedGuide; for other VAEs give *Callables(…, prior=…)"
         )
     with evaluating(model, guide, x, seed):
         with running_on(x):
@@ -218,14 +217,14 @@ def _ar1_quantiles(q: AR1Normal) -> dict[str, list[float]]:
 def active_directions(guide: AmortizedGuide, x: Tensor, threshold: float = 0.01) -> int:
     """Number of latent directions along which the posterior mean moves with x.
 
-    Counts the eigenvalues of Cov_x(E_q[z|x]) above the threshold (Burda et al. 2016 count coordinates,
-    which means nothing for a posterior that may be rotated). The mean of a flow is estimated from 256 draws.
-    :func:`collapse_report` says more.
+    Counts the eigenvalues of Cov_x(E_q[z|x]) above the threshold. (Burda et al. 2016 count coordinates, which depends
+    on the rotation of the latent space.) The mean of a flow is estimated from 256 draws. :func:`collapse_report` gives
+    more detail.
 
     Args:
         guide: the guide.
         x: data (num, n), at least two.
-        threshold: variance of the posterior mean from which a direction counts.
+        threshold: variance of the posterior mean above which a direction counts.
 
     Raises:
         InputError: fewer than two data.

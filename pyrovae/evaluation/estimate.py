@@ -1,4 +1,4 @@
-"""A quantity estimated for each datum, with the errors due to the data and to the draws."""
+"""A quantity estimated for each datum, with its errors from the data and from the draws."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pyrovae.programs import cannot_run
 _SHARE_OF_BAD = 0.1
 
 _HEAVIEST = 0.95
-"""Largest tail shape k̂ that a bias is extrapolated from: the factor is then 27, and would be infinite at 1."""
+"""Largest tail shape k̂ from which a bias is extrapolated: the factor is then 27; at 1 it would be infinite."""
 
 
 def mean_and_stderr(draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,10 +24,10 @@ def mean_and_stderr(draws: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_numbers(per_datum: Tensor, x: Tensor) -> None:
-    """Raise an InputError that names the first datum of x whose value (num,) is NaN."""
+    """Raise an InputError that names the first datum of x with a NaN value (num,)."""
     if per_datum.isnan().any():
         row = int(per_datum.isnan().nonzero()[0])
-        reason = f"log p(x, z) or log q(z|x) is not a number at row {row}; look at the scales, and at the support of x"
+        reason = f"log p(x, z) or log q(z|x) is not a number at row {row}; check the scales and the support of x"
         raise cannot_run(x, ValueError(reason))
 
 
@@ -37,8 +37,8 @@ class Estimate:
 
     Attributes:
         per_datum: shape (num,), in float64 on the CPU.
-        stderr_per_datum: standard error of each due to the draws of z it was estimated with, shape (num,); 0 where
-            it is exact, NaN where it is not known.
+        stderr_per_datum: standard error of each from the draws of z, shape (num,); 0 where the value is exact, NaN
+            where the error is unknown.
     """
 
     per_datum: Tensor
@@ -51,25 +51,25 @@ class Estimate:
 
     @property
     def stderr(self) -> float:
-        """Standard error of the mean from both causes: the spread of the estimates over √num."""
+        """Standard error of the mean from both sources: the standard deviation of the estimates over √num."""
         return (self.per_datum.std() / math.sqrt(len(self.per_datum))).item() if len(self.per_datum) > 1 else math.nan
 
     @property
     def stderr_data(self) -> float:
-        """Standard error of the mean due to the choice of the data: ``stderr`` without the share of the draws of z.
+        """Standard error of the mean from the choice of data: ``stderr`` without the part from the draws of z.
 
-        0 where the draws alone would spread the estimates as much.
+        0 if the draws alone explain the spread of the estimates.
         """
         of_draws = self.stderr_monte_carlo
         return math.sqrt(max(self.stderr**2 - (0.0 if math.isnan(of_draws) else of_draws**2), 0.0))
 
     @property
     def stderr_monte_carlo(self) -> float:
-        """Standard error of the mean due to the draws of z."""
+        """Standard error of the mean from the draws of z."""
         return (self.stderr_per_datum.square().sum().sqrt() / len(self.per_datum)).item()
 
     def __sub__(self, other: "Estimate") -> "Estimate":
-        """The difference datum by datum, of two estimates with independent draws."""
+        """The difference of two estimates with independent draws, datum by datum."""
         spread = (self.stderr_per_datum.square() + other.stderr_per_datum.square()).sqrt()
         return Estimate(self.per_datum - other.per_datum, spread)
 
@@ -84,7 +84,7 @@ class Estimate:
 
 
 class Bound(StrEnum):
-    """On which side of log p(x) an estimate lies in expectation."""
+    """On which side of log p(x) an estimate lies in expectation: a lower or an upper bound."""
 
     LOWER = "lower"
     UPPER = "upper"
@@ -103,7 +103,7 @@ class Step(StrEnum):
 
 
 class UnreliableEstimateWarning(UserWarning):
-    """For more than a tenth of the data log p(x) cannot be trusted, and may be far too low."""
+    """For more than a tenth of the data, log p(x) is unreliable and may be far too low."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,24 +112,24 @@ class LogMarginal(Estimate):
 
     Attributes:
         per_datum: shape (num,), in float64 on the CPU.
-        stderr_per_datum: Monte Carlo standard error of each, shape (num,), that of a heavy tail where k̂ is above ½;
-            NaN, as all that needs independent draws, where chains go back from one draw of the posterior.
+        stderr_per_datum: Monte Carlo standard error of each, shape (num,), corrected for a heavy tail if k̂ is above ½.
+            NaN for chains that run back from one draw of the posterior, since they are not independent.
         num_samples: draws, or chains, for each datum.
         effective_sample_size: (Σ w)² / Σ w² of each datum's weights, shape (num,).
-        gain_of_doubling: what the second half of the draws added to each estimate, shape (num,). What more draws
-            could add is about as much again if the bias falls as 1/num_samples, and more if slower.
-        pareto_k: shape k̂ of the tail of each datum's weights, shape (num,): above min(1 − 1/log₁₀ K, 0.7) the
-            estimate and its standard error cannot be trusted. NaN below 25 draws.
-        acceptance: of annealing's transitions, the share accepted, shape (num,).
-        quadrature_error: of a grid, how much halving its points along each dimension changes each estimate, shape
-            (num,); None where z was sampled. A grid has no Monte Carlo error, and what concerns draws is NaN there.
-        bound: on which side of log p(x) the estimates lie in expectation, ``"lower"`` or ``"upper"``; None of a grid.
-        steps: of ``method="auto"``, how far it went for each datum, else empty.
-        doubtful: of ``method="auto"``, whether a datum's last step cannot be trusted, shape (num,): k̂ is above 0.7,
-            twice the temperatures moved the annealed value by more than 0.5 nats, draws from the prior found more, or
-            the search for modes did not end. Else None.
-        is_density: whether p(x|z) is a probability or a density of x. If not (a Bernoulli with soft targets), these
-            are estimates of log ∫ p(z) exp(−cross-entropy(x, z)) dz, which no log p(x) can be compared with.
+        gain_of_doubling: how much the second half of the draws added to each estimate, shape (num,). More draws would
+            add about as much again if the bias falls as 1/num_samples, and more if it falls more slowly.
+        pareto_k: shape k̂ of the tail of each datum's weights, shape (num,). Above min(1 − 1/log₁₀ K, 0.7) the estimate
+            and its standard error are unreliable. NaN below 25 draws.
+        acceptance: share of annealing's transitions that were accepted, shape (num,).
+        quadrature_error: for a grid, the change of each estimate with half the points along each dimension, shape
+            (num,); None where z was sampled. A grid has no Monte Carlo error; the fields about draws are NaN.
+        bound: on which side of log p(x) the estimates lie in expectation, ``"lower"`` or ``"upper"``; None for a grid.
+        steps: for ``method="auto"``, the last step for each datum; otherwise empty.
+        doubtful: for ``method="auto"``, whether a datum's last step is unreliable, shape (num,): k̂ is above 0.7, twice
+            the temperatures changed the annealed value by more than 0.5 nats, draws from the prior found more, or the
+            search for modes did not end. Otherwise None.
+        is_density: whether p(x|z) is a probability or a density of x. If not (a Bernoulli with soft targets), these are
+            estimates of log ∫ p(z) exp(−cross-entropy(x, z)) dz, which cannot be compared with any log p(x).
     """
 
     num_samples: int
@@ -145,7 +145,7 @@ class LogMarginal(Estimate):
 
     @classmethod
     def exact(cls, per_datum: Tensor, quadrature_error: Tensor | None = None) -> "LogMarginal":
-        """Values without Monte Carlo error, shape (num,): known in closed form, or integrated on a grid."""
+        """An estimate from values without Monte Carlo error, shape (num,): in closed form or from a grid."""
         per_datum = per_datum.double().cpu()
         unknown = torch.full_like(per_datum, math.nan)
         no_error = torch.zeros_like(per_datum)
@@ -153,23 +153,24 @@ class LogMarginal(Estimate):
 
     @property
     def unreliable(self) -> Tensor:
-        """Which cannot be trusted, shape (num,): ``doubtful``, or k̂ above what the number of draws allows."""
+        """Which estimates are unreliable, shape (num,): ``doubtful``, or k̂ too large for the number of draws."""
         if self.doubtful is not None:
             return self.doubtful
         return self.pareto_k > reliable_below(max(self.num_samples, 2))
 
     @property
     def mostly_unreliable(self) -> bool:
-        """Whether more than a tenth of the data are unreliable, which deserves a warning: a few are by chance."""
+        """Whether more than a tenth of the data are unreliable. A few are by chance."""
         return self.unreliable.double().mean().item() > _SHARE_OF_BAD
 
     @property
     def bias_per_datum(self) -> Tensor:
-        """Estimates of how far each lies from log p(x), on its side of it, shape (num,), from the gain of doubling.
+        """Estimated distance of each from log p(x), shape (num,), from the gain of doubling.
 
-        If the bias of K draws falls as K^−α, it is the gain over 2^α − 1. Weights with a variance have α = 1, as
-        annealing has in its temperatures; the mean of K weights with a tail of shape k is off by about K^−(1 − k) in
-        units of a stable law of index 1/k, and its logarithm's bias is that to the power 1/k. 0 of exact values.
+        If the bias of K draws falls as K^−α, it equals the gain over 2^α − 1. Weights with finite variance have α = 1,
+        and so has annealing in its temperatures. The mean of K weights with a tail of shape k is off by about K^−(1 −
+        k) in units of a stable law of index 1/k; the bias of its logarithm is that to the power 1/k. Exact values have
+        0.
         """
         k = self.pareto_k.nan_to_num(nan=0.5, posinf=1.0).clamp(0.5, _HEAVIEST)
         return self.gain_of_doubling.nan_to_num().clamp_min(0) / (2 ** ((1 - k) / k) - 1)
@@ -181,8 +182,7 @@ class LogMarginal(Estimate):
         if self.quadrature_error is not None:
             errors = f"± {self.stderr_data:.2g} (which data), ± {self.quadrature_error.mean().item():.2g} (grid)"
         num_bad = int(self.unreliable.sum())
-        what = "with a bad k̂" if self.doubtful is None else "not to be trusted"
-        bad = f", {num_bad} {what}" if num_bad else ""
+        bad = f", {num_bad} unreliable" if num_bad else ""
         counts = [f"{n} {step}" for step in Step if (n := self.steps.count(step)) and step != Step.GUIDE]
         bad = f" ({', '.join(counts)}){bad}" if counts else bad
         quantity = "log p(x)" if self.is_density else "cross-entropy bound (no density, not log p(x))"

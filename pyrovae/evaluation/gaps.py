@@ -1,4 +1,4 @@
-"""How many nats a family, an encoder and the training data cost: the three inference gaps (Cremer et al. 2018)."""
+"""The three inference gaps: nats lost by the family, the encoder and new data (Cremer et al. 2018)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Difference:
     """Difference of the means of two samples, in nats per datum.
 
     Attributes:
-        mean: of the first sample − of the second.
+        mean: mean of the first sample − mean of the second.
         stderr_data: its standard error due to the choice of the data.
         stderr_monte_carlo: its standard error due to the draws of z.
     """
@@ -55,21 +55,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class FamilyGaps:
-    """What one family costs at a fixed decoder, in nats per datum; a gap may come out below 0 by its errors.
+    """The gaps of one family at a fixed decoder, in nats per datum. Errors can make a gap negative.
 
     Attributes:
         family: its name.
         best_elbo: max over the family of the ELBO, datum by datum.
         approximation: log p(x) − ``best_elbo``.
         steps: number of steps of the refit of q.
-        refitted: the q of each datum that reached it.
+        refitted: the q of each datum with that ELBO.
         amortization: ``best_elbo`` − ELBO of the given guide; None for families other than that guide's.
-        generalization: ELBO of that guide on the training data − on ``x``; None without training data. What the model
-            itself loses on new data is part of it.
-        amortization_train: ``amortization`` on training data, as many as in ``x``: what the encoder loses where it was
+        generalization: ELBO of that guide on the training data − on ``x``; None without training data. It includes the
+            model's own loss on new data.
+        amortization_train: ``amortization`` on as many training data as in ``x``: the encoder's loss where it was
             trained.
-        amortization_new: ``amortization`` − ``amortization_train``: what it loses on new data beyond that.
-        amortization_refitted: ``amortization`` of an encoder trained anew at the fixed decoder.
+        amortization_new: ``amortization`` − ``amortization_train``: its additional loss on new data.
+        amortization_refitted: ``amortization`` of an encoder trained again at the fixed decoder.
         generalization_refitted: ``generalization`` of that encoder.
     """
 
@@ -96,7 +96,7 @@ class FamilyGaps:
         """Log p(x) − ELBO of the given guide in three parts that add up to it, in nats per datum.
 
         Raises:
-            InputError: the family is not that guide's, or there were no training data.
+            InputError: the family is not the guide's, or there were no training data.
         """
         if self.amortization_train is None or self.amortization_new is None:
             raise InputError(f"the split is of the guide's own family, not of {self.family}, and needs train=")
@@ -112,8 +112,8 @@ class InferenceGaps:
     """Gaps of each family; index by the family's name.
 
     Attributes:
-        log_p: log p(x), from which the approximation gaps are taken.
-        families: one entry a family.
+        log_p: log p(x), used for the approximation gaps.
+        families: one entry per family.
     """
 
     log_p: LogMarginal
@@ -170,31 +170,31 @@ def inference_gaps(
     progress: bool = False,
     **training: Unpack[EncoderTrainingKeywords],
 ) -> InferenceGaps:
-    """Split log p(x) − ELBO(x) at a frozen decoder into what the family and what the encoder cost.
+    """Split log p(x) − ELBO(x) at a frozen decoder into the parts lost by the family and by the encoder.
 
-    For each family, q is fitted anew to every datum, all at once, by Adam on the sticking-the-landing estimator from
-    near the refined posteriors (see :func:`~pyrovae.refine`), until the ELBO no longer rises. Log p(x) is then
-    estimated from the best of these q, unless it is given.
+    For each family, one q per datum is fitted with Adam and the sticking-the-landing estimator, starting near the
+    refined posteriors (:func:`~pyrovae.refine`), until the ELBO no longer rises. Log p(x) is then estimated from the
+    best of these q, unless it is given.
 
     Args:
-        model: Pyro program of the joint density; its parameters stay as they are. Of a pair written by hand the
-            families are fitted to the guide's own, unconstrained coordinates, its sites laid end to end.
-        guide: its guide; likewise.
+        model: Pyro program of the joint density; its parameters do not change. For programs written by hand, the
+            families are fitted in the guide's unconstrained coordinates, one site after the other.
+        guide: its guide; its parameters do not change.
         x: data (num, n), held out from training.
         families: ``Posterior`` classes or other callables of (in_features, latent_dim), by name or alone; by default
             every Gaussian one.
-        train: data that the pair was trained on. With them the generalisation gap is measured, and for each family
-            an encoder is trained on them at the frozen decoder, from a copy of the guide's. The given guide's
-            amortisation and generalisation gap are in the row of its family, if that is among ``families``, and
-            :attr:`FamilyGaps.split`: what the family, the encoder on training data and the encoder on new data lose.
-        num_particles: draws of z per datum and step of a refit.
-        max_steps: steps of a refit at most, before those whose parameters are averaged.
+        train: training data of the model and guide. They give the generalisation gap, and for each family an encoder
+            trained at the frozen decoder, from a copy of the guide's. The row of the guide's own family, if it is among
+            ``families``, then has its amortisation and generalisation gap and :attr:`FamilyGaps.split`: the losses of
+            the family, of the encoder on training data and of the encoder on new data.
+        num_particles: draws of z per datum and step of the fit.
+        max_steps: most steps of the fit, before the steps whose parameters are averaged.
         num_samples: draws of z per datum for log p(x) and for each ELBO, at least 2.
-        log_p: log p(x) of the same data, from :func:`~pyrovae.log_marginal`, if a better estimate is known.
+        log_p: a better estimate of log p(x) of the same data, from :func:`~pyrovae.log_marginal`.
         progress: whether to show progress bars (on a terminal).
         **training: how to train the encoders, the fields of :class:`~pyrovae.TrainingSettings`, by default 20
             ``epochs`` with a ``batch_size`` of 64. ``seed`` is the seed of everything random here; the caller's random
-            state is left as it was.
+            state does not change.
 
     Raises:
         InputError: data that the programs cannot take, or settings that cannot be run.
@@ -256,8 +256,8 @@ def inference_gaps(
             log_p = log_marginal(model, tightest, x, num_samples=num_samples, seed=next(seeds))
         if log_p.mostly_unreliable:
             warnings.warn(
-                f"log p(x) cannot be trusted for {log_p.unreliable.double().mean():.0%} of the data, so approximation "
-                "gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
+                f"log p(x) is unreliable for {100 * log_p.unreliable.double().mean():.0f} % of the data, so "
+                "approximation gaps may be too small; give log_p=pyrovae.log_marginal(…) by 'quadrature' or 'annealed'",
                 UnreliableEstimateWarning,
                 stacklevel=3,  # the caller of inference_gaps, through its decorator
             )

@@ -1,4 +1,4 @@
-"""How noisy an estimator's gradient is, part by part of the networks."""
+"""Noise of an estimator's gradient, for each part of the networks."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    """What :func:`gradient_statistics` found.
+    """The result of :func:`gradient_statistics`.
 
     Attributes:
-        parts: one entry a part.
+        parts: one entry per part.
         loss: mean of the loss, nats per datum.
         loss_stderr: its standard error.
         loss_variance: variance of one loss.
         loss_variance_stderr: its standard error.
-        seconds: of one loss and gradient, the median of some evaluated one by one.
+        seconds: time of one loss and gradient, the median of several evaluated one by one.
         num_repeats: number of gradients.
         vectorized: whether the repeats ran in one pass under ``torch.vmap``.
         mean: E g by part (an enum equal to the part's name), each a flat tensor in float64 on the CPU.
@@ -79,7 +79,7 @@ class GradientStatistics:
         return f"{head}\n{self.to_frame().to_string(index=False, float_format='{:.3g}'.format)}"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a part."""
+        """One row per part."""
         import pandas as pd
 
         return pd.DataFrame([asdict(entry) | {"part": entry.part.value} for entry in self.parts])
@@ -88,13 +88,13 @@ class GradientStatistics:
 def gradient_statistics(
     model: Program, guide: Program, elbo: ELBO, x: Tensor, num_repeats: int = 200, *, seed: int = 0
 ) -> GradientStatistics:
-    """Mean, variance and signal-to-noise ratio of an estimator's gradient at the programs' present parameters.
+    """Mean, variance and signal-to-noise ratio of an estimator's gradient at the programs' current parameters.
 
     The gradient is that of the loss in nats per datum over the whole of ``x`` as one batch; only the draws of z
     vary. The parts are ``"encoder location head"``, ``"encoder covariance head"``, ``"encoder body"`` and
     ``"decoder"`` for an :class:`~pyrovae.AmortizedGuide` (a flow has no location head), ``"guide"`` and
-    ``"decoder"`` otherwise, and ``"encoder"`` for all of the guide's together. Repeats run under ``torch.vmap``
-    where both programs are modules and can be.
+    ``"decoder"`` otherwise, and ``"encoder"`` for the whole guide. Repeats run under ``torch.vmap`` if both programs
+    are modules that allow it.
 
     Args:
         model: Pyro program of the joint density.
@@ -151,7 +151,7 @@ def _measure(
     if pair.can_be_given(parameters):
         try:
             return GradientSums(parts, _in_one_pass(pair, x, parameters, num_repeats), num_repeats), seconds, True
-        except RuntimeError:  # values that decide on control flow, for instance
+        except RuntimeError:  # such as control flow that depends on values
             torch.manual_seed(seed)
     one_by_one = (pair.one_gradient(x, parameters) for _ in range(num_repeats))
     return GradientSums(parts, one_by_one, num_repeats), seconds, False

@@ -1,4 +1,4 @@
-"""Log p(x) and the ELBO by importance sampling: log-weights log p(x, z) − log q(z|x), a bounded number at a time."""
+"""Log p(x) and the ELBO by importance sampling: log-weights log p(x, z) − log q(z|x), in chunks."""
 
 import math
 import warnings
@@ -71,9 +71,9 @@ def draw_log_weights(problem: Problem, guide: Program, x: Tensor, num: int) -> T
 def log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Log mean weight of each datum, its standard error, effective sample size, gain of doubling and k̂, each (num,).
 
-    The standard error is √(relative variance/K), or what the fitted tail of the weights says where that is more and k̂
-    is above ½. Of a Gaussian from a narrower one, ± 1.96 of it covers 80 to 95 % up to k̂ = 1; the variance alone covers
-    40 to 70 % from k̂ = 0.7 to 0.9.
+    The standard error is √(relative variance/K), or that of the fitted tail of the weights if it is larger and k̂ is
+    above ½. For a Gaussian sampled from a narrower one, ± 1.96 standard errors cover 80 to 95 % up to k̂ = 1; the
+    variance alone covers 40 to 70 % from k̂ = 0.7 to 0.9.
 
     Args:
         log_w: log-weights, shape (K, num), in float64 on the CPU.
@@ -96,8 +96,8 @@ def log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
 class Importance(Method):
     """The log-mean-exp of weights p(x, z)/q(z|x) at draws from the guide (Burda et al. 2016).
 
-    It is a lower bound in expectation, and its error falls with ``num_samples``. It warns where Pareto k̂ says that the
-    guide is too narrow for that to be true in practice.
+    It is a lower bound in expectation, and its error falls with ``num_samples``. If the guide is too narrow for this to
+    work in practice, Pareto k̂ shows it, and there is a warning.
     """
 
     name: ClassVar[str] = "importance"
@@ -116,7 +116,7 @@ class Importance(Method):
         if found.mostly_unreliable:
             share = found.unreliable.double().mean().item()
             warnings.warn(
-                f"the importance weights of {share:.0%} of the data have a Pareto k̂ above "
+                f"the importance weights of {100 * share:.0f} % of the data have a Pareto k̂ above "
                 f"{reliable_below(self.num_samples):.2f}: log p(x) may be far above this estimate; use more "
                 "num_samples, a wider guide, or method='annealed'",
                 UnreliableEstimateWarning,
@@ -144,8 +144,8 @@ def elbo_estimate(
 ) -> Estimate:
     """The ELBO of each datum as the mean of log p(x, z) − log q(z|x) over draws, in nats.
 
-    Near the posterior the terms of this mean vary less than log p(x|z) (which has the KL in closed form beside it), and
-    at the posterior not at all: a small gap needs that. :func:`elbo_terms` gives the parts.
+    Near the posterior these terms vary less than log p(x|z) with the KL in closed form; at the posterior they are
+    constant. Small gaps need this. :func:`elbo_terms` gives the parts.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.

@@ -1,4 +1,4 @@
-"""Missing values of data from the observed ones of the same datum, with intervals."""
+"""Missing values from the observed values of the same datum, with intervals."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,8 @@ class Imputed:
         mean: the data, with E[x_M | x_O] where they were missing, shape (num, n).
         lower: lower ends of intervals, equal to the data where these were observed, shape (num, n).
         upper: upper ends.
-        reliable: of which data the intervals can be trusted, booleans of shape (num,): all of an exact model's, those
-            with a good k̂ of a VAE's.
+        reliable: whether a datum's intervals are reliable, booleans of shape (num,): always for an exact model, and for
+            a VAE if k̂ is small enough.
     """
 
     mean: Tensor
@@ -52,9 +52,9 @@ def impute(
 ) -> Imputed:
     """Fill in the missing values of data, NaN in x, by E[x_M | x_O], with intervals of p(x_M | x_O).
 
-    p(x_M | x_O) = ∫ p(x_M | z, x_O) p(z | x_O) dz, by weighted draws of z, see
-    :func:`~pyrovae.evaluation.posterior_draws`. With correlated noise p(x_M | z, x_O) is the noise's conditional. A
-    linear model has ``complete`` instead, which is exact.
+    p(x_M | x_O) = ∫ p(x_M | z, x_O) p(z | x_O) dz, with weighted draws of z
+    (:func:`~pyrovae.evaluation.posterior_draws`). With correlated noise, p(x_M | z, x_O) is the conditional
+    distribution of the noise. A linear model has the exact method ``complete`` instead.
 
     Args:
         model: made with ``missing=True``.
@@ -99,7 +99,7 @@ def impute(
 
 
 def _given_latents(model: GenerativeModel, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of each channel given z (draws, d) and what is observed of x (n,), and a draw less the mean: (draws, n)."""
+    """Mean of each channel given z (draws, d) and observed values of x (n,), and a draw minus the mean: (draws, n)."""
     likelihood = model.likelihood
     if not (isinstance(likelihood, GaussianNoiseLikelihood) and likelihood.is_correlated):
         p = model.conditional(z)
@@ -122,7 +122,7 @@ def _given_latents(model: GenerativeModel, z: Tensor, x: Tensor) -> tuple[Tensor
 
 
 def _quantiles(values: Tensor, weights: Tensor, levels: Tensor) -> Tensor:
-    """Quantiles of weighted values (draws, m), shape (levels, m): where half of the draws' weights sum to the level."""
+    """Quantiles of weighted values (draws, m), shape (levels, m), each draw counted with half of its own weight."""
     ordered, index = values.sort(dim=0)
     sums = weights[index].cumsum(0) - 0.5 * weights[index]
     at = torch.searchsorted(sums.T.contiguous(), levels.expand(values.shape[1], -1).contiguous())

@@ -1,4 +1,4 @@
-"""Log p(x) of a trained model: by as much as each datum needs, by importance sampling, annealing, or on a grid."""
+"""Log p(x) of a trained model, by importance sampling, annealing, a grid, or automatically."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -43,27 +43,26 @@ def log_marginal(
 ) -> LogMarginal:
     """Estimate log p(x) for each datum.
 
-    ``"auto"`` does as much as each datum needs: importance weights at draws from the guide; where these will not do, at
-    draws from a posterior refined for the datum (:func:`~pyrovae.refine`); where those will not do either, annealing
-    from it. ``steps`` of the result says how far it went, ``unreliable`` what cannot be trusted even so. Where the
-    guide is good it costs half as much again as ``"importance"``.
+    ``"auto"`` does as much as each datum needs. It uses importance weights at draws from the guide; if these are not
+    good enough, at draws from a posterior refined for the datum (:func:`~pyrovae.refine`); if not, annealing from
+    there. ``steps`` of the result says how far it went, ``unreliable`` which values remain unreliable. With a good
+    guide it costs 1.5 times as much as ``"importance"``.
 
     ``"importance"`` is the log-mean-exp of weights p(x, z)/q(z|x) at draws from the guide: a lower bound in
-    expectation, whose error falls with ``num_samples``. It warns where Pareto k̂ says that the guide is too narrow for
-    that to be true in practice.
+    expectation, whose error falls with ``num_samples``. If the guide is too narrow for this to work in practice, Pareto
+    k̂ shows it, and there is a warning.
 
-    ``"quadrature"`` sums p(z) p(x|z) over a grid of at most three latent dimensions, by midpoints around the prior or
-    Gauss–Hermite nodes around the guide, and halves the grid for an estimate of its error, which means nothing where
-    the grid around the prior is coarser than the posterior is wide: give more ``num_points``.
+    ``"quadrature"`` sums p(z) p(x|z) over a grid of at most three latent dimensions: midpoints around the mode, or
+    Gauss–Hermite nodes around the guide. A grid of half the points gives an estimate of its error.
 
-    ``"annealed"`` takes chains from the guide or the prior to the posterior by Hamiltonian transitions through
-    ``num_temperatures`` densities in between: a lower bound that needs no good guide. With ``latents`` the chains
-    go back from an exact draw of the posterior, which only data simulated from the model itself have, and the result
-    is an upper bound. :func:`~pyrovae.sandwich` does both.
+    ``"annealed"`` runs chains from the guide or the prior to the posterior, by Hamiltonian transitions through
+    ``num_temperatures`` intermediate densities: a lower bound that needs no good guide. With ``latents``, the chains
+    run back from an exact draw of the posterior, and the result is an upper bound. Only data simulated from the model
+    have such a draw. :func:`~pyrovae.sandwich` does both.
 
-    Memory grows neither with the data nor with the draws (annealing holds all chains of a datum at once). Modules are
+    Memory does not grow with the number of data or draws (annealing keeps all chains of a datum in memory). Modules are
     evaluated as copies in float64: in float32 the density of a nearly singular q has no correct digits at its draws,
-    and the estimate may exceed the truth by any amount.
+    and the estimate may be far above the truth.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
@@ -73,15 +72,15 @@ def log_marginal(
             or a method with its options: :class:`~pyrovae.evaluation.Automatic`,
             :class:`~pyrovae.evaluation.Importance`, :class:`~pyrovae.evaluation.Quadrature` or
             :class:`~pyrovae.evaluation.Annealing`.
-        reverse: whether to anneal from the posterior back; with ``latents`` always.
-        latents: of data simulated from the model, the z that each x was simulated with, shape (num, latent_dim), see
-            ``GenerativeModel.simulate``: annealing then gives an upper bound.
+        reverse: whether to anneal back from the posterior; always with ``latents``.
+        latents: for data simulated from the model, the z of each x, shape (num, latent_dim), from
+            ``GenerativeModel.simulate``. Annealing then gives an upper bound.
         seed: of the draws; the caller's random state is left as it was.
         max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
         **options: the fields of the named method's class. ``num_samples``: draws of z per datum (auto and importance,
             1000 by default), or chains (annealed, 16). ``num_points``: of a grid along each latent dimension.
-            ``center``: where a grid lies, ``"prior"`` by default, and where annealing starts, ``"guide"`` by default.
+            ``center``: where a grid lies, or where annealing starts (``"guide"`` by default).
             ``num_temperatures``: steps of annealing (annealed 500; auto 50, then twice as many). ``num_leapfrog``:
             leapfrog steps in each of annealing's transitions.
 
@@ -103,7 +102,7 @@ def log_marginal(
     """
     chosen = _method(method, options)
     if (reverse or latents is not None) and not chosen.takes_latents:
-        raise InputError(f"reverse and latents belong to method='annealed', not to {chosen.name!r}")
+        raise InputError(f"reverse and latents are options of method='annealed', not of {chosen.name!r}")
     if reverse and latents is None:
         raise InputError(
             "reverse=True and latents=, the z that x was simulated with, belong together (z, x = model.simulate(100)): "
@@ -120,7 +119,7 @@ def log_marginal(
 
 
 def _method(method: str | Method, options: MethodKeywords) -> Method:
-    """The method with its options; None stands for an option's default."""
+    """The method with its options; None means an option's default."""
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(method, Method):
         if given:

@@ -1,4 +1,4 @@
-"""What to choose an epoch or a learning rate by."""
+"""A criterion for choosing an epoch or a learning rate."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ from pyrovae.programs import Program
 class RefinedELBO:
     """A measure for :func:`~pyrovae.fit`: the mean ELBO of validation data under posteriors refined datum by datum.
 
-    A model looks past its best where its encoder is: the encoder's ELBO of new data falls long before log p(x) does.
-    :func:`~pyrovae.refine` replaces the encoder's q, so that what is chosen is chosen for the model. Use the guide's
-    ELBO, the default of ``fit``, where the guide itself is to be chosen.
+    An encoder overfits before the model does: its ELBO on new data falls long before log p(x) does.
+    :func:`~pyrovae.refine` replaces the encoder's q, so that the choice is best for the model. To choose the best
+    guide, use the guide's ELBO, the default of ``fit``.
 
     Raises:
-        InputError: a number below its least.
+        InputError: a number is too small.
 
     Example:
         >>> import pyrovae as pv
@@ -33,7 +33,7 @@ class RefinedELBO:
     """
 
     num_data: int = 64
-    """Validation data that are refined, taken evenly from all."""
+    """Number of validation data that are refined, evenly spread."""
     num_steps: int = 2
     """Of :func:`~pyrovae.refine`."""
     num_draws: int = 4
@@ -45,6 +45,6 @@ class RefinedELBO:
         check_integer("num_draws", self.num_draws, least=2)
 
     def __call__(self, model: Program, guide: Program, x: Tensor) -> float:
-        """Nats per datum, the higher, the better."""
+        """Nats per datum; higher is better."""
         rows = torch.linspace(0, len(x) - 1, min(self.num_data, len(x))).round().long().to(x.device)
         return refine(model, guide, x[rows], num_steps=self.num_steps, num_draws=self.num_draws).elbo.mean

@@ -9,20 +9,20 @@ from pyrovae.errors import InputError
 def conformal_p_values(log_prob: ArrayLike, calibration: ArrayLike) -> NDArray[np.float64]:
     """The p-value of each datum: the share of held-out data that are no likelier under the model.
 
-    p(x) = (1 + #{i: log p(x_i) ≤ log p(x)})/(m + 1) of m held-out data x_i (split conformal, Vovk et al. 2005). If x is
-    exchangeable with these, p(x) ≤ α happens with a probability of at most α, whatever the model is worth and however
-    log p(x) was estimated. The held-out data must not have trained the model. Over all data that one calibration
-    serves, the share of false alarms scatters around α with a standard deviation of about √(α(1 − α)/m).
+    The p-value is (1 + #{i: log p(x_i) ≤ log p(x)})/(m + 1) for m held-out data x_i (split conformal, Vovk et al.
+    2005). If x is exchangeable with them, it is at most α with a probability of at most α, for any model and any
+    estimate of log p(x). The held-out data must not have trained the model. For a single set of held-out data, the
+    share of false alarms varies around α with a standard deviation of about √(α(1 − α)/m).
 
     Args:
         log_prob: log p(x) of the data in question, in nats, shape (num,).
-        calibration: log p(x) of the held-out data, found in the same way, shape (m,).
+        calibration: log p(x) of the held-out data, estimated in the same way, shape (m,).
 
     Returns:
         Shape (num,), from 1/(m + 1) to 1.
 
     Raises:
-        InputError: values that are no vectors of numbers, or no held-out data.
+        InputError: values are not vectors of numbers, or there are no held-out data.
 
     Example:
         >>> conformal_p_values([-9.0, 0.5], calibration=[-1.0, 0.0, 1.0]).tolist()

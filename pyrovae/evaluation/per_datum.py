@@ -1,4 +1,4 @@
-"""A guide with parameters for each datum: the best that an encoder could do."""
+"""A guide with its own parameters for each datum: the best that an encoder could do."""
 
 import contextlib
 import copy
@@ -73,14 +73,14 @@ class PerDatumGuide(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The Pyro program for the data x (num, n) whose posteriors these are."""
         if len(x) != len(self):
-            raise InputError(f"this guide is for {len(self)} data of its own, not for {len(x)}; see select")
+            raise InputError(f"this guide belongs to {len(self)} data, not to {len(x)}; use select")
         with pyro.plate("data", len(x)):
             z: Tensor = pyro.sample("z", self.posterior())
         return z
 
     @torch.no_grad()
     def start_at(self, q: MultivariateNormal) -> None:
-        """Begin at the family's members nearest to these Gaussians, of batch shape (num,): their means, at least.
+        """Start at the family's members nearest to these Gaussians, of batch shape (num,), at least with their means.
 
         A family whose closest covariance has no closed form, or none that it can reach, keeps its own.
         """
@@ -139,7 +139,7 @@ def rows_of(guide: T, rows: slice | Tensor, x: Tensor) -> T | PerDatumGuide:
     if not isinstance(guide, PerDatumGuide):
         return guide
     if len(guide) != len(x):
-        raise InputError(f"this guide is for {len(guide)} data of its own, not for {len(x)}; use its select")
+        raise InputError(f"this guide belongs to {len(guide)} data, not to {len(x)}; use its select")
     return guide.select(rows)
 
 
@@ -173,27 +173,27 @@ def refit(
     seed: int = 0,
     start: MultivariateNormal | None = None,
 ) -> tuple[PerDatumGuide, int]:
-    """Maximise the ELBO over the family's members datum by datum, the model as it is.
+    """Maximise the ELBO over the family's members, datum by datum, at a fixed model.
 
     Each learning rate is kept until the mean over 50 steps no longer rises by more than twice its noise; the parameters
     of 1000 further steps are averaged.
 
     Args:
-        model: the generative model; its parameters stay as they are.
-        guide: its guide, whose posterior means are where q starts.
+        model: the generative model; its parameters do not change.
+        guide: its guide; q starts at its posterior means.
         x: data (num, n).
         family: ``Posterior`` class or another callable of (in_features, latent_dim).
         num_particles: draws of z per datum and step.
-        max_steps: steps at most, before those whose parameters are averaged.
+        max_steps: most steps, before the steps whose parameters are averaged.
         seed: of the draws; the caller's random state is left as it was.
-        start: Gaussians of batch shape (num,) near which to begin, such as those of :func:`~pyrovae.refine`.
+        start: Gaussians of batch shape (num,) to start near, such as those of :func:`~pyrovae.refine`.
 
     Returns:
         The fitted guide of these data, and the number of steps.
 
     Raises:
         InputError: data that the programs cannot take, or ``num_particles`` or ``max_steps`` below 1.
-        InputTypeError: not a family.
+        InputTypeError: ``family`` is not a family.
     """
     if isinstance(family, str) or not callable(family):
         raise InputTypeError(f"a family is a Posterior class, not {family!r}; see pyrovae.posteriors")

@@ -36,7 +36,7 @@ class PosteriorDraws:
 
     @property
     def reliable(self) -> Tensor:
-        """Whose weighted means can be trusted, booleans of shape (num,): k̂ is below what the number of draws allows."""
+        """Which weighted means are reliable, booleans of shape (num,): k̂ is small enough for the number of draws."""
         return self.pareto_k <= reliable_below(self.z.shape[1])
 
 
@@ -53,19 +53,19 @@ def posterior_draws(
     """Draw z for each datum from a refined q(z|x), and weight the draws by p(x, z)/q(z|x).
 
     The proposals are those of :func:`~pyrovae.log_marginal`'s second step: the guide's q, refined datum by datum
-    (:func:`~pyrovae.refine`) and a little wider, with the other modes that were found.
+    (:func:`~pyrovae.refine`) and slightly widened, with the other modes found.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
         guide: Pyro program of q(z|x), reparameterised.
         x: data (num, …), on the programs' device.
-        num_samples: draws for each datum, at least 25, as k̂ needs.
+        num_samples: draws for each datum, at least the 25 that k̂ needs.
         seed: of the draws; the caller's random state is left as it was.
         max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
-        InputError: data that the programs cannot take, or fewer draws.
+        InputError: the programs cannot evaluate the data, or there are too few draws.
 
     Example:
         >>> import pyrovae as pv

@@ -40,18 +40,18 @@ _TOLERATED_ERROR = 0.1
 class Quadrature(Method):
     """Sums p(x, z) over a grid of at most three latent dimensions.
 
-    Around the ``"mode"`` the grid's midpoints lie in the units of the curvature at the highest mode of each datum, and
-    reach over all modes that were found; it is widened until its outermost cells hold less than a millionth of the
-    mass. Around the ``"guide"`` it consists of Gauss–Hermite nodes. Half the points along each dimension give an
-    estimate of the error, to which the mass outside of the grid is added; more than 0.1 nats of it is warned of.
+    Around the ``"mode"``, the grid's midpoints are in units of the curvature at the highest mode of each datum and
+    cover all modes found. It is widened until its outermost cells have less than a millionth of the mass. Around the
+    ``"guide"`` it consists of Gauss–Hermite nodes. A grid of half the points along each dimension gives the error, plus
+    the mass outside of the grid. There is a warning above 0.1 nats.
     """
 
     name: ClassVar[str] = "quadrature"
     num_points: int = 64
     """Points along each latent dimension, at least 2."""
     center: str = Center.MODE
-    """Where the grid lies, mode (or prior, as it was called before) or guide. Around the guide it needs fewer points
-    where q is near the posterior, and overlooks what lies far from q."""
+    """Where the grid lies: mode (formerly called prior) or guide. Around the guide it needs fewer points if q is near
+    the posterior, but misses what lies far from q."""
 
     def __post_init__(self) -> None:
         check_integer("num_points", self.num_points, least=2)
@@ -81,12 +81,12 @@ class Quadrature(Method):
         per_datum, error = in_chunks(integral, x, data_at_once, problem.progress)
         if not per_datum.isfinite().all():
             row = int((~per_datum.isfinite()).nonzero()[0])
-            raise cannot_run(x, ValueError(f"p(x, z) is not finite or 0 wherever the grid looked, at row {row}"))
+            raise cannot_run(x, ValueError(f"p(x, z) is not finite or 0 on all of the grid, at row {row}"))
         bad = error > _TOLERATED_ERROR
         if bad.double().mean() > 0.1:
             warnings.warn(
-                f"quadrature: the grid's error is above {_TOLERATED_ERROR} nats for {bad.double().mean():.0%} of the "
-                "data, because it is too coarse or p(x, z) has heavy tails; give more num_points, or use "
+                f"quadrature: the grid's error is above {_TOLERATED_ERROR} nats for {100 * bad.double().mean():.0f} % "
+                "of the data, because it is too coarse or p(x, z) has heavy tails; give more num_points, or use "
                 "method='annealed'",
                 UnreliableEstimateWarning,
                 stacklevel=4,  # the caller of log_marginal, through its decorator

@@ -26,10 +26,10 @@ _NUM_TRIED, _NUM_TRIED_FIRST = 64, 16
 """Draws by which candidates are compared, and those to start from."""
 
 _ROUNDING = 1e-6
-"""Nats by which a later candidate must be better: an exact posterior is not given up for one in float32."""
+"""Nats by which a later candidate must be better, so that an exact posterior is not replaced by a float32 one."""
 
 _MOST_MODES, _FRUITLESS = 12, 6
-"""New modes that are looked for, and how many places without one end the search."""
+"""Number of new modes to look for, and of starts without one that end the search."""
 
 _PRIORS_SHARE = 0.05
 """Of a proposal's draws."""
@@ -47,8 +47,8 @@ class Refined:
             latents of a datum, unconstrained, one site after the other.
         elbo: its ELBO.
         guide_elbo: the ELBO of the guide's q.
-        stayed: where refining did not raise the ELBO on draws of its own, so that the guide's q stays, shape (num,). A
-            guide that is not Gaussian is represented by its mean and covariance there.
+        stayed: where refining did not raise the ELBO on independent draws, so that the guide's q is kept, shape (num,).
+            There, a guide that is not Gaussian is replaced by its mean and covariance.
         by_gradient: whether q was fitted by gradient: the prior is not Gaussian, or the likelihood has no ``fisher``.
     """
 
@@ -60,7 +60,7 @@ class Refined:
 
     @property
     def lost_by_encoder(self) -> Estimate:
-        """What the encoder and its family lose of each datum's ELBO, in nats."""
+        """ELBO that the encoder and its family lose for each datum, in nats."""
         return self.elbo - self.guide_elbo
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ class Refined:
     def __str__(self) -> str:
         return (
             f"ELBO {self.elbo.mean:.6g} (guide {self.guide_elbo.mean:.6g}) nats per datum, {len(self.stayed)} data, "
-            f"the guide's q stays for {int(self.stayed.sum())}"
+            f"the guide's q is kept for {int(self.stayed.sum())}"
         )
 
 
@@ -84,20 +84,20 @@ def refine(
     max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> Refined:
-    """Fit a full-covariance Gaussian q(z|x) to each datum, from the guide's, by the decoder's own curvature.
+    """Fit a full-covariance Gaussian q(z|x) to each datum, starting from the guide's, with the decoder's curvature.
 
     Variational Gauss–Newton: with J = ∂f/∂z of the decoder's features f and I their Fisher information
     (:meth:`~pyrovae.likelihoods.Likelihood.fisher`), Λ = Λ₀ + E_q[JᵀIJ] and μ ← μ + step · Λ⁻¹ E_q[∇ log p(x, z)],
-    from the best of the guide's q and of Laplace's approximations at modes. One step gives a linear-Gaussian model's
-    exact posterior. Some steps by gradient then make up for what JᵀIJ leaves out, the curvature of the decoder itself,
-    which a network has at its kinks. Where the prior is not Gaussian, where the likelihood has no
-    ``fisher`` and for programs of your own, q is fitted by gradient.
+    starting from the best of the guide's q and Laplace approximations at the modes. One step gives the exact posterior
+    of a linear-Gaussian model. Gradient steps then correct for the decoder's second derivatives, which JᵀIJ ignores. If
+    the prior is not Gaussian, if the likelihood has no ``fisher``, and for your own programs, q is fitted with gradient
+    steps alone.
 
     Args:
         model: Pyro program of the joint density, with the data along a plate.
         guide: Pyro program of q(z|x), reparameterised.
         x: data (num, …), on the programs' device.
-        num_steps: Gauss–Newton steps of each datum; 12 times as many by gradient follow them.
+        num_steps: Gauss–Newton steps for each datum; 12 times as many gradient steps follow.
         num_draws: draws of z per datum and step; an odd number is rounded up.
         seed: of the draws; the caller's random state is left as it was.
         max_plate_nesting: depth of the programs' plates.

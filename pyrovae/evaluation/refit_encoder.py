@@ -1,4 +1,4 @@
-"""Training the encoder again at the frozen model, on data that it cannot overfit."""
+"""Training the encoder again at a frozen model, on data that it cannot overfit."""
 
 import copy
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class EncoderStage(StrEnum):
     """An encoder that :func:`refit_encoder` chooses from."""
 
     ORIGINAL = "original"
-    """The one that was given."""
+    """The given encoder."""
     DRAWS = "draws"
     """Trained on draws from the model."""
     JITTERED = "jittered"
@@ -39,7 +39,7 @@ class EncoderStage(StrEnum):
 
 @dataclass(frozen=True)
 class EncoderRefitting(EncoderTraining):
-    """How :func:`refit_encoder` trains; :class:`~pyrovae.TrainingSettings` with defaults of its own."""
+    """How :func:`refit_encoder` trains: :class:`~pyrovae.TrainingSettings` with other defaults."""
 
     epochs: int = 100
     """Number of passes over the draws in each stage, new draws each time."""
@@ -49,10 +49,10 @@ class EncoderRefitting(EncoderTraining):
 
 @dataclass(frozen=True, repr=False)
 class RefittedEncoder:
-    """What :func:`refit_encoder` found.
+    """The result of :func:`refit_encoder`.
 
     Attributes:
-        guide: the guide of the largest ELBO on the validation data; the given one's copy, where no other is better.
+        guide: the guide with the largest ELBO on the validation data; a copy of the given one if no other is better.
         stage: which it is.
         elbo: the ELBO of the validation data under the guide of each stage, nats per datum, in the stages' order.
     """
@@ -63,7 +63,7 @@ class RefittedEncoder:
 
     @property
     def gain(self) -> Estimate:
-        """ELBO of the guide − of the original one, on the validation data, datum by datum."""
+        """ELBO of the new guide − ELBO of the original one, on the validation data, datum by datum."""
         return self.elbo[self.stage] - self.elbo[EncoderStage.ORIGINAL]
 
     def __repr__(self) -> str:
@@ -87,29 +87,28 @@ def refit_encoder(
     progress: bool = True,
     **training: Unpack[EncoderTrainingKeywords],
 ) -> RefittedEncoder:
-    """Train the encoder again at the frozen model, and keep what validation data prefer.
+    """Train the encoder again at the frozen model, and keep the best one on validation data.
 
-    An encoder overfits the training data long before the model does, and more epochs, another learning rate or early
-    stopping then look like what the model lacks. Draws x ~ p(x) of the frozen model never run out, so an encoder that
-    is trained on them, new ones in every epoch, cannot overfit (the sleep phase's data under the wake phase's loss:
-    Hinton et al. 1995). Real data lie elsewhere than a model's draws; so a second stage goes on with training data that
-    are jittered anew in every epoch, and a quarter draws: data move towards one another, along the differences between
-    others' latents, by residuals of others, and by noise. Where a jittered datum is outside the likelihood's support (a
+    An encoder overfits the training data long before the model does. The first stage trains it on draws x ~ p(x) of the
+    frozen model, new ones in every epoch, which it cannot overfit (the sleep phase's data with the wake phase's loss:
+    Hinton et al. 1995). Real data differ from a model's draws. So a second stage continues with training data, jittered
+    anew in every epoch, and a quarter draws. Data move towards one another, along the differences between other data's
+    latents, by residuals of other data, and by noise. If a jittered datum would be outside the likelihood's support (a
     pixel that is neither 0 nor 1), a random share of its values is drawn from p(x|z) at its z instead.
 
     Args:
-        model: the generative model; it stays as it is.
-        guide: its guide, where the training starts; it stays as it is.
-        x_train: data (num, n) that the pair was trained on; without them there is no second stage.
-        validation: data (num, n) of which the ELBO chooses the best epoch of each stage and the best stage, the
-            original guide included. Data that are to be reported on must not be among them.
+        model: the generative model; it does not change.
+        guide: its guide, where the training starts; it does not change.
+        x_train: data (num, n) that trained the model and the guide; without them there is no second stage.
+        validation: data (num, n) whose ELBO chooses the best epoch of each stage and the best stage, the original guide
+            included. Do not report results on these data.
         num_draws: data in each epoch.
-        num_samples: draws of z per validation datum for the ELBO that is reported.
+        num_samples: draws of z per validation datum for the reported ELBO.
         checkpoint: a folder for the states of the training; the same call resumes from them, see :func:`~pyrovae.fit`.
         progress: whether to show a progress bar (on a terminal).
         **training: the fields of :class:`~pyrovae.TrainingSettings`, by default 100 ``epochs`` a stage with a
             ``batch_size`` of 64 and a ``learning_rate`` of 3e-3. ``seed`` is the seed of everything random here; the
-            caller's random state and Pyro's parameter store are left as they were.
+            caller's random state and Pyro's parameter store do not change.
 
     Raises:
         InputError: data that the programs cannot take, or settings that cannot be run.
@@ -143,7 +142,7 @@ def refit_encoder(
     exact = FrozenModel(model).model.double()
 
     def elbo() -> Estimate:
-        """Of the encoder as it is now, in float64: a narrow q's density has no correct digits in float32."""
+        """ELBO of the current encoder, in float64: a narrow q's density has no correct digits in float32."""
         q, x = copy.deepcopy(trained).double(), validation.double()
         return elbo_estimate(exact, q, x, num_samples=num_samples, seed=settings.seed)
 

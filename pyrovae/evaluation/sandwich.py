@@ -25,7 +25,7 @@ class Sandwich:
 
     Attributes:
         lower: annealed from the guide or the prior to the posterior.
-        upper: annealed back from an exact draw of the posterior.
+        upper: annealed from an exact draw of the posterior back.
         x: the simulated data, shape (num, n).
     """
 
@@ -35,20 +35,20 @@ class Sandwich:
 
     @property
     def width(self) -> float:
-        """Distance of the bounds: neither is further from the truth than this, but for Monte Carlo error."""
+        """Distance of the bounds. Apart from Monte Carlo error, neither is further from the truth."""
         return self.upper.mean - self.lower.mean
 
     @property
     def upper_stderr(self) -> float:
         """Standard error of the upper bound's mean, from the spread over data of its distance to the lower one.
 
-        Each datum has one exact draw of its posterior, so only the spread over data shows how much depends on the draw.
+        Each datum has one exact draw of its posterior, so only the spread over data shows the effect of the draw.
         """
         return (self.upper - self.lower).stderr
 
     @property
     def interval(self) -> tuple[float, float]:
-        """From two standard errors due to the draws below the lower bound to as many above the upper one."""
+        """Interval from two Monte Carlo standard errors below the lower bound to two above the upper bound."""
         return self.lower.mean - 2 * self.lower.stderr_monte_carlo, self.upper.mean + 2 * self.upper_stderr
 
     def __repr__(self) -> str:
@@ -72,21 +72,22 @@ def sandwich(
 ) -> Sandwich:
     """Simulate data from the model and bound their log p(x) from both sides by annealed importance sampling.
 
-    The bounds hold for data of the model. Their distance shows how well annealing works with these settings, and so how
-    near its lower bound is for real data.
+    The bounds are for data from the model. Their distance shows how well annealing works with these settings, and so
+    how tight its lower bound is for real data.
 
     Args:
         model: Pyro program of the joint density.
         guide: its guide, where annealing starts unless ``center="prior"``.
         num: number of data to simulate.
-        like: some data (any number, …), which a model written by hand is called with: what it observes is drawn.
+        like: some data (any number, …), needed for a model written by hand: it is called with them, and its
+            observations are drawn.
         seed: of everything random; the caller's random state is left as it was.
         progress: whether to show a progress bar (on a terminal).
         **annealing: the fields of :class:`~pyrovae.evaluation.Annealing`: ``num_samples``, ``center``,
             ``num_temperatures``, ``num_leapfrog``.
 
     Raises:
-        InputError: a model written by hand without ``like``, or of which no data can be drawn in their place.
+        InputError: a model written by hand needs ``like``, or no data can be drawn from it.
     """
     check_integer("num, of data to simulate from the model,", num)
     if isinstance(model, GenerativeModel):

@@ -28,7 +28,7 @@ class ELBOTerms:
 
     @property
     def estimate(self) -> Estimate:
-        """The ELBO with its errors, due to the data and to the draws."""
+        """The ELBO with its errors from the data and from the draws."""
         return Estimate(self.elbo, self.stderr_per_datum)
 
     @property
@@ -49,10 +49,10 @@ def elbo_terms(
         x: data (num, …), of the programs' dtype and device.
         num_samples: draws of z per datum.
         seed: of the draws; the caller's random state is left as it was.
-        chunk_size: data evaluated at once, which bounds the memory.
+        chunk_size: data evaluated at once; it bounds the memory.
 
     Raises:
-        InputError: data outside the likelihood's support, such as grey values under a Bernoulli.
+        InputError: data are outside the likelihood's support, such as grey values for a Bernoulli.
     """
     check_integer("num_samples", num_samples)
     check_integer("chunk_size", chunk_size)

@@ -1,4 +1,4 @@
-"""What the likelihoods of counts share: a mean by its logarithm, which starts where the data are."""
+"""Base class of the likelihoods of counts: the mean is given by its logarithm and starts at the data's."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from pyrovae.likelihoods.base import Likelihood
 class CountLikelihood(Likelihood):
     """Base of the likelihoods of counts 0, 1, 2, …: p(x|z) is a probability, and so is p(x).
 
-    Counts are modelled as they are: standardised ones are none. An encoder sees them best through
+    Counts are modelled as they are: standardised counts are not counts. An encoder reads them best through
     :class:`~pyrovae.nn.LogCounts`.
 
     Args:
         in_features: width of the decoder's features.
         n: number of channels.
-        initial_mean: about where the means start, a number or one a channel; the data's own are a good choice.
+        initial_mean: initial value of the means, a number or one per channel; the data's means are a good choice.
     """
 
     support = (
         "counts 0, 1, 2, …",
-        "take counts as they are, with preprocessing='none', or a GaussianLikelihood for other numbers",
+        "give counts without preprocessing (preprocessing='none'), or use a GaussianLikelihood for other numbers",
     )
     is_count = True
 
@@ -31,7 +31,7 @@ class CountLikelihood(Likelihood):
         super().__init__(in_features, n)
         means = [initial_mean] if isinstance(initial_mean, int | float) else list(initial_mean)
         if len(means) not in (1, n):
-            raise InputError(f"initial_mean must be a number or {n} of them, one a channel, not {len(means)}")
+            raise InputError(f"initial_mean must be a number or {n} numbers, one per channel, not {len(means)}")
         for mean in means:
             check_positive("initial_mean", mean)
         self.initial_mean = float(means[0]) if isinstance(initial_mean, int | float) else [float(m) for m in means]

@@ -1,4 +1,4 @@
-"""Gaussian noise: scales with a start and a floor, shared or from the decoder, and its Fisher information."""
+"""Gaussian noise: scales with an initial value and a floor, shared or from the decoder, and its Fisher information."""
 
 import math
 from abc import abstractmethod
@@ -15,13 +15,13 @@ from pyrovae.nn import LocHead, positive, softplus_inverse
 
 
 class GaussianNoiseLikelihood(Likelihood):
-    """Base of the Gaussian likelihoods p(x|z) = N(x̂(z), Σ): scales that start at a value and stay above a floor.
+    """Base of the Gaussian likelihoods p(x|z) = N(x̂(z), Σ), whose scales have an initial value and a floor.
 
-    A subclass names the head of x̂ ``loc_head``. Its names of parameters decide which are the noise at features 0, see
-    :attr:`noise_names`: all but those of ``loc_head`` and the weights of modules named ``…_head``.
+    A subclass calls the head of x̂ ``loc_head``. All parameters are the noise at features 0 (:attr:`noise_names`),
+    except those of ``loc_head`` and the weights of modules named ``…_head``.
 
-    A learned σ is softplus(raw) + floor · initial_scale: where x̂ fits a channel ever better, its variance
-    stops at the floor instead of running to 0 and the density to infinity.
+    A learned σ is softplus(raw) + floor · initial_scale. Where x̂ fits a channel ever better, the variance stops at the
+    floor. Without it the variance would go to 0 and the density to infinity.
 
     Args:
         in_features: width of the decoder's features.
@@ -30,7 +30,7 @@ class GaussianNoiseLikelihood(Likelihood):
         floor: their smallest value, as a share of ``initial_scale``.
 
     Attributes:
-        is_unrestricted: whether Σ may be any covariance, so that the likeliest one is the data's own.
+        is_unrestricted: whether Σ may be any covariance, so that the maximum-likelihood one is the data's.
         has_tridiagonal_precision: whether Σ⁻¹ is tridiagonal, so that linear models of many channels are fitted fast.
     """
 
@@ -52,7 +52,7 @@ class GaussianNoiseLikelihood(Likelihood):
     @property
     @abstractmethod
     def depends_on_z(self) -> bool:
-        """Whether the noise is another one for each datum."""
+        """Whether the noise differs between data."""
 
     @abstractmethod
     def _floored_scale(self, features: Tensor) -> Tensor | None:
@@ -60,11 +60,11 @@ class GaussianNoiseLikelihood(Likelihood):
 
     @abstractmethod
     def reset_parameters(self) -> None:
-        """Put noise that all data share back to where it starts."""
+        """Reset noise that all data share to its initial value."""
 
     @property
     def num_noise_parameters(self) -> int:
-        """How many numbers make the noise at features 0."""
+        """Number of parameters of the noise at features 0."""
         return sum(self.get_parameter(name).numel() for name in self.noise_names)
 
     @abstractmethod
@@ -79,7 +79,7 @@ class GaussianNoiseLikelihood(Likelihood):
     def fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor | None = None) -> Tensor:
         """(∂x̂)ᵀ Σ⁻¹ ∂x̂, and ½ tr(Σ⁻¹ ∂Σ Σ⁻¹ ∂Σ) where Σ depends on z; see :meth:`Likelihood.fisher`.
 
-        With shared noise W_outᵀ Σ⁻¹ W_out is worked out once for all data, so that no derivative of x̂ is formed.
+        With shared noise, W_outᵀ Σ⁻¹ W_out is computed once for all data, and no derivative of x̂ is formed.
         """
         if observed is not None and not observed.all():
             return self._dense_fisher(features, jacobian, observed)
@@ -95,11 +95,11 @@ class GaussianNoiseLikelihood(Likelihood):
         return white.mT @ white
 
     def _noise_fisher(self, features: Tensor, jacobian: Tensor) -> Tensor:
-        """What noise that depends on z adds, shape (*batch, d, d): by dense algebra, unless a subclass knows better."""
+        """The part from noise that depends on z, shape (*batch, d, d), densely unless a subclass has a formula."""
         return self._dense_noise_fisher(torch.linalg.cholesky(covariance_of(self(features))), features, jacobian)
 
     def _dense_fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor) -> Tensor:
-        """Of the observed channels alone: the others become independent ones that do not move. O(n³) a datum."""
+        """For the observed channels alone: the others become independent and constant. O(n³) per datum."""
         seen = observed.to(features)
         covariance = covariance_of(self(features)) * seen.unsqueeze(-1) * seen.unsqueeze(-2) + (1 - seen).diag_embed()
         factor = torch.linalg.cholesky(covariance)
@@ -123,19 +123,19 @@ class GaussianNoiseLikelihood(Likelihood):
         return 0.5 * white.mT @ white
 
     def simpler_form(self) -> "tuple[GaussianNoiseLikelihood, int] | None":
-        """A simpler noise to fit a linear model with, and how many more latent dimensions that needs; else None.
+        """A simpler noise for fitting a linear model and the number of latent dimensions that it adds; else None.
 
-        :meth:`set_fitted_noise` then takes what was fitted. The caller's random state is left as it was.
+        :meth:`set_fitted_noise` then takes the fitted noise. The caller's random state does not change.
         """
         return None
 
     def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
-        """Make the noise FFᵀ + Σ, as near as this form comes to it: what was fitted with the simpler form.
+        """Set the noise to FFᵀ + Σ, fitted with the simpler form, as closely as this form allows.
 
         Args:
             covariance: Σ of the noise, shape (n, n).
             factors: F, the loadings of the additional latent dimensions, shape (n, any).
-            initial_scale: where learned scales started.
+            initial_scale: initial value of learned scales.
         """
         raise NotImplementedError(f"{type(self).__name__}.simpler_form needs set_fitted_noise")
 
@@ -147,7 +147,7 @@ class GaussianNoiseLikelihood(Likelihood):
 
     @torch.no_grad()
     def start_at(self, initial_scale: float) -> None:
-        """Put learned noise back to its start, at another scale; noise that depends on z starts the same for all."""
+        """Reset learned noise, with another initial scale; noise that depends on z starts equal for all data."""
         self._set_initial_scale(initial_scale)
         for name, parameter in self.named_parameters():
             if "_head." in name and not name.startswith("loc_head."):
@@ -162,27 +162,27 @@ class GaussianNoiseLikelihood(Likelihood):
     def _set_initial_scale(self, initial_scale: float) -> None:
         self.initial_scale = initial_scale
         above = initial_scale - self.smallest_scale
-        # what _scale turns into initial_scale, in floats of Python: every fit starts from its last bit
+        # inverse of _scale, in Python floats: every fit depends on its last bit
         self._raw_initial_scale = above + math.log(-math.expm1(-above))
 
     def _scale(self, raw: Tensor) -> Tensor:
         return positive(raw, self.smallest_scale)
 
     def _raw(self, scale: Tensor) -> Tensor:
-        """What :meth:`_scale` turns into ``scale``, or into a little more than the floor if it is below."""
+        """Inverse of :meth:`_scale`; a scale below the floor becomes slightly more than the floor."""
         return softplus_inverse((scale - self.smallest_scale).clamp_min(1e-3 * self.smallest_scale))
 
     def _raw_moved(self, raw: Tensor, log_factor: Tensor) -> Tensor:
-        """``raw`` such that what σ has above the floor is multiplied by exp(log_factor)."""
+        """``raw`` such that the part of σ above the floor is multiplied by exp(log_factor)."""
         return softplus_inverse((F.softplus(raw) * log_factor.exp()).clamp_min(torch.finfo(raw.dtype).tiny))
 
     @torch.no_grad()
     def on_floor(self, features: Tensor | None = None) -> Tensor:
-        """Which channels' learned scale sits on the floor, below twice its smallest value: booleans of shape (n,).
+        """Which channels' learned scale is at the floor, below twice its smallest value: booleans of shape (n,).
 
         Args:
-            features: (*batch, in_features), needed where the noise depends on z: a channel then counts if it sits
-                there for any of them.
+            features: (*batch, in_features), needed where the noise depends on z. A channel counts if it is at the floor
+                for any of them.
         """
         scale = self._floored_scale(self._features(features))
         if scale is None:
@@ -205,12 +205,12 @@ class GaussianNoiseLikelihood(Likelihood):
 
 
 class CovarianceLikelihood(GaussianNoiseLikelihood):
-    """Base of the likelihoods with correlated channels, whose Σ is made of k numbers, learned or from the decoder.
+    """Base of the likelihoods with correlated channels. Σ has k numbers, learned or from the decoder.
 
     Args:
         in_features: width of the decoder's features.
         n: dimension of x.
-        num_scales: how many of the k are scales, the first.
+        num_scales: how many of the k numbers, the first ones, are scales.
         num_noise: k.
         covariance: ``"shared"``: the k numbers are parameters; ``"per-datum"``: linear in the features, Σ(z).
         initial_scale: where learned scales start, in units of x.
@@ -234,7 +234,7 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
             raise InputError(f"covariance must be 'shared' or 'per-datum', not {covariance!r}")
         self.covariance = covariance
         self._num_scales = num_scales
-        if covariance == "shared":  # first, as replicas start anew: a module before the modules inside it
+        if covariance == "shared":  # first, as replicas are reset: a module before its submodules
             self.raw_noise = nn.Parameter(torch.empty(num_noise))
             self.reset_parameters()
         self.loc_head = LocHead(in_features, n)
@@ -242,17 +242,17 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
             self.covariance_head = nn.Linear(in_features, num_noise)
 
     def reset_parameters(self) -> None:
-        """Put a shared covariance back to where it starts."""
+        """Reset a shared covariance to its initial value."""
         if self.covariance == "shared":
             nn.init.zeros_(self.raw_noise)
 
     @property
     def depends_on_z(self) -> bool:
-        """Whether the noise is another one for each datum."""
+        """Whether the noise differs between data."""
         return self.covariance == "per-datum"
 
     def noise_parameters(self, coordinates: Tensor) -> dict[str, Tensor]:
-        """Shared noise moved, the scales (the first of the k numbers) by the logarithm of what is above the floor."""
+        """Move shared noise; the scales (the first of the k numbers) by the logarithm of the part above the floor."""
         (name,) = self.noise_names
         raw, offset = self.get_parameter(name), self._raw_initial_scale
         scales, others = raw.tensor_split([self._num_scales])
@@ -264,7 +264,7 @@ class CovarianceLikelihood(GaussianNoiseLikelihood):
         return self._scale(self._raw_noise(features)[..., : self._num_scales] + self._raw_initial_scale)
 
     def _log_factors(self, coordinates: Tensor) -> Tensor:
-        """By which the scales are moved at their coordinates."""
+        """Factors that move the scales at the given coordinates."""
         return coordinates
 
     def _raw_noise(self, features: Tensor) -> Tensor:

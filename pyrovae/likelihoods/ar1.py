@@ -12,15 +12,15 @@ from pyrovae.likelihoods._noise import CovarianceLikelihood
 class AR1GaussianLikelihood(CovarianceLikelihood):
     """p(x|z) = N(x̂(z), Σ) with Σ_ij = σ_i σ_j ρ^|i−j|: noise that drifts along the channels, in O(n) a datum.
 
-    Two numbers, σ and ρ, or n + 1; every channel's marginal standard deviation is its σ. Fisher's
-    z = arctanh ρ is kept inside (−8, 8).
+    Two numbers, σ and ρ, or n + 1. Every channel's marginal standard deviation is its σ. Fisher's z = arctanh ρ is
+    limited to (−8, 8).
 
     Args:
         in_features: width of the decoder's features.
         n: number of channels, in their order along the axis.
         covariance: ``"shared"`` for one Σ, ``"per-datum"`` for σ(z) and ρ(z) from the decoder.
-        scale: ``"shared"`` for one σ, ``"per-dimension"`` for one a channel.
-        initial_scale: where σ starts, in units of x; ρ starts at 0.
+        scale: ``"shared"`` for one σ, ``"per-dimension"`` for one per channel.
+        initial_scale: initial value of σ, in units of x; ρ starts at 0.
         floor: the smallest σ, as a share of ``initial_scale``; see :meth:`on_floor`.
 
     Example:
@@ -63,7 +63,7 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
         return self._scale(raw_scale + self._raw_initial_scale), bounded_fisher_z(raw_fisher_z)
 
     def _log_factors(self, coordinates: Tensor) -> Tensor:
-        """All by the first, and neighbours apart by the others: their ratio is known better than either by 1 − ρ²."""
+        """The first moves all scales; the others move neighbours apart, whose ratio is known better by 1 − ρ²."""
         apart = F.pad(coordinates[1:].cumsum(0), (1, 0))
         return coordinates[:1] + apart - apart.mean()
 
@@ -74,7 +74,7 @@ class AR1GaussianLikelihood(CovarianceLikelihood):
         return u[..., :1, :].mT @ u[..., :1, :] + new.mT @ new
 
     def _noise_fisher(self, features: Tensor, jacobian: Tensor) -> Tensor:
-        """That of log σ_i and of Fisher's z, from R⁻¹, which is tridiagonal.
+        """Fisher information of log σ_i and of Fisher's z, from R⁻¹, which is tridiagonal.
 
         I(log σ_i, log σ_j) = δ_ij + R_ij (R⁻¹)_ij, I(log σ_i, z) = −ρ for each of i's neighbours, I(z, z) =
         (n − 1)(1 + ρ²). The first is 2 Σ_i s_i² + ρ²/(1 − ρ²) Σ_i (s_i − s_{i+1})² for a change s of log σ.

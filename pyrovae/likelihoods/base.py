@@ -1,4 +1,4 @@
-"""What every likelihood is: a head on the decoder's features that returns p(x|z)."""
+"""Base class of the likelihoods: a head on the decoder's features that returns p(x|z)."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -12,24 +12,23 @@ from pyrovae.nn import ConfigurableModule
 
 
 class Likelihood(ConfigurableModule, ABC):
-    """Head that turns features (*batch, in_features) into p(x|z) with batch shape *batch, event shape (n,).
+    """Head from features (*batch, in_features) to p(x|z) with batch shape *batch and event shape (n,).
 
     To add a likelihood, write a subclass in a file of its own:
 
     1. ``__init__(self, in_features, n, …)`` calls ``super().__init__(in_features, n)``, stores each further argument
-       under its own name (:meth:`config` reads them, so that the likelihood can be saved), and makes the linear heads
-       on the features and the parameters that all data share. A mean is a :class:`~pyrovae.nn.LocHead`.
-    2. ``reset_parameters(self)`` sets the parameters that are its own, not a submodule's, to where they start: replicas
-       start anew with it. A likelihood without such parameters needs none.
+       under its own name (:meth:`config` reads them to save the likelihood), and makes the linear heads on the features
+       and the parameters shared by all data. A mean is a :class:`~pyrovae.nn.LocHead`.
+    2. ``reset_parameters(self)`` sets its own parameters, not a submodule's, to their initial values; replicas start
+       with it. A likelihood without such parameters needs no such method.
     3. :meth:`forward` returns a distribution with ``log_prob``, ``sample`` and ``mean``. Scales come from
        :func:`pyrovae.nn.positive`.
-    4. Where not every real number can be scored, set ``support`` and override :meth:`in_support`.
-    5. :meth:`fisher`, if it has a closed form, lets :func:`~pyrovae.refine` and :func:`~pyrovae.log_marginal` correct
-       an encoder's q fast; without it they do so by gradient, which takes longer. :func:`gram` is that of independent
-       channels.
+    4. If not every real number has a density, set ``support`` and override :meth:`in_support`.
+    5. :meth:`fisher`, if it has a closed form, makes :func:`~pyrovae.refine` and :func:`~pyrovae.log_marginal` fast;
+       without it they use gradient steps, which take longer. :func:`gram` is the formula for independent channels.
 
-    Everything else has a default. The one export is a row of :data:`pyrovae.likelihoods.LIKELIHOODS`, from which the
-    command line and the tests take it. :func:`pyrovae.testing.check_likelihood` checks a likelihood.
+    Everything else has a default. Export the likelihood as a row of :data:`pyrovae.likelihoods.LIKELIHOODS`; the
+    command line and the tests read that table. :func:`pyrovae.testing.check_likelihood` checks a likelihood.
 
     A subclass of :class:`GaussianNoiseLikelihood`, or of :class:`CovarianceLikelihood` for correlated channels, can
     also start as a linear model. Data with missing values need a p(x|z) that
@@ -40,15 +39,16 @@ class Likelihood(ConfigurableModule, ABC):
         n: dimension of x.
 
     Attributes:
-        support: what data must be, and how to mend others, in the words of an error.
-        is_density: whether log p(x|z) is a log-probability or a log-density of x, so that bounds of log p(x) can be
-            compared; a cross-entropy with soft targets is not.
+        support: what data must be, and how to correct other data, in the words of an error.
+        is_density: whether log p(x|z) is a log-probability or a log-density of x, so that bounds on log p(x) can be
+            compared. A cross-entropy with soft targets is neither.
         is_gaussian: whether p(x|z) = N(x̂(z), Σ), so that a model may start as a linear-Gaussian one.
         is_correlated: whether the channels' noise is correlated.
-        is_count: whether x are counts, which are not standardised: p(x|z) is then a probability, and cannot be compared
+        is_count: whether x are counts, which are not standardised. p(x|z) is then a probability and cannot be compared
             with a density.
         is_continuous: whether p(x|z) is a density of real numbers, which can be compared with a Gaussian's.
-        takes_initial_scale: whether the constructor takes ``initial_scale``, where learned scales start, in units of x.
+        takes_initial_scale: whether the constructor takes ``initial_scale``, the initial value of learned scales, in
+            units of x.
     """
 
     support: tuple[str, str] = "real numbers", "give others as NaN to a model with missing=True"
@@ -73,8 +73,8 @@ class Likelihood(ConfigurableModule, ABC):
     def fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor | None = None) -> Tensor:
         """JᵀIJ with I = −E[∇² log p(x|f)] over x ~ p(x|f), the Fisher information of the features f.
 
-        With J = ∂f/∂z this is the curvature that p(x|z) is expected to have in z, positive semidefinite: it adds to
-        the prior's precision. Noise that depends on the features is part of it.
+        With J = ∂f/∂z this is the expected curvature of −log p(x|z) in z, positive semidefinite. It adds to the prior's
+        precision. Noise that depends on the features is part of it.
 
         Args:
             features: f, shape (*batch, in_features).
@@ -106,10 +106,10 @@ class Likelihood(ConfigurableModule, ABC):
 
 
 def gram(columns: Tensor, weights: Tensor, observed: Tensor | None = None) -> Tensor:
-    """CᵀWC with a diagonal W, that of independent channels: shape (*batch, d, d).
+    """CᵀWC with a diagonal W, for independent channels: shape (*batch, d, d).
 
     Args:
-        columns: C, how each channel's parameter moves, shape (*batch, n, d).
+        columns: C, the derivative of each channel's parameter, shape (*batch, n, d).
         weights: the diagonal of W, shape (*batch, n), each channel's Fisher information.
         observed: which channels count, booleans that broadcast to (*batch, n); all by default.
     """

@@ -9,8 +9,8 @@ from pyrovae.likelihoods.base import Likelihood, gram
 class BernoulliLikelihood(Likelihood):
     """p(x|z) = ∏_i Bernoulli(x_i; sigmoid(l_i(z))) for x in {0, 1}ⁿ: −log p is the cross-entropy.
 
-    The cross-entropy −Σ_i [x_i log p_i + (1 − x_i) log(1 − p_i)] can be worked out for grey values too, but
-    exp of its negative does not integrate to 1 over [0, 1]ⁿ: what is then bounded is not log p(x).
+    The cross-entropy −Σ_i [x_i log p_i + (1 − x_i) log(1 − p_i)] is defined for grey values too. But exp of its
+    negative does not integrate to 1 over [0, 1]ⁿ, so it does not bound log p(x).
 
     Args:
         in_features: width of the decoder's features.
@@ -21,7 +21,7 @@ class BernoulliLikelihood(Likelihood):
 
     support = (
         "0 or 1",
-        "binarise them, or take a GaussianLikelihood, a ContinuousBernoulliLikelihood in [0, 1], or "
+        "binarise them, or use a GaussianLikelihood, a ContinuousBernoulliLikelihood in [0, 1], or "
         "BernoulliLikelihood(…, soft_targets=True) for their cross-entropy",
     )
 
@@ -49,6 +49,6 @@ class BernoulliLikelihood(Likelihood):
 
 
 class SoftTargetBernoulli(Bernoulli):
-    """The cross-entropy of values in [0, 1]; its draws are binary, its mean is grey."""
+    """The cross-entropy of values in [0, 1]. Its draws are binary, its mean is grey."""
 
     support = constraints.unit_interval

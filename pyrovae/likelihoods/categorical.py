@@ -17,16 +17,16 @@ class CategoricalLikelihood(Likelihood):
         in_features: width of the decoder's features.
         n: dimension of x.
         num_classes: number K of classes of each variable, at least 2.
-        one_hot: whether x holds n/K variables one after the other, each a block of K entries, one of them 1 and
-            the others are 0; otherwise it holds n variables, each a number 0, …, K − 1. Blocks are the better
-            input of an encoder where classes have no order.
+        one_hot: whether x holds n/K variables one after the other, each a block of K entries with one 1 and zeros;
+            otherwise it holds n variables, each a number 0, …, K − 1. Blocks are a better input for an encoder if
+            classes have no order.
     """
 
     def __init__(self, in_features: int, n: int, num_classes: int, one_hot: bool = False) -> None:
         super().__init__(in_features, n)
         check_integer("num_classes", num_classes, 2)
         if one_hot and n % num_classes:
-            raise InputError(f"one-hot data of {n} entries are no whole blocks of {num_classes} classes")
+            raise InputError(f"one-hot data of {n} entries do not divide into blocks of {num_classes} classes")
         self.num_classes = num_classes
         self.one_hot = one_hot
         if one_hot:

@@ -1,4 +1,4 @@
-"""Gaussian likelihood with any noise covariance, by its Cholesky factor."""
+"""Gaussian likelihood with any noise covariance, given by its Cholesky factor."""
 
 import math
 
@@ -14,16 +14,16 @@ from pyrovae.likelihoods.ar1 import AR1GaussianLikelihood
 class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
     """p(x|z) = N(x̂(z), LLᵀ) with L = diag(σ)(I + L'), L' free below the diagonal: n(n + 1)/2 numbers.
 
-    σ_i is the standard deviation of channel i given the channels before it. Shared, the one factor is
-    used once for the whole batch, a triangular solve with the data as columns: O(n²) a datum and no
-    factorisation. Per datum each has a factor of its own: O(n²) memory a datum, and a decoder head of
-    in_features × n(n + 1)/2 weights (at n = 235 and 128 features 3.5 million).
+    σ_i is the standard deviation of channel i given the channels before it. A shared factor is used once for the whole
+    batch, in a triangular solve with the data as columns: O(n²) per datum and no factorisation. With a factor per
+    datum, memory is O(n²) per datum, and the decoder's head has in_features × n(n + 1)/2 weights (3.5 million at n =
+    235 and 128 features).
 
     Args:
         in_features: width of the decoder's features.
         n: number of channels.
         covariance: ``"shared"`` for one Σ, ``"per-datum"`` for Σ(z) from the decoder.
-        initial_scale: where σ starts, in units of x; a shared L' starts at 0.
+        initial_scale: initial value of σ, in units of x; a shared L' starts at 0.
         floor: the smallest σ, as a share of ``initial_scale``; see :meth:`on_floor`.
 
     Example:
@@ -55,7 +55,7 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
 
     @torch.random.fork_rng(devices=[])
     def simpler_form(self) -> tuple[GaussianNoiseLikelihood, int]:
-        """AR(1) noise of one σ a channel: the likeliest Σ would take all of the data's covariance from z."""
+        """AR(1) noise with one σ per channel: the maximum-likelihood Σ would leave no covariance for z to explain."""
         return AR1GaussianLikelihood(1, self.n, scale="per-dimension", floor=self.floor), 0
 
     def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
@@ -64,9 +64,9 @@ class FullCovarianceGaussianLikelihood(CovarianceLikelihood):
 
     @torch.no_grad()
     def set_noise_covariance(self, covariance: Tensor, initial_scale: float | None = None) -> None:
-        """Make Σ, shape (n, n), the noise of all data, and let learned scales count as started elsewhere.
+        """Make Σ, shape (n, n), the noise of all data, with another initial scale for learned scales.
 
-        Where Σ depends on z, it then does so no more, until trained to.
+        If Σ depends on z, it becomes constant until it is trained again.
 
         Raises:
             InputError: a matrix of another shape, or not symmetric and positive definite.

@@ -13,28 +13,28 @@ from pyrovae.likelihoods.base import gram
 from pyrovae.nn import LocHead, StepwiseLocHead
 
 SCALES = ("shared", "per-dimension", "per-datum")
-"""What a learned scale may be one of."""
+"""Kinds of learned scale."""
 
 
 class GaussianLikelihood(GaussianNoiseLikelihood):
-    """p(x|z) = N(x̂(z), diag σ²): σ one learned number ("σ-VAE"), one a channel, σ(z) from the decoder, or fixed.
+    """p(x|z) = N(x̂(z), diag σ²): σ is one learned number ("σ-VAE"), one per channel, σ(z) from the decoder, or fixed.
 
-    ½‖x − x̂‖² as a loss is σ = 1; a mean of squares over n dimensions beside an unscaled KL is
-    σ² = n/2. The optimum of a learned σ is σ² = E_q‖x − x̂(z)‖²/n, at samples of z. O(n) a datum.
+    The loss ½‖x − x̂‖² means σ = 1; a mean of squares over n dimensions with an unscaled KL means σ² = n/2. A learned σ
+    has its optimum at σ² = E_q‖x − x̂(z)‖²/n, at samples of z. O(n) per datum.
 
     Args:
         in_features: width of the decoder's features.
         n: dimension of x.
-        scale: ``"shared"`` for one learned σ, ``"per-dimension"`` for n of them, ``"per-datum"`` for n that
-            depend on z, or the number that σ is fixed at.
-        initial_scale: where a learned σ starts. From far above the noise a latent space tends to
-            collapse, from far below it training is slow: a quarter of the data's standard deviation is
-            a fair guess.
+        scale: ``"shared"`` for one learned σ, ``"per-dimension"`` for n of them, ``"per-datum"`` for n that depend on
+            z, or a number, which fixes σ.
+        initial_scale: initial value of a learned σ. Far above the noise, the latent space tends to collapse; far below
+            it, training is slow. A quarter of the data's standard deviation is a fair guess.
         floor: the smallest σ, as a share of ``initial_scale``; see :meth:`on_floor`.
-        num_steps: of a series whose mean at each step is one affine map of that step's features, or 1.
+        num_steps: number of steps of a series, whose mean at each step is the same affine map of that step's features;
+            otherwise 1.
 
     Raises:
-        InputError: a scale that is none of these, or that depends on z in a series.
+        InputError: the scale is none of these, or depends on z in a series.
 
     Example:
         >>> likelihood = GaussianLikelihood(8, 3, scale="per-dimension", initial_scale=0.25)
@@ -69,7 +69,7 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Put a learned σ back to where it starts."""
+        """Reset a learned σ to its initial value."""
         if self.scale in ("shared", "per-dimension"):
             nn.init.constant_(self.raw_scale, self._raw_initial_scale)
 
@@ -80,7 +80,7 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
 
     @property
     def noise_scale(self) -> Tensor:
-        """σ, a scalar, or shape (n,) for one a channel.
+        """σ, a scalar, or shape (n,) for one per channel.
 
         Raises:
             InputError: it depends on z.
@@ -95,7 +95,7 @@ class GaussianLikelihood(GaussianNoiseLikelihood):
         return self._scale(self.raw_scale) if isinstance(self.scale, str) else features.new_tensor(self.scale)
 
     def noise_parameters(self, coordinates: Tensor) -> dict[str, Tensor]:
-        """A learned σ moved by the logarithm of what is above the floor."""
+        """A learned σ, moved by the logarithm of the part above the floor."""
         offset = self._raw_initial_scale if self.depends_on_z else 0.0
         raw = {name: self.get_parameter(name) for name in self.noise_names}
         return {k: self._raw_moved(v + offset, coordinates.reshape(v.shape)) - offset for k, v in raw.items()}

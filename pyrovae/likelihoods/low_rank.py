@@ -11,17 +11,17 @@ from pyrovae.likelihoods.gaussian import GaussianLikelihood
 
 
 class LowRankGaussianLikelihood(CovarianceLikelihood):
-    """p(x|z) = N(x̂(z), diag δ² + WWᵀ), W of shape (n, r): r patterns of noise across channels, in O(n r²) a datum.
+    """p(x|z) = N(x̂(z), diag δ² + WWᵀ), W of shape (n, r): r patterns of noise across channels, in O(n r²) per datum.
 
-    n(r + 1) numbers. A shared W is the same as r more latent dimensions with a linear decoder: it takes the linear part
-    of the variation out of the latent space and leaves the rest to z.
+    n(r + 1) numbers. A shared W is equivalent to r more latent dimensions with a linear decoder: it explains the linear
+    part of the variation and leaves the rest to z.
 
     Args:
         in_features: width of the decoder's features.
         n: number of channels.
         rank: number r of columns of W.
         covariance: ``"shared"`` for one Σ, ``"per-datum"`` for δ(z) and W(z) from the decoder.
-        initial_scale: where δ starts, in units of x; W starts small beside it.
+        initial_scale: initial value of δ, in units of x; W starts much smaller.
         floor: the smallest δ, as a share of ``initial_scale``; see :meth:`on_floor`.
 
     Example:
@@ -45,7 +45,7 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
         self.rank = rank
 
     def reset_parameters(self) -> None:
-        """Put a shared covariance back to where it starts: at W = 0 all columns would stay alike."""
+        """Reset a shared covariance; at W = 0 all columns would stay equal."""
         super().reset_parameters()
         if self.covariance == "shared":
             nn.init.normal_(self.raw_noise[self.n :].detach(), std=0.1)
@@ -59,23 +59,23 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
 
     @torch.random.fork_rng(devices=[])
     def simpler_form(self) -> tuple[GaussianNoiseLikelihood, int]:
-        """One σ a channel, and ``rank`` more factors: the same p(x) but for the floor."""
+        """One σ per channel and ``rank`` more factors: the same p(x), except for the floor."""
         return GaussianLikelihood(1, self.n, scale="per-dimension", floor=self.floor), self.rank
 
     def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
         """δ² from the covariance's diagonal, W from the factors."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # columns of W without a direction of their own stay at random
+            torch.manual_seed(0)  # columns of W without a factor stay random
             self.set_noise(covariance.diagonal().sqrt(), factors, initial_scale)
 
     @torch.no_grad()
     def set_noise(self, scale: Tensor, cov_factor: Tensor, initial_scale: float | None = None) -> None:
-        """Make δ, shape (n,), and W, (n, at most r), the noise of all data, and let scales count as started elsewhere.
+        """Make δ, shape (n,), and W, (n, at most r), the noise of all data, with another initial scale.
 
-        Columns of W beyond those given stay small; δ is kept above :data:`RELATIVE_FLOOR` of WWᵀ.
+        Columns of W beyond those given stay small; δ stays above :data:`RELATIVE_FLOOR` of WWᵀ.
 
         Raises:
-            InputError: other shapes, or scales that are not positive numbers.
+            InputError: shapes do not fit, or scales are not positive numbers.
         """
         given = cov_factor.shape[-1] if cov_factor.dim() == 2 else -1
         if scale.shape != (self.n,) or cov_factor.shape[:-1] != (self.n,) or not 0 <= given <= self.rank:

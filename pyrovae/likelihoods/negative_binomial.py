@@ -1,4 +1,4 @@
-"""Negative-binomial likelihood for counts that scatter more than a Poisson's."""
+"""Negative-binomial likelihood for counts that vary more than a Poisson's."""
 
 import math
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from pyrovae.likelihoods._counts import CountLikelihood
 from pyrovae.likelihoods.base import gram
 
 _BOUND = 20.0
-"""Of |log α|: beyond it no counts of 32 bits tell the distribution from its limit."""
+"""Largest |log α|: beyond it, float32 counts cannot distinguish the distribution from its limit."""
 _INITIAL_DISPERSION = 0.1
 
 
 class NegativeBinomialLikelihood(CountLikelihood):
-    """p(x|z) = ∏_i NegativeBinomial(x_i; μ_i(z), α_i): counts of variance μ + α μ², α one learned number a channel.
+    """p(x|z) = ∏_i NegativeBinomial(x_i; μ_i(z), α_i): counts of variance μ + α μ², α one learned number per channel.
 
     Log p(x|z) is a log-probability in nats, all constants included. For α → 0 it is a
-    :class:`~pyrovae.PoissonLikelihood`; log α is kept inside (−20, 20) and starts at log 0.1.
+    :class:`~pyrovae.PoissonLikelihood`; log α is limited to (−20, 20) and starts at log 0.1.
 
     Args:
         in_features: width of the decoder's features.
         n: number of channels.
-        initial_mean: about where the means start, a number or one a channel; the data's own are a good choice.
+        initial_mean: initial value of the means, a number or one per channel; the data's means are a good choice.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ class NegativeBinomialLikelihood(CountLikelihood):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Put α back to where it starts."""
+        """Reset α to its initial value."""
         nn.init.constant_(self.raw_dispersion, _BOUND * math.atanh(math.log(_INITIAL_DISPERSION) / _BOUND))
 
     @property

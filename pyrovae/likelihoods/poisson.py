@@ -11,13 +11,13 @@ from pyrovae.likelihoods.base import gram
 class PoissonLikelihood(CountLikelihood):
     """p(x|z) = ∏_i Poisson(x_i; μ_i(z)): counts of events that are independent given z, of variance μ.
 
-    Log p(x|z) is a log-probability in nats, log x! included. Counts that scatter more given z, as most do, need a
+    Log p(x|z) is a log-probability in nats, log x! included. Counts that vary more given z, as most do, need a
     :class:`~pyrovae.NegativeBinomialLikelihood`.
 
     Args:
         in_features: width of the decoder's features.
         n: number of channels.
-        initial_mean: about where the means start, a number or one a channel; the data's own are a good choice.
+        initial_mean: initial value of the means, a number or one per channel; the data's means are a good choice.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Linear-Gaussian models: exact truths, maximum likelihood, baselines, and where networks start.
+"""Linear-Gaussian models: exact truths, maximum likelihood, baselines, and the start of networks.
 
 ==================  =================================================================================================
 ``exact``           :class:`LinearGaussianVAE`: one σ; log p(x), the posterior and each family's best ELBO, exactly

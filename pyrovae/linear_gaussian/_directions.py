@@ -1,4 +1,4 @@
-"""The directions along which data vary most: all of them, or of many channels and data the first."""
+"""The directions along which data vary most: all of them, or the first if there are many."""
 
 from dataclasses import dataclass
 

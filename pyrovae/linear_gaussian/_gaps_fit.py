@@ -1,4 +1,4 @@
-"""The likeliest linear-Gaussian model of data with missing values, by L-BFGS on log p of what was observed."""
+"""Maximum-likelihood fit of a linear-Gaussian model to data with missing values, by L-BFGS."""
 
 import math
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from pyrovae.posteriors.lbfgs import minimise
 def fit_gaps(
     noise: GaussianNoiseLikelihood, x: Tensor, d: int, moments: tuple[Tensor, Tensor], max_steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Give ``noise`` the likeliest parameters, and return A (n, d) and b (n,).
+    """Fit the parameters of ``noise`` by maximum likelihood, and return A (n, d) and b (n,).
 
-    It starts at the model that is likeliest for the moments which the data are expected to have. Then
-    A = A₀(I + R) + L₀B and b = b₀ + A₀c + L₀e, with Σ₀ = L₀L₀ᵀ, and Σ's coordinates are moved all at once: in these
-    numbers a step has a like effect along the signal and along the noise.
+    It starts at the maximum-likelihood model for the data's expected moments. Then
+    A = A₀(I + R) + L₀B and b = b₀ + A₀c + L₀e, with Σ₀ = L₀L₀ᵀ, and Σ's coordinates are optimised together. In these
+    coordinates a step has a similar effect along the signal and along the noise.
 
     Args:
         noise: in float64, its Σ⁻¹ tridiagonal, where it starts; it is changed.
@@ -73,13 +73,13 @@ def fit_gaps(
 
 @dataclass(frozen=True)
 class _Gaps:
-    """Data with missing values, and what their patterns are.
+    """Data with missing values, and their patterns.
 
     Attributes:
         x: shape (num, n), 0 where a value is missing.
         observed: booleans of that shape.
         patterns: the different rows of ``observed``, shape (p, n).
-        index: which of them each row has, shape (num,).
+        index: the pattern of each row, shape (num,).
         previous: for each channel of a pattern the last observed one before it, else itself, shape (p, n).
     """
 

@@ -10,7 +10,7 @@ _ROUNDS = 8
 
 @torch.no_grad()
 def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
-    """Mean (n,) and covariance (n, n) that data are expected to have, given what was observed of them.
+    """Expected mean (n,) and covariance (n, n) of data, given their observed values.
 
     The expectations are those of probabilistic PCA with d components, after some rounds of expectation maximisation
     (Tipping and Bishop 1999) from the covariances of the data that have both channels observed.
@@ -20,7 +20,7 @@ def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
         d: latent dimension.
 
     Raises:
-        InputError: a channel that is never observed, or data that fill no more than d dimensions.
+        InputError: a channel that is never observed, or data that span no more than d dimensions.
     """
     observed = ~x.isnan()
     empty = ~observed.any(0)
@@ -55,5 +55,5 @@ def principal_components(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
     kept = len(values) - d
     variance = values[:kept].clamp_min(0).mean()
     if not variance > 1e-12 * values[-1]:
-        raise InputError(f"the data fill no more than {d} dimensions, so that the noise would be 0")
+        raise InputError(f"the data span no more than {d} dimensions, so the noise would be 0")
     return axes[:, kept:] * (values[kept:] - variance).clamp_min(0).sqrt(), variance

@@ -1,4 +1,4 @@
-"""What every linear-Gaussian model is: its density, its posterior, its draws, in O(n d) a datum."""
+"""Base of the linear-Gaussian models: density, posterior and draws, in O(n d) per datum."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,11 +21,10 @@ _ROWS = 512
 class LinearModel(GaussianPosterior):
     """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ), in float64: p(x) = N(b, AAᵀ + Σ), p(z|x) = N(G(x − b), P⁻¹).
 
-    P = I + AᵀΣ⁻¹A and G = P⁻¹AᵀΣ⁻¹. Σ⁻¹ comes from the noise's own density, so that no n × n matrix is made unless one
-    is asked for.
+    P = I + AᵀΣ⁻¹A and G = P⁻¹AᵀΣ⁻¹. Σ⁻¹ comes from the noise's density, so no n × n matrix is formed unless requested.
 
-    NaN in x marks a value that was not observed. Everything is then of what was observed, x_O: p(x_O) =
-    N(b_O, A_O A_Oᵀ + Σ_OO), p(z|x_O), exactly. Data that lack the same channels share one factorisation.
+    NaN in x is a missing value. Then everything refers to the observed values x_O, exactly: p(x_O) = N(b_O, A_O A_Oᵀ +
+    Σ_OO) and p(z|x_O). Data with the same missing channels share one factorisation.
 
     Attributes:
         loadings: A, shape (n, d).
@@ -100,7 +99,7 @@ class LinearModel(GaussianPosterior):
         return PartOfModel(self.loadings, self.offset, self.noise, channels)
 
     def _by_pattern(self, x: Tensor, function: Callable[["LinearModel", Tensor], Tensor], *shape: int) -> Tensor:
-        """What a function of a model and its data, (rows, *shape), is of x's observed channels: (*batch, *shape)."""
+        """A function of a model and its data, (rows, *shape), applied to x's observed channels: (*batch, *shape)."""
         rows = x.double().reshape(-1, self.n)
         found = rows.new_zeros(len(rows), *shape)
         for channels, of_pattern in patterns(rows):
@@ -112,7 +111,7 @@ class LinearModel(GaussianPosterior):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log p(x) = log N(x; b + Aẑ, Σ) − ½‖ẑ‖² − ½ log det P at ẑ = G(x − b), in nats, shape (*batch).
 
-        Of data with missing values it is log p(x_O), 0 where nothing is observed.
+        With missing values it is log p(x_O), and 0 if nothing is observed.
         """
         if x.isnan().any():
             return self._by_pattern(x, lambda part, seen: part.log_prob(seen))
@@ -128,7 +127,7 @@ class LinearModel(GaussianPosterior):
         return (x.double() - self.offset) @ self.gain.T
 
     def _latent_covariances(self, x: Tensor) -> Tensor:
-        """Covariance of p(z|x), shape (d, d), or (*batch, d, d) of data with missing values."""
+        """Covariance of p(z|x), shape (d, d), or (*batch, d, d) for data with missing values."""
         if x.isnan().any():
             d = self.loadings.shape[1]
             return self._by_pattern(x, lambda part, seen: part.covariance.expand(len(seen), d, d), d, d)
@@ -149,14 +148,13 @@ class LinearModel(GaussianPosterior):
         return self.offset + self._latents(x) @ self.loadings.T
 
     def spread(self, x: Tensor | None = None) -> Tensor:
-        """Standard deviation of each channel of a draw of x given a draw of z from p(z|x).
+        """Standard deviation of each channel of a draw of x, given a draw of z from p(z|x).
 
         Args:
-            x: data with missing values, shape (*batch, n); complete data have the same spread, and None stands for
-                them.
+            x: data with missing values, shape (*batch, n); None for complete data, which all have the same spread.
 
         Returns:
-            Shape (n,), or (*batch, n) of data with missing values.
+            Shape (n,), or (*batch, n) for data with missing values.
         """
         covariance = self.covariance if x is None else self._latent_covariances(x)
         of_latents = ((self.loadings @ covariance) * self.loadings).sum(-1)
@@ -181,7 +179,7 @@ class LinearModel(GaussianPosterior):
 
     @torch.no_grad()
     def complete(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Missing values, NaN in x, from the observed ones of the same datum.
+        """Fill in missing values, NaN in x, from the observed values of the same datum.
 
         Args:
             x: shape (*batch, n).
@@ -198,7 +196,7 @@ class LinearModel(GaussianPosterior):
 
     @torch.no_grad()
     def expected_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (n,) and covariance (n, n) that data (num, n) are expected to have, given what was observed."""
+        """Expected mean (n,) and covariance (n, n) of data (num, n), given the observed values."""
         rows, more = x.double().clone(), self.offset.new_zeros(self.n, self.n)
         for (of_pattern, missing), covariance in self._complete_by_pattern(rows):
             more[missing.T, missing] += len(of_pattern) / len(rows) * covariance
@@ -276,12 +274,12 @@ class PartOfModel(LinearModel):
         return self._noise
 
     def to_model(self) -> GenerativeModel:
-        """There is none: take that of all channels, which accepts data with missing values.
+        """Not available: use the program of all channels, which accepts missing values.
 
         Raises:
             InputError: always.
         """
-        raise InputError("a part of a model is no program; take the program of all channels")
+        raise InputError("a part of a model is not a program; use the program of all channels")
 
 
 def solve_noise(noise: TorchDistribution, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The likeliest noise of a linear-Gaussian model, by L-BFGS over its parameters alone."""
+"""Maximum-likelihood noise of a linear-Gaussian model, by L-BFGS over its parameters only."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -77,20 +77,20 @@ def fit_noise(
 
 
 def check_ended(found: "OptimizeResult", noise: GaussianNoiseLikelihood, *, stacklevel: int = 4) -> None:
-    """Warn of a fit that ended before a maximum."""
+    """Warn if a fit ended before a maximum."""
     slope = np.abs(found.jac).max()
     if found.status == 1 or (found.status == 2 and slope > _STEEP):
         warnings.warn(
-            f"the linear model with the noise of a {type(noise).__name__} is not yet the likeliest after "
-            f"{found.nit} steps of its fit, where the slope is {slope:.2g}"
-            + ("; give more max_steps" if found.status == 1 else ": the data leave some direction nearly empty"),
+            f"the linear model with the noise of a {type(noise).__name__} has not converged after {found.nit} steps, "
+            f"where the slope is {slope:.2g}"
+            + ("; give more max_steps" if found.status == 1 else ": the data hardly vary in some direction"),
             stacklevel=stacklevel,
         )
 
 
 @torch.no_grad()
 def best_loadings(noise: GaussianNoiseLikelihood, x: Tensor, d: int) -> Tensor:
-    """The likeliest A, shape (n, d), of data x (num, n) at this noise."""
+    """The maximum-likelihood A, shape (n, d), of data x (num, n) with this noise."""
     return _Dense(x, d).loadings(noise(x.new_zeros(noise.in_features)))
 
 

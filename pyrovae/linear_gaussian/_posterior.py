@@ -1,4 +1,4 @@
-"""What every model with an exact Gaussian posterior N(G(x − b), P⁻¹) knows of the families that approximate it."""
+"""Base of the models with an exact Gaussian posterior N(G(x − b), P⁻¹), and the families that approximate it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 Family = str | Callable[[int, int], Posterior]
-"""A family of posteriors, by its name or as a callable of (in_features, latent_dim)."""
+"""A posterior family: its name, or a callable of (in_features, latent_dim)."""
 
 
 class GaussianPosterior(ABC):
@@ -59,17 +59,17 @@ class GaussianPosterior(ABC):
         """The generative model as a Pyro program, in float64."""
 
     def gap(self, family: Family) -> float:
-        """Nats between log p(x) and the family's best ELBO, min KL(q ‖ p(z|x)), the same for every x.
+        """Log p(x) − the family's best ELBO = min KL(q ‖ p(z|x)) in nats, the same for every x.
 
         ½(Σ log P_ii − log det P) for the diagonal family, ½(−log det P − d log(d/tr P)) for the isotropic one,
-        0 for full covariance; other Gaussian families by numerical minimisation.
+        0 for full covariance; found numerically for other Gaussian families.
         """
         covariance = self.best_covariance(family)
         trace = (self.precision * covariance).sum().item() - self.latent_dim
         return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
 
     def best_elbo(self, family: Family, x: Tensor) -> Tensor:
-        """The largest ELBO that the family reaches at this decoder, in nats, shape (*batch)."""
+        """The largest ELBO of the family at this decoder, in nats, shape (*batch)."""
         return self.log_prob(x) - self.gap(family)
 
     def best_covariance(self, family: Family) -> Tensor:
@@ -78,7 +78,7 @@ class GaussianPosterior(ABC):
             return make_head(family, 1, self.latent_dim).closest_covariance(self.precision)
 
     def to_guide(self, family: Family = "full-covariance") -> AmortizedGuide:
-        """The family's best guide at this decoder as a Pyro program, in float64: by default the exact posterior."""
+        """The family's best guide at this decoder as a Pyro program, in float64; by default the exact posterior."""
         head = make_head(family, self.n, self.latent_dim)
         head.set_covariance(head.closest_values(self.precision))
         head.set_mean(self.gain, -self.gain @ self.offset)

@@ -1,4 +1,4 @@
-"""Covariances estimated from few data: a blend of the data's covariance and a simpler one (Ledoit and Wolf 2004)."""
+"""Covariances estimated from few data: a mixture of the data's covariance and a simpler one (Ledoit and Wolf 2004)."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Baselines of a VAE on held-out data: PCA, probabilistic PCA, factor analysis, and a Gaussian with no latents."""
+"""Baselines for a VAE on held-out data: PCA, probabilistic PCA, factor analysis, and a Gaussian without latents."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +23,18 @@ from pyrovae.linear_gaussian.warm_start import linear_models
 
 @dataclass(frozen=True, repr=False)
 class Baseline:
-    """A model fitted to training data, on test data.
+    """A model fitted to training data and evaluated on test data.
 
     Attributes:
         name: ``"PCA"``, ``"probabilistic PCA"``, ``"factor analysis"``, ``"linear, …"`` with a likelihood's name, or
-            ``"Gaussian, shrunk covariance"``; with ``", d by validation"`` where that chose the number of components.
-        log_prob: log p(x) of each test datum in nats, shape (num,), float64; None of PCA, which has no density.
-        reconstruction: x̂, shape (num, n), float64: the projection, or the decoder at the posterior's mean; None of a
+            ``"Gaussian, shrunk covariance"``; with ``", d by validation"`` if validation data chose the number of
+        components.
+        log_prob: log p(x) of each test datum in nats, shape (num,), float64; None for PCA, which has no density.
+        reconstruction: x̂, shape (num, n), float64: the projection, or the decoder at the posterior's mean; None for a
             Gaussian, which has no latents.
-        noise_scale: σ of each channel, shape (n,), float64; None of PCA and of a Gaussian.
+        noise_scale: σ of each channel, shape (n,), float64; None for PCA and a Gaussian.
         note: what validation data chose.
-        model: the fitted model, which :func:`pyrovae.save` takes; None of PCA.
+        model: the fitted model, which :func:`pyrovae.save` saves; None for PCA.
     """
 
     name: str
@@ -62,23 +63,24 @@ def linear_baselines(
     latent_dims: Sequence[int] = (),
     progress: bool = True,
 ) -> list[Baseline]:
-    """PCA, probabilistic PCA and factor analysis with ``latent_dim`` components, in the data's own units.
+    """Fit PCA, probabilistic PCA and factor analysis with ``latent_dim`` components, in the data's units.
 
-    For each likelihood given there is also the linear model with its noise, :class:`~pyrovae.FactorModel`: any gain of
-    a VAE over that model comes from its networks.
+    For each given likelihood it also fits the linear model with that noise, :class:`~pyrovae.FactorModel`. Any further
+    gain of a VAE comes from its networks.
 
     Probabilistic PCA is the maximum-likelihood fit :meth:`~pyrovae.exact.LinearGaussianVAE.fit`. Scikit-learn's
-    ``PCA.score`` differs in two ways: its covariance divides by num − 1, and where there are more channels than data,
-    its noise leaves the eigenvalues that are 0 out of the mean. Factor analysis is :meth:`~pyrovae.FactorModel.fit`
-    with one σ a channel, of standardised channels.
+    ``PCA.score`` differs in two ways: its covariance divides by num − 1, and with more channels than data, its noise
+    ignores the eigenvalues that are 0. Factor analysis is :meth:`~pyrovae.FactorModel.fit` with one σ per channel, on
+    standardised channels.
 
-    Of data with missing values, NaN, each model is fitted to log p(x_O), of what each datum has observed, and log p(x)
-    of test data is that too. Probabilistic PCA's number of components is then one of a few, and PCA is left out.
+    With missing values, NaN, each model is fitted to log p(x_O), where x_O are the observed values of a datum, and test
+    data are scored by log p(x_O) too. Probabilistic PCA's number of components is then chosen from a few, and PCA is
+    left out.
 
-    A VAE uses validation data to choose its best epoch. Given here, they choose the number of components of
-    probabilistic PCA, from all that the data allow, and of the linear models, from ``latent_dims``. They also choose
-    the shrinkage of a Gaussian without a latent space, N(x̄, (1 − a)S + aT) (Ledoit and Wolf 2004): its share a and
-    its target T, the diagonal of the training data's covariance S or the covariance of one of the linear models.
+    A VAE uses validation data to choose its best epoch. Here they choose the number of components: of probabilistic
+    PCA, from all possible numbers, and of the linear models, from ``latent_dims``. They also choose the shrinkage of a
+    Gaussian without latents, N(x̄, (1 − a)S + aT) (Ledoit and Wolf 2004): its share a and its target T, which is the
+    diagonal of the training data's covariance S or the covariance of a linear model.
 
     Args:
         train: shape (num, n).
@@ -90,9 +92,9 @@ def linear_baselines(
         progress: show a bar on a terminal.
 
     Raises:
-        InputTypeError: a likelihood that is not Gaussian.
-        InputError: data of another shape, not finite, or too few of them, or a channel that is constant, or numbers of
-            components without validation data.
+        InputTypeError: a likelihood is not Gaussian.
+        InputError: the data have the wrong shape, are not finite or too few, a channel is constant, or there are
+            numbers of components but no validation data.
 
     Example:
         >>> x = torch.randn(400, 4) @ torch.randn(4, 6) + 0.1 * torch.randn(400, 6)
@@ -127,7 +129,7 @@ def linear_baselines(
 
 @dataclass(frozen=True)
 class LinearCandidate:
-    """A linear model of training data, by the name it has in tables.
+    """A linear model of training data, with its name in tables.
 
     Attributes:
         name: see :class:`Baseline`.
@@ -184,7 +186,7 @@ def linear_candidates(
     shrunk, name = ShrunkGaussian.fit(train, validation, targets)
     note = f"{shrunk.share:.2g} of {name}"
     if shrunk.share == SHARES[0]:
-        note += ", the least tried: the data leave some direction empty, where a density may have any value"
+        note += ", the smallest tried: the data do not vary in some direction, where a density may have any value"
     return [*found, LinearCandidate("Gaussian, shrunk covariance", shrunk, note)]
 
 
@@ -208,7 +210,7 @@ def _check_dims(train: Tensor, latent_dim: int, latent_dims: Sequence[int]) -> N
 
 
 def _on_test(candidate: LinearCandidate, test: Tensor) -> Baseline:
-    """What a candidate makes of test data (num, n)."""
+    """A candidate's results on test data (num, n)."""
     model, log_prob = candidate.model, candidate.model.log_prob(test)
     if model.latent_dim == 0:
         return Baseline(candidate.name, log_prob, None, None, candidate.note, model)

@@ -1,4 +1,4 @@
-"""How many latent dimensions data ask for, by the linear-Gaussian models of held-out data."""
+"""Choose the latent dimension by linear-Gaussian models on held-out data."""
 
 from collections.abc import Iterable, Sequence
 
@@ -26,23 +26,23 @@ def latent_dim_by_validation(
     grid: Sequence[int] = GRID,
     progress: bool = True,
 ) -> int:
-    """The smallest d of the likeliest linear model that is within ``threshold`` of its best d on validation data.
+    """The smallest d of the best linear model whose log p(x) on validation data is within ``threshold`` of the best d.
 
-    For each noise the dimensions of the grid are tried in order, until two in a row are no better than the best before
-    them. The d is that of the noise under which validation data are likeliest: noise that lacks what the data's has
-    would be made up for with latent dimensions.
+    For each noise, the dimensions of the grid are tried in order, until two in a row are no better than the best
+    before. The result is for the noise with the largest log p(x) of validation data: with the wrong noise, additional
+    latent dimensions would replace the missing correlations.
 
     Args:
         train: data, shape (num, n).
         validation: shape (any, n).
-        noises: Gaussian likelihoods; one with more than 500 numbers is left out, and one that is fitted by a simpler
-            one stands for that. Without any, probabilistic PCA.
+        noises: Gaussian likelihoods. Noise with more than 500 parameters is left out, and noise that is fitted by way
+            of a simpler form is replaced by it. Without any, probabilistic PCA.
         threshold: nats per datum.
         grid: dimensions to try, in rising order.
         progress: show a bar on a terminal.
 
     Raises:
-        InputError: data that leave no room for one dimension with noise.
+        InputError: the data have no room for a latent dimension and noise.
 
     Example:
         >>> import torch
@@ -66,12 +66,12 @@ def latent_dim_by_validation(
         if found and max(found.values()) > max(best.values(), default=-float("inf")):
             best = found
     if not best:
-        raise InputError("these data leave no room for a latent dimension beside noise; give latent_dim")
+        raise InputError("these data have no room for a latent dimension and noise; give latent_dim")
     return min(d for d, value in best.items() if value >= max(best.values()) - threshold)
 
 
 def _fitted(train: Tensor, noise: GaussianNoiseLikelihood, d: int) -> FactorModel | None:
-    """The linear model; None where the data fill no more than d dimensions."""
+    """The linear model; None if the data span no more than d dimensions."""
     try:
         if isinstance(noise, GaussianLikelihood) and noise.scale == "shared" and not has_gaps(train):
             return FactorModel.of(LinearGaussianVAE.fit(train, d))

@@ -18,14 +18,14 @@ from pyrovae.posteriors.lbfgs import minimise
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 LEAST_NOISE = 1e-12
-"""Smallest σ² beside the data's largest variance along any direction."""
+"""Smallest σ² relative to the data's largest variance along any direction."""
 
 
 class LinearGaussianVAE(LinearModel):
     """x = Az + b + N(0, σ² I), z ~ N(0, I): p(x) = N(b, AAᵀ + σ² I), posterior precision P = I + AᵀA/σ².
 
-    Everything is in float64. The programs that :meth:`to_model` and :meth:`to_guide` make are ordinary ones,
-    so that whatever the library computes can be compared with the truth.
+    Everything is in float64. :meth:`to_model` and :meth:`to_guide` return ordinary programs, so that everything the
+    library computes can be compared with the truth.
 
     Args:
         loadings: A, shape (n, d).
@@ -33,7 +33,7 @@ class LinearGaussianVAE(LinearModel):
         offset: b, shape (n,); zeros by default.
 
     Raises:
-        InputError: shapes that do not fit, or a scale that is not positive.
+        InputError: shapes do not fit, or the scale is not positive.
 
     Example:
         >>> vae = LinearGaussianVAE(torch.tensor([[1.0, 0.5], [0.0, 1.0], [1.0, 1.0]]), noise_scale=0.5)
@@ -73,8 +73,8 @@ class LinearGaussianVAE(LinearModel):
             raise InputError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
         if not x.isfinite().all():
             raise InputError(
-                f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them, or take "
-                "FactorModel.fit, for which NaN is a missing value"
+                f"x holds {int((~x.isfinite()).sum())} NaN or infinite values; remove or impute them, or use "
+                "FactorModel.fit, which treats NaN as a missing value"
             )
         if x.shape[1] > DENSE and family == "full-covariance":
             return cls.from_directions(principal_directions(x, latent_dim), latent_dim)
@@ -85,20 +85,20 @@ class LinearGaussianVAE(LinearModel):
         """Probabilistic PCA from the directions along which data vary most."""
         values, axes = found.values[:latent_dim], found.axes[:, :latent_dim]
         if len(values) < latent_dim or not (noise := found.noise_variances()[latent_dim - 1]) > LEAST_NOISE * values[0]:
-            raise InputError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
+            raise InputError(f"the data span no more than {latent_dim} dimensions, so the noise would be 0")
         return cls(axes * (values - noise).sqrt(), noise.sqrt().item(), found.mean)
 
     @classmethod
     def from_moments(
         cls, mean: Tensor, covariance: Tensor, latent_dim: int, family: Family = "full-covariance"
     ) -> "LinearGaussianVAE":
-        """The decoder, free, at which the family's best ELBO is largest in the mean over data of these moments.
+        """The decoder with the largest mean of the family's best ELBO over data with these moments.
 
         By default maximum likelihood, which is probabilistic principal component analysis (Tipping and Bishop 1999):
         with S = U diag(λ) Uᵀ, σ² is the mean of the n − d smallest λ and A = U_d diag(λ_d − σ²)^½. Its axes are the
-        posterior's, so that a diagonal family loses nothing there, nor does any family that contains it. The isotropic
-        family has √λ_i (Σ_j √λ_j)/d in place of λ_i and stays d log(AM/GM of the √λ_i) nats below log p(x). For other
-        families the exact expected −ELBO is minimised from several starts.
+        posterior's, so a diagonal family, and any family that contains it, loses nothing there. The isotropic family
+        has √λ_i (Σ_j √λ_j)/d in place of λ_i and stays d log(AM/GM of the √λ_i) nats below log p(x). For other families
+        the exact expected −ELBO is minimised from several starts.
 
         Args:
             mean: shape (n,).
@@ -107,7 +107,7 @@ class LinearGaussianVAE(LinearModel):
             family: by name or as a callable of (in_features, latent_dim).
 
         Raises:
-            InputError: no room for noise: d ≥ n, or S has no more than d dimensions.
+            InputError: there is no room for noise: d ≥ n, or S has no more than d dimensions.
         """
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
         n = len(covariance)
@@ -119,7 +119,7 @@ class LinearGaussianVAE(LinearModel):
         values, axes = torch.linalg.eigh(covariance)
         noise = values[: n - latent_dim].mean()
         if not noise > LEAST_NOISE * values[-1]:
-            raise InputError(f"the data fill no more than {latent_dim} dimensions, so that the noise would be 0")
+            raise InputError(f"the data span no more than {latent_dim} dimensions, so the noise would be 0")
         kept, axes = values[n - latent_dim :], axes[:, n - latent_dim :]
         with torch.random.fork_rng(devices=[]):
             explained = make_head(family, n, latent_dim).explained_variances(kept)
@@ -131,10 +131,10 @@ class LinearGaussianVAE(LinearModel):
 
     @classmethod
     def from_model(cls, model: GenerativeModel) -> "LinearGaussianVAE":
-        """What a model with an affine decoder, one σ and the prior N(0, I) is.
+        """The exact form of a model with an affine decoder, one σ and the prior N(0, I).
 
         Raises:
-            InputError: the model is another.
+            InputError: the model has another form.
         """
         model = copy.deepcopy(model).double().eval()
         d = model.latent_dim
@@ -152,12 +152,12 @@ class LinearGaussianVAE(LinearModel):
         return cls(loadings, scale.flatten()[0].item(), loc[0])
 
     def principal_axes(self) -> "LinearGaussianVAE":
-        """The same p(x) with the latent space turned so that the posterior's covariance is diagonal."""
+        """The same p(x), with the latent space rotated so that the posterior's covariance is diagonal."""
         turn = torch.linalg.svd(self.loadings, full_matrices=self.latent_dim > self.n).Vh
         return LinearGaussianVAE(self.loadings @ turn.T, self.noise_scale, self.offset)
 
     def expected_log_prob(self, mean: Tensor, covariance: Tensor) -> float:
-        """E[log p(x)] in nats over data of these moments: −½[n log 2π + log det M + tr M⁻¹(S + (m − b)(m − b)ᵀ)]."""
+        """E[log p(x)] in nats over data with these moments: −½[n log 2π + log det M + tr M⁻¹(S + (m − b)(m − b)ᵀ)]."""
         off = torch.as_tensor(mean, dtype=torch.float64) - self.offset
         spread = torch.as_tensor(covariance, dtype=torch.float64) + torch.outer(off, off)
         marginal: Tensor = self.marginal.covariance_matrix
@@ -211,7 +211,7 @@ class LinearGaussianVAE(LinearModel):
 
 @torch.random.fork_rng(devices=[])
 def best_decoder(covariance: Tensor, loadings: Tensor, noise_scale: float, family: Family) -> tuple[Tensor, float]:
-    """Loadings and noise scale of the largest expected ELBO, the best of several starts.
+    """Loadings and noise scale with the largest expected ELBO, the best of several starts.
 
     With the best mean, 2 · −ELBO = n log 2πσ² + (tr S − tr(P⁻¹AᵀSA)/σ²)/σ² + tr PΣ_q − d − log det Σ_q.
 

@@ -23,9 +23,9 @@ from pyrovae.vae import GenerativeModel
 
 
 class FactorModel(LinearModel, ConfigurableModule):
-    """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ): p(x) = N(b, AAᵀ + Σ), where Σ is what a likelihood's noise can be.
+    """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ): p(x) = N(b, AAᵀ + Σ), where Σ is the noise of a Gaussian likelihood.
 
-    With one σ it is probabilistic PCA, with one a channel factor analysis, with AR(1) noise a model of smooth
+    With one σ it is probabilistic PCA, with one σ per channel factor analysis, and with AR(1) noise a model with smooth
     residuals. Everything is in float64.
 
     Args:
@@ -70,12 +70,12 @@ class FactorModel(LinearModel, ConfigurableModule):
 
     @classmethod
     def from_config(cls, latent_dim: int, likelihood: GaussianNoiseLikelihood) -> Self:
-        """A model of these sizes, whose numbers are to be loaded."""
+        """A model of these sizes, whose parameters will be loaded."""
         zeros = torch.zeros(likelihood.n, latent_dim, dtype=torch.float64)
         return cls(zeros, torch.zeros(likelihood.n, dtype=torch.float64), likelihood)
 
     def config(self) -> dict[str, Any]:
-        """What :meth:`from_config` takes."""
+        """The arguments of :meth:`from_config`."""
         return {"latent_dim": self.latent_dim, "likelihood": self.likelihood}
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class FactorModel(LinearModel, ConfigurableModule):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers p(x) has: of A, but for its rotations, of b and of Σ."""
+        """Number of parameters of p(x): A without its rotations, b and Σ."""
         d = self.latent_dim
         return self.n * (d + 1) - d * (d - 1) // 2 + max(1, self.likelihood.num_noise_parameters)
 
@@ -128,32 +128,34 @@ class FactorModel(LinearModel, ConfigurableModule):
         validation: Tensor | None = None,
         max_steps: int = 2000,
     ) -> "FactorModel":
-        """The likeliest model of data x (num, n): L-BFGS over Σ alone, since the best A of each Σ has a closed form.
+        """The maximum-likelihood model of data x (num, n): L-BFGS over Σ, whose best A has a closed form.
 
         With λ_1 ≥ … ≥ λ_n the eigenvalues of L⁻¹SL⁻ᵀ, S the data's covariance (Jöreskog 1967), the largest mean log p
-        is −½[n log 2π + log det Σ + Σ_{i ≤ d} (log max(λ_i, 1) + min(λ_i, 1)) + Σ_{i > d} λ_i]. O(n³) a step;
-        with many channels and independent or AR(1) noise, whose Σ⁻¹ is tridiagonal, the λ_i ≤ d by Lanczos in O(n²).
+        is −½[n log 2π + log det Σ + Σ_{i ≤ d} (log max(λ_i, 1) + min(λ_i, 1)) + Σ_{i > d} λ_i]. A step costs O(n³);
+        with many channels and independent or AR(1) noise, whose Σ⁻¹ is tridiagonal, the λ_i with i ≤ d come from
+        Lanczos in O(n²).
 
-        Low-rank noise of rank r is fitted as factor analysis with d + r factors, which has the same p(x) but for the
-        floor: z gets the d directions along which the data vary most relative to the noise, W the others. The likeliest
-        full covariance is the data's, S, which leaves nothing to z. It is set to (1 − a)(S − AAᵀ) + aΣ, with A and Σ of
-        the model with AR(1) noise of one σ a channel: p(x) is N(b, S) shrunk to that model. Validation data choose a;
-        without them a = 1.
+        Low-rank noise of rank r is fitted as factor analysis with d + r factors, which has the same p(x) except for the
+        floor: z gets the d directions along which the data vary most relative to the noise, W the others. The
+        maximum-likelihood full covariance is the data's, S, which leaves nothing for z. So the noise is set to (1 −
+        a)(S − AAᵀ) + aΣ, with A and Σ of the model with AR(1) noise and one σ per channel: p(x) is N(b, S) shrunk to
+        that model. Validation data choose a; without them a = 1.
 
-        With missing values, NaN in x, the mean of log p(x_O) is maximised, of what each datum has observed. Its best A
-        has no closed form: L-BFGS moves A, b and Σ together, from probabilistic PCA by expectation maximisation. A full
-        covariance is then shrunk from the covariance that the data are expected to have under the model with AR(1)
-        noise.
+        With missing values, NaN in x, the mean of log p(x_O) is maximised, where x_O are the observed values of a
+        datum. The best A then has no closed form: L-BFGS optimises A, b and Σ together, starting from probabilistic PCA
+        by expectation maximisation. A full covariance is then shrunk from the data's expected covariance under the
+        model with AR(1) noise.
 
-        Factor analysis may give a channel σ = 0 and the data an infinite density (a Heywood case). Σ therefore has the
-        prior ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, which is weak compared with the data. This σ and the
-        likelihood's floor are the same for all channels, whose units should be alike.
+        In factor analysis a channel may have σ = 0 and the data an infinite density (a Heywood case). Therefore Σ has
+        the prior ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, which is weak compared with the data. This σ and
+        the likelihood's floor are the same for all channels, so their units should be similar.
 
         Args:
             x: shape (num, n).
-            likelihood: its noise's form; it is not changed. Noise that depends on z is here the same for all.
-            latent_dim: dimension d, smaller than the number of dimensions that the data fill.
-            validation: shape (any, n); only a full covariance needs them.
+            likelihood: the form of the noise; it does not change. Noise that depends on z is here the same for all
+                data.
+            latent_dim: dimension d, smaller than the number of dimensions that the data span.
+            validation: shape (any, n); needed only for a full covariance.
             max_steps: of L-BFGS.
 
         Raises:
@@ -162,7 +164,7 @@ class FactorModel(LinearModel, ConfigurableModule):
                 finite.
 
         Warns:
-            UserWarning: it ended before a maximum.
+            UserWarning: the fit ended before a maximum.
         """
         if not isinstance(likelihood, GaussianNoiseLikelihood):
             raise InputTypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")

@@ -18,10 +18,10 @@ from pyrovae.nn import ConfigurableModule
 
 
 class ShrunkGaussian(LinearModel, ConfigurableModule):
-    """p(x) = N(b, (1 − a)S + aT) with S = RᵀR of the data and T the covariance of a simpler model.
+    """p(x) = N(b, (1 − a)S + aT), with the data's covariance S = RᵀR and the covariance T of a simpler model.
 
-    It has no latents: x = b + ε alone. Where R has fewer rows m than columns it is kept as a model of m + d factors, so
-    that no n × n matrix is made.
+    It has no latents: x = b + ε. If R has fewer rows m than columns, it is stored as a model with m + d factors,
+    without an n × n matrix.
 
     Args:
         rows: R, shape (m, n).
@@ -50,11 +50,10 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
 
     @classmethod
     def fit(cls, x: Tensor, validation: Tensor, targets: Mapping[str, FactorModel]) -> "tuple[ShrunkGaussian, str]":
-        """The share and the target with which validation data are likeliest, and the target's name.
+        """Choose the share and the target with the largest log p(x) of validation data; also returns the target's name.
 
         Args:
-            x: data, shape (num, n); where values are missing, NaN, S is the covariance that the data are expected to
-                have under the target.
+            x: data, shape (num, n). With missing values, NaN, S is the data's expected covariance under the target.
             validation: shape (any, n).
             targets: models with the data's mean as offset, by name.
         """
@@ -72,11 +71,11 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
 
     @classmethod
     def from_config(cls, num_rows: int, target: FactorModel, share: float) -> Self:
-        """A model of these sizes, whose numbers are to be loaded."""
+        """A model of these sizes, whose parameters will be loaded."""
         return cls(torch.zeros(num_rows, target.n, dtype=torch.float64), target, share)
 
     def config(self) -> dict[str, Any]:
-        """What :meth:`from_config` takes."""
+        """The arguments of :meth:`from_config`."""
         return {"num_rows": len(self.rows), "target": self.target, "share": self.share}
 
     def __repr__(self) -> str:
@@ -94,7 +93,7 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers p(x) has: of b and of a covariance."""
+        """Number of parameters of p(x): b and a covariance."""
         return self.n * (self.n + 3) // 2
 
     @cached_property
@@ -142,7 +141,7 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         return torch.cholesky_inverse(self._dense.scale_tril).diagonal()
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Each channel's mean given all others, shape (*batch, n): without latents, what the model makes of x."""
+        """Each channel's mean given all others, shape (*batch, n): the reconstruction of a model without latents."""
         return self.conditional_means(x)
 
     def spread(self, x: Tensor | None = None) -> Tensor:
@@ -186,8 +185,7 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
             InputError: always.
         """
         raise InputError(
-            "this model is a Gaussian without latents, so there is nothing to encode; it scores, reconstructs and "
-            "samples"
+            "this model is a Gaussian without latents and cannot encode; it scores, reconstructs and samples"
         )
 
     def to_model(self) -> Never:

@@ -15,25 +15,25 @@ from pyrovae.vae import GenerativeModel
 
 
 class LinearGaussianStateSpace(GaussianPosterior):
-    """z_t = F z_{t−1} + N(0, Q), x_t = A z_t + b + N(0, σ² I): latents in an order, k a step for T steps.
+    """z_t = F z_{t−1} + N(0, Q), x_t = A z_t + b + N(0, σ² I): ordered latents, k per step for T steps.
 
-    A datum is a series: x has T·n numbers, z has T·k, step by step. Everything is in float64. The posterior's precision
-    P, the prior's and AᵀA/σ², is block-tridiagonal: the posterior is a :class:`~pyrovae.distributions.MarkovNormal`.
-    With k = 1 it is in the family ``"ar1-per-step"``, which loses nothing; a diagonal family loses
-    ½(Σ log P_ii − log det P), which grows as T does.
+    A datum is a series: x has T·n numbers, z has T·k, ordered by step. Everything is in float64. The posterior's
+    precision P, the prior's and AᵀA/σ², is block-tridiagonal: the posterior is a
+    :class:`~pyrovae.distributions.MarkovNormal`. With k = 1 it is in the family ``"ar1-per-step"``, which loses
+    nothing. A diagonal family loses ½(Σ log P_ii − log det P), which grows with T.
 
     Args:
         num_steps: T.
         transition: F, shape (k, k), or a number for k = 1.
-        loadings: A, shape (n, k), or a number for n = k = 1; of shape (T, n, k) for other loadings at each step.
+        loadings: A, shape (n, k), or a number for n = k = 1; shape (T, n, k) if they differ between steps.
         noise_scale: σ > 0.
-        innovation_covariance: Q, shape (k, k), or a number for k = 1. By default what makes every z_t N(0, I):
-            I − FFᵀ.
-        initial_covariance: that of z_0; by default the stationary one, Σ = FΣFᵀ + Q.
+        innovation_covariance: Q, shape (k, k), or a number for k = 1. By default I − FFᵀ, which makes every z_t N(0,
+            I).
+        initial_covariance: covariance of z_0; by default the stationary one, Σ = FΣFᵀ + Q.
         offset: b, shape (T·n,); zeros by default.
 
     Raises:
-        InputError: shapes that do not fit, covariances that are not positive definite, or a scale that is not positive.
+        InputError: shapes do not fit, a covariance is not positive definite, or the scale is not positive.
 
     Example:
         >>> chain = LinearGaussianStateSpace(24, transition=0.9, loadings=1.0, noise_scale=1.0)
@@ -145,7 +145,7 @@ class LinearGaussianStateSpace(GaussianPosterior):
         return x
 
     def posterior(self, x: Tensor) -> MarkovNormal:
-        """p(z|x), the smoother, for x (*batch, T·n); NaN is a value that was not observed."""
+        """p(z|x), the smoother, for x (*batch, T·n); NaN is a missing value."""
         x = self._check(x)
         observed = ~x.isnan()
         residual = torch.where(observed, x - self.offset, 0.0).unflatten(-1, (self.num_steps, -1))
@@ -161,7 +161,7 @@ class LinearGaussianStateSpace(GaussianPosterior):
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log p(x) in nats, shape (*batch), for x (*batch, T·n); of what was observed, where some is NaN.
+        """Log p(x) in nats, shape (*batch), for x (*batch, T·n); with NaN, log p of the observed values.
 
         Log p(x, z) − log p(z|x) at the posterior's mean, in O(T k³).
         """

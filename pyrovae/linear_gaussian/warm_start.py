@@ -1,4 +1,4 @@
-"""Pairs of programs that start as a linear-Gaussian model, and learn what it lacks."""
+"""Networks that start as a linear-Gaussian model and improve on it."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ def linear_models(
         x: data, shape (num, n).
         likelihoods: Gaussian ones by name, callables of (in_features, n).
         latent_dims: dimensions d.
-        validation: what chooses how far a full covariance is shrunk, see :meth:`~pyrovae.FactorModel.fit`.
+        validation: data that choose the shrinkage of a full covariance; see :meth:`~pyrovae.FactorModel.fit`.
         progress: show a bar on a terminal.
 
     Raises:
@@ -49,20 +49,20 @@ def linear_models(
 
 @torch.no_grad()
 def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: FactorModel) -> None:
-    """Set the parameters of a pair such that it is a factor model, and its guide the family's best for that model.
+    """Set the parameters so that the model is a factor model and the guide is the family's best for it.
 
-    Where a few directions hold nearly all of the variance, as in spectra, a network with random weights needs thousands
-    of steps to reach the linear model. Started there, the networks learn what is not linear: their weights in the heads
-    start at 0. The means are counted in units of the noise and of the posterior's standard deviations.
+    If a few directions have nearly all of the variance, as in spectra, a network with random weights needs thousands of
+    steps to reach the linear model. Started there, the networks learn the nonlinear part: their weights in the heads
+    start at 0. The means are in units of the noise and of the posterior's standard deviations.
 
     Args:
-        model: its decoder is ``Skip(network, latent_dim)``, its likelihood a Gaussian one, its prior N(0, I).
-        guide: its encoder is ``Skip(network, latent_dim)``; its head has the mean in ``loc_head``.
+        model: with decoder ``Skip(network, latent_dim)``, a Gaussian likelihood and the prior N(0, I).
+        guide: with encoder ``Skip(network, latent_dim)``; its head has the mean in ``loc_head``.
         linear: ``FactorModel.fit(x, model.likelihood, latent_dim)``, or another with a likelihood like the model's.
 
     Raises:
-        InputTypeError: programs of other parts.
-        InputError: shapes that do not fit, or another prior.
+        InputTypeError: the programs have other parts.
+        InputError: shapes do not fit, or the prior is another.
     """
     d, decoder, encoder = linear.latent_dim, model.decoder, guide.encoder
     head = guide.posterior_head
@@ -79,7 +79,7 @@ def start_as_linear(model: GenerativeModel, guide: AmortizedGuide, linear: Facto
     if not is_standard(model.prior_distribution()):
         raise InputError("the model's prior must be N(0, I), as the linear model's is")
     if _form(likelihood) != _form(linear.likelihood):
-        raise InputError("the linear model was fitted with noise of another form than the model's likelihood has")
+        raise InputError("the linear model was fitted with another form of noise than the model's likelihood")
     values = head.closest_values(linear.precision)
     encoder.linear.weight.copy_(linear.gain)
     encoder.linear.bias.copy_(-linear.gain @ linear.offset)

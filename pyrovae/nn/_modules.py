@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class ConfigurableModule(nn.Module):
-    """A module that knows the arguments it was made with, so that it can be saved and made again.
+    """A module that knows its constructor arguments, so that it can be saved and rebuilt.
 
     The default :meth:`config` reads each constructor argument from the attribute of the same name.
     """
@@ -33,7 +33,7 @@ class ConfigurableModule(nn.Module):
 
     @classmethod
     def from_config(cls, *positional: Any, **arguments: Any) -> Self:
-        """A module of this :meth:`config`, whose numbers are to be loaded: by default what the constructor makes."""
+        """A module with this :meth:`config`, whose parameters will be loaded; by default, call the constructor."""
         inspect.signature(cls).bind(*positional, **arguments)
         return cls(*positional, **arguments)
 
@@ -66,11 +66,11 @@ class MLP(nn.Sequential, ConfigurableModule):
 
 
 class LocHead(nn.Linear):
-    """Affine head of a mean, in units u that may be given it: u ⊙ (Wx + b), u = 1 until :meth:`set_units`.
+    """Affine head for a mean in units u: u ⊙ (Wx + b). Until :meth:`set_units`, u = 1.
 
-    Adam moves every weight by about its learning rate, whatever that does to the output. Where a mean must be known
-    to 1e-4 of its range in one dimension and to 1e-1 in another, as spectra's and their latents' are, no rate suits
-    both; in units of the standard deviations beside it, one does.
+    Adam moves every weight by about its learning rate, whatever the effect on the output. If a mean must be accurate to
+    1e-4 of its range in one dimension and to 1e-1 in another, as for spectra and their latents, no rate suits both. In
+    units of the corresponding standard deviations, one rate does.
     """
 
     units: Tensor | None
@@ -91,7 +91,7 @@ class LocHead(nn.Linear):
 
     @torch.no_grad()
     def set_units(self, units: Tensor) -> None:
-        """Count outputs in units u > 0, shape (out_features,): the map stays as it is.
+        """Express outputs in units u > 0, shape (out_features,). The map itself does not change.
 
         Raises:
             InputError: another shape, or units that are not positive numbers.
@@ -106,23 +106,23 @@ class LocHead(nn.Linear):
 
     @torch.no_grad()
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
-        """Make it x -> Wx + b, for features beyond W's columns whatever they are."""
+        """Set the map to x -> Wx + b, with weight 0 for features beyond W's columns."""
         units = torch.ones_like(bias) if self.units is None else self.units.to(bias)
         self.weight.zero_()
         self.weight[:, : weight.shape[1]] = (weight / units.unsqueeze(-1)).to(self.weight)
         self.bias.copy_(bias / units)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        if f"{prefix}weight" in state_dict:  # units go with the weights that they are of
+        if f"{prefix}weight" in state_dict:  # units belong to the weights
             self.units = torch.ones_like(self.bias) if f"{prefix}units" in state_dict else None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Skip(ConfigurableModule):
-    """A network's features beside an affine map of its input: x (*batch, n) -> [Wx + b, network(x)].
+    """A network's features and an affine map of its input: x (*batch, n) -> [Wx + b, network(x)].
 
-    What reads them with a linear head holds every linear model of Wx + b, and the network adds what that lacks. W and
-    b are not trained; they start as the identity's first rows and 0, see :func:`~pyrovae.start_as_linear`.
+    With a linear head on top, the model contains every linear model of Wx + b, and the network adds to it. W and b are
+    not trained. They start as the first rows of the identity and 0; see :func:`~pyrovae.start_as_linear`.
 
     Args:
         network: the network, from n features.
@@ -158,10 +158,10 @@ class ImputeMissing(ConfigurableModule):
 
     Args:
         encoder: module from x (*batch, n) to features.
-        fill: what stands for a missing value, a number or n of them: the channels' means are a fair guess, and
-            these are 0 where the data are standardised.
-        indicate: whether the encoder also sees which values are missing: it then maps (*batch, 2n), the filled x
-            and 1 for missing or 0.
+        fill: replaces a missing value; a number, or n numbers. The channels' means are a fair guess; for standardised
+            data they are 0.
+        indicate: whether the encoder also sees which values are missing. Its input is then (*batch, 2n): the filled x,
+            then 1 for missing and 0 for observed.
 
     Example:
         >>> import torch
@@ -190,7 +190,7 @@ class ImputeMissing(ConfigurableModule):
 
 
 class LogCounts(ConfigurableModule):
-    """An encoder for counts: encoder(log(1 + x)), so that its inputs are of order 1 whatever the counts.
+    """An encoder for counts: encoder(log(1 + x)), so that its inputs are of order 1 for counts of any size.
 
     Args:
         encoder: module from log(1 + x) (*batch, n) to features.
@@ -214,11 +214,11 @@ class LogCounts(ConfigurableModule):
 class ConvEncoder(ConfigurableModule):
     """Convolutions of stride 2 with ReLU after each: images (*batch, in_channels·side²) -> (*batch, out_features).
 
-    Images come flat, channel by channel and row by row. Each 3 × 3 convolution halves the side, rounded up; what
-    the last gives comes flat too.
+    Images are flat, channel by channel and row by row. Each 3 × 3 convolution halves the side, rounded up. The output
+    of the last one is flat too.
 
     Args:
-        *channels: of each convolution, at least one.
+        *channels: output channels of each convolution, at least one.
         side: height and width of an image.
         in_channels: 1 for grey images, 3 for coloured ones.
 
@@ -251,13 +251,13 @@ class ConvEncoder(ConfigurableModule):
 class ConvDecoder(ConfigurableModule):
     """A dense layer and transposed convolutions of stride 2: z (*batch, in_features) -> (*batch, out_features).
 
-    It goes the way of :class:`ConvEncoder` back: each 3 × 3 convolution doubles the side, and the last gives
-    ``out_channels`` maps of side × side. ReLU stands after all but the last, whose maps a likelihood's dense head
-    reads.
+    The reverse of :class:`ConvEncoder`: each 3 × 3 convolution doubles the side, and the last one returns
+    ``out_channels`` maps of side × side. ReLU follows each convolution except the last, whose maps are the input of a
+    likelihood's dense head.
 
     Args:
         in_features: width of z.
-        *channels: of the maps before each convolution, at least one.
+        *channels: input channels of each convolution, at least one.
         side: height and width of the maps it returns.
         out_channels: number of these maps.
 
@@ -299,7 +299,7 @@ class ConvDecoder(ConfigurableModule):
 
 
 def class_of(make: Callable[[int, int], T]) -> type[T]:
-    """The class of a family's heads, whose class attributes need no head: a class, or what a ``partial`` is of."""
+    """The class of a family's heads: the class itself, or the class inside a ``partial``."""
     while isinstance(make, partial):
         make = make.func
     if isinstance(make, type):
@@ -316,14 +316,14 @@ def _check_sizes(channels: Sequence[int], **sizes: int) -> None:
 
 
 def _halved(side: int, times: int) -> list[int]:
-    """The side, and what is left of it each time it is halved, rounded up."""
+    """The side, then the side after each halving, rounded up."""
     return list(itertools.accumulate(range(times), lambda left, _: (left + 1) // 2, initial=side))
 
 
 def on_rows(layers: nn.Module, x: Tensor) -> Tensor:
     """Layers that take rows (num, features), on (*batch, features).
 
-    A layer such as ``BatchNorm1d`` takes an axis in front of the rows, of draws for instance, for the channels.
+    A layer such as ``BatchNorm1d`` would take an axis before the rows, such as draws, for channels.
     """
     if x.dim() == 2:
         features: Tensor = layers(x)
@@ -342,13 +342,13 @@ def positive(raw: Tensor, floor: float = FLOOR) -> Tensor:
 
 
 def inverse_positive(scale: Tensor, floor: float = FLOOR) -> Tensor:
-    """What :func:`positive` turns into ``scale``.
+    """Inverse of :func:`positive`.
 
     Raises:
         InputError: a scale that is not above the floor.
     """
     if not (scale > floor).all():
-        raise InputError(f"a scale of {scale.min().item():.2g} is below {floor:.0e}, the least that a head gives")
+        raise InputError(f"a scale of {scale.min().item():.2g} is below {floor:.0e}, the smallest value of a head")
     return softplus_inverse(scale - floor)
 
 

@@ -1,4 +1,4 @@
-"""Networks for series: T steps of some numbers each, step by step in one row."""
+"""Networks for series: T steps of k numbers each, step by step in one row."""
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class Stepwise(ConfigurableModule):
     Args:
         network: module from (*batch, (2·window + 1)·k) to (*batch, h).
         num_steps: T.
-        window: how many steps the network sees on either side; beyond the ends they are 0.
+        window: number of steps that the network sees on either side; beyond the ends they are 0.
 
     Example:
         >>> from pyrovae.nn import MLP
@@ -82,13 +82,13 @@ class StepwiseLocHead(LocHead):
 class RecurrentEncoder(ConfigurableModule):
     """A gated recurrent net in both directions: series (*batch, T·n) -> (*batch, T·2·hidden), all steps seen by each.
 
-    The recurrence is a loop over the steps inside of PyTorch.
+    The recurrence is PyTorch's own loop over the steps.
 
     Args:
-        in_channels: n, numbers a step.
+        in_channels: n, numbers per step.
         hidden: width of the state in each direction.
         num_steps: T.
-        num_layers: nets on top of each other.
+        num_layers: number of stacked nets.
 
     Example:
         >>> RecurrentEncoder(2, 8, num_steps=5)(torch.zeros(3, 10)).shape
@@ -116,14 +116,14 @@ class RecurrentEncoder(ConfigurableModule):
 
 
 class DilatedConvolutionEncoder(ConfigurableModule):
-    """Convolutions along the steps whose reach doubles: series (*batch, T·n) -> (*batch, T·width).
+    """Dilated convolutions along the steps: series (*batch, T·n) -> (*batch, T·width).
 
-    Layer l sees 2ˡ steps to either side of what the one before saw: after L layers a step sees 2ᴸ − 1 on either side.
-    Each adds to what it got, after a ReLU.
+    Layer l sees 2ˡ steps on either side of its input: after L layers a step sees 2ᴸ − 1 steps on either side. Each
+    layer adds its output, after a ReLU, to its input.
 
     Args:
-        in_channels: n, numbers a step.
-        width: numbers a step after each layer.
+        in_channels: n, numbers per step.
+        width: numbers per step after each layer.
         num_steps: T.
         num_layers: L; by default enough for each step to see the whole series.
 

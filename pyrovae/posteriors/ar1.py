@@ -1,4 +1,4 @@
-"""AR(1) posteriors: neighbouring latent dimensions correlate; with one scale and one ρ, the ρ-VAE's."""
+"""AR(1) posteriors: neighbouring latent dimensions are correlated. One scale and one ρ give the ρ-VAE's."""
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,9 @@ from pyrovae.posteriors.base import Posterior
 class AR1Posterior(Posterior):
     """q(z|x) = N(μ(x), Σ(x)) with Σ_ij = σ_i σ_j ∏_{k=i}^{j−1} ρ_k: 2 to 2d−1 covariance parameters per datum.
 
-    The default, one scale and one correlation, is the ρ-VAE of Ferdowsi et al. with its eq. (7) mended
-    (√s, not 1/√s). The head gives Fisher's z = arctanh ρ, kept inside (−8, 8) by a scaled tanh. The
-    order of the latent dimensions matters for d ≥ 3; at d = 2 a scale per dimension makes this any
-    Gaussian.
+    The default, one scale and one correlation, is the ρ-VAE of Ferdowsi et al. with its eq. (7) corrected (√s, not
+    1/√s). The head returns Fisher's z = arctanh ρ, limited to (−8, 8) by a scaled tanh. The order of the latent
+    dimensions matters for d ≥ 3. At d = 2, with a scale per dimension, the family contains every Gaussian.
 
     Args:
         in_features: width of the encoder's features.
@@ -52,7 +51,7 @@ class AR1Posterior(Posterior):
     def closest_values(self, precision: Tensor) -> Tensor:
         """The bias of ``covariance_head`` that gives :meth:`Posterior.closest_covariance`.
 
-        In closed form, and exact, where every step has its own numbers and P is tridiagonal: P⁻¹ is then a member.
+        In closed form and exact where every step has its own numbers and P is tridiagonal: P⁻¹ is then in the family.
         """
         has_own_numbers = (self.scale, self.correlation) == ("per-dimension", "per-step")
         if not has_own_numbers or self.latent_dim == 1 or not is_tridiagonal(precision):

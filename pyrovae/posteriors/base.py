@@ -1,4 +1,4 @@
-"""What every posterior family is: a head on the encoder's features that returns q(z|x)."""
+"""Base class of the posterior families: a head on the encoder's features that returns q(z|x)."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -16,21 +16,21 @@ from pyrovae.posteriors.lbfgs import minimise
 
 
 class Posterior(ConfigurableModule, ABC):
-    """Head that turns features (*batch, in_features) into q(z|x) with batch shape *batch, event shape (latent_dim,).
+    """Head from features (*batch, in_features) to q(z|x) with batch shape *batch and event shape (latent_dim,).
 
     To add a family, write a subclass in a file of its own:
 
     1. ``__init__(self, in_features, latent_dim, …)`` calls ``super().__init__(in_features, latent_dim)``, stores each
-       further argument under its own name (:meth:`config` reads them, so that the family can be saved), and makes the
-       linear heads. A Gaussian family names them ``loc_head``, a :class:`~pyrovae.nn.LocHead` that gives the mean, and
-       ``covariance_head``, an ``nn.Linear`` that gives the numbers of the covariance. Parameters outside of such heads
-       need a ``reset_parameters(self)`` that sets them to where they start.
+       further argument under its own name (:meth:`config` reads them to save the family), and makes the linear heads. A
+       Gaussian family has ``loc_head``, a :class:`~pyrovae.nn.LocHead` for the mean, and ``covariance_head``, an
+       ``nn.Linear`` for the numbers of the covariance. Parameters outside these heads need a method
+       ``reset_parameters(self)`` that sets them to their initial values.
     2. :meth:`forward` returns a reparameterised distribution. Scales come from :func:`pyrovae.nn.positive`.
     3. A family that is not Gaussian sets ``is_gaussian = False``.
 
     Everything else has a default. A family whose closest covariance has a closed form overrides
-    :meth:`closest_covariance` and :meth:`closest_values`. The one export is a row of
-    :data:`pyrovae.posteriors.POSTERIORS`, from which the command line and the tests take it.
+    :meth:`closest_covariance` and :meth:`closest_values`. Export the family as a row of
+    :data:`pyrovae.posteriors.POSTERIORS`; the command line and the tests read that table.
     :func:`pyrovae.testing.check_posterior` checks a family.
 
     Args:
@@ -39,7 +39,7 @@ class Posterior(ConfigurableModule, ABC):
 
     Attributes:
         is_gaussian: whether q(z|x) is Gaussian, with a mean from ``loc_head`` and a covariance from
-            ``covariance_head``: it can then start as a linear model's posterior, see :func:`~pyrovae.start_as_linear`.
+            ``covariance_head``. It can then start as a linear model's posterior; see :func:`~pyrovae.start_as_linear`.
     """
 
     is_gaussian: ClassVar[bool] = True
@@ -68,7 +68,7 @@ class Posterior(ConfigurableModule, ABC):
         return functional_call(self, {"covariance_head.bias": values}, values.new_zeros(self.in_features))
 
     def closest_covariance(self, precision: Tensor) -> Tensor:
-        """The family's Σ that minimises KL(N(0, Σ) ‖ N(0, P⁻¹)); by numerical minimisation unless a family knows it.
+        """The family's Σ that minimises KL(N(0, Σ) ‖ N(0, P⁻¹)), found numerically unless a family has a formula.
 
         Args:
             precision: P, shape (latent_dim, latent_dim), float64.
@@ -99,16 +99,16 @@ class Posterior(ConfigurableModule, ABC):
 
     @staticmethod
     def explained_variances(eigenvalues: Tensor) -> Tensor | None:
-        """What the best linear decoder for the family explains along the data's d main axes; None if not known.
+        """Variance that the best linear decoder for the family explains along the data's d main axes; None if unknown.
 
-        Of a linear-Gaussian VAE whose decoder is free, with ``eigenvalues`` λ the data's largest variances, shape (d,):
+        For a linear-Gaussian VAE with a free decoder; ``eigenvalues`` λ are the data's largest variances, shape (d,):
         the loadings along axis i are then √(explained_i − σ²). Probabilistic PCA has λ itself.
         """
         return None
 
     @torch.no_grad()
     def set_covariance(self, values: Tensor) -> None:
-        """Give q(z|x) the same covariance for all x, that of :meth:`constant`; the mean stays."""
+        """Give q(z|x) the same covariance for all x, that of :meth:`constant`. The mean does not change."""
         self.covariance_head.weight.zero_()
         self.covariance_head.bias.copy_(values)
 
@@ -118,7 +118,7 @@ class Posterior(ConfigurableModule, ABC):
         Args:
             weight: W.
             bias: b, shape (d,).
-            units: what the mean is counted in from now on, see :meth:`~pyrovae.nn.LocHead.set_units`.
+            units: the mean's new units; see :meth:`~pyrovae.nn.LocHead.set_units`.
         """
         if units is not None:
             self.loc_head.set_units(units)

@@ -1,4 +1,4 @@
-"""Diagonal posterior, the usual one: a scale for each latent dimension, no correlation."""
+"""Diagonal posterior, the usual choice: one scale per latent dimension, no correlation."""
 
 from pyro.distributions import Independent, Normal
 from torch import Tensor, nn

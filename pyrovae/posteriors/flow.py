@@ -1,4 +1,4 @@
-"""Normalising-flow posterior, for what no Gaussian reaches (extra ``flows``)."""
+"""Normalising-flow posterior, for posteriors that are not Gaussian (extra ``flows``)."""
 
 from types import ModuleType
 
@@ -14,18 +14,18 @@ from pyrovae.posteriors.base import Posterior
 class FlowDistribution(TorchDistribution):
     """z = f⁻¹(ε), ε ~ N(0, I), for one of zuko's transforms f: log q(z) = log N(f(z); 0, I) + log |det ∂f/∂z|.
 
-    Zuko's own distributions ask for torch's validation to be off in all of the process.
+    Zuko's own distributions turn torch's validation off for the whole process; this class does not.
 
     Args:
         transform: f, from z to ε, on vectors.
-        base: the distribution of ε, of event_dim 1.
+        base: the distribution of ε, with event_dim 1.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (torch's own convention)
     support = constraints.real_vector
     has_rsample = True
     name = "FlowPosterior"
-    """What messages call it: the distribution has no parameters to tell it by."""
+    """The name in messages, because the distribution has no parameters to describe it."""
 
     def __init__(self, transform: Transform, base: TorchDistribution) -> None:
         self.transform = transform
@@ -37,7 +37,7 @@ class FlowDistribution(TorchDistribution):
         return self.transform.inv(self.base.rsample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density in nats, shape (*sample, *batch); always computed, never kept from a draw."""
+        """Log-density in nats, shape (*sample, *batch); always computed, never reused from a draw."""
         noise, log_abs_det_jacobian = self.transform.call_and_ladj(value)  # type: ignore[attr-defined]  # zuko's
         return self.base.log_prob(noise) + log_abs_det_jacobian
 
@@ -83,7 +83,7 @@ class FlowPosterior(Posterior):
 
 
 def _import_zuko() -> ModuleType:
-    """Zuko, without the change that its import makes to all of torch's distributions."""
+    """Import zuko without the change that this makes to all of torch's distributions."""
     before = {name: Distribution.__dict__[name] for name in ("_validate_args", "arg_constraints")}
     try:
         import zuko

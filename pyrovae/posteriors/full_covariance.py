@@ -1,4 +1,4 @@
-"""Full-covariance posterior: any Gaussian, by its Cholesky factor."""
+"""Full-covariance posterior: any Gaussian, given by its Cholesky factor."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from pyrovae.nn import LocHead, inverse_positive, positive
 from pyrovae.posteriors.base import Posterior
 
 _RELATIVE_FLOOR = 1e-3
-"""Smallest diagonal entry of L beside the size of the rest of its row."""
+"""Smallest diagonal entry of L relative to the size of the rest of its row."""
 
 
 class FullCovariancePosterior(Posterior):
@@ -43,13 +43,13 @@ class FullCovariancePosterior(Posterior):
         return CholeskyNormal(self.loc_head(features), scale_tril=scale_tril, diagonal=scale)
 
     def _bounded(self, scale: Tensor, below: Tensor) -> Tensor:
-        """σ_i, at least a thousandth of Σ_j |L_ij| / √(d − 1) over what else its row holds.
+        """σ_i, at least a thousandth of Σ_j |L_ij| / √(d − 1) over the other entries of its row.
 
         L⁻¹ then stays within float32.
         """
         share = _RELATIVE_FLOOR / max(self.latent_dim - 1, 1) ** 0.5
         lacking = (-scale).index_add(-1, self.row, below.abs(), alpha=share)
-        # exactly the scale itself wherever the factor is well conditioned, with a cheaper derivative than a maximum's
+        # exactly the scale itself wherever the factor is well conditioned; its derivative is cheaper than a maximum's
         return scale + lacking.relu()
 
     def closest_covariance(self, precision: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def minimise(
     function: Callable[[Tensor], Tensor], starts: list[Tensor], max_steps: int = 1000, **options: float
 ) -> OptimizeResult:
-    """Where a differentiable function of a float64 vector is smallest: the best of several minimisations, as scipy's.
+    """Minimum of a differentiable function of a float64 vector: the best of several minimisations, as scipy's result.
 
     Args:
-        function: of a vector, to a scalar.
-        starts: of the minimisations.
-        max_steps: of each.
-        **options: scipy's, of L-BFGS-B.
+        function: maps a vector to a scalar.
+        starts: one starting point per minimisation.
+        max_steps: most steps of each minimisation.
+        **options: scipy's options of L-BFGS-B.
     """
     from scipy.optimize import minimize
 

@@ -10,20 +10,20 @@ from pyrovae.nn import StepwiseLocHead, by_step, positive
 from pyrovae.posteriors.base import Posterior
 
 BLOCKS = ("full", "diagonal")
-"""What the blocks of a step may be: one chain of vectors, or a chain for each channel."""
+"""Kinds of blocks of a step: one chain of vectors, or one chain per channel."""
 
 
 class MarkovPosterior(Posterior):
-    """q(z|x) of T steps of k channels, a Gaussian with a block-tridiagonal precision, in O(T k³).
+    """q(z|x) for T steps of k channels: a Gaussian with a block-tridiagonal precision, in O(T k³).
 
-    Heads see the features of one step at a time, and are the same at every step, so that the encoder must see the whole
+    The heads see the features of one step at a time and are the same at every step. So the encoder must see the whole
     series: :class:`~pyrovae.nn.RecurrentEncoder` or :class:`~pyrovae.nn.DilatedConvolutionEncoder`. The posterior of
     every linear-Gaussian state space is in the family with ``blocks="full"``.
 
     Args:
-        in_features: width T·h of the encoder's features, step by step.
-        latent_dim: dimension T·k of z, step by step.
-        channels: k, numbers a step.
+        in_features: width T·h of the encoder's features, ordered by step.
+        latent_dim: dimension T·k of z, ordered by step.
+        channels: k, numbers per step.
         blocks: ``"full"`` for a :class:`~pyrovae.distributions.MarkovNormal` with k × k blocks, ``"diagonal"`` for
             channels that are independent of each other, each an AR(1) chain with a scale and a correlation per step.
 
@@ -50,7 +50,7 @@ class MarkovPosterior(Posterior):
 
     @property
     def can_start_as_linear(self) -> bool:
-        """No: its heads are the same at every step."""
+        """False: its heads are the same at every step."""
         return False
 
     def forward(self, features: Tensor) -> TorchDistribution:

@@ -1,4 +1,4 @@
-"""The prior of latents in an order: a stationary AR(1) process for each channel."""
+"""The prior for ordered latents: a stationary AR(1) process for each channel."""
 
 import math
 
@@ -17,13 +17,13 @@ _START = math.atanh(0.5)
 class AR1Prior(Prior):
     """p(z): z_t = ρ z_{t−1} + √(1 − ρ²) ε_t, a chain for each channel, every z_t N(0, 1).
 
-    Latents have an order then, which a decoder cannot turn away: neighbours correlate, Σ_ij = ρ^|i−j|. The posterior of
-    a Markov model is an AR(1) Normal with a scale and a correlation per step. KL in closed form, in O(d), against every
-    Gaussian family.
+    This orders the latents, and a decoder cannot rotate the order away: neighbours are correlated, Σ_ij = ρ^|i−j|. The
+    posterior of a Markov model is an AR(1) Normal with a scale and a correlation per step. KL in closed form, in O(d),
+    against every Gaussian family.
 
     Args:
-        latent_dim: dimension d = T·k of z, step by step.
-        correlation: ρ of neighbours, in (−1, 1), or ``"learned"``: one a channel, which starts at ½.
+        latent_dim: dimension d = T·k of z, ordered by step.
+        correlation: ρ between neighbours, in (−1, 1), or ``"learned"``: one per channel, starting at ½.
         channels: number k of chains.
 
     Raises:
@@ -52,7 +52,7 @@ class AR1Prior(Prior):
         self.register_buffer("fixed_fisher_z", torch.full((channels,), math.atanh(correlation)), persistent=False)
 
     def reset_parameters(self) -> None:
-        """Put a learned ρ back to where it starts."""
+        """Reset a learned ρ to its initial value."""
         if self.raw_fisher_z is not None:
             nn.init.constant_(self.raw_fisher_z, _START)
 

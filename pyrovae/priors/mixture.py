@@ -33,7 +33,7 @@ class MixturePrior(Prior):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the means anew, and put scales and weights back to where they start."""
+        """Draw new means, and reset scales and weights to their initial values."""
         nn.init.normal_(self.loc)
         nn.init.constant_(self.raw_scale, inverse_positive(torch.ones(())).item())
         nn.init.zeros_(self.logits)

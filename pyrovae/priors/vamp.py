@@ -12,11 +12,11 @@ from pyrovae.priors.base import Prior
 
 
 class VampPrior(Prior):
-    """p(z) = 1/K Σ_k q(z|u_k) at learned pseudo-inputs u_k, a mixture of what an encoder makes of them.
+    """p(z) = 1/K Σ_k q(z|u_k) at learned pseudo-inputs u_k, a mixture of their posteriors.
 
-    The encoder is the prior's own. Tomczak and Welling share the guide's; but then p(z), and with it the model, would
-    change whenever only the guide is meant to: when an encoder is trained again, refined or exchanged. No KL in closed
-    form: use an estimator that samples.
+    The prior has its own encoder. Tomczak and Welling share the guide's. But then p(z), and with it the model, would
+    change whenever the guide's encoder is retrained, refined or replaced. No KL in closed form: use an estimator that
+    samples.
 
     Args:
         encoder: module from u (K, n) to features.
@@ -44,7 +44,7 @@ class VampPrior(Prior):
         check_integer("n", n)
         check_integer("num_components", num_components)
         if not posterior.is_gaussian:
-            raise InputError(f"a VampPrior mixes Gaussians, and a {type(posterior).__name__} gives none")
+            raise InputError(f"a VampPrior needs a Gaussian family, and {type(posterior).__name__} is not one")
         self.encoder, self.posterior = encoder, posterior
         self.n, self.num_components = n, num_components
         self.pseudo_inputs = nn.Parameter(torch.empty(num_components, n))
@@ -53,18 +53,18 @@ class VampPrior(Prior):
 
     @classmethod
     def like(cls, encoder: nn.Module, posterior: Posterior, x: Tensor) -> "VampPrior":
-        """One with copies of a guide's encoder and posterior, whose pseudo-inputs start at data x (K, n)."""
+        """A prior with copies of a guide's encoder and posterior; its pseudo-inputs start at data x (K, n)."""
         prior = cls(copy.deepcopy(encoder), copy.deepcopy(posterior), x.shape[1], len(x)).to(x)
         prior.set_pseudo_inputs(x)
         return prior
 
     def reset_parameters(self) -> None:
-        """Draw the pseudo-inputs anew."""
+        """Draw new pseudo-inputs."""
         nn.init.normal_(self.pseudo_inputs)
 
     @torch.no_grad()
     def set_pseudo_inputs(self, x: Tensor) -> None:
-        """Make the pseudo-inputs these, shape (K, n)."""
+        """Set the pseudo-inputs, shape (K, n)."""
         if x.shape != self.pseudo_inputs.shape:
             raise InputError(f"x must have shape {tuple(self.pseudo_inputs.shape)}, not {tuple(x.shape)}")
         self.pseudo_inputs.copy_(x)

@@ -1,8 +1,8 @@
-"""What a Pyro program is to the library: its sites, its parameters and modes, and every check of a program.
+"""Pyro programs: their sites, parameters and modes, and every check of a program.
 
-A program is a function or a module with Pyro's ``sample`` statements; a model and its guide form a pair. Whatever
-trains, scores or evaluates a pair asks :func:`trace_pair` what it is: one description, a :class:`TracedPair`, made from
-the traces of both.
+A program is a function or a module with Pyro's ``sample`` statements; a model and its guide form a pair. All code that
+trains, scores or evaluates a pair uses :func:`trace_pair`, which returns one description, a :class:`TracedPair`, made
+from both traces.
 """
 
 from pyrovae.programs._data import as_data, check_data, check_support, check_values

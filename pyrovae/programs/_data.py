@@ -1,4 +1,4 @@
-"""The data that a pair is given: as a tensor that its programs take, every value checked."""
+"""Input data as a tensor for the programs, with every value checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_data(x: Data, model: Program, guide: Program) -> Tensor:
-    """The data as a tensor (num, …) of at least one datum; all of it can be scored by the model."""
+    """The data as a tensor (num, …) of at least one datum; the model can score all of it."""
     x = as_data("x", x, model, guide)
     check_support("x", x, model)
     return x
@@ -66,7 +66,7 @@ def _tensor(name: str, data: object) -> Tensor:
 def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
     """Raise an InputError that names the first value of x (num, …) which is not finite.
 
-    NaN is allowed where the model takes missing values and the guide draws finite z for them.
+    NaN is allowed if the model accepts missing values and the guide draws finite z for them.
     """
     takes_missing = bool(getattr(model, "missing", False))
     valid = x.isfinite() | x.isnan() if takes_missing else x.isfinite()
@@ -74,7 +74,7 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
         row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
         advice = "remove them" if takes_missing else "remove or impute them"
         if hasattr(model, "missing") and not takes_missing:
-            advice += ", or make the model with missing=True, to which NaN is a value not observed"
+            advice += ", or make the model with missing=True, which treats NaN as unobserved"
         raise InputError(
             f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
             f"(counted from 0); {advice}"
@@ -85,7 +85,7 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
 
 
 def check_support(name: str, x: Tensor, model: Program) -> None:
-    """Raise an InputError that names the first value of x (num, …) which p(x|z) cannot score, where the model knows."""
+    """Raise an InputError that names the first value of x (num, …) that p(x|z) cannot score, if the model knows."""
     if hasattr(model, "check_support"):
         model.check_support(name, x)
 
@@ -97,6 +97,6 @@ def _check_guide_takes_missing(name: str, x: Tensor, guide: Program, row: int) -
         trace = poutine.trace(guide).get_trace(x[row : row + 1])
     if not all(site["value"].isfinite().all() for site in trace.nodes.values() if site["type"] == "sample"):
         raise InputError(
-            f"{name} has missing values at row {row} (counted from 0), for which the guide draws no finite z; put "
+            f"{name} has missing values at row {row} (counted from 0), for which the guide's z is not finite; put "
             "pv.nn.ImputeMissing around its encoder"
         )

@@ -1,7 +1,7 @@
-"""Modules that are programs, and how programs run: parameters, modes, and the caller's state left alone.
+"""Modules that are programs, and running programs: parameters, modes, and the caller's state.
 
-Pyro's parameter store returns the *first* tensor that it saw under a name: a second VAE with the same parameter names
-would train nothing, without a word. So every module program carries a name of its own.
+Pyro's parameter store returns the *first* tensor that it saw under a name. A second VAE with the same parameter names
+would not be trained, without a warning. So every module program has its own name.
 """
 
 import itertools
@@ -38,7 +38,7 @@ class ProgramModule(ConfigurableModule):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._program_name = self._unique_name()  # a copy is an instance of its own
+        self._program_name = self._unique_name()  # a copy is another instance
 
     def register_parameters(self) -> None:
         """Announce the parameters to Pyro's inference algorithms, as ``pyro.module`` does.
@@ -63,7 +63,7 @@ def unregistered() -> Iterator[None]:
 
 @contextmanager
 def own_parameter_store() -> Iterator[None]:
-    """Run programs with a store of their own: the ``pyro.param``s of functions are in it, those of modules are not.
+    """Run programs with their own store: it has the ``pyro.param``s of functions, not those of modules.
 
     At the end the functions' parameters are written to the outer store.
     """
@@ -85,7 +85,7 @@ def own_parameter_store() -> Iterator[None]:
 
 
 class OwnParameters(Messenger):
-    """Let functions find their ``pyro.param``s in a store of their own, where they start anew."""
+    """Give functions their own store of ``pyro.param``s, where these are initialised again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class OwnParameters(Messenger):
 
 
 class FixedParameters(Messenger):
-    """Give a function the values that its ``pyro.param``s have when this is made, hidden from whatever trains them."""
+    """Give a function the current values of its ``pyro.param``s, hidden from training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class FixedParameters(Messenger):
 
 
 def check_not_tied(model: Program, guide: Program) -> None:
-    """Raise an InputError where Pyro would tie a ``PyroParam`` of the model to one of the guide."""
+    """Raise an InputError if Pyro would share a ``PyroParam`` of the model with the guide."""
     if isinstance(model, PyroModule) and isinstance(guide, PyroModule) and model._pyro_name == guide._pyro_name:
         shared = _pyro_param_names(model) & _pyro_param_names(guide)
         if shared:
@@ -178,7 +178,7 @@ def mode(*programs: Program, training: bool) -> Iterator[None]:
 
 @contextmanager
 def with_gradients() -> Iterator[None]:
-    """Differentiate whatever the caller's mode; an InputError where torch does not allow that."""
+    """Differentiate in any mode of the caller; an InputError if torch does not allow that."""
     if torch.is_inference_mode_enabled():
         raise InputError(
             "torch.inference_mode() allows no gradients, which are needed here; use torch.no_grad() instead"
@@ -189,7 +189,7 @@ def with_gradients() -> Iterator[None]:
 
 @contextmanager
 def undisturbed(x: Tensor, *programs: Program) -> Iterator[None]:
-    """Run programs in evaluation mode; the caller's random state and Pyro's parameter store stay as they are.
+    """Run programs in evaluation mode; the caller's random state and Pyro's parameter store do not change.
 
     Args:
         x: data on the programs' device.

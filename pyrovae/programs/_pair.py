@@ -1,4 +1,4 @@
-"""What a pair of programs is: one description, made from the traces of its model and its guide."""
+"""The description of a pair of programs, made from the traces of its model and its guide."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pyrovae.programs._sites import (
 )
 
 DATA_PLATE = "data"
-"""Name of the plate that holds the data, whatever its place."""
+"""Name of the plate of the data, wherever it is."""
 
 PARTICLES = "num_particles_vectorized"
 """Pyro's name of the plate of particles that are drawn in one pass."""
@@ -86,7 +86,7 @@ class TracedPair:
 
     @property
     def depth(self) -> int:
-        """How deep the programs' plates nest, without a plate of particles."""
+        """Nesting depth of the programs' plates, without a plate of particles."""
         return -min((frame.dim for frame in self.plates.values()), default=0)
 
     @property
@@ -102,7 +102,7 @@ class TracedPair:
         return plates.get(DATA_PLATE) or max(plates.values(), key=lambda frame: frame.dim, default=None)
 
     def check(self, enumerates: bool = False) -> None:
-        """Raise unless the pair makes up a bound.
+        """Raise an error unless the pair gives a bound.
 
         Args:
             enumerates: whether latents that the guide lacks are summed out where the model marks them for that.
@@ -113,7 +113,7 @@ class TracedPair:
         """
         for site in self.sites:
             if site.role is Role.FACTOR and not _is_factor(site.site):
-                raise InputError(f"the guide observes site {site.name!r}: are the model and the guide swapped?")
+                raise InputError(f"the guide observes site {site.name!r}; are the model and the guide swapped?")
             if site.role is Role.MISSING and not (enumerates and (site.site["infer"] or {}).get("enumerate")):
                 self.check_same_latents()
                 raise InputError(_missing(site.name, site.site))
@@ -122,7 +122,7 @@ class TracedPair:
                     check_width(site.name, node)
 
     def check_same_latents(self) -> None:
-        """Raise an InputError where the guide draws a latent that the model lacks, or in a plate of another size."""
+        """Raise an InputError if the guide draws a latent that the model lacks, or in a plate of another size."""
         for site in self.of_role(Role.LATENT):
             stacks = (node["cond_indep_stack"] for node in site.both())
             sizes, others = ({f.name: f.full_size or f.size for f in stack if f.vectorized} for stack in stacks)
@@ -141,11 +141,10 @@ class TracedPair:
                 )
 
     def check_integrable(self) -> None:
-        """Raise an InputError where the guide's terms are no log q(z|x) of the model's latents, which log p(x) needs.
+        """Raise an InputError if the guide's terms are not log q(z|x) of the model's latents, which log p(x) needs.
 
-        Draws of the guide alone are integrated out of q(z|x) only where they are the latents themselves, in other
-        coordinates: z is then a point made of as many numbers, as in Pyro's automatic guides. A point that is made of
-        no draw has no density at all.
+        Draws of the guide alone are allowed only if they are the latents in other coordinates, as in Pyro's automatic
+        guides: z is then a point with as many numbers. A point that does not depend on a draw has no density.
         """
         latents, auxiliary = self.of_role(Role.LATENT), self.of_role(Role.AUXILIARY)
         points = [site for site in latents if is_delta(site.site["fn"])]
@@ -189,7 +188,7 @@ class TracedPair:
 
     @property
     def full_size(self) -> int | None:
-        """The number of data that a loss stands for where a subsampled plate scales it, None where it does not."""
+        """The number of data that a loss represents if a subsampled plate scales it; otherwise None."""
         frame = self._plate_of_data
         if frame is None or frame.full_size is None or frame.full_size == frame.size:
             return None
@@ -210,7 +209,7 @@ class TracedPair:
 
 
 def _num_free(site: PairedSite) -> int:
-    """How many unconstrained numbers a site's value is made of."""
+    """Number of unconstrained numbers of a site's value."""
     node = site.site if site.model is None else site.model
     support, value = node["fn"].support, site.site["value"]
     return int((value if support.is_discrete else biject_to(support).inv(value)).numel())

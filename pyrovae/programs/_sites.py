@@ -1,4 +1,4 @@
-"""What a sample site is, of a program and of a pair: its distribution, scale and mask, and its part of a KL."""
+"""Sample sites of a program and of a pair: distribution, scale, mask, and part of a KL."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ NO_SIZE = -1
 
 
 class Role(StrEnum):
-    """What a sample site of a pair is."""
+    """The role of a sample site of a pair."""
 
     OBSERVED = "observed"
     """A term of log p(x|z): the model observes it. A ``pyro.factor`` of the model is one."""
@@ -48,7 +48,7 @@ class PairedSite:
 
     Attributes:
         name: its name.
-        role: what it is.
+        role: its role.
         model: the site in the model's trace; None for a site of the guide alone.
         guide: the site in the guide's trace; None for one of the model alone.
         drawn_later: latents that the model draws before this one and the guide after it. With any, KL(q ‖ p) of the
@@ -75,7 +75,7 @@ class PairedSite:
         return self.model, self.guide
 
     def differing(self) -> str | None:
-        """``"scale"`` or ``"mask"`` where the model's is not the guide's, None where both are alike.
+        """``"scale"`` or ``"mask"`` if it differs between model and guide; None if both are equal.
 
         Raises:
             InputError: the two scales are tensors of other values, which are compared where Pyro validates.

@@ -1,4 +1,4 @@
-"""How a pair is run: the guide, and the model at the guide's draws."""
+"""Running a pair: the guide, then the model at the guide's draws."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ def trace_pair(
     Args:
         model: Pyro program of the joint density.
         guide: Pyro program of the variational posterior.
-        *args: what both are called with.
-        keywords: likewise, by name.
-        check: whether to raise an InputError where the two do not fit each other.
+        *args: arguments of both.
+        keywords: keyword arguments of both.
+        check: whether to raise an InputError if the two do not fit each other.
         enumerates: whether latents that the guide lacks are summed out where the model marks them for that.
     """
     pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=check))

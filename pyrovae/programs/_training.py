@@ -1,4 +1,4 @@
-"""What is checked before anything is trained."""
+"""Checks before training."""
 
 from collections.abc import Iterator
 

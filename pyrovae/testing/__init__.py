@@ -6,9 +6,9 @@ Example:
     >>> pv.testing.check_likelihood(pv.GaussianLikelihood, gaussian=True)
     >>> pv.testing.check_elbo(pv.AnalyticELBO)
 
-The truths come from another way: dense float64 algebra, closed forms, finite differences. Where draws are compared
-with a moment, the seed is fixed and the bound is 5 standard errors: a right implementation fails with a probability
-below 1e-5 a comparison.
+The true values are computed in another way: dense float64 algebra, closed forms, finite differences. Where draws are
+compared with a moment, the seed is fixed and the tolerance is 5 standard errors: a correct implementation fails with a
+probability below 1e-5 per comparison.
 """
 
 from pyrovae.testing._estimator import check_elbo

@@ -25,8 +25,8 @@ def check_elbo(make: Callable[..., ELBO], *, bound: bool = False) -> None:
     Args:
         make: the class, or another callable that takes ``beta``, ``num_particles`` and
             ``vectorize_particles``.
-        bound: whether the value is a tighter bound of log p(x) than the ELBO, datum by datum, that meets the
-            ELBO at one particle.
+        bound: whether the value is a tighter bound on log p(x) than the ELBO for each datum, equal to the ELBO at one
+            particle.
 
     Raises:
         AssertionError: says which value is wrong, or which parameter receives no gradient.

@@ -1,4 +1,4 @@
-"""What is checked of every head, and how numbers are compared."""
+"""Checks of every head, and comparisons of numbers."""
 
 import math
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def check_fresh_start(head: nn.Module, other: nn.Module) -> None:
         except CannotReplicateError as error:
             raise AssertionError(str(error)) from None
     for (name, left), right in zip(head.named_parameters(), other.parameters(), strict=True):
-        assert torch.equal(left, right), f"reset_parameters leaves {name} dependent on what it was"
+        assert torch.equal(left, right), f"after reset_parameters, {name} depends on its old value"
 
 
 def check_density(q: TorchDistribution) -> None:
@@ -123,7 +123,7 @@ def check_score(head: nn.Module) -> None:
 
 
 def assert_close(what: str, ours: Tensor, dense: Tensor) -> None:
-    # the dense reference factorises a covariance anew, so it is no more exact than this
+    # the dense reference factorises the covariance, which limits its accuracy
     message = f"{what} is not that of the declared Gaussian (if q is none: gaussian=False)"
     torch.testing.assert_close(ours, dense, rtol=1e-5, atol=1e-6, msg=lambda reason: f"{message}: {reason}")
 

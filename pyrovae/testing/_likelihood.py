@@ -23,12 +23,12 @@ from pyrovae.testing._heads import (
 
 
 def check_likelihood(make: Callable[[int, int], Likelihood], *, n: int = 3, gaussian: bool = False) -> None:
-    """Check a likelihood: a subclass of :class:`~pyrovae.likelihoods.Likelihood` that is right in every use.
+    """Check that a subclass of :class:`~pyrovae.likelihoods.Likelihood` is correct in every use.
 
-    Checked are the shapes of p(x|z), its draws and their log-density; the independence of data from each other; the
-    gradient of the log-density against finite differences; that every parameter receives a gradient; that the state
-    can be saved, loaded and started anew; that ``check_support`` accepts the likelihood's own draws, and that these
-    have the density that ``log_prob`` gives; ``fisher``, if there is one, against the mean of the Hessian over draws.
+    It checks the shapes of p(x|z), its draws and their log-density; the independence of data from each other; the
+    gradient of the log-density against finite differences; that every parameter receives a gradient; that the state can
+    be saved, loaded and reset; that ``check_support`` accepts the likelihood's own draws, which have the density of
+    ``log_prob``; and ``fisher``, if there is one, against the mean of the Hessian over draws.
 
     Args:
         make: the class, or another callable of (in_features, n).

@@ -15,12 +15,12 @@ from pyrovae.testing._heads import assert_close, check_density, check_module, ch
 def check_posterior(
     make: Callable[[int, int], Posterior], *, latent_dims: tuple[int, ...] = (2, 5), gaussian: bool = True
 ) -> None:
-    """Check a posterior family: a subclass of :class:`~pyrovae.posteriors.Posterior` that is right in every use.
+    """Check that a posterior family, a subclass of :class:`~pyrovae.posteriors.Posterior`, is correct in every use.
 
-    Checked are the shapes of q(z|x), its draws and their log-density; the independence of data from each other; the
-    gradient of reparameterised draws against finite differences; that every parameter receives a gradient; that the
-    state can be saved, loaded and started anew. For a Gaussian family also the density, the entropy, the moments of
-    draws and the KL against dense algebra; for another one that the draws have the density that ``log_prob`` gives.
+    It checks the shapes of q(z|x), its draws and their log-density; the independence of data from each other; the
+    gradient of reparameterised draws against finite differences; that every parameter receives a gradient; and that the
+    state can be saved, loaded and reset. For a Gaussian family it also checks the density, the entropy, the moments of
+    draws and the KL against dense algebra; for another family, that the draws have the density of ``log_prob``.
 
     Args:
         make: the class, or another callable of (in_features, latent_dim).

@@ -17,11 +17,11 @@ from pyrovae.vae import GenerativeModel
 
 
 def check_prior(make: Callable[[int], Prior], *, latent_dims: tuple[int, ...] = (2, 6), gaussian: bool = False) -> None:
-    """Check a prior: a subclass of :class:`~pyrovae.priors.Prior` that is right in every use.
+    """Check that a prior, a subclass of :class:`~pyrovae.priors.Prior`, is correct in every use.
 
-    Checked are the shapes of p(z), its draws and their log-density; that the density integrates to 1; that the draws
-    have it, by their mean and covariance, and by the score of every parameter, whose mean over draws is 0; that every
-    parameter receives a gradient; that a model takes it; that the state can be saved, loaded and started anew.
+    It checks the shapes of p(z), its draws and their log-density; that the density integrates to 1; that the draws have
+    this density, by their mean, covariance and the score of every parameter, whose mean over draws is 0; that every
+    parameter receives a gradient; that a model accepts the prior; and that the state can be saved, loaded and reset.
 
     Args:
         make: the class, or another callable of (latent_dim).

@@ -1,4 +1,4 @@
-"""The data as an epoch sees them: in an order of its own, and transformed afresh where that is asked for."""
+"""The data of an epoch: in a new order, and transformed again if a transform is given."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ class Batches:
     Args:
         x: data (num, …).
         batch_size: data per step; the last batch of an epoch may be smaller.
-        seeds: of each replica's batches.
-        transform: what each epoch makes of the data, such as :func:`~pyrovae.datasets.binarize`.
+        seeds: one seed per replica, for its batches.
+        transform: applied to the data at the start of each epoch, such as :func:`~pyrovae.datasets.binarize`.
     """
 
     def __init__(self, x: Tensor, batch_size: int, seeds: Sequence[int], transform: Transform | None = None) -> None:
@@ -31,7 +31,7 @@ class Batches:
         self.states = [generator.get_state() for generator in self._generators]
 
     def epoch(self) -> tuple[Tensor, list[Tensor]]:
-        """The data of the epoch that has begun, and the indices (R, size) of its batches among them.
+        """The data of the current epoch, and the indices (R, size) of its batches.
 
         Raises:
             InputError: the transform gave data of another shape or dtype.
@@ -41,7 +41,7 @@ class Batches:
         order = torch.stack([torch.randperm(len(self.x), generator=generator) for generator in self._generators])
         x = self.x
         if self.transform is not None:
-            # each replica has data of its own, one replica's after the other's
+            # each replica has its own data, one replica's after the other's
             x = torch.cat([self._transformed(generator) for generator in self._generators])
             order += len(self.x) * torch.arange(len(order)).unsqueeze(-1)
         return x, list(order.to(x.device).split(self.batch_size, dim=1))
@@ -59,5 +59,5 @@ class Batches:
         return x
 
     def end_epoch(self) -> None:
-        """Begin the next epoch; this one's data must have been asked for."""
+        """Begin the next epoch; call it after :meth:`data` of the current one."""
         self.states = [generator.get_state() for generator in self._generators]

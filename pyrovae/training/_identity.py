@@ -1,4 +1,4 @@
-"""What makes two training runs the same run, so that a state of one may be loaded into the other."""
+"""The identity of a training run: only a state of the same run can be loaded."""
 
 import inspect
 import math
@@ -23,16 +23,16 @@ Identity = dict[str, Any]
 """A run's settings, programs, estimator, data and parameters as JSON."""
 
 _FREE = ("engine", "device", "strict")
-"""Settings that the run's result does not depend on, but for rounding."""
+"""Settings that change the run's result only by rounding."""
 _FIRST_FORMAT = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm", "beta", "seed")
-"""Settings that a state of the first format holds, where they are not functions."""
+"""Settings in a state of the first format, if they are not functions."""
 _SCHEDULES = ("learning_rate", "schedule", "beta")
 _MOST_VALUES = 10_000
-"""Of a schedule: those of all steps of a short run, and evenly spread ones of a long run."""
+"""Largest number of a schedule's values: all steps of a short run, evenly spread ones of a long run."""
 _BYTECODE = f"bytecode of Python {'.'.join(platform.python_version_tuple()[:2])}"
-"""What a function computes: compared where both runs have the same version."""
+"""Key of a function's code, which is compared if both runs have the same version."""
 _ROUNDING = {"transformed data": 1e-5}
-"""How far the floats of an entry may be apart on two machines, beside a billionth of their value."""
+"""Largest difference of an entry's floats on two machines, in addition to a billionth of their value."""
 
 
 def identity(
@@ -73,7 +73,7 @@ def identity(
 
 
 def check_same_run(saved: Identity, current: Identity, settings: TrainingSettings, elbo: ELBO) -> None:
-    """Raise an InputError that names the first difference between a saved run and the current one."""
+    """Raise an InputError that names the first difference between the saved run and the current one."""
     if isinstance(saved.get("estimator"), str):
         current = _of_first_format(saved, current, settings, elbo)
     for name, value in current.items():
@@ -84,7 +84,7 @@ def check_same_run(saved: Identity, current: Identity, settings: TrainingSetting
 
 
 def _of_first_format(saved: Identity, current: Identity, settings: TrainingSettings, elbo: ELBO) -> Identity:
-    """The current run's identity as the first format of checkpoints had it."""
+    """The current run's identity in the first format of checkpoints."""
     numbers = {name: current[name] for name in _FIRST_FORMAT if not callable(getattr(settings, name))}
     transform, described = settings.transform, describe(elbo)
     arguments = described if isinstance(described, dict) else {}
@@ -103,7 +103,7 @@ def _of_first_format(saved: Identity, current: Identity, settings: TrainingSetti
 
 
 def _difference(where: str, theirs: object, ours: object, rounding: float) -> tuple[str, object, object] | None:
-    """The first place where two values differ, and what is there; None where they are equal."""
+    """The first place where two values differ, with both values; None if they are equal."""
     if theirs == ours:
         return None
     if isinstance(theirs, dict) and isinstance(ours, dict):
@@ -125,14 +125,14 @@ def _is_close(one: float, other: float, rounding: float) -> bool:
 
 
 def _short(value: object) -> object:
-    """What to call a value in a message: a function or an object by its name."""
+    """A value's name in a message: the name of a function or an object."""
     if isinstance(value, dict):
         return value.get("function", value.get("class", value))
     return value
 
 
 def _moments(x: Tensor) -> list[float]:
-    """What tells a transform's result from another one: mean, mean square, and sums under waves along the values."""
+    """Numbers that identify a transform's result: mean, mean square, and sums under waves along the values."""
     values = x.double().nan_to_num().flatten()
     root = values.square().mean().sqrt().item() or 1.0
     places = torch.arange(len(values), dtype=torch.float64, device=values.device)
@@ -147,7 +147,7 @@ def _values(schedule: Callable[[float], float], total_steps: int) -> list[float]
 
 
 def _program(program: object, within: tuple[object, ...] = ()) -> object:
-    """A program as JSON: the classes and configurations of its modules, or its function and what that closes over."""
+    """A program as JSON: the classes and configurations of its modules, or its function with its closure."""
     if any(program is each for each in within):  # a function that closes over itself
         return "itself"
     within = (*within, program)
@@ -164,7 +164,7 @@ def _program(program: object, within: tuple[object, ...] = ()) -> object:
 
 
 def _content(cell: CellType) -> object:
-    """What a function closes over; None where that has no value yet."""
+    """A function's closure; None for a variable without a value."""
     try:
         return cell.cell_contents
     except ValueError:

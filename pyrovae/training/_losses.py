@@ -1,4 +1,4 @@
-"""Losses that are not finite, and what a pair is worth on held-out data."""
+"""Losses that are not finite, and the loss on held-out data."""
 
 from collections.abc import Callable
 
@@ -15,18 +15,18 @@ class NonFiniteLossError(InputError, FloatingPointError):
 
 
 class NonFiniteStepError(FloatingPointError):
-    """The loss of a step, counted from 1, is not finite; says which site is to blame."""
+    """The loss of a step, counted from 1, is not finite; names the site that caused it."""
 
     def __init__(self, value: float, site: str, step: int) -> None:
-        super().__init__(f"the loss is {value} at step {step}: not finite is {site}")
+        super().__init__(f"the loss is {value} at step {step}; first non-finite value: {site}")
         self.value, self.site, self.step = value, site, step
 
 
 @torch.no_grad()
 def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]) -> str:
-    """Say what holds the first value that is not finite: a parameter, or a sample site's value or log-density."""
+    """Name the first value that is not finite: a parameter, or a sample site's value or log-density."""
     if not all(parameter.isfinite().all() for parameter in parameters):
-        return "a parameter already, after a gradient of the step before that was not"
+        return "a parameter, after a non-finite gradient in the previous step"
     model_trace, guide_trace = trace_pair(model, guide, x)
     for where, trace in (("guide", guide_trace), ("model", model_trace)):
         for name, site in trace.nodes.items():
@@ -36,7 +36,7 @@ def find_nonfinite(model: Program, guide: Program, x: Tensor, parameters: list[T
                 return f"the {where}'s sample at site {name!r} ({type(site['fn']).__name__})"
             if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                 return f"the {where}'s log-density at site {name!r} ({type(site['fn']).__name__})"
-    return "no single site's value or log-density (a divergence between sites, then)"
+    return "no single site's value or log-density (so a divergence between sites)"
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def evaluate_loss(
 ) -> float:
     """Mean −ELBO estimate over the data, nats per datum, with noise fixed by the seed.
 
-    ``full_size`` is the number of data that any loss stands for where a subsampled plate scales it.
+    ``full_size`` is the number of data that a loss represents if a subsampled plate scales it.
     """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
         torch.manual_seed(seed)
@@ -65,10 +65,10 @@ def evaluate_loss(
 def evaluate_measure(
     model: Program, guide: Program, x: Tensor, measure: Callable[[Program, Program, Tensor], float], seed: int = 0
 ) -> float:
-    """What a measure says of the pair on data x (num, …), with noise fixed by the seed.
+    """The measure of model and guide on data x (num, …), with noise fixed by the seed.
 
     Raises:
-        InputTypeError: it gives no number.
+        InputTypeError: it does not return a number.
     """
     with undisturbed(x, model, guide):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What a run asks of its process: signals deferred, a number of threads, and no other run beside it."""
+"""Signals, threads and exclusive training in this process."""
 
 import signal
 import threading
@@ -41,7 +41,7 @@ def deferred_signals(active: bool) -> Iterator[list[int]]:
 
 @contextmanager
 def num_threads(number: int) -> Iterator[None]:
-    """Compute with so many threads, on which the last bits of sums depend."""
+    """Compute with this number of threads, since the last bits of sums depend on it."""
     before = torch.get_num_threads()
     if number != before:
         torch.set_num_threads(number)
@@ -54,7 +54,7 @@ def num_threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def one_training_thread() -> Iterator[None]:
-    """Let one thread of the process train at a time; it may train within a training, such as in a callback.
+    """Let one thread of the process train at a time; it may start another training inside, such as in a callback.
 
     Raises:
         InputError: another thread is training.

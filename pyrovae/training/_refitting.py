@@ -1,4 +1,4 @@
-"""What trains the encoder again after a training; training knows of none, and is given one."""
+"""Interface of a function that trains the encoder again after a training run."""
 
 from pathlib import Path
 from typing import Protocol, TypedDict, Unpack
@@ -13,15 +13,15 @@ from pyrovae.training.history import History
 
 
 class FoundEncoder(Protocol):
-    """What came of it."""
+    """Its result."""
 
     @property
     def guide(self) -> nn.Module:
-        """The guide to take."""
+        """The guide to use."""
 
 
 class RefitKeywords(TypedDict):
-    """How :func:`~pyrovae.fit` wants it done."""
+    """How :func:`~pyrovae.fit` calls it."""
 
     seed: int
     checkpoint: Path | None
@@ -29,7 +29,7 @@ class RefitKeywords(TypedDict):
 
 
 class RefitsEncoder(Protocol):
-    """A function such as :func:`~pyrovae.refit_encoder`; it leaves the programs that it is given as they are."""
+    """A function such as :func:`~pyrovae.refit_encoder`; it does not change the given programs."""
 
     def __call__(
         self, model: Program, guide: Program, x_train: Tensor, /, *, validation: Tensor, **how: Unpack[RefitKeywords]
@@ -38,11 +38,11 @@ class RefitsEncoder(Protocol):
 
 
 def check_can_refit(refit: RefitsEncoder, guide: Program, validation: Tensor | np.ndarray | None) -> None:
-    """Raise an InputError where the encoder cannot be trained again after the training."""
+    """Raise an InputError if the encoder cannot be trained again after the training run."""
     if not callable(refit):
         raise InputTypeError(f"refit_encoder must be a function such as pyrovae.refit_encoder, not {refit!r}")
     if validation is None:
-        raise InputError("refit_encoder keeps what validation data prefer; give validation=")
+        raise InputError("refit_encoder chooses the encoder on validation data; give validation=")
     if not isinstance(guide, nn.Module):
         raise InputTypeError("refit_encoder needs a guide that is a module")
 
@@ -56,7 +56,7 @@ def refit_guide(
     history: History,
     **how: Unpack[RefitKeywords],
 ) -> None:
-    """Give the guide the parameters that were found, and the history what was."""
+    """Copy the new parameters into the guide, and the result into the history."""
     assert validation is not None
     assert isinstance(guide, nn.Module)
     found = refit(model, guide, torch.as_tensor(data), validation=torch.as_tensor(validation), **how)

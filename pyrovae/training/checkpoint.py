@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training run on disk, whole or not at all, read without executing anything."""
+"""Checkpoints: the state of a training run on disk, written completely or not at all, read without executing code."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from pyrovae.training.history import SavedState
 from pyrovae.training.settings import ENGINES, Engine
 
 FORMAT = 2
-"""Of what is written. Format 1, of version 0.1, holds less of what a run is known by."""
+"""The written format. Format 1, of version 0.1, describes a run less completely."""
 
 _KEPT = 2
 
@@ -33,11 +33,11 @@ class Checkpoints:
     """The last two states of a training run, in a folder that one run at a time may use.
 
     A state is ``checkpoint-<steps>.safetensors``, its tensors, and a JSON of the same name with everything else and a
-    SHA-256 of both. Both are written to temporary files, and the JSON is moved into place last: a process killed at any
-    moment leaves whole states alone. Use it as a context, which holds the folder.
+    SHA-256 of both. Both are written to temporary files, and the JSON is moved into place last, so that a killed
+    process leaves only complete states. Use it as a context manager, which locks the folder.
 
     Args:
-        folder: made where it does not exist.
+        folder: created if it does not exist.
         seconds: how long to train between two states.
 
     Raises:
@@ -81,7 +81,7 @@ class Checkpoints:
             state: tensors, numbers, strings and None, in dicts, lists and tuples of these.
 
         Warns:
-            CheckpointWarning: it cannot be written, such as on a full disk; those written before are still there.
+            CheckpointWarning: it cannot be written, such as on a full disk; earlier ones are kept.
         """
         import safetensors.torch
 
@@ -100,17 +100,17 @@ class Checkpoints:
         except OSError as error:
             where = f"cannot write a checkpoint of step {steps} to {self.folder}: {error.strerror or error}"
             last = "there is none" if not self._steps() else f"the last one is of step {self._steps()[-1]}"
-            warnings.warn(f"{where}; training continues, {last}", CheckpointWarning, stacklevel=3)
+            warnings.warn(f"{where}; training continues; {last}", CheckpointWarning, stacklevel=3)
 
     def load(self) -> SavedState | None:
-        """The last state; None where there is none.
+        """The last state; None if there is none.
 
         Raises:
-            InputError: a newer version wrote it, or no state is whole; says what is wrong with the last one.
+            InputError: a newer version wrote it, or no state is complete; says what is wrong with the last one.
 
         Warns:
-            CheckpointWarning: the last state is damaged, and the one before is taken; or other versions of packages
-                wrote it.
+            CheckpointWarning: the last state is damaged, and the previous one is used; or other package versions wrote
+                it.
         """
         problems: list[str] = []
         for steps in reversed(self._steps()):
@@ -128,14 +128,14 @@ class Checkpoints:
             self._sound_steps = steps
             return state
         if problems:
-            raise InputError(f"{problems[0]}; there is no other checkpoint: delete {self.folder} to start anew")
+            raise InputError(f"{problems[0]}; there is no other checkpoint: delete {self.folder} to start again")
         return None
 
     def _path(self, steps: int) -> Path:
         return self.folder / f"checkpoint-{steps:09d}.json"
 
     def _steps(self) -> list[int]:
-        """Steps of the states that are there, in order."""
+        """Steps of the existing states, in order."""
         names = (re.fullmatch(r"checkpoint-(\d{9,})\.json", path.name) for path in self.folder.glob("checkpoint-*"))
         return sorted(int(name[1]) for name in names if name)
 
@@ -160,7 +160,7 @@ def read_checkpoint(path: Path) -> SavedState:
 
 
 def _read(path: Path) -> tuple[SavedState, str]:
-    """The state in a checkpoint, and what to know of who wrote it."""
+    """The state in a checkpoint, and a note about the versions that wrote it."""
     import safetensors.torch
 
     try:
@@ -191,11 +191,11 @@ def _read(path: Path) -> tuple[SavedState, str]:
 
 
 def _written_by(number: int, theirs: object) -> str:
-    """What to know of the versions that wrote a checkpoint of this format; empty where they are these."""
+    """A note about the versions that wrote a checkpoint; empty if they are the current ones."""
     known = theirs if isinstance(theirs, dict) else {}
     others = [f"{name} {known[name]}, not {ours}" for name, ours in versions().items() if known.get(name, ours) != ours]
     said = [f"was written with {'; '.join(others)}: the same steps may give other bits"] if others else []
-    said += ["is of version 0.1, which did not note its model: make sure that it is this one"] if number == 1 else []
+    said += ["is of version 0.1, which did not record its model: make sure that it is this one"] if number == 1 else []
     return "; it ".join(said)
 
 
@@ -243,11 +243,11 @@ def _decode(value: object, tensors: Mapping[str, Tensor]) -> object:
         return {key: _decode(item, tensors) for key, item in inner}
     if tag == "$float":
         return float(inner)
-    raise InputError(f"it holds something of an unknown kind, {tag}")
+    raise InputError(f"it has a value of an unknown kind, {tag}")
 
 
 def as_run(saved: SavedState, wanted: str, folder: Path) -> tuple[str, int, SavedState]:
-    """The engine and the number of threads that a checkpoint's run was begun with, and its state.
+    """The engine and the number of threads of a checkpoint's run, and its state.
 
     Raises:
         InputError: another engine is wanted, or the checkpoint names none.
@@ -258,6 +258,6 @@ def as_run(saved: SavedState, wanted: str, folder: Path) -> tuple[str, int, Save
     if wanted not in (Engine.AUTO, engine):
         raise InputError(
             f"the run in {folder} was started with the {engine} engine and cannot resume with {wanted}; "
-            "give another folder to start anew"
+            "give another folder to start again"
         )
     return str(engine), threads, saved.get("state", {})  # what is missing is found when it is loaded

@@ -68,50 +68,50 @@ def fit(
 ) -> History | list[Replica]:
     """Maximise the ELBO over the parameters of a model and a guide with Adam.
 
-    The programs may be :class:`~pyrovae.GenerativeModel` and :class:`~pyrovae.AmortizedGuide`, other
-    modules, or Pyro functions written by hand; both are called with a batch of data. Losses are summed
-    over the batch as in ``pyro.infer.SVI``, whose trajectory this is for the same seed and batches;
-    what is reported is in nats per datum. Pyro's global parameter store is neither read for modules
-    nor needed; ``pyro.param``s of functions are written back to it. One thread of a process trains at a time.
+    The programs may be :class:`~pyrovae.GenerativeModel` and :class:`~pyrovae.AmortizedGuide`, other modules, or Pyro
+    functions written by hand. Both are called with a batch of data. Losses are summed over the batch as in
+    ``pyro.infer.SVI``, and the same seed and batches give the same trajectory; reports are in nats per datum. Modules
+    do not use Pyro's global parameter store; the ``pyro.param``s of functions are written back to it. Only one thread
+    of a process trains at a time.
 
     Args:
         model: Pyro program of the joint density.
         guide: Pyro program of the variational posterior.
         data: (num, …), floating point; converted once to the parameters' dtype and device.
-        elbo: the estimator, such as ``MonteCarloELBO()`` or ``AnalyticELBO()``.
-        validation: data (num, …) on which the loss, or ``measure``, is evaluated at the start and after each epoch,
-            with the same noise each time; the best state is then kept.
-        refit_encoder: what trains the encoder again at the trained model, :func:`pyrovae.refit_encoder`; what the
-            validation data prefer is kept, and ``history.refit`` says what was found.
-        num_replicas: train this many copies of the two modules in one program, replica r initialised anew (by
-            every ``reset_parameters``) and seeded with seed + r; the modules given stay as they are. Where
-            ``"auto"`` does not compile them, it runs their one graph (``history.engine`` is then ``"graph"``); where
-            they cannot be one program, or make fewer than 200 steps together, they are trained one by one.
-        progress: whether to say in one line each what the estimator computes and which engine runs, and to
-            show a progress bar (on a terminal).
+        elbo: the estimator, such as ``AnalyticELBO()``.
+        validation: data (num, …). The loss, or ``measure``, is evaluated on them at the start and after each epoch,
+            with the same noise each time, and the best state is kept.
+        refit_encoder: :func:`pyrovae.refit_encoder`, to train the encoder again at the trained model. The best encoder
+            on the validation data is kept, and ``history.refit`` has the result.
+        num_replicas: train this many copies of the two modules in one program. Replica r is initialised again (by every
+            ``reset_parameters``) and seeded with seed + r; the given modules do not change. If ``"auto"`` does not
+            compile them, it runs their common graph (``history.engine`` is then ``"graph"``). Replicas that cannot be
+            one program, or with fewer than 200 steps together, are trained one by one.
+        progress: whether to print what the estimator computes and which engine runs, one line each, and to show a
+            progress bar (on a terminal).
         on_epoch: called with each epoch's record, replica by replica.
-        checkpoint: a folder where the state of the run is kept: written every ``checkpoint_seconds``, at Ctrl-C, at
-            SIGTERM and at the end. The same call resumes from it, with the engine and the number of threads that the
-            run was started with. It ends with the same bits as a run that was never interrupted on the same machine.
-        checkpoint_seconds: how long to train between two states.
+        checkpoint: a folder for the state of the run, written every ``checkpoint_seconds``, at Ctrl-C, at SIGTERM and
+            at the end. The same call resumes from it, with the original engine and number of threads, and ends with the
+            same bits as an uninterrupted run on the same machine.
+        checkpoint_seconds: seconds between two states.
         **settings: the fields of :class:`~pyrovae.TrainingSettings`, ``epochs`` at least. The engine ``"eager"`` runs
-            the programs at each step. ``"compiled"`` runs them once, and XLA compiles what they compute, in memory; it
-            must not depend on the data's values or on the step. That takes a few seconds, and needs the extra ``xla``
-            (JAX). ``"graph"`` runs what was traced operation by operation. ``"auto"`` compiles a run of at least
-            2,000 steps, counted over all replicas, where that can be done. All draw the same noise and differ by
-            rounding alone.
+            the programs at each step. ``"compiled"`` runs them once and compiles their operations with XLA, in memory;
+            these must not depend on the data's values or on the step. That takes a few seconds and needs the extra
+            ``xla`` (JAX). ``"graph"`` runs the traced operations one by one. ``"auto"`` compiles a run of at least
+            2,000 steps, counted over all replicas, if it can. All engines draw the same noise and differ only by
+            rounding.
 
     Returns:
-        The losses by epoch and by batch; with ``num_replicas``, the replicas.
+        The losses by epoch and by batch; with ``num_replicas``, a list of replicas.
 
     Raises:
-        InputError: data or settings that cannot be trained on; a ``checkpoint`` of another run, one that is damaged,
-            or one in use; another thread of this process that is training.
-        CannotTraceError: programs that the compiled engine cannot take, where it was asked for.
-        CannotCompileError: JAX cannot be used here, where the compiled engine was asked for.
-        NonFiniteLossError: the loss became NaN or infinite, and the parameters are those of the step
-            before; names the step and the site. Or a parameter did in an epoch's last step. A replica to which
-            that happens holds the error; it is raised if none is left.
+        InputError: data or settings are invalid; the ``checkpoint`` is damaged, in use or of another run; another
+            thread of this process is training.
+        CannotTraceError: the compiled engine was requested and cannot run these programs.
+        CannotCompileError: the compiled engine was requested and JAX cannot be used here.
+        NonFiniteLossError: the loss, or a parameter at an epoch's end, became NaN or infinite. Names the step and the
+            site; the parameters are those of the previous step. With replicas, the error is stored in the replica and
+            raised only if all fail.
 
     Example:
         >>> import torch
@@ -127,7 +127,7 @@ def fit(
         check_can_refit(refit_encoder, guide, validation)
 
     def finish(model: Program, guide: Program, history: History, seed: int, name: str) -> None:
-        """Train the encoder again, if that is wanted."""
+        """Train the encoder again, if requested."""
         if refit_encoder is not None:
             folder = None if checkpoint is None else Path(checkpoint) / name
             refit_guide(
@@ -173,7 +173,7 @@ def train_replicas(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> None:
-    """Train replicas whose seeds follow one another in one program, or one by one where they cannot be one.
+    """Train replicas with consecutive seeds in one program, or one by one if they cannot be one.
 
     Raises:
         InputError: as :func:`fit`.

@@ -1,4 +1,4 @@
-"""What a training run leaves behind."""
+"""The record of a training run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 SavedState = dict[str, Any]
-"""What a part of a run saves of itself: plain values and tensors, in lists and dicts of these."""
+"""The saved state of a part of a run: plain values and tensors, in lists and dicts of these."""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of the run of a seed: losses are −ELBO estimates in nats per datum.
+    """One epoch of a run: losses are −ELBO estimates in nats per datum.
 
-    With a measure of the user's own, ``validation_loss`` is its negative. It is NaN where nobody looked.
+    With a user's measure, ``validation_loss`` is its negative. It is NaN in epochs without validation.
     """
 
     epoch: int
@@ -35,13 +35,13 @@ class History:
     """Losses of a training run, −ELBO estimates in nats per datum.
 
     Attributes:
-        epochs: one record an epoch.
-        batch_loss: one loss a step.
-        best_epoch: the epoch whose state was kept, where there was a validation set; 0 is the start.
+        epochs: one record per epoch.
+        batch_loss: one loss per step.
+        best_epoch: with validation data, the epoch whose state was kept; 0 is the start.
         best_loss: the validation loss of that epoch.
-        refit: what ``fit(refit_encoder=…)`` found; None without it.
-        engine: what made the steps, an :class:`~pyrovae.training.Engine`: ``"eager"``, ``"compiled"``, or
-            ``"graph"`` for programs that were traced but not compiled.
+        refit: the result of ``fit(refit_encoder=…)``; None without it.
+        engine: the :class:`~pyrovae.training.Engine` that ran: ``"eager"``, ``"compiled"``, or ``"graph"`` for programs
+            that were traced but not compiled.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -52,7 +52,7 @@ class History:
     refit: object = field(default=None, repr=False)
 
     def __repr__(self) -> str:
-        last = f", loss {self.epochs[-1].loss:.4f} nats/datum" if self.epochs else ""
+        last = f", loss {self.epochs[-1].loss:.4f} nats per datum" if self.epochs else ""
         return f"History({len(self.epochs)} epochs, {self.steps} steps{last}, engine={str(self.engine)!r})"
 
     @property
@@ -76,13 +76,13 @@ class History:
         }
 
     def load_state_dict(self, state: SavedState) -> None:
-        """Go back to what :meth:`state_dict` gave, but for the engine."""
+        """Load a result of :meth:`state_dict`, except the engine."""
         self.epochs = [EpochRecord(**record) for record in state["epochs"]]
         self.batch_loss, self.best_epoch = list(state["batch_loss"]), state["best_epoch"]
         self.best_loss = state.get("best_loss")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an epoch."""
+        """One row per epoch."""
         import pandas as pd
 
         return pd.DataFrame([asdict(record) for record in self.epochs])

@@ -1,4 +1,4 @@
-"""Copies of a pair of programs that differ in their seeds alone."""
+"""Copies of a model and a guide that differ only in their seeds."""
 
 import copy
 import functools
@@ -17,16 +17,16 @@ class CannotVectorizeError(RuntimeError):
 
 
 class CannotReplicateError(InputError):
-    """Programs of which there can be no replicas; says why."""
+    """Programs that cannot be replicated; says why."""
 
 
 @dataclass
 class Replica:
-    """One of several copies trained together: what a single run of its seed gives.
+    """One of several copies trained together; equal to a single run with its seed.
 
     Attributes:
-        model: the trained model. One of a function calls it with parameters of its own: ``model.parameters.store``,
-            which is the guide's too.
+        model: the trained model. If it is a function, it has its own parameters, shared with the guide:
+            ``model.parameters.store``.
         guide: the trained guide, likewise.
         seed: of its initialisation, batches and noise.
         history: its losses.
@@ -41,7 +41,7 @@ class Replica:
 
 
 class _Copy:
-    """A function with parameters of its own, which it initialises under a seed when it first runs."""
+    """A function with its own parameters, initialised with a seed at its first call."""
 
     def __init__(self, function: Program, parameters: OwnParameters, seed: int) -> None:
         functools.update_wrapper(self, function)
@@ -59,7 +59,7 @@ class _Copy:
 
 
 def make_replicas(model: Program, guide: Program, seed: int, num: int) -> list[Replica]:
-    """Copies of two programs, replica r initialised anew under seed + r."""
+    """Copies of two programs; replica r is initialised with seed + r."""
     replicas = []
     for own_seed in range(seed, seed + num):
         own, parameters = copy.deepcopy((model, guide)), OwnParameters()
@@ -70,9 +70,9 @@ def make_replicas(model: Program, guide: Program, seed: int, num: int) -> list[R
 
 
 def reinitialize(*modules: nn.Module, seed: int) -> None:
-    """Give modules the parameters of a fresh start under a seed: call every ``reset_parameters``, in order.
+    """Initialise modules again with a seed: call every ``reset_parameters``, in order.
 
-    Parameters that are not to be trained keep what they have.
+    Parameters that are not trained keep their values.
 
     Raises:
         CannotReplicateError: a module has parameters to train and no ``reset_parameters``; names it.
@@ -89,8 +89,8 @@ def reinitialize(*modules: nn.Module, seed: int) -> None:
                 if reset is None:
                     where = f"{type(root).__name__}.{name}" if name else "the program itself"
                     raise CannotReplicateError(
-                        f"{where}, a {type(module).__name__}, has parameters but no reset_parameters(), so replicas "
-                        "of it cannot start apart; give it one"
+                        f"{where}, a {type(module).__name__}, has parameters but no reset_parameters(), so its "
+                        "replicas cannot start differently; give it one"
                     )
                 frozen = [(p, p.detach().clone()) for p in module.parameters(recurse=False) if not p.requires_grad]
                 reset()

@@ -1,4 +1,4 @@
-"""The settings of a training run, declared once, and what they say of each step."""
+"""The settings of a training run, and their values at each step."""
 
 import copy
 import functools

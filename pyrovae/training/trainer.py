@@ -43,24 +43,24 @@ from pyrovae.training.history import EpochRecord, History, SavedState, mean_loss
 from pyrovae.training.replicas import CannotVectorizeError
 from pyrovae.training.settings import TrainingSettings
 
-_ADVICE = "lower the learning rate or look at the data's scale"
+_ADVICE = "lower the learning rate or check the data's scale"
 
 
 class Trainer:
-    """A training run that can be stopped after any step, saved and resumed; :func:`fit` runs one to its end.
+    """A training run that can be stopped after any step, saved and resumed; :func:`fit` runs it to the end.
 
     Args:
-        pairs: (model, guide) of each replica, alike but for their parameters.
+        pairs: (model, guide) of each replica; they differ only in their parameters.
         data: (num, …).
         elbo: the estimator.
         settings: how to train.
         validation: data (num, …) on which the loss, or the settings' measure, is evaluated at the start and after each
             epoch.
-        progress: whether to say in two lines what is done, and to show a progress bar (on a terminal).
+        progress: whether to print two lines about the run and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
-        checkpoints: where the run's states are written. If there is one already, the run resumes from it, with the
-            engine and the number of threads that it was started with, and ends with the same bits.
-        least_steps: number of steps, over all replicas, from which the engine ``"auto"`` compiles.
+        checkpoints: where the run's states are written. If there is one already, the run resumes from it, with its
+            engine and number of threads, and ends with the same bits.
+        least_steps: number of steps, over all replicas, above which the engine ``"auto"`` compiles.
 
     Attributes:
         histories: the losses of each replica.
@@ -79,12 +79,12 @@ class Trainer:
         >>> trainer.load_state_dict(saved)
         >>> trainer.run()
         >>> trainer.histories[0]  # doctest: +ELLIPSIS
-        History(3 epochs, 6 steps, loss ... nats/datum, engine='eager')
+        History(3 epochs, 6 steps, loss ... nats per datum, engine='eager')
 
     Raises:
-        InputError: data, programs or settings that cannot be trained on, a checkpoint of another run, or another
-            thread that is training.
-        CannotVectorizeError: several pairs cannot run as one program; train them one after the other.
+        InputError: data, programs or settings are invalid, the checkpoint is of another run, or another thread is
+            training.
+        CannotVectorizeError: several pairs cannot run as one program; train them one by one.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Trainer:
 
     @contextmanager
     def _scope(self) -> Iterator[None]:
-        """The caller's random state and parameter store left alone, the programs in training mode."""
+        """Keep the caller's random state and parameter store, and put the programs into training mode."""
         with (
             one_training_thread(),
             num_threads(self._threads),
@@ -180,8 +180,8 @@ class Trainer:
     def run(self, max_steps: int | None = None) -> None:
         """Train to the end, or for ``max_steps`` steps.
 
-        With checkpoints, Ctrl-C and SIGTERM end the step and write one, and then do what they do otherwise; a second
-        one does so at once.
+        With checkpoints, Ctrl-C and SIGTERM end the step, write one, and then act as usual. A second signal acts at
+        once.
 
         Raises:
             NonFiniteLossError: the loss, or a parameter, became NaN or infinite: in every replica.
@@ -223,7 +223,7 @@ class Trainer:
             beta = getattr(self.elbo, "beta", 1.0) if betas is None else betas[-1]
             self._end_epoch(epoch + 1, float(rates[-1]), float(beta))
             last_losses = [history.epochs[-1].loss for _, history in self._remaining()]
-            state = f"epoch {epoch + 1}/{self.settings.epochs}, loss {np.mean(last_losses):.4f} nats/datum"
+            state = f"epoch {epoch + 1}/{self.settings.epochs}, loss {np.mean(last_losses):.4f} nats per datum"
             bar.set_postfix_str(state, refresh=False)
 
     def _end_epoch(self, epoch: int, rate: float, beta: float) -> None:
@@ -261,7 +261,7 @@ class Trainer:
             raise self.errors[0]
 
     def _save_if_due(self, now: bool) -> None:
-        """Write a checkpoint where the last one is old, or ``now``; none of parameters that are not finite."""
+        """Write a checkpoint if the last one is old, or ``now``, unless parameters are not finite."""
         if self.checkpoints is None or not (now or self.checkpoints.due):
             return
         if all(self._is_finite(r) for r, _ in self._remaining()):
@@ -273,7 +273,7 @@ class Trainer:
         return ((r, history) for r, history in enumerate(self.histories) if r not in self.errors)
 
     def _is_finite(self, r: int) -> bool:
-        """Whether all parameters of a replica are."""
+        """Whether all parameters of a replica are finite."""
         return all(parameter.isfinite().all() for parameter in self.engine.parameters[r])
 
     def _say(self, line: str) -> None:
@@ -285,7 +285,7 @@ class Trainer:
         return [*self.engine.parameters[r], *module_buffers(*self.pairs[r])]
 
     def _validate(self, r: int, epoch: int) -> float:
-        """Loss of the validation data, NaN without any; the best state so far is remembered."""
+        """Loss of the validation data, NaN without any. Keeps the best state so far."""
         if self.x_validation is None:
             return math.nan
         measure, seed = self.settings.measure, self.settings.seed + r
@@ -319,13 +319,13 @@ class Trainer:
         }
 
     def load_state_dict(self, state: SavedState) -> None:
-        """Go back to a state of a run of these programs, data and settings, whichever engine made it.
+        """Load a state of a run of these programs, data and settings, from either engine.
 
         Raises:
-            InputError: it is of another run; says in what. Nothing is changed then.
+            InputError: it is of another run; names the difference and changes nothing.
         """
         if not isinstance(state, dict) or "of" not in state:
-            raise InputError("this is not a state that Trainer.state_dict gave")
+            raise InputError("this is not a state from Trainer.state_dict")
         check_same_run(state["of"], self._identity, self.settings, self.elbo)
         self.engine.load_state_dict(state["engine"])
         self.batches.states = [generator_state.clone() for generator_state in state["epoch_start"]]
@@ -338,9 +338,9 @@ class Trainer:
     def _resume(self, state: SavedState, folder: Path) -> None:
         try:
             self.load_state_dict(state)
-        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # made by other hands
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # from another source
             raise InputError(
-                f"cannot resume from the checkpoint in {folder}: {one_line(error, 300)}; use the programs, data and "
-                "settings that it was started with, or another folder"
+                f"cannot resume from the checkpoint in {folder}: {one_line(error, 300)}; use its original programs, "
+                "data and settings, or another folder"
             ) from None
         self._say(f"resuming from step {self.steps} of {self.total_steps}")

@@ -355,7 +355,7 @@ def test_counts_are_noticed_once(tmp_path, capsys):
         status, _, errors = in_this_process(capsys, *arguments)
         assert status == 0
         (line,) = (line for line in errors.splitlines() if line.startswith("warning: the data are counts"))
-        assert re.search(r"whole numbers from \d+ to \d+, of which gaussian noise gives a density", line)
+        assert re.search(r"whole numbers from \d+ to \d+, and gaussian noise does not suit them", line)
         assert line.endswith("try the likelihoods poisson and negative-binomial, with --preprocessing none")
     options = ["--likelihood", "negative-binomial", "--out", tmp_path / "counts", *short]
     status, _, errors = in_this_process(capsys, "fit", data, *options)
@@ -368,7 +368,7 @@ def test_counts_are_noticed_once(tmp_path, capsys):
     options = ["--likelihoods", "poisson", "negative-binomial", "--preprocessing", "none", "--out", out, *few]
     status, said, errors = in_this_process(capsys, "compare", data, *options, *short)
     assert status == 0, errors
-    assert "There are no linear models here" in said
+    assert "Linear models were not compared" in said
     assert "warning: the data are counts" not in errors
     for name in ("evaluate", "encode", "reconstruct"):
         assert in_this_process(capsys, name, tmp_path / "counts", data)[0] == 0
@@ -462,7 +462,7 @@ def test_missing_values_are_filled_in(fitted, spectra, tmp_path, capsys):
     assert intervals["reliable"].all()
     status, said, errors = in_this_process(capsys, "impute", fitted[0], tmp_path / "holes.csv", "--json")
     assert (status, said) == (2, "")
-    assert "the model was trained without; train it with --missing mask" in errors
+    assert "the model was trained without them; train it with --missing mask" in errors
 
 
 def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsys):

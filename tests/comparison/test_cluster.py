@@ -121,7 +121,7 @@ def test_a_scheduler_that_is_not_there_is_named():
 
 def test_a_scheduler_and_processes_of_this_machine_are_not_had_together():
     settings = SETTINGS | {"scheduler": "tcp://127.0.0.1:1"}
-    with pytest.raises(pv.InputError, match="give one of the two"):
+    with pytest.raises(pv.InputError, match="give only one"):
         pv.compare(data(), **settings, workers=2)
 
 

@@ -157,8 +157,8 @@ def test_a_given_model_of_correlated_posterior_asks_for_full_covariance(tmp_path
     assert table["test_log_marginal"].between(log_p - 0.5, log_p + 0.5).all()
     json.dumps(advice)
     for change, message in (
-        ({"likelihoods": [pv.GaussianLikelihood]}, "has its likelihood"),
-        ({"start": "linear"}, "has its likelihood"),
+        ({"likelihoods": [pv.GaussianLikelihood]}, "has its own likelihood"),
+        ({"start": "linear"}, "has its own likelihood"),
         ({"latent_dims": (3,)}, "2 latent dimensions"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -800,7 +800,7 @@ def test_encoders_are_trained_again_where_that_is_asked_for(tmp_path):
     assert table["best_epoch"][0] == plain["best_epoch"][0]
     again = pv.compare(train, out=tmp_path / "refitted", refit_epochs=1, resume=True, **settings)
     pd.testing.assert_frame_equal(again, table)
-    with pytest.raises(pv.InputError, match="kept if validation data prefer it; give validation="):
+    with pytest.raises(pv.InputError, match="decide whether the new encoder is kept; give validation="):
         pv.compare(train, refit_epochs=1, **OWN, epochs=1)
     with pytest.raises(pv.InputError, match="refit_epochs must be an integer of at least 0, not -1"):
         pv.compare(train, refit_epochs=-1, **settings)

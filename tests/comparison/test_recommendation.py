@@ -46,7 +46,9 @@ def runs(gain=0.0, seed_spread=0.0, data_spread=0.0, seeds=5, num=200, seed=0):
 def test_known_answers(settings, choice, verdict):
     found = pv.recommend(runs(**settings))
     assert (found.choice, found.verdict) == (choice, verdict)
-    assert found.text.startswith({"better": "Take full", "too few": "Too few"}.get(verdict, "No difference"))
+    assert found.text.startswith(
+        {"better": "Take full", "too few": "Too few", "undecided": "Undecided"}.get(verdict, "No difference")
+    )
     assert found.choice in found.text
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -55,7 +57,7 @@ def test_too_few_says_how_many_would_do_and_no_numbers():
     drawn = runs(gain=380.0, num=2)
     found = pv.recommend(drawn, baselines={"factor analysis": drawn["diagonal"][0] - 500})
     assert found.text == (
-        "Too few to tell which model is better: 5 seeds and 2 test data; it takes at least 20 test data. Until then, "
+        "Too few to say which model is better: 5 seeds and 2 test data; it takes at least 20 test data. Until then, "
         "take diagonal, the simplest model."
     )
     assert found.beaten_by == ""
@@ -123,10 +125,10 @@ def test_how_many_data_would_tell(settings, within):
             more = difference.repeat(1, times)
             told = pv.recommend({"a": torch.zeros_like(more), "b": more}).verdict is not Verdict.UNDECIDED
             assert told == expected
-        assert f"About {found.num_enough:,} test data would tell" in found.text
+        assert f"About {found.num_enough:,} test data would decide it" in found.text
     else:
         assert found.limit is Limit.SEEDS
-        assert "More seeds would tell" in found.text
+        assert "More seeds would decide it" in found.text
 
 
 def test_what_so_many_data_resolve():

@@ -140,7 +140,7 @@ def test_binarizations():
     assert static.transform is None
     first, second = (pv.datasets.binarize(grey.train, torch.Generator().manual_seed(seed)) for seed in (1, 2))
     assert not torch.equal(first, second)
-    with pytest.raises(ValueError, match=r"grey values must lie in \[0, 1\]; these go from 0 to 16: scale them"):
+    with pytest.raises(ValueError, match=r"grey values must be in \[0, 1\]; these go from 0 to 16: scale them"):
         pv.datasets.binarize(16 * grey.train, torch.Generator())
 
 

@@ -34,7 +34,7 @@ def test_copies_and_days_stay_in_one_part():
     assert sum(map(len, parts)) == 120
     assert sum(map(len, rows)) == len(set.union(*rows)) == 41
     assert how == "at random"
-    assert notes == ["79 spectra are copies of others, and go where these go"]
+    assert notes == ["79 spectra are copies of others, and are in the same part"]
     times = pd.date_range("2026-01-01", periods=120, freq="3h")
     timed = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"datetime": times.astype(str)}), "timed")
     split = split_spectra(timed.take(torch.randperm(120)))
@@ -43,7 +43,7 @@ def test_copies_and_days_stay_in_one_part():
     assert sum(map(len, days)) == len(set.union(*days)) == 15
     assert max(days[0]) < min(days[1]) < max(days[1]) < min(days[2])
     assert "in blocks of whole days by datetime (15 days" in how
-    assert "of 2 day(s)" in notes[0]
+    assert "from 2 day(s)" in notes[0]
     sample = np.arange(120) % 12
     grouped = Spectra(x, torch.arange(3.0), "", pd.DataFrame({"sample": sample, "datetime": times.astype(str)}), "")
     split = split_spectra(grouped, group="sample")
@@ -83,8 +83,8 @@ def test_a_sample_measured_again_stays_in_one_part_and_counts_once():
     assert more.num_independent >= 19
     assert (split.test.targets.groupby("sample_id")["fat"].count() == 3).all()
     first, second = split.notes()
-    assert first.endswith("are near copies of others, as of a sample measured again, and go where these go")
-    assert second.endswith("keep them together by --group sample_id")
+    assert first.endswith("are near copies of others, as of a sample measured again, and are in the same part")
+    assert second.endswith("keep them together with --group sample_id")
     allowed = split_spectra(measured(), allow_replicates=True)
     assert sum(map(len, samples_in(allowed))) > 100
     assert allowed.test_groups is None

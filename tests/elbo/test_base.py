@@ -90,7 +90,7 @@ def test_trap_2_beta_is_checked(beta):
 def test_an_estimator_does_not_change_and_with_beta_gives_another(elbo_class):
     elbo = elbo_class(num_particles=3, beta=0.5)
     for name, value in (("beta", 2.0), ("num_particles", 7), ("of_my_own", None)):
-        with pytest.raises(AttributeError, match=rf"cannot set {name} of {elbo_class.__name__}.*with_beta\(b\)$"):
+        with pytest.raises(AttributeError, match=rf"cannot set {name} of {elbo_class.__name__}.*with_beta\(b\)\)$"):
             setattr(elbo, name, value)
     other = elbo.with_beta(2)
     assert type(other) is elbo_class

@@ -376,7 +376,7 @@ def test_what_doubly_reparameterized_cannot_do_is_refused():
         return program
 
     program = two(torch.tensor([True, False, True, True]))
-    with pytest.raises(ValueError, match="the latent sites a, b do not share one mask"):
+    with pytest.raises(ValueError, match="the latent sites a, b have different masks"):
         pv.DoublyReparameterizedELBO(2).loss(lambda x: program(x, x), program, x)
 
 

@@ -84,8 +84,11 @@ def test_annealing_finds_the_mode_that_the_guide_overlooks():
         ({"latents": torch.zeros(4, 2)}, r"latents must have shape \(4, 3\), not \(4, 2\)"),
         ({"latents": torch.full((4, 3), math.nan)}, "latents hold NaN or infinite values"),
         ({"latents": [[0.0]]}, "latents must be a tensor, not list"),
-        ({"method": "importance", "reverse": True}, "reverse and latents belong to method='annealed'"),
-        ({"method": "quadrature", "latents": torch.zeros(4, 3)}, "reverse and latents belong to method='annealed'"),
+        ({"method": "importance", "reverse": True}, "reverse and latents are options of method='annealed'"),
+        (
+            {"method": "quadrature", "latents": torch.zeros(4, 3)},
+            "reverse and latents are options of method='annealed'",
+        ),
         ({"x": torch.zeros(4, 2)}, r"cannot run on data of shape \(4, 2\)"),
         ({"guide": lambda x: None}, "latent site 'z' of the model is missing in the guide"),
     ],

@@ -75,7 +75,7 @@ def test_collapse_of_a_plain_vae(callables):
     report = pv.collapse_report(*callables, torch.randn(60, 4))
     assert len(report.signal) == 2
     assert report.kl.mean == pytest.approx(report.mutual_information.mean + report.aggregate_kl.mean)
-    with pytest.raises(TypeError, match=r"of other VAEs give \*Callables"):
+    with pytest.raises(TypeError, match=r"for other VAEs give \*Callables"):
         pv.collapse_report(lambda x: None, lambda x: None, torch.randn(3, 4))
 
 

@@ -74,7 +74,7 @@ def test_a_narrow_guide_is_warned_of(vae):
         found = pv.log_marginal(model, narrow, x, "importance")
     assert caught[0].filename == __file__
     assert found.unreliable.double().mean() > 0.8
-    assert "with a bad k̂" in str(found)
+    assert "unreliable" in str(found)
     wide = vae.gaussian_guide(vae.gain, 1.5 * vae.covariance)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pv.UnreliableEstimateWarning)

@@ -89,7 +89,7 @@ def test_data_in_chunks_keep_their_guides_and_latents(vae, method):
         matching, shifted = (in_chunks(short, guide, latents) for latents in (z, z.roll(1, 0)))
         off = [(found - vae.log_prob(x)).abs().median() for found in (matching, shifted)]
         assert off[0] < 1.5 < 3 < off[1]
-    with pytest.raises(ValueError, match="for 23 data of its own, not for 20"):
+    with pytest.raises(ValueError, match="belongs to 23 data, not to 20"):
         pv.log_marginal(model, q, x[3:], method)
 
 

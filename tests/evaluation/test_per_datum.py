@@ -16,7 +16,7 @@ def test_data_are_fitted_apart_from_one_another(vae, family):
     q = pv.evaluation.PerDatumGuide(POSTERIORS[family], torch.randn(5, 3).double())
     whole, part = q.posterior(), q.select(slice(1, 3)).posterior()
     torch.testing.assert_close(part.mean, whole.mean[1:3])
-    with pytest.raises(ValueError, match="for 5 data of its own, not for 3"):
+    with pytest.raises(ValueError, match="belongs to 5 data, not to 3"):
         q(x[:3])
     terms = pv.elbo_terms(vae.to_model(), q, x, chunk_size=2, num_samples=200)
     estimate = pv.elbo_estimate(vae.to_model(), q, x, num_samples=4000)

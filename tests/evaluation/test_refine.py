@@ -32,7 +32,7 @@ def test_one_step_gives_a_linear_gaussian_models_posterior(vae):
     assert not refined.by_gradient
     lost = (vae.log_prob(x) - vae.elbo(vae.to_guide("isotropic"), x)).mean().item()
     assert refined.lost_by_encoder.mean == pytest.approx(lost, abs=5 * refined.guide_elbo.stderr_monte_carlo)
-    assert f"guide's q stays for {int(refined.stayed.sum())}" in str(refined)
+    assert f"guide's q is kept for {int(refined.stayed.sum())}" in str(refined)
 
 
 GAUSSIAN_PRIORS = {

@@ -15,6 +15,6 @@ def test_what_a_bernoulli_likelihood_cannot_score():
         lambda: pv.fit(model, guide, x, pv.AnalyticELBO(), epochs=1),
         lambda: pv.log_marginal(model, guide, x),
     ):
-        with pytest.raises(ValueError, match=r"holds -0\.25 at row 1, column 2 .*take a GaussianLikelihood") as caught:
+        with pytest.raises(ValueError, match=r"holds -0\.25 at row 1, column 2 .*use a GaussianLikelihood") as caught:
             run()
         assert "\n" not in str(caught.value)

@@ -68,7 +68,7 @@ def test_what_is_no_count_is_refused(make, value):
         with pytest.raises(pv.InputError, match=r"row 3, column 2"):
             run()
     if value == 0.5:
-        with pytest.raises(pv.InputError, match=r"must be counts 0, 1, 2, …; take counts as they are"):
+        with pytest.raises(pv.InputError, match=r"must be counts 0, 1, 2, …; give counts without preprocessing"):
             make(4, 6).check_support("data", x)
 
 
@@ -77,7 +77,7 @@ def test_what_is_no_count_is_refused(make, value):
     [
         (0.0, "initial_mean must be a positive number, not 0"),
         ([1.0, -2.0, 1.0], "initial_mean must be a positive number, not -2"),
-        ([1.0, 2.0], "initial_mean must be a number or 3 of them, one a channel, not 2"),
+        ([1.0, 2.0], "initial_mean must be a number or 3 numbers, one per channel, not 2"),
     ],
 )
 def test_starts_that_cannot_be(initial_mean, message):

@@ -139,7 +139,7 @@ def test_a_bound_of_soft_targets_never_passes_for_log_p(tmp_path):
         likelihoods={"soft": LIKELIHOODS["soft-targets"], "continuous": pv.ContinuousBernoulliLikelihood}, **settings
     ).set_index("likelihood")  # fmt: skip
     assert math.isnan(table.loc["soft", "test_log_marginal"])
-    assert table.loc["soft", "note"].startswith("cross-entropy bound of soft targets, no log p(x)")
+    assert table.loc["soft", "note"].startswith("cross-entropy bound with soft targets, not log p(x)")
     assert math.isfinite(table.loc["soft", "test_neg_elbo"])
     assert math.isfinite(table.loc["continuous", "test_log_marginal"])
     (metrics,) = (tmp_path / "out").glob("*soft*/metrics.json")
@@ -182,5 +182,5 @@ def test_round_trip(tmp_path, likelihood):
 def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="num_classes must be an integer of at least 2, not 1"):
         pv.CategoricalLikelihood(4, 3, num_classes=1)
-    with pytest.raises(ValueError, match="one-hot data of 7 entries are no whole blocks of 3 classes"):
+    with pytest.raises(ValueError, match="one-hot data of 7 entries do not divide into blocks of 3 classes"):
         pv.CategoricalLikelihood(4, 7, num_classes=3, one_hot=True)

@@ -190,12 +190,12 @@ def test_bad_input_of_a_fit():
         LinearGaussianVAE.fit(torch.tensor([[0.0, math.nan, 1.0], [1.0, 2.0, 3.0]]), 2)
     with pytest.raises(ValueError, match="covariance must be a symmetric matrix"):
         LinearGaussianVAE.from_moments(torch.zeros(2), torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 1)
-    with pytest.raises(ValueError, match="fill no more than 2 dimensions, so that the noise would be 0"):
+    with pytest.raises(ValueError, match="span no more than 2 dimensions, so the noise would be 0"):
         LinearGaussianVAE.fit(x[:3], 2)
 
 
 def test_the_lecture_notes_covariance_has_no_density():
     x = torch.tensor([[2.0, 1.0], [4.0, 3.0], [6.0, 5.0]])
     assert torch.cov(x.T).tolist() == [[4.0, 4.0], [4.0, 4.0]]
-    with pytest.raises(ValueError, match="fill no more than 1 dimensions"):
+    with pytest.raises(ValueError, match="span no more than 1 dimensions"):
         LinearGaussianVAE.fit(x, 1)

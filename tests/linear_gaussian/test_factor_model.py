@@ -124,7 +124,7 @@ def test_validation_data_are_checked(x, bad):
 
 
 def test_a_fit_that_ends_early_says_so(x):
-    with pytest.warns(UserWarning, match="AR1GaussianLikelihood is not yet the likeliest after 3 steps"):
+    with pytest.warns(UserWarning, match="AR1GaussianLikelihood has not converged after 3 steps"):
         pv.FactorModel.fit(x, LIKELIHOODS["ar1-per-dimension"](1, 8), 2, max_steps=3)
 
 

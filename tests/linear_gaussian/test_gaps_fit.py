@@ -227,7 +227,7 @@ def test_noise_that_no_fit_knows_and_channels_without_values_are_refused():
         pv.linear_baselines(empty, NEW, D)
     flat = draws(50)[:, :2] @ draws(2)
     flat[3] = math.nan
-    with pytest.raises(ValueError, match="the data fill no more than 2 dimensions"):
+    with pytest.raises(ValueError, match="the data span no more than 2 dimensions"):
         pv.FactorModel.fit(flat, pv.GaussianLikelihood(1, N), 2)
     with pytest.raises(ValueError, match=r"x holds 1 NaN.*FactorModel\.fit"):
         LinearGaussianVAE.fit(torch.tensor([[0.0, 1.0, math.nan], [2.0, 1.0, 3.0], [1.0, 0.0, 0.5]]), 1)

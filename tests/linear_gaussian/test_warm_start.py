@@ -104,7 +104,7 @@ def test_what_cannot_start_so_says_why(x, tmp_path):
     model, guide = pair("diagonal", "gaussian")
     with pytest.raises(ValueError, match="the linear model has d = 1 and n = 6"):
         pv.start_as_linear(model, guide, pv.FactorModel.fit(x, pv.GaussianLikelihood(1, 6), 1))
-    with pytest.raises(ValueError, match="noise of another form"):
+    with pytest.raises(ValueError, match="another form of noise"):
         pv.start_as_linear(model, guide, pv.FactorModel.fit(x, pv.AR1GaussianLikelihood(1, 6), 2))
     model.prior = pv.priors.AR1Prior(2, 0.5)
     with pytest.raises(ValueError, match=r"prior must be N\(0, I\)"):

@@ -63,7 +63,7 @@ def test_what_cannot_be_had_says_so_in_one_line():
         pv.FlowPosterior(4, 2).closest_covariance(torch.eye(2).double())
     with pytest.raises(ValueError, match=r"^covariance must be symmetric and positive definite$"):
         pv.FullCovariancePosterior(4, 2).values_of(torch.tensor([[1.0, 2.0], [2.0, 1.0]]).double())
-    with pytest.raises(ValueError, match=r"^a scale of 1e-07 is below 1e-06, the least that a head gives$"):
+    with pytest.raises(ValueError, match=r"^a scale of 1e-07 is below 1e-06, the smallest value of a head$"):
         pv.DiagonalPosterior(4, 2).closest_values(1e14 * torch.eye(2).double())
 
 

@@ -96,7 +96,7 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             AR1Prior(**arguments)
-    with pytest.raises(ValueError, match="a VampPrior mixes Gaussians, and a FlowPosterior gives none"):
+    with pytest.raises(ValueError, match="a VampPrior needs a Gaussian family, and FlowPosterior is not one"):
         VampPrior(pv.nn.MLP(3, 8), pv.FlowPosterior(8, 2), 3)
     with pytest.raises(ValueError, match=r"x must have shape \(4, 3\), not \(2, 3\)"):
         vamp(2).set_pseudo_inputs(torch.zeros(2, 3))

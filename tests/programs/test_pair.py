@@ -641,7 +641,9 @@ def test_a_guide_that_cannot_draw_a_part_of_the_prior_has_no_log_marginal():
             pyro.sample("z", dist.LogNormal(0.5 * x, 0.7).to_event(1))
 
     for method in ("auto", "importance", "quadrature", "annealed"):
-        with pytest.raises(pv.InputError, match=r"LogNormal.* at site 'z' cannot draw all that the model's Normal can"):
+        with pytest.raises(
+            pv.InputError, match=r"LogNormal.* at site 'z' cannot draw all values of the model's Normal"
+        ):
             pv.log_marginal(standard, positive, X, method)
 
 
@@ -732,5 +734,5 @@ def test_a_messenger_s_guide_has_no_density_at_given_values():
     guide = pyro.infer.autoguide.AutoNormalMessenger(model)
     guide(X)
     for method in ("quadrature", "annealed"):
-        with pytest.raises(pv.InputError, match=r"made out of the model by a messenger .*; use method='importance'"):
+        with pytest.raises(pv.InputError, match=r"a messenger around the model .*; use method='importance'"):
             pv.log_marginal(model, guide, X, method)

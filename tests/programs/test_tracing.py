@@ -244,7 +244,7 @@ def test_values_that_are_no_numbers_are_refused():
             pyro.sample("x", dist.Beta(z.exp(), 2.0).to_event(1), obs=x.clamp_max(0.5))
 
     for run in (pv.elbo_terms, pv.elbo_estimate, pv.refine, lambda *pair: pv.log_marginal(*pair, "importance")):
-        with pytest.raises(pv.InputError, match="is not a number at row 2; look at the scales"):
+        with pytest.raises(pv.InputError, match="is not a number at row 2; check the scales"):
             run(model, exact(), X)
 
 

@@ -108,7 +108,7 @@ class Killed(WithoutMemory):
 def test_a_process_that_the_system_ends(tmp_path):
     table = compare(Killed, tmp_path / "out", workers=2)
     notes = table.set_index("posterior")["note"]
-    assert (notes["unlucky"] == "failed: its process was ended by the system, perhaps out of memory").all()
+    assert (notes["unlucky"] == "failed: the system ended its process, perhaps out of memory").all()
     assert table.set_index("posterior")["test_neg_elbo"].notna().sum() == 4
     assert table["test_neg_elbo"].notna().equals(table["posterior"] != "unlucky")
 
@@ -194,7 +194,7 @@ def test_a_lock_of_a_dead_process_holds_nobody_up(tmp_path):
     child = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path,))
     child.start()
     wait_until((tmp_path / "held").exists)
-    with pytest.raises(ValueError, match=r"another run is writing to .*; wait for its end, or give another folder"):
+    with pytest.raises(ValueError, match=r"another run is writing to .*; wait until it ends, or give another folder"):
         Checkpoints(tmp_path).__enter__()  # as a context is entered
     child.kill()
     child.join()

@@ -181,7 +181,7 @@ def test_a_limit_on_the_size_of_files(spectra, whole, tmp_path, capsys, limited)
     assert (status, last) == (2, f"error: {out / 'model.safetensors'}: File too large")
     warned = [line for line in lines if line.startswith("warning: ")]
     assert warned
-    assert all("File too large; training continues, there is none" in line for line in warned)
+    assert all("File too large; training continues; there is none" in line for line in warned)
     check_whole(out)
     assert not list(out.glob("checkpoints/checkpoint-*"))
     assert status_and_errors(capsys, "resume", out)[0] == 0

@@ -232,7 +232,7 @@ def test_training_goes_on_where_a_checkpoint_cannot_be_written(tmp_path, monkeyp
 
         monkeypatch.setattr(Path, "write_bytes", full)
         with pytest.warns(
-            CheckpointWarning, match=r"No space left on device; training continues, the last one is of step 7"
+            CheckpointWarning, match=r"No space left on device; training continues; the last one is of step 7"
         ):
             part.run()
         monkeypatch.undo()
@@ -339,7 +339,9 @@ def test_a_checkpoint_of_another_run_or_by_other_hands_is_refused(tmp_path):
         part.run(max_steps=7)
         with pytest.raises(ValueError, match="cannot resume with compiled"):
             trainer("compiled", checkpoints)
-        with pytest.raises(ValueError, match=r"of a run with data of SHA-256 .*; use the programs, data and settings"):
+        with pytest.raises(
+            ValueError, match=r"of a run with data of SHA-256 .*; use its original programs, data and settings"
+        ):
             Trainer([make_pair()], data(seed=9), pv.MonteCarloELBO(), part.settings, checkpoints=checkpoints)
         with pytest.raises(ValueError, match=r"of a run with estimator\.num_particles 1, not 2"):
             Trainer(
@@ -422,7 +424,7 @@ def test_a_checkpoint_of_format_1_is_resumed(tmp_path):
             pytest.warns(CheckpointWarning, match="is of version 0.1"),
         ):
             run_of_format_1(checkpoints, beta=0.6)
-        with pytest.warns(CheckpointWarning, match=r"is of version 0\.1, which did not note its model: make sure"):
+        with pytest.warns(CheckpointWarning, match=r"is of version 0\.1, which did not record its model: make sure"):
             rest = run_of_format_1(checkpoints)
         assert rest.steps == 3
         rest.run()

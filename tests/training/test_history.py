@@ -1,4 +1,4 @@
-"""What a training run leaves behind."""
+"""The record of a training run."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_a_history_comes_back_from_its_state():
     history = History([record], [3.0, 1.0], 1, "eager")
     other = History(engine="compiled")
     other.load_state_dict(history.state_dict())
-    assert repr(other) == "History(1 epochs, 2 steps, loss 2.0000 nats/datum, engine='compiled')"  # not the engine
+    assert repr(other) == "History(1 epochs, 2 steps, loss 2.0000 nats per datum, engine='compiled')"  # not the engine
     pd.testing.assert_frame_equal(other.to_frame(), history.to_frame())
     assert (other.best_epoch, other.batch_loss, other.seconds) == (1, [3.0, 1.0], 0.1)
     history.batch_loss.append(5.0)

@@ -93,7 +93,7 @@ def test_a_state_of_another_run_is_refused():
     before = [p.detach().clone() for p in pair[1].parameters()]
     with pytest.raises(ValueError, match="of a run with batch_size 32, not 16"):
         other.load_state_dict(state)
-    with pytest.raises(ValueError, match=r"not a state that Trainer\.state_dict gave"):
+    with pytest.raises(ValueError, match=r"not a state from Trainer\.state_dict"):
         other.load_state_dict({})
     assert other.steps == 0
     assert all(torch.equal(p, q) for p, q in zip(pair[1].parameters(), before, strict=True))

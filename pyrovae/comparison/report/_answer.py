@@ -1,4 +1,4 @@
-"""What a study's report says: the answer in one sentence, and what it means for its reader."""
+"""The text of a study's report: the answer in one sentence, and its meaning for the reader."""
 
 from collections.abc import Iterable
 
@@ -27,7 +27,7 @@ def interval(gain: Gain, level: float) -> str:
 
 
 def value(gain: Gain) -> str:
-    """A gain, with as many decimals as its interval leaves sense in."""
+    """A gain, with as many decimals as its interval justifies."""
     error = (gain.high - gain.low) / 2
     return nats(gain.gain, None if error != error else error)
 
@@ -38,7 +38,7 @@ def answer(result: StudyResult, candidates: list[Candidate]) -> str:
     choice, simplest = the(by_key[advice.choice].name), the(by_key[advice.simplest].name)
     one, many = of_one(result), of_many(result)
     if advice.verdict is Verdict.TOO_FEW:
-        return f"Too few {many} to tell which candidate is best: until there are more, take the simplest, {choice}."
+        return f"Too few {many} to say which candidate is best. Until there are more, take the simplest, {choice}."
     if len(advice.by_model) == 1:
         return f"Take {choice}: it is the only candidate."
     if advice.verdict is Verdict.BETTER:
@@ -62,7 +62,7 @@ def answer(result: StudyResult, candidates: list[Candidate]) -> str:
 
 
 def meaning(result: StudyResult, candidates: list[Candidate]) -> list[str]:
-    """What follows from the answer, a sentence or two each."""
+    """Consequences of the answer, a sentence or two each."""
     advice, by_key = result.recommendation, {one.key: one for one in candidates}
     choice = by_key[advice.choice]
     if advice.verdict is Verdict.TOO_FEW:
@@ -87,7 +87,7 @@ def _what_is_too_few(result: StudyResult) -> str:
         needed.append(f"{advice.num_groups} {what} to test on, and it takes at least {MIN_DATA}")
     if advice.num_seeds < 2:
         needed.append("one training of each candidate, and it takes at least two (--seeds 2)")
-    return f"There are only {'; '.join(needed)}. The dots above are measured, and how sure they are is not known."
+    return f"There are only {'; '.join(needed)}. The dots above are measured, but their uncertainty is not known."
 
 
 def _of_simpler_models(result: StudyResult, by_key: dict[str, Candidate]) -> str:
@@ -112,7 +112,7 @@ def _of_the_best(result: StudyResult, by_key: dict[str, Candidate]) -> str:
 
 
 def _of_noise(result: StudyResult, choice: Candidate, candidates: list[Candidate]) -> str:
-    """Whether channels err together: the choice beside the best of its kind that differs in that."""
+    """Whether errors are correlated between channels: the choice and the best of its kind that differs in this."""
     alike = [one for one in candidates if one.is_like(choice)]
     other = _best(one for one in alike if one.has_correlated_noise != choice.has_correlated_noise)
     if other is None:
@@ -120,24 +120,24 @@ def _of_noise(result: StudyResult, choice: Candidate, candidates: list[Candidate
     better = _clearly(other, result)
     if choice.has_correlated_noise and better:
         return (
-            f"The channels err together: models that take each channel’s error as independent do worse, the best of "
-            f"them ({the(other.name)}) by {better}. Be wary of methods that treat the channels as independent, such as "
-            "a plain sum of squares."
+            "The errors of different channels are correlated: models with independent errors are worse, the best of "
+            f"them ({the(other.name)}) by {better}. Be careful with methods that treat the channels as independent, "
+            "such as a sum of squares."
         )
     if choice.has_correlated_noise:
-        return f"Whether the channels err together is not clear: {the(other.name)} is not clearly worse."
-    return f"Noise that goes together across channels brings no clear gain: {the(other.name)} is not clearly better."
+        return f"It is not clear whether errors are correlated: {the(other.name)} is not clearly worse."
+    return f"Noise that is correlated between channels brings no clear gain: {the(other.name)} is not clearly better."
 
 
 def _of_networks(result: StudyResult, choice: Candidate, candidates: list[Candidate]) -> str:
-    """Whether networks find what a linear model does not."""
+    """Whether networks are better than a linear model."""
     other = _best(one for one in candidates if (one.baseline is None) != (choice.baseline is None))
     if other is None or result.recommendation.beaten_by:
         return ""
     better = _clearly(other, result)
     if choice.baseline is None:
         if better:
-            return f"The neural networks pay: the best linear model, {the(other.name)}, is worse by {better}."
+            return f"The neural networks help: the best linear model, {the(other.name)}, is worse by {better}."
         return f"The neural networks bring no clear gain: {the(other.name)}, a linear model, is not clearly worse."
     if better:
         return f"No neural network is needed: the best VAE, {the(other.name)}, is worse by {better}."
@@ -162,19 +162,19 @@ def _of_posteriors(result: StudyResult, choice: Candidate, candidates: list[Cand
     better = _clearly(other, result)
     if better:
         return f"The posterior’s shape matters: {the(other.name)} is worse by {better}."
-    return f"The posterior’s shape makes no clear difference: {the(other.name)} does about as well."
+    return f"The posterior’s shape makes no clear difference: {the(other.name)} is about as good."
 
 
 def _of_encoder(result: StudyResult, choice: Candidate) -> str:
-    """What the chosen VAE's encoder loses, where that is much."""
+    """The loss of the chosen VAE's encoder, if it is large."""
     if choice.model is None:
         return ""
     lost = float(result.table.set_index("model")["lost_by_encoder"][choice.key])
     if not lost > 10 * result.recommendation.threshold:
         return ""
     return (
-        f"The encoder is not as good as the model: it loses {nats(lost)} nats per {of_one(result)} of new data. Scores "
-        "do not suffer from that, latent values do. Training it again helps (--refit-epochs 30)."
+        f"The encoder is not as good as the model: it loses {nats(lost)} nats per {of_one(result)} of new data. This "
+        "does not affect scores, but it affects latent values. Training it again helps (--refit-epochs 30)."
     )
 
 
@@ -188,11 +188,11 @@ def _clearly(other: Candidate, result: StudyResult) -> str:
 def _what_would_tell(result: StudyResult) -> str:
     advice = result.recommendation
     if advice.limit is Limit.SEEDS:
-        return "More trainings of each candidate would tell (--seeds)."
+        return "More trainings of each candidate would decide it (--seeds)."
     if advice.limit is Limit.ESTIMATE:
-        return "More draws for the scores would tell (--log-marginal-samples)."
+        return "More draws for the scores would decide it (--log-marginal-samples)."
     what = of_many(result) if advice.num_groups == advice.num_data else "independent groups"
-    return f"About {advice.num_enough:,} {what} to test on would tell, if the gain stays the same."
+    return f"About {advice.num_enough:,} {what} to test on would decide it, if the gain stays the same."
 
 
 def _best(candidates: Iterable[Candidate]) -> Candidate | None:

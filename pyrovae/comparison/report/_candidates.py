@@ -25,7 +25,7 @@ class Candidate:
         behind: how much better the choice is; None if either failed.
         model: which VAE it is; None of a linear model.
         baseline: which linear model it is; None of a VAE.
-        has_correlated_noise: whether channels err together; True of a Gaussian without components.
+        has_correlated_noise: whether errors are correlated between channels; True for a Gaussian without components.
     """
 
     key: str
@@ -69,7 +69,7 @@ def _is_correlated(baseline: Baseline) -> bool:
 
 
 def _behind(result: StudyResult) -> dict[str, Gain]:
-    """How much better the choice is than each other candidate; the intervals hold all together."""
+    """How much better the choice is than each other candidate; the intervals hold jointly."""
     results, samples = result.comparison.results, result.plan.settings.log_marginal_samples
     scores: dict[str, Sequence[LogMarginal]] = {}
     for model, key in result.names.items():

@@ -1,4 +1,4 @@
-"""Command lines that make a study again, and that use its winner."""
+"""Command lines that repeat a study, and that use its winner."""
 
 import shlex
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ class Use:
     """A command and what it does.
 
     Attributes:
-        purpose: what for, in words.
+        purpose: its purpose, in words.
         command: to be pasted.
     """
 
@@ -24,14 +24,14 @@ class Use:
 
 
 def command_of(study: Study) -> str:
-    """The command line that makes a study again: every setting and count that is not the usual one."""
+    """The command line that repeats a study: every setting and count that is not the default."""
     names = [name for name in study.to_dict() if name != "data"]
     data = "--demo" if study.data is None else str(study.data)
     return shlex.join(["pyrovae", "compare", data, *_options(study, names)])
 
 
 def _options(study: Study, names: Iterable[str]) -> list[str]:
-    """The settings of these names that are not the usual ones."""
+    """The settings with these names that are not the default."""
     given, usual, parts = study.to_dict(), Study(data=None).to_dict(), []
     for name in names:
         value = given.get(name, usual.get(name))
@@ -60,14 +60,14 @@ def uses_of(result: StudyResult, folder: Path, *, has_latents: bool) -> list[Use
     def command(name: str, data: str, *rest: str) -> str:
         return shlex.join(["pyrovae", name, model, data, *how, "--out", f"{name}.csv", *rest])
 
-    found = [Use("Score every spectrum of this file, and name the strangest", command("evaluate", one)) for one in own]
+    found = [Use("Score every spectrum of this file, and name the outliers", command("evaluate", one)) for one in own]
     found.append(
         Use("Score new spectra, read in the same way: put your file’s name for NEW.csv", command("evaluate", "NEW.csv"))
     )
     for one in own or ["NEW.csv"]:
-        found.append(Use("What the model makes of every spectrum", command("reconstruct", one)))
+        found.append(Use("Reconstruct every spectrum", command("reconstruct", one)))
         if has_latents:
-            found.append(Use("The latent values of every spectrum, and how sure they are", command("encode", one)))
+            found.append(Use("The latent values of every spectrum, with their uncertainty", command("encode", one)))
     found.append(
         Use("Make 100 new spectra", shlex.join(["pyrovae", "sample", model, "--num", "100", "--out", "sample.csv"]))
     )

@@ -26,7 +26,7 @@ def computed(result: StudyResult, folder: Path, candidates: list[Candidate]) -> 
     """How everything was computed, in words."""
     settings, study = result.plan.settings, result.study
     training = settings.training
-    how = {"mean": "each channel’s mean is taken off, and one deviation divides all", "none": "as they are"}
+    how = {"mean": "each channel minus its mean, all divided by one deviation", "none": "as they are"}
     how |= {"channel": "each channel is standardised by itself", "all": "one mean and one deviation for all values"}
     start = "random weights" if result.plan.linear is None else "the linear model with the same noise"
     found = [
@@ -50,7 +50,7 @@ def computed(result: StudyResult, folder: Path, candidates: list[Candidate]) -> 
 
 @torch.random.fork_rng(devices=[])
 def _audits(result: StudyResult, folder: Path, candidates: list[Candidate]) -> list[tuple[str, str]]:
-    """How the estimators computed the distance between posterior and prior: found by watching them."""
+    """How the estimators computed the distance between posterior and prior, as they recorded it."""
     found: dict[str, list[str]] = {}
     for one in candidates:
         path = None if one.model is None else result.folder_of(one.model)

@@ -1,4 +1,4 @@
-"""The report's pictures, each a function from arrays to a matplotlib figure; letters are read on a telephone too."""
+"""The report's pictures, each a function from arrays to a matplotlib figure; text is readable on a telephone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ MARKERS = "os^Dvx*P"
 """Markers that go with the colours."""
 
 DASHES = ("-", "--", ":", "-.")
-"""Dashes of curves that have a colour twice."""
+"""Dashes of curves that share a colour."""
 
 
 def spectrum_with_band(
@@ -31,7 +31,7 @@ def spectrum_with_band(
         centre: its reconstruction, shape (n,).
         band: lower and upper end of the band, each of shape (n,).
         xlabel: what the axis is.
-        shaded: ranges of the axis that are to blame.
+        shaded: ranges of the axis that fit worst.
     """
     fig = empty_figure(4.6, 3.9)
     above, below = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))

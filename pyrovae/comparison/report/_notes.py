@@ -10,7 +10,7 @@ from pyrovae.comparison.report._answer import interval, of_many, of_one, value
 
 
 def said(result: StudyResult, names: Mapping[str, str]) -> list[str]:
-    """What else is to know, a sentence or two each.
+    """Further notes, a sentence or two each.
 
     Args:
         result: the study.
@@ -26,14 +26,14 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
     match note.kind:
         case NoteKind.TRAINING_HARMED:
             return (
-                f"Training only did harm to {'; '.join(who)}: it was never better on the validation {many} than at its "
-                "start. Train with a lower rate (--learning-rate)."
+                f"Training did not help {'; '.join(who)}: it was never better on the validation {many} than at its "
+                "start. Use a lower rate (--learning-rate)."
             )
         case NoteKind.VALIDATION_DIVERGED:
             return (
                 f"{upper('; '.join(who))}: the validation loss rose by {nats(n['rise'])} nats per {one} after epoch "
                 f"{n['best_epoch']:.0f} of {n['epochs']:.0f}. The best epoch was kept; a lower rate (--learning-rate) "
-                "may do better."
+                "may be better."
             )
         case NoteKind.LATENT_DIM_TOO_SMALL:
             gain = Gain(n["gain"], n["low"], n["high"])
@@ -42,7 +42,7 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
             models = f"{who[0]}, with {most}, is {better} than {who[-1]}, with {n['latent_dim']:.0f}"
             if note.names[0] not in names:
                 models = f"the linear model of the same noise is {better} with {most} than with {n['latent_dim']:.0f}"
-            return f"The latent values may be too few: {models}. Try --latent-dim {n['more']:.0f}."
+            return f"There may be too few latent values: {models}. Try --latent-dim {n['more']:.0f}."
         case NoteKind.NO_GAIN_FROM_NETWORKS:
             return ""  # which is one of the answers
         case NoteKind.BAD_WEIGHTS:
@@ -54,18 +54,19 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
             return f"About {n['num']:,.0f} {many} of the same kind would leave enough to test on ({n['least']:.0f})."
         case NoteKind.RESOLUTION:
             return (
-                f"{n['num_test']:,.0f} independent test {many} tell two candidates apart that differ by about "
-                f"{nats(n['test'], n['test'] / 10)} nats per {one} or more; more {many} tell smaller differences."
+                f"With {n['num_test']:,.0f} independent test {many}, differences of about "
+                f"{nats(n['test'], n['test'] / 10)} nats per {one} or more can be detected; more {many} show smaller "
+                "differences."
             )
         case NoteKind.GAPS_LEFT_OUT:
-            return "There was no time to measure what is lost by the posterior’s shape and by the encoder (--budget)."
+            return "There was no time to measure the losses of the posterior’s shape and of the encoder (--budget)."
         case NoteKind.NO_LINEAR_MODELS:
             return "Linear models were not compared: their values are densities, and these are not."
         case NoteKind.COPIES:
             kinds = [f"{round(n['equal'])} {many} equal others"] if n["equal"] else []
             kinds += [f"{round(n['near'])} {many} nearly equal others"] if n["near"] else []
-            kept = "they may be in other parts than these, so that the scores are too good"
-            kept = kept if n["allowed"] else "they are in one part with these, and count as one"
+            kept = "they may be in different parts, which makes the scores too high"
+            kept = kept if n["allowed"] else "they are in the same part, and count as one"
             return f"{' and '.join(kinds)}: {kept}."
         case _:  # of the split, which names no candidate
             return in_words_of(note).text

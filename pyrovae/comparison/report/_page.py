@@ -29,7 +29,6 @@ HEADINGS = {
     "approximation": "lost by the posterior’s shape",
     "amortization": "lost by the encoder within that shape",
     "active latents": "latent values in use",
-    "bad k̂": "doubtful scores",
     "seconds": "seconds a training",
 }
 """Columns of the table in words."""
@@ -93,7 +92,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
 
 
 def _options_whole(text: str) -> Markup:
-    """A text whose options of the console are not broken at the end of a line."""
+    """A text whose console options are not broken at the end of a line."""
     return Markup(re.sub(r"(?<![\w-])(--[a-z][\w-]*)", r'<span class="option">\1</span>', str(escape(visible(text)))))
 
 
@@ -115,9 +114,7 @@ def _about_worst(result: StudyResult, one: Worst) -> dict[str, str]:
     blamed = [f"{_range(result, found)} ({found.times:.0f} times the usual misfit)" for found in one.blamed]
     if not blamed:
         largest = one.largest
-        blamed = [
-            f"none stands out; the largest at {_range(result, largest)} ({largest.times:.1f} times the usual misfit)"
-        ]
+        blamed = [f"none; the largest misfit is at {_range(result, largest)} ({largest.times:.1f} times the usual)"]
     if one.is_far:
         blamed.append("its latent values lie far from all others’")
     return {

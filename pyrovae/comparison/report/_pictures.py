@@ -1,4 +1,4 @@
-"""The report's pictures: what stands in each, and which; words stand beside them, in the page."""
+"""The content and choice of the report's pictures; their captions are in the page."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The test data that fit worst, and the channels to blame."""
+"""The test data that fit worst, and their worst channels."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from pyrovae.datasets import Spectra
 from pyrovae.trained_model import TrainedModel
 
 NUM_WORST = 6
-"""Data that are named."""
+"""Number of data that are named."""
 
 MANY_TIMES = 3.0
-"""Times the usual misfit above which a channel is to blame."""
+"""Multiple of the usual misfit above which a channel is named."""
 
 _RANGES = 3
 _GAP = 2
@@ -46,7 +46,7 @@ class Worst:
         name: its own name in the file.
         log_prob: its log p(x) in nats.
         below: how far that lies below the median of the test data.
-        blamed: the channels to blame, the worst first; empty if none stands out.
+        blamed: the channels that fit worst, the worst first; empty if none stands out.
         largest: the channel of the largest misfit, blamed or not.
         is_far: whether its latents lie far from the others'.
     """
@@ -102,8 +102,8 @@ def times_usual(x: Tensor, trained: TrainedModel) -> NDArray[np.float64]:
     """How badly each channel of each datum fits, in units of what is usual at the channel, shape (num, n).
 
     The larger of two misfits: the distance from the reconstruction, and ∇ log p(x), which is the distance from what the
-    other channels lead to expect, where errors go together. Usual is the median over the data, scaled so that it is the
-    standard deviation of Gaussian misfits.
+    other channels lead to expect, where errors go together. The usual misfit is the median over the data, scaled to be
+    the standard deviation of Gaussian misfits.
     """
     made = trained.reconstructions(x).drop(columns="row").to_numpy(dtype=float)
     return np.maximum(_usual(x.double().numpy() - made), _usual(trained.gradients(x).double().cpu().numpy()))

@@ -1,4 +1,4 @@
-"""Spectra from the files that people have."""
+"""Read spectra from files."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ def read_spectra(
 ) -> Spectra:
     """Read spectra from a file: text tables, arrays, Excel, instruments' formats; images from IDX or ``.npz``.
 
-    What a table means follows from its content: a header, positions in a row or a column, labels at an edge, samples in
-    rows or in columns. ``Spectra.reading`` says what was read and what was guessed; where the evidence is divided, the
-    file is refused in a line that names both readings. In a table with a header, the channels are the largest group of
-    columns named by numbers (``899.327``, ``450 nm``) or alike but for a number (``absorbance_12``); all other columns
-    become ``targets``. A folder holds one spectrum a file, on one axis. Nothing in a file is ever executed. Text is
-    read in blocks. Numbers are in torch's default dtype.
+    The layout of a table is found from its content: a header, positions in a row or a column, labels at an edge,
+    samples in rows or in columns. ``Spectra.reading`` says what was read and what was guessed. A file that could be
+    read in two ways is refused, in a line that names both. In a table with a header, the channels are the largest group
+    of columns named by numbers (``899.327``, ``450 nm``) or by one prefix and a number (``absorbance_12``). All other
+    columns become ``targets``. A folder has one spectrum per file, on one axis. Nothing in a file is ever executed.
+    Text is read in blocks. Numbers have torch's default dtype.
 
     Args:
-        path: the file, or a folder of files of one spectrum each.
+        path: the file, or a folder of files with one spectrum each.
         settings: how to read it.
-        to_train: whether to refuse what no model can be trained on: a single spectrum, or a constant channel (except
-            in images). A trained model takes both.
-        group: the column that the data will be split by, if they will; without one, replicates are warned of.
+        to_train: whether to refuse data that cannot train a model: a single spectrum, or a constant channel (except in
+            images). A trained model accepts both.
+        group: the column by which the data will be split, if any; without it, there is a warning of replicates.
         **keywords: the fields of :class:`~pyrovae.datasets.ReadingSettings`, in place of those of ``settings``. With
-            ``missing="mask"`` missing values are NaN, which ``GenerativeModel(…, missing=True)`` takes.
+            ``missing="mask"``, missing values are NaN, which ``GenerativeModel(…, missing=True)`` accepts.
 
     Raises:
         FileNotFoundError: there is no such file.
         MissingExtraError: the format needs a package that is not installed.
         InputError: the file cannot be read as spectra, or could be read in two ways. In one line: the file, the row and
-            the column (both counted from 1, a header included), what is there, and how to mend it.
+            the column (both counted from 1, a header included), what is there, and how to correct it.
 
     Warns:
-        InputWarning: there are more channels than samples, most columns of numbers are no channels, or a column's
-            values come again as replicates' do.
+        InputWarning: there are more channels than samples, most columns of numbers are not channels, or a column seems
+            to name replicates.
     """
     settings, path = _complete(settings, keywords), Path(path)
     _check_path(path)

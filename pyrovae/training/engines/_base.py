@@ -1,4 +1,4 @@
-"""What the engines share: the programs that they train, and a state that each can load from the other."""
+"""Base of the engines: the programs that they train, and a state that each engine can load from the other."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
@@ -21,7 +21,7 @@ State = tuple[Tensor, ...]
 
 
 class StepEngine(ABC):
-    """What makes the steps of a training run.
+    """An engine makes the steps of a training run.
 
     Args:
         pairs: (model, guide) of each replica.
@@ -30,9 +30,9 @@ class StepEngine(ABC):
         settings: of the training; replica r draws its noise from seed + r.
 
     Attributes:
-        name: how it makes them.
+        name: its name.
         steps: number of steps made.
-        errors: why replicas stopped.
+        errors: why replicas stopped, by replica.
     """
 
     name: Engine
@@ -81,7 +81,7 @@ class StepEngine(ABC):
 
     @torch.no_grad()
     def load_state_dict(self, state: SavedState) -> None:
-        """Go back to a state of either engine."""
+        """Load a state of either engine."""
         self.steps = state["steps"]
         self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}
         self.noise_states = [[s.clone() for s in states] for states in state["noise_states"]]

@@ -1,4 +1,4 @@
-"""Random draws of a traced step: what they are, and tensors put in their place."""
+"""Random draws of a traced step, and tensors that replace them."""
 
 import dataclasses
 import hashlib
@@ -44,7 +44,7 @@ class Draw:
         """The draw that a call makes, its shape unknown as yet.
 
         Raises:
-            CannotTraceError: it is not the same whatever the parameters and the data are.
+            CannotTraceError: it depends on the parameters or the data.
         """
         schema = operation._schema
         name = schema.name.removeprefix("aten::")
@@ -52,11 +52,11 @@ class Draw:
         of_shape_alone = schema.is_mutable or name.endswith("_like") or operation is torch.ops.aten.bernoulli.p
         rest = args[1:] if takes_tensor else args
         if any(isinstance(a, torch.Generator) for a in (*rest, *kwargs.values())):
-            raise CannotTraceError(f"a draw ({name}) has a random generator of its own")
+            raise CannotTraceError(f"a draw ({name}) has its own random generator")
         if (takes_tensor and not of_shape_alone) or any(isinstance(a, Tensor) for a in (*rest, *kwargs.values())):
             raise CannotTraceError(
-                f"a draw ({name}) is not a function of parameters and of noise that is independent of them: "
-                "a discrete site, or one whose rsample is made otherwise"
+                f"a draw ({name}) is not a function of parameters and independent noise: a discrete site, or one with "
+                "another kind of rsample"
             )
         return cls(operation, rest, kwargs, takes_tensor, torch.Size(), torch.float32)
 
@@ -84,7 +84,7 @@ def make_draws(draws: Sequence[Draw], device: torch.device) -> list[Tensor]:
 
 
 class Recorder(TorchDispatchMode):
-    """Note every draw; those made again from the same state of the generator are one draw."""
+    """Record every draw; repeated draws from the same state of the generator are one draw."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -112,7 +112,7 @@ class Recorder(TorchDispatchMode):
 
 
 class Replayer(TorchDispatchMode):
-    """Put given tensors in the place of the draws, and note failed factorisations where PyTorch would raise."""
+    """Replace the draws by given tensors, and record failed factorisations where PyTorch would raise an error."""
 
     def __init__(self, draws: list[Draw], calls: list[int], noise: list[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

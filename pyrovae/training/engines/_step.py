@@ -25,13 +25,13 @@ _CHUNK_STEPS = 256
 
 
 class StepProgram:
-    """A step for batches of one shape.
+    """A training step for batches of one shape.
 
     Args:
         gradient: loss and gradient of one replica.
         settings: of the training.
         replicas: their number R.
-        x: a batch (size, …) like those to come.
+        x: a batch (size, …) of the shape of all batches.
     """
 
     def __init__(self, gradient: GradientGraph, settings: TrainingSettings, replicas: int, x: Tensor) -> None:
@@ -60,7 +60,7 @@ class StepProgram:
         """The loop over steps, compiled at its first call.
 
         Raises:
-            CannotTraceError: an operation of the step is none of XLA's.
+            CannotTraceError: XLA lacks an operation of the step.
         """
         from pyrovae.training.engines.lowering import lower
 
@@ -177,7 +177,7 @@ class StepProgram:
         return [part.view(draw.shape) for part, draw in zip(parts, draws, strict=True)]
 
     def _can_draw_in_one_call(self, x: Tensor) -> bool:
-        """Whether one call for many steps draws what a call a step does, bit for bit."""
+        """Whether one call for many steps draws the same bits as one call per step."""
         draws = self.gradient.draws
         if x.is_cuda or not draws or any(d.dtype != draws[0].dtype or not d.standard_normal for d in draws):
             return False

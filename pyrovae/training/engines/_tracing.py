@@ -1,8 +1,7 @@
 """The loss of any Pyro programs and its gradient as one graph of tensor operations, random draws as its inputs.
 
-The programs run once under a tracer: Pyro's handlers leave nothing behind in the graph. The tracer knows the very
-tensors that the programs hold, so it makes no difference whether they are modules, functions with ``pyro.param``,
-or closures.
+The programs run once under a tracer, so Pyro's handlers do not appear in the graph. The tracer recognises the programs'
+tensors by identity. So modules, functions with ``pyro.param`` and closures all work.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,8 +36,8 @@ class GradientGraph:
         graph: the function, as traced.
         parameters: leaf tensors that the loss depends on.
         buffers: the programs' tensors that a step changes, such as running means.
-        fixed: the programs' other tensors, and those that they make from numbers.
-        draws: what each tensor of ``noise`` is filled with, in order.
+        fixed: the programs' other tensors, and tensors made from numbers.
+        draws: the draw that fills each tensor of ``noise``, in order.
     """
 
     graph: GraphModule
@@ -97,14 +96,14 @@ def graph_of(
 def trace_gradient(
     pair: Pair, elbo: ELBO, parameters: Tensors, x: Tensor, data: Tensor, *, beta_is_input: bool
 ) -> GradientGraph:
-    """Trace the programs on a batch x; the graph holds for every batch of its shape.
+    """Trace the programs on a batch x; the graph is valid for every batch of its shape.
 
-    The graph is tried against the programs on others of the data, with other parameters and noise, before it is
-    handed out. What it cannot see is state of the programs' own that changes later, such as a count of calls.
+    The graph is first compared with the programs on other data, with other parameters and noise. State of the programs
+    that changes later, such as a count of calls, is not detected.
 
     Raises:
-        CannotTraceError: a value decides what the programs do, a draw is not reparameterised, or the graph gives
-            other numbers than the programs.
+        CannotTraceError: a value decides what the programs do, a draw is not reparameterised, or graph and programs
+            give different numbers.
     """
     modules_only = all(isinstance(program, nn.Module) for program in pair)
     if len({p.dtype for p in parameters}) > 1 or len({p.device for p in parameters}) > 1:
@@ -176,14 +175,14 @@ def _try(
         with left_as_they_are(result.fixed) as changed:
             traced = result(*arguments, torch.tensor(beta, dtype=parameters[0].dtype, device=x.device), noise)
     if changed:
-        raise CannotTraceError("they change a tensor that is not a module program's own")
+        raise CannotTraceError("they change a tensor that is not a module's own")
     relative = 1e-9 if parameters[0].dtype == torch.float64 else 1e-4
     used = [d for d in derivatives if d is not None]
     pairs = [(loss, traced[0]), *zip(used, traced[1], strict=True), *zip(buffers, traced[2], strict=True)]
     if not same_end or not all(_close(a, b, relative) for a, b in pairs):
         raise CannotTraceError(
-            "their graph gives other numbers than they do on other data: part of them is computed outside PyTorch, or "
-            "changes from call to call"
+            "their graph gives other numbers on other data: a part is computed outside PyTorch, or changes from call "
+            "to call"
         )
 
 
@@ -211,7 +210,7 @@ def _close(left: Tensor, right: Tensor, relative: float) -> bool:
 
 
 def _constants(graph: GraphModule) -> list[str]:
-    """Names of the tensors that a graph holds itself."""
+    """Names of the tensors stored in a graph."""
     return sorted({node.target for node in graph.graph.nodes if node.op == "get_attr"})
 
 

@@ -1,4 +1,4 @@
-"""A loop over steps that JAX compiles with XLA, in memory, for one thread or as many as the caller's."""
+"""A loop over steps that JAX compiles with XLA, in memory, for one thread or the caller's number of threads."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ class CannotCompileError(InputError, RuntimeError):
 
 
 _forked: list[bool] = []
-"""Whether JAX had been imported where this process was forked: its threads are not here, and it would wait for them."""
+"""Whether JAX was imported before this process was forked: it would wait for threads that do not exist here."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _forked.append("jax" in sys.modules))
@@ -32,7 +32,7 @@ if hasattr(os, "register_at_fork"):
 def missing_xla() -> str | None:
     """Why XLA cannot be used here, or None where it can."""
     if any(_forked):
-        return "this process was forked from one that uses JAX, which cannot be used in both"
+        return "this process was forked from one that uses JAX, and only one of them can use it"
     if find_spec("jax") is None:
         return "jax is not installed (pip install 'pyrovae[xla]')"
     return None

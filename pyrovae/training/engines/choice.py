@@ -1,4 +1,4 @@
-"""Which engine makes the steps."""
+"""The choice of an engine."""
 
 from collections.abc import Sequence
 
@@ -33,25 +33,25 @@ def choose_engine(
     total_steps: int,
     least_steps: int = LEAST_STEPS,
 ) -> tuple[StepEngine | None, str]:
-    """The engine for these pairs of programs, and the reason in a few words; None where each pair must run alone.
+    """The engine for these programs, and the reason in a few words; None if each pair must run alone.
 
-    ``"auto"`` compiles a run of at least ``least_steps`` steps, counted over all replicas, on the CPU, where JAX is
-    installed and the programs are one fixed graph of operations that XLA has. It is eager otherwise, but replicas run
-    as one graph, step by step. The choice depends on the run alone, not on the machine's load.
+    ``"auto"`` compiles a run of at least ``least_steps`` steps, counted over all replicas, on the CPU, if JAX is
+    installed and the programs are one fixed graph of operations that XLA has. Otherwise it is eager, and replicas run
+    as one graph, step by step. The choice does not depend on the machine's load.
 
     Raises:
-        CannotTraceError: the compiled engine or the graph is wanted, and the programs are not one fixed graph.
-        CannotCompileError: the compiled engine is wanted, and JAX cannot be used here or the data are on a GPU.
+        CannotTraceError: the compiled engine or the graph is requested, and the programs are not one fixed graph.
+        CannotCompileError: the compiled engine is requested, and JAX cannot be used here or the data are on a GPU.
     """
     wanted, replicas, steps = settings.engine, len(pairs), total_steps * len(pairs)
     eager = EagerEngine(pairs[0], elbo, parameters[0], settings) if replicas == 1 else None
     if wanted == Engine.EAGER:
         return eager, "as asked for"
-    why_not = "the compiled engine runs on the CPU alone" if x.is_cuda else missing_xla()
+    why_not = "the compiled engine runs only on the CPU" if x.is_cuda else missing_xla()
     if wanted == Engine.COMPILED and why_not is not None:
         raise CannotCompileError(f"{why_not}; use engine='eager'")
     if steps < least_steps:
-        why_not = f"{steps:,} steps do not pay for compiling, which takes {least_steps:,}"
+        why_not = f"{steps:,} steps are too few to compile; it pays from {least_steps:,} on"
     if wanted == Engine.AUTO and why_not is not None and (replicas == 1 or steps < _LEAST_TRACED_STEPS):
         return eager, why_not
     try:
@@ -64,7 +64,7 @@ def choose_engine(
                     raise
                 why_not = str(error)
             else:
-                return engine, "as asked for" if wanted == Engine.COMPILED else f"{steps:,} steps pay for compiling"
+                return engine, "as asked for" if wanted == Engine.COMPILED else f"compiling pays for {steps:,} steps"
         if wanted == Engine.AUTO and replicas == 1:
             return eager, str(why_not)
         engine.trace()

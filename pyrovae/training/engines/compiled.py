@@ -1,8 +1,7 @@
-"""The compiled engine: many steps in one call of what XLA compiled, with no Pyro and no Python in between.
+"""The compiled engine: many steps in one call of a loop compiled with XLA, without Pyro or Python in between.
 
-A step of R replicas is one graph: the programs' loss and gradient, traced, and Adam. What a step reads (the numbers of
-its data, its noise, its rate) lies in arrays over the steps, and XLA compiles a loop over them.
-This module knows of no family of distributions.
+A step of R replicas is one graph: the programs' traced loss and gradient, and Adam. The inputs of the steps (indices of
+data, noise, learning rate) are arrays, and XLA compiles a loop over them. This module knows no family of distributions.
 """
 
 from collections.abc import Generator, Sequence
@@ -24,13 +23,13 @@ from pyrovae.training.engines._tracing import module_tensors, trace_gradient
 from pyrovae.training.settings import Engine, TrainingSettings
 
 _LEAST_LEFT_OVER = 500
-"""Steps of the smaller last batch from which they are compiled too."""
+"""Number of steps with the smaller last batch above which they are compiled too."""
 
 
 class CompiledEngine(StepEngine):
-    """Run steps of R pairs of programs that are alike but for their tensors, without Pyro.
+    """Run steps of R pairs of programs that differ only in their tensors, without Pyro.
 
-    The loop over steps runs compiled once :meth:`compile` has been called; until then, its graph step by step.
+    After :meth:`compile`, the loop over steps runs compiled; before, its graph runs step by step.
 
     Args:
         pairs: (model, guide) of each replica.
@@ -76,7 +75,7 @@ class CompiledEngine(StepEngine):
                 raise CannotTraceError("replicas differ in tensors that are not trained")
 
     def trace(self) -> None:
-        """Make the graph that :meth:`run` takes step by step where nothing is compiled.
+        """Make the graph that :meth:`run` uses step by step if nothing is compiled.
 
         Raises:
             CannotTraceError: replicas cannot run as one.
@@ -88,7 +87,7 @@ class CompiledEngine(StepEngine):
         """Compile the loop over steps, and use that from now on.
 
         Raises:
-            CannotTraceError: an operation of the step is none of XLA's, or replicas cannot run as one.
+            CannotTraceError: XLA lacks an operation of the step, or replicas cannot run as one.
         """
         self.name = Engine.COMPILED
         try:

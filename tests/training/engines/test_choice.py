@@ -14,8 +14,8 @@ from tests.training.runs import data, fit, make_pair
 def test_auto_compiles_what_pays(capsys):
     settings = TrainingSettings(epochs=50)  # 5 steps each
     for least_steps, engine, why in (
-        (250, "compiled", "250 steps pay for compiling"),
-        (251, "eager", "250 steps do not pay for compiling, which takes 251"),
+        (250, "compiled", "compiling pays for 250 steps"),
+        (251, "eager", "250 steps are too few to compile; it pays from 251 on"),
     ):
         trainer = Trainer([make_pair()], data(), pv.MonteCarloELBO(), settings, least_steps=least_steps)
         assert trainer.engine.name == trainer.histories[0].engine == engine
@@ -42,7 +42,7 @@ def test_without_jax(monkeypatch, capsys):
 
 def test_programs_with_an_operation_that_is_not_known(capsys):
     x = torch.rand(64, 16)
-    reason = "they use what the compiled engine does not know: convolution, convolution_backward"
+    reason = "the compiled engine does not support convolution, convolution_backward"
 
     def pair():
         decoder = pv.nn.MLP(2, 8)

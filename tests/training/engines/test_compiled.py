@@ -201,7 +201,7 @@ def test_the_engine_leaves_pyro_jax_and_the_random_state_alone():
     assert jax.numpy.ones(3).dtype == jax.numpy.float32
 
 
-FORKED_FROM = "this process was forked from one that uses JAX, which cannot be used in both"
+FORKED_FROM = "this process was forked from one that uses JAX, and only one of them can use it"
 FORKED = """
 import os, sys, torch
 import pyrovae as pv

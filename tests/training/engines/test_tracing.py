@@ -158,7 +158,7 @@ def with_python_randomness(x):
         (with_decision, "data-dependent control flow"),
         (with_counter(), "other numbers"),
         (through_numpy, "other numbers"),
-        (with_gamma, "not a function of parameters and of noise"),
+        (with_gamma, "not a function of parameters and independent noise"),
     ],
     ids=["share", "mean", "python", "decision", "counter", "numpy", "gamma"],
 )

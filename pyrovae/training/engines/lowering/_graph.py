@@ -1,7 +1,7 @@
 """A traced graph of PyTorch's Core ATen operations as a function of JAX arrays, by tables of operations.
 
-Each entry takes the arguments of its operation, in PyTorch's order. What depends on a tensor's memory alone (device,
-layout) is left out; the result's dtype is PyTorch's, whatever JAX's rules of promotion say.
+Each entry takes the arguments of its operation, in PyTorch's order, except those about memory (device, layout). The
+result's dtype is PyTorch's, not that of JAX's promotion rules.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from pyrovae.training.engines.lowering._reductions import REDUCTIONS
 from pyrovae.training.engines.lowering._shapes import SHAPES
 
 OPERATIONS = {**ELEMENTWISE, **REDUCTIONS, **SHAPES, **INDEXING, **ALGEBRA, **NORMALIZATIONS}
-"""What each of PyTorch's operations is in JAX, by name."""
+"""PyTorch's operations in JAX, by name."""
 
 _OF_MEMORY = ("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "implicit")
 
@@ -35,7 +35,7 @@ def lower(graph: Graph) -> Callable[..., list[Array]]:
     called = [node for node in graph.nodes if node.op == "call_function"]
     missing = sorted({_name(node) for node in called if _name(node) not in OPERATIONS})
     if missing:
-        raise CannotTraceError(f"they use what the compiled engine does not know: {', '.join(missing)}")
+        raise CannotTraceError(f"the compiled engine does not support {', '.join(missing)}")
     orders = {node: _order(node) for node in called if _name(node).startswith("as_strided")}
 
     def run(*arguments: Array) -> list[Array]:
