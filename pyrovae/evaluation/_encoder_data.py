@@ -136,7 +136,7 @@ def _with_gaps(x: Tensor, observed: Tensor) -> Tensor:
 
 @contextmanager
 def _from(generator: torch.Generator, x: Tensor, model: GenerativeModel) -> Iterator[None]:
-    """Draw what follows from a seed that the generator gives; torch's random state is left as it was."""
+    """Draw what follows from a seed that the generator gives; torch's random state does not change."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.no_grad(), undisturbed(x, model):
         torch.manual_seed(seed)

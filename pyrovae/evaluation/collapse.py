@@ -128,7 +128,7 @@ def collapse_report(
         threshold: variance of the posterior mean, in units of the prior's, above which a direction is active.
         num_samples: draws of z per datum.
         max_data: largest number of data to use, evenly spread; the cost grows with its square.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         progress: whether to show a progress bar (on a terminal).
 
     Raises:

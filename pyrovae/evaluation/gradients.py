@@ -102,7 +102,7 @@ def gradient_statistics(
         elbo: the estimator.
         x: a batch of data (num, …), of the programs' dtype and device.
         num_repeats: number of gradients, at least 2.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
 
     Raises:
         InputError: too few repeats, nothing to train, or data that the programs cannot take.

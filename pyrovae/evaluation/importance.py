@@ -152,7 +152,7 @@ def elbo_estimate(
         guide: Pyro program of q(z|x), reparameterised.
         x: data (num, …), of the programs' dtype and device.
         num_samples: draws of z per datum, at least 2.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         max_plate_nesting: depth of the programs' plates.
     """
     check_integer("num_samples", num_samples, least=2)

@@ -62,7 +62,7 @@ def impute(
         x: data (num, n).
         level: probability of an interval, with half of the rest on either side.
         num_samples: draws for each datum.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         progress: whether to show a progress bar (on a terminal).
 
     Raises:

@@ -75,7 +75,7 @@ def log_marginal(
         reverse: whether to anneal back from the posterior; always with ``latents``.
         latents: for data simulated from the model, the z of each x, shape (num, latent_dim), from
             ``GenerativeModel.simulate``. Annealing then gives an upper bound.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
         **options: the fields of the named method's class. ``num_samples``: draws of z per datum (auto and importance,

@@ -185,7 +185,7 @@ def refit(
         family: ``Posterior`` class or another callable of (in_features, latent_dim).
         num_particles: draws of z per datum and step.
         max_steps: most steps, before the steps whose parameters are averaged.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         start: Gaussians of batch shape (num,) to start near, such as those of :func:`~pyrovae.refine`.
 
     Returns:

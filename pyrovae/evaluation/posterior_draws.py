@@ -60,7 +60,7 @@ def posterior_draws(
         guide: Pyro program of q(z|x), reparameterised.
         x: data (num, …), on the programs' device.
         num_samples: draws for each datum, at least the 25 that k̂ needs.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
 

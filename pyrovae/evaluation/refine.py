@@ -99,7 +99,7 @@ def refine(
         x: data (num, …), on the programs' device.
         num_steps: Gauss–Newton steps for each datum; 12 times as many gradient steps follow.
         num_draws: draws of z per datum and step; an odd number is rounded up.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
 

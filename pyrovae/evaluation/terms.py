@@ -48,7 +48,7 @@ def elbo_terms(
         guide: Pyro program of q(z|x).
         x: data (num, …), of the programs' dtype and device.
         num_samples: draws of z per datum.
-        seed: of the draws; the caller's random state is left as it was.
+        seed: seed of the draws; the caller's random state does not change.
         chunk_size: data evaluated at once; it bounds the memory.
 
     Raises:
