@@ -1,4 +1,4 @@
-"""Gaussians fitted to p(z|x) datum by datum: Gauss–Newton to a mode, then in expectation over q."""
+"""Gaussians fitted to p(z|x) for each datum: Gauss–Newton to a mode, then in expectation over q."""
 
 import math
 from dataclasses import dataclass
@@ -133,8 +133,7 @@ def of_precision(loc: Tensor, precision: Tensor) -> Gaussians:
 def climb(target: Target, loc: Tensor, max_steps: int = 20) -> Gaussians:
     """Laplace's approximation at a mode of p(z|x), by Gauss–Newton steps damped datum by datum (Levenberg–Marquardt).
 
-    A step that does not raise log p(x, z) is undone and repeated with more damping, so that a sharp likelihood far from
-    its data is no danger.
+    A step that does not raise log p(x, z) is undone and repeated with more damping, so that sharp likelihoods are safe.
 
     Args:
         target: log p(x, z), with curvature.
@@ -174,9 +173,9 @@ def climb(target: Target, loc: Tensor, max_steps: int = 20) -> Gaussians:
 def settle(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gaussians:
     """Variational Gauss–Newton from q: Λ = Λ₀ + E_q[JᵀIJ], μ ← μ + step · Λ⁻¹ E_q[∇ log p(x, z)].
 
-    The expectations are over antithetic draws, of which the first pair has its Jacobian formed. Λ is a mean over the
-    steps in which the latest weigh most; steps fall as 1/√i. The draws tell the ELBO of each step's q: where it has
-    fallen, a datum goes back to its best q and takes shorter steps.
+    The expectations are over antithetic draws; the Jacobian is formed for the first pair. Λ is a mean over the steps,
+    weighted towards the latest; steps fall as 1/√i. The draws also estimate the ELBO of each step's q. If it falls, the
+    datum returns to its best q and takes shorter steps.
 
     Args:
         target: log p(x, z), with curvature.
@@ -211,8 +210,8 @@ def settle(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gaus
 def descend(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gaussians:
     """Maximise the ELBO of each datum by Adam from q, in q's own units: z = μ + L(m + Aε), A lower triangular.
 
-    The gradients are those of sticking the landing (Roeder et al. 2017), whose noise goes where q is p(z|x); the rate
-    falls to 0 along a cosine.
+    The gradients are those of sticking the landing (Roeder et al. 2017), which have no noise if q is p(z|x). The
+    learning rate falls to 0 along a cosine.
     """
     num, d = q.loc.shape
     shift = torch.zeros_like(q.loc)

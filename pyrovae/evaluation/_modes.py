@@ -1,4 +1,4 @@
-"""Where log p(x, z) is highest, and how it curves there."""
+"""Modes of log p(x, z), and the curvature there."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _STEPS = 60
 
 @dataclass(frozen=True)
 class Modes:
-    """Local maxima of log p(x, z) from several starts, the best of each datum first; a maximum may come twice.
+    """Local maxima of log p(x, z) from several starts, the best of each datum first; a maximum may be repeated.
 
     Attributes:
         loc: where they are, shape (starts, num, d), float64.
@@ -29,9 +29,9 @@ class Modes:
 
 
 def find_modes(density: Density, like: Tensor) -> Modes:
-    """Climb log p(x, z) by Newton steps that are shortened until they go up, from draws of the guide and beyond.
+    """Maximise log p(x, z) by Newton steps with line search, from draws of the guide and from farther away.
 
-    The draws are also taken at larger distances from their mean, since a guide may be far too narrow.
+    Draws are also moved away from their mean, since a guide may be far too narrow.
     """
     draws = density.draw(_STARTS).double()
     center = draws.mean(0)

@@ -8,28 +8,28 @@ from pyro.ops.stats import fit_generalized_pareto
 from torch import Tensor
 
 _HEAVIEST = 0.9
-"""Largest shape with which the mean of a tail is worked out: at 1 it is infinite."""
+"""Largest shape for computing the mean of a tail: at 1 it is infinite."""
 
 _SMALLEST = 1e-300
-"""Weights below it, beside the largest, are nothing: the fit takes their inverse."""
+"""Weights below this share of the largest count as 0, since the fit divides by them."""
 
 _LIGHT = 2.0
 """Largest weight, in units of the smallest of the tail, up to which a tail is light whatever its shape."""
 
 
 def tail_size(num_samples: int) -> int:
-    """How many of the largest weights make the tail: the smaller of K/5 and 3 √K."""
+    """Number of largest weights in the tail: the smaller of K/5 and 3 √K."""
     return math.floor(min(num_samples / 5, 3 * math.sqrt(num_samples)))
 
 
 def reliable_below(num_samples: int) -> float:
-    """The k̂ up to which a mean of that many weights converges at a practical rate: min(1 − 1/log₁₀ K, 0.7)."""
+    """The largest k̂ at which a mean of K weights converges at a practical rate: min(1 − 1/log₁₀ K, 0.7)."""
     return min(1 - 1 / math.log10(num_samples), 0.7)
 
 
 @dataclass(frozen=True)
 class Tail:
-    """What a generalised Pareto distribution of the largest weights says of their mean.
+    """A generalised Pareto distribution fitted to the largest weights.
 
     Attributes:
         k: its shape k̂, shape (num,): the weights have 1/k̂ moments. −∞ where the largest weights are all the same, +∞

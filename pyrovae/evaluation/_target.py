@@ -1,4 +1,4 @@
-"""Log p(x, z) of some data as a function of their z, with its slope and its expected curvature."""
+"""Log p(x, z) of some data as a function of their z, with its gradient and expected curvature."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ _ROUNDING = 0.01
 
 
 class Target(ABC):
-    """Log p(x, z) of data x, num of them, each with a z of d numbers; z and all results are in float64."""
+    """Log p(x, z) of num data x, each with a z of d numbers; z and all results are in float64."""
 
     num: int
     latent_dim: int
@@ -59,7 +59,7 @@ class Target(ABC):
         return False
 
     def start(self, found: list[Tensor]) -> Tensor:
-        """A place of large log p(x, z) that no encoder chose, shape (num, d).
+        """A starting point with large log p(x, z) that does not come from an encoder, shape (num, d).
 
         Args:
             found: starts and modes so far, each of shape (num, d).
@@ -106,7 +106,7 @@ class ModelTarget(Target):
 
     @property
     def is_searched(self) -> bool:
-        """Not where z has many dimensions: most of the prior's draws are then far from every mode."""
+        """Not if z has many dimensions: then most of the prior's draws are far from every mode."""
         return self.has_curvature and self.latent_dim <= _MOST_SCREENED_DIM
 
     def start(self, found: list[Tensor]) -> Tensor:

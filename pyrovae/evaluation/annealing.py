@@ -25,9 +25,9 @@ _TARGET_ACCEPTANCE = 0.8
 class Annealing(Method):
     """Chains from the guide or the prior to the posterior, by Hamiltonian transitions (Neal 2001).
 
-    They pass through ``num_temperatures`` densities in between: a lower bound in expectation that needs no good guide.
-    Data that were simulated with known latents have chains from the posterior back, and an upper bound (Grosse et al.
-    2015).
+    They pass through ``num_temperatures`` intermediate densities: a lower bound in expectation that needs no good
+    guide. For data simulated with known latents, chains run back from the posterior and give an upper bound (Grosse et
+    al. 2015).
     """
 
     name: ClassVar[str] = "annealed"
@@ -35,9 +35,9 @@ class Annealing(Method):
     num_samples: int = 16
     """Chains for each datum."""
     center: str = Center.GUIDE
-    """Where the chains start, guide or prior."""
+    """Start of the chains: guide or prior."""
     num_temperatures: int = 500
-    """Steps of annealing: the distance of the bounds falls as one over it."""
+    """Steps of annealing. The distance of the bounds is inversely proportional to it."""
     num_leapfrog: int = 5
     """Leapfrog steps in each transition."""
 
@@ -47,7 +47,7 @@ class Annealing(Method):
         check_choice("center", self.center, [Center.PRIOR, Center.GUIDE])
 
     def estimate(self, problem: Problem) -> LogMarginal:
-        """Estimate log p(x) of each datum; from above where the latents are known."""
+        """Estimate log p(x) of each datum, from above if the latents are known."""
         x, latents = problem.x, problem.latents
         prior = None
         if self.center == Center.PRIOR:
@@ -92,7 +92,7 @@ class Path:
 
     Attributes:
         log_start: log q₀ of z (chains, num, d), shape (chains, num).
-        log_joint: log p(x, z), likewise.
+        log_joint: log p(x, z), with the same shapes.
         draw: a function from a number of chains to draws of q₀, shape (chains, num, d).
         factor: Cholesky factor of q₀'s covariance, ([num,] d, d): the units in which transitions move.
         temperatures: β, rising from 0 to 1, shape (T + 1,).
@@ -123,7 +123,7 @@ class Path:
 
 
 def path_from(density: Density, prior: TorchDistribution | None, x: Tensor, num_temperatures: int) -> Path:
-    """The path from the guide's q(z|x), or from the prior where it is given, to p(z|x)."""
+    """The path from the guide's q(z|x), or from the prior if it is given, to p(z|x)."""
     known = moments_of_guide(density)[1] if prior is None else covariance_of(prior, num_draws=NUM_DRAWS)
     return Path(
         log_start=density.log_guide if prior is None else prior.log_prob,

@@ -1,4 +1,4 @@
-"""The channels' positions in a column of the table, or in a file of their own."""
+"""The channels' positions, in a column of the table or in another file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns of a table are a spectrum's channels by their names, and where on the axis they lie."""
+"""Find the columns of a table that are channels by their names, and their positions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _AXIS_NAME = re.compile(
 
 @dataclass(frozen=True)
 class Group:
-    """Columns whose names differ in a number alone.
+    """Columns whose names differ only in a number.
 
     Attributes:
         prefix: before the number.
@@ -132,7 +132,7 @@ def groups_of(names: Sequence[str]) -> list[Group]:
 
 
 def largest_group(names: Sequence[str]) -> Group | None:
-    """The most columns that are named alike, but for a number; None if there are none."""
+    """The largest group of columns whose names differ only in a number; None if there is none."""
     return next(iter(groups_of(names)), None)
 
 
@@ -154,7 +154,7 @@ class Channels:
 def find_channels(names: Sequence[str], channels: Sequence[str] | None, where: str) -> Channels:
     """Columns of the channels, their positions and the unit.
 
-    Without ``channels``, they are the largest group of columns whose names are numbers, or alike but for a number.
+    Without ``channels``, they are the largest group of columns whose names are numbers, or differ only in a number.
 
     Args:
         names: of all columns.

@@ -1,4 +1,4 @@
-"""How a text file is written: its encoding, its lines, what cuts them into fields, and where the table begins."""
+"""The format of a text file: encoding, lines, delimiter, and the beginning of the table."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _check_length(where: str, row: int, length: int, longest_row: int) -> None:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the lines of a table are cut.
+    """The format of the lines of a table.
 
     Attributes:
         delimiter: between fields; a space stands for any number of spaces and tabs.
@@ -194,7 +194,7 @@ class Dialect:
 
 
 def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> Dialect:
-    """How a file's first lines are cut into fields.
+    """Find how a file's first lines are split into fields.
 
     Raises:
         InputError: they cannot be.
@@ -211,7 +211,7 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
             rows = [cut(line, delimiter, quote) for line in table]
         except csv.Error as error:
             if len(candidates) == 1:
-                raise InputError(f"{where}: its first rows cannot be cut into fields: {error}") from None
+                raise InputError(f"{where}: its first rows cannot be split into fields: {error}") from None
             continue
         width, share = _width([len(row) for row in rows])
         if width > 1 or len(candidates) == 1:

@@ -1,4 +1,4 @@
-"""Which of a table's first rows are no data: names, groups, units, or the channels' positions."""
+"""Find which of a table's first rows are not data: names, groups, units, or the channels' positions."""
 
 from __future__ import annotations
 

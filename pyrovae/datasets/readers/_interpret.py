@@ -1,4 +1,4 @@
-"""What a table means, by the evidence of its first rows: the questions one after the other."""
+"""The layout of a table, from the evidence in its first rows: one question after the other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def interpret(head: Head, settings: ReadingSettings) -> Layout:
     """What the columns of a table mean.
 
     Raises:
-        InputError: the evidence is divided, or what the user says does not fit.
+        InputError: the layout is ambiguous, or the user's settings do not fit.
     """
     header, where, width = head.header, head.where, head.numbers.shape[1]
     dropped = _columns("drop", settings.drop, header, where)

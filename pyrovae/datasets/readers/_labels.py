@@ -1,4 +1,4 @@
-"""Columns at the edge of a table that are no channels: labels, indices and targets among nameless columns."""
+"""Columns at the edge of a table that are not channels: labels, indices and targets among columns without names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MOST_TARGETS, _MOST_LIKE = 12, 4
 
 @dataclass(frozen=True)
 class EdgeColumn:
-    """What speaks for an edge column to be no channel.
+    """Evidence that an edge column is not a channel.
 
     Attributes:
         evidence: in words.
-        is_clear: whether nothing speaks against it.
+        is_clear: whether there is no evidence against it.
     """
 
     evidence: str

@@ -1,4 +1,4 @@
-"""Values that stand for missing ones."""
+"""Markers of missing values."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _USUAL = (
 
 
 def given_markers(settings: ReadingSettings) -> list[float]:
-    """The numbers that the user says stand for missing values."""
+    """The user's markers of missing values."""
     found = (number(word) for word in settings.missing_value or () if word != NONE)
     return [value for value in found if value is not None]
 
 
 def without_markers(values: NDArray[np.floating], markers: list[float]) -> NDArray[np.floating]:
-    """Values with NaN in the place of these."""
+    """Values with these replaced by NaN."""
     if not markers:
         return values
     return np.where(np.isin(values, np.array(markers).astype(values.dtype)), np.nan, values).astype(values.dtype)
 
 
 def marker_of(values: NDArray[np.floating]) -> float | None:
-    """A value that seems to stand for missing ones: the smallest or the largest, far from all others, again and again.
+    """A value that seems to mark missing values: the smallest or the largest, far from all others, and repeated.
 
     It lies farther from the other values than twice their range and occurs at least twice; a usual marker, such as
     −9999, may occur once and nearer.
@@ -108,7 +108,7 @@ def _median(values: NDArray[np.floating]) -> float:
 
 
 def cleaned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values without what seems to stand for missing ones."""
+    """Values without the values that seem to be markers."""
     for _ in range(4):
         marker = marker_of(values)
         if marker is None:

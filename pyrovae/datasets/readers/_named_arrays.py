@@ -1,4 +1,4 @@
-"""Arrays by name, as ``.npz``, ``.mat`` and HDF5 hold them: which are spectra, an axis, labels."""
+"""Named arrays of ``.npz``, ``.mat`` and HDF5 files: which are spectra, an axis, or labels."""
 
 from __future__ import annotations
 

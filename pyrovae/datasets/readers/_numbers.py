@@ -1,4 +1,4 @@
-"""Numbers in text: decimal signs, signs between thousands, and what stands for a missing value."""
+"""Numbers in text: decimal signs, thousands separators, and markers of missing values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MISSING = frozenset(
         "nan(snan)",
     ]
 )
-"""What stands for a missing value, in any case of letters."""
+"""Words for a missing value, in upper or lower case."""
 
 _SAMPLE = 1500
 _HIGHEST = 20_000
@@ -70,7 +70,7 @@ class Numerals:
         decimal: the decimal sign.
         thousands: characters between thousands.
         missing: words for a missing value, in small letters.
-        guessed: whether the file could be meant otherwise.
+        guessed: whether the file could be read in another way.
         percent: whether a percent sign stands after the numbers.
         is_given: whether the user says which sign is decimal.
     """
@@ -162,7 +162,7 @@ def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where:
     """How a file writes numbers, from some of its rows.
 
     Raises:
-        InputError: a sign may be decimal or stand between thousands, and nothing tells.
+        InputError: a sign may be decimal or a thousands separator, and nothing decides it.
     """
     columns = [*zip(*rows, strict=False)]
     few = columns[:: max(1, len(rows) * len(columns) // _SAMPLE)]

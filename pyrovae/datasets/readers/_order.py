@@ -1,4 +1,4 @@
-"""What tells a row of positions from a row of data."""
+"""Distinguish a row of positions from a row of data."""
 
 from __future__ import annotations
 

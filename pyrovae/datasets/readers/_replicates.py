@@ -1,4 +1,4 @@
-"""Columns that say which rows are of one sample."""
+"""Columns that say which rows belong to one sample."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def warn_of_replicates(targets: pd.DataFrame, path: Path, stacklevel: int) -> No
 
 
 def _are_replicates(column: pd.Series, fewest: int) -> bool:
-    """Whether values come again as those of replicates do: many values, each in few rows."""
+    """Whether values repeat like those of replicates: many values, each in few rows."""
     counts = column.value_counts()
     repeated = float((counts > 1).mean())
     return bool(fewest <= len(counts) <= len(column) / 1.5 and repeated > 0.5 and counts.median() <= _MOST)

@@ -1,4 +1,4 @@
-"""Rows of fields from the lines of a text file; what is no row of the table is left out, and said."""
+"""Rows of fields from the lines of a text file; other lines are left out and reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_BELOW = 20
 class Rows:
     """The rows of a table, as many fields in each as in the first.
 
-    Remarks amid the rows (``# lamp replaced``) and words below the table are left out.
+    Remarks between the rows (``# lamp replaced``) and words below the table are left out.
 
     Args:
         lines: from the table's first on.

@@ -1,4 +1,4 @@
-"""Rows of a table that are no samples: the channels' positions once more, and means or deviations of the others."""
+"""Rows of a table that are not samples: repeated positions, and means or deviations of the others."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_samples(
     positions: NDArray[np.float64] | None,
     settings: ReadingSettings,
 ) -> None:
-    """Raise for a sample that seems to be none.
+    """Raise an error for a row that does not seem to be a sample.
 
     Args:
         table: where the samples stand.

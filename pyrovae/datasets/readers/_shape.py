@@ -1,4 +1,4 @@
-"""Where the samples of a table are: in its rows, in its columns, or in pairs of columns."""
+"""Find where the samples of a table are: in rows, in columns, or in pairs of columns."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def shape_of(
         row_names: the first column, if all of its fields are named alike but for a number, such as ``450 nm``.
 
     Raises:
-        InputError: nothing tells, or there is no such column.
+        InputError: nothing decides it, or there is no such column.
     """
     word, _, name = settings.axis.partition(":") if isinstance(settings.axis, str) else ("", "", "")
     if word.lower() == "row" and settings.samples == "columns":

@@ -1,4 +1,4 @@
-"""What every reader returns: a table of numbers that knows where each of them stands in its file."""
+"""The result of every reader: a table of numbers that knows the place of each in its file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Head:
-    """A table's first rows, before anything is said of what they mean.
+    """A table's first rows, before their layout is known.
 
     Attributes:
         where: what to call the table in errors.
@@ -80,7 +80,7 @@ Choose = Callable[[Head], Layout]
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the rows and columns of a table stand in its file.
+    """Places of a table's rows and columns in its file.
 
     Attributes:
         where: what to call the table in errors.

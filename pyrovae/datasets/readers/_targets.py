@@ -1,4 +1,4 @@
-"""What is known of each sample beside its spectrum."""
+"""The other columns of each sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may say of a file that is to be read, declared once."""
+"""A user's settings for reading a file."""
 
 import io
 from dataclasses import dataclass
