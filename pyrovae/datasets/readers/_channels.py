@@ -40,7 +40,7 @@ _NAME = re.compile(
 )
 _NEGATIVE = re.compile(r"[-−+]\d+(?:[.,]\d+)?")
 _AXIS_NAME = re.compile(
-    r"(wave[\s_-]?(length|number|shift)s?|wl|wn|wvl|nu|lambda|λ|x[\s_-]?axis|frequency|frequencies|"
+    r"(?:rel\.?\s)?[(\[]?(?P<name>wave[\s_-]?(length|number|shift)s?|wl|wn|wvl|nu|lambda|λ|x[\s_-]?axis|frequency|frequencies|"
     r"raman[\s_-]?shift|shift|axis|channel|channels|bands?|energy|"
     rf"wellenl(ä|ae)nge|wellenzahl|longueurs?[\s_]d['’]onde|nombre[\s_]d['’]onde|longitud[\s_]de[\s_]onda|{_UNIT})"
     rf"[\s_]*[(\[/,]?\s*(in\s+)?(?P<unit>{_UNIT}|)[)\]]?",
@@ -111,7 +111,7 @@ def axis_unit(name: str) -> str | None:
     match = _AXIS_NAME.fullmatch(name.strip())
     if match is None:
         return None
-    return UNITS.get(match["unit"].lower()) or UNITS.get(name.strip().lower(), "")
+    return UNITS.get(match["unit"].lower()) or UNITS.get(match["name"].lower(), "")
 
 
 def groups_of(names: Sequence[str]) -> list[Group]:

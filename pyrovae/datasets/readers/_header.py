@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import axis_unit, largest_group
 from pyrovae.datasets.readers._labels import follows
 from pyrovae.datasets.readers._numbers import Numerals
-from pyrovae.datasets.readers._order import in_order, is_even, is_outside, stands_out
+from pyrovae.datasets.readers._order import in_order, is_even, is_outside, nearly_in_order, stands_out
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
@@ -120,7 +120,8 @@ class _Peek:
         self.values = np.concatenate([values for values, _ in parts])
         self.text = np.concatenate([np.zeros(v.shape, dtype=np.bool_) if t is None else t for v, t in parts])
         below = self.text[min(_MOST_ROWS, max(1, len(rows) // 2)) :] if len(rows) > 1 else self.text
-        self.numeric = below.mean(0) <= 0.5
+        is_empty = np.isnan(self.values).all(0) & ~self.text.any(0)
+        self.numeric = (below.mean(0) <= 0.5) & ~is_empty
         self.begin = 0
 
     def padded(self) -> int:
@@ -151,7 +152,7 @@ class _Peek:
         numbers = row[np.isfinite(row)]
         if len(numbers) < 2 or len(rest) == 0:
             return "names" if texts else ""
-        if len(chosen) == 2 and len(rest) >= 4 and in_order(self.values[k:, chosen[0]]) and not texts:
+        if len(chosen) == 2 and len(rest) >= 4 and nearly_in_order(self.values[k:, chosen[0]]) and not texts:
             return ""  # of one spectrum, in two columns
         outside = is_outside(numbers, rest)
         if texts:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import Channels, Group, axis_unit, find_channels, groups_of, largest_group
 from pyrovae.datasets.readers._header import Header
-from pyrovae.datasets.readers._labels import edge_block, edge_column, follows
+from pyrovae.datasets.readers._labels import edge_columns, follows
 from pyrovae.datasets.readers._missing import cleaned
 from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers._shape import Kind, Shape, check_is_wide, shape_of
@@ -192,34 +192,23 @@ def _without_labels(
         for _ in range(_MOST_LABELS):
             values = evidence[:, columns]
             values[:, edge] = head.numbers[:, columns[edge]]
-            found = edge_column(values, edge)
+            found = edge_columns(values, edge)
             if found is None:
                 break
-            column = columns[edge]
-            name = head.header.names[column]
-            title = f"column {column + 1}" + (f" ({name!r})" if name else "")
+            apart = columns[: found.count] if edge == 0 else columns[-found.count :]
+            titles = [f"{i + 1} ({name!r})" if (name := head.header.names[i]) else str(i + 1) for i in apart]
+            title = f"column{'s' if len(apart) > 1 else ''} {', '.join(titles)}"
             if is_named or not found.is_clear:
+                numbers = tuple(str(i + 1) for i in apart)
+                question = "are they labels or channels" if len(apart) > 1 else "is it a label or a channel"
                 raise InputError(
-                    f"{head.where}: {title} {found.evidence}: is it a label or a channel? say ",
-                    Option("label", str(column + 1)),
+                    f"{head.where}: {title} {found.evidence}: {question}? say ",
+                    Option("label", numbers if len(numbers) > 1 else numbers[0]),
                     " or ",
                     Option("label", NONE),
                 )
             findings.append(Finding(f"{title} as a label", f"it {found.evidence}", Option("label", NONE)))
-            columns = columns[1:] if edge == 0 else columns[:-1]
-        count = edge_block(evidence[:, columns], edge)
-        if count:
-            apart = columns[:count] if edge == 0 else columns[-count:]
-            which = [head.header.names[i] or str(i + 1) for i in apart]
-            many = f"{count} columns of numbers ({', '.join(which)}) do not continue their"
-            what = many if count > 1 else f"column of numbers ({which[0]}) does not continue its"
-            raise InputError(
-                f"{head.where}: the {'first' if edge == 0 else 'last'} {what} neighbour, as all other columns do: are "
-                "they targets or channels? say ",
-                Option("label", tuple(str(i + 1) for i in apart) if count > 1 else str(apart[0] + 1)),
-                " or ",
-                Option("label", NONE),
-            )
+            columns = columns[found.count :] if edge == 0 else columns[: -found.count]
     return columns, findings
 
 

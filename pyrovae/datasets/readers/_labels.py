@@ -7,83 +7,82 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrovae.datasets.readers._order import in_order
+
 _FEW = 20
 _MOST_TARGETS, _MOST_LIKE = 12, 4
+_NEAR = 10
 
 
 @dataclass(frozen=True)
-class EdgeColumn:
-    """Evidence that an edge column is not a channel.
+class Apart:
+    """Columns at an edge that are no channels, perhaps.
 
     Attributes:
+        count: how many.
         evidence: in words.
         is_clear: whether there is no evidence against it.
     """
 
+    count: int
     evidence: str
-    is_clear: bool
+    is_clear: bool = False
 
 
-def edge_column(values: NDArray[np.float64], edge: int) -> EdgeColumn | None:
-    """Whether the first (0) or the last (−1) of columns (num, n ≥ 4) is no channel; None if nothing says so."""
-    num, n = values.shape
-    if num < 4 or n < 4:
+def edge_columns(values: NDArray[np.float64], edge: int) -> Apart | None:
+    """The columns at the left (0) or right (−1) edge of a table that are no channels; None if nothing says so."""
+    ordered = values if edge == -1 else values[:, ::-1]
+    if min(ordered.shape) < 4:
         return None
-    column, rest = values[:, edge], values[:, 1:] if edge == 0 else values[:, :-1]
-    if edge == 0:
-        rest = rest[:, ::-1]  # the neighbour comes last
-    seen = column[np.isfinite(column)]
+    return _label(ordered) or _targets(ordered)
+
+
+def _label(values: NDArray[np.float64]) -> Apart | None:
+    """Whether the last column is a label or an index."""
+    rest, seen = values[:, :-1], _seen(values[:, -1])
     if len(seen) < 4:
         return None
     distinct = len(np.unique(seen))
-    whole = _is_whole(seen)
-    others = np.array([_is_whole(c[np.isfinite(c)]) for c in rest.T[:: max(1, n // 200)]])
-    repeats = distinct <= _FEW and 2 * distinct <= len(seen)
-    if whole and not others.any():
-        what = f"holds {'few ' if repeats else ''}whole numbers ({_some(seen)}), and no other column does"
-        return EdgeColumn(what, distinct > 1)
-    if whole and distinct == len(seen) and np.all(np.diff(seen) == 1):
-        return EdgeColumn("counts the rows", True)
-    if distinct < 2:
+    some = [_seen(column) for column in rest.T[:: max(1, rest.shape[1] // 200)]]
+    whole = _digits(seen)[0] == 0
+    if distinct > 1 and all(_is_coarser(seen, other) for other in some):
+        what = f"{'few ' if distinct <= _FEW else ''}whole numbers" if whole else "numbers of fewer digits"
+        return Apart(1, f"holds {what} ({_some(seen)}), and no other column does", whole)
+    if not whole or distinct < 2:
         return None
-    alike = _neighbours(rest)
-    own = abs(_correlation(column, rest[:, -1]))
-    if whole and repeats:
-        counts = [len(np.unique(c[np.isfinite(c)])) for c in rest.T[:: max(1, n // 50)]]
-        if np.median(counts) > 3 * distinct and alike > 0.9 and own < 0.5:
-            return EdgeColumn(f"holds few whole numbers ({_some(seen)}) and does not follow its neighbour", True)
-        if np.median(counts) > 2 * distinct or (_is_balanced(seen) and not _balanced_share(rest) > 0.1):
-            return EdgeColumn(f"holds few whole numbers ({_some(seen)})", False)
-    if _jumps(column, rest, own, alike):
-        return EdgeColumn(f"does not continue its neighbour (from {_some(rest[:, -1])} to {_some(seen)})", False)
+    if distinct == len(seen) and (np.diff(seen) == 1).all():
+        return Apart(1, "counts the rows", True)
+    if distinct == len(seen) > 9 and np.ptp(seen) == distinct - 1:
+        return Apart(1, "numbers the rows, in another order", True)
+    if distinct <= _FEW and 2 * distinct <= len(seen):
+        usual = np.median([len(np.unique(other)) for other in some])
+        if usual > 3 * distinct and _breaks(values):
+            return Apart(1, f"holds few whole numbers ({_some(seen)}) and does not follow its neighbour", True)
+        if usual > 2 * distinct or (_is_balanced(seen) and np.mean([_is_balanced(other) for other in some]) <= 0.1):
+            return Apart(1, f"holds few whole numbers ({_some(seen)})")
     return None
 
 
-def edge_block(values: NDArray[np.float64], edge: int) -> int:
-    """Number of columns at the left (0) or right (−1) edge that do not go on from their neighbours, as all others do.
+def _targets(values: NDArray[np.float64]) -> Apart | None:
+    """How many of the last columns do not go on from their neighbours, as all others do."""
+    if in_order(values[:, -1]) and not in_order(values[:, -2]) and len(values) > 9:
+        return Apart(1, "is in order, and its neighbour is not")
+    for count in range(min(_MOST_TARGETS, values.shape[1] // 3), 0, -1):
+        near = values[:, : values.shape[1] - count + 1]
+        if _breaks(near, strict=count > _MOST_LIKE):
+            what = "do not continue their" if count > 1 else "does not continue its"
+            return Apart(count, f"{what} neighbour (from {_some(near[:, -2])} to {_some(near[:, -1])})")
+    return None
 
-    Beside channels that follow each other, targets such as fat and moisture break the chain of correlations.
-    """
-    num, n = values.shape
-    if num < 10 or n < 10:
-        return 0
-    ordered = values if edge == -1 else values[:, ::-1]
-    most = min(_MOST_TARGETS, n // 3)
-    links = np.array([_correlation(ordered[:, j], ordered[:, j + 1]) for j in range(n - 2 * most - 2, n - 1)])
-    rest = np.array([_correlation(ordered[:, j], ordered[:, j + 1]) for j in range(0, n - 1, max(1, n // 100))])
-    levels = np.nanmedian(ordered, axis=0)
-    for k in range(most, 0, -1):
-        link, inner = (
-            links[-k],
-            np.concatenate([rest[: max(1, int(len(rest) * (n - 1 - k) / (n - 1)) - 1)], links[:-k]]),
-        )
-        steps = np.abs(np.diff(levels[: n - k]))
-        scatter = float(np.nanmax(ordered[:, : n - k]) - np.nanmin(ordered[:, : n - k]))
-        step = abs(float(levels[n - k] - levels[n - k - 1]))
-        broken = k <= _MOST_LIKE and _z(float(inner.min())) - _z(max(0.0, link)) > max(0.9, 4 / np.sqrt(num))
-        if broken or (step > 10 * max(float(steps.max()), 1e-300) and step > scatter):
-            return k
-    return 0
+
+def _breaks(values: NDArray[np.float64], *, strict: bool = False) -> bool:
+    """Whether the last column does not go on from its neighbour as those before do: at another level, or unrelated."""
+    near = values[:, -_NEAR - 2 :]
+    steps = np.array([np.median(_seen(np.abs(column))) for column in np.diff(near).T])
+    if steps[-1] > (10 if strict else 3) * max(steps[:-1].max(), 1e-300):
+        return True
+    links = [_correlation(a, b) for a, b in zip(near.T, near.T[1:], strict=False)]
+    return not strict and _z(min(links[:-1])) - _z(max(0.0, links[-1])) > max(0.9, 4 / np.sqrt(len(values)))
 
 
 def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64], least: float = 0.9) -> bool:
@@ -93,8 +92,22 @@ def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64], least: 
     return abs(_correlation(column, neighbour)) > least and step < scatter
 
 
-def _is_whole(values: NDArray[np.float64]) -> bool:
-    return len(values) > 0 and bool((values == np.round(values)).all())
+def _seen(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
+def _digits(values: NDArray[np.float64]) -> tuple[int, int]:
+    """The most digits after the point, and the most in all, of some of the values."""
+    if (values == np.round(values)).all():
+        return 0, 0
+    parts = [f"{abs(value):.12g}".partition(".") for value in values[:60].tolist()]
+    return max(len(part) for _, _, part in parts), max(len((whole + part).lstrip("0")) for whole, _, part in parts)
+
+
+def _is_coarser(values: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether values are rounded to fewer digits than others, by two at least, or to whole numbers."""
+    (after, in_all), (most_after, most) = _digits(values), _digits(other)
+    return after == 0 < most_after or (after + 2 <= most_after and in_all < most)
 
 
 def _is_balanced(values: NDArray[np.float64]) -> bool:
@@ -103,10 +116,6 @@ def _is_balanced(values: NDArray[np.float64]) -> bool:
     return (
         len(found) > 1 and bool(np.all(np.diff(found) == 1)) and counts.min() >= 2 and counts.max() <= 5 * counts.min()
     )
-
-
-def _balanced_share(rest: NDArray[np.float64]) -> float:
-    return float(np.mean([_is_balanced(c[np.isfinite(c)]) for c in rest.T[:: max(1, rest.shape[1] // 100)]]))
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -121,23 +130,7 @@ def _z(correlation: float) -> float:
     return float(np.arctanh(min(correlation, 1 - 1e-9)))
 
 
-def _neighbours(rest: NDArray[np.float64]) -> float:
-    """A low quantile of how neighbouring columns correlate."""
-    columns = np.unique(np.linspace(0, rest.shape[1] - 2, 60).astype(int))
-    return float(np.quantile([abs(_correlation(rest[:, j], rest[:, j + 1])) for j in columns], 0.1))
-
-
-def _jumps(column: NDArray[np.float64], rest: NDArray[np.float64], own: float, alike: float) -> bool:
-    """Whether an edge column lies far from its neighbour, as no other two neighbours do."""
-    levels = np.nanmedian(rest, axis=0)
-    steps = np.abs(np.diff(levels))
-    own_step = abs(float(np.nanmedian(column)) - float(levels[-1]))
-    scatter = float(np.nanmax(rest) - np.nanmin(rest))
-    far = own_step > 10 * max(float(steps.max()), 1e-300) and own_step > scatter
-    return far or (alike > 0.9 and own < 0.5 and own_step > 3 * float(steps.max()))
-
-
 def _some(values: NDArray[np.float64]) -> str:
-    found = np.unique(values[np.isfinite(values)])
+    found = np.unique(_seen(values))
     shown = ", ".join(f"{value:.6g}" for value in found[:4])
     return f"{shown} …" if len(found) > 4 else shown

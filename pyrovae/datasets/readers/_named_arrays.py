@@ -22,7 +22,8 @@ Array: TypeAlias = NDArray[np.generic]
 
 _SPECTRA = ("x", "X", "spectra", "data")
 _AXES = re.compile(
-    r"(axis|wave[\s_-]?(length|number)s?|channels?|wn|wl|wv|nm|lambda|frequenc(y|ies)|raman[\s_]?shift)", re.I
+    r"(axis(scale)?|wave[\s_-]?(length|number)s?|channels?|wn|wl|wv|nm|lambda|frequenc(y|ies)|raman[\s_]?shift)",
+    re.I,
 )
 _MOST_TARGETS = 20
 
@@ -67,8 +68,8 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
 
 
 def _last(name: str) -> str:
-    """The last part of a name such as ``struct.field`` or ``group/set``."""
-    return name.rpartition(".")[2].rpartition("/")[2]
+    """The last part of a name such as ``struct.field``, ``struct.field.1`` or ``group/set``."""
+    return re.sub(r"\.\d+$", "", name).rpartition(".")[2].rpartition("/")[2]
 
 
 def _squeezed(array: Array) -> Array:
@@ -107,8 +108,11 @@ def _axis_among(arrays: Mapping[str, Array], spectra: str, path: Path) -> str | 
     shape = arrays[spectra].shape
     vectors = {name: a for name, a in arrays.items() if name != spectra and a.ndim == 1}
     named = [n for n in arrays if n != spectra and _AXES.fullmatch(_last(n))]
+    beside = spectra[: -len(_last(spectra))]
+    named = [n for n in named if beside and n.startswith(beside)] or named
     if named:
-        name, array = named[0], arrays[named[0]]
+        name = next((n for n in named if arrays[n].shape == shape[1:]), named[0])
+        array = arrays[name]
         if array.ndim != 1 or len(array) not in shape or array.dtype.kind not in "fiu":
             raise InputError(f"{path} ({name}) must hold the positions of {shape[1]} channels, not {array.shape}")
         check_order(f"{path} ({name})", array.astype(float))

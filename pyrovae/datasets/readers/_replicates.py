@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NAMES = re.compile(
-    r"(sample|specimen|subject|patient|plot|tree|leaf|plant|batch|lot|donor|animal|probe|id|name|object|fruit|well)"
+    r"(sample|specimen|index|spectrum|subject|patient|plot|tree|leaf|plant|batch|lot|donor|animal|probe|id|name|object|fruit|well)"
     r"([\s_-]?(id|name|no|nr|number|#|s))?s?",
     re.IGNORECASE,
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._order import in_order, is_even, is_outside
+from pyrovae.datasets.readers._order import is_even, is_outside
 from pyrovae.datasets.readers._table import Table
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.errors import InputError, Option
@@ -22,9 +22,11 @@ _SUMMARIES = re.compile(
     r"(overall |grand |total )?("
     r"means?|averages?|avg|s\.?d\.?|std(\.|ev)?|st\.? ?dev\.?|std\.? ?dev\.?|standard deviation|variance|var|cv|rsd|"
     r"min(imum|\.)?|max(imum|\.)?|median|sum|mittelwert|mw|durchschnitt|standardabweichung|stabw\.?|moyenne|"
-    r"écart[- ]type|media|promedio|desv\. ?est\.?)( ?\(.*\)| of .*)?",
+    r"écart[- ]type|media|promedio|desv\. ?est\.?|dark|white|(dark |white |spectralon )?reference|background|fwhm"
+    r")( ?\(.*\)| of .*)?",
     re.IGNORECASE,
 )
+_DEVIATIONS = re.compile(r"\S[\s_.(\-](s\.?d\.?|std|stdev|std\.? ?dev\.?|standard deviation|stabw)\)?$", re.IGNORECASE)
 _FIRST, _LAST = 2, 8
 _FEWEST, _MOST_CHANNELS, _MOST_SAMPLES = 8, 200, 20_000
 
@@ -80,7 +82,8 @@ def check_samples(
         return
     text = next((name for name in targets.columns if targets[name].dtype.kind not in "fiub"), None)
     names = [] if text is None else [str(name) for name in targets[text]]
-    found = _named(names) or _repeated(values, positions) or _summaries(values) or _header_last(values, positions)
+    found = _named(names) or _repeated(values, positions) or _constant(values)
+    found = found or (_headers(values) if settings.axis != NONE else {}) or _summaries(values)
     if not found:
         return
     first = min(found)
@@ -96,9 +99,10 @@ def check_samples(
 
 
 def _named(names: Sequence[str]) -> dict[int, str]:
-    """Samples named as a mean or a deviation, where few are."""
-    found = {i: f"is named {name!r}" for i, name in enumerate(names) if _SUMMARIES.fullmatch(name.strip())}
-    return found if 3 * len(found) < len(names) else {}
+    """Samples named as a deviation, or as a mean or a reference where few are."""
+    few = [i for i, name in enumerate(names) if _SUMMARIES.fullmatch(name.strip())]
+    found = {*(few if 3 * len(few) < len(names) else ()), *(i for i, n in enumerate(names) if _DEVIATIONS.search(n))}
+    return {i: f"is named {names[i]!r}" for i in found}
 
 
 def _repeated(values: NDArray[np.floating], positions: NDArray[np.float64] | None) -> dict[int, str]:
@@ -150,13 +154,20 @@ def _step(values: NDArray[np.float64]) -> float:
     return 0.51 * 10.0**-digits
 
 
-def _header_last(values: NDArray[np.floating], positions: NDArray[np.float64] | None) -> dict[int, str]:
-    """The last sample, if it is in order as positions are, and no channel has one."""
-    row, others = values[-1].astype(np.float64), values[-200:-1].astype(np.float64)
-    if positions is not None or len(row) < 5 or not in_order(row) or any(map(is_even, others)):
+def _constant(values: NDArray[np.floating]) -> dict[int, str]:
+    """Samples of one value at every channel, as of a detector that is saturated, or dead."""
+    if np.median([len(np.unique(row)) for row in values[:_MOST_CHANNELS]]) < 5:
         return {}
-    return (
-        {len(values) - 1: "is in order, as the channels' positions are"}
-        if is_even(row) or is_outside(row, others)
-        else {}
-    )
+    same = np.flatnonzero(values[:, 0] == values[:, -1])
+    return {int(i): f"holds {values[i, 0]:g} at every channel" for i in same if (values[i] == values[i, 0]).all()}
+
+
+def _headers(values: NDArray[np.floating]) -> dict[int, str]:
+    """A sample that is in order and evenly spaced, or outside of all others, as positions are, and no other is."""
+    steps = np.diff(values, axis=1) if values.shape[1] > 4 else np.zeros((len(values), 1))
+    ordered = np.flatnonzero((steps > 0).all(1) | (steps < 0).all(1))
+    for i in map(int, ordered[:5]):
+        row, others = values[i].astype(np.float64), np.delete(values, i, axis=0)
+        if is_outside(row, others) or (is_even(row) and not any(map(is_even, others[:200].astype(np.float64)))):
+            return {i: "is in order, as the channels' positions are"}
+    return {}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import Group, axis_unit, largest_group
 from pyrovae.datasets.readers._header import Header
-from pyrovae.datasets.readers._order import counts_up, in_order
+from pyrovae.datasets.readers._order import counts_up, in_order, nearly_in_order
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
@@ -172,55 +172,51 @@ def _by_evidence(
     others = [i for i in numeric if i != first]
     column, data = numbers[:, first], numbers[:, others]
     in_row = _strength_of_header(header, others)
-    enough = len(column) >= _ENOUGH or is_named
-    ordered = enough and in_order(column)
-    if is_named and in_row is not _Strength.POSITIONS:
+    has_positions = in_row is _Strength.POSITIONS
+    if not has_positions and (is_named or (len(column) >= _ENOUGH and in_order(column))):
         pairs = _pairs(numbers, numeric) if len(numeric) > 3 else None
-        return pairs or Shape(Kind.COLUMNS, first)
-    if not ordered:
+        if pairs is not None or is_named:
+            return pairs or Shape(Kind.COLUMNS, first)
+    if not is_named and (len(column) < _ENOUGH or not nearly_in_order(column)):
+        *before, last = numeric
+        may_be_axis = len(column) >= _ENOUGH and nearly_in_order(numbers[:, last]) and not counts_up(numbers[:, last])
+        if may_be_axis and _directions(numbers[:, before])[0]:
+            raise _divided(where, header, last, Option("axis", f"column:{last + 1}"))
         return Shape(Kind.ROWS)
     counted = counts_up(column)
-    if in_row is not _Strength.POSITIONS:
-        pairs = _pairs(numbers, numeric)
-        if pairs is not None:
-            return pairs
-        if len(others) == 1 and not counted:
-            return Shape(Kind.COLUMNS, first, _columns("the first of two columns is in order: one spectrum"))
-    down, across = _roughness(data.T), _roughness(data)
-    smooth_down, smooth_across = down < _SMOOTH, across < _SMOOTH
-    only_down, only_across = smooth_down and across > 2 * down, smooth_across and down > 2 * across
-    if only_down and smooth_across:
-        only_down = across > 20 * down
-    if only_across and smooth_down:
-        only_across = down > 20 * across
-    evidence = "the first column is in order, and the others are smooth down the rows"
-    if in_row is _Strength.POSITIONS:
-        if counted or only_across or (header.names[first] and not only_down):
-            return Shape(Kind.ROWS)
-        if only_down:
-            return Shape(Kind.COLUMNS, first, _columns(f"{evidence} and not across"))
-        raise _divided(where, header, first)
-    if only_down:
-        return Shape(Kind.COLUMNS, first, _columns(f"{evidence} and not across"))
-    if counted or only_across:
+    if len(others) == 1 and not counted and not has_positions:
+        return Shape(Kind.COLUMNS, first, _columns("the first of two columns is in order: one spectrum"))
+    down_alone, across_alone, is_smooth_down = _directions(data)
+    if down_alone and not (has_positions and counted):
+        if np.mean([in_order(values) for values in data.T]) > 0.2:
+            raise _divided(where, header, first)
+        evidence = "the first column is in order, and the others are smooth down the rows and not across"
+        return Shape(Kind.COLUMNS, first, _columns(evidence))
+    if counted or across_alone or (has_positions and header.names[first]):
         return Shape(Kind.ROWS)
-    if smooth_down:
-        raise _divided(where, header, first)
-    if not any(header.names) and len(column) >= 8:
+    if has_positions or is_smooth_down or (not any(header.names) and len(column) >= 8):
         raise _divided(where, header, first)
     return Shape(Kind.ROWS)
+
+
+def _directions(data: NDArray[np.float64]) -> tuple[bool, bool, bool]:
+    """Whether data are smooth down the rows alone, across them alone, and down them at all."""
+    down, across = _roughness(data.T), _roughness(data)
+    both = max(down, across) < _SMOOTH
+    factor = 20 if both else 2
+    return down < _SMOOTH and across > factor * down, across < _SMOOTH and down > factor * across, down < _SMOOTH
 
 
 def _columns(evidence: str) -> Finding:
     return Finding("samples in columns", evidence, Option("samples", "rows"))
 
 
-def _divided(where: str, header: Header, first: int) -> InputError:
+def _divided(where: str, header: Header, first: int, says_axis: Option | None = None) -> InputError:
     name = f" ({header.names[first]!r})" if header.names[first] else ""
     return InputError(
         f"{where}, column {first + 1}{name}: the column is in order: if it is the channels' axis, samples are in "
         "columns, say ",
-        Option("samples", "columns"),
+        says_axis or Option("samples", "columns"),
         "; if it belongs to the samples, they are in rows, say ",
         Option("samples", "rows"),
     )

@@ -208,7 +208,7 @@ REFUSED = {
     ),
     "targets last, without names": (
         text([[*row, 12 + i % 7 + 0.3, 40.5 - 3.7 * (i % 5)] for i, row in enumerate(rows_of())]),
-        r"the last 2 columns of numbers \(21, 22\) .* label=\('21', '22'\) or label='none'",
+        r"columns 21, 22 do not continue .*: are they labels or channels\? say label=\('21', '22'\) or label='none'",
     ),
     "two ranges of wavelengths": (
         text([[*(f"vis_{a:g}" for a in AXIS[:7]), *(f"nir_{a:g}" for a in AXIS[7:])], *rows_of()]),
