@@ -52,7 +52,7 @@ def test_copies_and_days_stay_in_one_part():
     assert sum(map(len, parts)) == 120
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
     assert how == "by sample (12 groups, none in two parts)"
-    assert f"of {len(groups[2])} group(s)" in notes[1]
+    assert f"from {len(groups[2])} group(s)" in notes[1]
     assert all({row % 12 for row in range(120) if row % 4 == first % 4} <= part for part in groups for first in part)
     with pytest.raises(ValueError, match="there is no column 'batch' among the targets: sample, datetime"):
         split_spectra(grouped, group="batch")

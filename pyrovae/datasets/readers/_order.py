@@ -27,8 +27,6 @@ def stands_out(values: NDArray[np.float64], rest: NDArray[np.float64]) -> str:
     rough = [_roughness(r) for r in others if len(r) > 2]
     if share <= 0.02 and len(others) >= 3 and _roughness(values) < 0.5 * min(rough, default=0.0):
         return "axis"
-    if not in_order(values):
-        return ""
     if share <= 0.2:
         return "divided"
     centre = np.nanmedian(rest, axis=0)
@@ -47,7 +45,8 @@ def in_order(values: NDArray[np.float64]) -> bool:
 def nearly_in_order(values: NDArray[np.float64]) -> bool:
     """Whether values are in order but for a few, as positions with one that is damaged or there twice."""
     steps = np.diff(values)
-    return in_order(values) or (len(steps) > 8 and bool(max(np.mean(steps > 0), np.mean(steps < 0)) > 0.85))
+    wrong = len(steps) - max(np.count_nonzero(steps > 0), np.count_nonzero(steps < 0))
+    return len(steps) > 0 and bool(wrong <= (max(1, len(steps) // 20) if len(steps) > 8 else 0))
 
 
 def _roughness(values: NDArray[np.float64]) -> float:

@@ -177,9 +177,10 @@ def _by_evidence(
         pairs = _pairs(numbers, numeric) if len(numeric) > 3 else None
         if pairs is not None or is_named:
             return pairs or Shape(Kind.COLUMNS, first)
-    if not is_named and (len(column) < _ENOUGH or not nearly_in_order(column)):
+    if not is_named and (len(column) < _ENOUGH or not nearly_in_order(column) or not others):
         *before, last = numeric
-        may_be_axis = len(column) >= _ENOUGH and nearly_in_order(numbers[:, last]) and not counts_up(numbers[:, last])
+        at_end = numbers[:, last]
+        may_be_axis = before and len(at_end) >= _ENOUGH and nearly_in_order(at_end) and not counts_up(at_end)
         if may_be_axis and _directions(numbers[:, before])[0]:
             raise _divided(where, header, last, Option("axis", f"column:{last + 1}"))
         return Shape(Kind.ROWS)

@@ -5,6 +5,7 @@ import pytest
 
 from pyrovae.datasets import AxisSource, read_spectra
 from pyrovae.errors import InputWarning
+from tests.datasets.readers import kinds
 from tests.datasets.readers.files import (
     AXIS,
     CLASS,
@@ -173,9 +174,9 @@ READ = {
 
 
 @pytest.mark.filterwarnings("ignore:.*more channels")
-@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("kind", READ | kinds.READ)
 def test_files_that_are_read(kind, tmp_path):
-    content, wanted = READ[kind]
+    content, wanted = (READ | kinds.READ)[kind]
     assert_read(written(tmp_path, content, "a.txt"), **wanted)
 
 
@@ -242,9 +243,9 @@ REFUSED = {
 
 
 @pytest.mark.filterwarnings("ignore:.*more channels")
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", REFUSED | kinds.REFUSED)
 def test_files_that_are_refused(kind, tmp_path):
-    content, says = REFUSED[kind]
+    content, says = (REFUSED | kinds.REFUSED)[kind]
     message = message_of(written(tmp_path, content, "a.txt"))
     with pytest.raises(ValueError, match=says):
         raise ValueError(message)
