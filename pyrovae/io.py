@@ -280,7 +280,7 @@ def _saved(path: Path) -> Iterator[tuple[dict[str, Json], bytes]]:
     try:
         description, content = json.loads(beside.read_bytes()), path.read_bytes()
         if not isinstance(description, dict):
-            raise InputError(f"{beside.name} is no description of a model")
+            raise InputError(f"{beside.name} is not a description of a model")
         number, sha256 = description.get("format"), description.pop("sha256", None)
         if type(number) is not int or not 1 <= number <= FORMAT:
             raise InputError(f"its format is {number!r}, this version reads 1 to {FORMAT}")

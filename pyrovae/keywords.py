@@ -18,13 +18,13 @@ def accepts(
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let a function's ``**keywords`` be the fields of these dataclasses, and nothing else.
 
-    A keyword that is no field is refused in one line that names the nearest. ``help`` and completion list the fields
+    A keyword that is not a field is refused in one line that names the nearest. ``help`` and completion list the fields
     in place of the ``**keywords``; where classes differ in a field's default, it is listed as None. For a type checker
     the function annotates them, ``**keywords: Unpack[…]``.
 
     Args:
         *settings: the dataclasses, or instances of them, whose values are then the defaults.
-        omit: fields that are no keywords.
+        omit: fields that are not keywords.
         optional: fields without a default that need not be given: the function finds their values itself.
     """
     listed: dict[str, Parameter] = {}

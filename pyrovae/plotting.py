@@ -210,7 +210,7 @@ def grouped_intervals(
 
     Args:
         labels: of the rows.
-        panels: by title, series by name: means and standard errors, one a label; NaN is left out.
+        panels: by title, series by name: means and standard errors, one per label; NaN is left out.
         xlabel: meaning of the values.
         log: whether the axis is logarithmic.
     """

@@ -150,7 +150,7 @@ def seconds_of(duration: str) -> float:
     """Seconds of a duration such as ``90``, ``90s``, ``10m`` or ``2h``.
 
     Raises:
-        InputError: it is no duration.
+        InputError: it is not a duration.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", duration.strip())
     if not match or float(match[1]) <= 0:

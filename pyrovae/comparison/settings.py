@@ -288,4 +288,4 @@ class ComparisonKeywords(TypedDict, total=False):
 
 
 OF_EACH_RUN = ("training", "seed", "device")
-"""Fields that are no keywords of a comparison: the seed is each run's, and runs are trained on the CPU."""
+"""Fields that are not keywords of a comparison: the seed is each run's, and runs are trained on the CPU."""

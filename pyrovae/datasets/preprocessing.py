@@ -40,7 +40,7 @@ class Preprocessing(ConfigurableModule):
         """X of y (num, n).
 
         Raises:
-            InputError: the step is no bijection.
+            InputError: the step is not a bijection.
         """
         raise InputError(f"{type(self).__name__} loses dimensions, so it cannot be undone")
 
@@ -50,7 +50,7 @@ class Preprocessing(ConfigurableModule):
         Add it to log p(y) for log p(x).
 
         Raises:
-            InputError: the step is no bijection.
+            InputError: the step is not a bijection.
         """
         raise InputError(
             f"{type(self).__name__} loses dimensions, so log-likelihoods after it are not comparable with those of x"

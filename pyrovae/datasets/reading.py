@@ -61,7 +61,7 @@ class Reading:
         unit: of the axis.
         source: of the axis.
         samples: where the samples are.
-        kept_apart: names of the columns that are no channels.
+        kept_apart: names of the columns that are not channels.
         num_missing: number of values that are missing.
         left_out: names of the columns that were left out.
         findings: what was found by evidence.

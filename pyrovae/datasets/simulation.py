@@ -235,7 +235,7 @@ class SpectraTruth:
             log_prob = MultivariateNormal(self.offset, self.covariance_matrix).log_prob(x)
             return log_prob, torch.zeros_like(log_prob)
         if not 2 <= len(self.pure) <= n or self.scatter == 0:
-            raise InputError(f"log p(x) needs linear=True, or scatter and 2 to {n} substances, one a channel")
+            raise InputError(f"log p(x) needs linear=True, or scatter and 2 to {n} substances, one per channel")
         precision = torch.linalg.inv(self.noise.covariance_matrix)
         of_all = (self.pure, self.baseline, precision, _CONCENTRATION, self.scatter, num_draws, seed)
         found = [log_prob_of_mixtures(part, *of_all) for part in x.split(100)]

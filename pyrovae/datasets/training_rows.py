@@ -23,7 +23,7 @@ class TrainingRows:
     """Hashes of the rows that a model was trained on.
 
     Attributes:
-        hashes: of 64 bits, one a row, of its values in float32.
+        hashes: of 64 bits, one per row, of its values in float32.
     """
 
     hashes: frozenset[int]

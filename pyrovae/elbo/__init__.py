@@ -1,4 +1,4 @@
-"""ELBO estimators, one a file; each is a :class:`pyro.infer.ELBO` whose value is −ELBO in nats."""
+"""ELBO estimators, one per file; each is a :class:`pyro.infer.ELBO` whose value is −ELBO in nats."""
 
 from pyrovae.elbo._computation import Computation, Reason
 from pyrovae.elbo.analytic import AnalyticELBO

@@ -36,15 +36,15 @@ class AnalyticELBO(SampleMeanELBO, TraceMeanField_ELBO):
             if is_validation_enabled():
                 warnings.warn(
                     f"the guide draws site {site.name!r} before {', '.join(map(repr, site.drawn_later))}, the model "
-                    "after it, so its KL is no part of the KL, and log p − log q is sampled instead; order them alike",
+                    "after it, so its KL is not part of the KL, and log p − log q is sampled instead; order them alike",
                     stacklevel=2,
                 )
             return Reason.ANOTHER_ORDER
         what = site.differing()
         if what is not None and is_validation_enabled():
             warnings.warn(
-                f"site {site.name!r} has another {what} in the guide than in the model, so its terms are no multiple "
-                f"of KL(q ‖ p), and are sampled instead; set the {what} on both sides",
+                f"site {site.name!r} has another {what} in the guide than in the model, so its terms are not "
+                f"a multiple of KL(q ‖ p), and are sampled instead; set the {what} on both sides",
                 stacklevel=2,
             )
         return None if what is None else Reason.ANOTHER_SCALE

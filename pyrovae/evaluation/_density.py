@@ -205,7 +205,7 @@ class _Programs:
     def coordinates(self, trace: Trace) -> Tensor:
         """The free draws of a trace of either program as rows (num, d)."""
         if missing := [site.name for site in self.free if site.name not in trace]:
-            raise InputError(f"the guide draws {missing[0]!r}, which is no latent of the model itself")
+            raise InputError(f"the guide draws {missing[0]!r}, which is not a latent of the model itself")
         nodes = ({**site.site, "value": trace.nodes[site.name]["value"]} for site in self.free)
         return torch.cat([self._flat(s, self._to_real(node)) for s, node in zip(self.free, nodes, strict=True)], -1)
 

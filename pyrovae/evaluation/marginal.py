@@ -130,6 +130,6 @@ def _method(method: str | Method, options: MethodKeywords) -> Method:
     allowed = [field.name for field in fields(METHODS[method])]
     for name in given:
         if name not in allowed:
-            raise InputError(f"{name} is no option of method={method!r}, whose options are {', '.join(allowed)}")
+            raise InputError(f"{name} is not an option of method={method!r}, whose options are {', '.join(allowed)}")
     make: Callable[..., Method] = METHODS[method]
     return make(**given)

@@ -19,7 +19,7 @@ class PosteriorDraws:
     """Draws of z for each datum, with weights that make them draws from p(z|x).
 
     Attributes:
-        z: shape (num, num_samples, d), in float64. Of programs that are no GenerativeModel: all latents of a datum,
+        z: shape (num, num_samples, d), in float64. For other programs than GenerativeModel, all latents of a datum,
             unconstrained, one site after the other.
         log_weights: log p(x, z) − log q(z|x), shape (num, num_samples); the log of their mean estimates log p(x).
         pareto_k: shape k̂ of the tail of each datum's weights, shape (num,).

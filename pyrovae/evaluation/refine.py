@@ -43,8 +43,8 @@ class Refined:
     """Posteriors fitted datum by datum at a fixed model.
 
     Attributes:
-        posterior: q(z|x) of each datum, batch shape (num,), in float64. Of programs that are no GenerativeModel: of all
-            latents of a datum, unconstrained, one site after the other.
+        posterior: q(z|x) of each datum, batch shape (num,), in float64. For other programs than
+            GenerativeModel, of all latents of a datum, unconstrained, one site after the other.
         elbo: its ELBO.
         guide_elbo: the ELBO of the guide's q.
         stayed: where refining did not raise the ELBO on independent draws, so that the guide's q is kept, shape (num,).

@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z), one a file; each maps the decoder's features to a distribution."""
+"""Likelihoods p(x|z), one per file; each maps the decoder's features to a distribution."""
 
 from collections.abc import Callable
 from functools import partial

@@ -175,7 +175,7 @@ class ImputeMissing(ConfigurableModule):
         super().__init__()
         values = [fill] if isinstance(fill, int | float) else list(fill)
         if not values or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-            raise InputError(f"fill must be a finite number or a list of them, one a channel, not {fill!r}")
+            raise InputError(f"fill must be a finite number or a list of them, one per channel, not {fill!r}")
         self.encoder = encoder
         self.fill = float(fill) if isinstance(fill, int | float) else [float(value) for value in values]
         self.indicate = indicate

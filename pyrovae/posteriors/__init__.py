@@ -1,4 +1,4 @@
-"""Posterior families q(z|x), one a file; each maps features to a distribution."""
+"""Posterior families q(z|x), one per file; each maps features to a distribution."""
 
 from collections.abc import Callable
 from functools import partial

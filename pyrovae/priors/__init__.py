@@ -1,4 +1,4 @@
-"""Priors p(z), one a file; each is a module that returns a distribution."""
+"""Priors p(z), one per file; each is a module that returns a distribution."""
 
 from pyrovae.priors.ar1 import AR1Prior
 from pyrovae.priors.base import Prior

@@ -230,9 +230,9 @@ def _missing(name: str, site: Site) -> str:
     if not site["fn"].has_rsample:
         return (
             f"latent site {name!r} of the model, a discrete {describe(site['fn'])}, is missing in the guide, so the "
-            "loss is no bound; draw it in the guide too, or sum it out in the model"
+            "loss is not a bound; draw it in the guide too, or sum it out in the model"
         )
     return (
-        f"latent site {name!r} of the model is missing in the guide, so the loss is no bound; draw it there too "
+        f"latent site {name!r} of the model is missing in the guide, so the loss is not a bound; draw it there too "
         "(or leave values that are not observed out with .mask)"
     )

@@ -52,7 +52,7 @@ class PairedSite:
         model: the site in the model's trace; None for a site of the guide alone.
         guide: the site in the guide's trace; None for one of the model alone.
         drawn_later: latents that the model draws before this one and the guide after it. With any, KL(q ‖ p) of the
-            site's two distributions is no part of the pair's KL.
+            site's two distributions is not a part of the pair's KL.
     """
 
     name: str
@@ -100,7 +100,7 @@ class PairedSite:
         return log_prob_of(guide) - log_prob_of(model)
 
     def kl(self) -> Tensor | None:
-        """The site's part of the KL in closed form, shape of the plates; None where there is none or it is no part."""
+        """The site's part of the KL in closed form, shape of the plates; None if there is none or it is not part of it."""
         if self.drawn_later or self.differing() is not None:
             return None
         model, guide = self.both()

@@ -103,7 +103,7 @@ def _check_all_are_trained(model: Program, guide: Program, x: Tensor, parameters
                     if id(leaf) not in trained:
                         raise InputError(
                             f"a parameter of shape {tuple(leaf.shape)} at site {site.name!r} requires a gradient, but "
-                            "nothing trains it: no module holds it and it is no pyro.param; register it in a module "
+                            "nothing trains it: no module holds it and it is not a pyro.param; register it in a module "
                             "(an nn.Module that returns the distribution), announce it with pyro.param or "
                             "pyro.module, or freeze it with requires_grad_(False)"
                         )

@@ -50,11 +50,11 @@ def _prior_guide(n=3, d=6):
         ({"num_sample": 3}, "has no setting 'num_sample' .did you mean 'num_samples'"),
         (
             {"num_points": 3},
-            "num_points is no option of method='auto', whose options are num_samples, num_temperatures",
+            "num_points is not an option of method='auto', whose options are num_samples, num_temperatures",
         ),
         (
             {"method": "annealed", "num_points": 3},
-            "num_points is no option of method='annealed', whose options are num",
+            "num_points is not an option of method='annealed', whose options are num",
         ),
         ({"method": Importance(5), "num_samples": 3}, r"num_samples is an option of the method: give it to Importance"),
         ({"x": torch.zeros(0, 3).double()}, "x is empty"),

@@ -1,4 +1,4 @@
-"""Binary data, and the cross-entropy of soft targets, which is no density."""
+"""Binary data, and the cross-entropy of soft targets, which is not a density."""
 
 import pytest
 import torch

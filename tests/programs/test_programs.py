@@ -29,7 +29,7 @@ class Feature:
     Attributes:
         model: Pyro program of the joint density.
         guide: Pyro program of q(z|x).
-        elbo: their ELBO; None: it is no bound.
+        elbo: their ELBO; None: it is not a bound.
         log_p: log p(x) of ``X``; None: there is none.
         variance: that of one x under the model, a Gaussian around 0; None: it is none.
         is_of_guide: whether the feature is the guide's, so that it does not matter to guides of the library.

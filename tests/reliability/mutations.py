@@ -111,7 +111,7 @@ def sound(file, rng):
 
 
 def bad_cell(file, rng):
-    """One value is no number, infinite or missing."""
+    """One value is not a number, infinite or missing."""
     i, j = (int(rng.integers(size)) for size in file.values.shape)
     kind = ["text", "infinite", "missing", "masked"][rng.integers(4)]
     choices = {"text": NOT_NUMBERS, "infinite": INFINITE}.get(kind, MISSING)

@@ -26,8 +26,8 @@ def positions_in_columns(table: Table) -> tuple[NDArray[np.float64], tuple[str, 
     if wrong is not None:
         where = table.place(wrong, axis or 0)
         raise InputError(
-            f"{where}: the channel {positions[wrong]:g} is not in order, or is there twice (if the column is no axis, "
-            "say ",
+            f"{where}: the channel {positions[wrong]:g} is not in order, or is there twice (if the column is not an "
+            "axis, say ",
             Option("samples", "rows"),
             ")",
         )
@@ -77,7 +77,7 @@ def given_axis(axis: str | tuple[float, ...] | None) -> NDArray[np.float64]:
         try:
             positions = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64).ravel()
         except (ValueError, OSError, EOFError, TypeError) as error:
-            raise InputError(f"{path} is no array of positions, or is damaged: {one_line(error, 200)}") from None
+            raise InputError(f"{path} is not an array of positions, or is damaged: {one_line(error, 200)}") from None
     else:
         positions = _in_text(path, content)
     if not len(positions):

@@ -196,7 +196,7 @@ def _named(names: Sequence[str], channels: Sequence[str], where: str) -> Channel
     twice = next((name for i, name in enumerate(channels) if name in channels[:i]), None)
     if twice is not None:
         raise InputError(f"{where}: the channel {twice!r} is given twice")
-    return Channels(found, np.arange(len(found), dtype=float), COUNTED)  # their names are no positions on one axis
+    return Channels(found, np.arange(len(found), dtype=float), COUNTED)  # their names are not positions on one axis
 
 
 def _largest(groups: Sequence[Group], names: Sequence[str], where: str) -> Group:

@@ -51,7 +51,7 @@ class Header:
         num_rows: how many there are.
         names: of the columns, empty where they have none.
         axis_names: in each column, what the row that holds the channels' positions says; the names where none does.
-        corner: what the row of positions says of them, in a column that is no channel, such as ``"nm"``.
+        corner: what the row of positions says of them, in a column that is not a channel, such as ``"nm"``.
         others: the rows that are neither.
         is_own_row: whether the positions stand below the names.
         findings: what was guessed.
@@ -70,7 +70,7 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
     """The header of a table, from its first rows.
 
     Raises:
-        InputError: the first row may be positions or data, and nothing tells.
+        InputError: the first row may be positions or data, and nothing decides it.
     """
     rows = [[field.strip() for field in row] for row in rows]
     peek = _Peek(rows, numerals, where)
@@ -125,7 +125,7 @@ class _Peek:
         self.begin = 0
 
     def padded(self) -> int:
-        """Number of rows at the top of which most fields are empty, above another row that is no data."""
+        """Number of rows at the top of which most fields are empty, above another row that is not data."""
         width = len(self.rows[0])
         filled = [sum(field != "" for field in row) for row in self.rows[: 2 * _MOST_ROWS + 12]]
         count = next((k for k, number in enumerate(filled) if 2 * number > width or width < 4), 0)

@@ -250,7 +250,7 @@ def _check_neighbours(
 
 
 def _warn_of_others(columns: list[int], numeric: list[int], header: Header, where: str) -> None:
-    """Warn where most columns of numbers are no channels."""
+    """Warn where most columns of numbers are not channels."""
     others = [i for i in numeric if i not in set(columns)]
     if len(others) > len(columns):
         chosen = ", ".join(repr(header.names[i]) for i in columns[:4]) + (" …" if len(columns) > 4 else "")

@@ -112,7 +112,7 @@ class Numerals:
         """Names of columns without signs between the thousands of their numbers, as in 1.100 beside decimal commas.
 
         Raises:
-            InputError: the sign may be decimal, and nothing tells.
+            InputError: the sign may be decimal, and nothing decides it.
         """
         sign = "." if self.decimal == "," else ","
         grouped = re.compile(rf"(?<![\d.,])[1-9]\d{{0,2}}(?:{re.escape(sign)}\d{{3}})+(?![\d{re.escape(sign)}])")

@@ -136,7 +136,7 @@ def _by_row_names(
     settings: ReadingSettings,
     where: str,
 ) -> Shape | None:
-    """Whether names of rows, such as ``X450`` or ``450 nm``, are an axis; None if they are no evidence."""
+    """Whether names of rows, such as ``X450`` or ``450 nm``, are an axis; None if they are not evidence."""
     if settings.samples == "columns" or settings.axis is not None:
         return None if settings.axis == NONE else Shape(Kind.COLUMNS, 0)
     strength = _strength_of_header(header, numeric)

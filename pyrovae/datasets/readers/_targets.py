@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def targets_of(table: Table) -> pd.DataFrame:
-    """One row a sample: the columns that are no channels, or what a header says of samples in columns."""
+    """One row a sample: the columns that are not channels, or what a header says of samples in columns."""
     import pandas as pd
 
     layout = table.layout

@@ -40,7 +40,7 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
         shape, _, dtype = read_header(file)
         start = file.tell()
     except Exception as error:  # numpy raises many kinds for a damaged header
-        raise InputError(f"{where} is no array in numpy's format, or is damaged: {one_line(error, 200)}") from None
+        raise InputError(f"{where} is not an array in numpy's format, or is damaged: {one_line(error, 200)}") from None
     if dtype.hasobject:
         raise InputError(f"{where} holds pickled objects, which are not read; save numbers, and text with astype(str)")
     if dtype.kind not in kinds:
@@ -72,5 +72,5 @@ def read_npz(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     except InputError:
         raise
     except Exception as error:  # zipfile raises many kinds for a damaged file
-        raise InputError(f"{path} is no .npz file, or is damaged: {one_line(error, 200)}") from None
+        raise InputError(f"{path} is not a .npz file, or is damaged: {one_line(error, 200)}") from None
     return table_of_arrays(path, arrays, settings, choose)

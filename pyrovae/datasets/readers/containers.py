@@ -36,7 +36,7 @@ def read_mat(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     except MemoryError:
         raise
     except Exception as error:  # scipy raises many kinds for a damaged file
-        raise InputError(f"{path} is no .mat file, or is damaged: {one_line(error, 200)}") from None
+        raise InputError(f"{path} is not a .mat file, or is damaged: {one_line(error, 200)}") from None
     return table_of_arrays(path, arrays, settings, choose)
 
 
@@ -86,7 +86,7 @@ def read_hdf5(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     except InputError:
         raise
     except Exception as error:  # h5py raises many kinds for a damaged file
-        raise InputError(f"{path} is no HDF5 file, or is damaged: {one_line(error, 200)}") from None
+        raise InputError(f"{path} is not an HDF5 file, or is damaged: {one_line(error, 200)}") from None
     return table_of_arrays(path, arrays, settings, choose)
 
 

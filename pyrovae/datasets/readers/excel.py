@@ -35,7 +35,7 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     except InputError:
         raise
     except Exception as error:  # openpyxl raises many kinds for a damaged file
-        raise InputError(f"{path} is no Excel workbook, or is damaged: {one_line(error, 200)}") from None
+        raise InputError(f"{path} is not an Excel workbook, or is damaged: {one_line(error, 200)}") from None
     name = settings.table
     if name is None:
         with_numbers = [title for title, rows in sheets.items() if _is_table(rows)]

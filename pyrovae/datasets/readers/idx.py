@@ -41,7 +41,7 @@ def read_idx(path: str | Path, *, max_gib: float = math.inf) -> Tensor:
             start = file.read(4)
             if len(start) < 4 or start[:3] != bytes([0, 0, _UNSIGNED_BYTES]) or start[3] == 0:
                 found = start.hex(" ") or "nothing"
-                raise InputError(f"{path} is no IDX file of unsigned bytes: it begins with {found}, not 00 00 08 …")
+                raise InputError(f"{path} is not an IDX file of unsigned bytes: it begins with {found}, not 00 00 08 …")
             header = file.read(4 * start[3])
             if len(header) < 4 * start[3]:
                 raise InputError(f"{path} is torn: it ends within the header of an IDX file")

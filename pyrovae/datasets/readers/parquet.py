@@ -41,7 +41,7 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
             default=1,
         )
     except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise InputError(f"{where} is no parquet file, or is damaged: {one_line(error, 200)}") from None
+        raise InputError(f"{where} is not a parquet file, or is damaged: {one_line(error, 200)}") from None
     if not rows or not names:
         raise InputError(f"{where} is empty")
     check_size(where, 2.0 * 8 * rows * len(names), settings.max_gib)

@@ -27,7 +27,7 @@ def read_series(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
             if word == "@data":
                 break
             if not line.startswith(("@", "#")):
-                raise InputError(f"{where} is no .ts file: there is no line @data before the series")
+                raise InputError(f"{where} is not a .ts file: there is no line @data before the series")
         return table_of_rows(_rows(lines, where, has_label), where, settings, choose, numerals=Numerals())
 
 

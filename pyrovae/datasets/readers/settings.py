@@ -30,7 +30,7 @@ class ReadingSettings:
     axis: str | tuple[float, ...] | None = None
     """Where the channels' positions are: row or column (the first, or row:2, column:NAME), none, or a file of them."""
     label: tuple[str, ...] | str | None = None
-    """Columns that are no channels, by name or number (1, 2, first, last); none: every column is a channel."""
+    """Columns that are not channels, by name or number (1, 2, first, last); none: every column is a channel."""
     drop: tuple[str, ...] | str | None = None
     """Columns to leave out, by name or by number."""
     drop_rows: tuple[str, ...] | str | None = None

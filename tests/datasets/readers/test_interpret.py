@@ -219,7 +219,7 @@ REFUSED = {
         text([AXIS.tolist(), *rows_of(), [*X[0, 1:], "out of range"]]),
         "missing_value='out of range' and missing='mask'",
     ),
-    "a channel misspelt": (text([named(5, "ll37.5"), *rows_of()]), "'ll37.5' stands amid"),
+    "a channel misspelt": (text([named(5, "ll37.5"), *rows_of()]), "'ll37.5' stands among"),
     "the last channel misspelt": (text([named(N - 1, "l242.5x y"), *rows_of()]), "stands beside"),
     "thousands or decimals": (
         text(

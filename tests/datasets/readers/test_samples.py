@@ -1,4 +1,4 @@
-"""Rows and columns that are no samples: means, deviations, positions, long tables; replicates; constant channels."""
+"""Rows and columns that are not samples: means, deviations, positions, long tables; replicates; constant channels."""
 
 import warnings
 
