@@ -100,7 +100,7 @@ class PairedSite:
         return log_prob_of(guide) - log_prob_of(model)
 
     def kl(self) -> Tensor | None:
-        """The site's part of the KL in closed form, shape of the plates; None if there is none or it is not part of it."""
+        """The site's part of the KL in closed form, shape of the plates; None if there is none."""
         if self.drawn_later or self.differing() is not None:
             return None
         model, guide = self.both()

@@ -241,8 +241,8 @@ def _check_neighbours(
         is_like = not name or any(c.isdigit() for c in name)
         if amid or (beside is not None and is_like and follows(evidence[:, i], evidence[:, beside])):
             raise InputError(
-                f"{where}, column {i + 1}: {header.axis_names[i]!r} stands {'amid' if amid else 'beside'} the channels "
-                "and is not named like them: correct the name, or keep the column apart with ",
+                f"{where}, column {i + 1}: {header.axis_names[i]!r} stands {'among' if amid else 'beside'} the "
+                "channels and is not named like them: correct the name, or keep the column apart with ",
                 Option("label", header.names[i] or str(i + 1)),
                 ", or leave it out with ",
                 Option("drop", header.names[i] or str(i + 1)),
