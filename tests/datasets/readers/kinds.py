@@ -122,7 +122,7 @@ REFUSED = {
     "a property, sorted, last": (text(rows_of(SERIES, right=LEVELS)), r"column (1|21).*(order|continue)"),
     "a property amid the channels": (
         text([[*AXIS[:HALF], "fat", *AXIS[HALF:]], *([*row[:HALF], f, *row[HALF:]] for row, f in zip(rows_of(), PROPERTY, strict=True))]),
-        "'fat' stands amid the channels",
+        "'fat' stands among the channels",
     ),
     # rows and columns that are no samples
     "a dark row": (below(["dark", *(X[0] / 100).round(4)]), "row 27: the row is named 'dark'"),

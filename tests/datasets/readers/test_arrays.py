@@ -32,7 +32,7 @@ def test_bad_arrays(tmp_path):
     assert "constant" in message_of(saved(np.ones((3, 2))))
     whole = saved(numbers(40, 5)).read_bytes()
     assert "damaged" in message_of(written(tmp_path, whole[:-9], "b.npy"))
-    assert "no array" in message_of(written(tmp_path, b"\x80\x04cos\nsystem\n", "c.npy"))
+    assert "not an array" in message_of(written(tmp_path, b"\x80\x04cos\nsystem\n", "c.npy"))
     np.savez(tmp_path / "a.npz", a=numbers(), b=numbers())
     assert "say which array" in message_of(tmp_path / "a.npz")
     assert read_spectra(tmp_path / "a.npz", channels="b").x.shape == (4, 3)
