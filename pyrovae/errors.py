@@ -21,7 +21,7 @@ class Option:
     """A setting that a message names: a keyword in Python, an option on the console.
 
     Attributes:
-        name: of the setting.
+        name: name of the setting.
         value: a value for it; None if the user knows it.
 
     Example:

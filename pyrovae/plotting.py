@@ -209,7 +209,7 @@ def grouped_intervals(
     """Means with ±2 standard errors: one panel beside the other, one row a label, one colour a series.
 
     Args:
-        labels: of the rows.
+        labels: labels of the rows.
         panels: by title, series by name: means and standard errors, one per label; NaN is left out.
         xlabel: meaning of the values.
         log: whether the axis is logarithmic.

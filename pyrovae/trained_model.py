@@ -78,7 +78,7 @@ class TrainedModel:
 
         Args:
             x: data (num, n), in the original units.
-            seed: of the draws.
+            seed: seed of the draws.
             progress: whether to show a progress bar (on a terminal).
 
         Returns:
@@ -113,7 +113,7 @@ class TrainedModel:
         Args:
             x: data (num, n), in the original units.
             num_samples: draws of z per datum, if the mean has no closed form.
-            seed: of the draws.
+            seed: seed of the draws.
             progress: whether to show a progress bar (on a terminal).
 
         Returns:
@@ -134,7 +134,7 @@ class TrainedModel:
         Args:
             x: data (num, n), in the original units.
             num_samples: draws per datum, if there is no closed form.
-            seed: of the draws.
+            seed: seed of the draws.
 
         Returns:
             Lower and upper ends, each of shape (num, n), in the original units.
@@ -152,7 +152,7 @@ class TrainedModel:
         Args:
             x: data (num, n), in the original units.
             num_samples: draws of z per datum, of a VAE.
-            seed: of the draws.
+            seed: seed of the draws.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -169,7 +169,7 @@ class TrainedModel:
             x: data (num, n), in the original units.
             level: probability of an interval, with half of the rest on either side.
             num_samples: draws of z per datum for a VAE; a linear model is exact.
-            seed: of the draws.
+            seed: seed of the draws.
             progress: whether to show a progress bar (on a terminal).
 
         Raises:
@@ -206,7 +206,7 @@ class TrainedModel:
         Args:
             x: data (num, n), in the original units.
             num_samples: draws of z per datum for log p(x), where it is not known exactly.
-            seed: of the draws.
+            seed: seed of the draws.
             progress: whether to show a progress bar (on a terminal).
 
         Returns:
@@ -234,7 +234,7 @@ class TrainedModel:
             x: data (num, n), in the original units.
             calibration: similar data that did not train the model, shape (any, n).
             num_samples: draws of z per datum for log p(x), where it is not known exactly.
-            seed: of the draws.
+            seed: seed of the draws.
             progress: whether to show progress bars (on a terminal).
 
         Returns:

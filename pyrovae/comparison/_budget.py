@@ -38,11 +38,11 @@ class Seconds:
     """Seconds for one run of every model.
 
     Attributes:
-        epoch: of training.
-        evaluation: of the test data.
-        gap: of splitting log p(x) − ELBO of one test datum.
+        epoch: one epoch of training.
+        evaluation: evaluation of the test data.
+        gap: splitting log p(x) − ELBO of one test datum.
         look: at the validation data, where the epoch is judged.
-        refit: of one epoch in which the encoder is trained again.
+        refit: one epoch in which the encoder is trained again.
     """
 
     epoch: float = 0.0
@@ -83,8 +83,8 @@ def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[st
     """Time for a run of each of these cells, summed by likelihood, from some steps of each.
 
     Args:
-        plan: of the comparison.
-        cells: of one seed.
+        plan: plan of the comparison.
+        cells: cells of one seed.
         seconds: total time for this, approximately; slow models get fewer steps.
     """
     cells = list(cells)

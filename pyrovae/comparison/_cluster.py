@@ -29,7 +29,7 @@ def run_on_cluster(
     Args:
         run: does one piece; it is sent to the cluster once, pickled. Its result is bytes.
         pieces: the work.
-        address: of the cluster's scheduler, such as ``"tcp://10.0.0.5:8786"``.
+        address: address of the cluster's scheduler, such as ``"tcp://10.0.0.5:8786"``.
         announce: whether to print where the dashboard is.
 
     Yields:

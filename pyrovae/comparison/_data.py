@@ -24,7 +24,7 @@ class PreparedData:
     """Training and test data (num, n), with their distribution where it is known.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         train: training data, preprocessed.
         test: test data, preprocessed.
         truth: the data's distribution.

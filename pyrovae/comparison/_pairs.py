@@ -31,7 +31,7 @@ def new_pair(
         latent_dim: dimension of z.
         posterior: family, a callable of (in_features, latent_dim).
         likelihood: a callable of (in_features, n).
-        settings: of the networks.
+        settings: settings of the networks.
         seed: seed of the initialisation; the caller's random state does not change.
         linear: the linear model to start as, see :func:`~pyrovae.start_as_linear`; None for random weights.
     """

@@ -56,7 +56,7 @@ class Comparison:
 
     Attributes:
         cells: the runs.
-        results: of each run.
+        results: results of each run.
         recommendation: which model to take; None if no values can be compared.
         tried: runs among which validation data chose a learning rate.
         notes: further remarks about them.

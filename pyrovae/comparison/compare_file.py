@@ -53,11 +53,11 @@ class StudyResult:
         data: all of it.
         split: into training, validation and test data.
         test: the test data, shape (num, n).
-        plan: of the runs.
+        plan: plan of the runs.
         comparison: the runs.
         recommendation: which model to take.
         baselines: linear models of the same data, which are candidates like the VAEs.
-        seconds: of everything.
+        seconds: total time.
     """
 
     study: Study

@@ -55,7 +55,7 @@ class Note:
 
     Attributes:
         kind: what it is about.
-        names: of the models or columns that it is about.
+        names: names of the models or columns that it is about.
         numbers: numbers by their meaning; gains are in nats per datum.
     """
 

@@ -62,7 +62,7 @@ def recommend(
         groups: label of each test datum, shape (num,): data with the same label, such as measurements of one sample,
             count as one. By default all are independent.
         threshold: gain in nats per datum below which there is no difference.
-        level: of the intervals.
+        level: joint probability of the intervals.
         measure: the quantity in ``log_prob``.
         num_resamples: deprecated and without effect.
         seed: deprecated and without effect.

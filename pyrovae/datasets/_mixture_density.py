@@ -32,8 +32,8 @@ def log_prob_of_mixtures(
         noise_precision: Σ⁻¹, shape (n, n).
         concentration: α.
         scatter: τ > 0.
-        num_draws: of u for each x.
-        seed: of the draws.
+        num_draws: draws of u for each x.
+        seed: seed of the draws.
 
     Returns:
         Log p(x) in nats and the standard error of its Monte Carlo estimate, both of shape (num,).

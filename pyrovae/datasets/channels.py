@@ -26,7 +26,7 @@ class ChannelAxis:
     Attributes:
         names: as the file called them.
         positions: on the axis.
-        unit: of the positions, empty if unknown, ``"channel"`` where they are counted.
+        unit: unit of the positions, empty if unknown, ``"channel"`` where they are counted.
     """
 
     names: tuple[str, ...]

@@ -88,7 +88,7 @@ def binarize(x: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         x: grey values in [0, 1], any shape.
-        generator: of the draws, on the device of x.
+        generator: generator of the draws, on the device of x.
 
     Raises:
         InputError: values outside [0, 1].
@@ -181,7 +181,7 @@ def published_images(
     """A published set of images as :func:`mnist` has it.
 
     Args:
-        name: of the set.
+        name: name of the set.
         files: training images, their labels, test images and their labels, in IDX.
         binarization: see :class:`ImageDataset`.
         num_validation: number of images at the end of the published training set that validate.

@@ -189,7 +189,7 @@ class SavitzkyGolay(Preprocessing):
 
     Args:
         window: odd number of channels.
-        degree: of the polynomial.
+        degree: degree of the polynomial.
         derivative: its order; 0 smooths. Per channel, not per unit of the axis.
     """
 

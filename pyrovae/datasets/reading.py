@@ -58,8 +58,8 @@ class Reading:
         num: number of spectra.
         num_channels: number of channels.
         ends: first and last position of the axis.
-        unit: of the axis.
-        source: of the axis.
+        unit: unit of the axis.
+        source: source of the axis.
         samples: where the samples are.
         kept_apart: names of the columns that are not channels.
         num_missing: number of values that are missing.

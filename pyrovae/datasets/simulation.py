@@ -136,7 +136,7 @@ def simulated(num: int, channels: int, *, seed: int = 0, **settings: Unpack[Simu
     Args:
         num: number of spectra.
         channels: number n of channels.
-        seed: of the truth and of the draws.
+        seed: seed of the truth and of the draws.
         **settings: the fields of :class:`SimulationSettings`.
 
     Raises:
@@ -160,7 +160,7 @@ class SpectraTruth:
 
     Attributes:
         axis: channel positions, shape (n,).
-        unit: of the axis.
+        unit: unit of the axis.
         pure: ε, shape (K, n).
         baseline: scaled P, shape (P, n).
         scatter: standard deviation of log s.

@@ -32,7 +32,7 @@ class Spectra:
         axis: position of each channel, ascending or descending, shape (n,), float64.
         unit: unit of the axis, such as ``"nm"``; ``"channel"`` if positions are only counted, empty if unknown.
         targets: one row per sample: labels, targets, dates, indices.
-        name: of the data set.
+        name: name of the data set.
         headers: the file's name of each channel; empty if it has none.
         reading: how the file was read; None for other data.
     """
@@ -86,7 +86,7 @@ class Spectra:
         """The samples sorted by a column of the targets, such as their time; the order of equal ones does not change.
 
         Args:
-            column: of ``targets``.
+            column: column of ``targets``.
             dates: whether it holds dates or times, in ISO 8601 (2024-03-25 or 2024-03-25 10:30): text in other
                 formats has another order.
 
@@ -122,7 +122,7 @@ class Spectra:
         """A column of the targets as group labels for a split, shape (num,).
 
         Args:
-            column: of ``targets``.
+            column: column of ``targets``.
             by_day: whether it holds dates or times, in ISO 8601, whose days are the groups.
 
         Raises:

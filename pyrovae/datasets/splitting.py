@@ -40,7 +40,7 @@ class SpectraSplit:
         validation: the second.
         test: the third.
         method: how they were chosen.
-        column: of the targets, that holds the groups or the times; None if split at random.
+        column: column of the targets with the groups or the times; None if split at random.
         num_groups: number of groups or days in all, None if split at random.
         num_test_groups: number of groups or days in the test part, None if split at random.
         num_copies: number of spectra that equal an earlier one; 0 if split by days.
@@ -137,11 +137,11 @@ def split_spectra(
 
     Args:
         spectra: the spectra to split.
-        time_column: of ``spectra.targets``; it need not exist.
+        time_column: column of ``spectra.targets``; it need not exist.
         group: column of ``spectra.targets`` whose equal values stay in one part, such as the sample of several
             measurements; it takes precedence over the times.
         allow_replicates: let copies be in different parts.
-        seed: of the random split.
+        seed: seed of the random split.
 
     Raises:
         InputError: there is no such column, or it has too few values or missing ones.
@@ -203,8 +203,8 @@ def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: 
 
     Args:
         num: number of data.
-        shares: of the parts, summing to 1.
-        seed: of the shuffling.
+        shares: shares of the parts, summing to 1.
+        seed: seed of the shuffling.
 
     Raises:
         InputError: shares that do not sum to 1, or a part that would be empty.
@@ -222,8 +222,8 @@ def split_by_group(groups: ArrayLike, shares: Sequence[float] = DEFAULT_SHARES, 
 
     Args:
         groups: label of each datum, shape (num,).
-        shares: of the parts, summing to 1; whole groups come as near to them as they can.
-        seed: of the groups' order.
+        shares: shares of the parts, summing to 1; whole groups come as near to them as they can.
+        seed: seed of the groups' order.
 
     Raises:
         InputError: fewer groups than parts, a label that is missing, or shares that do not sum to 1.
@@ -240,7 +240,7 @@ def split_into_blocks(
 
     Args:
         num: number of data.
-        shares: of the parts, summing to 1.
+        shares: shares of the parts, summing to 1.
         groups: label of each datum, such as its day, shape (num,): no boundary cuts a run of equal labels.
 
     Raises:

@@ -34,7 +34,7 @@ class FrozenModel:
     It is not a module, so training neither changes its mode nor finds its parameters.
 
     Args:
-        model: of which a copy is frozen.
+        model: a copy of it is frozen.
         device: where to put it; None: where it is.
     """
 

@@ -181,7 +181,7 @@ def settle(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gaus
         target: log p(x, z), with curvature.
         q: where to start.
         num_steps: at least 1.
-        num_draws: of each step, even.
+        num_draws: draws of each step, even.
     """
     precision = torch.zeros_like(q.scale_tril)
     rate = torch.ones_like(q.loc[:, 0])

@@ -19,7 +19,7 @@ class Modes:
         loc: where they are, shape (starts, num, d), float64.
         factor: Cholesky factor of the inverse curvature, (starts, num, d, d).
         log_mass: log p(x, z) + log |factor|, which orders their weights, (starts, num).
-        dtype: of the programs' numbers.
+        dtype: dtype of the programs' numbers.
     """
 
     loc: Tensor

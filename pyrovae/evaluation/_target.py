@@ -172,7 +172,7 @@ class DensityTarget(Target):
     """That of any pair of programs, in the coordinates of its guide, without curvature.
 
     Args:
-        density: of the pair and some data.
+        density: density of the pair and some data.
         like: the data, whose dtype and device the programs take.
     """
 

@@ -46,7 +46,7 @@ class CollapseReport:
         correlation: contribution of q's correlations between these directions, ½(Σ log Σ_kk − log det Σ), mean over
             data; NaN for a flow, whose moments are estimated from draws.
         kl: KL(q(z|x) ‖ p(z)) = ``mutual_information`` + ``aggregate_kl``.
-        mutual_information: of x and z under q, with q(z) the mixture over these data: at most log num.
+        mutual_information: that of x and z under q, with q(z) the mixture over these data: at most log num.
         aggregate_kl: KL(q(z) ‖ p(z)) of that mixture.
         active: number of directions with ``signal`` above the threshold.
         ar1_quantiles: for AR(1) posteriors the values of ρ and of σ below which 5, 25, 50, 75 and 95 % of the data

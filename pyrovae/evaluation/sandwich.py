@@ -81,7 +81,7 @@ def sandwich(
         num: number of data to simulate.
         like: some data (any number, …), needed for a model written by hand: it is called with them, and its
             observations are drawn.
-        seed: of everything random; the caller's random state does not change.
+        seed: seed of everything random; the caller's random state does not change.
         progress: whether to show a progress bar (on a terminal).
         **annealing: the fields of :class:`~pyrovae.evaluation.Annealing`: ``num_samples``, ``center``,
             ``num_temperatures``, ``num_leapfrog``.

@@ -20,7 +20,7 @@ class Directions:
         mean: shape (n,).
         values: eigenvalues of S, the largest first, shape (k,).
         axes: their eigenvectors, shape (n, k).
-        trace: of S.
+        trace: trace of S.
     """
 
     mean: Tensor

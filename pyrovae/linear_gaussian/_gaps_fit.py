@@ -32,7 +32,7 @@ def fit_gaps(
         d: latent dimension.
         moments: mean and covariance that the data are expected to have, see
             :func:`~pyrovae.linear_gaussian._gaps_moments.moments_of_gaps`.
-        max_steps: of L-BFGS.
+        max_steps: most steps of L-BFGS.
 
     Raises:
         InputTypeError: noise of another form.

@@ -47,7 +47,7 @@ def fit_noise(
         x: data, shape (num, n).
         start_scale: probabilistic PCA's σ.
         d: latent dimension.
-        max_steps: of L-BFGS.
+        max_steps: most steps of L-BFGS.
         many: channels above which Σ⁻¹ is taken to be tridiagonal, where it is.
         warn: whether to warn of a fit that has not ended.
     """

@@ -156,7 +156,7 @@ class FactorModel(LinearModel, ConfigurableModule):
                 data.
             latent_dim: dimension d, smaller than the number of dimensions that the data span.
             validation: shape (any, n); needed only for a full covariance.
-            max_steps: of L-BFGS.
+            max_steps: most steps of L-BFGS.
 
         Raises:
             InputTypeError: a likelihood that is not Gaussian.

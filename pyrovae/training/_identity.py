@@ -48,14 +48,14 @@ def identity(
     """The identity of a run.
 
     Args:
-        settings: of the training.
+        settings: settings of the training.
         pair: model and guide of the first replica.
         elbo: the estimator.
         x: data (num, …).
         x_validation: the validation data.
         first_epoch: what the settings' transform makes of the data in the first epoch.
-        parameters: of each replica.
-        total_steps: of the run.
+        parameters: parameters of each replica.
+        total_steps: steps of the run.
     """
     schedules = {name: getattr(settings, name) for name in _SCHEDULES}
     return {

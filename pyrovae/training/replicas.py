@@ -28,7 +28,7 @@ class Replica:
         model: the trained model. If it is a function, it has its own parameters, shared with the guide:
             ``model.parameters.store``.
         guide: the trained guide, likewise.
-        seed: of its initialisation, batches and noise.
+        seed: seed of its initialisation, batches and noise.
         history: its losses.
         error: why it stopped before the end, if it did.
     """

@@ -68,7 +68,7 @@ def colored_plane(
         points: shape (num, 2).
         values: a number or a class a point, NaN or −1 where it is unknown (grey); None for one colour.
         marked: points to ring, by what stands beside them.
-        labels: of the two axes.
+        labels: labels of the two axes.
         discrete: whether the values are classes, counted from 0.
     """
     fig = empty_figure(4.6, 3.9)

@@ -35,7 +35,7 @@ class Legend:
         name: what it is.
         color: its colour.
         marker: its marker; empty for a line.
-        dashes: of the line, as SVG has them.
+        dashes: dashes of the line, as SVG has them.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Picture:
         title: what it shows, short.
         caption: how it is read.
         content: the PNG, in base 64.
-        legend: of colours, as text of the page.
+        legend: legend of colours, as text of the page.
     """
 
     title: str

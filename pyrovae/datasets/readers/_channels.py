@@ -143,7 +143,7 @@ class Channels:
     Attributes:
         columns: which they are.
         positions: on the axis.
-        unit: of the positions.
+        unit: unit of the positions.
     """
 
     columns: list[int]
@@ -157,7 +157,7 @@ def find_channels(names: Sequence[str], channels: Sequence[str] | None, where: s
     Without ``channels``, they are the largest group of columns whose names are numbers, or differ only in a number.
 
     Args:
-        names: of all columns.
+        names: names of all columns.
         channels: the channels' prefix alone, or their names; None to find them.
         where: what to call the table in errors.
 

@@ -49,7 +49,7 @@ class Header:
 
     Attributes:
         num_rows: how many there are.
-        names: of the columns, empty where they have none.
+        names: names of the columns, empty where they have none.
         axis_names: in each column, what the row that holds the channels' positions says; the names where none does.
         corner: what the row of positions says of them, in a column that is not a channel, such as ``"nm"``.
         others: the rows that are neither.

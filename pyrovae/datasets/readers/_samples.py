@@ -69,9 +69,9 @@ def check_samples(
 
     Args:
         table: where the samples stand.
-        values: of all samples, shape (samples, channels).
+        values: values of all samples, shape (samples, channels).
         targets: what is known of each sample; the first column of text names it.
-        positions: of the channels, None where they are only counted.
+        positions: positions of the channels, None where they are only counted.
         settings: what the user says.
 
     Raises:

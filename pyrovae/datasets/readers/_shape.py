@@ -62,8 +62,8 @@ def shape_of(
     """Where the samples are.
 
     Args:
-        header: of the table.
-        numbers: of all columns, shape (rows, columns), NaN where there is none.
+        header: header of the table.
+        numbers: numbers of all columns, shape (rows, columns), NaN where there is none.
         numeric: the columns of numbers that may be channels.
         settings: what the user says.
         where: what to call the table in errors.

@@ -29,7 +29,7 @@ class Head:
     Attributes:
         where: what to call the table in errors.
         header: the rows above the data.
-        numbers: of all columns, shape (rows, columns), NaN where there is none.
+        numbers: numbers of all columns, shape (rows, columns), NaN where there is none.
         text: in which fields there is text, shape (rows, columns); None if in none.
         findings: what was found of the file before.
         edge: the fields of the first column.
@@ -50,13 +50,13 @@ class Layout:
     Attributes:
         columns: the columns to read as numbers.
         positions: the channel position of each of them; None where they are only counted.
-        unit: of the positions, empty if unknown.
+        unit: unit of the positions, empty if unknown.
         axis: the column of channel positions, where samples are in columns; else None.
         in_columns: whether samples are in columns.
         is_turned: whether they are in the file, and the reader turned them.
         axes: further columns of positions, which must equal the first.
         dropped: columns to leave out.
-        source: of the positions.
+        source: source of the positions.
         about: what rows of the header say of each sample in columns, by name.
         findings: what was found by evidence.
     """
@@ -84,7 +84,7 @@ class Grid:
 
     Attributes:
         where: what to call the table in errors.
-        names: of all columns.
+        names: names of all columns.
         layout: what the columns mean.
         rows: number of each row in the file, counted from 1.
     """

@@ -30,7 +30,7 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
         where: what to call the array in errors.
         size: number of bytes that there are.
         max_gib: see :class:`ReadingSettings`.
-        kinds: of dtypes, by numpy's letters.
+        kinds: kinds of dtypes, by numpy's letters.
         before: number of bytes that other arrays need.
     """
     try:

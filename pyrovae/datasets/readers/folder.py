@@ -27,7 +27,7 @@ class FolderTable(Table):
     """Spectra of several files, one a row.
 
     Attributes:
-        files: of each row.
+        files: files of each row.
     """
 
     files: list[Path] = field(default_factory=list)

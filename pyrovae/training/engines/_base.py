@@ -27,7 +27,7 @@ class StepEngine(ABC):
         pairs: (model, guide) of each replica.
         elbo: the estimator.
         parameters: each replica's leaf tensors to train, in the same order.
-        settings: of the training; replica r draws its noise from seed + r.
+        settings: settings of the training; replica r draws its noise from seed + r.
 
     Attributes:
         name: its name.

@@ -28,8 +28,8 @@ class Draw:
         arguments: its arguments, without the tensor that it fills or takes the shape of.
         options: its keyword arguments.
         takes_tensor: whether it has such a tensor.
-        shape: of the draw.
-        dtype: of the draw.
+        shape: shape of the draw.
+        dtype: dtype of the draw.
     """
 
     operation: OpOverload

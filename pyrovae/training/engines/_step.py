@@ -29,7 +29,7 @@ class StepProgram:
 
     Args:
         gradient: loss and gradient of one replica.
-        settings: of the training.
+        settings: settings of the training.
         replicas: their number R.
         x: a batch (size, …) of the shape of all batches.
     """

@@ -35,7 +35,7 @@ class CompiledEngine(StepEngine):
         pairs: (model, guide) of each replica.
         elbo: the estimator.
         parameters: each replica's leaf tensors to train, in the same order.
-        settings: of the training; replica r draws its noise from seed + r.
+        settings: settings of the training; replica r draws its noise from seed + r.
         x: data (num, …), of which the first batch is traced.
 
     Raises:

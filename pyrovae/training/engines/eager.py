@@ -26,7 +26,7 @@ class EagerEngine(StepEngine):
         pair: Pyro programs of the joint density and of q(z|x).
         elbo: the estimator.
         parameters: leaf tensors to train; functions may announce more at any step.
-        settings: of the training.
+        settings: settings of the training.
     """
 
     name = Engine.EAGER
