@@ -75,8 +75,10 @@ class Note:
             case NoteKind.GROUPS:
                 text = say_groups(SplitMethod(self.names[0]), round(n["num"]))
             case _:
+                several = len(self.names) == n.get("num_models") and len(self.names) > 1
+                names = f"all {len(self.names)} VAEs" if several else "; ".join(self.names)
                 percent = 100 * n.get("share", 0)
-                return _TEXTS[self.kind].format(*self.names, names="; ".join(self.names), percent=percent, **n)
+                return _TEXTS[self.kind].format(*self.names, names=names, percent=percent, **n)
         return f"{text[0].upper()}{text[1:]}."
 
     def to_dict(self) -> dict[str, object]:
@@ -138,7 +140,7 @@ def notes_of_runs(plan: Plan, results: Results, names: Mapping[ModelKey, str]) -
     """Notes about the training of models, over their seeds."""
     if plan.data.validation is None:
         return []
-    harmed, found = [], []
+    harmed, found, num_models = [], [], {"num_models": len(names)}
     for model, name in names.items():
         own = [results[cell].metrics for cell in results if cell.model == model and results[cell].failure is None]
         best = [_number(metrics.get("best_epoch")) for metrics in own]
@@ -146,12 +148,12 @@ def notes_of_runs(plan: Plan, results: Results, names: Mapping[ModelKey, str]) -
         if own and not any(best):
             harmed.append(name)
         elif rise > RISE and max(best) < _number(own[0]["epochs"]) / 2:
-            numbers = {"rise": rise, "best_epoch": max(best), "epochs": _number(own[0]["epochs"])}
+            numbers = num_models | {"rise": rise, "best_epoch": max(best), "epochs": _number(own[0]["epochs"])}
             found.append(Note(NoteKind.VALIDATION_DIVERGED, (name,), numbers))
     worst = max(found, key=lambda note: note.numbers["rise"], default=None)
     if worst is not None:
         found = [Note(worst.kind, tuple(note.names[0] for note in found), worst.numbers)]
-    return [*([Note(NoteKind.TRAINING_HARMED, tuple(harmed))] if harmed else []), *found]
+    return [*([Note(NoteKind.TRAINING_HARMED, tuple(harmed), num_models)] if harmed else []), *found]
 
 
 def _number(value: object) -> float:

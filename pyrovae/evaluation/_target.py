@@ -55,14 +55,15 @@ class Target(ABC):
 
     @property
     def is_searched(self) -> bool:
-        """Whether there are places from which to look for other modes, :meth:`start`."""
+        """Whether there are places from which to look for other modes, :meth:`starts`."""
         return False
 
-    def start(self, found: list[Tensor]) -> Tensor:
-        """A starting point with large log p(x, z) that does not come from an encoder, shape (num, d).
+    def starts(self, found: list[Tensor], num_starts: int) -> Tensor:
+        """Starting points with large log p(x, z) that do not come from an encoder, shape (num_starts, num, d).
 
         Args:
             found: starts and modes so far, each of shape (num, d).
+            num_starts: how many.
         """
         raise NotImplementedError
 
@@ -109,12 +110,15 @@ class ModelTarget(Target):
         """Not if z has many dimensions: then most of the prior's draws are far from every mode."""
         return self.has_curvature and self.latent_dim <= _MOST_SCREENED_DIM
 
-    def start(self, found: list[Tensor]) -> Tensor:
-        """Of the draws from the prior that a datum is likeliest with, the one farthest from what is found."""
+    def starts(self, found: list[Tensor], num_starts: int) -> Tensor:
+        """Of the draws from the prior that a datum is likeliest with, those farthest from what is found, one by one."""
         distance = torch.cdist(self.likeliest, torch.stack(found, dim=1)).amin(-1)
-        farthest = distance.argmax(-1).view(-1, 1, 1)
-        start: Tensor = self.likeliest.take_along_dim(farthest, dim=1)
-        return start.squeeze(1)
+        starts = []
+        for _ in range(num_starts):
+            start = self.likeliest.take_along_dim(distance.argmax(-1).view(-1, 1, 1), dim=1)
+            distance = torch.minimum(distance, torch.cdist(self.likeliest, start).squeeze(-1))
+            starts.append(start.squeeze(1))
+        return torch.stack(starts)
 
     @cached_property
     def likeliest(self) -> Tensor:

@@ -28,8 +28,8 @@ _NUM_TRIED, _NUM_TRIED_FIRST = 64, 16
 _ROUNDING = 1e-6
 """Nats by which a later candidate must be better, so that an exact posterior is not replaced by a float32 one."""
 
-_MOST_MODES, _FRUITLESS = 12, 6
-"""Number of new modes to look for, and of starts without one that end the search."""
+_MOST_MODES, _STARTS = 12, 16
+"""Number of new modes to look for, and of starts in a round; a round without a new mode ends the search."""
 
 _PRIORS_SHARE = 0.05
 """Of a proposal's draws."""
@@ -178,24 +178,24 @@ def search_modes(target: Target, loc: Tensor) -> tuple[list[Gaussians], Tensor, 
         Laplace's approximations; at which of them a datum has a new mode, booleans (num, modes); and whether the search
         ended, (num,): the last starts brought nothing new. A ring or a ridge has new modes without an end.
     """
-    modes = [climb(target, loc)]
+    modes, starts = [climb(target, loc)], [loc]
     are_new = torch.ones(len(loc), 1, dtype=torch.bool, device=loc.device)
-    starts, fruitless = [loc], torch.zeros(len(loc), dtype=torch.int64, device=loc.device)
-    while target.is_searched:
-        (rows,) = ((fruitless < _FRUITLESS) & (are_new.sum(1) <= _MOST_MODES)).nonzero(as_tuple=True)
-        if not len(rows):
-            break
-        start = target.start([*starts, *(mode.loc for mode in modes)])
-        found = climb(target.of(rows), start[rows])
-        known = torch.stack([within_reach(mode.of(rows), found.loc) for mode in modes], dim=1) & are_new[rows]
-        is_new = torch.zeros_like(are_new[:, 0])
-        is_new[rows] = ~known.any(1)
-        fruitless[rows] = torch.where(is_new[rows], 0, fruitless[rows] + 1)
-        starts.append(start)
-        if is_new.any():
-            mode = Gaussians(modes[0].loc.clone(), modes[0].scale_tril.clone())
-            mode.loc[rows], mode.scale_tril[rows] = found.loc, found.scale_tril
-            modes, are_new = [*modes, mode], torch.cat([are_new, is_new.unsqueeze(1)], dim=1)
+    rows = torch.arange(len(loc) if target.is_searched else 0, device=loc.device)
+    while len(rows):
+        start, before = target.starts([*starts, *(mode.loc for mode in modes)], _STARTS), are_new.sum(1)
+        climbed = climb(target.of(rows.repeat(_STARTS)), start[:, rows].flatten(0, 1))
+        for k in range(_STARTS):
+            found = climbed.of(slice(k * len(rows), (k + 1) * len(rows)))
+            known = torch.stack([within_reach(mode.of(rows), found.loc) for mode in modes], dim=1) & are_new[rows]
+            is_new = torch.zeros_like(are_new[:, 0])
+            is_new[rows] = ~known.any(1)
+            if is_new.any():
+                mode = Gaussians(modes[0].loc.clone(), modes[0].scale_tril.clone())
+                mode.loc[rows], mode.scale_tril[rows] = found.loc, found.scale_tril
+                modes, are_new = [*modes, mode], torch.cat([are_new, is_new.unsqueeze(1)], dim=1)
+        starts += start.unbind()
+        num = are_new.sum(1)
+        (rows,) = ((num > before) & (num <= _MOST_MODES)).nonzero(as_tuple=True)
     return modes, are_new, are_new.sum(1) <= _MOST_MODES
 
 
