@@ -58,6 +58,8 @@ class Compare:
     """Score at most this many test data."""
     linear_only: tuple[str, ...] = ()
     """Likelihoods for which only linear models are compared, no VAEs."""
+    linear_left_out: tuple[str, ...] = ()
+    """Linear models that are not fitted, by their names in comparison.csv."""
     group: str | None = None
     """Column that names the sample. Rows of one sample stay in one part."""
     allow_replicates: bool = False
@@ -120,6 +122,7 @@ class Compare:
             gap_data=self.gap_data,
             max_test=self.max_test,
             linear_only=self.linear_only,
+            linear_left_out=self.linear_left_out,
         )
 
 

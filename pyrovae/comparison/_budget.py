@@ -68,6 +68,7 @@ class Counts:
         refit_epochs: passes with which each run's encoder is trained again.
         validate_every: epochs between looks at the validation data, at least.
         linear_only: likelihoods of which no VAE is trained.
+        linear_left_out: linear candidates that are not fitted, by name.
     """
 
     epochs: int
@@ -77,6 +78,7 @@ class Counts:
     refit_epochs: int = 0
     validate_every: int = 1
     linear_only: tuple[str, ...] = ()
+    linear_left_out: tuple[str, ...] = ()
 
 
 def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[str, Seconds]:
@@ -167,7 +169,7 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
         if epochs >= min(LEAST_EPOCHS, most.epochs) or len(kept) < 2:
             looks = looks_within(total, num_seeds, seconds)
             every = most.validate_every if looks == LOOKS else max(most.validate_every, -(-epochs // looks), 1)
-            return Counts(max(1, epochs), gap_data, draws, num, again, every, tuple(left_out))
+            return Counts(max(1, epochs), gap_data, draws, num, again, every, tuple(left_out), most.linear_left_out)
         slowest = max(kept, key=lambda name: kept[name].epoch * LEAST_EPOCHS + kept[name].evaluation)
         left_out.append(slowest)
         del kept[slowest]

@@ -1,7 +1,7 @@
 """The linear-Gaussian candidates of a comparison: fitted to the VAEs' data, scored, and saved."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,15 +81,27 @@ def simple_baselines(settings: ComparisonSettings, data: PreparedData) -> list[B
 
 @torch.random.fork_rng(devices=[])
 def other_baselines(
-    settings: ComparisonSettings, data: PreparedData, models: LinearModels | None, progress: bool
+    settings: ComparisonSettings,
+    data: PreparedData,
+    models: LinearModels | None,
+    progress: bool,
+    may_fit: Callable[[str], bool] = lambda _: True,
 ) -> list[Baseline]:
-    """The linear models with correlated noise, fitted here if necessary, and those chosen by validation."""
+    """The linear models with correlated noise, fitted here if necessary, and those chosen by validation.
+
+    Args:
+        settings: of the comparison.
+        data: prepared.
+        models: those that have been fitted, if VAEs start as them.
+        progress: whether to show a progress bar (on a terminal).
+        may_fit: whether there is time for the model of a name, asked before it is fitted.
+    """
     (latent_dim,) = settings.dims
     made = {name: make for name, make in settings.named_likelihoods.items() if make(1, 2).is_correlated}
     if models is None:
-        models = linear_models(data.train, made, [latent_dim], data.validation, progress=progress)
+        models = linear_models(data.train, made, [latent_dim], data.validation, may_fit=may_fit, progress=progress)
     models = {(name, d): model for (name, d), model in models.items() if name in made}
-    return _on_test(linear_candidates(data.train, data.validation, latent_dim, models), data)
+    return _on_test(linear_candidates(data.train, data.validation, latent_dim, models, may_fit), data)
 
 
 def _on_test(candidates: list[LinearCandidate], data: PreparedData) -> list[Baseline]:

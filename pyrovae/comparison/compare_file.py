@@ -38,6 +38,8 @@ from pyrovae.linear_gaussian.baselines import Baseline, check_varying
 MAX_VALIDATION = 2000
 """Largest number of validation data."""
 
+_SHARE_FOR_LINEAR = 0.25
+"""Share of the budget after which no more linear model is begun but those that training starts as."""
 _SHARE_TO_MEASURE = 0.12
 """Share of the budget for timing the models."""
 _SHARE_TO_FINISH = 0.08
@@ -139,6 +141,8 @@ class StudyResult:
             found.append(Note(NoteKind.GAPS_LEFT_OUT))
         if self.study.linear_only:
             found.append(Note(NoteKind.LINEAR_ONLY, self.study.linear_only))
+        if self.study.linear_left_out:
+            found.append(Note(NoteKind.LINEAR_LEFT_OUT, self.study.linear_left_out))
         if not self.baselines:
             found.append(Note(NoteKind.NO_LINEAR_MODELS))
         return found
@@ -182,8 +186,18 @@ def compare_file(
             begun = begun_in(folder)
             if begun is not None:
                 check_same(folder, study, begun)
-            plan, baselines = _with_linear(_plan(study, *parts, progress), folder, progress)
-            study, plan = _with_counts(study, plan, begun, folder, begin)
+            left_out = list(
+                study.linear_left_out if begun is None else _names_in(begun.config, "linear_left_out", folder)
+            )
+
+            def may_fit(name: str) -> bool:
+                limited = begun is None and study.epochs is None
+                if limited and time.perf_counter() - begin > _SHARE_FOR_LINEAR * study.budget:
+                    left_out.append(name)
+                return name not in left_out
+
+            plan, baselines = _with_linear(_plan(study, *parts, progress), folder, may_fit, progress)
+            study, plan = _with_counts(study, plan, begun, folder, begin, tuple(left_out))
             baselines = [
                 replace(b, log_prob=b.log_prob[: len(plan.data.test)]) for b in baselines if b.log_prob is not None
             ]
@@ -196,7 +210,15 @@ def compare_file(
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
             seconds, test = time.perf_counter() - begin, parts[2][: len(plan.data.test)]
             found = StudyResult(
-                study, data, split, test, plan, comparison, comparison.recommendation, baselines, seconds
+                study,
+                data,
+                split,
+                test,
+                plan,
+                comparison,
+                comparison.recommendation,
+                baselines,
+                seconds,
             )
             _write(found, folder, parts[0])
     return found
@@ -243,7 +265,9 @@ def _plan(study: Study, train: Tensor, validation: Tensor, test: Tensor, progres
     return Plan(with_latent_dims(settings, data, progress), data, pictures=False)
 
 
-def _with_linear(plan: Plan, folder: Path, progress: bool) -> tuple[Plan, list[Baseline]]:
+def _with_linear(
+    plan: Plan, folder: Path, may_fit: Callable[[str], bool], progress: bool
+) -> tuple[Plan, list[Baseline]]:
     """The plan with the linear models that training starts from, and the saved linear candidates."""
     settings, data, baselines = plan.settings, plan.data, []
     is_linear = may_be_linear(settings, data)
@@ -252,7 +276,7 @@ def _with_linear(plan: Plan, folder: Path, progress: bool) -> tuple[Plan, list[B
         _write_first(plan, baselines, folder)
     plan = replace(plan, linear=models_to_start_as(settings, data, progress))
     if is_linear:
-        baselines += other_baselines(settings, data, plan.linear, progress)
+        baselines += other_baselines(settings, data, plan.linear, progress, may_fit)
         _write_first(plan, baselines, folder)
     return plan, baselines
 
@@ -269,13 +293,15 @@ def _write_first(plan: Plan, baselines: list[Baseline], folder: Path) -> None:
         write_table(folder / "linear" / "comparison.csv", advice.gains)
 
 
-def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, begin: float) -> tuple[Study, Plan]:
+def _with_counts(
+    study: Study, plan: Plan, begun: Begun | None, folder: Path, begin: float, left_out: tuple[str, ...]
+) -> tuple[Study, Plan]:
     """The study and its plan, with counts from the rest of the budget or from the folder."""
     settings = plan.settings
     gap_data = GAP_DATA if study.gap_data is None else study.gap_data
     epochs = settings.training.epochs if study.epochs is None else study.epochs
     draws, again, every = settings.log_marginal_samples, settings.refit_epochs, settings.training.validate_every
-    counts = Counts(epochs, gap_data, draws, len(plan.data.test), again, every, study.linear_only)
+    counts = Counts(epochs, gap_data, draws, len(plan.data.test), again, every, study.linear_only, left_out)
     plan = _counted(plan, counts)
     if begun is not None:
         counts = _counts_of(begun.config, counts, folder)
@@ -295,7 +321,12 @@ def _with_counts(study: Study, plan: Plan, begun: Begun | None, folder: Path, be
         training=replace(study.settings.training, validate_every=counts.validate_every),
     )
     told = replace(
-        study, settings=drawn, epochs=counts.epochs, gap_data=counts.gap_data, linear_only=counts.linear_only
+        study,
+        settings=drawn,
+        epochs=counts.epochs,
+        gap_data=counts.gap_data,
+        linear_only=counts.linear_only,
+        linear_left_out=left_out,
     )
     return replace(told, max_test=min(study.max_test, counts.max_test)), plan
 
@@ -322,17 +353,22 @@ def _counted(plan: Plan, counts: Counts) -> Plan:
 
 def _counts_of(config: dict[str, object], most: Counts, folder: Path) -> Counts:
     """The counts stored in a study's folder; version 0.1 had two of them."""
-    names = config.get("linear_only", [])
-    if not isinstance(names, list):
-        raise InputError(f"cannot read {folder / 'config.json'} as a study: its linear_only is {names!r}")
     whole = {}
-    for name in (field.name for field in fields(Counts) if field.name != "linear_only"):
+    for name in (field.name for field in fields(Counts) if not field.name.startswith("linear")):
         least = 0 if name in ("gap_data", "refit_epochs") else 1
         value = config.get(name, None if name in ("epochs", "gap_data") else vars(most)[name])
         if not isinstance(value, int) or value < least:
             raise InputError(f"cannot read {folder / 'config.json'} as a study: its {name} is {value!r}")
         whole[name] = value
-    return Counts(**whole, linear_only=tuple(map(str, names)))
+    return Counts(**whole, linear_only=_names_in(config, "linear_only", folder), linear_left_out=most.linear_left_out)
+
+
+def _names_in(config: dict[str, object], key: str, folder: Path) -> tuple[str, ...]:
+    """The names that a config.json holds under a key, which versions before may lack."""
+    names = config.get(key, [])
+    if not isinstance(names, list):
+        raise InputError(f"cannot read {folder / 'config.json'} as a study: its {key} is {names!r}")
+    return tuple(map(str, names))
 
 
 def _write(found: StudyResult, folder: Path, train: Tensor) -> None:
@@ -356,9 +392,11 @@ def said(found: StudyResult) -> str:
 
 def in_words_of(note: Note) -> Note:
     """A note with names of noises in words, if these are what it names."""
-    if note.kind is not NoteKind.LINEAR_ONLY:
-        return note
-    return replace(note, names=tuple(in_words(NOISES, name) for name in note.names))
+    if note.kind is NoteKind.LINEAR_ONLY:
+        return replace(note, names=tuple(in_words(NOISES, name) for name in note.names))
+    if note.kind is NoteKind.LINEAR_LEFT_OUT:
+        return replace(note, names=tuple(name_of_baseline(Baseline(name, None, None, None)) for name in note.names))
+    return note
 
 
 def as_text(found: StudyResult) -> pd.DataFrame:

@@ -55,6 +55,7 @@ class Study:
         gap_data: test data whose log p(x) − ELBO is split; None for 32, if the budget allows.
         max_test: test data that are scored, at most.
         linear_only: likelihoods whose linear models are compared, and no VAEs.
+        linear_left_out: names of linear models that are not fitted.
     """
 
     data: Path | None
@@ -67,6 +68,7 @@ class Study:
     gap_data: int | None = None
     max_test: int = 2000
     linear_only: tuple[str, ...] = ()
+    linear_left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         num_seeds = len(self.settings.seeds)
@@ -98,6 +100,7 @@ class Study:
             "gap_data": self.gap_data,
             "max_test": self.max_test,
             "linear_only": list(self.linear_only),
+            "linear_left_out": list(self.linear_left_out),
         }
 
     @classmethod

@@ -156,6 +156,7 @@ def linear_candidates(
     validation: Tensor | None,
     latent_dim: int,
     models: Mapping[tuple[str, int], FactorModel],
+    may_fit: Callable[[str], bool] = lambda _: True,
 ) -> list[LinearCandidate]:
     """The other models of :func:`linear_baselines` that have a density, those of fewest parameters first.
 
@@ -165,20 +166,24 @@ def linear_candidates(
         latent_dim: number of components.
         models: what :func:`~pyrovae.linear_gaussian.warm_start.linear_models` found, of ``latent_dim`` and perhaps
             of other numbers of components.
+        may_fit: whether there is time for the model of a name, asked before it is fitted.
     """
     train = train.double()
     found = [LinearCandidate(f"linear, {name}", model) for (name, d), model in models.items() if d == latent_dim]
     if validation is None:
         return found
     validation = validation.double()
-    with_gaps = has_gaps(train) or has_gaps(validation)
-    best = (_best_of_some_components if with_gaps else _best_of_all_components)(train, validation)
-    found.append(LinearCandidate("probabilistic PCA, d by validation", best, f"d = {best.latent_dim}"))
+    if may_fit(name := "probabilistic PCA, d by validation"):
+        with_gaps = has_gaps(train) or has_gaps(validation)
+        best = (_best_of_some_components if with_gaps else _best_of_all_components)(train, validation)
+        found.append(LinearCandidate(name, best, f"d = {best.latent_dim}"))
     scores = {key: model.log_prob(validation).mean().item() for key, model in models.items()}
     if len({d for _, d in models}) > 1:
         for name in dict.fromkeys(name for name, _ in models):
             key = max((key for key in models if key[0] == name), key=scores.__getitem__)
             found.append(LinearCandidate(f"linear, {name}, d by validation", models[key], f"d = {key[1]}"))
+    if not may_fit("Gaussian, shrunk covariance"):
+        return found
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
     if train.shape[1] > DENSE:  # each target costs decompositions
         simple = sorted(simple, key=scores.__getitem__)[-1:] if len(simple) == len(models) else []

@@ -21,6 +21,7 @@ def linear_models(
     latent_dims: Sequence[int],
     validation: Tensor | None = None,
     *,
+    may_fit: Callable[[str], bool] = lambda _: True,
     progress: bool = True,
 ) -> dict[tuple[str, int], FactorModel]:
     """The linear model of each likelihood's noise, by the likelihood's name and the latent dimension.
@@ -30,6 +31,7 @@ def linear_models(
         likelihoods: Gaussian ones by name, callables of (in_features, n).
         latent_dims: dimensions d.
         validation: data that choose the shrinkage of a full covariance; see :meth:`~pyrovae.FactorModel.fit`.
+        may_fit: whether there is time for the model of a name, asked before it is fitted.
         progress: show a bar on a terminal.
 
     Raises:
@@ -40,6 +42,8 @@ def linear_models(
     found = {}
     jobs = list(itertools.product(made.items(), latent_dims))
     for (name, likelihood), d in progress_bar(jobs, "linear models", leave=False, show=progress):
+        if not may_fit(f"linear, {name}"):
+            continue
         form, more = simpler_form(likelihood, x, d)
         key = (*_form(form), d + more)
         fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)
