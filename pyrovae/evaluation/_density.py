@@ -6,32 +6,24 @@ from dataclasses import dataclass
 import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
-from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError
+from pyrovae.evaluation._weights import check_density, check_rows_apart, pair_at, repeated, takes_rows
 from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
 from pyrovae.programs import (
     PairedSite,
     Program,
-    Role,
-    Site,
-    TracedPair,
     describe,
     is_delta,
     log_prob_of,
-    masks_of,
     running_on,
-    same_masks,
     trace_pair,
 )
-from pyrovae.randomness import random_state, set_random_state
 from pyrovae.vae import GenerativeModel
-
-_DRAWS_OF_PRIOR = 64
 
 
 @dataclass(frozen=True)
@@ -164,18 +156,15 @@ class _Programs:
 
     def _at(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(x, z) and log q(z|x) of rows (num, d), each of shape (num,)."""
-        given = Trace()
+        values: dict[str, Tensor] = {}
         stretch: Tensor | float = 0.0
         for site, part in zip(self.free, z.split(self.widths, -1), strict=True):
             real = self._unflat(site, part)
             transform = biject_to(site.site["fn"].support)
-            value = transform(real)
-            slope = transform.log_abs_det_jacobian(real, value)
+            values[site.name] = transform(real)
+            slope = transform.log_abs_det_jacobian(real, values[site.name])
             stretch = stretch + self._flat(site, slope, event=False).sum(1)
-            given.add_node(site.name, type="sample", name=site.name, is_observed=False, value=value, infer={})
-        guide_trace = poutine.trace(poutine.replay(self.guide, trace=given)).get_trace(x)
-        model_trace = poutine.trace(poutine.replay(self.model, trace=guide_trace)).get_trace(x)
-        pair = TracedPair.of(model_trace, guide_trace)
+        pair = pair_at(self.model, self.guide, x, values)
         joint = of_guide = torch.zeros(len(x), dtype=torch.float64)
         free = {site.name for site in self.free}
         for site in pair.sites:
@@ -227,126 +216,3 @@ class _Programs:
         axis = self.plate.dim - site.site["fn"].event_dim
         shape = real.movedim(axis, 0).shape[1:]
         return rows.reshape(len(rows), *shape).movedim(0, axis)
-
-
-def repeated(x: Tensor, num: int) -> Tensor:
-    """The data ``num`` times, one after the other: draws as rows."""
-    return x.repeat(num, *[1] * (x.dim() - 1))
-
-
-def log_weight_rows(model: Program, guide: Program, x: Tensor, num: int, plate: CondIndepStackFrame) -> Tensor:
-    """Log p(x, z) − log q(z|x) of ``num`` draws for each datum in one call, shape (num, len(x)): draws are rows."""
-    pair = trace_pair(model, guide, repeated(x, num))
-    return _log_weight(pair, plate).reshape(num, len(x))
-
-
-def _log_weight(pair: TracedPair, plate: CondIndepStackFrame) -> Tensor:
-    total: Tensor | float = 0.0
-    for site in pair.sites:
-        if site.model is not None:
-            total = total + pair.per_datum(site, log_prob_of(site.model), plate)
-        if site.guide is not None:
-            total = total - pair.per_datum(site, site.log_q(), plate)
-    assert isinstance(total, Tensor)
-    return total
-
-
-@torch.no_grad()
-def check_rows_apart(model: Program, guide: Program, x: Tensor, plate: CondIndepStackFrame) -> None:
-    """Raise an InputError where a datum's terms change with the draws of other data: it then has no log p(x)."""
-    first, second = (trace_pair(model, guide, x) for _ in range(2))
-    weights = _log_weight(first, plate)
-    for parity in range(min(2, len(x))):
-        changed = torch.arange(len(x), device=x.device) % 2 == parity
-        given = Trace()
-        for site, other in zip(first.drawn, second.drawn, strict=True):
-            value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
-            if value.dim() >= -axis:
-                value = torch.where(changed.reshape(-1, *[1] * (-axis - 1)), other.site["value"], value)
-            given.add_node(site.name, type="sample", name=site.name, is_observed=False, value=value, infer={})
-        guide_trace = poutine.trace(poutine.replay(guide, trace=given)).get_trace(x)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
-        found, kept = _log_weight(TracedPair.of(model_trace, guide_trace), plate), ~changed.cpu()
-        if not torch.allclose(found[kept], weights[kept], rtol=1e-4, atol=1e-4, equal_nan=True):
-            raise InputError(
-                "the terms of a datum change with the latents of other data (as with BatchNorm in training mode), so "
-                "there is no log p(x) per datum; let each row depend on its own z, and put modules into eval()"
-            )
-
-
-@torch.no_grad()
-def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackFrame, num: int = 3) -> bool:
-    """Whether programs give the same densities for the draws of a datum as rows of one call as one by one."""
-    try:
-        pair = trace_pair(model, guide, repeated(x, num))
-        together = _log_weight(pair, plate).reshape(num, len(x))
-    except (RuntimeError, ValueError, IndexError):  # for instance tensors of the programs' own, one row a datum
-        return False
-    for k, weights in enumerate(together):
-        given = Trace()
-        for site in pair.drawn:
-            value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
-            rows = value.narrow(axis, k * len(x), len(x)) if value.dim() >= -axis else value
-            given.add_node(site.name, type="sample", name=site.name, is_observed=False, value=rows, infer={})
-        guide_trace = poutine.trace(poutine.replay(guide, trace=given)).get_trace(x)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
-        alone = _log_weight(TracedPair.of(model_trace, guide_trace), plate)
-        if not torch.allclose(alone, weights, rtol=1e-4, atol=1e-4, equal_nan=True):
-            return False
-    return True
-
-
-def check_scales(pair: TracedPair) -> None:
-    """Raise an InputError where a term of log p(x, z) or log q(z|x) is scaled otherwise than by a subsampled plate."""
-    for name, node in _nodes(pair):
-        scale = node["scale"]
-        for frame in node["cond_indep_stack"]:
-            if frame.vectorized and frame.full_size:
-                scale = scale * frame.size / frame.full_size
-        if isinstance(scale, Tensor) or abs(scale - 1) > 1e-9:
-            raise InputError(
-                f"site {name!r} is scaled, by poutine.scale for instance, and a density has no scale; remove it, or "
-                "use the estimator's beta"
-            )
-
-
-def check_density(pair: TracedPair) -> None:
-    """Raise an InputError where the terms of a pair's bound do not make up log p(x, z) and log q(z|x).
-
-    Observations may be masked alone, which leaves those data out of p(x|z).
-    """
-    check_scales(pair)
-    pair.check_integrable()
-    for site in pair.of_role(Role.LATENT):
-        _check_reach(site)
-    (first_name, first), *others = sorted(_nodes(pair), key=lambda node: bool(node[1]["is_observed"]))
-    for name, node in others:
-        if not (same_masks(masks_of(node), masks_of(first)) or (node["is_observed"] and not masks_of(first))):
-            masked, other = (name, first_name) if masks_of(node) else (first_name, name)
-            raise InputError(
-                f"site {masked!r} has another mask in the guide than in the model, or than site {other!r}, so its "
-                "terms do not make up log p(x); mask all sites of a datum alike, on both sides"
-            )
-
-
-def _check_reach(site: PairedSite) -> None:
-    """Raise an InputError where the guide cannot draw what the model's distribution draws in 1 % of cases."""
-    p, q = (node["fn"] for node in site.both())
-    if is_delta(q):
-        return
-    before = random_state()
-    try:
-        inside = q.support.check(p.sample((_DRAWS_OF_PRIOR,)))
-    except (NotImplementedError, RuntimeError):  # a distribution without draws, or without a known support
-        return
-    finally:
-        set_random_state(before)
-    if inside.double().mean() < 0.99:
-        raise InputError(
-            f"the guide's {describe(q)} at site {site.name!r} cannot draw all values of the model's {describe(p)}, so "
-            "log p(x) would miss a part of the integral; give both the same support"
-        )
-
-
-def _nodes(pair: TracedPair) -> list[tuple[str, Site]]:
-    return [(site.name, node) for site in pair.sites for node in (site.model, site.guide) if node is not None]

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from pyrovae.errors import InputError
-from pyrovae.evaluation._density import Density, density_of, repeated
+from pyrovae.evaluation._density import Density, density_of
 from pyrovae.evaluation._method import ROWS_AT_ONCE
+from pyrovae.evaluation._weights import repeated
 from pyrovae.programs import Program
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import check_integer
-from pyrovae.evaluation._density import check_density, check_rows_apart, check_scales, log_weight_rows, takes_rows
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
 from pyrovae.evaluation._pareto import reliable_below, tail_of
+from pyrovae.evaluation._weights import check_density, check_rows_apart, check_scales, log_weight_rows, takes_rows
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, check_numbers, mean_and_stderr
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.programs import Program, check_data, evaluating, running_on, trace_pair

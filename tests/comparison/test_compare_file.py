@@ -176,14 +176,19 @@ def test_scores_and_slow_likelihoods_yield_to_training():
 
 def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
     small = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,)}
-    study = make_study(epochs=2, gap_data=0, log_marginal_samples=25, **small)
-    assert compare_file(study, tmp_path / "study", progress=False).epochs == 2
+    left_out = ("Gaussian, shrunk covariance",)
+    study = make_study(epochs=2, gap_data=0, log_marginal_samples=25, linear_left_out=left_out, **small)
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert found.epochs == 2
+    assert not set(left_out) & set(found.table["model"])
+    assert "no time for some linear models: Gaussian" in next(n.text for n in found.notes if n.names == left_out)
     path = tmp_path / "study" / "config.json"
     config = json.loads(path.read_text())
     assert (config["epochs"], config["gap_data"]) == (2, 0)
-    path.write_text(json.dumps(config | {"epochs": 3, "validate_every": 2}))
+    path.write_text(json.dumps(config | {"epochs": 3, "validate_every": 2, "linear_left_out": []}))
     found = compare_file(study, tmp_path / "study", progress=False)
     assert found.epochs == 3
+    assert set(left_out) < set(found.table["model"])
     for settings in (found.plan.settings, found.study.settings):
         assert settings.training.validate_every == 2
 

@@ -80,6 +80,16 @@ def test_validation_chooses_the_latent_dimension(parts):
     assert [plan.settings.dims for plan in plans] == [(2,), (1,)]
 
 
+def test_linear_models_that_there_is_no_time_for(parts):
+    train, validation, test = parts
+    settings = ComparisonSettings(**SETTINGS, likelihoods=["ar1"], training=pv.TrainingSettings(1))
+    data, asked = prepare(train, test, validation, settings), []
+    assert other_baselines(settings, data, None, False, asked.append) == []  # None is no
+    assert asked == ["linear, ar1", "probabilistic PCA, d by validation", "Gaussian, shrunk covariance"]
+    found = other_baselines(settings, data, None, False, lambda name: name == asked[1])
+    assert [baseline.name for baseline in found] == asked[1:2]
+
+
 def test_validation_chooses_the_linear_candidates(parts):
     """Their components and the shrinkage: the same with other test data, others with other validation data."""
     train, validation, test = parts
