@@ -15,7 +15,7 @@ from pyrovae.training import Trainer
 
 GAP_DATA = 32
 """Number of test data whose log p(x) − ELBO is split."""
-LEAST_EPOCHS = 5
+LEAST_EPOCHS, LEAST_LOOKS = 5, 2
 """With fewer epochs than this, VAEs of the slowest likelihood are left out, to give the others more."""
 FEW_TEST, FEW_DRAWS, FEWEST_TEST = 200, 50, 100
 """Smallest numbers of test data, then draws, then test data, if scoring would take too long."""
@@ -31,6 +31,7 @@ _STEPS = 40
 _DRAWS = 640
 _ROWS = 50
 _FEW = 10
+_NEVER = 1000
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Seconds:
     gap: float = 0.0
     look: float = 0.0
     refit: float = 0.0
+
+    @property
+    def least(self) -> float:
+        """Those of the shortest run that counts."""
+        return LEAST_EPOCHS * self.epoch + self.evaluation + LEAST_LOOKS * self.look
 
     def __add__(self, other: "Seconds") -> "Seconds":
         pairs = zip(astuple(self), astuple(other), strict=True)
@@ -89,14 +95,17 @@ def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[st
         cells: cells of one seed.
         seconds: total time for this, approximately; slow models get fewer steps.
     """
-    cells = list(cells)
+    cells, begin = list(cells), time.perf_counter()
     total: dict[str, Seconds] = {}
+    last: dict[str, Seconds] = {}  # a likelihood that there is no time to measure takes too long
     for cell in cells:
-        if total.get(cell.likelihood, Seconds()).epoch > seconds:  # too slow with any posterior
-            continue
-        with suppress(Exception):  # its run will say so
-            found = _measure(plan, cell, seconds / len(cells), seconds if total else math.inf)
-            total[cell.likelihood] = total.get(cell.likelihood, Seconds()) + found
+        if not total or time.perf_counter() - begin < seconds:
+            with suppress(Exception):  # its run will say so
+                last[cell.likelihood] = _measure(plan, cell, seconds / len(cells), seconds if total else math.inf)
+        else:
+            last.setdefault(cell.likelihood, Seconds(_NEVER * seconds, _NEVER * seconds))
+        if cell.likelihood in last:
+            total[cell.likelihood] = total.get(cell.likelihood, Seconds()) + last[cell.likelihood]
     return total
 
 
@@ -107,7 +116,7 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
         [(model, guide)],
         data.train,
         settings.named_estimators[cell.estimator],
-        replace(plan.training_of(cell), epochs=_STEPS, engine="eager", validate_every=_STEPS),
+        replace(plan.training_of(cell), epochs=_STEPS, engine="eager", validate_every=_STEPS, measure=None),
         validation=data.validation,
         progress=False,
     )
@@ -126,15 +135,21 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
         evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
         if passed > seconds / 20:
             break
+    if passed > longest:
+        return Seconds(epoch, evaluation)
     begin = time.perf_counter()
     loss_of_encoder(model, guide, rows)
     evaluation += (time.perf_counter() - begin) * min(ENCODER_DATA, len(data.test)) / min(ENCODER_DATA, len(rows))
     look = again = 0.0
     judge = plan.training_of(cell).measure
     if judge is not None and data.validation is not None:
-        begin = time.perf_counter()
-        judge(model, guide, data.validation)
-        look = time.perf_counter() - begin
+        seen = min(len(data.validation), getattr(judge, "num_data", len(data.validation)))
+        for num in (min(_FEW, seen), seen):
+            begin = time.perf_counter()
+            judge(model, guide, data.validation[:num])
+            look = (took := time.perf_counter() - begin) * seen / num
+            if took > seconds / 20:
+                break
     if settings.refit_epochs and data.validation is not None:
         begin, some = time.perf_counter(), data.validation[:_ROWS]
         num = _DRAWS if steps >= _STEPS else _DRAWS // _FEW
@@ -170,7 +185,7 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
             looks = looks_within(total, num_seeds, seconds)
             every = most.validate_every if looks == LOOKS else max(most.validate_every, -(-epochs // looks), 1)
             return Counts(max(1, epochs), gap_data, draws, num, again, every, tuple(left_out), most.linear_left_out)
-        slowest = max(kept, key=lambda name: kept[name].epoch * LEAST_EPOCHS + kept[name].evaluation)
+        slowest = max(kept, key=lambda name: kept[name].least)
         left_out.append(slowest)
         del kept[slowest]
 
@@ -192,7 +207,7 @@ def looks_within(needed: Seconds, num_seeds: int, seconds: float) -> int:
     """Validations of each run, in a fifth of these seconds, but at least two."""
     if not needed.look:
         return LOOKS
-    return max(2, min(LOOKS, int(_SHARE_FOR_LOOKS * seconds / (num_seeds * needed.look))))
+    return max(LEAST_LOOKS, min(LOOKS, int(_SHARE_FOR_LOOKS * seconds / (num_seeds * needed.look))))
 
 
 def refit_epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: int) -> int:
