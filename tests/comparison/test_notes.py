@@ -42,13 +42,13 @@ def test_training_that_only_does_harm(parts, rate, kind):
     if kind is not None:
         assert table["best_epoch"].tolist() == [0, 0]
         assert found[kind]["names"] == ["full-covariance posterior, gaussian likelihood"]
-        assert "harm to full-covariance posterior, gaussian likelihood: no" in found[kind]["text"]
+        assert "help full-covariance posterior, gaussian likelihood: no" in found[kind]["text"]
 
 
 def test_all_vaes_are_not_named_one_by_one():
     three = Note(NoteKind.TRAINING_HARMED, ("a", "b", "c"), {"num_models": 3})
-    assert "only did harm to all 3 VAEs: no epoch" in three.text
-    assert "harm to a; b: no" in Note(three.kind, ("a", "b"), three.numbers).text
+    assert "did not help all 3 VAEs: no epoch" in three.text
+    assert "help a; b: no" in Note(three.kind, ("a", "b"), three.numbers).text
 
 
 def test_a_validation_loss_that_diverges():
