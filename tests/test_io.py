@@ -109,8 +109,7 @@ def refusal(read, path):
 
 
 @pytest.mark.parametrize("file", ["vae.json", "vae.safetensors"])
-@pytest.mark.parametrize("bits", [1, pytest.param(8, marks=pytest.mark.slow)])
-def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path, file, bits):
+def test_a_flipped_bit_of_any_byte_is_refused_or_changes_nothing(tmp_path, file):
     torch.manual_seed(0)
     path = tmp_path / "vae.safetensors"
     model = pv.GenerativeModel(pv.nn.MLP(1, 1), pv.GaussianLikelihood(1, 1), 1)
@@ -118,10 +117,9 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path, file, bits):
     pv.save(path, model, guide, preprocessing=pv.datasets.Standardize().fit(torch.randn(9, 1)))
     damaged = tmp_path / file
     sound, content, refused = damaged.read_bytes(), json.loads(path.with_suffix(".json").read_text()), 0
-    flips = [(place, bit % 8) for place in range(len(sound)) for bit in range(place, place + bits)]
-    for place, bit in flips:
+    for place in range(len(sound)):
         flipped = bytearray(sound)
-        flipped[place] ^= 1 << bit
+        flipped[place] ^= 1 << place % 8
         damaged.write_bytes(flipped)
         for read in (pv.load, load_preprocessing):
             said = refusal(read, path)
@@ -132,7 +130,7 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path, file, bits):
                 assert said.startswith("cannot load ")
                 assert "\n" not in said
                 refused += 1
-    assert refused > 0.99 * 2 * len(flips)
+    assert refused > 0.99 * 2 * len(sound)
 
 
 WHERE = ["format", "preprocessing", "model.class", "guide.arguments", "model.arguments.prior"]

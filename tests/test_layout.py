@@ -33,16 +33,13 @@ def imports(path: Path) -> Iterator[str]:
         yield from (name for name in names if name in FILES)
 
 
-IMPORTED = {name: set(imports(path)) for name, path in FILES.items()}
-
-
 def test_a_module_of_its_own_package_alone_is_private():
-    hidden = []
+    hidden, imported = [], {name: set(imports(path)) for name, path in FILES.items()}
     for module in MODULES:
         package, _, name = module.rpartition(".")
         if name.startswith("_") or package in ("pyrovae", *TABLES):
             continue
-        importers = {importer for importer, found in IMPORTED.items() if module in found}
+        importers = {importer for importer, found in imported.items() if module in found}
         if not any(importer == package or not importer.startswith(f"{package}.") for importer in importers):
             hidden.append(module)
     assert sorted(hidden) == []

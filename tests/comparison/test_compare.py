@@ -613,6 +613,7 @@ def test_a_failure_keeps_its_type_and_its_traceback(tmp_path):
     assert (table["status"][0], table["error"][0]) == ("failed", "KeyError")
     folder = tmp_path / "out" / table["folder"][0]
     assert "in forward" in (folder / "traceback.txt").read_text()
+    assert not list(folder.glob("*.png"))
     assert json.loads((folder / "metrics.json").read_text())["error"] == "KeyError"
 
 
@@ -637,7 +638,7 @@ def test_data_that_a_likelihood_cannot_score_are_refused_before_a_run(tmp_path):
 
 def test_a_picture_that_cannot_be_drawn_loses_no_result(tmp_path, monkeypatch):
     """Every other file is there, and equal to that of a comparison whose pictures can all be drawn."""
-    x, settings = torch.randn(40, 2), {"epochs": 1, "seeds": (0, 1), "progress": False, **OWN}
+    x, settings = torch.randn(40, 2), {"epochs": 1, "seeds": (0,), "progress": False, **OWN}
     whole = pv.compare(x, out=tmp_path / "whole", **settings)
 
     def fails(*_):
@@ -653,7 +654,7 @@ def test_a_picture_that_cannot_be_drawn_loses_no_result(tmp_path, monkeypatch):
         f"cannot draw {tmp_path / 'out' / name} (ZeroDivisionError: in the picture); the rest was written"
         for name in lost
     ]
-    assert table["status"].tolist() == ["finished"] * 2
+    assert table["status"].tolist() == ["finished"]
     assert table["test_neg_elbo"].equals(whole["test_neg_elbo"])
     files = [
         {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}

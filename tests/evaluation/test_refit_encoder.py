@@ -24,8 +24,7 @@ def spoil(guide, by=0.3, seed=0):
     return guide
 
 
-@pytest.mark.parametrize("family", ["diagonal", "full-covariance"])
-@pytest.mark.parametrize("with_data", [False, True])
+@pytest.mark.parametrize(("family", "with_data"), [("diagonal", False), ("full-covariance", True)])
 def test_a_spoiled_encoder_comes_back_to_the_familys_best(vae, family, with_data):
     """The best ELBO is exact; before, the encoder is more than 10 nats below it."""
     train, validation, test = vae.sample(200), vae.sample(200), vae.sample(500)

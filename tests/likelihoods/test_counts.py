@@ -87,7 +87,7 @@ def test_starts_that_cannot_be(initial_mean, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dispersion", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("dispersion", [0.05, 2.0])
 def test_the_dispersion_is_learned(dispersion):
     """Each channel's α from 4000 data, to a standard error below 5 %; what the networks do not fit adds to it."""
     x, _ = overdispersed(4000, dispersion)

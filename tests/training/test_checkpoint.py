@@ -180,7 +180,7 @@ def test_replicas_go_on_together_or_one_by_one(engine, tmp_path):
     def fit(folder, **options):
         return pv.fit(
             *make_pair(),
-            data(),
+            data(128),
             pv.AnalyticELBO(),
             epochs=3,
             num_replicas=2,
