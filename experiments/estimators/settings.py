@@ -41,7 +41,7 @@ class Settings(StudyOptions):
     samples: int = 250
     """Draws of z per test datum for log p(x); eight times as many on the digits."""
     num_test: int = 2000
-    """Test data of the figure eight."""
+    """Test data of the figure eight, and of the digits at most."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

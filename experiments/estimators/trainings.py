@@ -21,6 +21,7 @@ from pyrovae.datasets import SYNTHETIC, SyntheticDataset
 def trainings(name: str, settings: Settings) -> pd.DataFrame:
     """Train with every estimator for the same number of steps, then for the time that Monte Carlo takes for them."""
     x, d = training_data(name)
+    x = x[: 5 * settings.num_test] if name == "digits" else x
     data: SyntheticDataset | Tensor = x if name == "digits" else SYNTHETIC[name]
     chosen = {n: e for n, e in estimators(settings.particles).items() if not n.endswith("K = 1")}
     num = len(x) - len(x) // 5 if name == "digits" else 2000
