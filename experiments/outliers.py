@@ -34,7 +34,7 @@ ALPHAS = (0.01, 0.05, 0.10)
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """Plant outliers in spectra, and see who finds them and who cries wolf."""
+    """Plant outliers in spectra, and count detections and false alarms."""
 
     data: tuple[Path, ...] = ()
     """Files of spectra; none: simulated ones."""
