@@ -112,7 +112,7 @@ def test_a_gaussian_without_latents_says_so_and_predicts_each_channel_from_the_o
     model = gaussian(num)
     loaded = saved(model, tmp_path)
     mean, covariance, _ = moments(model)
-    with pytest.raises(pv.InputError, match="a Gaussian without latents, and cannot encode"):
+    with pytest.raises(pv.InputError, match="a Gaussian without latents and cannot encode"):
         loaded.latents(NEW)
     with pytest.raises(pv.InputError, match=r"pyrovae\.load_linear reads it"):
         pv.load(tmp_path / "model.safetensors")
