@@ -32,6 +32,7 @@ _DRAWS = 640
 _ROWS = 50
 _FEW = 10
 _NEVER = 1000
+_OF_ANY_DRAWS = 0.5
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
         total = sum(kept.values(), Seconds())
         scored = total.evaluation * num_seeds
         num, draws = _scores_within(_SHARE_FOR_SCORES * seconds / scored if scored else 1.0, most)
-        share = num * draws / (most.max_test * most.log_marginal_samples)
+        share = num / most.max_test * _cost_of_draws(draws / most.log_marginal_samples)
         again = refit_epochs_within(total, num_seeds, seconds, most.refit_epochs)
         total = replace(total, evaluation=share * total.evaluation)
         epochs, gap_data = epochs_within(total, num_seeds, seconds, replace(most, refit_epochs=again))
@@ -191,16 +192,21 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
 
 
 def _scores_within(share: float, most: Counts) -> tuple[int, int]:
-    """Test data and draws whose product is this share of the most, within their smallest numbers."""
+    """Test data and draws that take this share of the most time, within their smallest numbers."""
     num, draws = most.max_test, most.log_marginal_samples
     for least in (FEW_TEST, FEWEST_TEST):
         if share < 1:
             fewer = max(min(least, num), int(num * share))
             num, share = fewer, share * num / fewer
         if share < 1 and least == FEW_TEST:
-            fewer = max(min(FEW_DRAWS, draws), int(draws * share))
-            draws, share = fewer, share * draws / fewer
+            draws = max(min(FEW_DRAWS, draws), int(draws * (share - _OF_ANY_DRAWS) / (1 - _OF_ANY_DRAWS)))
+            share /= _cost_of_draws(draws / most.log_marginal_samples)
     return num, draws
+
+
+def _cost_of_draws(share: float) -> float:
+    """The cost of a score with this share of the draws, relative to all: a part is for the datum's proposal."""
+    return _OF_ANY_DRAWS + (1 - _OF_ANY_DRAWS) * share
 
 
 def looks_within(needed: Seconds, num_seeds: int, seconds: float) -> int:

@@ -167,8 +167,11 @@ def test_scores_and_slow_likelihoods_yield_to_training():
     # 2 seeds of both would take 10, and training 91 an epoch in what is left
     assert counts_within({"gaussian": fast, "full": slow}, 2, 60.0, most).linear_only == ("full",)
     assert counts_within({"full": slow}, 2, 60.0, most).linear_only == ()
-    # a tenth of the time: first a fifth of the data, then half of the draws
+    # a tenth of the time: first a fifth of the data; the fewest draws take 5/8 of the rest; then 160 data
     found = counts_within({"gaussian": Seconds(0.1, 90.0, 1.0)}, 2, 60.0, most)
+    assert (found.max_test, found.log_marginal_samples) == (160, 50)
+    # three twentieths: a fifth of the data, and half of the draws, which take 3/4 of the rest
+    found = counts_within({"gaussian": Seconds(0.1, 60.0, 1.0)}, 2, 60.0, most)
     assert (found.max_test, found.log_marginal_samples) == (200, 100)
     found = counts_within({"gaussian": Seconds(0.1, 1e5, 1.0)}, 2, 60.0, most)
     assert (found.epochs, found.max_test, found.log_marginal_samples) == (1, 100, 50)
