@@ -20,7 +20,7 @@ def test_loss_terms(tmp_path, run):
         "--samples",
         100,
         "--num-test",
-        50,
+        20,
         "--workers",
         1,
         "--out",
