@@ -3,7 +3,6 @@
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,44 +17,9 @@ from pyrovae.programs import check_data
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
-class Fitted(Protocol):
-    """Interface of a fitted model for preprocessed data y (num, n)."""
-
-    @property
-    def n(self) -> int:
-        """Number of channels."""
-
-    def check(self, x: Tensor) -> Tensor:
-        """The data in the model's dtype, after checking that it accepts them."""
-
-    def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (num, d) and covariance (num, d, d) of q(z|x)."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        """E[x|z] of latents (num, d), shape (num, n)."""
-
-    def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
-        """Reconstruction of each datum, shape (num, n)."""
-
-    def spread(self, y: Tensor, num_samples: int) -> Tensor:
-        """Standard deviation (num, n) of each channel under the model, noise included."""
-
-    def gradient(self, y: Tensor, num_samples: int) -> Tensor:
-        """∇ log p(y), shape (num, n): 0 at a channel that is as the others suggest, and where y is missing."""
-
-    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
-        """Fill in missing values from the observed values of the same datum."""
-
-    def sample(self, num: int) -> Tensor:
-        """Draws (num, n)."""
-
-    def score(self, y: Tensor, num_samples: int, seed: int, progress: bool) -> dict[str, Tensor]:
-        """Columns of :meth:`TrainedModel.scores`, of the preprocessed data."""
-
-
 @dataclass(frozen=True)
 class VAE:
-    """A generative model with its guide.
+    """A generative model with its guide; data y (num, n) are as it sees them, preprocessed.
 
     Args:
         model: the generative model.
@@ -71,7 +35,7 @@ class VAE:
         return self.model.likelihood.n
 
     def check(self, x: Tensor) -> Tensor:
-        """The data in the model's dtype, on its device."""
+        """The data in the model's dtype, on its device, after checking that it accepts them."""
         if not self.model.missing and x.isnan().any():
             raise InputError(
                 "the data have missing values, and the model was trained without them; train it with ",
@@ -83,23 +47,23 @@ class VAE:
         return y
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Moments of q(z|x), from draws if a family has no formula."""
+        """Mean (num, d) and covariance (num, d, d) of q(z|x), from draws if a family has no formula."""
         q = self.guide.posterior(y)
         return mean_of(q, num_draws=256), covariance_of(q, num_draws=256)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of p(x|z)."""
+        """E[x|z] of latents (num, d), shape (num, n)."""
         mean: Tensor = self.model.conditional(z.to(next(self.model.parameters()))).mean
         return mean
 
     def reconstruct(self, y: Tensor, num_samples: int) -> Tensor:
-        """The mean of E[x|z] over draws of z."""
+        """The mean of E[x|z] over draws of z, shape (num, n)."""
         q = self.guide.posterior(y)
         total = sum((self.model.conditional(q.sample()).mean for _ in range(num_samples)), torch.zeros_like(y))
         return total / num_samples
 
     def spread(self, y: Tensor, num_samples: int) -> Tensor:
-        """Of draws of x given draws of z."""
+        """Standard deviation (num, n) of each channel, noise included: of draws of x given draws of z."""
         q = self.guide.posterior(y)
         total, squares = torch.zeros_like(y), torch.zeros_like(y)
         centre = self.model.conditional(q.sample()).mean
@@ -109,7 +73,10 @@ class VAE:
         return (squares / num_samples - (total / num_samples).square()).clamp_min(0).sqrt()
 
     def gradient(self, y: Tensor, num_samples: int) -> Tensor:
-        """E_{p(z|y)}[∇ log p(y|z)] (Fisher's identity), over draws of q; 0 of noise that is not Gaussian."""
+        """∇ log p(y) = E_{p(z|y)}[∇ log p(y|z)] (Fisher's identity), shape (num, n), over draws of q.
+
+        It is 0 where y is missing, and of noise that is not Gaussian.
+        """
         total = torch.zeros_like(y)
         if not isinstance(self.model.likelihood, GaussianNoiseLikelihood):
             return total
@@ -123,18 +90,17 @@ class VAE:
         return total.nan_to_num()
 
     def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
-        """From weighted draws of z."""
+        """Fill in missing values from the observed values of the same datum, by weighted draws of z."""
         how = {"num_samples": num_samples, "seed": seed}
         return impute(self.model, self.guide, y, level=level, progress=progress, **how)
 
     def sample(self, num: int) -> Tensor:
-        """Draws of the program."""
+        """Draws (num, n) of the program."""
         return self.model.sample(num)
 
     def score(self, y: Tensor, num_samples: int, seed: int, progress: bool) -> dict[str, Tensor]:
-        """Log p(x) by importance sampling, and the ELBO."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreliableEstimateWarning)  # a column of the table
+        """Columns of :meth:`TrainedModel.scores`, preprocessed: log p(x) by importance sampling, ELBO."""
+        with warnings.catch_warnings(action="ignore", category=UnreliableEstimateWarning):  # a column of the table
             marginal = log_marginal(self.model, self.guide, y, num_samples=num_samples, seed=seed, progress=progress)
         terms = elbo_terms(self.model, self.guide, y, seed=seed)
         return {
@@ -150,7 +116,7 @@ class VAE:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear-Gaussian model: its posterior and its density are exact.
+    """A linear-Gaussian model, with the methods of :class:`VAE`: its posterior and its density are exact.
 
     Args:
         model: the model.

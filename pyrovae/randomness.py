@@ -1,12 +1,21 @@
 """The state of the global random generators, and noise that ``torch.vmap`` can draw."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw under a seed, and leave the caller's random state on the CPU as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def random_state() -> list[Tensor]:

@@ -14,9 +14,10 @@ from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError, MissingExtraError, check_integer
 from pyrovae.evaluation import Imputed, conformal_p_values
 from pyrovae.files import write_atomically, write_table
-from pyrovae.fitted import VAE, Fitted, Linear
+from pyrovae.fitted import VAE, Linear
 from pyrovae.io import load_any, load_preprocessing
 from pyrovae.progress import progress_bar
+from pyrovae.randomness import seeded
 
 _ROWS = 512
 
@@ -30,7 +31,7 @@ class TrainedModel:
         preprocessing: the fitted step, or None.
     """
 
-    fitted: Fitted
+    fitted: VAE | Linear
     preprocessing: Preprocessing | None = None
 
     @classmethod
@@ -88,8 +89,7 @@ class TrainedModel:
             InputError: the model has no latents.
         """
         rows = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             for y in _chunks(self.prepare(x), "encoding", progress):
                 mean, covariance = self.fitted.encode(y)
                 i, j = torch.triu_indices(mean.shape[1], mean.shape[1])
@@ -120,8 +120,7 @@ class TrainedModel:
             ``row`` (counted from 0) and ``x_j``, channels counted from 1.
         """
         found = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             for y in _chunks(self.prepare(x), "reconstructing", progress):
                 made = self.fitted.reconstruct(y, num_samples)
                 found.append(self.restore(made))
@@ -140,8 +139,7 @@ class TrainedModel:
             Lower and upper ends, each of shape (num, n), in the original units.
         """
         y = self.prepare(x)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             centre, reach = self.fitted.reconstruct(y, num_samples), 1.96 * self.fitted.spread(y, num_samples)
         return self.restore(centre - reach), self.restore(centre + reach)
 
@@ -154,8 +152,7 @@ class TrainedModel:
             num_samples: draws of z per datum, of a VAE.
             seed: seed of the draws.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return self.fitted.gradient(self.prepare(x), num_samples)
 
     def impute(
@@ -193,8 +190,7 @@ class TrainedModel:
             InputError: ``num`` is not a positive integer.
         """
         check_integer("the number of draws", num)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             x = self.restore(self.fitted.sample(num))
         return _table(x, [f"x_{j}" for j in range(1, x.shape[1] + 1)])
 
