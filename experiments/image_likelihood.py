@@ -18,15 +18,17 @@ from torch import Tensor
 
 import pyrovae as pv
 from experiments import page
-from experiments.options import ImageOptions, check_distinct, check_integers, check_names
+from experiments.estimators.settings import MANY_SAMPLES
+from experiments.options import ImageOptions, choice, repeatable
 from experiments.pool import in_processes
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets.images import IMAGES, ImageDataset
-from pyrovae.elbo import BetaELBO
+from pyrovae.elbo import ESTIMATORS, BetaELBO
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_json, write_table
 from pyrovae.posteriors import POSTERIORS
+from pyrovae.randomness import seeded
 from pyrovae.training import SCHEDULES, Schedule, check_learning_rate
 
 PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}
@@ -36,10 +38,6 @@ OF_A_TRAINING = (
     *("learning_rate", "schedule", "all_training_images", "num_train"),
 )
 """Settings that a folder's runs share."""
-MANY_SAMPLES: dict[str, type[BetaELBO]] = {
-    "importance-weighted": pv.ImportanceWeightedELBO,
-    "doubly-reparameterized": pv.DoublyReparameterizedELBO,
-}
 
 
 def staged(progress: float) -> float:
@@ -55,19 +53,19 @@ RATES: dict[str, Schedule] = {**SCHEDULES, "staged": staged}
 class Settings(ImageOptions):
     """Train VAEs on binarised images and estimate test log p(x) as the literature does."""
 
-    dataset: str = "mnist"
+    dataset: str = choice("mnist", IMAGES)
     """mnist, fashion-mnist or digits."""
-    binarization: str = "dynamic"
+    binarization: str = choice("dynamic", ("dynamic", "static"))
     """dynamic (pixels drawn anew each epoch) or static."""
     latent_dim: int = 50
     """Dimension of z."""
-    hidden: tuple[int, ...] = (200, 200)
+    hidden: tuple[int, ...] = repeatable(200, 200)
     """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
-    posteriors: tuple[str, ...] = ("diagonal", "ar1-per-dimension", "full-covariance")
+    posteriors: tuple[str, ...] = choice(("diagonal", "ar1-per-dimension", "full-covariance"), POSTERIORS)
     """Families of q(z|x)."""
     particles: tuple[int, ...] = (1, 5)
     """Draws K of the training bound; 1 is the ELBO with the KL in closed form (sampled for a flow)."""
-    estimator: str = "importance-weighted"
+    estimator: str = choice("importance-weighted", MANY_SAMPLES)
     """Estimator for K > 1: importance-weighted (the literature's) or doubly-reparameterized."""
     seeds: int = 1
     """Trainings of each cell, with seeds 0 to N − 1."""
@@ -77,7 +75,7 @@ class Settings(ImageOptions):
     """Images per step; the literature uses 20."""
     learning_rate: float = 1e-3
     """Adam's learning rate at the start."""
-    schedule: str = "cosine"
+    schedule: str = choice("cosine", RATES)
     """Learning rate: cosine, constant, or staged (the literature's eight stages, down to a tenth)."""
     all_training_images: bool = False
     """Train on the validation images too, as the literature does, and keep the last epoch."""
@@ -90,15 +88,6 @@ class Settings(ImageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self, "dataset", IMAGES)
-        check_names(self, "binarization", ("dynamic", "static"))
-        check_names(self, "posteriors", POSTERIORS)
-        check_names(self, "estimator", MANY_SAMPLES)
-        check_names(self, "schedule", RATES)
-        check_distinct(self, "particles")
-        check_integers(self, "latent_dim", "hidden", "particles", "seeds", "epochs", "batch_size", "samples")
-        if not self.hidden:
-            raise InputError("--hidden needs at least one width")
         check_learning_rate(self.learning_rate)
         if not self.checkpoint_seconds >= 0:
             raise InputError(f"--checkpoint-seconds must be a number ≥ 0, not {self.checkpoint_seconds}")
@@ -178,8 +167,7 @@ class Run:
     def make_pair(self, n: int) -> tuple[pv.GenerativeModel, pv.AmortizedGuide]:
         """Model and guide for n pixels, initialised under the seed."""
         d, hidden = self.settings.latent_dim, self.settings.hidden
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             likelihood = pv.BernoulliLikelihood(hidden[0], n)
             model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(hidden)), likelihood, d)
             return model, pv.AmortizedGuide(pv.nn.MLP(n, *hidden), POSTERIORS[self.posterior](hidden[-1], d))
@@ -187,7 +175,7 @@ class Run:
     def elbo(self) -> BetaELBO:
         """The bound to train with."""
         if self.particles > 1:
-            return MANY_SAMPLES[self.settings.estimator](num_particles=self.particles)
+            return ESTIMATORS[self.settings.estimator](num_particles=self.particles)
         return pv.MonteCarloELBO() if self.posterior == "flow" else pv.AnalyticELBO()
 
     def evaluated(
@@ -198,8 +186,7 @@ class Run:
             found = json.loads(path.read_text(encoding="utf-8"))
             if {key: found.get(key) for key in row} == row:
                 return found
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # its share is a column
+        with warnings.catch_warnings(action="ignore", category=pv.UnreliableEstimateWarning):  # its share is a column
             marginal = pv.log_marginal(model, guide, x, num_samples=row["samples"], progress=self.settings.workers == 1)
         row |= {
             "test_nll": -marginal.mean,

@@ -3,6 +3,7 @@
 python -m experiments.intervals
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from experiments import page
-from experiments.options import Options, check_distinct, check_integers
+from experiments.options import Options, at_least
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison.intervals import reach, remaining_bias
@@ -41,17 +42,12 @@ class Settings(Options):
 
     repeats: int = 4000
     """Simulated comparisons for each entry of a table."""
-    sizes: tuple[int, ...] = (5, 10, 20, 36, 60, 147, 500, 1000)
+    sizes: tuple[int, ...] = at_least(2, (5, 10, 20, 36, 60, 147, 500, 1000))
     """Numbers of test data."""
-    seeds: tuple[int, ...] = (2, 3, 5, 10)
+    seeds: tuple[int, ...] = at_least(2, (2, 3, 5, 10))
     """Numbers of seeds."""
     resamples: int = 1000
     """Draws of each bootstrap."""
-
-    def __post_init__(self) -> None:
-        check_integers(self, "repeats", "resamples")
-        check_integers(self, "sizes", "seeds", least=2)
-        check_distinct(self, "sizes", "seeds")
 
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -138,66 +134,61 @@ def in_parts(repeats: int, values: int) -> Iterable[int]:
     return [min(at_once, repeats - done) for done in range(0, repeats, at_once)]
 
 
+def missed(repeats: int, intervals: Iterable[Limits], exact: float) -> dict[str, float]:
+    """The shares of intervals above and below the truth, 0, and their mean width beside the exact one."""
+    above = below = width = 0.0
+    for low, high in intervals:
+        above, below, width = above + (low > 0).sum(), below + (high < 0).sum(), width + (high - low).sum()
+    return {"above": above / repeats, "below": below / repeats, "width": width / exact / repeats}
+
+
 def errors_over_data(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
     """One row a kind of gain, size and method: the shares of intervals above and below the truth, and the width."""
     rows = []
-    for kind, draw in GAINS.items():
-        for num in settings.sizes:
-            for name, limits in METHODS.items():
-                rng = np.random.default_rng(0)
-                above = below = width = 0.0
-                for part in in_parts(settings.repeats, 2 * num):
-                    x = np.broadcast_to(draw(rng, (part, 1, num)), (part, 2, num))
-                    low, high = limits(x, settings.resamples, rng)
-                    above, below, width = above + (low > 0).sum(), below + (high < 0).sum(), width + (high - low).sum()
-                exact = 2 * stats.norm.isf(TAIL) * SD / math.sqrt(num)
-                row = {"gains": kind, "test data": num, "method": name, "above": above, "below": below}
-                rows.append(row | {"width": width / exact})
-                advance()
-    table = pd.DataFrame(rows)
-    table[["above", "below", "width"]] /= settings.repeats
-    return table
+    for kind, num, name in itertools.product(GAINS, settings.sizes, METHODS):
+        rng, parts = np.random.default_rng(0), in_parts(settings.repeats, 2 * num)
+        drawn = (np.broadcast_to(GAINS[kind](rng, (part, 1, num)), (part, 2, num)) for part in parts)
+        limits = (METHODS[name](x, settings.resamples, rng) for x in drawn)
+        exact = 2 * stats.norm.isf(TAIL) * SD / math.sqrt(num)
+        rows.append({"gains": kind, "test data": num, "method": name} | missed(settings.repeats, limits, exact))
+        advance()
+    return pd.DataFrame(rows)
+
+
+def over_seeds(rng: np.random.Generator, kind: str, sd: float, shape: tuple[int, int, int]) -> Array:
+    """Gains (repeats, seeds, num) with an effect of the seed; a fifth of the data's variance is a seed's own."""
+    common, own = GAINS[kind](rng, (shape[0], 1, shape[2])), GAINS[kind](rng, shape)
+    x = math.sqrt(0.8) * common + math.sqrt(0.2) * own
+    return x + sd * rng.standard_normal((*shape[:2], 1))
 
 
 def errors_over_seeds(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
     """One row a number of seeds, a size and an effect of the seed, which is in units of the data's standard error."""
-    rows = []
-    for seeds in settings.seeds:
-        for effect in (0.0, 1.0, 5.0):
-            for kind in ("normal", "left-skewed"):
-                for num in (size for size in settings.sizes if size >= MIN_DATA):
-                    rng, above, below, width = np.random.default_rng(0), 0.0, 0.0, 0.0
-                    sd = effect * SD / math.sqrt(num)
-                    for part in in_parts(settings.repeats, seeds * num):
-                        common, own = GAINS[kind](rng, (part, 1, num)), GAINS[kind](rng, (part, seeds, num))
-                        x = math.sqrt(0.8) * common + math.sqrt(0.2) * own  # a fifth of the variance is a seed's own
-                        x = x + sd * rng.standard_normal((part, seeds, 1))
-                        low, high = ours(x, 0, rng)
-                        above, below = above + (low > 0).sum(), below + (high < 0).sum()
-                        width += (high - low).sum()
-                    exact = 2 * stats.norm.isf(TAIL) * SD / math.sqrt(num) * math.sqrt(0.8 + (0.2 + effect**2) / seeds)
-                    row = {"seeds": seeds, "effect": effect, "gains": kind, "test data": num}
-                    rows.append(row | {"above": above, "below": below, "width": width / exact})
-                    advance()
-    table = pd.DataFrame(rows)
-    table[["above", "below", "width"]] /= settings.repeats
-    return table
+    rows, kinds = [], ("normal", "left-skewed")
+    sizes = [size for size in settings.sizes if size >= MIN_DATA]
+    for seeds, effect, kind, num in itertools.product(settings.seeds, (0.0, 1.0, 5.0), kinds, sizes):
+        rng, sd = np.random.default_rng(0), effect * SD / math.sqrt(num)
+        parts = in_parts(settings.repeats, seeds * num)
+        limits = (ours(over_seeds(rng, kind, sd, (part, seeds, num)), 0, rng) for part in parts)
+        exact = 2 * stats.norm.isf(TAIL) * SD / math.sqrt(num) * math.sqrt(0.8 + (0.2 + effect**2) / seeds)
+        row = {"seeds": seeds, "effect": effect, "gains": kind, "test data": num}
+        rows.append(row | missed(settings.repeats, limits, exact))
+        advance()
+    return pd.DataFrame(rows)
 
 
 def power(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
     """One row a size, gain and effect of the seed: how often three seeds find the gain."""
-    rows = []
-    for effect in (0.0, 0.3):
-        for kind in ("normal", "left-skewed", "right-skewed"):
-            for gain in (0.3, 1.0, 2.0, 5.0):
-                for num in (size for size in settings.sizes if size >= MIN_DATA):
-                    rng, found = np.random.default_rng(0), 0.0
-                    for part in in_parts(settings.repeats, 3 * num):
-                        x = gain + GAINS[kind](rng, (part, 1, num)) + effect * rng.standard_normal((part, 3, 1))
-                        found += (ours(x, 0, rng)[0] > 0).sum()
-                    row = {"gains": kind, "seed effect": effect, "gain": gain, "test data": num}
-                    rows.append(row | {"found": found / settings.repeats})
-                    advance()
+    rows, sizes = [], [size for size in settings.sizes if size >= MIN_DATA]
+    kinds, gains = ("normal", "left-skewed", "right-skewed"), (0.3, 1.0, 2.0, 5.0)
+    for effect, kind, gain, num in itertools.product((0.0, 0.3), kinds, gains, sizes):
+        rng, found = np.random.default_rng(0), 0.0
+        for part in in_parts(settings.repeats, 3 * num):
+            x = gain + GAINS[kind](rng, (part, 1, num)) + effect * rng.standard_normal((part, 3, 1))
+            found += (ours(x, 0, rng)[0] > 0).sum()
+        row = {"gains": kind, "seed effect": effect, "gain": gain, "test data": num}
+        rows.append(row | {"found": found / settings.repeats})
+        advance()
     return pd.DataFrame(rows)
 
 
@@ -312,8 +303,8 @@ def main(settings: Settings) -> None:
         }
     for name, table in parts.items():
         write_table(out / f"{name}.csv", table)
-    write_figure(out / "equals-called-better.png", picture(parts["data"]))
-    pictures = {"how often equals are called better": out / "equals-called-better.png"}
+    path = write_figure(out / "equals-called-better.png", picture(parts["data"]))
+    pictures = {"how often equals are called better": path}
     took = f"{settings.repeats:,} comparisons an entry. {page.took(start, 1)}"
     bias = (
         "Log p(x) = 0 is estimated by importance sampling from a proposal that is too narrow, of 300 data. The "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import pyrovae as pv
 from experiments import page
-from experiments.options import StudyOptions, check_integers
+from experiments.options import StudyOptions
 from experiments.summaries import mean_and_error
 from pyrovae import plotting
 from pyrovae.commands import console
@@ -28,6 +28,7 @@ from pyrovae.elbo.base import total
 from pyrovae.files import write_table
 from pyrovae.plotting import write_figure
 from pyrovae.programs import Role, TracedPair
+from pyrovae.randomness import seeded
 
 NOISE = {"figure-eight": math.sqrt(0.02), "digits": 0.2}
 """σ of the likelihood, fixed so that β means the same for all: the figure eight's own, and a guess for the digits."""
@@ -53,7 +54,6 @@ class Settings(StudyOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integers(self, "seeds", "steps", "samples", "num_test")
         losses(self)  # refuses a β that no estimator takes
 
 
@@ -136,8 +136,7 @@ def pictures(name: str, runs: pd.DataFrame, out: Path) -> Figure:
     folders = zip(first["estimator"], first["folder"], strict=True)
     cells = {loss: pv.load(out / name / folder / "model.safetensors") for loss, folder in folders}
     x = digits()[0][:12] if name == "digits" else SYNTHETIC[name].sample(2000, torch.Generator().manual_seed(1))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         panels = {"test data": x}
         for loss, (model, guide) in cells.items():
             panels[f"{loss.partition(' (')[0]}: reconstructions"] = model.conditional(guide.posterior(x).sample()).mean
@@ -248,8 +247,7 @@ def convention_table() -> pd.DataFrame:
     n, d = x.shape[-1], 8
     rows = []
     for convention in conventions(n):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             likelihood = pv.GaussianLikelihood(32, n, scale=convention.sigma)
             model = pv.GenerativeModel(pv.nn.MLP(d, 32), likelihood, d).double()
             guide = pv.AmortizedGuide(pv.nn.MLP(n, 32), convention.family(32, d)).double()
@@ -301,23 +299,12 @@ def main(settings: Settings) -> None:
     for name in NOISE:
         runs[name] = rate_distortion(name, settings, out)
         write_table(out / f"{name}-rate-distortion.csv", runs[name])
-        write_figure(out / f"{name}-three-losses.png", pictures(name, runs[name], out))
+        path = write_figure(out / f"{name}-three-losses.png", pictures(name, runs[name], out))
         text = f"σ fixed at {NOISE[name]:.4g}.\n\n{markdown_table(rate_distortion_table(runs[name]))}"
-        page.show(
-            "loss_terms",
-            name,
-            text,
-            {f"{name} under the three losses": out / f"{name}-three-losses.png"},
-            settings.publish,
-        )
-    write_figure(out / "rate-distortion.png", rate_distortion_picture(runs))
-    page.show(
-        "loss_terms",
-        "Rate and distortion",
-        "A point a training; the line joins the means along β.",
-        {"distortion against rate": out / "rate-distortion.png"},
-        settings.publish,
-    )
+        page.show("loss_terms", name, text, {f"{name} under the three losses": path}, settings.publish)
+    shown = {"distortion against rate": write_figure(out / "rate-distortion.png", rate_distortion_picture(runs))}
+    text = "A point a training; the line joins the means along β."
+    page.show("loss_terms", "Rate and distortion", text, shown, settings.publish)
     print(f"results: {out}")
 
 

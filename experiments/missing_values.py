@@ -17,7 +17,7 @@ from torch import Tensor
 
 import pyrovae as pv
 from experiments import page
-from experiments.options import Options, check_integers
+from experiments.options import Options, at_least
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets.simulation import SpectraTruth
@@ -35,16 +35,12 @@ LATENT_DIM = 6
 class Settings(Options):
     """Remove values of simulated spectra at random or in blocks, and fill them in by several methods."""
 
-    num: int = 400
+    num: int = at_least(20, 400)
     """Spectra, and as many new ones for log p(x)."""
-    channels: int = 60
+    channels: int = at_least(20, 60)
     """Channels."""
     repeats: int = 5
     """Simulations of each kind of gaps."""
-
-    def __post_init__(self) -> None:
-        check_integers(self, "num", "channels", least=20)
-        check_integers(self, "repeats")
 
 
 def at_random(x: Tensor, share: float, g: torch.Generator) -> Tensor:
@@ -138,8 +134,7 @@ def main(settings: Settings) -> None:
     jobs: list[tuple[str, float, int]] = [
         (kind, share, seed) for kind in GAPS for share in SHARES for seed in range(settings.repeats)
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fits and regressions that have not ended
+    with warnings.catch_warnings(action="ignore"):  # of fits and regressions that have not ended
         for kind, share, seed in progress_bar(jobs, "simulations"):
             rows += measure(kind, share, seed, settings)
     table = pd.DataFrame(rows)

@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 
 import pyrovae as pv
 from experiments import page
-from experiments.options import Options, check_integers
+from experiments.options import Options, at_least
 from experiments.summaries import mean_and_error
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
@@ -23,6 +23,7 @@ from pyrovae.errors import InputError
 from pyrovae.exact import LinearGaussianStateSpace
 from pyrovae.files import write_table
 from pyrovae.nn import DilatedConvolutionEncoder, StepwiseLocHead, by_step, positive
+from pyrovae.randomness import seeded
 
 PREDICTED = ("isotropic", "diagonal", "ar1", "ar1-per-step")
 """Families whose loss is worked out."""
@@ -36,9 +37,9 @@ AUDITED = 24
 class Settings(Options):
     """Work out and train posteriors of AR(1) latents that are seen with noise, and audit the GP-VAE's posterior."""
 
-    steps: tuple[int, ...] = (24, 100, 1000)
+    steps: tuple[int, ...] = at_least(2, (24, 100, 1000))
     """Lengths T of the series whose losses are worked out."""
-    trained: tuple[int, ...] = (24,)
+    trained: tuple[int, ...] = at_least(2, (24,))
     """Lengths T of the series that guides are trained on."""
     correlation: float = 0.9
     """φ of neighbouring latents."""
@@ -52,12 +53,11 @@ class Settings(Options):
     """Where a cosine starts that ends at 0."""
     width: int = 16
     """Features a step."""
-    timed: tuple[int, ...] = (100, 400, 1000, 4000)
+    timed: tuple[int, ...] = at_least(2, (100, 400, 1000, 4000))
     """Lengths T at which a training step is timed."""
 
     def __post_init__(self) -> None:
-        check_integers(self, "steps", "trained", "timed", least=2)
-        check_integers(self, "seeds", "updates", "width")
+        super().__post_init__()
         if not 0 < self.correlation < 1 or not 0 < self.noise < math.inf:
             raise InputError("--correlation must be between 0 and 1, --noise above 0")
 
@@ -157,8 +157,7 @@ def trained(settings: Settings) -> pd.DataFrame:
     rows = []
     for num_steps in settings.trained:
         truth = chain(num_steps, settings)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             x, test = truth.sample(SERIES).float(), truth.sample(500)
         for family in TRAINED:
             start = time.process_time()

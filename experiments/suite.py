@@ -12,7 +12,7 @@ import pandas as pd
 
 import pyrovae as pv
 from experiments import page
-from experiments.options import SyntheticOptions, check_names
+from experiments.options import SyntheticOptions, choice
 from pyrovae import plotting
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
@@ -26,14 +26,10 @@ from pyrovae.progress import progress_bar
 class Settings(SyntheticOptions):
     """Train posterior families × ELBO estimators on all synthetic sets; --out FOLDER resumes an interrupted run."""
 
-    datasets: tuple[str, ...] = tuple(SYNTHETIC)
+    datasets: tuple[str, ...] = choice(tuple(SYNTHETIC), SYNTHETIC)
     """isotropic-gaussian, rotated-gaussian, figure-eight, three-blobs and mixture."""
     out: Path | None = None
     """Folder for the results, new or of an interrupted run to resume; by default a new one under runs/."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_names(self, "datasets", SYNTHETIC)
 
 
 def spread(summary: pd.DataFrame) -> pd.Series:
@@ -94,24 +90,8 @@ def main(settings: Settings) -> None:
     """Run what is missing, then write the report."""
     out = page.run_folder(settings.out, "suite", resumable=True)
     start = time.perf_counter()
-    tables = []
-    for name in progress_bar(settings.datasets, desc="sets"):
-        table = pv.compare(
-            SYNTHETIC[name],
-            posteriors=settings.posteriors,
-            estimators=settings.estimators,
-            seeds=range(settings.seeds),
-            epochs=settings.epochs,
-            schedule=settings.schedule,
-            engine=settings.engine,
-            num_train=settings.num_train,
-            num_test=settings.num_test,
-            out=out / name,
-            resume=True,
-            workers=settings.local_workers,
-            scheduler=settings.scheduler,
-        )
-        tables.append(table)
+    sets = progress_bar(settings.datasets, desc="sets")
+    tables = [settings.compare(SYNTHETIC[name], out / name, resume=True) for name in sets]
     table = pd.concat(tables, ignore_index=True)
     summary = pv.summarize(table).merge(table.groupby("dataset", sort=False)["steps"].max(), on="dataset")
     write_table(out / "runs.csv", table)
@@ -124,7 +104,8 @@ def main(settings: Settings) -> None:
         text += f"\n\n\\* {row['dataset']}, {row['posterior']}, {row['estimator']}: {row['note']}"
     minutes = (time.perf_counter() - start) / 60
     trained = table["seconds"].sum() / 60
-    text += f"\n\nTraining took {trained:.1f} minutes in all, on {settings.place}"
+    place = f"{settings.workers} worker(s) of one thread each" if settings.scheduler is None else "a Dask cluster"
+    text += f"\n\nTraining took {trained:.1f} minutes in all, on {place}"
     text += f"; this command took {minutes:.1f} minutes, with compilation, evaluation and pictures.\n"
     write_text(out / "suite.md", text)
     picture(summary, out / "suite.png")

@@ -8,11 +8,13 @@ from functools import partial
 
 import pyrovae as pv
 from experiments import page
-from experiments.options import SyntheticOptions, check_distinct, check_integers, check_names
+from experiments.options import SyntheticOptions, choice
 from pyrovae.commands import console
 from pyrovae.comparison import RunStatus
 from pyrovae.datasets import SYNTHETIC
+from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError
+from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import check_learning_rate
 
 
@@ -20,12 +22,12 @@ from pyrovae.training import check_learning_rate
 class Settings(SyntheticOptions):
     """Train posterior families × ELBO estimators on a synthetic set and compare them with the truth."""
 
-    dataset: str = "rotated-gaussian"
+    dataset: str = choice("rotated-gaussian", SYNTHETIC)
     """isotropic-gaussian, rotated-gaussian, figure-eight, three-blobs or mixture."""
-    posteriors: tuple[str, ...] = ("isotropic", "diagonal", "ar1", "full-covariance")
+    posteriors: tuple[str, ...] = choice(("isotropic", "diagonal", "ar1", "full-covariance"), POSTERIORS)
     """Families of q(z|x): isotropic, diagonal, ar1, ar1-per-dimension, ar1-per-step, low-rank, full-covariance, flow
     (needs the extra flows)."""
-    estimators: tuple[str, ...] = ("monte-carlo", "analytic")
+    estimators: tuple[str, ...] = choice(("monte-carlo", "analytic"), ESTIMATORS)
     """ELBO estimators: monte-carlo, analytic, closed-form-entropy, sticking-the-landing, importance-weighted,
     doubly-reparameterized."""
     latent_dim: tuple[int, ...] = (2,)
@@ -39,9 +41,6 @@ class Settings(SyntheticOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self, "dataset", SYNTHETIC)
-        check_distinct(self, "latent_dim")
-        check_integers(self, "latent_dim", "batch_size")
         check_learning_rate(self.learning_rate)
 
 
@@ -50,23 +49,13 @@ def main(settings: Settings) -> None:
     dataset = SYNTHETIC[settings.dataset]
     out = page.run_folder(settings.out, f"synthetic-{dataset.name}")
     fixed = None if settings.noise is None else {"gaussian": partial(pv.GaussianLikelihood, scale=settings.noise)}
-    table = pv.compare(
+    table = settings.compare(
         dataset,
-        posteriors=settings.posteriors,
-        estimators=settings.estimators,
+        out,
         likelihoods=fixed,
         latent_dims=settings.latent_dim,
-        seeds=range(settings.seeds),
-        epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        schedule=settings.schedule,
-        num_train=settings.num_train,
-        num_test=settings.num_test,
-        engine=settings.engine,
-        out=out,
-        workers=settings.local_workers,
-        scheduler=settings.scheduler,
     )
     print(f"{dataset.name}: the entropy of the data is {dataset.entropy:.4f} nats\n")
     summary = pv.to_markdown(pv.summarize(table))

@@ -282,11 +282,15 @@ def _share_limits(axes: Iterable[Axes], points: NDArray[np.floating]) -> None:
         ax.set_aspect("equal", adjustable="box")
 
 
-def write_figure(path: Path, fig: Figure) -> None:
-    """Write the figure as a PNG, atomically, without the software's version, so that equal pictures are equal files."""
+def write_figure(path: Path, fig: Figure) -> Path:
+    """Write the figure as a PNG, atomically, and return where.
+
+    It is without the software's version, so that equal pictures are equal files.
+    """
     write_atomically(
         path, lambda temporary: fig.savefig(temporary, format="png", dpi="figure", metadata={"Software": None})
     )
+    return path
 
 
 def write_picture(path: Path, draw: Callable[[], Figure]) -> None:

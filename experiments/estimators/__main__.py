@@ -28,10 +28,10 @@ def main(settings: Settings) -> None:
     for name, (cases, repeats) in studies.items():
         noise = gradient_noise(cases, 3 * settings.seeds, repeats, settings, f"{name}, gradients")
         write_table(out / f"{name}-gradients.csv", noise)
-        pictures = {}
-        for kind, picture in noise_pictures(noise).items():
-            pictures[f"{name}: {kind}"] = out / f"{name}-{kind}.png"
-            write_figure(out / f"{name}-{kind}.png", picture)
+        pictures = {
+            f"{name}: {kind}": write_figure(out / f"{name}-{kind}.png", picture)
+            for kind, picture in noise_pictures(noise).items()
+        }
         loss = "loss + log p(x)" if name == "linear-Gaussian" else "loss"
         text = "\n\n".join(f"**{where}**\n\n{markdown_table(t)}" for where, t in noise_tables(noise, loss).items())
         page.show("estimators", f"{name}, gradient noise", text, pictures, settings.publish)
@@ -39,16 +39,10 @@ def main(settings: Settings) -> None:
             continue
         runs = trainings(name, settings)
         write_table(out / f"{name}-trainings.csv", runs)
-        write_figure(out / f"{name}-trainings.png", training_picture(runs))
+        pictures = {f"{name}: test log p(x)": write_figure(out / f"{name}-trainings.png", training_picture(runs))}
         conclusions.append(which_one(name, runs))
         text = f"{markdown_table(training_table(runs))}\n\n{conclusions[-1]}"
-        page.show(
-            "estimators",
-            f"{name}, trainings",
-            text,
-            {f"{name}: test log p(x)": out / f"{name}-trainings.png"},
-            settings.publish,
-        )
+        page.show("estimators", f"{name}, trainings", text, pictures, settings.publish)
     criterion = (
         "A difference counts beyond a 95 % interval of Student's t, paired by seed, and beyond what more draws may add."
     )

@@ -19,6 +19,7 @@ from experiments.summaries import geometric_means_and_errors, mean_and_error, me
 from pyrovae import plotting
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.progress import progress_bar
+from pyrovae.randomness import seeded
 
 MONTE_CARLO = "monte-carlo"
 PARTS = ("encoder location head", "encoder covariance head", "encoder body", "decoder")
@@ -39,8 +40,7 @@ class Case:
 def linear_gaussian(settings: Settings) -> Iterator[Case]:
     """X = Az + b + 0.5 ε, 4 latent and 6 observed dimensions, A and b standard normal: q at three of its values."""
     for seed in range(settings.seeds):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             truth = LinearGaussianVAE(torch.randn(6, 4), 0.5, torch.randn(6))
             x = truth.sample(settings.batch_size)
         at = {
@@ -57,8 +57,7 @@ def networks(name: str, settings: Settings) -> Iterator[Case]:
     x, d = training_data(name)
     epochs = epochs_of(len(x), settings)
     for seed in range(settings.seeds):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             n = x.shape[-1]
             likelihood = pv.GaussianLikelihood(128, n, initial_scale=0.25 * x.var(0).mean().sqrt().item())
             model = pv.GenerativeModel(pv.nn.MLP(d, 128, 128), likelihood, d)

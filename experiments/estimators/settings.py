@@ -7,21 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import pyrovae as pv
-from experiments.options import StudyOptions, check_distinct, check_integers
+from experiments.options import StudyOptions, at_least
 from pyrovae.datasets import SYNTHETIC, digits
-from pyrovae.elbo import BetaELBO
+from pyrovae.elbo import ESTIMATORS, BetaELBO
 
-ONE_SAMPLE: dict[str, type[BetaELBO]] = {
-    "monte-carlo": pv.MonteCarloELBO,
-    "analytic": pv.AnalyticELBO,
-    "closed-form-entropy": pv.ClosedFormEntropyELBO,
-    "sticking-the-landing": pv.StickingTheLandingELBO,
-}
-MANY_SAMPLES: dict[str, type[BetaELBO]] = {
-    "importance-weighted": pv.ImportanceWeightedELBO,
-    "doubly-reparameterized": pv.DoublyReparameterizedELBO,
-}
+MANY_SAMPLES = ("importance-weighted", "doubly-reparameterized")
+"""Names of the estimators of K draws."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,7 @@ class Settings(StudyOptions):
     """Models and trainings, with seeds 0 to N − 1."""
     particles: tuple[int, ...] = (1, 5, 50)
     """Draws K of the importance-weighted pair."""
-    repeats: int = 200
+    repeats: int = at_least(4, 200)
     """Gradients for each statistic of the linear-Gaussian model; half as many for the networks."""
     steps: int = 1000
     """Steps of a training. At equal time it is Monte Carlo's number of steps."""
@@ -43,18 +34,12 @@ class Settings(StudyOptions):
     num_test: int = 2000
     """Test data of the figure eight, and of the digits at most."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_distinct(self, "particles")
-        check_integers(self, "seeds", "particles", "steps", "batch_size", "samples", "num_test")
-        check_integers(self, "repeats", least=4)
-
 
 def estimators(particles: Sequence[int]) -> dict[str, BetaELBO]:
     """Every estimator by name, the importance-weighted pair once for each K."""
-    found: dict[str, BetaELBO] = {name: make() for name, make in ONE_SAMPLE.items()}
-    for name, make in MANY_SAMPLES.items():
-        found |= {f"{name}, K = {k}": make(num_particles=k) for k in particles}
+    found: dict[str, BetaELBO] = {name: make() for name, make in ESTIMATORS.items() if name not in MANY_SAMPLES}
+    for name in MANY_SAMPLES:
+        found |= {f"{name}, K = {k}": ESTIMATORS[name](num_particles=k) for k in particles}
     return found
 
 

@@ -26,7 +26,6 @@ def main(settings: Settings) -> None:
     title = f"{settings.dataset}, {settings.variant}, {settings.pixels}, d = {', '.join(map(str, settings.dims))}"
     runs = study.study(settings, out)
     write_table(out / "runs.csv", runs)
-    write_figure(out / "families.png", study.picture(settings, runs))
     num_train, num_test = len(data.train[: settings.num_train]), len(data.test[: settings.num_test])
     rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
     if len(settings.learning_rates) > 1:
@@ -40,7 +39,8 @@ def main(settings: Settings) -> None:
     if not study.is_density(settings):
         text += " Grey pixels under a Bernoulli have no density: all numbers are of the cross-entropy, none of p(x)."
     text += f"\n\n{study.table(settings, runs)}\n\n{study.reading(settings, runs)}"
-    figures = {"Test −ELBO of each family": out / "families.png"} | pictures.write(settings, out, runs)
+    families = write_figure(out / "families.png", study.picture(settings, runs))
+    figures = {"Test −ELBO of each family": families} | pictures.write(settings, out, runs)
     text += f"\n\n{page.took(start, settings.workers)}"
     page.show("rho_vae", title, text, figures, settings.publish)
     if settings.audit:

@@ -15,6 +15,7 @@ from experiments.rho_vae.training import Training, images
 from pyrovae import plotting
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.plotting import write_figure
+from pyrovae.randomness import seeded
 
 Pair = tuple[pv.GenerativeModel, pv.AmortizedGuide]
 NUM_SHOWN = 12
@@ -36,8 +37,7 @@ def write(settings: Settings, out: Path, runs: pd.DataFrame) -> dict[str, Path]:
         }
         if not pairs:
             continue
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.no_grad(), seeded(0):
             figures = {
                 "reconstructions": plotting.image_rows(reconstructions(pairs, data.test[:NUM_SHOWN]), side),
                 "samples": plotting.image_rows(samples(pairs), side),
@@ -47,9 +47,8 @@ def write(settings: Settings, out: Path, runs: pd.DataFrame) -> dict[str, Path]:
             if d == 2:
                 figures["manifold"] = manifold(pairs, side)
         for name, figure in figures.items():
-            path = out / f"{name}-d{d}.png"
-            write_figure(path, figure)
-            paths[f"{name.replace('-', ' ').capitalize()}, d = {d}"] = path
+            caption = f"{name.replace('-', ' ').capitalize()}, d = {d}"
+            paths[caption] = write_figure(out / f"{name}-d{d}.png", figure)
     return paths
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from experiments.options import ImageOptions, check_distinct, check_integers, check_names
+from experiments.options import ImageOptions, at_least, choice, repeatable
 from pyrovae.comparison.settings import LikelihoodFactory
 from pyrovae.datasets.images import IMAGES
 from pyrovae.errors import InputError
@@ -12,7 +12,8 @@ from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import SCHEDULES, check_learning_rate
 
 VARIANTS = ("vanilla", "convolutional", "beta", "info")
-
+GAUSSIAN = tuple(name for name in POSTERIORS if name != "flow")
+"""Families that are compared by default."""
 
 PIXELS: dict[str, tuple[str | None, LikelihoodFactory]] = {
     "soft-targets": (None, LIKELIHOODS["bernoulli-soft-targets"]),
@@ -26,21 +27,13 @@ PIXELS: dict[str, tuple[str | None, LikelihoodFactory]] = {
 class Settings(ImageOptions):
     """Train VAEs on images with every Gaussian posterior family, in the set-up of the ρ-VAE paper."""
 
-    dataset: str = "digits"
+    dataset: str = choice("digits", IMAGES)
     """digits (8 × 8, comes with scikit-learn), mnist or fashion-mnist (28 × 28)."""
     latent_dim: tuple[int, ...] | None = None
     """Dimensions of z; by default 2 and 10 for the digits, 5, 10 and 50 for the others."""
-    posteriors: tuple[str, ...] = (
-        "isotropic",
-        "diagonal",
-        "ar1",
-        "ar1-per-dimension",
-        "ar1-per-step",
-        "low-rank",
-        "full-covariance",
-    )
+    posteriors: tuple[str, ...] = choice(GAUSSIAN, GAUSSIAN)
     """Families of q(z|x)."""
-    variant: str = "vanilla"
+    variant: str = choice("vanilla", VARIANTS)
     """vanilla, convolutional, beta (several weights of the KL) or info (a maximum mean discrepancy is added)."""
     betas: tuple[float, ...] = (1.0, 4.0)
     """Weights β of the KL for the variant beta."""
@@ -48,7 +41,7 @@ class Settings(ImageOptions):
     """α of the variant info: the KL has weight 1 − α."""
     info_lambda: float = 1000.0
     """λ of the variant info: the discrepancy has weight α + λ − 1."""
-    pixels: str = "soft-targets"
+    pixels: str = choice("soft-targets", PIXELS)
     """soft-targets (grey pixels, cross-entropy: no density), binarised (drawn anew each epoch) or
     continuous-bernoulli."""
     seeds: int = 2
@@ -57,13 +50,13 @@ class Settings(ImageOptions):
     """Passes over the training images; by default 15, and 80 for the digits. The best validation epoch is kept."""
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Adam's learning rates, tried for each cell at the first seed. The other seeds use the one that validates best."""
-    schedule: str = "constant"
+    schedule: str = choice("constant", SCHEDULES)
     """Learning rate: constant (the paper's) or cosine (to zero)."""
-    hidden: tuple[int, ...] = (400,)
+    hidden: tuple[int, ...] = repeatable(400)
     """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
-    channels: tuple[int, ...] = (32, 64)
+    channels: tuple[int, ...] = repeatable(32, 64)
     """Channels of the convolutional encoder, and in reverse of the decoder."""
-    batch_size: int = 128
+    batch_size: int = at_least(2, 128)
     """Images per step."""
     samples: int = 100
     """Draws of z per test image for the importance-sampled bound."""
@@ -72,19 +65,6 @@ class Settings(ImageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self, "dataset", IMAGES)
-        check_names(self, "posteriors", [name for name in POSTERIORS if name != "flow"])
-        check_names(self, "variant", VARIANTS)
-        check_names(self, "pixels", PIXELS)
-        check_names(self, "schedule", SCHEDULES)
-        check_distinct(self, "learning_rates", "betas")
-        if self.latent_dim is not None:
-            check_distinct(self, "latent_dim")
-        check_integers(self, "latent_dim", "seeds", "epochs", "hidden", "channels", "samples")
-        check_integers(self, "batch_size", least=2)
-        for name in ("hidden", "channels"):
-            if not getattr(self, name):
-                raise InputError(f"--{name} needs at least one value")
         for rate in self.learning_rates:
             check_learning_rate(rate)
         if not all(0 <= beta < math.inf for beta in self.betas):

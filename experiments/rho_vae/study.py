@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.pool import in_processes
 from experiments.rho_vae.settings import PIXELS, Settings
-from experiments.rho_vae.training import Evaluation, Training
+from experiments.rho_vae.training import Training, evaluate_run
 from experiments.summaries import mean_and_error, means_and_errors
 from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
@@ -59,7 +60,7 @@ def study(settings: Settings, out: Path) -> pd.DataFrame:
         raise InputError(f"every run failed; the first: {results[tried[0]]['note']}")
     for note in filter(None, (result["note"] for result in results.values())):
         print(note, file=sys.stderr)
-    rows = in_processes([Evaluation(run) for run in runs], settings.workers, "evaluation")
+    rows = in_processes([partial(evaluate_run, run) for run in runs], settings.workers, "evaluation")
     return pd.DataFrame([row | results[run] for run, row in zip(runs, rows, strict=True)])
 
 
@@ -95,10 +96,12 @@ def table(settings: Settings, runs: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
-def difference(runs: pd.DataFrame, d: Any, beta: Any, posterior: Any, base: str = "diagonal") -> pd.Series:
-    """Test −ELBO of a family less that of another, seed by seed; empty where there is none."""
+def difference(runs: pd.DataFrame, d: Any, beta: Any, posterior: Any) -> pd.Series:
+    """Test −ELBO of a family less the diagonal one's, seed by seed; empty where there is none."""
     here = runs[(runs["latent_dim"] == d) & (runs["beta"] == beta)]
-    ours, theirs = (here[here["posterior"] == name].set_index("seed")["test_neg_elbo"] for name in (posterior, base))
+    ours, theirs = (
+        here[here["posterior"] == name].set_index("seed")["test_neg_elbo"] for name in (posterior, "diagonal")
+    )
     return (ours - theirs).dropna()
 
 

@@ -18,6 +18,7 @@ from pyrovae.comparison.settings import PosteriorFactory
 from pyrovae.datasets.images import IMAGES, ImageDataset
 from pyrovae.distributions import covariance_of
 from pyrovae.posteriors import POSTERIORS
+from pyrovae.randomness import seeded
 
 SHOWN = 1000
 """Test images of which posterior scales and correlations are averaged."""
@@ -35,8 +36,7 @@ def make_pair(
     """Model and guide, initialised under the seed."""
     side = images(settings.dataset, settings.pixels).side
     n = side**2
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder: nn.Module
         decoder: nn.Module
         if settings.variant == "convolutional":
@@ -115,27 +115,21 @@ def fit(
     )
 
 
-@dataclass(frozen=True)
-class Evaluation:
+def evaluate_run(run: Training) -> dict[str, Any]:
     """A trained run, evaluated on the test images."""
-
-    run: Training
-
-    def __call__(self) -> dict[str, Any]:
-        """One row of the table."""
-        run, s = self.run, self.run.settings
-        model, guide = pv.load(run.path)
-        test = images(s.dataset, s.pixels).test[: s.num_test].to(s.device)
-        row = {
-            "latent_dim": run.latent_dim,
-            "posterior": run.posterior,
-            "beta": run.beta,
-            "learning_rate": run.learning_rate,
-            "seed": run.seed,
-            "covariance_parameters": guide.posterior_head.get_parameter("covariance_head.bias").numel(),
-        }
-        model, guide = model.to(s.device), guide.to(s.device)
-        return row | evaluate(model, guide, test, s.samples) | shape_of(guide, test)
+    s = run.settings
+    model, guide = pv.load(run.path)
+    test = images(s.dataset, s.pixels).test[: s.num_test].to(s.device)
+    row = {
+        "latent_dim": run.latent_dim,
+        "posterior": run.posterior,
+        "beta": run.beta,
+        "learning_rate": run.learning_rate,
+        "seed": run.seed,
+        "covariance_parameters": guide.posterior_head.get_parameter("covariance_head.bias").numel(),
+    }
+    model, guide = model.to(s.device), guide.to(s.device)
+    return row | evaluate(model, guide, test, s.samples) | shape_of(guide, test)
 
 
 def evaluate(model: pv.GenerativeModel, guide: pv.AmortizedGuide, x: Tensor, samples: int) -> dict[str, float]:
@@ -144,8 +138,7 @@ def evaluate(model: pv.GenerativeModel, guide: pv.AmortizedGuide, x: Tensor, sam
     ``test_bound`` is of −log p(x), or where the likelihood is no density of −log ∫ p(z) exp(−cross-entropy(x, z)) dz.
     """
     terms = pv.elbo_terms(model, guide, x, num_samples=4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # its share is a column
+    with warnings.catch_warnings(action="ignore", category=pv.UnreliableEstimateWarning):  # its share is a column
         marginal = pv.log_marginal(model, guide, x, num_samples=samples)
     return {
         "test_neg_elbo": -terms.elbo.mean().item(),

@@ -58,10 +58,9 @@ def run_recovery(settings: Settings, out: Path, gains_so_far: Gains) -> None:
     write_table(out / "recovery-rates.csv", tried)
     write_table(out / "recovery-noise.csv", noise)
     write_table(out / "recovery-gain.csv", gains)
-    write_figure(out / "recovery.png", recovery.picture(noise, gains))
     text = f"{recovery.table(tried, noise, gains)}\n\n{recovery.reading(tried, noise, gains)}"
     title = "The noise recovered, and what AR(1) noise gains"
-    show(start, settings, title, text, {title: out / "recovery.png"})
+    show(start, settings, title, text, {title: write_figure(out / "recovery.png", recovery.picture(noise, gains))})
     for d, group in gains.groupby("d"):
         gains_so_far.append(
             f"With linear networks and {d} latent dimensions AR(1) noise gains {group['gain'].mean():.1f} nats."
@@ -73,9 +72,9 @@ def run_questions(settings: Settings, out: Path, gains_so_far: Gains) -> None:
     start = time.perf_counter()
     answers = questions.study(settings)
     write_table(out / "diagonals.csv", answers.trainings)
-    write_figure(out / "diagonals.png", questions.picture(answers))
+    pictures = {"Trainings that diverged": write_figure(out / "diagonals.png", questions.picture(answers))}
     text = f"{questions.reading(answers, gains_so_far)}\n\n{questions.table(answers)}"
-    show(start, settings, "Three questions", text, {"Trainings that diverged": out / "diagonals.png"})
+    show(start, settings, "Three questions", text, pictures)
 
 
 RUNS: dict[str, Callable[[Settings, Path, Gains], None]] = {

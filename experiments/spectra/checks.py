@@ -14,6 +14,7 @@ from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputTypeError
 from pyrovae.evaluation import LogMarginal, Step
 from pyrovae.likelihoods import GaussianNoiseLikelihood
+from pyrovae.randomness import seeded
 
 NUM_BAND_DRAWS = 200
 BAND = 0.9
@@ -47,13 +48,11 @@ def check(
     """Metrics and bands of a pair that was trained on ``step.transform`` of spectra like x (num, n)."""
     model, guide = model.eval(), guide.eval()
     y = step.transform(x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # a column of the table
+    with warnings.catch_warnings(action="ignore", category=pv.UnreliableEstimateWarning):  # a column of the table
         marginal = pv.log_marginal(model, guide, y, num_samples=samples, seed=seed)
     marginal = replace(marginal, per_datum=marginal.per_datum + step.log_abs_det_jacobian(x))
     elbo = pv.elbo_terms(model, guide, y).elbo.double() + step.log_abs_det_jacobian(x)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         q = guide.posterior(y)
         total, drawn = torch.zeros_like(y), []
         for _ in range(NUM_BAND_DRAWS):

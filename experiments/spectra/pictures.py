@@ -14,8 +14,11 @@ from pyrovae import plotting
 from pyrovae.datasets import Preprocessing
 from pyrovae.distributions import mean_of
 from pyrovae.plotting import write_figure
+from pyrovae.randomness import seeded
 
 NUM_SWEPT = 6
+NUM_ROWS = 12
+"""Test spectra whose residuals are shown."""
 
 
 def write_pictures(
@@ -41,8 +44,7 @@ def write_pictures(
         color: column that colours the latent space.
     """
     column, values = data.color(color)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch.no_grad(), seeded(0):
         q = guide.eval().posterior(step.transform(data.test.x))
         latent = plotting.latent_space(q, values)
         latent.suptitle(f"coloured by {column}" if column else "", fontsize=9)
@@ -57,20 +59,18 @@ def write_pictures(
         f"{data.name}: what each latent direction adds to the mean spectrum": ("sweeps", swept),
         f"{data.name}: correlation of the noise": ("noise-correlation", correlations(data, checked)),
     }
-    paths = {}
-    for caption, (name, figure) in figures.items():
-        paths[caption] = folder / f"{data.name}-{name}.png"
-        write_figure(paths[caption], figure)
-    return paths
+    return {
+        caption: write_figure(folder / f"{data.name}-{name}.png", figure) for caption, (name, figure) in figures.items()
+    }
 
 
-def bands(data: SpectraSet, checked: Checked, num: int = 3) -> Figure:
-    """Some test spectra, and below each the same less its reconstruction."""
-    fig, axes = plotting.figure(num, 2, size=3.6)
+def bands(data: SpectraSet, checked: Checked) -> Figure:
+    """Three test spectra, and below each the same less its reconstruction."""
+    fig, axes = plotting.figure(3, 2, size=3.6)
     axis = data.test.axis.numpy()
     order = checked.marginal.per_datum.argsort()
-    shown = [order[len(order) // 2], order[0], order[-1]][:num]
-    for column, (i, title) in enumerate(zip(shown, ("median log p(x)", "lowest", "highest"), strict=False)):
+    shown = {"median log p(x)": order[len(order) // 2], "lowest": order[0], "highest": order[-1]}
+    for column, (title, i) in enumerate(shown.items()):
         x, x_hat, low, high = (t[i] for t in (data.test.x, checked.reconstruction, checked.low, checked.high))
         for ax, centre in ((axes[0, column], torch.zeros_like(x)), (axes[1, column], x_hat)):
             ax.fill_between(
@@ -85,15 +85,15 @@ def bands(data: SpectraSet, checked: Checked, num: int = 3) -> Figure:
     return fig
 
 
-def residuals(data: SpectraSet, checked: Mapping[str, Checked], num: int = 12) -> Figure:
+def residuals(data: SpectraSet, checked: Mapping[str, Checked]) -> Figure:
     """Residuals of the same test spectra under each likelihood, each panel with its own scale."""
     fig, axes = plotting.figure(len(checked), size=3.4)
     axis = data.test.axis.numpy()
     parts = {name: data.test.x - found.reconstruction for name, found in checked.items()}
     for ax, (name, part) in zip(axes[0], parts.items(), strict=True):
-        for k, row in enumerate(part[:num]):
+        for k, row in enumerate(part[:NUM_ROWS]):
             ax.plot(axis, row, color=plotting.COLORS[k % len(plotting.COLORS)], linewidth=0.5)
-        rho, limit = checked[name].metrics["residual_autocorrelation"], part[:num].abs().quantile(0.999).item()
+        rho, limit = checked[name].metrics["residual_autocorrelation"], part[:NUM_ROWS].abs().quantile(0.999).item()
         ax.set(ylim=(-limit, limit), xlabel=data.test.unit)
         ax.set_title(f"{name}\ncorrelation of neighbours {rho:.2f}", fontsize=9)
     axes[0, 0].set_ylabel("x − x̂")

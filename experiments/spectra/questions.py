@@ -4,6 +4,8 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,6 +23,7 @@ from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import Standardize, simulated
 from pyrovae.distributions import fill_scale_tril, tril_position
+from pyrovae.randomness import seeded
 
 DIAGONALS: dict[str, Callable[[Tensor], Tensor]] = {
     "ReLU": F.relu,
@@ -35,61 +38,37 @@ RATES = (1e-3, 1e-2, 5e-2)
 STEPS, LATENT_DIM, BATCH_SIZE = 200, 8, 64
 
 
-@dataclass(frozen=True)
-class Short:
-    """A short training.
+def short_training(diagonal: str, rate: float, seed: int, sign: float = -1.0) -> dict[str, Any]:
+    """A short training; with ``sign`` −1 it minimises −log p(x|z) + KL, with +1 log p(x|z) + KL, as the post does.
 
-    Attributes:
-        diagonal: name.
-        rate: Adam's learning rate.
-        seed: of the batches, the weights and the noise.
-        broke_at: the first step with a loss or parameters that are not finite; None without one.
-        log_likelihood: log p(x|z) in nats per datum at its last finite step.
+    Returns:
+        ``broke_at``, the first step with a loss or parameters that are not finite, None without one, and
+        ``log_likelihood``, log p(x|z) in nats per datum at its last finite step.
     """
-
-    diagonal: str
-    rate: float
-    seed: int
-    broke_at: int | None
-    log_likelihood: float
-
-
-@dataclass(frozen=True)
-class Training:
-    """A short training; with ``sign`` −1 it minimises −log p(x|z) + KL, with +1 log p(x|z) + KL, as the post does."""
-
-    diagonal: str
-    rate: float
-    seed: int
-    sign: float = -1.0
-
-    def __call__(self) -> Short:
-        """Train by hand, on simulated spectra."""
-        x = spectra()
-        n, d = x.shape[1], LATENT_DIM
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            encoder, head = pv.nn.MLP(n, 64), nn.Linear(64, d + d * (d + 1) // 2)
-            decoder = nn.Sequential(pv.nn.MLP(d, 64), nn.Linear(64, n))
-            modules = nn.ModuleList([encoder, head, decoder])
-            optimizer = torch.optim.Adam(modules.parameters(), lr=self.rate)
-            position, last = tril_position(d), math.nan
-            for step in range(STEPS):
-                batch = x[torch.randint(len(x), (BATCH_SIZE,))]
-                loc, raw, below = head(encoder(batch)).split([d, d, d * (d - 1) // 2], dim=-1)
-                diagonal = DIAGONALS[self.diagonal](raw)
-                factor = fill_scale_tril(diagonal, below, position)
-                z = loc + (factor @ torch.randn(BATCH_SIZE, d, 1)).squeeze(-1)
-                kl = 0.5 * (factor.square().sum((-1, -2)) + loc.square().sum(-1) - d) - diagonal.log().sum(-1)
-                log_likelihood = Normal(decoder(z), 0.1).log_prob(batch).sum(-1)
-                loss = (self.sign * log_likelihood + kl).mean()
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                if not loss.isfinite() or not all(p.isfinite().all() for p in modules.parameters()):
-                    return Short(self.diagonal, self.rate, self.seed, step + 1, last)
-                last = log_likelihood.mean().item()
-        return Short(self.diagonal, self.rate, self.seed, None, last)
+    x, run = spectra(), {"diagonal": diagonal, "rate": rate, "seed": seed}
+    n, d = x.shape[1], LATENT_DIM
+    with seeded(seed):
+        encoder, head = pv.nn.MLP(n, 64), nn.Linear(64, d + d * (d + 1) // 2)
+        decoder = nn.Sequential(pv.nn.MLP(d, 64), nn.Linear(64, n))
+        modules = nn.ModuleList([encoder, head, decoder])
+        optimizer = torch.optim.Adam(modules.parameters(), lr=rate)
+        position, last = tril_position(d), math.nan
+        for step in range(STEPS):
+            batch = x[torch.randint(len(x), (BATCH_SIZE,))]
+            loc, raw, below = head(encoder(batch)).split([d, d, d * (d - 1) // 2], dim=-1)
+            scale = DIAGONALS[diagonal](raw)
+            factor = fill_scale_tril(scale, below, position)
+            z = loc + (factor @ torch.randn(BATCH_SIZE, d, 1)).squeeze(-1)
+            kl = 0.5 * (factor.square().sum((-1, -2)) + loc.square().sum(-1) - d) - scale.log().sum(-1)
+            log_likelihood = Normal(decoder(z), 0.1).log_prob(batch).sum(-1)
+            loss = (sign * log_likelihood + kl).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if not loss.isfinite() or not all(p.isfinite().all() for p in modules.parameters()):
+                return run | {"broke_at": step + 1, "log_likelihood": last}
+            last = log_likelihood.mean().item()
+    return run | {"broke_at": None, "log_likelihood": last}
 
 
 def spectra() -> Tensor:
@@ -119,13 +98,12 @@ class Answers:
 
 def study(settings: Settings) -> Answers:
     """Measure."""
-    jobs = [Training(name, rate, seed) for name in DIAGONALS for rate in RATES for seed in range(settings.trainings)]
-    both = [
-        Training("softplus", 1e-3, seed, sign) for sign in (-1.0, 1.0) for seed in range(min(5, settings.trainings))
-    ]
+    seeds = range(settings.trainings)
+    jobs = [partial(short_training, name, rate, seed) for name in DIAGONALS for rate in RATES for seed in seeds]
+    both = [partial(short_training, "softplus", 1e-3, seed, sign) for sign in (-1.0, 1.0) for seed in seeds[:5]]
     found = in_processes([*jobs, *both], settings.workers, "short trainings")
-    trainings = pd.DataFrame([vars(short) for short in found[: len(jobs)]])
-    ends = [short.log_likelihood for short in found[len(jobs) :]]
+    trainings = pd.DataFrame(found[: len(jobs)])
+    ends = [short["log_likelihood"] for short in found[len(jobs) :]]
     right, wrong = (statistics.mean(part) for part in (ends[: len(ends) // 2], ends[len(ends) // 2 :]))
     x, x_hat = torch.randn(2, 16, 235, dtype=torch.float64)
     multivariate, univariate = (identity_log_prob(x_hat, x, m) for m in (True, False))

@@ -1,8 +1,8 @@
 """Simulated spectra whose truth is known: is the noise recovered, and does AR(1) noise gain what it must?"""
 
-import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -131,100 +131,70 @@ def standard_errors(truth: SpectraTruth, num: int) -> tuple[float, float]:
     return math.sqrt(bounds[-2]), math.sqrt(bounds[-1])
 
 
-@dataclass(frozen=True)
-class Tried:
+def try_rate(likelihood: str, latent_dim: int, epochs: int, learning_rate: float, engine: str) -> dict[str, Any]:
     """One learning rate on the first simulated set, judged by spectra that nothing else uses."""
-
-    likelihood: str
-    latent_dim: int
-    epochs: int
-    learning_rate: float
-    engine: str
-
-    def __call__(self) -> dict[str, Any]:
-        """One row."""
-        data = spectra(0, NUM_TRAIN)
-        held_out = data.truth.sample(NUM_TEST, seed=10**6).x.double()
-        fitted = fit_linear(data.x, self.likelihood, self.latent_dim, self.epochs, 0, self.learning_rate, self.engine)
-        score = fitted.marginal.log_prob(held_out).mean().item()
-        row = dataclasses.asdict(self) | {"validation": score}
-        del row["engine"]
-        return row
+    data = spectra(0, NUM_TRAIN)
+    held_out = data.truth.sample(NUM_TEST, seed=10**6).x.double()
+    fitted = fit_linear(data.x, likelihood, latent_dim, epochs, 0, learning_rate, engine)
+    score = fitted.marginal.log_prob(held_out).mean().item()
+    row = {"likelihood": likelihood, "latent_dim": latent_dim, "epochs": epochs, "learning_rate": learning_rate}
+    return row | {"validation": score}
 
 
-@dataclass(frozen=True)
-class Recovered:
+def recover(seed: int, epochs: int, rates: Rates, engine: str) -> dict[str, float]:
     """The noise of one simulated set, by AR(1) noise with the true number of latent dimensions."""
-
-    seed: int
-    epochs: int
-    rates: Rates
-    engine: str
-
-    def __call__(self) -> dict[str, float]:
-        """One row: estimates, truth, and the distance in standard errors."""
-        data = spectra(self.seed, NUM_TRAIN)
-        d = data.truth.latent_dim
-        fitted = fit_linear(data.x, "ar1", d, self.epochs, self.seed, self.rates["ar1", d], self.engine)
-        of_sigma, of_rho = standard_errors(data.truth, NUM_TRAIN)
-        return {
-            "seed": self.seed,
-            "sigma": fitted.noise_scale,
-            "sigma_stderr": of_sigma,
-            "sigma_z": (fitted.noise_scale - NOISE_SCALE) / of_sigma,
-            "rho": fitted.correlation,
-            "rho_stderr": of_rho,
-            "rho_z": (fitted.correlation - CORRELATION) / of_rho,
-            "seconds": fitted.seconds,
-        }
+    data = spectra(seed, NUM_TRAIN)
+    d = data.truth.latent_dim
+    fitted = fit_linear(data.x, "ar1", d, epochs, seed, rates["ar1", d], engine)
+    of_sigma, of_rho = standard_errors(data.truth, NUM_TRAIN)
+    return {
+        "seed": seed,
+        "sigma": fitted.noise_scale,
+        "sigma_stderr": of_sigma,
+        "sigma_z": (fitted.noise_scale - NOISE_SCALE) / of_sigma,
+        "rho": fitted.correlation,
+        "rho_stderr": of_rho,
+        "rho_z": (fitted.correlation - CORRELATION) / of_rho,
+        "seconds": fitted.seconds,
+    }
 
 
-@dataclass(frozen=True)
-class Gain:
+def measure_gain(seed: int, d: int, epochs: int, rates: Rates, engine: str) -> dict[str, float]:
     """AR(1) noise against independent noise at one number of latent dimensions, on held-out spectra."""
-
-    seed: int
-    latent_dim: int
-    epochs: int
-    rates: Rates
-    engine: str
-
-    def __call__(self) -> dict[str, float]:
-        """One row: what the truth implies, in expectation and on these test data, and what training reached."""
-        data = spectra(self.seed, NUM_TRAIN + NUM_TEST)
-        train, test = data.x.double().split([NUM_TRAIN, NUM_TEST])
-        truth = data.truth
-        entropy = MultivariateNormal(truth.offset, truth.covariance_matrix).entropy().item()
-        linear = LinearGaussianVAE.from_moments(truth.offset, truth.covariance_matrix, self.latent_dim)
-        implied = -entropy - linear.expected_log_prob(truth.offset, truth.covariance_matrix)
-        ppca = LinearGaussianVAE.fit(train, self.latent_dim).log_prob(test)
-        d = self.latent_dim
-        found = {k: fit_linear(train, k, d, self.epochs, self.seed, self.rates[k, d], self.engine) for k in NOISES}
-        log_prob = {name: fitted.marginal.log_prob(test) for name, fitted in found.items()}
-        gain = log_prob["ar1"] - log_prob["gaussian"]
-        return {
-            "d": self.latent_dim,
-            "seed": self.seed,
-            "implied": implied,
-            "implied_here": (truth.log_prob(test) - ppca).mean().item(),
-            "gain": gain.mean().item(),
-            "gain_stderr": (gain.std() / math.sqrt(len(gain))).item(),
-            "gaussian_below_ppca": (ppca - log_prob["gaussian"]).mean().item(),
-            "ar1_below_truth": (truth.log_prob(test) - log_prob["ar1"]).mean().item(),
-            "rho": found["ar1"].correlation,
-            "sigma": found["ar1"].noise_scale,
-        }
+    data = spectra(seed, NUM_TRAIN + NUM_TEST)
+    train, test = data.x.double().split([NUM_TRAIN, NUM_TEST])
+    truth = data.truth
+    entropy = MultivariateNormal(truth.offset, truth.covariance_matrix).entropy().item()
+    linear = LinearGaussianVAE.from_moments(truth.offset, truth.covariance_matrix, d)
+    implied = -entropy - linear.expected_log_prob(truth.offset, truth.covariance_matrix)
+    ppca = LinearGaussianVAE.fit(train, d).log_prob(test)
+    found = {k: fit_linear(train, k, d, epochs, seed, rates[k, d], engine) for k in NOISES}
+    log_prob = {name: fitted.marginal.log_prob(test) for name, fitted in found.items()}
+    gain = log_prob["ar1"] - log_prob["gaussian"]
+    return {
+        "d": d,
+        "seed": seed,
+        "implied": implied,
+        "implied_here": (truth.log_prob(test) - ppca).mean().item(),
+        "gain": gain.mean().item(),
+        "gain_stderr": (gain.std() / math.sqrt(len(gain))).item(),
+        "gaussian_below_ppca": (ppca - log_prob["gaussian"]).mean().item(),
+        "ar1_below_truth": (truth.log_prob(test) - log_prob["ar1"]).mean().item(),
+        "rho": found["ar1"].correlation,
+        "sigma": found["ar1"].noise_scale,
+    }
 
 
 def study(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """One row a learning rate that was tried, one a set, and one a set and number of latent dimensions."""
     epochs, rates, engine = settings.recovery_epochs, settings.recovery_rates, settings.engine
-    jobs = [Tried(k, d, epochs, rate, engine) for d in DIMS for k in NOISES for rate in rates]
+    jobs = [partial(try_rate, k, d, epochs, rate, engine) for d in DIMS for k in NOISES for rate in rates]
     tried = pd.DataFrame(in_processes(jobs, settings.workers, "learning rates"))
     best = tried.loc[tried.groupby(["likelihood", "latent_dim"])["validation"].idxmax()]
     chosen = dict(zip(zip(best["likelihood"], best["latent_dim"], strict=True), best["learning_rate"], strict=True))
-    recovered = [Recovered(seed, epochs, chosen, engine) for seed in range(settings.data_sets)]
-    gains = [Gain(s, d, epochs, chosen, engine) for d in DIMS for s in range(max(1, settings.data_sets // 5))]
+    recovered = [partial(recover, seed, epochs, chosen, engine) for seed in range(settings.data_sets)]
+    seeds = range(max(1, settings.data_sets // 5))
+    gains = [partial(measure_gain, seed, d, epochs, chosen, engine) for d in DIMS for seed in seeds]
     noise = pd.DataFrame(in_processes(recovered, settings.workers, "noise recovered"))
     return tried, noise, pd.DataFrame(in_processes(gains, settings.workers, "gain of AR(1) noise"))
 

@@ -82,8 +82,7 @@ def spectra_sets(settings: Settings) -> list[SpectraSet]:
 
 
 def _from_file(path: Path, settings: Settings) -> SpectraSet:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         read = read_spectra(path)
     notes = [str(warning.message) for warning in caught]
     try:

@@ -3,14 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.options import StudyOptions, check_distinct, check_integers, check_names
-from pyrovae.errors import InputError
-from pyrovae.likelihoods import (
-    LIKELIHOODS,
-    FullCovarianceGaussianLikelihood,
-    GaussianLikelihood,
-    GaussianNoiseLikelihood,
-)
+from experiments.options import StudyOptions, choice, repeatable
+from pyrovae.likelihoods import LIKELIHOODS, GaussianLikelihood, GaussianNoiseLikelihood
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.training import ENGINES, check_learning_rate
@@ -28,27 +22,20 @@ GAUSSIAN = _of_class(GaussianNoiseLikelihood)
 """Names of the likelihoods of spectra."""
 INDEPENDENT = _of_class(GaussianLikelihood)
 """Names of those with independent noise."""
-FULL = _of_class(FullCovarianceGaussianLikelihood)
-"""Names of those with noise of any covariance."""
 
 
 @dataclass(frozen=True)
 class Settings(StudyOptions):
     """Compare posteriors and likelihoods on spectra, simulated ones by default, beside linear baselines."""
 
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = choice(PARTS, PARTS)
     """Which parts to run, of spectra, recovery, questions."""
     data: tuple[Path, ...] = ()
     """Files of spectra (CSV, TSV, .npy, .npz, parquet). Without one, spectra are simulated."""
-    posteriors: tuple[str, ...] = ("diagonal", "full-covariance")
+    posteriors: tuple[str, ...] = choice(("diagonal", "full-covariance"), POSTERIORS)
     """Families of q(z|x)."""
-    likelihoods: tuple[str, ...] = (
-        "gaussian",
-        "gaussian-per-dimension",
-        "ar1",
-        "ar1-per-dimension",
-        "low-rank",
-        "full-covariance",
+    likelihoods: tuple[str, ...] = choice(
+        ("gaussian", "gaussian-per-dimension", "ar1", "ar1-per-dimension", "low-rank", "full-covariance"), GAUSSIAN
     )
     """Likelihoods p(x|z)."""
     latent_dim: int = 6
@@ -63,13 +50,13 @@ class Settings(StudyOptions):
     """Number of epochs, evenly spaced, after which validation spectra judge the model by its refined ELBO."""
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     """Learning rates tried for each cell at the first seed. The other seeds use the one that validates best."""
-    start: str = "linear"
+    start: str = choice("linear", ("linear", "random"))
     """Where training starts: at the linear model with the same noise (linear), or at random weights (random)."""
-    hidden: tuple[int, ...] = (128,)
+    hidden: tuple[int, ...] = repeatable(128)
     """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
     batch_size: int = 32
     """Spectra per step."""
-    engine: str = "auto"
+    engine: str = choice("auto", ENGINES)
     """auto, eager or compiled."""
     time_column: str = "datetime"
     """Column of times. Files that have it are sorted by it and split into whole days, others at random."""
@@ -98,16 +85,5 @@ class Settings(StudyOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self, "parts", PARTS)
-        check_names(self, "posteriors", POSTERIORS)
-        check_names(self, "likelihoods", GAUSSIAN)
-        check_names(self, "start", ("linear", "random"))
-        check_names(self, "engine", ENGINES)
-        check_integers(self, "latent_dim", "linear_dims", "seeds", "epochs", "hidden", "batch_size", "num", "channels")
-        check_integers(self, "looks")
-        check_integers(self, "samples", "data_sets", "recovery_epochs", "trainings", "repeats")
-        check_distinct(self, "learning_rates", "recovery_rates")
         for rate in (*self.learning_rates, *self.recovery_rates):
             check_learning_rate(rate)
-        if not self.hidden:
-            raise InputError("--hidden needs at least one width")

@@ -101,7 +101,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     good = runs[runs["status"] == RunStatus.FINISHED]
     if good.empty:
         raise InputError(f"every run on {data.name} failed; the first: {runs['note'].iloc[0]}")
-    jobs = [Check(out / data.name / folder, data, settings.samples) for folder in good["folder"]]
+    jobs = [partial(check_run, out / data.name / folder, data, settings.samples) for folder in good["folder"]]
     checked = in_processes(jobs, settings.workers, f"{data.name}: test spectra")
     metrics = pd.DataFrame([found.metrics for found in checked], index=good.index)
     jacobian = Standardize("mean").fit(data.train.x).log_abs_det_jacobian(data.validation.x).mean().item()
@@ -130,21 +130,13 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     return Found(runs, baselines, estimates, data.test_groups, pictures)
 
 
-@dataclass(frozen=True)
-class Check:
+def check_run(folder: Path, data: SpectraSet, samples: int) -> Checked:
     """One trained run on the test spectra."""
-
-    folder: Path
-    data: SpectraSet
-    samples: int
-
-    def __call__(self) -> Checked:
-        """Log p(x), errors, residuals and bands."""
-        path = self.folder / "model.safetensors"
-        model, guide = pv.load(path)
-        step = pv.load_preprocessing(path)
-        assert step is not None
-        return check(model, guide, step, self.data.test.x, self.samples)
+    path = folder / "model.safetensors"
+    model, guide = pv.load(path)
+    step = pv.load_preprocessing(path)
+    assert step is not None
+    return check(model, guide, step, data.test.x, samples)
 
 
 def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict[str, list[LogMarginal]]]:

@@ -63,9 +63,8 @@ def main(settings: Settings) -> None:
         start = time.perf_counter()
         table, text, picture = run(settings, out)
         write_table(out / f"{name}.csv", table)
-        write_figure(out / f"{name}.png", picture)
         text += f"\n\n{page.took(start, settings.workers)}"
-        page.show("truth", title, text, {title: out / f"{name}.png"}, settings.publish)
+        page.show("truth", title, text, {title: write_figure(out / f"{name}.png", picture)}, settings.publish)
     print(f"results: {out}")
 
 

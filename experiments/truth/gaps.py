@@ -1,6 +1,6 @@
 """The three inference gaps of every family, on the figure eight and on the digits."""
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -16,6 +16,7 @@ from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.evaluation.quadrature import MAX_LATENT_DIM
 from pyrovae.posteriors import POSTERIORS
+from pyrovae.randomness import seeded
 
 FAMILIES = ("isotropic", "diagonal", "ar1", "ar1-per-dimension", "low-rank", "full-covariance")
 DECODERS = ("diagonal", "full-covariance")
@@ -42,48 +43,37 @@ def samples(name: str) -> tuple[Tensor, Tensor]:
 def study(settings: Settings) -> pd.DataFrame:
     """One row a set, decoder and family."""
     jobs = [
-        Gaps(name, decoder, settings.steps, settings.num_data, settings.refit_steps)
+        partial(measure_gaps, name, decoder, settings.steps, settings.num_data, settings.refit_steps)
         for name in LATENT_DIM
         for decoder in DECODERS
     ]
     return pd.concat(in_processes(jobs, settings.workers, "inference gaps"), ignore_index=True)
 
 
-@dataclass(frozen=True)
-class Gaps:
+def measure_gaps(name: str, decoder: str, steps: int, num: int, refit_steps: int) -> pd.DataFrame:
     """Every family at one decoder, trained with a family of its own."""
-
-    name: str
-    decoder: str
-    steps: int
-    num: int
-    refit_steps: int
-
-    def __call__(self) -> pd.DataFrame:
-        """One row a family."""
-        train, test = samples(self.name)
-        n, d = train.shape[1], LATENT_DIM[self.name]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            likelihood = pv.GaussianLikelihood(128, n, initial_scale=0.25 * train.var(0).mean().sqrt().item())
-            model = pv.GenerativeModel(pv.nn.MLP(d, 128, 128), likelihood, d)
-            guide = pv.AmortizedGuide(pv.nn.MLP(n, 128, 128), POSTERIORS[self.decoder](128, d))
-        epochs = max(1, round(self.steps * 32 / len(train)))
-        pv.fit(model, guide, train, pv.AnalyticELBO(), epochs=epochs, engine="eager", progress=False)
-        families = {family: POSTERIORS[family] for family in FAMILIES}
-        again = max(1, round(self.steps / 5 * 64 / len(train)))
-        x = test[: self.num]
-        if d <= MAX_LATENT_DIM:
-            log_p, width = pv.log_marginal(model, guide, x, "quadrature", num_points=256), 0.0
-        else:
-            log_p = pv.log_marginal(model, guide, x, "annealed", num_temperatures=250)
-            width = pv.sandwich(model, guide, self.num, num_temperatures=250).width
-        settings: dict[str, Any] = {"epochs": again, "max_steps": self.refit_steps}
-        found = pv.inference_gaps(model, guide, x, families, train=train, log_p=log_p, **settings)
-        table = found.to_frame().assign(log_p=log_p.mean, width=width)
-        table.insert(0, "decoder", self.decoder)
-        table.insert(0, "set", self.name)
-        return table
+    train, test = samples(name)
+    n, d = train.shape[1], LATENT_DIM[name]
+    with seeded(0):
+        likelihood = pv.GaussianLikelihood(128, n, initial_scale=0.25 * train.var(0).mean().sqrt().item())
+        model = pv.GenerativeModel(pv.nn.MLP(d, 128, 128), likelihood, d)
+        guide = pv.AmortizedGuide(pv.nn.MLP(n, 128, 128), POSTERIORS[decoder](128, d))
+    epochs = max(1, round(steps * 32 / len(train)))
+    pv.fit(model, guide, train, pv.AnalyticELBO(), epochs=epochs, engine="eager", progress=False)
+    families = {family: POSTERIORS[family] for family in FAMILIES}
+    again = max(1, round(steps / 5 * 64 / len(train)))
+    x = test[:num]
+    if d <= MAX_LATENT_DIM:
+        log_p, width = pv.log_marginal(model, guide, x, "quadrature", num_points=256), 0.0
+    else:
+        log_p = pv.log_marginal(model, guide, x, "annealed", num_temperatures=250)
+        width = pv.sandwich(model, guide, num, num_temperatures=250).width
+    settings: dict[str, Any] = {"epochs": again, "max_steps": refit_steps}
+    found = pv.inference_gaps(model, guide, x, families, train=train, log_p=log_p, **settings)
+    table = found.to_frame().assign(log_p=log_p.mean, width=width)
+    table.insert(0, "decoder", decoder)
+    table.insert(0, "set", name)
+    return table
 
 
 def tables(rows: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.randomness import seeded
 
 FAMILIES = [name for name in POSTERIORS if name != "flow"]
 FIXED_ESTIMATORS = ("analytic", "monte-carlo", "sticking-the-landing")
@@ -30,15 +32,13 @@ NUM_TRAIN, NUM_TEST, BATCH_SIZE, LEARNING_RATE = 20_000, 5_000, 200, 0.03
 
 def truth(d: int) -> LinearGaussianVAE:
     """X = Az + b + 0.5 ε with d latent and d + 4 observed dimensions, A and b standard normal."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(d)
+    with seeded(d):
         return LinearGaussianVAE(torch.randn(d + 4, d), 0.5, torch.randn(d + 4))
 
 
 def data(vae: LinearGaussianVAE, num: int, seed: int) -> Tensor:
     """Draws of the true distribution."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return vae.sample(num)
 
 
@@ -69,29 +69,22 @@ def study(settings: Settings) -> list[Reached]:
     for d in sorted(settings.dims, reverse=True):  # the longest first
         for family in FAMILIES:
             num = max(1, settings.num_data // 2)  # the gap is the same at every datum
-            jobs += [Predicted(d, family), Refitted(d, family, num, settings.refit_steps)]
-            jobs += [Trained(d, family, e, False, max(1, settings.steps // 2)) for e in FIXED_ESTIMATORS]
-            jobs += [Trained(d, family, e, True, settings.steps) for e in FREE_ESTIMATORS]
+            jobs += [partial(predict, d, family), partial(refit, d, family, num, settings.refit_steps)]
+            jobs += [partial(train, d, family, e, False, max(1, settings.steps // 2)) for e in FIXED_ESTIMATORS]
+            jobs += [partial(train, d, family, e, True, settings.steps) for e in FREE_ESTIMATORS]
     found = in_processes(jobs, settings.workers, "linear-Gaussian")
     return sorted((row for rows in found for row in rows), key=lambda row: (row.d, FAMILIES.index(row.family)))
 
 
-@dataclass(frozen=True)
-class Predicted:
+def predict(d: int, family: str) -> list[Reached]:
     """The exact gaps, with the decoder as it is and with the best one for the family."""
-
-    d: int
-    family: str
-
-    def __call__(self) -> list[Reached]:
-        """One row a decoder."""
-        vae = truth(self.d)
-        covariance = vae.marginal.covariance_matrix
-        free = LinearGaussianVAE.from_moments(vae.offset, covariance, self.d, self.family)
-        return [
-            Reached(self.d, self.family, "fixed", "predicted", 0.0, vae.gap(self.family)),
-            Reached(self.d, self.family, "free", "predicted", model_error(vae, free), free.gap(self.family)),
-        ]
+    vae = truth(d)
+    covariance = vae.marginal.covariance_matrix
+    free = LinearGaussianVAE.from_moments(vae.offset, covariance, d, family)
+    return [
+        Reached(d, family, "fixed", "predicted", 0.0, vae.gap(family)),
+        Reached(d, family, "free", "predicted", model_error(vae, free), free.gap(family)),
+    ]
 
 
 def model_error(vae: LinearGaussianVAE, other: LinearGaussianVAE) -> float:
@@ -100,28 +93,18 @@ def model_error(vae: LinearGaussianVAE, other: LinearGaussianVAE) -> float:
     return -entropy - other.expected_log_prob(vae.offset, vae.marginal.covariance_matrix)
 
 
-@dataclass(frozen=True)
-class Refitted:
+def refit(d: int, family: str, num: int, steps: int) -> list[Reached]:
     """The gap at the true decoder, with q fitted datum by datum."""
-
-    d: int
-    family: str
-    num: int
-    steps: int
-
-    def __call__(self) -> list[Reached]:
-        """One row."""
-        vae, start = truth(self.d), time.perf_counter()
-        x = data(vae, self.num, 1)
-        exact = pv.evaluation.LogMarginal.exact(vae.log_prob(x))
-        family = {self.family: POSTERIORS[self.family]}
-        # what averaging leaves of the gradient's noise grows with d, and falls with the number of particles
-        settings: dict[str, Any] = {"num_particles": max(8, self.d), "max_steps": self.steps}
-        settings |= {"log_p": exact, "num_samples": 80_000}
-        found = pv.inference_gaps(vae.to_model(), vae.to_guide("isotropic"), x, family, **settings)[self.family]
-        gap, seconds = found.approximation, time.perf_counter() - start
-        reached = Reached(self.d, self.family, "fixed", PER_DATUM, 0.0, gap.mean, found.steps, seconds)
-        return [replace(reached, stderr=gap.stderr_monte_carlo)]
+    vae, start = truth(d), time.perf_counter()
+    x = data(vae, num, 1)
+    exact, families = pv.evaluation.LogMarginal.exact(vae.log_prob(x)), {family: POSTERIORS[family]}
+    # what averaging leaves of the gradient's noise grows with d, and falls with the number of particles
+    settings: dict[str, Any] = {"num_particles": max(8, d), "max_steps": steps}
+    settings |= {"log_p": exact, "num_samples": 80_000}
+    found = pv.inference_gaps(vae.to_model(), vae.to_guide("isotropic"), x, families, **settings)[family]
+    gap, seconds = found.approximation, time.perf_counter() - start
+    reached = Reached(d, family, "fixed", PER_DATUM, 0.0, gap.mean, found.steps, seconds)
+    return [replace(reached, stderr=gap.stderr_monte_carlo)]
 
 
 def whitening(x: Tensor) -> nn.Linear:
@@ -145,49 +128,38 @@ def with_one_covariance(head: Posterior) -> Posterior:
     return head
 
 
-@dataclass(frozen=True)
-class Trained:
+def train(d: int, family: str, estimator: str, free: bool, steps: int) -> list[Reached]:
     """The gap that an amortised guide reaches, its decoder fixed at the truth or trained with it."""
-
-    d: int
-    family: str
-    estimator: str
-    free: bool
-    steps: int
-
-    def __call__(self) -> list[Reached]:
-        """One row."""
-        vae, start = truth(self.d), time.perf_counter()
-        num = min(NUM_TRAIN, self.steps * BATCH_SIZE)
-        x, test = data(vae, num, 1), data(vae, NUM_TEST, 2)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            head = POSTERIORS[self.family](vae.n, self.d)
-            guide = pv.AmortizedGuide(whitening(x), with_one_covariance(head))
-            if self.free:
-                model = pv.GenerativeModel(nn.Identity(), pv.GaussianLikelihood(self.d, vae.n), self.d)
-            else:
-                model = vae.to_model().float().requires_grad_(False)
-        decoder = "free" if self.free else "fixed"
-        try:
-            history = pv.fit(
-                model,
-                guide,
-                x,
-                ESTIMATORS[self.estimator](),
-                epochs=max(1, round(self.steps * BATCH_SIZE / num)),
-                batch_size=BATCH_SIZE,
-                learning_rate=LEARNING_RATE,
-                progress=False,
-            )
-        except pv.NonFiniteLossError as error:
-            failed = f"failed: {error}"
-            return [Reached(self.d, self.family, decoder, self.estimator, math.nan, math.nan, note=failed)]
-        reached = LinearGaussianVAE.from_model(model) if self.free else vae
-        gap = (reached.log_prob(test) - reached.elbo(guide, test)).mean().item()
-        of_model = model_error(vae, reached) if self.free else 0.0
-        seconds = time.perf_counter() - start
-        return [Reached(self.d, self.family, decoder, self.estimator, of_model, gap, history.steps, seconds)]
+    vae, start = truth(d), time.perf_counter()
+    num = min(NUM_TRAIN, steps * BATCH_SIZE)
+    x, test = data(vae, num, 1), data(vae, NUM_TEST, 2)
+    with seeded(0):
+        head = POSTERIORS[family](vae.n, d)
+        guide = pv.AmortizedGuide(whitening(x), with_one_covariance(head))
+        if free:
+            model = pv.GenerativeModel(nn.Identity(), pv.GaussianLikelihood(d, vae.n), d)
+        else:
+            model = vae.to_model().float().requires_grad_(False)
+    decoder = "free" if free else "fixed"
+    try:
+        history = pv.fit(
+            model,
+            guide,
+            x,
+            ESTIMATORS[estimator](),
+            epochs=max(1, round(steps * BATCH_SIZE / num)),
+            batch_size=BATCH_SIZE,
+            learning_rate=LEARNING_RATE,
+            progress=False,
+        )
+    except pv.NonFiniteLossError as error:
+        failed = f"failed: {error}"
+        return [Reached(d, family, decoder, estimator, math.nan, math.nan, note=failed)]
+    reached = LinearGaussianVAE.from_model(model) if free else vae
+    gap = (reached.log_prob(test) - reached.elbo(guide, test)).mean().item()
+    of_model = model_error(vae, reached) if free else 0.0
+    seconds = time.perf_counter() - start
+    return [Reached(d, family, decoder, estimator, of_model, gap, history.steps, seconds)]
 
 
 def tables(rows: Sequence[Reached]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.options import StudyOptions, check_distinct, check_integers, check_names
+from experiments.options import StudyOptions, choice
 
 PARTS = ("linear", "failures", "synthetic", "gaps")
 """The parts of the study, in their order."""
@@ -12,7 +12,7 @@ PARTS = ("linear", "failures", "synthetic", "gaps")
 class Settings(StudyOptions):
     """Compare each posterior family with the truth: linear-Gaussian models, the synthetic sets, the digits."""
 
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = choice(PARTS, PARTS)
     """Which parts to run, of linear, failures, synthetic, gaps."""
     dims: tuple[int, ...] = (2, 8, 32)
     """Latent dimensions of the linear-Gaussian models."""
@@ -30,9 +30,3 @@ class Settings(StudyOptions):
     """Largest number of steps in which a posterior is fitted to one datum."""
     num_data: int = 50
     """Test data to which posteriors are fitted one by one; half as many of the linear-Gaussian models."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_names(self, "parts", PARTS)
-        check_distinct(self, "dims")
-        check_integers(self, "dims", "steps", "seeds", "epochs", "num_train", "num_test", "refit_steps", "num_data")

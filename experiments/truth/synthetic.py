@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,57 +41,48 @@ def train(name: str, settings: Settings, out: Path) -> dict[str, Path]:
 def study(settings: Settings, out: Path) -> pd.DataFrame:
     """One row a set and family."""
     folders = {name: train(name, settings, out / name) for name in SYNTHETIC}
-    jobs = [Split(folders[name][family], name, family, settings.num_test) for name in SYNTHETIC for family in FAMILIES]
+    num, each = settings.num_test, [(name, family) for name in SYNTHETIC for family in FAMILIES]
+    jobs = [partial(split, folders[name][family], name, family, num) for name, family in each]
     return pd.DataFrame(in_processes(jobs, settings.workers, "log p(x) by every method"))
 
 
-@dataclass(frozen=True)
-class Split:
+def split(folder: Path, name: str, family: str, num: int) -> dict[str, Any]:
     """Log p(x) − ELBO(x) of the data's own p, split; and log p(x) of the trained model by every method."""
-
-    folder: Path
-    name: str
-    family: str
-    num: int
-
-    def __call__(self) -> dict[str, Any]:
-        """One row."""
-        num_annealed = max(2, self.num // 10)
-        truth = SYNTHETIC[self.name]
-        model, guide = pv.load(self.folder / "model.safetensors")
-        x = truth.sample(self.num, torch.Generator().manual_seed(1))
-        grid = pv.log_marginal(model, guide, x, "quadrature", num_points=256)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pv.UnreliableEstimateWarning)  # a column of the table
-            importance = pv.log_marginal(model, guide, x, num_samples=1000)
-        few = x[:num_annealed]
-        annealed = pv.log_marginal(model, guide, few, "annealed", **ANNEALING)
-        bounds = pv.sandwich(model, guide, num_annealed, **ANNEALING)
-        true = truth.log_density(x)
-        elbo = pv.elbo_estimate(model, guide, x, num_samples=200)
-        row: dict[str, Any] = {"set": self.name, "posterior": self.family}
-        for part, estimate in (
-            ("total", Estimate(true, torch.zeros_like(true)) - elbo),
-            ("model_error", Estimate(true - grid.per_datum, grid.stderr_per_datum)),
-            ("inference_gap", grid - elbo),
-        ):
-            row |= {part: estimate.mean, f"{part}_stderr": estimate.stderr}
-        simulated = pv.log_marginal(model, guide, bounds.x, "quadrature", num_points=256)
-        return row | {
-            "truth": true.mean().item(),
-            "quadrature": grid.mean,
-            "quadrature_error": (grid.quadrature_error if grid.quadrature_error is not None else true).mean().item(),
-            "importance": importance.mean,
-            "importance_stderr": importance.stderr_monte_carlo,
-            "unreliable": importance.unreliable.double().mean().item(),
-            "annealed_data": num_annealed,
-            "annealed_off": (annealed.per_datum - grid.per_datum[:num_annealed]).mean().item(),
-            "annealed_stderr": annealed.stderr_monte_carlo,
-            "lower": bounds.lower.mean - simulated.mean,
-            "lower_stderr": bounds.lower.stderr_monte_carlo,
-            "upper": bounds.upper.mean - simulated.mean,
-            "upper_stderr": bounds.upper_stderr,
-        }
+    num_annealed = max(2, num // 10)
+    truth = SYNTHETIC[name]
+    model, guide = pv.load(folder / "model.safetensors")
+    x = truth.sample(num, torch.Generator().manual_seed(1))
+    grid = pv.log_marginal(model, guide, x, "quadrature", num_points=256)
+    with warnings.catch_warnings(action="ignore", category=pv.UnreliableEstimateWarning):  # a column of the table
+        importance = pv.log_marginal(model, guide, x, num_samples=1000)
+    few = x[:num_annealed]
+    annealed = pv.log_marginal(model, guide, few, "annealed", **ANNEALING)
+    bounds = pv.sandwich(model, guide, num_annealed, **ANNEALING)
+    true = truth.log_density(x)
+    elbo = pv.elbo_estimate(model, guide, x, num_samples=200)
+    row: dict[str, Any] = {"set": name, "posterior": family}
+    for part, estimate in (
+        ("total", Estimate(true, torch.zeros_like(true)) - elbo),
+        ("model_error", Estimate(true - grid.per_datum, grid.stderr_per_datum)),
+        ("inference_gap", grid - elbo),
+    ):
+        row |= {part: estimate.mean, f"{part}_stderr": estimate.stderr}
+    simulated = pv.log_marginal(model, guide, bounds.x, "quadrature", num_points=256)
+    return row | {
+        "truth": true.mean().item(),
+        "quadrature": grid.mean,
+        "quadrature_error": (grid.quadrature_error if grid.quadrature_error is not None else true).mean().item(),
+        "importance": importance.mean,
+        "importance_stderr": importance.stderr_monte_carlo,
+        "unreliable": importance.unreliable.double().mean().item(),
+        "annealed_data": num_annealed,
+        "annealed_off": (annealed.per_datum - grid.per_datum[:num_annealed]).mean().item(),
+        "annealed_stderr": annealed.stderr_monte_carlo,
+        "lower": bounds.lower.mean - simulated.mean,
+        "lower_stderr": bounds.lower.stderr_monte_carlo,
+        "upper": bounds.upper.mean - simulated.mean,
+        "upper_stderr": bounds.upper_stderr,
+    }
 
 
 def tables(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:

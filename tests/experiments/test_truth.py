@@ -11,7 +11,7 @@ from experiments.truth import failures, linear
 def test_truths_tables_of_linear_models():
     rows = []
     for family in linear.FAMILIES:
-        rows += linear.Predicted(2, family)()
+        rows += linear.predict(2, family)
         rows += [linear.Reached(2, family, "fixed", how, 0.0, 0.25, 10) for how in linear.FIXED_ESTIMATORS]
         rows += [linear.Reached(2, family, "free", how, 0.5, 0.25, 10) for how in linear.FREE_ESTIMATORS]
         rows += [linear.Reached(2, family, "fixed", linear.PER_DATUM, 0.0, 0.25, 10, stderr=0.01)]
