@@ -1,6 +1,8 @@
 """What the subcommands share: the trained model, the data and the output file."""
 
+import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -32,6 +34,7 @@ class OnAModel:
         """The model's folder."""
         return self.model.parent if self.model.suffix == ".safetensors" else self.model
 
+    @cached_property
     def trained(self) -> "TrainedModel":
         """The model."""
         from pyrovae.trained_model import TrainedModel
@@ -74,11 +77,14 @@ class OnData(OnAModel):
 
     def __call__(self) -> Summary:
         """Read the data, say what was read, and apply the model."""
-        said, trained = ReadLine(quiet=self.json), self.trained()
+        said, _ = ReadLine(quiet=self.json), self.trained  # a model that is not there is an error before the data are
         data = self.read(self.data, said)
         if self.dry_run:
             return said.summary()
-        return {**self.apply(trained, data), **said.said}
+        if isinstance(self.samples, int) and hasattr(self, "num_samples"):  # as version 0.1 called the draws
+            warnings.warn(f"--samples {self.samples} is now --num-samples {self.samples}", stacklevel=2)
+            self.num_samples = self.samples
+        return {**self.apply(data), **said.said}
 
     def read(self, path: Path, said: ReadLine) -> Spectra:
         """Read the data, keep the model's channels, and say what was read."""
@@ -88,24 +94,13 @@ class OnData(OnAModel):
         said(data)
         return data if axis is None else axis.matched(data)
 
-    def apply(self, trained: "TrainedModel", data: Spectra) -> Summary:
+    def apply(self, data: Spectra) -> Summary:
         """Apply the model to data of its channels."""
         raise NotImplementedError
 
-    def num_samples_given(self, usual: int) -> int:
-        """The number of draws, which was called --samples in version 0.1."""
-        if isinstance(self.samples, int):
-            import warnings
-
-            warnings.warn(f"--samples {self.samples} is now --num-samples {self.samples}", stacklevel=2)
-            return self.samples
-        return usual
-
-
-def with_names(table: "pd.DataFrame", data: Spectra) -> "pd.DataFrame":
-    """Add the file's labels of each datum after the row number."""
-    taken = set(table.columns)
-    about = data.targets.rename(columns={name: f"{name}_" for name in data.targets.columns if name in taken})
-    for place, name in enumerate(about.columns, 1):
-        table.insert(place, name, about[name].to_numpy())
-    return table
+    def write_rows(self, table: "pd.DataFrame", data: Spectra, name: str) -> Path:
+        """Write a row a datum, with what the file says of it after its number."""
+        taken = set(table.columns)
+        for place, column in enumerate(data.targets.columns, 1):
+            table.insert(place, f"{column}_" if column in taken else column, data.targets[column].to_numpy())
+        return self.write(table, self.out, f"{self.data.stem}-{name}")

@@ -1,11 +1,12 @@
 """What a subcommand says about the data that it read."""
 
 import shlex
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyrovae.commands.console import resumed_by
+from pyrovae.comparison.study import FileSettings
 from pyrovae.datasets import Spectra
 from pyrovae.errors import visible
 
@@ -39,6 +40,18 @@ class ReadLine:
         return {**self.said, "text": "nothing was written (--dry-run)"}
 
 
-def resuming(out: Path) -> AbstractContextManager[None]:
-    """Let Ctrl-C name the command that continues the run in this folder."""
-    return resumed_by(f"pyrovae resume {shlex.quote(str(out))}", out / "config.json")
+def dry_run(settings: FileSettings, quiet: bool) -> Summary:
+    """Say what is read from a file, and do no more."""
+    said = ReadLine(quiet)
+    said(settings.read())
+    return said.summary()
+
+
+@contextmanager
+def resuming(out: Path) -> Iterator[None]:
+    """Let Ctrl-C name the command that continues the run in this folder, once the run has begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        begun = (out / "config.json").exists()
+        raise KeyboardInterrupt(f"; to resume: pyrovae resume {shlex.quote(str(out))}" if begun else "") from None

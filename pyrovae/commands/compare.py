@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from pyrovae.commands._options import chosen, with_options
-from pyrovae.commands._read import ReadLine, Summary, resuming
+from pyrovae.commands._read import ReadLine, Summary, dry_run, resuming
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study
 from pyrovae.datasets import ReadingSettings
 from pyrovae.errors import InputError
 
 if TYPE_CHECKING:
-    from pyrovae.comparison.compare_file import StudyResult
+    from pyrovae.comparison.study_result import StudyResult
 
 _DEMO_LATENT_DIM, _DEMO_SECONDS = 6, 120.0
 
 
 @with_options(
+    Study(data=None),
     COMPARED_BY_DEFAULT,
     COMPARED_BY_DEFAULT.training,
     ReadingSettings(),
     omit=(
-        "latent_dims", "learning_rates", "epochs_by_estimator", "num_train", "num_test", "gap_data", "together", "seed",
-        "device", "strict",
+        "latent_dims", "learning_rates", "epochs_by_estimator", "num_train", "num_test", "together", "seed", "device",
+        "strict",
     ),
 )  # fmt: skip
 @dataclass
@@ -50,20 +51,6 @@ class Compare:
     """Runs of each model."""
     budget: str = "10m"
     """Time for everything, such as 90s, 10m or 2h. It sets the number of epochs before training starts."""
-    epochs: int | None = None
-    """Passes over the training data. If given, the budget is ignored."""
-    gap_data: int | None = None
-    """Number of test data for which log p(x) − ELBO is split into family and encoder; 32 if the budget allows."""
-    max_test: int = Study(data=None).max_test
-    """Score at most this many test data."""
-    linear_only: tuple[str, ...] = ()
-    """Likelihoods for which only linear models are compared, no VAEs."""
-    linear_left_out: tuple[str, ...] = ()
-    """Linear models that are not fitted, by their names in comparison.csv."""
-    group: str | None = None
-    """Column that names the sample. Rows of one sample stay in one part."""
-    allow_replicates: bool = False
-    """Let copies of one sample be in both training and test data. Results then look too good."""
     out: Path | None = None
     """Folder for the results; by default a new one under runs/."""
     dry_run: bool = False
@@ -77,16 +64,16 @@ class Compare:
 
         from pyrovae.comparison.compare_file import compare_file
 
-        study, out, said = self.study(), self.out, ReadLine(quiet=self.json)
+        study, out = self.study(), self.out
         if self.dry_run:
-            said(study.read())
-            return said.summary()
+            return dry_run(study, self.json)
         if out is None:
             name = "demo" if self.data is None else self.data.stem
             out = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if not self.json and (self.data is None or self.data.exists()):
             print(self._plan(study, out), flush=True)
         torch.set_num_threads(1)  # small networks are slower with more threads, much slower on a busy machine
+        said = ReadLine(self.json)
         with resuming(out):
             found = compare_file(study, out, progress=not self.json, on_read=said)
         return {**summary_of(found, out), **said.said}
@@ -105,31 +92,23 @@ class Compare:
             raise InputError("give either a file of data or --demo")
         latent_dim = (_DEMO_LATENT_DIM if self.demo else 2) if self.latent_dim is None else self.latent_dim
         training = chosen(self, COMPARED_BY_DEFAULT.training, epochs=COMPARED_BY_DEFAULT.training.epochs)
-        seeds = tuple(range(0, 2 * self.seeds, 2))  # the seeds of earlier versions
-        latent_dims = latent_dim if latent_dim == "auto" else (latent_dim,)
         settings = chosen(
-            self, COMPARED_BY_DEFAULT, training=training, latent_dims=latent_dims, seeds=seeds, gap_data=0
+            self,
+            COMPARED_BY_DEFAULT,
+            training=training,
+            latent_dims=latent_dim if latent_dim == "auto" else (latent_dim,),
+            seeds=tuple(range(0, 2 * self.seeds, 2)),  # the seeds of earlier versions
+            gap_data=0,
         )
         seconds = seconds_of(self.budget)
-        return Study(
-            data=self.data,
-            settings=settings,
-            reading=chosen(self, ReadingSettings()),
-            group=self.group,
-            allow_replicates=self.allow_replicates,
-            budget=min(seconds, _DEMO_SECONDS) if self.demo else seconds,
-            epochs=self.epochs,
-            gap_data=self.gap_data,
-            max_test=self.max_test,
-            linear_only=self.linear_only,
-            linear_left_out=self.linear_left_out,
-        )
+        budget = min(seconds, _DEMO_SECONDS) if self.demo else seconds
+        return chosen(self, Study(data=None), settings=settings, reading=chosen(self, ReadingSettings()), budget=budget)
 
 
 def summary_of(found: "StudyResult", out: Path) -> Summary:
     """Write the report of a study and summarise it."""
-    from pyrovae.comparison.compare_file import as_text, said
     from pyrovae.comparison.report import write_report
+    from pyrovae.comparison.study_result import as_text, said
     from pyrovae.comparison.tables import markdown_table
 
     advice, report = found.recommendation, write_report(found, out)

@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Never, TypeVar
 
 from pyrovae.errors import InputError, Message, out_of_memory, visible
@@ -47,15 +46,6 @@ def errors_in_one_line() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end this in a traceback
             print(visible(f"interrupted{stop}"), file=sys.stderr)
             sys.exit(130)
-
-
-@contextmanager
-def resumed_by(command: str, begun: Path) -> Iterator[None]:
-    """Let an interruption name the command that resumes the run, once the file ``begun`` shows that it has begun."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; to resume: {command}" if begun.exists() else "") from None
 
 
 def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str | None = None) -> T:

@@ -1,15 +1,9 @@
 """``pyrovae evaluate DIR DATA``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from pyrovae.commands._base import OnData, Summary, with_names
+from pyrovae.commands._base import OnData, Summary
 from pyrovae.datasets import Spectra, TrainingRows
-
-if TYPE_CHECKING:
-    from pyrovae.trained_model import TrainedModel
 
 _STRANGEST = 3
 
@@ -21,19 +15,18 @@ class Evaluate(OnData):
     num_samples: int = 300
     """Draws of z per datum."""
 
-    def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
+    def apply(self, data: Spectra) -> Summary:
         """Evaluate."""
         from pyrovae.trained_model import summary_of
 
-        draws = self.num_samples_given(self.num_samples)
-        table = trained.scores(data.x, num_samples=draws, progress=not self.json)
+        table = self.trained.scores(data.x, num_samples=self.num_samples, progress=not self.json)
         found = summary_of(table)
         sign, how = (
             ("=", "exact") if found["exact"] else ("≥", f"{100 * (1 - found['reliable_share']):.0f} % not reliable")
         )
         worst = table["log_prob"].nsmallest(_STRANGEST if len(table) > _STRANGEST else 0)
         strangest = {data.row_names[int(i)]: float(value) for i, value in worst.items()}  # type: ignore[call-overload]
-        path = self.write(with_names(table, data), self.out, f"{self.data.stem}-scores")
+        path = self.write_rows(table, data, "scores")
         text = (
             f"log p(x) {sign} {found['log_prob']:.2f} ± {found['log_prob_stderr']:.2f} nats per datum, {len(table)} "
             f"data, {how}: {path}"

@@ -7,13 +7,13 @@ from typing import ClassVar
 import tyro
 
 from pyrovae.commands._options import chosen, with_options
-from pyrovae.commands._read import ReadLine, Summary, resuming
+from pyrovae.commands._read import ReadLine, Summary, dry_run, resuming
 from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project
 from pyrovae.datasets import ReadingSettings
 from pyrovae.errors import InputError
 
 
-@with_options(TRAINED_BY_DEFAULT, HOW_BY_DEFAULT, ReadingSettings())
+@with_options(Project(data=None), TRAINED_BY_DEFAULT, HOW_BY_DEFAULT, ReadingSettings())
 @dataclass
 class Fit:
     """Train one model on a file of data. After Ctrl-C, `pyrovae resume` continues."""
@@ -29,10 +29,6 @@ class Fit:
     """File of data: text (also gzipped), Excel, .npy, .npz, .mat, HDF5, parquet, an instrument's; or a folder."""
     out: Path | None = None
     """Folder for the model, its metrics and its checkpoints."""
-    group: str | None = None
-    """Column that names the sample. Rows of one sample stay in one part."""
-    allow_replicates: bool = False
-    """Let copies of one sample be in both training and test data. Results then look too good."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints."""
     dry_run: bool = False
@@ -44,20 +40,15 @@ class Fit:
         """Train, evaluate, write."""
         from pyrovae.comparison.fit_file import fit_file
 
-        project = Project(
-            data=self.data,
-            model=chosen(self, TRAINED_BY_DEFAULT),
-            training=chosen(self, HOW_BY_DEFAULT),
-            reading=chosen(self, ReadingSettings()),
-            group=self.group,
-            allow_replicates=self.allow_replicates,
+        model, training, reading = (
+            chosen(self, part) for part in (TRAINED_BY_DEFAULT, HOW_BY_DEFAULT, ReadingSettings())
         )
-        said = ReadLine(quiet=self.json)
+        project = chosen(self, Project(data=None), model=model, training=training, reading=reading)
         if self.dry_run:
-            said(project.read())
-            return said.summary()
+            return dry_run(project, self.json)
         if self.out is None:
             raise InputError("give --out FOLDER for the model (or --dry-run to see what is read)")
+        said = ReadLine(self.json)
         with resuming(self.out):
             metrics = fit_file(
                 project, self.out, checkpoint_seconds=self.checkpoint_seconds, progress=not self.json, on_read=said

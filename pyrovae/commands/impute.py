@@ -1,15 +1,10 @@
 """``pyrovae impute DIR DATA``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from pyrovae.commands._base import OnData, Summary, with_names
+from pyrovae.commands._base import OnData, Summary
 from pyrovae.datasets import Spectra
-
-if TYPE_CHECKING:
-    from pyrovae.trained_model import TrainedModel
 
 
 @dataclass
@@ -25,15 +20,14 @@ class Impute(OnData):
     num_samples: int = 1000
     """Draws of z per datum, if the model is a VAE."""
 
-    def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
+    def apply(self, data: Spectra) -> Summary:
         """Impute."""
         import pandas as pd
 
-        draws = self.num_samples_given(self.num_samples)
-        found = trained.impute(data.x, level=self.level, num_samples=draws, progress=not self.json)
+        found = self.trained.impute(data.x, level=self.level, num_samples=self.num_samples, progress=not self.json)
         table = pd.DataFrame(found.mean.numpy(), columns=list(data.channel_names))
         table.insert(0, "row", range(len(table)))
-        path = self.write(with_names(table, data), self.out, f"{self.data.stem}-imputed")
+        path = self.write_rows(table, data, "imputed")
         rows, channels = data.x.isnan().nonzero(as_tuple=True)
         intervals = pd.DataFrame(
             {

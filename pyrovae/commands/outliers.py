@@ -1,19 +1,13 @@
 """``pyrovae outliers DIR DATA --calibration DATA``."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pyrovae.commands._base import OnData, Summary, with_names
+from pyrovae.commands._base import OnData, Summary
 from pyrovae.commands._read import ReadLine
 from pyrovae.datasets import Spectra, TrainingRows
 from pyrovae.errors import InputError
-
-if TYPE_CHECKING:
-    from pyrovae.trained_model import TrainedModel
 
 _NAMED = 3
 """Number of channels named for each datum."""
@@ -32,7 +26,7 @@ class Outliers(OnData):
     num_samples: int = 300
     """Draws of z per datum, if the model is a VAE."""
 
-    def apply(self, trained: TrainedModel, data: Spectra) -> Summary:
+    def apply(self, data: Spectra) -> Summary:
         """Find them."""
         if self.calibration is None:
             raise InputError("give --calibration FILE with good data; rows that trained the model are left out")
@@ -46,8 +40,7 @@ class Outliers(OnData):
                 f"--alpha {self.alpha:g} needs at least {least} data that did not train the model, and "
                 f"{self.calibration} has {len(held_out)}; give more, or a larger --alpha"
             )
-        draws = self.num_samples_given(self.num_samples)
-        table, misfits = trained.outliers(data.x, held_out, num_samples=draws, progress=not self.json)
+        table, misfits = self.trained.outliers(data.x, held_out, num_samples=self.num_samples, progress=not self.json)
         table["outlier"] = table["p_value"] <= self.alpha
         table["trained"] = False if known is None else known.are(data.x).numpy()
         largest = misfits.topk(min(_NAMED, misfits.shape[1]), dim=1)
@@ -58,7 +51,7 @@ class Outliers(OnData):
             for values, places in zip(largest.values.tolist(), largest.indices.tolist(), strict=True)
         ]
         found = table[table["outlier"]].sort_values("log_prob")
-        path = self.write(with_names(table, data), self.out, f"{self.data.stem}-outliers")
+        path = self.write_rows(table, data, "outliers")
         text = f"{len(found)} of {len(table)} data are outliers at alpha = {self.alpha:g}"
         text += f" (held out: {len(held_out)} data): {path}"
         if num_trained := int(table["trained"].sum()):

@@ -28,12 +28,12 @@ class Resume:
         from pyrovae.comparison.compare_file import compare_file
         from pyrovae.comparison.fit_file import fit_file
 
-        begun, progress, said = load_begun(self.folder), not self.json, ReadLine(quiet=self.json)
+        begun, progress, said = load_begun(self.folder), not self.json, ReadLine(self.json)
         with resuming(self.folder):
             if isinstance(begun, Study):
                 torch.set_num_threads(1)
-                found = compare_file(begun, self.folder, progress=progress, on_read=said)
-                return {**compare.summary_of(found, self.folder), **said.said}
+                study = compare_file(begun, self.folder, progress=progress, on_read=said)
+                return {**compare.summary_of(study, self.folder), **said.said}
             metrics = fit_file(
                 begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress, on_read=said
             )

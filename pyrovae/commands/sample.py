@@ -22,7 +22,7 @@ class Sample(OnAModel):
 
     def __call__(self) -> Summary:
         """Draw."""
-        table = self.trained().samples(self.num, seed=self.seed)
+        table = self.trained.samples(self.num, seed=self.seed)
         axis = ChannelAxis.read(self.folder)
         if axis is not None and len(axis.names) == table.shape[1] - 1:
             table.columns = ["row", *axis.names]

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,12 @@ class PreparedData:
     log_jacobian: Tensor | None = None
     test_groups: NDArray[np.int64] | None = None
     num_copies: int = 0
+
+    def first(self, num: int) -> "PreparedData":
+        """The same with the first test data alone."""
+        jacobian = None if self.log_jacobian is None else self.log_jacobian[:num]
+        groups = None if self.test_groups is None else self.test_groups[:num]
+        return replace(self, test=self.test[:num], log_jacobian=jacobian, test_groups=groups)
 
     @property
     def is_comparable(self) -> bool:

@@ -17,7 +17,7 @@ from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_json
 from pyrovae.io import save
 from pyrovae.likelihoods import GaussianNoiseLikelihood
-from pyrovae.linear_gaussian.baselines import Baseline, LinearCandidate, linear_candidates, simple_candidates
+from pyrovae.linear_gaussian.baselines import Baseline, linear_candidates, simple_candidates
 from pyrovae.linear_gaussian.dimension import latent_dim_by_validation
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.warm_start import linear_models
@@ -104,10 +104,9 @@ def other_baselines(
     return _on_test(linear_candidates(data.train, data.validation, latent_dim, models, may_fit), data)
 
 
-def _on_test(candidates: list[LinearCandidate], data: PreparedData) -> list[Baseline]:
-    jacobian = 0.0 if data.log_jacobian is None else data.log_jacobian
-    test = data.test.double()
-    return [Baseline(c.name, c.model.log_prob(test) + jacobian, None, None, c.note, c.model) for c in candidates]
+def _on_test(candidates: list[Baseline], data: PreparedData) -> list[Baseline]:
+    jacobian, test = 0.0 if data.log_jacobian is None else data.log_jacobian, data.test.double()
+    return [replace(c, log_prob=c.model.log_prob(test) + jacobian) for c in candidates if c.model is not None]
 
 
 def folder_of(baseline: Baseline) -> Path:

@@ -24,6 +24,7 @@ from pyrovae.evaluation import (
     refine,
 )
 from pyrovae.posteriors import FullCovariancePosterior, Posterior
+from pyrovae.randomness import seeded
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def score(
     of_original = 0.0 if log_jacobian is None else log_jacobian
     terms = elbo_terms(model, guide, test)
     terms = replace(terms, reconstruction=terms.reconstruction + of_original)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableEstimateWarning)  # its share is among the metrics
+    with warnings.catch_warnings(action="ignore", category=UnreliableEstimateWarning):  # its share is among the metrics
         marginal = log_marginal(model, guide, test, num_samples=num_samples)
     return terms, replace(marginal, per_datum=marginal.per_datum + of_original)
 
@@ -136,8 +136,7 @@ def measures_of(
     if truth is not None:
         gap = truth.log_density(test) - terms.elbo
         metrics |= {"nats_above_truth": gap.mean().item(), "nats_above_truth_stderr": _stderr(gap)}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             shares = truth.mode_log_densities(model.sample(len(test))).softmax(-1).mean(0)
         found = int((shares > 0.5 * truth.mode_weights).sum())
         metrics["modes_found"] = found
@@ -151,8 +150,7 @@ def gaps(
 ) -> dict[str, float]:
     """Log p(x) − ELBO of data x (num, n), split into the losses of the guide's family and its encoder, in nats."""
     families = {"own": family, "full-covariance": FullCovariancePosterior}  # log p(x) is by the better of the two
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableEstimateWarning)
+    with warnings.catch_warnings(action="ignore", category=UnreliableEstimateWarning):
         found = inference_gaps(
             model, guide, x, families, num_particles=4, max_steps=GAP_STEPS, num_samples=300, seed=seed
         )["own"]

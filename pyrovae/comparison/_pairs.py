@@ -11,6 +11,7 @@ from pyrovae.likelihoods import CountLikelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.warm_start import start_as_linear
 from pyrovae.nn import MLP, ImputeMissing, LogCounts, Skip, class_of
+from pyrovae.randomness import seeded
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -36,8 +37,7 @@ def new_pair(
         linear: the linear model to start as, see :func:`~pyrovae.start_as_linear`; None for random weights.
     """
     missing = settings.missing == "mask"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
 
         def network(*sizes: int) -> MLP | Skip:
             return MLP(*sizes) if linear is None else Skip(MLP(*sizes), latent_dim)

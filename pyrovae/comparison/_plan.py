@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData
@@ -19,6 +18,7 @@ from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
 from pyrovae.programs import Program
+from pyrovae.randomness import seeded
 from pyrovae.training import TrainingSettings
 from pyrovae.training.settings import describe as describe_value
 from pyrovae.training.settings import describe_settings
@@ -129,8 +129,7 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
     settings, n, d = plan.settings, plan.data.train.shape[-1], cell.latent_dim
     posterior = settings.named_posteriors[cell.posterior]
     if plan.model is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(cell.seed)
+        with seeded(cell.seed):
             encoder = MLP(n, *settings.hidden)
             model = cast(GenerativeModel, copy.deepcopy(plan.model))  # or a program, which is only called
             network = seen_by(encoder, model) if isinstance(plan.model, GenerativeModel) else encoder

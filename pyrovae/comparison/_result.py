@@ -13,7 +13,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from pyrovae.comparison._measures import SCORES
@@ -23,6 +22,7 @@ from pyrovae.errors import InputError, one_line, out_of_memory
 from pyrovae.files import make_folder, remove_partial_files, versions, write_bytes, write_json, write_table, write_text
 from pyrovae.io import load, save
 from pyrovae.programs import Program
+from pyrovae.randomness import seeded
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -158,8 +158,7 @@ def draw_samples(model: Program, cell: Cell) -> Tensor | None:
     """Data drawn from a trained model, for pictures; None for a model written by hand."""
     if not isinstance(model, GenerativeModel):
         return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
+    with seeded(cell.seed):
         return model.sample(max(100, min(3000, 2**22 // model.likelihood.n)))
 
 

@@ -14,7 +14,6 @@ import pyro
 import torch
 
 from pyrovae.comparison._cluster import run_on_cluster
-from pyrovae.comparison._encoder import with_better_encoder
 from pyrovae.comparison._measures import GAPS, MEASURES, gaps, loss_of_encoder, measures_of, score, scores_of
 from pyrovae.comparison._plan import Cell, Plan, groups, make_pair
 from pyrovae.comparison._result import (
@@ -30,7 +29,7 @@ from pyrovae.comparison._result import (
 )
 from pyrovae.comparison._workers import run_in_processes
 from pyrovae.errors import InputError, check_integer
-from pyrovae.evaluation import elbo_terms
+from pyrovae.evaluation import elbo_terms, refit_encoder
 from pyrovae.programs import Program
 from pyrovae.progress import progress_bar
 from pyrovae.training import CannotVectorizeError, EpochRecord, History, Trainer
@@ -58,20 +57,18 @@ class Execution:
             raise InputError("workers are processes on this machine, a scheduler has its own: give only one")
 
 
-def run_cells(
-    plan: Plan, cells: Sequence[Cell], results: Results, execution: Execution, *, resume: bool, progress: bool
-) -> None:
-    """Add the missing results of these cells: from the plan's folder, if ``resume``, or from new runs."""
+def left_to_run(
+    plan: Plan, cells: Sequence[Cell], results: Results, execution: Execution, *, resume: bool
+) -> list[list[Cell]]:
+    """Pieces of work with the cells that have no result; if ``resume``, results in the plan's folder are added."""
     if resume:
         found = finished(plan, [cell for cell in cells if cell not in results])
         results.update((cell, result) for cell, result in found.items() if result.is_scored)
-    _run_pieces(
-        plan, groups(plan, [c for c in cells if c not in results], execution.workers), results, execution, progress
-    )
+    return groups(plan, [cell for cell in cells if cell not in results], execution.workers)
 
 
-def _run_pieces(
-    plan: Plan, pieces: Sequence[list[Cell]], results: Results, execution: Execution, progress: bool
+def run_pieces(
+    plan: Plan, pieces: Sequence[list[Cell]], results: Results, execution: Execution, *, progress: bool
 ) -> None:
     """Run each piece as :func:`run_group` does, and add its results as they come."""
     if not pieces:
@@ -117,7 +114,9 @@ def run_group(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> Results:
     """
     rates = list(dict.fromkeys(cell.learning_rate for cell in cells))
     alike = [[cell for cell in cells if cell.learning_rate == rate] for rate in rates]
-    trained = [one for members in alike for one in _train(plan, members, on_epoch)]
+    trained: list[_Trained] = []
+    for members in alike:
+        trained += _train(plan, members, on_epoch)
     best = min(trained, key=lambda one: one.loss).cell.learning_rate
     return {one.cell: _finish(plan, one, is_scored=one.cell.learning_rate == best) for one in trained}
 
@@ -181,7 +180,7 @@ def _train(plan: Plan, cells: list[Cell], on_epoch: OnEpoch) -> list[_Trained]:
 def _lost(plan: Plan, cells: Sequence[Cell]) -> Results:
     """Results of runs whose process the system ended."""
     failure = Failure("BrokenProcessPool", "the system ended its process, perhaps out of memory", "")
-    return {cell: Result(_blank(plan, cell, failure), failure) for cell in cells}
+    return {cell: Result(_blank(plan, cell, "", failure), failure) for cell in cells}
 
 
 def _as_trained(plan: Plan, model: GenerativeModel) -> Program:
@@ -189,7 +188,7 @@ def _as_trained(plan: Plan, model: GenerativeModel) -> Program:
     return model if plan.model is None else lambda x: model(x)
 
 
-def _blank(plan: Plan, cell: Cell, failure: Failure | None) -> dict[str, object]:
+def _blank(plan: Plan, cell: Cell, engine: str, failure: Failure | None = None) -> dict[str, object]:
     """A run's row before it is evaluated."""
     measures = [*MEASURES]
     measures += ["nats_above_truth", "nats_above_truth_stderr"] if plan.data.truth is not None else []
@@ -200,7 +199,7 @@ def _blank(plan: Plan, cell: Cell, failure: Failure | None) -> dict[str, object]
     return {
         **plan.columns(cell),
         "folder": cell.folder,
-        "engine": "",
+        "engine": engine,
         "status": str(RunStatus.FINISHED if failure is None else RunStatus.FAILED),
         "error": "" if failure is None else failure.kind,
         "note": "" if failure is None else f"failed: {failure.message}",
@@ -215,17 +214,23 @@ def _finish(plan: Plan, trained: _Trained, *, is_scored: bool) -> Result:
     if pair is not None and failure is None:
         try:
             gain: dict[str, object] = {}
-            if is_scored:
-                (model, guide), data, epochs = pair, plan.data, plan.settings.refit_epochs
-                training = plan.training_of(cell)
-                guide, gain = with_better_encoder(model, guide, data.train, data.validation, epochs, training)
-                pair = model, guide
+            if is_scored and plan.settings.refit_epochs and plan.data.validation is not None:
+                better = refit_encoder(
+                    *pair,
+                    plan.data.train,
+                    validation=plan.data.validation,
+                    epochs=plan.settings.refit_epochs,
+                    seed=cell.seed,
+                    engine=plan.settings.training.engine,
+                    progress=False,
+                )
+                pair, gain = (pair[0], better.guide), {"encoder_gain": better.gain.mean}
             result = _evaluate(plan, replace(trained, pair=pair), is_scored=is_scored)
             result.metrics.update(gain)
         except Exception as error:
             failure = Failure.of(error)
     if result is None:
-        result = Result({**_blank(plan, cell, failure), "engine": history.engine}, failure)
+        result = Result(_blank(plan, cell, history.engine, failure), failure)
     if plan.out is not None:
         try:
             write_run(plan, cell, pair, history, result)
@@ -233,7 +238,7 @@ def _finish(plan: Plan, trained: _Trained, *, is_scored: bool) -> Result:
             raise
         except Exception as error:  # a picture, for one
             failure = Failure.of(error)
-            result = Result({**_blank(plan, cell, failure), "engine": history.engine}, failure)
+            result = Result(_blank(plan, cell, history.engine, failure), failure)
             write_run(plan, cell, pair, history, result)
     return result
 
@@ -243,8 +248,7 @@ def _evaluate(plan: Plan, trained: _Trained, *, is_scored: bool) -> Result:
     assert trained.pair is not None
     model, guide = trained.pair
     seconds = history.seconds / (1 if history.engine == "eager" else trained.together)
-    metrics = _blank(plan, cell, None) | {
-        "engine": history.engine,
+    metrics = _blank(plan, cell, history.engine) | {
         "steps": history.steps,
         "seconds": seconds,
         "steps_per_second": history.steps / seconds,
@@ -283,7 +287,8 @@ def choose_rates(
         found = finished(plan, pieces)
         if len(found) == len(pieces) and any(result.is_scored for result in found.values()):
             results.update(found)
-    _run_pieces(plan, [pieces for pieces in tried.values() if pieces[0] not in results], results, execution, progress)
+    left = [pieces for pieces in tried.values() if pieces[0] not in results]
+    run_pieces(plan, left, results, execution, progress=progress)
 
     def is_not_chosen(cell: Cell) -> tuple[bool, bool]:
         return not results[cell].is_scored, results[cell].failure is None  # the chosen one may have failed since

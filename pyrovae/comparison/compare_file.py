@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-import pandas as pd
 from torch import Tensor
 
 from pyrovae.comparison._budget import GAP_DATA, Counts, counts_within, measure
+from pyrovae.comparison._conclusion import conclude
 from pyrovae.comparison._data import prepare, warn_of_counts
 from pyrovae.comparison._linear import (
-    folder_of,
     may_be_linear,
     models_to_start_as,
     other_baselines,
@@ -20,23 +19,20 @@ from pyrovae.comparison._linear import (
     write_linear,
 )
 from pyrovae.comparison._pairs import at_mean_of
-from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
+from pyrovae.comparison._plan import Plan
 from pyrovae.comparison._result import Failure, Results
-from pyrovae.comparison._runs import Execution, callers_state_left_alone, run_cells
-from pyrovae.comparison._words import NOISES, in_words, name_of_baseline, name_of_model, spoken
-from pyrovae.comparison.compare import Comparison, conclude, with_folder
-from pyrovae.comparison.notes import Note, NoteKind, notes_of_split
-from pyrovae.comparison.recommendation import Recommendation, recommend
+from pyrovae.comparison._runs import Execution, callers_state_left_alone, left_to_run, run_pieces
+from pyrovae.comparison.compare import check_likelihoods, with_folder
+from pyrovae.comparison.recommendation import recommend
+from pyrovae.comparison.settings import ComparisonSettings
 from pyrovae.comparison.study import Begun, Study, at_scale_of_data, begun_in, check_same
+from pyrovae.comparison.study_result import MAX_VALIDATION, StudyResult, as_text, said
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows, split_spectra
+from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, check_varying
-
-MAX_VALIDATION = 2000
-"""Largest number of validation data."""
 
 _SHARE_FOR_LINEAR = 0.25
 """Share of the budget after which no more linear model is begun but those that training starts as."""
@@ -44,118 +40,6 @@ _SHARE_TO_MEASURE = 0.12
 """Share of the budget for timing the models."""
 _SHARE_TO_FINISH = 0.08
 """Share of the budget for tables and the report."""
-
-
-@dataclass(frozen=True, repr=False)
-class StudyResult:
-    """The outcome of a study.
-
-    Attributes:
-        study: what was compared, with the counts from its budget.
-        data: all of it.
-        split: into training, validation and test data.
-        test: the test data, shape (num, n).
-        plan: plan of the runs.
-        comparison: the runs.
-        recommendation: which model to take.
-        baselines: linear models of the same data, which are candidates like the VAEs.
-        seconds: total time.
-    """
-
-    study: Study
-    data: Spectra
-    split: SpectraSplit
-    test: Tensor
-    plan: Plan
-    comparison: Comparison
-    recommendation: Recommendation
-    baselines: list[Baseline]
-    seconds: float
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training data of each run."""
-        return self.plan.settings.training.epochs
-
-    @property
-    def runs(self) -> pd.DataFrame:
-        """One row per run; see :func:`pyrovae.compare`."""
-        return self.comparison.table
-
-    @property
-    def models(self) -> dict[ModelKey, list[Cell]]:
-        """The runs of each model, the simplest model first."""
-        return models_of(self.comparison.cells)
-
-    @property
-    def names(self) -> dict[ModelKey, str]:
-        """Each model's readable name."""
-        return names_of(self.models)
-
-    @property
-    def words(self) -> dict[str, str]:
-        """Each candidate's name in words, by its name in files, in the order of the table."""
-        models = list(self.models)
-        linear = {baseline.name: name_of_baseline(baseline) for baseline in self.baselines}
-        return linear | {name: name_of_model(model, models) for model, name in self.names.items()}
-
-    def folder_of(self, model: ModelKey) -> Path | None:
-        """Folder of a model's first finished run, inside the study's folder; None if all failed."""
-        results = self.comparison.results
-        return next((Path("runs") / c.folder for c in self.models[model] if results[c].failure is None), None)
-
-    @property
-    def model(self) -> Path:
-        """Folder of the recommended model (a VAE's first finished seed), inside the study's folder."""
-        folders = {name: self.folder_of(key) for key, name in self.names.items()}
-        folders |= {baseline.name: folder_of(baseline) for baseline in self.baselines}
-        folder = folders[self.recommendation.choice]
-        assert folder is not None  # a model of which every run failed is not recommended
-        return folder
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per model, the linear ones first.
-
-        ``log_prob``, its ``gain`` over the simplest model between ``low`` and ``high``, ``lost_by_encoder``,
-        ``approximation_gap`` and ``amortization_gap`` of some test data in the first seed's runs,
-        ``active_directions``, ``bad_pareto_k``, ``seconds`` a run, ``note``.
-        """
-        names = self.names
-        by_model = self.runs.assign(model=[names[cell.model] for cell in self.comparison.cells]).groupby("model")
-        means = by_model.mean(numeric_only=True).rename(columns={"test_log_marginal_unreliable_share": "bad_pareto_k"})
-        gaps = ["lost_by_encoder", "approximation_gap", "amortization_gap"]
-        own = means.reindex(columns=[*gaps, "active_directions", "bad_pareto_k", "seconds"])
-        own["note"] = by_model["note"].agg(lambda notes: "; ".join(dict.fromkeys(note for note in notes if note)))
-        table = pd.DataFrame({"model": [*(b.name for b in self.baselines), *names.values()]})
-        table = table.merge(self.recommendation.gains, on="model", how="left")
-        table = table.merge(own.reset_index(), on="model", how="left")
-        notes = {baseline.name: baseline.note for baseline in self.baselines}
-        return table.assign(note=table["note"].fillna(table["model"].map(notes)).fillna(""))
-
-    @property
-    def notes(self) -> list[Note]:
-        """Notes about the runs, the split and what was left out."""
-        found = [*self.comparison.notes, *notes_of_split(self.split, self.recommendation, self.num_validation)]
-        if not self.plan.settings.gap_data:
-            found.append(Note(NoteKind.GAPS_LEFT_OUT))
-        if self.study.linear_only:
-            found.append(Note(NoteKind.LINEAR_ONLY, self.study.linear_only))
-        if self.study.linear_left_out:
-            found.append(Note(NoteKind.LINEAR_LEFT_OUT, self.study.linear_left_out))
-        if not self.baselines:
-            found.append(Note(NoteKind.NO_LINEAR_MODELS))
-        return found
-
-    @property
-    def num_validation(self) -> int:
-        """Number of validation data used."""
-        return min(len(self.split.validation), MAX_VALIDATION)
-
-    @property
-    def caution(self) -> str:
-        """What makes the numbers doubtful, in a sentence; empty if nothing does."""
-        return " ".join(note.text for note in self.notes if note.kind is NoteKind.BAD_WEIGHTS)
 
 
 def compare_file(
@@ -196,15 +80,14 @@ def compare_file(
                     left_out.append(name)
                 return name not in left_out
 
-            plan, baselines = _with_linear(_plan(study, *parts, progress), folder, may_fit, progress)
+            plan, baselines = _with_linear(_plan(study, split, *parts, progress), folder, may_fit, progress)
             study, plan = _with_counts(study, plan, begun, folder, begin, tuple(left_out))
             baselines = [
                 replace(b, log_prob=b.log_prob[: len(plan.data.test)]) for b in baselines if b.log_prob is not None
             ]
-            groups = None if split.test_groups is None else split.test_groups[: len(plan.data.test)]
-            plan = replace(plan, data=replace(plan.data, test_groups=groups))
             results: Results = {}
-            run_cells(plan, plan.cells, results, Execution(), resume=True, progress=progress)
+            pieces = left_to_run(plan, plan.cells, results, Execution(), resume=True)
+            run_pieces(plan, pieces, results, Execution(), progress=progress)
             comparison = conclude(plan, plan.cells, results, baselines)
             if comparison.recommendation is None:
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
@@ -240,7 +123,7 @@ def _read(
     if on_read is not None:
         on_read(data)
     warn_of_counts(data, study.settings.named_likelihoods)
-    split = split_spectra(data, group=study.group, allow_replicates=study.allow_replicates)
+    split = study.split(data)
     train, validation, test = (part.x for part in split.parts)
     validation, test = validation[:MAX_VALIDATION], test[: study.max_test]
     if data.unit == PIXEL:  # noise alone would tell the models of such a pixel apart
@@ -250,18 +133,15 @@ def _read(
     return data, split, (train, validation, test)
 
 
-def _plan(study: Study, train: Tensor, validation: Tensor, test: Tensor, progress: bool) -> Plan:
+def _plan(study: Study, split: SpectraSplit, train: Tensor, validation: Tensor, test: Tensor, progress: bool) -> Plan:
     """The plan without a budget, after all checks."""
     scaled = {name: at_scale_of_data(make) for name, make in study.settings.named_likelihoods.items()}
     settings = replace(study.settings, likelihoods=scaled)
-    data = prepare(train, test, validation, settings)
+    data = replace(prepare(train, test, validation, settings), test_groups=split.test_groups).first(len(test))
     settings = replace(settings, likelihoods={name: at_mean_of(make, data.train) for name, make in scaled.items()})
     if may_be_linear(settings, data):
         check_varying(data.train)
-    for name, x in (("data", data.train), ("test", data.test), ("validation", data.validation)):
-        for make in scaled.values():
-            if x is not None:
-                make(1, x.shape[1]).check_support(name, x)
+    check_likelihoods(settings, data)
     return Plan(with_latent_dims(settings, data, progress), data, pictures=False)
 
 
@@ -298,10 +178,16 @@ def _with_counts(
 ) -> tuple[Study, Plan]:
     """The study and its plan, with counts from the rest of the budget or from the folder."""
     settings = plan.settings
-    gap_data = GAP_DATA if study.gap_data is None else study.gap_data
-    epochs = settings.training.epochs if study.epochs is None else study.epochs
-    draws, again, every = settings.log_marginal_samples, settings.refit_epochs, settings.training.validate_every
-    counts = Counts(epochs, gap_data, draws, len(plan.data.test), again, every, study.linear_only, left_out)
+    counts = Counts(
+        epochs=settings.training.epochs if study.epochs is None else study.epochs,
+        gap_data=GAP_DATA if study.gap_data is None else study.gap_data,
+        log_marginal_samples=settings.log_marginal_samples,
+        max_test=len(plan.data.test),
+        refit_epochs=settings.refit_epochs,
+        validate_every=settings.training.validate_every,
+        linear_only=study.linear_only,
+        linear_left_out=left_out,
+    )
     plan = _counted(plan, counts)
     if begun is not None:
         counts = _counts_of(begun.config, counts, folder)
@@ -313,41 +199,35 @@ def _with_counts(
     plan = with_folder(_counted(plan, counts), folder / "runs")
     if begun is None:
         write_json(folder / "config.json", {"study": study.to_dict(), **vars(counts), "versions": versions()})
-    drawn = replace(
-        study.settings,
-        latent_dims=settings.latent_dims,
-        log_marginal_samples=counts.log_marginal_samples,
-        refit_epochs=counts.refit_epochs,
-        training=replace(study.settings.training, validate_every=counts.validate_every),
-    )
-    told = replace(
+    study = replace(
         study,
-        settings=drawn,
+        settings=replace(_with(counts, study.settings), latent_dims=settings.latent_dims),
         epochs=counts.epochs,
         gap_data=counts.gap_data,
+        max_test=min(study.max_test, counts.max_test),
         linear_only=counts.linear_only,
         linear_left_out=left_out,
     )
-    return replace(told, max_test=min(study.max_test, counts.max_test)), plan
+    return study, plan
 
 
 def _counted(plan: Plan, counts: Counts) -> Plan:
     """The plan with these counts."""
-    settings, data = plan.settings, plan.data
-    kept = {name: make for name, make in settings.named_likelihoods.items() if name not in counts.linear_only}
+    likelihoods = plan.settings.named_likelihoods
+    kept = {name: make for name, make in likelihoods.items() if name not in counts.linear_only}
     if not kept:
         raise InputError("linear_only names every likelihood, which leaves no VAE to compare")
-    settings = replace(
+    settings = replace(_with(counts, plan.settings), likelihoods=kept)
+    return replace(plan, settings=settings, data=plan.data.first(counts.max_test))
+
+
+def _with(counts: Counts, settings: ComparisonSettings) -> ComparisonSettings:
+    return replace(
         settings,
-        likelihoods=kept,
         training=replace(settings.training, epochs=counts.epochs, validate_every=counts.validate_every),
         gap_data=counts.gap_data,
         log_marginal_samples=counts.log_marginal_samples,
         refit_epochs=counts.refit_epochs,
-    )
-    jacobian = None if data.log_jacobian is None else data.log_jacobian[: counts.max_test]
-    return replace(
-        plan, settings=settings, data=replace(data, test=data.test[: counts.max_test], log_jacobian=jacobian)
     )
 
 
@@ -382,46 +262,3 @@ def _write(found: StudyResult, folder: Path, train: Tensor) -> None:
     for model in folder.glob("*/*/model.safetensors"):
         axis.write(model.parent)
         rows.write(model.parent)
-
-
-def said(found: StudyResult) -> str:
-    """The recommendation, and one line a note, in words."""
-    texts = [found.recommendation.text, "", *(f"- {in_words_of(note).text}" for note in found.notes)]
-    return spoken("\n".join(texts), found.words)
-
-
-def in_words_of(note: Note) -> Note:
-    """A note with names of noises in words, if these are what it names."""
-    if note.kind is NoteKind.LINEAR_ONLY:
-        return replace(note, names=tuple(in_words(NOISES, name) for name in note.names))
-    if note.kind is NoteKind.LINEAR_LEFT_OUT:
-        return replace(note, names=tuple(name_of_baseline(Baseline(name, None, None, None)) for name in note.names))
-    return note
-
-
-def as_text(found: StudyResult) -> pd.DataFrame:
-    """A study's table as text, in words and nats per datum."""
-    table, words = found.table, found.words
-
-    def number(column: str, form: str) -> list[str]:
-        values = table[column].to_numpy(dtype=float)
-        return ["" if value != value else format(value, form) for value in values]
-
-    low, high = number("low", "+.2f"), number("high", "+.2f")
-    itself = (table["low"] == 0) & (table["high"] == 0)
-    between = [f"{a} … {b}" if a else "" for a, b in zip(low, high, strict=True)]
-    columns = {
-        "model": table["model"].map(words),
-        "log p(x)": number("log_prob", ".2f"),
-        "gain": pd.Series(number("gain", "+.2f")).mask(itself | table["low"].isna(), ""),
-        "between": pd.Series(between).mask(itself, ""),
-        "lost by the encoder": number("lost_by_encoder", ".2f"),
-        "approximation": number("approximation_gap", ".2f"),
-        "amortization": number("amortization_gap", ".2f"),
-        "active latents": number("active_directions", ".1f"),
-        "doubtful scores": [share.replace("%", " %") for share in number("bad_pareto_k", ".0%")],
-        "seconds": number("seconds", ".1f"),
-        "note": [spoken(note, words) for note in table["note"]],
-    }
-    text = pd.DataFrame(columns)
-    return text.loc[:, (text != "").any()]

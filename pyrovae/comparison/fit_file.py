@@ -7,16 +7,15 @@ from pathlib import Path
 from torch import Tensor
 
 from pyrovae.comparison._data import warn_of_counts
-from pyrovae.comparison._encoder import with_better_encoder
 from pyrovae.comparison._linear import best_latent_dim
 from pyrovae.comparison._pairs import at_mean_of, can_start_as_linear, new_pair
 from pyrovae.comparison._runs import callers_state_left_alone
 from pyrovae.comparison.notes import notes_of_copies
 from pyrovae.comparison.settings import ModelSettings, judged_by_model
 from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_same
-from pyrovae.datasets import ChannelAxis, Preprocessing, Spectra, TrainingRows, split_spectra
+from pyrovae.datasets import ChannelAxis, Preprocessing, Spectra, TrainingRows
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.evaluation import RefinedELBO
+from pyrovae.evaluation import RefinedELBO, refit_encoder
 from pyrovae.files import locked_folder, versions, write_json, write_table
 from pyrovae.fitted import VAE
 from pyrovae.io import save
@@ -61,11 +60,8 @@ def fit_file(
         if on_read is not None:
             on_read(data)
         warn_of_counts(data, {project.model.likelihood: LIKELIHOODS[project.model.likelihood]})
-        split = split_spectra(
-            data, group=project.group, allow_replicates=project.allow_replicates, seed=project.training.seed
-        )
-        parts = split.parts
-        train, validation, test = (part.x for part in parts)
+        split = project.split(data, project.training.seed)
+        train, validation, test = (part.x for part in split.parts)
         model, guide, step = new_model(project.model, train, validation, seed=project.training.seed)
         trained = TrainedModel(VAE(model, guide), step)
         train_x, validation_x = trained.prepare(train), trained.prepare(validation)  # before anything is written
@@ -83,11 +79,21 @@ def fit_file(
                 )
                 trainer.run()
             (history,) = trainer.histories
-            epochs, checkpoint = project.model.refit_epochs, folder / "checkpoints" / "encoder"
-            better, gain = with_better_encoder(
-                model, guide, train_x, validation_x, epochs, project.training, checkpoint=checkpoint, progress=progress
-            )
-            guide.load_state_dict(better.state_dict())
+            gain: dict[str, object] = {}
+            if project.model.refit_epochs:
+                better = refit_encoder(
+                    model,
+                    guide,
+                    train_x,
+                    validation=validation_x,
+                    checkpoint=folder / "checkpoints" / "encoder",
+                    epochs=project.model.refit_epochs,
+                    seed=project.training.seed,
+                    engine=project.training.engine,
+                    progress=progress,
+                )
+                guide.load_state_dict(better.guide.state_dict())
+                gain = {"encoder_gain": better.gain.mean}
             found = summary_of(trained.scores(test, progress=progress))
             metrics = {
                 "dataset": data.name,

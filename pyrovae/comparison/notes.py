@@ -227,12 +227,12 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
     if d <= linear.latent_dim:
         return []
     likelihoods = {f"linear, {key}": make for key, make in plan.settings.named_likelihoods.items()}
-    more: FactorModel | ShrunkGaussian
+    more: FactorModel | ShrunkGaussian | None
     if name in likelihoods:
         more = linear_models(train, {name: likelihoods[name]}, [d], validation, progress=False)[name, d]
-    elif found := [candidate.model for candidate in simple_candidates(train, d) if candidate.name == name]:
-        more = found[0]
-    else:  # validation data chose it
+    else:
+        more = next((b.model for b in simple_candidates(train, d) if b.name == name), None)
+    if more is None:  # validation data chose it
         return []
     gains = more.log_prob(validation) - linear.log_prob(validation)
     x = gains.double().numpy()[None].repeat(2, 0)

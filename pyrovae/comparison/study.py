@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import torch
 
 from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory, ModelSettings
-from pyrovae.datasets import ReadingSettings, Spectra, read_data, simulated
+from pyrovae.datasets import ReadingSettings, Spectra, SpectraSplit, read_data, simulated, split_spectra
 from pyrovae.errors import InputError, check_choice, check_integer, one_line
 from pyrovae.training import TrainingSettings
 
@@ -40,35 +40,54 @@ HOW_BY_DEFAULT = TrainingSettings(epochs=100, learning_rate=3e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """What is compared on a file of data.
-
-    Attributes:
-        data: the file; None for simulated spectra.
-        settings: what is compared, by names.
-        reading: how the file is read.
-        group: column whose equal values the split keeps together.
-        allow_replicates: let copies of spectra be in different parts.
-        budget: seconds for everything.
-        epochs: passes over the training data; None to make the most of the budget, which then also decides how many
-            test data are scored, by how many draws.
-        gap_data: test data whose log p(x) − ELBO is split; None for 32, if the budget allows.
-        max_test: test data that are scored, at most.
-        linear_only: likelihoods whose linear models are compared, and no VAEs.
-        linear_left_out: names of linear models that are not fitted.
-    """
+class FileSettings:
+    """A file of data, and which of its rows stay together."""
 
     data: Path | None
-    settings: ComparisonSettings = COMPARED_BY_DEFAULT
+    """The file; None for simulated spectra."""
     reading: ReadingSettings = READ_BY_DEFAULT
+    """How it is read."""
     group: str | None = None
+    """Column that names the sample. Rows of one sample stay in one part."""
     allow_replicates: bool = False
+    """Let copies of one sample be in both training and test data. Results then look too good."""
+
+    def read(self) -> Spectra:
+        """The data."""
+        return simulated(400, 60) if self.data is None else read_data(self.data, self.reading, group=self.group)
+
+    def split(self, data: Spectra, seed: int = 0) -> SpectraSplit:
+        """What is trained on, what chooses, and what is tested on."""
+        return split_spectra(data, group=self.group, allow_replicates=self.allow_replicates, seed=seed)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, object], **parts: Any) -> Self:
+        """Settings from values that stand side by side, with these parts."""
+        data = values["data"]
+        if not isinstance(data, str | None):
+            raise InputError(f"its data is not a file name: {data!r}")
+        own = _picked(cls(data=None), {name: value for name, value in values.items() if name != "data"})
+        return replace(own, data=None if data is None else Path(data), reading=_reading(values), **parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(FileSettings):
+    """What is compared on a file of data."""
+
+    settings: ComparisonSettings = COMPARED_BY_DEFAULT
+    """What is compared, by names."""
     budget: float = 600.0
+    """Seconds for everything."""
     epochs: int | None = None
+    """Passes over the training data. If given, the budget is ignored."""
     gap_data: int | None = None
+    """Number of test data for which log p(x) − ELBO is split into family and encoder; 32 if the budget allows."""
     max_test: int = 2000
+    """Score at most this many test data."""
     linear_only: tuple[str, ...] = ()
+    """Likelihoods for which only linear models are compared, no VAEs."""
     linear_left_out: tuple[str, ...] = ()
+    """Linear models that are not fitted, by their names in comparison.csv."""
 
     def __post_init__(self) -> None:
         num_seeds = len(self.settings.seeds)
@@ -84,24 +103,9 @@ class Study:
         for name in self.linear_only:
             check_choice("linear_only", name, self.settings.named_likelihoods)
 
-    def read(self) -> Spectra:
-        """The data."""
-        return simulated(400, 60) if self.data is None else read_data(self.data, self.reading, group=self.group)
-
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""
-        return {
-            **_side_by_side(self.settings, self.settings.training, self.reading),
-            "data": None if self.data is None else str(self.data.resolve()),
-            "group": self.group,
-            "allow_replicates": self.allow_replicates,
-            "budget": self.budget,
-            "epochs": self.epochs,
-            "gap_data": self.gap_data,
-            "max_test": self.max_test,
-            "linear_only": list(self.linear_only),
-            "linear_left_out": list(self.linear_left_out),
-        }
+        return _side_by_side(self.settings, self.settings.training, self.reading, self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:
@@ -115,69 +119,29 @@ class Study:
             values["log_marginal_samples"] = values.pop("samples")
         of_models = {name: value for name, value in values.items() if name not in ("epochs", "gap_data")}
         training = _picked(COMPARED_BY_DEFAULT.training, of_models)
-        settings = _picked(replace(COMPARED_BY_DEFAULT, training=training), of_models)
-        return replace(
-            _picked(cls(data=None), {**values, "data": None}),
-            data=None if values["data"] is None else _path(values["data"]),
-            settings=settings,
-            reading=_reading(values),
-        )
+        return cls._of(values, settings=_picked(replace(COMPARED_BY_DEFAULT, training=training), of_models))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Project:
-    """One model of a file of data.
+class Project(FileSettings):
+    """One model of a file of data."""
 
-    Attributes:
-        data: the file.
-        model: the model's parts.
-        training: how it is trained; the seed is the split's and the initialisation's, too.
-        reading: how the file is read.
-        group: column whose equal values the split keeps together.
-        allow_replicates: let copies of spectra be in different parts.
-    """
-
-    data: Path
     model: ModelSettings = TRAINED_BY_DEFAULT
+    """The model's parts."""
     training: TrainingSettings = HOW_BY_DEFAULT
-    reading: ReadingSettings = READ_BY_DEFAULT
-    group: str | None = None
-    allow_replicates: bool = False
+    """How it is trained; the seed is the split's and the initialisation's, too."""
 
     def __post_init__(self) -> None:
         check_integer("seed", self.training.seed, least=0)
 
-    def read(self) -> Spectra:
-        """The data."""
-        return read_data(self.data, self.reading, group=self.group)
-
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""
-        return {
-            **_side_by_side(self.model, self.training, self.reading),
-            "data": str(self.data.resolve()),
-            "group": self.group,
-            "allow_replicates": self.allow_replicates,
-        }
+        return _side_by_side(self.model, self.training, self.reading, self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:
         """The project that :meth:`to_dict` described, in this version or in 0.1."""
-        group = values.get("group")
-        return cls(
-            data=_path(values["data"]),
-            model=_picked(TRAINED_BY_DEFAULT, values),
-            training=_picked(HOW_BY_DEFAULT, values),
-            reading=_reading(values),
-            group=None if group is None else str(group),
-            allow_replicates=bool(values.get("allow_replicates", False)),
-        )
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str):
-        raise InputError(f"its data is not a file name: {value!r}")
-    return Path(value)
+        return cls._of(values, model=_picked(TRAINED_BY_DEFAULT, values), training=_picked(HOW_BY_DEFAULT, values))
 
 
 def _side_by_side(*settings: object) -> dict[str, object]:
@@ -187,6 +151,8 @@ def _side_by_side(*settings: object) -> dict[str, object]:
         for name, value in vars(part).items():
             if isinstance(value, Mapping | tuple):
                 found[name] = list(value)
+            elif isinstance(value, Path):
+                found[name] = str(value.resolve())
             elif value is None or isinstance(value, bool | int | float | str):
                 found[name] = value
     return found

@@ -16,6 +16,7 @@ from pyrovae.datasets import SyntheticDataset
 from pyrovae.errors import one_line
 from pyrovae.files import write_table, write_text
 from pyrovae.plotting import write_picture
+from pyrovae.randomness import seeded
 from pyrovae.training import History
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -130,8 +131,7 @@ def write_run_pictures(
     }
     if model.latent_dim == 2 and x.shape[-1] >= 2:
         pictures["conditional"] = conditional
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         for name, draw in pictures.items():
             write_picture(folder / f"{name}.png", draw)
 

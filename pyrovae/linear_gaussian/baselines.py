@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
@@ -38,9 +38,9 @@ class Baseline:
     """
 
     name: str
-    log_prob: Tensor | None
-    reconstruction: Tensor | None
-    noise_scale: Tensor | None
+    log_prob: Tensor | None = None
+    reconstruction: Tensor | None = None
+    noise_scale: Tensor | None = None
     note: str = ""
     model: FactorModel | ShrunkGaussian | None = None
 
@@ -124,30 +124,15 @@ def linear_baselines(
     directions = principal_directions(train, max(dims))
     axes = directions.axes[:, :latent_dim]
     projected = directions.mean + (test - directions.mean) @ axes @ axes.T
-    return [Baseline("PCA", None, projected, None), *scored]
+    return [Baseline("PCA", reconstruction=projected), *scored]
 
 
-@dataclass(frozen=True)
-class LinearCandidate:
-    """A linear model of training data, with its name in tables.
-
-    Attributes:
-        name: see :class:`Baseline`.
-        model: the fitted model.
-        note: what validation data chose.
-    """
-
-    name: str
-    model: FactorModel | ShrunkGaussian
-    note: str = ""
-
-
-def simple_candidates(train: Tensor, latent_dim: int) -> list[LinearCandidate]:
-    """Probabilistic PCA and factor analysis of data (num, n), no channel constant."""
+def simple_candidates(train: Tensor, latent_dim: int) -> list[Baseline]:
+    """Probabilistic PCA and factor analysis of data (num, n), no channel constant, not yet on test data."""
     train = train.double()
     return [
-        LinearCandidate("probabilistic PCA", _probabilistic_pca(train, latent_dim)),
-        LinearCandidate("factor analysis", FactorModel.fit_in_units(train, latent_dim)),
+        Baseline("probabilistic PCA", model=_probabilistic_pca(train, latent_dim)),
+        Baseline("factor analysis", model=FactorModel.fit_in_units(train, latent_dim)),
     ]
 
 
@@ -157,7 +142,7 @@ def linear_candidates(
     latent_dim: int,
     models: Mapping[tuple[str, int], FactorModel],
     may_fit: Callable[[str], bool] = lambda _: True,
-) -> list[LinearCandidate]:
+) -> list[Baseline]:
     """The other models of :func:`linear_baselines` that have a density, those of fewest parameters first.
 
     Args:
@@ -169,19 +154,19 @@ def linear_candidates(
         may_fit: whether there is time for the model of a name, asked before it is fitted.
     """
     train = train.double()
-    found = [LinearCandidate(f"linear, {name}", model) for (name, d), model in models.items() if d == latent_dim]
+    found = [Baseline(f"linear, {name}", model=model) for (name, d), model in models.items() if d == latent_dim]
     if validation is None:
         return found
     validation = validation.double()
     if may_fit(name := "probabilistic PCA, d by validation"):
         with_gaps = has_gaps(train) or has_gaps(validation)
         best = (_best_of_some_components if with_gaps else _best_of_all_components)(train, validation)
-        found.append(LinearCandidate(name, best, f"d = {best.latent_dim}"))
+        found.append(Baseline(name, note=f"d = {best.latent_dim}", model=best))
     scores = {key: model.log_prob(validation).mean().item() for key, model in models.items()}
     if len({d for _, d in models}) > 1:
         for name in dict.fromkeys(name for name, _ in models):
             key = max((key for key in models if key[0] == name), key=scores.__getitem__)
-            found.append(LinearCandidate(f"linear, {name}, d by validation", models[key], f"d = {key[1]}"))
+            found.append(Baseline(f"linear, {name}, d by validation", note=f"d = {key[1]}", model=models[key]))
     if not may_fit("Gaussian, shrunk covariance"):
         return found
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
@@ -192,7 +177,7 @@ def linear_candidates(
     note = f"{shrunk.share:.2g} of {name}"
     if shrunk.share == SHARES[0]:
         note += ", the smallest tried: the data do not vary in some direction, where a density may have any value"
-    return [*found, LinearCandidate("Gaussian, shrunk covariance", shrunk, note)]
+    return [*found, Baseline("Gaussian, shrunk covariance", note=note, model=shrunk)]
 
 
 def check_varying(train: Tensor) -> None:
@@ -214,13 +199,14 @@ def _check_dims(train: Tensor, latent_dim: int, latent_dims: Sequence[int]) -> N
                 raise InputError(f"{name} must be an integer from 1 to {most} for {num} data, not {d!r}")
 
 
-def _on_test(candidate: LinearCandidate, test: Tensor) -> Baseline:
+def _on_test(candidate: Baseline, test: Tensor) -> Baseline:
     """A candidate's results on test data (num, n)."""
-    model, log_prob = candidate.model, candidate.model.log_prob(test)
+    model = candidate.model
+    assert model is not None
     if model.latent_dim == 0:
-        return Baseline(candidate.name, log_prob, None, None, candidate.note, model)
-    sigma = model.noise.stddev
-    return Baseline(candidate.name, log_prob, model.reconstruct(test), sigma, candidate.note, model)
+        return replace(candidate, log_prob=model.log_prob(test))
+    reconstruction, sigma = model.reconstruct(test), model.noise.stddev
+    return replace(candidate, log_prob=model.log_prob(test), reconstruction=reconstruction, noise_scale=sigma)
 
 
 def _probabilistic_pca(train: Tensor, latent_dim: int) -> FactorModel:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,8 @@ from pyrovae.datasets import Standardize, simulated
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.trained_model import TrainedModel
 from tests.waiting import wait_until
+
+LIBRARY = Path(pv.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,15 @@ def test_every_subcommand(spectra, tmp_path, capsys):
     assert "evaluate" in said
 
 
-def test_compare_and_resume(spectra, tmp_path, capsys):
+def test_compare_and_resume(spectra, tmp_path, capsys, monkeypatch):
+    stacks, loss = [], pv.AnalyticELBO.differentiable_loss
+
+    def watched(*arguments, **keywords):
+        files = [Path(frame.filename) for frame in traceback.extract_stack()]
+        stacks.append([str(file.relative_to(LIBRARY)) for file in files if file.is_relative_to(LIBRARY)])
+        return loss(*arguments, **keywords)
+
+    monkeypatch.setattr(pv.AnalyticELBO, "differentiable_loss", watched)
     out, small = tmp_path / "study", ["--epochs", 2, "--seeds", 2, "--posteriors", "diagonal", "--budget", "1s"]
     status, said, errors = in_this_process(
         capsys, "compare", spectra, "--likelihoods", "gaussian", *small, "--out", out, "--json"
@@ -88,6 +100,9 @@ def test_compare_and_resume(spectra, tmp_path, capsys):
     assert found["model"] == str(out / "linear" / "probabilistic-PCA")
     assert found["report"] == str(out / "report.html")
     assert "VAE with equal noise" in (out / "report.html").read_text()
+    steps = [["elbo/_reparameterized.py", *stack] for stack in stacks if "training/engines/eager.py" in stack]
+    assert len(steps) >= 4
+    assert all(len(step) <= 10 and len(set(step)) <= 7 for step in steps)  # from the console to the estimator's loss
     status, said, errors = in_this_process(capsys, "resume", out)
     assert (status, errors) == (0, "")
     assert found["recommendation"] in said

@@ -499,7 +499,7 @@ def test_looks_at_the_validation_data_leave_time_for_training():
 @pytest.mark.slow
 def test_encoders_are_trained_again_in_a_study(tmp_path, monkeypatch):
     quick = functools.partial(pv.refit_encoder, num_draws=64)
-    monkeypatch.setattr("pyrovae.comparison._encoder.refit_encoder", quick)
+    monkeypatch.setattr("pyrovae.comparison._runs.refit_encoder", quick)
     small = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,)}
     study = make_study(epochs=2, gap_data=0, log_marginal_samples=25, refit_epochs=1, **small)
     found = compare_file(study, tmp_path / "study", progress=False)

@@ -246,7 +246,7 @@ def test_what_was_read_is_said(found, page):
 def candidate(name, gain, low, high, **parts):
     of_gain = None if gain is None else Gain(gain, low, high)
     rest = {"behind": None, "model": None, "baseline": None, "has_correlated_noise": False} | parts
-    return Candidate(name, name, 0.0 if gain is None else gain, of_gain, **rest)
+    return Candidate(name, name, of_gain, **rest)
 
 
 def test_places_of_the_forest_plot():

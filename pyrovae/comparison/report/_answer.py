@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from pyrovae.comparison._words import nats, the, upper
-from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.recommendation import MIN_DATA, Gain, Limit, Recommendation, Verdict
 from pyrovae.comparison.report._candidates import Candidate
+from pyrovae.comparison.study_result import StudyResult
 
 
 def of_one(result: StudyResult) -> str:
@@ -196,7 +196,8 @@ def _what_would_tell(result: StudyResult) -> str:
 
 
 def _best(candidates: Iterable[Candidate]) -> Candidate | None:
-    return max((one for one in candidates if one.gain is not None), key=lambda one: one.log_prob, default=None)
+    known = ((one.gain.gain, one) for one in candidates if one.gain is not None)
+    return max(known, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def _listed(names: Iterable[str]) -> str:

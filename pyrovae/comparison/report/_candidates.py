@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from pyrovae.comparison._measures import marginal_of
 from pyrovae.comparison._plan import ModelKey
-from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.recommendation import Gain, recommend
+from pyrovae.comparison.study_result import StudyResult
 from pyrovae.evaluation import LogMarginal
 from pyrovae.linear_gaussian.baselines import Baseline
 
@@ -20,7 +18,6 @@ class Candidate:
     Attributes:
         key: its name in files.
         name: its name in words.
-        log_prob: its mean log p(x) in nats per datum; NaN if it failed.
         gain: over the simplest candidate; None if it failed.
         behind: how much better the choice is; None if either failed.
         model: which VAE it is; None of a linear model.
@@ -30,7 +27,6 @@ class Candidate:
 
     key: str
     name: str
-    log_prob: float
     gain: Gain | None
     behind: Gain | None
     model: ModelKey | None
@@ -58,8 +54,7 @@ def candidates_of(result: StudyResult) -> list[Candidate]:
             assert model is not None
             likelihoods = result.study.settings.named_likelihoods
             correlated = model.likelihood in likelihoods and likelihoods[model.likelihood](1, 2).is_correlated
-        log_prob = torch.nan if row is None else row.log_prob
-        found.append(Candidate(key, words[key], log_prob, row, behind.get(key), model, baseline, correlated))
+        found.append(Candidate(key, words[key], row, behind.get(key), model, baseline, correlated))
     return found
 
 
@@ -81,7 +76,5 @@ def _behind(result: StudyResult) -> dict[str, Gain]:
     choice = result.recommendation.choice
     failed = result.recommendation.failed
     others = {key: values for key, values in scores.items() if key != choice and key not in failed}
-    groups = result.split.test_groups
-    groups = None if groups is None else groups[: len(result.test)]
-    found = recommend({choice: scores[choice], **others}, groups=groups)
+    found = recommend({choice: scores[choice], **others}, groups=result.plan.data.test_groups)
     return {row.model: Gain(-row.gain, -row.high, -row.low) for row in found.by_model}

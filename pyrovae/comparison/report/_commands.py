@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.study import Study
+from pyrovae.comparison.study_result import StudyResult
 from pyrovae.datasets import ReadingSettings
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.report._answer import of_one
 from pyrovae.comparison.report._candidates import Candidate
+from pyrovae.comparison.study_result import StudyResult
 from pyrovae.elbo import Computation, audit
 from pyrovae.io import load
 

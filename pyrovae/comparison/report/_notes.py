@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from pyrovae.comparison._words import components, nats, the, upper
-from pyrovae.comparison.compare_file import StudyResult, in_words_of
 from pyrovae.comparison.notes import Note, NoteKind
 from pyrovae.comparison.recommendation import Gain
 from pyrovae.comparison.report._answer import interval, of_many, of_one, value
+from pyrovae.comparison.study_result import StudyResult, in_words_of
 
 
 def said(result: StudyResult, names: Mapping[str, str]) -> list[str]:

@@ -9,7 +9,6 @@ from markupsafe import Markup, escape
 
 from pyrovae.comparison._measures import ENCODER_DATA
 from pyrovae.comparison._words import ESTIMATORS, LINEAR, NOISES, SHAPES, Words, nats, note_of_baseline
-from pyrovae.comparison.compare_file import StudyResult, as_text
 from pyrovae.comparison.report import _pictures as pictures
 from pyrovae.comparison.report._answer import answer, meaning, of_many, of_one
 from pyrovae.comparison.report._candidates import Candidate, candidates_of
@@ -18,6 +17,7 @@ from pyrovae.comparison.report._computed import computed
 from pyrovae.comparison.report._forest import forest_of
 from pyrovae.comparison.report._notes import said
 from pyrovae.comparison.report._worst import Blamed, Worst, are_counted, worst_of
+from pyrovae.comparison.study_result import StudyResult, as_text
 from pyrovae.errors import visible
 from pyrovae.files import versions, write_text
 from pyrovae.trained_model import TrainedModel

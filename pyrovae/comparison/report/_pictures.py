@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyrovae import plotting
-from pyrovae.comparison.compare_file import StudyResult
 from pyrovae.comparison.report._candidates import Candidate
 from pyrovae.comparison.report._figures import MARKERS, colored_plane, curves_by_epoch, spectrum_with_band
 from pyrovae.comparison.report._worst import Worst, latent_means, log_prob_of_choice, names_of_test
+from pyrovae.comparison.study_result import StudyResult
 from pyrovae.trained_model import TrainedModel
 
 MOST_CLASSES = 8
@@ -93,16 +94,8 @@ def reconstructions(result: StudyResult, trained: TrainedModel, worst: list[Wors
     axis, label, found = result.data.axis.numpy(), axis_label(result), []
     blamed = {one.place: [(axis[b.first], axis[b.last]) for b in one.blamed] for one in worst}
     for k, place in enumerate(chosen):
-        row, ends, marked = x[k].double().numpy(), (low[k], high[k]), blamed.get(place, [])
-
-        def draw(
-            row: NDArray[np.float64] = row,
-            made: NDArray[np.float64] = centre[k],
-            ends: tuple[NDArray[np.float64], NDArray[np.float64]] = ends,
-            marked: list[tuple[float, float]] = marked,
-        ) -> Figure:
-            return spectrum_with_band(axis, row, made, ends, label, marked)
-
+        row, band, marked = x[k].double().numpy(), (low[k], high[k]), blamed.get(place, [])
+        draw = partial(spectrum_with_band, axis, row, centre[k], band, label, marked)
         found += drawn(names[place], places[place], draw)
     return found
 
@@ -126,11 +119,7 @@ def latent_spaces(result: StudyResult, trained: TrainedModel, worst: list[Worst]
         values, legend = (None, ()) if colors is None else colors
         title = "no colour" if column is None else str(column)
         caption = "" if column is None else f"coloured by {column}"
-
-        def draw(values: NDArray[np.float64] | None = values, discrete: bool = bool(legend)) -> Figure:
-            return colored_plane(points, values, marked, labels, discrete)
-
-        found += drawn(title, caption, draw, legend)
+        found += drawn(title, caption, partial(colored_plane, points, values, marked, labels, bool(legend)), legend)
     return found[1:] + found[:1]
 
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.comparison.compare_file import StudyResult
+from pyrovae.comparison.study_result import StudyResult
 from pyrovae.datasets import Spectra
 from pyrovae.trained_model import TrainedModel
 

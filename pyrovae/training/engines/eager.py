@@ -45,39 +45,31 @@ class EagerEngine(StepEngine):
         set_random_state(self.noise_states[0])
         try:
             for k, (index, rate) in enumerate(zip(batches, rates, strict=True)):
-                elbo = self.elbo
+                batch, elbo, before = x[index[0]], self.elbo, random_state()
                 if betas is not None and isinstance(elbo, BetaELBO):
                     elbo = elbo.with_beta(float(betas[k]))
-                try:
-                    value = self._step(elbo, x[index[0]], float(rate))
-                except NonFiniteStepError as error:
-                    self.errors[0] = error
-                    return
+                with unregistered() if self.modules_only else nullcontext():
+                    with nullcontext() if self.modules_only else poutine.trace(param_only=True) as capture:
+                        loss = elbo.differentiable_loss(*self.pairs[0], batch)
+                    if capture is not None:
+                        self._adopt(announced_parameters(capture.trace))
+                    value: float = loss.item() / len(batch)
+                    if not math.isfinite(value):
+                        set_random_state(before)
+                        site = find_nonfinite(*self.pairs[0], batch, self._parameters)
+                        self.errors[0] = NonFiniteStepError(value, site, self.steps + 1)
+                        return
+                    loss.backward()
+                if self.settings.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = float(rate)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                self.steps += 1
                 yield np.array([[value]])
         finally:
             self.noise_states = [random_state()]
-
-    def _step(self, elbo: ELBO, batch: Tensor, rate: float) -> float:
-        before = random_state()
-        with unregistered() if self.modules_only else nullcontext():
-            with nullcontext() if self.modules_only else poutine.trace(param_only=True) as capture:
-                loss = elbo.differentiable_loss(*self.pairs[0], batch)
-            if capture is not None:
-                self._adopt(announced_parameters(capture.trace))
-            value: float = loss.item() / len(batch)
-            if not math.isfinite(value):
-                set_random_state(before)
-                site = find_nonfinite(*self.pairs[0], batch, self._parameters)
-                raise NonFiniteStepError(value, site, self.steps + 1)
-            loss.backward()
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.steps += 1
-        return value
 
     def _adopt(self, announced: Tensors) -> None:
         known = {id(parameter) for parameter in self._parameters}
