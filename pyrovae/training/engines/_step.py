@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 
 import torch
@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.engines._base import State, Tensors
 from pyrovae.training.engines._tracing import GradientGraph, graph_of, tidy
-from pyrovae.training.engines._xla import XlaLoop
+from pyrovae.training.engines._xla import ArrayFunction, XlaLoop
 from pyrovae.training.settings import TrainingSettings
 
 Gradient = Callable[[Tensors, Tensors, Tensors, Tensor, Tensor, Tensors], tuple[Tensor, Tensors, Tensors]]
@@ -62,32 +62,21 @@ class StepProgram:
         Raises:
             CannotTraceError: XLA lacks an operation of the step.
         """
-        from pyrovae.training.engines.lowering import lower
-
         gradient, k = self.gradient, len(self.sizes)
-        counts = [k, k, k, len(gradient.buffers), 1, len(noise := self._example_noise()), 1, len(gradient.fixed)]
+        counts = [k, len(gradient.buffers), 1, len(noise := self._example_noise()), 1, len(gradient.fixed)]
 
-        def step(*arguments: Tensor) -> Tensors:
-            of = iter(arguments)
-            parameters, first, second, buffers, (x,), noise, (row,), fixed = (
-                [next(of) for _ in range(count)] for count in counts
-            )
-            loss, slopes, buffers = gradient(
+        def slopes(*arguments: Tensor) -> Tensors:
+            parameters, buffers, (x,), noise, (row,), fixed = _grouped(arguments, counts)
+            loss, derivatives, buffers = gradient(
                 parameters, [b.clone() for b in buffers], fixed, x, row[2], self._by_draw(noise)
             )
-            after = [
-                self._adam(*each, row) for each in zip(parameters, first, second, self._clipped(slopes), strict=True)
-            ]
-            return [*itertools.chain(*zip(*after, strict=True)), *buffers, loss]
+            return [loss, *self._clipped(derivatives), *buffers]
 
+        row = gradient.parameters[0].new_ones(4)
         parameters = [p.detach() for p in gradient.parameters]
-        moments = [torch.zeros_like(p) for p in (*parameters, *parameters)]  # the tracer tells inputs by identity
-        row = parameters[0].new_ones(4)
-        example = [*parameters, *moments, *gradient.buffers, self._x, *[each[0, 0] for each in noise], row]
-        core = dict(torch.export.default_decompositions().items())
-        graph = graph_of(torch.func.functionalize(step), *example, *gradient.fixed, decompositions=core)
-        tidy(graph)
-        return XlaLoop(lower(graph.graph), [p.shape for p in parameters])
+        example = [*parameters, *gradient.buffers, self._x, *[each[0, 0] for each in noise], row, *gradient.fixed]
+        few = [row.new_ones(2) for _ in range(4)]  # Adam treats every entry alike, so one graph serves all shapes
+        return XlaLoop(_lowered(slopes, example), _lowered(self._adam, [*few, row]), [p.shape for p in parameters])
 
     def _example_noise(self) -> Tensors:
         return self.draw(1, 1, [random_state()] * self.replicas)[0]
@@ -191,6 +180,21 @@ class StepProgram:
             return torch.equal(torch.empty_like(one_by_one).normal_(), one_by_one) and torch.equal(
                 end[0], random_state()[0]
             )
+
+
+def _grouped(tensors: Iterable[Tensor], counts: Sequence[int]) -> list[Tensors]:
+    each = iter(tensors)
+    return [list(itertools.islice(each, count)) for count in counts]
+
+
+def _lowered(function: Callable[..., Tensors], example: Tensors) -> ArrayFunction:
+    """A function of tensors as one of JAX's arrays, by its graph of Core ATen operations."""
+    from pyrovae.training.engines.lowering import lower
+
+    core = dict(torch.export.default_decompositions().items())
+    graph = graph_of(torch.func.functionalize(lambda *tensors: function(*tensors)), *example, decompositions=core)
+    tidy(graph)
+    return lower(graph.graph)
 
 
 def _normal(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from pyrovae.training.engines._base import State, Tensors
 
 if TYPE_CHECKING:
     from jax import Array
+
+
+ArrayFunction: TypeAlias = "Callable[..., list[Array]]"
 
 
 class CannotCompileError(InputError, RuntimeError):
@@ -61,15 +64,17 @@ class XlaLoop:
     A state is flat at both ends, and a tensor for each parameter in between.
 
     Args:
-        step: of one replica, by arrays: three for each parameter, the buffers, a batch, its noise, what its row holds
-            and the tensors that stay; gives what it changes, in the same order, and the loss.
+        slopes: of one replica, of arrays: its parameters, buffers, a batch, its noise, what its row holds and the
+            tensors that stay; gives the loss, a slope for each parameter, and the buffers.
+        adam: of a parameter, its two moments, its slope and what the row holds; gives the first three anew.
         shapes: of each parameter.
     """
 
-    def __init__(self, step: "Callable[..., list[Array]]", shapes: list[torch.Size]) -> None:
+    def __init__(self, slopes: ArrayFunction, adam: ArrayFunction, shapes: list[torch.Size]) -> None:
         import jax
 
-        self._step, self._shapes, self._threads = step, shapes, torch.get_num_threads()
+        self._slopes, self._adam, self._shapes = slopes, adam, shapes
+        self._threads = torch.get_num_threads()
         options = {"xla_cpu_multi_thread_eigen": self._threads > 1}
         self._run = jax.jit(self._loop, compiler_options=options)
 
@@ -97,11 +102,13 @@ class XlaLoop:
         import jax
         import jax.numpy as jnp
 
-        replicas = index.shape[1]
+        replicas, k = index.shape[1], len(self._shapes)
 
         def one(state: "list[Array]", x: "Array", noise: "list[Array]", row: "Array") -> "tuple[list[Array], Array]":
-            *after, loss = self._step(*state, x, *noise, row, *fixed)
-            return after, loss
+            parameters, first, second, buffers = state[:k], state[k : 2 * k], state[2 * k : 3 * k], state[3 * k :]
+            loss, *after = self._slopes(*parameters, *buffers, x, *noise, row, *fixed)
+            moved = [self._adam(*each, row) for each in zip(parameters, first, second, after[:k], strict=True)]
+            return [array for column in zip(*moved, strict=True) for array in column] + after[k:], loss
 
         def body(i: "Array", carried: "tuple[list[Array], Array]") -> "tuple[list[Array], Array]":
             state, losses = carried
@@ -122,7 +129,6 @@ class XlaLoop:
         ]
         losses = jnp.zeros((len(rows), replicas), rows.dtype)
         after, losses = jax.lax.fori_loop(0, count, body, ([*parts, *state[3:]], losses))
-        k = len(sizes)
         flat = [
             jnp.concatenate([p.reshape(replicas, -1) for p in after[i * k : (i + 1) * k]], axis=1) for i in range(3)
         ]
