@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +20,8 @@ from pyrovae.progress import progress_bar
 from pyrovae.randomness import seeded
 
 _ROWS = 512
+_FOLDS = 5
+"""Of cross-fitting."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +221,19 @@ class TrainedModel:
         return pd.DataFrame({"row": range(len(y))} | {name: column.numpy() for name, column in columns.items()})
 
     def outliers(
-        self, x: Tensor, calibration: Tensor, *, num_samples: int = 300, seed: int = 0, progress: bool = False
+        self,
+        x: Tensor,
+        calibration: Tensor,
+        *,
+        trained: Tensor | None = None,
+        num_samples: int = 300,
+        seed: int = 0,
+        progress: bool = False,
     ) -> tuple[pd.DataFrame, Tensor]:
         """The p-value of each datum among held-out data, and the misfit of its channels.
+
+        Data that trained a linear model are judged by cross-fitting: in five parts, each by a model fitted to the
+        other four.
 
         A channel's misfit is |∂ log p(x)/∂x_j| in units of its root mean square over the held-out data: for a linear
         model, the distance from the value that the other channels suggest. It is 0 if the noise is not Gaussian.
@@ -229,6 +241,7 @@ class TrainedModel:
         Args:
             x: data (num, n), in the original units.
             calibration: similar data that did not train the model, shape (any, n).
+            trained: which rows of x trained the model, booleans of shape (num,).
             num_samples: draws of z per datum for log p(x), where it is not known exactly.
             seed: seed of the draws.
             progress: whether to show progress bars (on a terminal).
@@ -237,6 +250,23 @@ class TrainedModel:
             ``row`` (counted from 0), ``log_prob`` and ``p_value``, see :func:`~pyrovae.conformal_p_values`; and the
             misfits, shape (num, n).
         """
+        parts = [(self, torch.arange(len(x)))]
+        if trained is not None and isinstance(self.fitted, Linear) and int(trained.sum()) >= 2 * _FOLDS:
+            known, y, linear = trained.nonzero()[:, 0], self.prepare(x), self.fitted.model
+            mixed = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))]
+            parts = [(self, (~trained).nonzero()[:, 0])] if (~trained).any() else []
+            for fold in mixed.tensor_split(_FOLDS):
+                refit = linear.refit(y[known[~torch.isin(known, fold)]])
+                parts.append((replace(self, fitted=Linear(refit)), fold))
+        judged = [model._judged(x[rows], calibration, num_samples, seed, progress) for model, rows in parts]
+        order = torch.cat([rows for _, rows in parts]).argsort()
+        table = pd.concat([one for one, _ in judged]).iloc[order.numpy()].assign(row=range(len(x)))
+        return table.reset_index(drop=True), torch.cat([misfits for _, misfits in judged])[order]
+
+    def _judged(
+        self, x: Tensor, calibration: Tensor, num_samples: int, seed: int, progress: bool
+    ) -> tuple[pd.DataFrame, Tensor]:
+        """P-values and misfits of data that did not train the model."""
         scores, held_out = (
             self.scores(part, num_samples=num_samples, seed=seed + k, progress=progress)
             for k, part in enumerate((x, calibration))

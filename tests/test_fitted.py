@@ -263,6 +263,37 @@ def test_a_spike_is_an_outlier_at_its_channel(name, tmp_path):
     assert misfits.shape == x.shape
 
 
+def test_an_outlier_that_was_learned_by_heart_is_found_by_a_model_fitted_without_it():
+    """A covariance of 60 data in 40 channels has the outlier's direction; without it, this variance is not there."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(160, 40, generator=generator).double()
+    x[5, 20] += 30
+    train, held_out = x[:60], x[60:]
+    targets = {"diagonal": diagonal_model(train)}
+    model = pv.ShrunkGaussian((train - train.mean(0)) / 60**0.5, targets["diagonal"], 0.1)
+    trained, known = TrainedModel(Linear(model)), torch.arange(70) < 60
+    naive, _ = trained.outliers(x[:70], held_out)
+    table, misfits = trained.outliers(x[:70], held_out, trained=known)
+    assert naive["p_value"][5] > 0.5
+    assert table["p_value"][5] == 1 / 101
+    assert misfits[5].argmax() == 20
+    assert table["row"].tolist() == list(range(70))
+    np.testing.assert_array_equal(table["p_value"][60:], naive["p_value"][60:])  # these trained no model
+    others = table["p_value"][:60].drop(5)
+    assert 0.1 < others.median() < 0.9
+
+
+@pytest.mark.parametrize("fit", ["gaussian", "ar1", "shrunk", "diagonal"])
+def test_a_model_fitted_again_to_the_same_data_is_the_same(fit):
+    if fit == "diagonal":
+        model = diagonal_model(TRAIN)
+    elif fit == "shrunk":
+        model = pv.ShrunkGaussian.fit(TRAIN, NEW, {"diagonal": diagonal_model(TRAIN)})[0]
+    else:
+        model = pv.FactorModel.fit(TRAIN, LIKELIHOODS[fit](3, N), D)
+    torch.testing.assert_close(model.refit(TRAIN).log_prob(NEW), model.log_prob(NEW), rtol=1e-4, atol=1e-4)
+
+
 def test_misfits_are_in_units_of_the_channels_usual_ones(tmp_path):
     """Of held-out data themselves the mean square is 1 at every channel; a missing value has no misfit."""
     trained, held_out = saved(linear("ar1"), tmp_path), data(99, 6)

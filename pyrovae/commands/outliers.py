@@ -28,6 +28,8 @@ class Outliers(OnData):
 
     def apply(self, data: Spectra) -> Summary:
         """Find them."""
+        from pyrovae.fitted import Linear
+
         if self.calibration is None:
             raise InputError("give --calibration FILE with good data; rows that trained the model are left out")
         if not 0 < self.alpha < 1:
@@ -40,9 +42,12 @@ class Outliers(OnData):
                 f"--alpha {self.alpha:g} needs at least {least} data that did not train the model, and "
                 f"{self.calibration} has {len(held_out)}; give more, or a larger --alpha"
             )
-        table, misfits = self.trained.outliers(data.x, held_out, num_samples=self.num_samples, progress=not self.json)
+        has_trained = None if known is None else known.are(data.x)
+        table, misfits = self.trained.outliers(
+            data.x, held_out, trained=has_trained, num_samples=self.num_samples, progress=not self.json
+        )
         table["outlier"] = table["p_value"] <= self.alpha
-        table["trained"] = False if known is None else known.are(data.x).numpy()
+        table["trained"] = False if has_trained is None else has_trained.numpy()
         largest = misfits.topk(min(_NAMED, misfits.shape[1]), dim=1)
         table["channels"] = [
             ", ".join(
@@ -55,7 +60,10 @@ class Outliers(OnData):
         text = f"{len(found)} of {len(table)} data are outliers at alpha = {self.alpha:g}"
         text += f" (held out: {len(held_out)} data): {path}"
         if num_trained := int(table["trained"].sum()):
-            text += f"\n{num_trained} of the {len(table)} data trained the model; they seem likelier than they are"
+            how = "they seem likelier than they are"
+            if isinstance(self.trained.fitted, Linear):
+                how = "each was judged by a model fitted without it"
+            text += f"\n{num_trained} of the {len(table)} data trained the model; {how}"
         for row, channels in list(zip(found["row"], found["channels"], strict=True))[:10]:
             text += f"\n{data.row_names[row]}: {channels}"
         outliers = [data.row_names[row] for row in found["row"]]

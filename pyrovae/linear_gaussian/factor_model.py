@@ -183,6 +183,12 @@ class FactorModel(LinearModel, ConfigurableModule):
             return cls(loadings, offset, noise)
         return cls(fit_noise(noise, x, start.noise_scale, latent_dim, max_steps), start.offset, noise)
 
+    def refit(self, x: Tensor) -> "FactorModel":
+        """The model of other data x (num, n), of the same form."""
+        if not self.latent_dim:
+            return diagonal_model(x)
+        return type(self).fit(x, self.likelihood, self.latent_dim)
+
     def with_noise_of(
         self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Tensor, validation: Tensor | None = None
     ) -> "FactorModel":

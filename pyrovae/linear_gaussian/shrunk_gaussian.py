@@ -60,14 +60,12 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         x, validation = x.double(), validation.double()
         tried = {name: best_share(x, target, validation) for name, target in targets.items()}
         name = max(tried, key=lambda name: tried[name][1])
-        if has_gaps(x):
-            values, axes = torch.linalg.eigh(targets[name].expected_moments(x)[1])
-            rows = (axes * values.clamp_min(0).sqrt()).T
-        else:
-            rows = (x - x.mean(0)) / len(x) ** 0.5
-        if len(rows) > rows.shape[1]:
-            rows = torch.linalg.qr(rows, mode="r").R
-        return cls(rows, targets[name], tried[name][0]), name
+        return cls(_root_of_covariance(x, targets[name]), targets[name], tried[name][0]), name
+
+    def refit(self, x: Tensor) -> Self:
+        """The model of other data x (num, n), with the same share and the same form of the target."""
+        target = self.target.refit(x)
+        return type(self)(_root_of_covariance(x.double(), target), target, self.share)
 
     @classmethod
     def from_config(cls, num_rows: int, target: FactorModel, share: float) -> Self:
@@ -195,3 +193,14 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
             InputError: always.
         """
         raise InputError("this model is a Gaussian without latents: pyrovae.load_linear reads it, not pyrovae.load")
+
+
+def _root_of_covariance(x: Tensor, target: FactorModel) -> Tensor:
+    """R with RᵀR the covariance of data x (num, n), or the expected one under the target if values are missing."""
+    if has_gaps(x):
+        values, axes = torch.linalg.eigh(target.expected_moments(x)[1])
+        rows = (axes * values.clamp_min(0).sqrt()).T
+    else:
+        rows = (x - x.mean(0)) / len(x) ** 0.5
+    root: Tensor = torch.linalg.qr(rows, mode="r").R if len(rows) > rows.shape[1] else rows
+    return root

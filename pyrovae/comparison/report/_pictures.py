@@ -178,7 +178,7 @@ def losses(result: StudyResult, folder: Path, candidates: list[Candidate]) -> li
         whole = [frame["validation_loss"].to_numpy() for frame in frames if len(frame) == result.epochs]
         if whole:
             curves[one.name] = np.mean(whole, axis=0)
-    if not curves:
+    if not curves or result.epochs < 2:
         return []
     lowest = min((float(np.nanmin(c)) for c in curves.values() if np.isfinite(c).any()), default=0.0)
     legend = tuple(

@@ -164,7 +164,7 @@ def _constant(values: NDArray[np.floating]) -> dict[int, str]:
 
 def _headers(values: NDArray[np.floating]) -> dict[int, str]:
     """A sample that is in order and evenly spaced, or outside of all others, as positions are, and no other is."""
-    steps = np.diff(values, axis=1) if values.shape[1] > 4 else np.zeros((len(values), 1))
+    steps = np.diff(values, axis=1) if values.shape[1] > 7 else np.zeros((len(values), 1))
     ordered = np.flatnonzero((steps > 0).all(1) | (steps < 0).all(1))
     for i in map(int, ordered[:5]):
         row, others = values[i].astype(np.float64), np.delete(values, i, axis=0)
