@@ -100,7 +100,8 @@ def _digits(values: NDArray[np.float64]) -> tuple[int, int]:
     """The most digits after the point, and the most in all, of some of the values."""
     if (values == np.round(values)).all():
         return 0, 0
-    parts = [f"{abs(value):.12g}".partition(".") for value in values[:60].tolist()]
+    texts = [np.format_float_positional(abs(v), 12, fractional=False, trim="-") for v in values[:60].tolist()]
+    parts = [text.partition(".") for text in texts]
     return max(len(part) for _, _, part in parts), max(len((whole + part).lstrip("0")) for whole, _, part in parts)
 
 
