@@ -11,7 +11,7 @@ import torch
 from torch.distributions import kl_divergence
 
 import pyrovae as pv
-from experiments.truth.linear import Trained
+from experiments.truth.linear import train
 from pyrovae.evaluation import LogMarginal
 from pyrovae.evaluation.gaps import EncoderTraining, EncoderTrainingKeywords
 from pyrovae.posteriors import POSTERIORS
@@ -171,7 +171,7 @@ def test_bad_input(vae, arguments, error, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["diagonal", "full-covariance"])
 def test_diagonal_and_full_covariance_end_alike_at_two_dimensions(family):
-    (reached,) = Trained(2, family, "analytic", free=True, steps=3000)()
+    (reached,) = train(2, family, "analytic", free=True, steps=3000)
     assert -1e-9 < reached.total < 0.005
 
 
