@@ -13,6 +13,7 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions.constraints import is_dependent
 
 from pyrovae.errors import InputError
 
@@ -247,6 +248,40 @@ def check_width(name: str, site: Site) -> None:
         f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors, declare it with .to_event(1), or "
         "put it into a plate"
     )
+
+
+def check_observed(name: str, site: Site) -> None:
+    """Raise an InputError where a value is outside the support of its distribution, if that validates its arguments.
+
+    Values that a mask leaves out and missing ones, NaN, are not looked at.
+    """
+    inside = _in_support(site["fn"], site["value"])
+    if site["mask"] is not None:
+        inside = inside | ~torch.as_tensor(site["mask"], device=inside.device)
+    if not inside.all():
+        *_, row = (~inside).nonzero()[0].tolist() or [0]
+        raise InputError(
+            f"site {name!r} observes a value outside the support of {describe(site['fn'])} at row {row} (counted from "
+            "0); correct the data or choose another distribution (validate_args=False allows such values)"
+        )
+
+
+def _in_support(fn: Distribution, value: Tensor) -> Tensor:
+    """Where a value is in the support of a distribution, without its event's axes."""
+    if isinstance(fn, Independent):
+        return _without_axes(_in_support(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+    if isinstance(fn, MaskedDistribution):
+        return _in_support(fn.base_dist, value) | ~torch.as_tensor(fn._mask, device=value.device)
+    support, event_dim = fn.support, len(fn.event_shape)
+    if support is None or is_dependent(support) or not getattr(fn, "_validate_args", False):
+        return _without_axes(torch.ones_like(value, dtype=torch.bool), event_dim)
+    inside = _without_axes(support.check(value), event_dim - support.event_dim)
+    return inside | ~_without_axes(~value.isnan(), event_dim)
+
+
+def _without_axes(inside: Tensor, num: int) -> Tensor:
+    """Whether all are inside along the last axes."""
+    return inside.flatten(inside.dim() - num).all(-1) if num else inside
 
 
 def _is_inside(shape: torch.Size, sizes: dict[int, int]) -> bool:

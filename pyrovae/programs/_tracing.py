@@ -3,7 +3,9 @@
 import inspect
 from collections.abc import Mapping, Sequence
 
+import pyro
 import pyro.poutine as poutine
+import torch
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs._pair import DATA_PLATE, TracedPair
 from pyrovae.programs._running import running_on
-from pyrovae.programs._sites import Program, Site, is_subsample
+from pyrovae.programs._sites import Program, Site, check_observed, is_subsample, pruned
 
 
 def trace_pair(
@@ -36,6 +38,7 @@ def trace_pair(
     if check:
         pair.check(enumerates)
         pair.check_same_latents()
+        _check_observed(model, pair, args, keywords or {})
     return pair
 
 
@@ -67,6 +70,18 @@ def raw_traces(
     guide_trace = traced(guide, "the guide")
     replayed = poutine.replay(model, trace=guide_trace)
     return traced(_SameEvents(guide_trace)(replayed) if check else replayed, "the model"), guide_trace
+
+
+def _check_observed(model: Program, pair: TracedPair, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Raise an InputError where a value is outside its distribution's support, unless that has validate_args=False."""
+    if hasattr(model, "check_support"):
+        return
+    # only while Pyro validates do distributions tell an explicit validate_args=False from none
+    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(True):
+        trace = poutine.trace(poutine.replay(model, trace=pair.guide)).get_trace(*args, **kwargs)
+    for name, site in pruned(trace).nodes.items():
+        if site["type"] == "sample" and site["is_observed"]:
+            check_observed(name, site)
 
 
 def _check_call(program: object, who: str, args: Sequence[object], kwargs: Mapping[str, object]) -> None:

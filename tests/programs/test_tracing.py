@@ -1,6 +1,7 @@
 """Programs under Pyro's handlers and with latents of many supports: at the exact guide every estimate is log p(x)."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -237,15 +238,47 @@ def test_a_plate_that_is_subsampled_on_one_side_is_refused():
             run(model, exact(), X)
 
 
-def test_values_that_are_no_numbers_are_refused():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-            pyro.sample("x", dist.Beta(z.exp(), 2.0).to_event(1), obs=x.clamp_max(0.5))
+def beta_model(x, rate, **options):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("x", dist.Beta(z.exp(), rate, **options).to_event(1), obs=x)
 
-    for run in (pv.elbo_terms, pv.elbo_estimate, pv.refine, lambda *pair: pv.log_marginal(*pair, "importance")):
+
+def values_of(model, x):
+    return [
+        partial(pv.elbo_terms, model, exact(), x),
+        partial(pv.elbo_estimate, model, exact(), x),
+        partial(pv.refine, model, exact(), x),
+        partial(pv.log_marginal, model, exact(), x, "importance"),
+    ]
+
+
+X_OUTSIDE = torch.tensor([[0.2], [0.5], [-0.3]])
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0], ids=["finite", "NaN"])
+def test_observations_outside_the_support_are_refused(rate):
+    for run in values_of(partial(beta_model, rate=rate), X_OUTSIDE):
+        with pytest.raises(pv.InputError, match=r"site 'x' observes a value outside the support of Beta at row 2 \("):
+            run()
+
+
+def test_observations_outside_the_support_count_where_the_program_says_so():
+    scored = pv.elbo_terms(partial(beta_model, rate=1.0, validate_args=False), exact(), 1 - X_OUTSIDE)
+    assert scored.reconstruction.isfinite().all()  # (1 - x)⁰ x^(a - 1) is a number at x = 1.3 too
+
+    def masked(x):
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=x[:, 0] > 0):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Beta(z.exp(), 1.0).to_event(1), obs=x)
+
+    assert pv.elbo_terms(masked, exact(), X_OUTSIDE).reconstruction[2] == 0
+
+
+def test_values_that_are_no_numbers_are_refused():
+    for run in values_of(partial(beta_model, rate=2.0, validate_args=False), X_OUTSIDE):
         with pytest.raises(pv.InputError, match="is not a number at row 2; check the scales"):
-            run(model, exact(), X)
+            run()
 
 
 def test_programs_that_take_something_else_than_the_data_are_refused():
