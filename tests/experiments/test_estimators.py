@@ -7,7 +7,7 @@ import pytest
 def test_estimators(tmp_path, run):
     result = run(
         "experiments.estimators", "--seeds", 1, "--steps", 20, "--repeats", 8, "--particles", 3, "--batch-size", 400,
-        "--samples", 100, "--num-test", 20, "--workers", 1, "--out", tmp_path / "out",
+        "--samples", 50, "--num-test", 3, "--workers", 1, "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "## linear-Gaussian, gradient noise" in result.stdout
