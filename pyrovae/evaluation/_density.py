@@ -20,8 +20,10 @@ from pyrovae.programs import (
     describe,
     is_delta,
     log_prob_of,
+    masks_of,
     running_on,
     trace_pair,
+    without_mask,
 )
 from pyrovae.vae import GenerativeModel
 
@@ -163,7 +165,7 @@ class _Programs:
             transform = biject_to(site.site["fn"].support)
             values[site.name] = transform(real)
             slope = transform.log_abs_det_jacobian(real, values[site.name])
-            stretch = stretch + self._flat(site, slope, event=False).sum(1)
+            stretch = stretch + self._flat(site, slope, event=False).sum(1).double().cpu()
         pair = pair_at(self.model, self.guide, x, values)
         joint = of_guide = torch.zeros(len(x), dtype=torch.float64)
         free = {site.name for site in self.free}
@@ -174,6 +176,9 @@ class _Programs:
                 term = pair.per_datum(site, site.log_q(), self.plate)
                 if site.name in free:
                     of_guide = of_guide + term
+                    if masks_of(site.guide):  # what is masked has q's density in both, so that it integrates to one
+                        bare = {**site.guide, "fn": without_mask(site.guide["fn"])[0], "mask": None}
+                        stretch = stretch + pair.per_datum(site, log_prob_of(bare), self.plate) - term
                 else:  # a point, or a factor: the derivative of a map that the guide itself applies
                     joint = joint - term
         return (joint + stretch).to(z), (of_guide + stretch).to(z)

@@ -56,12 +56,12 @@ class Callables:
     @classmethod
     def of_pair(cls, model: Program, guide: Program) -> "Callables":
         """A model and a guide with one latent: the guide's unconstrained coordinates, one site after the other."""
-        last: list[tuple[Tensor, Density]] = []
+        made: dict[torch.Size, tuple[Tensor, Density]] = {}  # data and draws × data take turns
 
         def density(x: Tensor) -> Density:
-            if not last or last[0][0] is not x:
-                last[:] = [(x, density_of(model, guide, x, slice(0, len(x)), ROWS_AT_ONCE))]
-            return last[0][1]
+            if x.shape not in made or not torch.equal(made[x.shape][0], x):
+                made[x.shape] = x, density_of(model, guide, x, slice(0, len(x)), ROWS_AT_ONCE)
+            return made[x.shape][1]
 
         def log_joint(x: Tensor, z: Tensor) -> Tensor:
             with poutine.block():

@@ -18,6 +18,7 @@ from pyrovae.programs._sites import (
     PairedSite,
     Role,
     Site,
+    check_in_support,
     check_width,
     describe,
     is_delta,
@@ -139,6 +140,15 @@ class TracedPair:
                     f"the model's latent sites {model} are not the guide's {sorted(s.name for s in self.drawn)}: give "
                     f"{site.name!r} one name on both sides, or mark it with infer={{'is_auxiliary': True}}"
                 )
+
+    def check_values(self) -> None:
+        """Raise an InputError where the data, or a draw of the guide, lie outside of the support of the model's site.
+
+        Some log-densities are finite there, such as an exponential's below 0.
+        """
+        for site in self.of_role(Role.OBSERVED, Role.LATENT):
+            if site.model is not None:
+                check_in_support(site.name, site.model)
 
     def check_integrable(self) -> None:
         """Raise an InputError if the guide's terms are not log q(z|x) of the model's latents, which log p(x) needs.

@@ -7,13 +7,12 @@ from enum import StrEnum
 from typing import Any
 
 import torch
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
-from torch.distributions.constraints import is_dependent
 
 from pyrovae.errors import InputError
 
@@ -229,59 +228,71 @@ def _without(trace: Trace, is_left_out: Callable[[Site], bool]) -> Trace:
 
 
 def check_width(name: str, site: Site) -> None:
-    """Raise an InputError where a site's log-density has elements outside of its plates."""
+    """Raise an InputError where a site's log-density, scaled and masked, has elements outside of its plates."""
     fn, value = site["fn"], site["value"]
-    shape = fn.batch_shape
     sizes = {f.dim: f.size for f in site["cond_indep_stack"] if f.vectorized}
-    own = value.shape[: value.dim() - fn.event_dim] if isinstance(value, Tensor) else shape
-    if _is_inside(shape, sizes) and (own == shape or _is_inside(own, sizes)):
+    own = {"distribution": fn.batch_shape}
+    if isinstance(value, Tensor):
+        own["value"] = value.shape[: value.dim() - fn.event_dim]
+    own |= {part: site[part].shape for part in ("mask", "scale") if isinstance(site[part], Tensor)}
+    if all(_is_inside(shape, sizes) for shape in own.values()):
         return
-    if any(a != b and 1 not in (a, b) for a, b in zip(reversed(shape), reversed(own), strict=False)):
+    try:
+        shape = torch.broadcast_shapes(*own.values())
+    except RuntimeError:
+        shapes = " and ".join(f"a {part} of shape {tuple(shape)}" for part, shape in own.items())
         raise InputError(
-            f"site {name!r} has a distribution of shape {tuple(shape)} and a value of shape {tuple(own)}, which do "
-            "not fit each other; give both one element for each datum of a batch"
-        )
-    shape, depth = torch.broadcast_shapes(shape, own), -min(sizes, default=0)
+            f"site {name!r} has {shapes}, which do not fit each other; give both one element for each datum of a batch"
+        ) from None
+    depth = -min(sizes, default=0)
     plates = tuple(sizes.get(k - depth, 1) for k in range(depth))
     raise InputError(
         f"site {name!r} has an invalid log_prob shape, {tuple(shape)} with {math.prod(shape)} terms: its plates have "
-        f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors, declare it with .to_event(1), or "
-        "put it into a plate"
+        f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors (or of a mask or scale around "
+        "it), declare it with .to_event(1), or put it into a plate"
     )
 
 
-def check_observed(name: str, site: Site) -> None:
-    """Raise an InputError where a value is outside the support of its distribution, if that validates its arguments.
+def check_in_support(name: str, site: Site) -> None:
+    """Raise an InputError where a value of the model's site that no mask hides lies outside of the support.
 
-    Values that a mask leaves out and missing ones, NaN, are not looked at.
+    A distribution that was made with ``validate_args=False`` takes any value. NaN is judged by its log-density.
     """
-    inside = _in_support(site["fn"], site["value"])
-    if site["mask"] is not None:
-        inside = inside | ~torch.as_tensor(site["mask"], device=inside.device)
-    if not inside.all():
-        *_, row = (~inside).nonzero()[0].tolist() or [0]
-        raise InputError(
-            f"site {name!r} observes a value outside the support of {describe(site['fn'])} at row {row} (counted from "
-            "0); correct the data or choose another distribution (validate_args=False allows such values)"
-        )
+    fn, value, mask = site["fn"], torch.as_tensor(site["value"]), site["mask"]
+    valid = _in_support(fn, value)
+    if valid.all() or mask is False:
+        return
+    values = value.reshape(*value.shape[: value.dim() - fn.event_dim], -1)
+    valid = valid | values.isnan().any(-1)
+    if isinstance(mask, Tensor):
+        valid = valid | ~mask
+    if valid.all():
+        return
+    wrong = [round(number, 6) for number in values.expand(*valid.shape, -1)[~valid][0].tolist()]
+    remedy = (
+        "correct the data, or choose another distribution" if site["is_observed"] else "give the guide the same support"
+    )
+    raise InputError(
+        f"site {name!r} has the value {wrong[0] if len(wrong) == 1 else wrong[:3]}, which is outside of the support of "
+        f"the model's {describe(fn)}; {remedy}"
+    )
 
 
 def _in_support(fn: Distribution, value: Tensor) -> Tensor:
-    """Where a value is in the support of a distribution, without its event's axes."""
-    if isinstance(fn, Independent):
-        return _without_axes(_in_support(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+    """Which elements of a value lie in the support, shape of the batch; all where it is masked or not to be checked."""
     if isinstance(fn, MaskedDistribution):
-        return _in_support(fn.base_dist, value) | ~torch.as_tensor(fn._mask, device=value.device)
-    support, event_dim = fn.support, len(fn.event_shape)
-    if support is None or is_dependent(support) or not getattr(fn, "_validate_args", False):
-        return _without_axes(torch.ones_like(value, dtype=torch.bool), event_dim)
-    inside = _without_axes(support.check(value), event_dim - support.event_dim)
-    return inside | ~_without_axes(~value.isnan(), event_dim)
-
-
-def _without_axes(inside: Tensor, num: int) -> Tensor:
-    """Whether all are inside along the last axes."""
-    return inside.flatten(inside.dim() - num).all(-1) if num else inside
+        inside = _in_support(fn.base_dist, value)
+        return inside | ~torch.as_tensor(fn._mask, device=inside.device)
+    if isinstance(fn, ExpandedDistribution):
+        return _in_support(fn.base_dist, value)
+    if isinstance(fn, Independent):
+        inside = _in_support(fn.base_dist, value)
+        return inside.flatten(-fn.reinterpreted_batch_ndims).all(-1) if inside.dim() else inside
+    try:
+        support = fn.support if fn._validate_args else None
+    except NotImplementedError:  # not known
+        support = None
+    return torch.tensor(True, device=value.device) if support is None else support.check(value)
 
 
 def _is_inside(shape: torch.Size, sizes: dict[int, int]) -> bool:

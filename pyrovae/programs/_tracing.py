@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import pyro
 import pyro.poutine as poutine
-import torch
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs._pair import DATA_PLATE, TracedPair
 from pyrovae.programs._running import running_on
-from pyrovae.programs._sites import Program, Site, check_observed, is_subsample, pruned
+from pyrovae.programs._sites import Program, Site, is_subsample
+from pyrovae.randomness import random_state, set_random_state
 
 
 def trace_pair(
@@ -34,12 +34,15 @@ def trace_pair(
         check: whether to raise an InputError if the two do not fit each other.
         enumerates: whether latents that the guide lacks are summed out where the model marks them for that.
     """
-    pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=check))
-    if check:
-        pair.check(enumerates)
-        pair.check_same_latents()
-        _check_observed(model, pair, args, keywords or {})
-    return pair
+    if check:  # in a trace of its own: a distribution that is made under validation goes on validating
+        before = random_state()
+        with pyro.validation_enabled(True):
+            pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=True))
+            pair.check(enumerates)
+            pair.check_same_latents()
+            pair.check_values()
+        set_random_state(before)
+    return TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords))
 
 
 def raw_traces(
@@ -70,18 +73,6 @@ def raw_traces(
     guide_trace = traced(guide, "the guide")
     replayed = poutine.replay(model, trace=guide_trace)
     return traced(_SameEvents(guide_trace)(replayed) if check else replayed, "the model"), guide_trace
-
-
-def _check_observed(model: Program, pair: TracedPair, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-    """Raise an InputError where a value is outside its distribution's support, unless that has validate_args=False."""
-    if hasattr(model, "check_support"):
-        return
-    # only while Pyro validates do distributions tell an explicit validate_args=False from none
-    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(True):
-        trace = poutine.trace(poutine.replay(model, trace=pair.guide)).get_trace(*args, **kwargs)
-    for name, site in pruned(trace).nodes.items():
-        if site["type"] == "sample" and site["is_observed"]:
-            check_observed(name, site)
 
 
 def _check_call(program: object, who: str, args: Sequence[object], kwargs: Mapping[str, object]) -> None:

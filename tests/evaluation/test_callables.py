@@ -1,5 +1,7 @@
 """A plain PyTorch VAE, no Pyro program, whose log p(x) is known."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -83,3 +85,30 @@ def test_a_function_of_the_wrong_shape_is_named():
     pair = Callables(lambda x, z: z, lambda x: x, lambda x, z: z.sum(-1))
     with pytest.raises(pv.InputError, match=r"log_joint must return shape \(num,\) with num = 3, not \(3, 4\)"):
         pv.log_marginal(*pair, torch.zeros(3, 4), num_samples=5)
+
+
+def test_a_pair_by_hand_is_described_once_for_each_shape_of_data():
+    """A step on a copy of the data asks anew neither what the pair is nor whether draws can be rows."""
+    calls = 0
+
+    def model(x):
+        nonlocal calls
+        calls += 1
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.5 * x, 0.7).to_event(1))
+
+    x, z = torch.tensor([[0.3], [1.2]]), torch.zeros(2, 1)
+    log_joint = Callables.of_pair(model, guide).model.log_joint
+    right = (Normal(0.0, 1.0).log_prob(z) + Normal(z, 1.0).log_prob(x)).sum(-1)
+    log_joint(x, z), log_joint(x.repeat(3, 1), z.repeat(3, 1))
+    calls = 0
+    for _ in range(5):
+        torch.testing.assert_close(log_joint(x.clone(), z), right)
+        torch.testing.assert_close(log_joint(x.repeat(3, 1), z.repeat(3, 1)), right.repeat(3))
+    assert calls == 10
+    torch.testing.assert_close(log_joint(x.flip(0), z), right.flip(0))

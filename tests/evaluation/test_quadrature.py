@@ -130,3 +130,19 @@ def test_the_reach_is_in_standard_deviations():
     found = pv.log_marginal(model, guide, torch.tensor([[50.0]]), "quadrature", num_points=24)
     right = pyro.distributions.Normal(0.0, (30.0**2 + 100.0**2) ** 0.5).log_prob(torch.tensor(50.0)).item()
     assert found.mean == pytest.approx(right, abs=1e-4)
+
+
+def test_modes_of_unlike_width_are_each_reached_in_their_own_deviations():
+    """A narrow mode and one ten times as wide: a reach of 6 · 10² deviations would step over the first."""
+    normal = torch.distributions.Normal
+
+    def log_joint(x, z):
+        narrow, wide = normal(0.0, 0.1).log_prob(z) + math.log(0.6), normal(8.0, 1.0).log_prob(z) + math.log(0.4)
+        return torch.stack([narrow, wide]).logsumexp(0).sum(-1)
+
+    guide = normal(4.0, 6.0)
+    pair = pv.evaluation.Callables(
+        log_joint, lambda x: guide.sample(x.shape), lambda x, z: guide.log_prob(z).sum(-1).expand(len(x))
+    )
+    found = pv.log_marginal(*pair, torch.zeros(2, 1), "quadrature", num_points=200)
+    torch.testing.assert_close(found.per_datum, torch.zeros(2).double(), rtol=0, atol=1e-4)
