@@ -13,6 +13,7 @@ from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.programs import trace_pair
 
 X = torch.tensor([[0.3], [1.2], [-0.7]])
 COUNTS = torch.tensor([[1.0], [4.0], [0.0]])
@@ -296,18 +297,30 @@ def test_a_guide_that_draws_outside_of_the_prior_is_refused():
             run(model, Exact(), torch.zeros(64, 1))
 
 
+SEEN = torch.tensor([True, False])
+
+
 @pytest.mark.parametrize(
-    "likelihood",
+    "model",
     [
-        lambda z: dist.Poisson(z.exp()).to_event(1).mask(torch.tensor([True, False])),
-        lambda z: dist.Poisson(z.exp()).mask(torch.tensor([[True], [False]])).to_event(1),
+        seen_by(lambda z: dist.Poisson(z.exp()).to_event(1).mask(SEEN)),
+        seen_by(lambda z: dist.Poisson(z.exp()).mask(SEEN.unsqueeze(-1)).to_event(1)),
+        poutine.mask(seen_by(lambda z: dist.Poisson(z.exp()).to_event(1)), SEEN),
     ],
 )
-def test_what_is_masked_may_lie_outside_of_the_support(likelihood):
+def test_what_is_masked_may_lie_outside_of_the_support(model):
     x, same = torch.tensor([[3.0], [-1.0]]), torch.tensor([[3.0], [3.0]])
-    found, right = (pv.elbo_terms(seen_by(likelihood), exact(), data).reconstruction for data in (x, same))
+    found, right = (pv.elbo_terms(model, exact(), data).reconstruction for data in (x, same))
     torch.testing.assert_close(found[:1], right[:1], rtol=0, atol=0)
     assert found[1] == 0
+
+
+def test_a_check_leaves_the_draws_as_they_were():
+    draws = []
+    for check in (False, True):
+        torch.manual_seed(0)
+        draws.append(trace_pair(conditioned, exact(), X, check=check).guide.nodes["z"]["value"])
+    torch.testing.assert_close(*draws, rtol=0, atol=0)
 
 
 def test_soft_data_are_taken_where_the_model_says_so():
