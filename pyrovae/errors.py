@@ -121,7 +121,8 @@ def _check_values(name: str, x: "Tensor", num_features: int, least: int, valid: 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise an InputError unless the value is one of the choices; the message names the nearest."""
     if value not in choices:
-        raise InputError(f"unknown {name} {value!r}{did_you_mean(value, choices)}; choose one of {', '.join(choices)}")
+        listed = ("; " if any("," in choice for choice in choices) else ", ").join(choices)
+        raise InputError(f"unknown {name} {value!r}{did_you_mean(value, choices)}; choose one of {listed}")
 
 
 def did_you_mean(value: object, choices: Collection[str]) -> str:

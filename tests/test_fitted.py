@@ -283,6 +283,23 @@ def test_an_outlier_that_was_learned_by_heart_is_found_by_a_model_fitted_without
     assert 0.1 < others.median() < 0.9
 
 
+@pytest.mark.slow
+def test_rows_that_trained_a_model_are_false_alarms_at_alpha():
+    """Over 100 sets of 50 rows; without the models fitted again, hardly any row would be an alarm."""
+    loadings, known, found = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.ones(50).bool(), []
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(89, 3, generator=generator) @ loadings.T + 0.5 * torch.randn(89, 20, generator=generator)
+        train, held_out = x[:50].double(), x[50:].double()
+        centred = (train - train.mean(0)) / 50**0.5
+        trained = TrainedModel(Linear(pv.ShrunkGaussian(centred, diagonal_model(train), 0.1)))
+        tables = (trained.outliers(train, held_out, trained=which)[0] for which in (known, None))
+        found.append([(table["p_value"].to_numpy() <= 0.1).mean() for table in tables])
+    cross_fitted, naive = np.mean(found, axis=0)
+    assert abs(cross_fitted - 0.1) < 4 * np.std(found, axis=0)[0] / 10  # fails by chance once in 16,000
+    assert naive < 0.03
+
+
 @pytest.mark.parametrize("fit", ["gaussian", "ar1", "shrunk", "diagonal"])
 def test_a_model_fitted_again_to_the_same_data_is_the_same(fit):
     if fit == "diagonal":

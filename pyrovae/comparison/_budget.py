@@ -15,8 +15,10 @@ from pyrovae.training import Trainer
 
 GAP_DATA = 32
 """Number of test data whose log p(x) − ELBO is split."""
-LEAST_EPOCHS, LEAST_LOOKS = 5, 2
+LEAST_EPOCHS = 5
 """With fewer epochs than this, VAEs of the slowest likelihood are left out, to give the others more."""
+LEAST_LOOKS = 2
+"""Smallest number of looks at the validation data in a run."""
 FEW_TEST, FEW_DRAWS, FEWEST_TEST = 200, 50, 100
 """Smallest numbers of test data, then draws, then test data, if scoring would take too long."""
 
@@ -32,7 +34,9 @@ _DRAWS = 640
 _ROWS = 50
 _FEW = 10
 _NEVER = 1000
+"""Times the time for measuring: what is not measured counts as taking so long."""
 _OF_ANY_DRAWS = 0.5
+"""Share of a score's time that does not depend on the number of draws."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pyrovae.comparison._plan import GIVEN, ModelKey
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
-from pyrovae.linear_gaussian.baselines import Baseline
+from pyrovae.linear_gaussian.baselines import SHRUNK, Baseline
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 
@@ -96,7 +96,7 @@ ESTIMATORS = {
 LINEAR = {
     "probabilistic PCA": "principal components with equal noise in all channels",
     "factor analysis": "linear components, with its own independent noise in each channel",
-    "Gaussian, shrunk covariance": "no components: a Gaussian whose covariance is shrunk towards a simpler model’s",
+    SHRUNK: "no components: a Gaussian whose covariance is shrunk towards a simpler model’s",
 }
 """The meaning of linear models, by their names in tables."""
 

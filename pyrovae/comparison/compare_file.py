@@ -75,7 +75,7 @@ def compare_file(
             )
 
             def may_fit(name: str) -> bool:
-                limited = begun is None and study.epochs is None
+                limited = begun is None and study.epochs is None and name not in left_out
                 if limited and time.perf_counter() - begin > _SHARE_FOR_LINEAR * study.budget:
                     left_out.append(name)
                 return name not in left_out

@@ -12,6 +12,7 @@ import torch
 from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory, ModelSettings
 from pyrovae.datasets import ReadingSettings, Spectra, SpectraSplit, read_data, simulated, split_spectra
 from pyrovae.errors import InputError, check_choice, check_integer, one_line
+from pyrovae.linear_gaussian.baselines import PCA_BY_VALIDATION, SHRUNK
 from pyrovae.training import TrainingSettings
 
 T = TypeVar("T")
@@ -101,7 +102,10 @@ class Study(FileSettings):
             check_integer("gap_data", self.gap_data, least=0)
         check_integer("max_test", self.max_test, least=2)
         for name in self.linear_only:
-            check_choice("linear_only", name, self.settings.named_likelihoods)
+            check_choice("likelihood", name, self.settings.named_likelihoods)
+        linear = [f"linear, {name}" for name in self.settings.named_likelihoods]
+        for name in self.linear_left_out:
+            check_choice("linear model", name, [*linear, PCA_BY_VALIDATION, SHRUNK])
 
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""

@@ -20,6 +20,9 @@ from pyrovae.linear_gaussian.factor_model import FactorModel, diagonal_model
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 from pyrovae.linear_gaussian.warm_start import linear_models
 
+PCA_BY_VALIDATION, SHRUNK = "probabilistic PCA, d by validation", "Gaussian, shrunk covariance"
+"""Names of the candidates that no likelihood names."""
+
 
 @dataclass(frozen=True, repr=False)
 class Baseline:
@@ -158,16 +161,16 @@ def linear_candidates(
     if validation is None:
         return found
     validation = validation.double()
-    if may_fit(name := "probabilistic PCA, d by validation"):
+    if may_fit(PCA_BY_VALIDATION):
         with_gaps = has_gaps(train) or has_gaps(validation)
         best = (_best_of_some_components if with_gaps else _best_of_all_components)(train, validation)
-        found.append(Baseline(name, note=f"d = {best.latent_dim}", model=best))
+        found.append(Baseline(PCA_BY_VALIDATION, note=f"d = {best.latent_dim}", model=best))
     scores = {key: model.log_prob(validation).mean().item() for key, model in models.items()}
     if len({d for _, d in models}) > 1:
         for name in dict.fromkeys(name for name, _ in models):
             key = max((key for key in models if key[0] == name), key=scores.__getitem__)
             found.append(Baseline(f"linear, {name}, d by validation", note=f"d = {key[1]}", model=models[key]))
-    if not may_fit("Gaussian, shrunk covariance"):
+    if not may_fit(SHRUNK):
         return found
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
     if train.shape[1] > DENSE:  # each target costs decompositions
@@ -177,7 +180,7 @@ def linear_candidates(
     note = f"{shrunk.share:.2g} of {name}"
     if shrunk.share == SHARES[0]:
         note += ", the smallest tried: the data do not vary in some direction, where a density may have any value"
-    return [*found, Baseline("Gaussian, shrunk covariance", note=note, model=shrunk)]
+    return [*found, Baseline(SHRUNK, note=note, model=shrunk)]
 
 
 def check_varying(train: Tensor) -> None:

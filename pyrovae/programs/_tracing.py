@@ -36,12 +36,14 @@ def trace_pair(
     """
     if check:  # in a trace of its own: a distribution that is made under validation goes on validating
         before = random_state()
-        with pyro.validation_enabled(True):
-            pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=True))
-            pair.check(enumerates)
-            pair.check_same_latents()
-            pair.check_values()
-        set_random_state(before)
+        try:
+            with pyro.validation_enabled(True):
+                pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=True))
+                pair.check(enumerates)
+                pair.check_same_latents()
+                pair.check_values()
+        finally:
+            set_random_state(before)
     return TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords))
 
 

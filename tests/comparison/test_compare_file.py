@@ -196,6 +196,13 @@ def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
         assert settings.training.validate_every == 2
 
 
+def test_unknown_names_of_linear_models_are_refused():
+    with pytest.raises(
+        pv.InputError, match=r"unknown linear model 'linear, ar-1' .did you mean 'linear, ar1'.*; linear, "
+    ):
+        make_study(linear_left_out=("linear, ar-1",))
+
+
 def test_what_a_study_takes_is_measured():
     settings = dataclasses.replace(STUDY.settings, likelihoods=("gaussian",))
     x = STUDY.read().x

@@ -163,7 +163,7 @@ def _constant(values: NDArray[np.floating]) -> dict[int, str]:
 
 
 def _headers(values: NDArray[np.floating]) -> dict[int, str]:
-    """A sample that is in order and evenly spaced, or outside of all others, as positions are, and no other is."""
+    """A sample that looks like the channels' positions: in order, and evenly spaced or outside of all others."""
     steps = np.diff(values, axis=1) if values.shape[1] > 7 else np.zeros((len(values), 1))
     ordered = np.flatnonzero((steps > 0).all(1) | (steps < 0).all(1))
     for i in map(int, ordered[:5]):
