@@ -12,9 +12,10 @@ from experiments.spectra.settings import INDEPENDENT, Settings
 from experiments.spectra.study import TRUTH, Found, cell_name, cells, row_of_smallest, rows_of
 from pyrovae.comparison.recommendation import Gain, Recommendation
 from pyrovae.datasets import SimulatedSpectra
+from pyrovae.linear_gaussian.keys import FACTOR_ANALYSIS, PROBABILISTIC_PCA, SHRUNK_GAUSSIAN, linear_with
 
-LINEAR_OF = {"gaussian": "probabilistic PCA", "gaussian-per-dimension": "factor analysis"}
-"""Names of the linear models of independent noise."""
+LINEAR_OF = {"gaussian": PROBABILISTIC_PCA, "gaussian-per-dimension": FACTOR_ANALYSIS}
+"""The linear models of independent noise, by the likelihoods' names."""
 
 
 def gain(found: Found, name: str, over: str) -> Gain:
@@ -86,8 +87,9 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
     ]
     known = found.baselines["baseline"] == TRUTH
     with_density = found.baselines[~known].dropna(subset=["log_prob"])
-    of_noise = with_density["baseline"].str.startswith("linear, ")
-    tuned = with_density["baseline"].str.contains("by validation|Gaussian")
+    linear = [found.linear[name] for name in with_density["baseline"]]
+    of_noise = np.array([key.noise is not None for key in linear])
+    tuned = np.array([key.by_validation or key == SHRUNK_GAUSSIAN for key in linear])
     d = settings.latent_dim
     kinds = {
         f"classical linear model of {d} components": with_density[~of_noise & ~tuned],
@@ -104,13 +106,13 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
             f"{say(gain(found, name_of(best), winner['baseline']))}."
         )
     of_independent = independent(found)
-    if of_independent is not None and "factor analysis" in found.estimates:
+    if of_independent is not None and str(FACTOR_ANALYSIS) in found.estimates:
         lines.append(
             f"- The best VAE of independent noise, {name_of(of_independent)}, has {of_independent.log_prob:.2f} nats: "
-            f"{say(gain(found, name_of(of_independent), 'factor analysis'))} over factor analysis."
+            f"{say(gain(found, name_of(of_independent), str(FACTOR_ANALYSIS)))} over factor analysis."
         )
     for cell in rows_of(mean):
-        same_noise = LINEAR_OF.get(cell.likelihood, f"linear, {cell.likelihood}")
+        same_noise = str(LINEAR_OF.get(cell.likelihood, linear_with(cell.likelihood)))
         if same_noise in found.estimates and cell.posterior == settings.posteriors[0]:
             lines.append(
                 f"- Networks, and what training does to the noise, gain {say(gain(found, name_of(cell), same_noise))} "
@@ -123,7 +125,8 @@ def reading(data: SpectraSet, found: Found, settings: Settings) -> str:
             lines.append(f"- Posterior, with {likelihood} noise: {said} over {first.split(',')[0]}.")
     if known.any():
         lines.append(f"- The truth is {say(gain(found, TRUTH, name_of(best)))} above the best VAE.")
-    alike = ~known & ~found.baselines["baseline"].str.contains("by validation")  # in their number of components
+    by_validation = [name for name, key in found.linear.items() if key.by_validation]
+    alike = ~known & ~found.baselines["baseline"].isin(by_validation)  # in their number of components
     least = row_of_smallest(found.baselines[alike], "rmse")
     vae = row_of_smallest(mean, "rmse")
     smaller = f"{vae.posterior}, {vae.likelihood}" if vae.rmse < least.rmse else least.baseline

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import pyrovae as pv
 from experiments.pool import in_processes
@@ -27,8 +28,8 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation import LogMarginal, RefinedELBO
 from pyrovae.files import write_table
 from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.linear_gaussian.baselines import Baseline
 from pyrovae.linear_gaussian.exact import most_latent_dims
+from pyrovae.linear_gaussian.keys import LinearKey
 
 INITIAL_SCALE = 0.05
 """Where σ starts, in units of all the data's standard deviation: from far above the noise latents collapse."""
@@ -51,6 +52,7 @@ class Found:
     Attributes:
         runs: one row a run.
         baselines: one row a baseline.
+        linear: which linear model each baseline is, by its name; not the truth.
         estimates: log p(x) of the test spectra by each seed of a model, by its name, the simplest first.
         test_groups: label of each test spectrum; None where all are independent.
         pictures: files by caption.
@@ -58,6 +60,7 @@ class Found:
 
     runs: pd.DataFrame
     baselines: pd.DataFrame
+    linear: dict[str, LinearKey]
     estimates: dict[str, list[LogMarginal]]
     test_groups: NDArray[np.int64] | None
     pictures: dict[str, Path]
@@ -109,7 +112,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     columns = ["posterior", "likelihood", "seed", "learning_rate", "best_epoch", "validation_loss", "validation"]
     runs = runs[[*columns, "seconds", "engine", "status", "note"]].join(metrics)
     runs.insert(0, "set", data.name)
-    baselines, estimates = _baselines(data, settings)
+    baselines, linear, estimates = _baselines(data, settings)
     by_index = dict(zip(good.index, checked, strict=True))
     failed = LogMarginal.exact(torch.full((len(data.test),), math.nan))
     for likelihood, posterior in itertools.product(settings.likelihoods, settings.posteriors):
@@ -127,7 +130,7 @@ def study(settings: Settings, data: SpectraSet, out: Path) -> Found:
     pictures = write_pictures(out, data, row["likelihood"], shown, model, guide, step, settings.color)
     write_table(out / f"{data.name}-runs.csv", runs)
     write_table(out / f"{data.name}-baselines.csv", baselines)
-    return Found(runs, baselines, estimates, data.test_groups, pictures)
+    return Found(runs, baselines, linear, estimates, data.test_groups, pictures)
 
 
 def check_run(folder: Path, data: SpectraSet, samples: int) -> Checked:
@@ -139,9 +142,9 @@ def check_run(folder: Path, data: SpectraSet, samples: int) -> Checked:
     return check(model, guide, step, data.test.x, samples)
 
 
-def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict[str, list[LogMarginal]]]:
-    x = data.test.x.double()
-    rows, estimates = [], {}
+def _baselines(
+    data: SpectraSet, settings: Settings
+) -> tuple[pd.DataFrame, dict[str, LinearKey], dict[str, list[LogMarginal]]]:
     # the first two are probabilistic PCA and factor analysis
     others = [name for name in settings.likelihoods if name not in ("gaussian", "gaussian-per-dimension")]
     most = most_latent_dims(torch.cov(data.train.x.double().T, correction=0))
@@ -153,25 +156,38 @@ def _baselines(data: SpectraSet, settings: Settings) -> tuple[pd.DataFrame, dict
         validation=data.validation.x,
         latent_dims=[d for d in settings.linear_dims if d <= most],
     )
+    rows = [_row(data, b.name, b.log_prob, b.reconstruction, b.noise_scale, b.note) for b in baselines]
+    scores = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
     if isinstance(data.test, SimulatedSpectra):
-        truth = data.test.truth
-        sigma = truth.noise_scale.expand(x.shape[1])
-        baselines.append(Baseline(TRUTH, truth.log_prob(data.test.x), data.test.clean.double(), sigma))
-    for found in baselines:
-        row: dict[str, Any] = {"set": data.name, "baseline": found.name, "note": found.note}
-        row |= dict.fromkeys(("log_prob", "log_prob_stderr", "rmse", "rmse_worst_channel", "residual_autocorrelation"))
-        if found.log_prob is not None:
-            estimates[found.name] = [LogMarginal.exact(found.log_prob)] * settings.seeds
-            row["log_prob"] = found.log_prob.mean().item()
-            row["log_prob_stderr"] = (found.log_prob.std() / len(x) ** 0.5).item()
-        if found.reconstruction is not None:
-            residual = x - found.reconstruction
-            row["rmse"] = residual.square().mean().sqrt().item()
-            row["rmse_worst_channel"] = residual.square().mean(0).sqrt().max().item()
-            row["residual_autocorrelation"] = autocorrelation(residual)
-        row["sigma"] = math.nan if found.noise_scale is None else found.noise_scale.square().mean().sqrt().item()
-        rows.append(row)
-    return pd.DataFrame(rows).astype({"rmse": float, "log_prob": float}), estimates
+        truth, clean = data.test.truth, data.test.clean.double()
+        scores[TRUTH] = truth.log_prob(data.test.x)
+        rows.append(_row(data, TRUTH, scores[TRUTH], clean, truth.noise_scale.expand(clean.shape[1])))
+    estimates = {name: [LogMarginal.exact(score)] * settings.seeds for name, score in scores.items()}
+    table = pd.DataFrame(rows).astype({"rmse": float, "log_prob": float})
+    return table, {b.name: b.key for b in baselines}, estimates
+
+
+def _row(
+    data: SpectraSet,
+    name: str,
+    log_prob: Tensor | None,
+    reconstruction: Tensor | None,
+    noise_scale: Tensor | None,
+    note: str = "",
+) -> dict[str, Any]:
+    """The row of a model without networks."""
+    row: dict[str, Any] = {"set": data.name, "baseline": name, "note": note}
+    row |= dict.fromkeys(("log_prob", "log_prob_stderr", "rmse", "rmse_worst_channel", "residual_autocorrelation"))
+    if log_prob is not None:
+        row["log_prob"] = log_prob.mean().item()
+        row["log_prob_stderr"] = (log_prob.std() / len(log_prob) ** 0.5).item()
+    if reconstruction is not None:
+        residual = data.test.x.double() - reconstruction
+        row["rmse"] = residual.square().mean().sqrt().item()
+        row["rmse_worst_channel"] = residual.square().mean(0).sqrt().max().item()
+        row["residual_autocorrelation"] = autocorrelation(residual)
+    row["sigma"] = math.nan if noise_scale is None else noise_scale.square().mean().sqrt().item()
+    return row
 
 
 def cell_name(posterior: str, likelihood: str) -> str:

@@ -20,6 +20,7 @@ from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline, linear_candidates, simple_candidates
 from pyrovae.linear_gaussian.dimension import latent_dim_by_validation
 from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.keys import LinearKey
 from pyrovae.linear_gaussian.warm_start import linear_models
 
 LinearModels = dict[tuple[str, int], FactorModel]
@@ -85,7 +86,7 @@ def other_baselines(
     data: PreparedData,
     models: LinearModels | None,
     progress: bool,
-    may_fit: Callable[[str], bool] = lambda _: True,
+    may_fit: Callable[[LinearKey], bool] = lambda _: True,
 ) -> list[Baseline]:
     """The linear models with correlated noise, fitted here if necessary, and those chosen by validation.
 
@@ -94,7 +95,7 @@ def other_baselines(
         data: prepared.
         models: those that have been fitted, if VAEs start as them.
         progress: whether to show a progress bar (on a terminal).
-        may_fit: whether there is time for the model of a name, asked before it is fitted.
+        may_fit: whether there is time for a model, asked before it is fitted.
     """
     (latent_dim,) = settings.dims
     made = {name: make for name, make in settings.named_likelihoods.items() if make(1, 2).is_correlated}

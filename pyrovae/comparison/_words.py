@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from pyrovae.comparison._plan import GIVEN, ModelKey
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
-from pyrovae.linear_gaussian.baselines import SHRUNK, Baseline
+from pyrovae.linear_gaussian.baselines import Baseline
 from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.keys import LinearKey, LinearKind
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 
 
@@ -94,13 +95,15 @@ ESTIMATORS = {
 """Estimators of the training's target, by their names on the command line."""
 
 LINEAR = {
-    "probabilistic PCA": "principal components with equal noise in all channels",
-    "factor analysis": "linear components, with its own independent noise in each channel",
-    SHRUNK: "no components: a Gaussian whose covariance is shrunk towards a simpler model’s",
+    LinearKind.PROBABILISTIC_PCA: Words("probabilistic PCA", "principal components with equal noise in all channels"),
+    LinearKind.FACTOR_ANALYSIS: Words(
+        "factor analysis", "linear components, with its own independent noise in each channel"
+    ),
+    LinearKind.SHRUNK_GAUSSIAN: Words(
+        "Gaussian without components", "no components: a Gaussian whose covariance is shrunk towards a simpler model’s"
+    ),
 }
-"""The meaning of linear models, by their names in tables."""
-
-_BY_VALIDATION = ", d by validation"
+"""Kinds of linear models of one noise."""
 
 
 def in_words(parts: Mapping[str, Words], name: str) -> str:
@@ -122,17 +125,18 @@ def name_of_model(model: ModelKey, all_models: list[ModelKey]) -> str:
     return name
 
 
+def name_of_linear(key: LinearKey, latent_dim: int | None = None) -> str:
+    """A linear model's name in words, with its number of components if that is given and validation data chose it."""
+    parts = [] if key.noise is None else [in_words(NOISES, key.noise)]
+    if key.by_validation and latent_dim is not None:
+        parts.append(components(latent_dim))
+    name = "linear model" if key.kind is LinearKind.OF_LIKELIHOOD else LINEAR[key.kind].name
+    return f"{name} with {' and '.join(parts)}" if parts else name
+
+
 def name_of_baseline(baseline: Baseline) -> str:
-    """A linear model's name in words."""
-    kind = baseline.name.removesuffix(_BY_VALIDATION)
-    chosen = ""
-    if kind != baseline.name and baseline.model is not None:
-        chosen = f" with {components(baseline.model.latent_dim)}"
-    if kind.startswith("linear, "):
-        return f"linear model with {in_words(NOISES, kind.removeprefix('linear, '))}" + chosen.replace("with", "and")
-    if isinstance(baseline.model, ShrunkGaussian):
-        return "Gaussian without components"
-    return kind + chosen
+    """A fitted linear model's name in words."""
+    return name_of_linear(baseline.key, None if baseline.model is None else baseline.model.latent_dim)
 
 
 def spoken(text: str, words: Mapping[str, str]) -> str:
@@ -155,7 +159,7 @@ def note_of_baseline(baseline: Baseline) -> str:
     model = baseline.model
     if isinstance(model, ShrunkGaussian):
         return f"its covariance is {model.share:.2g} times that of {_target(model.target)}, plus a share of the data’s"
-    if baseline.name.endswith(_BY_VALIDATION):
+    if baseline.key.by_validation:
         return "the validation data chose the number of components"
     return ""
 

@@ -33,6 +33,7 @@ from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, check_varying
+from pyrovae.linear_gaussian.keys import LinearKey
 
 _SHARE_FOR_LINEAR = 0.25
 """Share of the budget after which no more linear model is begun but those that training starts as."""
@@ -74,11 +75,11 @@ def compare_file(
                 study.linear_left_out if begun is None else _names_in(begun.config, "linear_left_out", folder)
             )
 
-            def may_fit(name: str) -> bool:
-                limited = begun is None and study.epochs is None and name not in left_out
+            def may_fit(key: LinearKey) -> bool:
+                limited = begun is None and study.epochs is None and str(key) not in left_out
                 if limited and time.perf_counter() - begin > _SHARE_FOR_LINEAR * study.budget:
-                    left_out.append(name)
-                return name not in left_out
+                    left_out.append(str(key))
+                return str(key) not in left_out
 
             plan, baselines = _with_linear(_plan(study, split, *parts, progress), folder, may_fit, progress)
             study, plan = _with_counts(study, plan, begun, folder, begin, tuple(left_out))
@@ -146,7 +147,7 @@ def _plan(study: Study, split: SpectraSplit, train: Tensor, validation: Tensor, 
 
 
 def _with_linear(
-    plan: Plan, folder: Path, may_fit: Callable[[str], bool], progress: bool
+    plan: Plan, folder: Path, may_fit: Callable[[LinearKey], bool], progress: bool
 ) -> tuple[Plan, list[Baseline]]:
     """The plan with the linear models that training starts from, and the saved linear candidates."""
     settings, data, baselines = plan.settings, plan.data, []

@@ -17,6 +17,7 @@ from pyrovae.datasets.splitting import say_copies, say_groups, say_proposed
 from pyrovae.linear_gaussian.baselines import Baseline, simple_candidates
 from pyrovae.linear_gaussian.exact import most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel
+from pyrovae.linear_gaussian.keys import linear_with
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 from pyrovae.linear_gaussian.warm_start import linear_models
 
@@ -215,24 +216,25 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
     """Whether the linear model with the same noise and twice as many dimensions is better on validation data."""
     train, validation = plan.data.train, plan.data.validation
     if isinstance(choice, Baseline):
-        name, linear = choice.name, choice.model
+        key, linear = choice.key, choice.model
     else:
-        name, linear = f"linear, {choice.likelihood}", (plan.linear or {}).get((choice.likelihood, choice.latent_dim))
+        key = linear_with(choice.likelihood)
+        linear = (plan.linear or {}).get((choice.likelihood, choice.latent_dim))
     if linear is None or validation is None or train.shape[1] > _MOST_CHANNELS:
         return []
     most = min(train.shape) - 1
     if not train.isnan().any():
         most = most_latent_dims(train.double().T.cov(correction=0))
     d = min(2 * linear.latent_dim, most)
-    if d <= linear.latent_dim:
+    if d <= linear.latent_dim or key.by_validation:
         return []
-    likelihoods = {f"linear, {key}": make for key, make in plan.settings.named_likelihoods.items()}
     more: FactorModel | ShrunkGaussian | None
-    if name in likelihoods:
-        more = linear_models(train, {name: likelihoods[name]}, [d], validation, progress=False)[name, d]
+    if key.noise is not None:
+        noise = {key.noise: plan.settings.named_likelihoods[key.noise]}
+        more = linear_models(train, noise, [d], validation, progress=False)[key.noise, d]
     else:
-        more = next((b.model for b in simple_candidates(train, d) if b.name == name), None)
-    if more is None:  # validation data chose it
+        more = next((b.model for b in simple_candidates(train, d) if b.key == key), None)
+    if more is None:  # a Gaussian has no components
         return []
     gains = more.log_prob(validation) - linear.log_prob(validation)
     x = gains.double().numpy()[None].repeat(2, 0)

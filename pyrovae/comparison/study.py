@@ -12,7 +12,7 @@ import torch
 from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory, ModelSettings
 from pyrovae.datasets import ReadingSettings, Spectra, SpectraSplit, read_data, simulated, split_spectra
 from pyrovae.errors import InputError, check_choice, check_integer, one_line
-from pyrovae.linear_gaussian.baselines import PCA_BY_VALIDATION, SHRUNK
+from pyrovae.linear_gaussian.keys import PCA_BY_VALIDATION, SHRUNK_GAUSSIAN, LinearKey, linear_with
 from pyrovae.training import TrainingSettings
 
 T = TypeVar("T")
@@ -103,9 +103,14 @@ class Study(FileSettings):
         check_integer("max_test", self.max_test, least=2)
         for name in self.linear_only:
             check_choice("likelihood", name, self.settings.named_likelihoods)
-        linear = [f"linear, {name}" for name in self.settings.named_likelihoods]
         for name in self.linear_left_out:
-            check_choice("linear model", name, [*linear, PCA_BY_VALIDATION, SHRUNK])
+            check_choice("linear model", name, self.linear_keys)
+
+    @property
+    def linear_keys(self) -> dict[str, LinearKey]:
+        """The linear models that may be left out, by their names."""
+        keys = [*map(linear_with, self.settings.named_likelihoods), PCA_BY_VALIDATION, SHRUNK_GAUSSIAN]
+        return {str(key): key for key in keys}
 
     def to_dict(self) -> dict[str, object]:
         """All settings side by side, as values that JSON has."""

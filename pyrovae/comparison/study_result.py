@@ -9,7 +9,7 @@ from torch import Tensor
 from pyrovae.comparison._conclusion import Comparison
 from pyrovae.comparison._linear import folder_of
 from pyrovae.comparison._plan import Cell, ModelKey, Plan, models_of, names_of
-from pyrovae.comparison._words import NOISES, in_words, name_of_baseline, name_of_model, spoken
+from pyrovae.comparison._words import NOISES, in_words, name_of_baseline, name_of_linear, name_of_model, spoken
 from pyrovae.comparison.notes import Note, NoteKind, notes_of_split
 from pyrovae.comparison.recommendation import Recommendation
 from pyrovae.comparison.study import Study
@@ -70,7 +70,7 @@ class StudyResult:
     def words(self) -> dict[str, str]:
         """Each candidate's name in words, by its name in files, in the order of the table."""
         models = list(self.models)
-        linear = {baseline.name: name_of_baseline(baseline) for baseline in self.baselines}
+        linear = {b.name: name_of_baseline(b) for b in self.baselines}
         return linear | {name: name_of_model(model, models) for model, name in self.names.items()}
 
     def folder_of(self, model: ModelKey) -> Path | None:
@@ -134,16 +134,16 @@ class StudyResult:
 
 def said(found: StudyResult) -> str:
     """The recommendation, and one line a note, in words."""
-    texts = [found.recommendation.text, "", *(f"- {in_words_of(note).text}" for note in found.notes)]
+    texts = [found.recommendation.text, "", *(f"- {in_words_of(note, found.study).text}" for note in found.notes)]
     return spoken("\n".join(texts), found.words)
 
 
-def in_words_of(note: Note) -> Note:
-    """A note with names of noises in words, if these are what it names."""
+def in_words_of(note: Note, study: Study) -> Note:
+    """A study's note with names of noises or of linear models in words, if these are what it names."""
     if note.kind is NoteKind.LINEAR_ONLY:
         return replace(note, names=tuple(in_words(NOISES, name) for name in note.names))
     if note.kind is NoteKind.LINEAR_LEFT_OUT:
-        return replace(note, names=tuple(name_of_baseline(Baseline(name)) for name in note.names))
+        return replace(note, names=tuple(name_of_linear(study.linear_keys[name]) for name in note.names))
     return note
 
 

@@ -17,11 +17,17 @@ from pyrovae.linear_gaussian._shrinkage import SHARES
 from pyrovae.linear_gaussian.dimension import GRID
 from pyrovae.linear_gaussian.exact import LEAST_NOISE, LinearGaussianVAE, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel, diagonal_model
+from pyrovae.linear_gaussian.keys import (
+    FACTOR_ANALYSIS,
+    PCA,
+    PCA_BY_VALIDATION,
+    PROBABILISTIC_PCA,
+    SHRUNK_GAUSSIAN,
+    LinearKey,
+    linear_with,
+)
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 from pyrovae.linear_gaussian.warm_start import linear_models
-
-PCA_BY_VALIDATION, SHRUNK = "probabilistic PCA, d by validation", "Gaussian, shrunk covariance"
-"""Names of the candidates that no likelihood names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,9 +35,7 @@ class Baseline:
     """A model fitted to training data and evaluated on test data.
 
     Attributes:
-        name: ``"PCA"``, ``"probabilistic PCA"``, ``"factor analysis"``, ``"linear, …"`` with a likelihood's name, or
-            ``"Gaussian, shrunk covariance"``; with ``", d by validation"`` if validation data chose the number of
-        components.
+        key: which model it is.
         log_prob: log p(x) of each test datum in nats, shape (num,), float64; None for PCA, which has no density.
         reconstruction: x̂, shape (num, n), float64: the projection, or the decoder at the posterior's mean; None for a
             Gaussian, which has no latents.
@@ -40,12 +44,22 @@ class Baseline:
         model: the fitted model, which :func:`pyrovae.save` saves; None for PCA.
     """
 
-    name: str
+    key: LinearKey
     log_prob: Tensor | None = None
     reconstruction: Tensor | None = None
     noise_scale: Tensor | None = None
     note: str = ""
     model: FactorModel | ShrunkGaussian | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in tables.
+
+        ``"PCA"``, ``"probabilistic PCA"``, ``"factor analysis"``, ``"linear, …"`` with a likelihood's name, or
+        ``"Gaussian, shrunk covariance"``; with ``", d by validation"`` if validation data chose the number of
+        components.
+        """
+        return str(self.key)
 
     def __repr__(self) -> str:
         name = f"{self.name} ({self.note})" if self.note else self.name
@@ -127,15 +141,15 @@ def linear_baselines(
     directions = principal_directions(train, max(dims))
     axes = directions.axes[:, :latent_dim]
     projected = directions.mean + (test - directions.mean) @ axes @ axes.T
-    return [Baseline("PCA", reconstruction=projected), *scored]
+    return [Baseline(PCA, reconstruction=projected), *scored]
 
 
 def simple_candidates(train: Tensor, latent_dim: int) -> list[Baseline]:
     """Probabilistic PCA and factor analysis of data (num, n), no channel constant, not yet on test data."""
     train = train.double()
     return [
-        Baseline("probabilistic PCA", model=_probabilistic_pca(train, latent_dim)),
-        Baseline("factor analysis", model=FactorModel.fit_in_units(train, latent_dim)),
+        Baseline(PROBABILISTIC_PCA, model=_probabilistic_pca(train, latent_dim)),
+        Baseline(FACTOR_ANALYSIS, model=FactorModel.fit_in_units(train, latent_dim)),
     ]
 
 
@@ -144,7 +158,7 @@ def linear_candidates(
     validation: Tensor | None,
     latent_dim: int,
     models: Mapping[tuple[str, int], FactorModel],
-    may_fit: Callable[[str], bool] = lambda _: True,
+    may_fit: Callable[[LinearKey], bool] = lambda _: True,
 ) -> list[Baseline]:
     """The other models of :func:`linear_baselines` that have a density, those of fewest parameters first.
 
@@ -154,10 +168,10 @@ def linear_candidates(
         latent_dim: number of components.
         models: what :func:`~pyrovae.linear_gaussian.warm_start.linear_models` found, of ``latent_dim`` and perhaps
             of other numbers of components.
-        may_fit: whether there is time for the model of a name, asked before it is fitted.
+        may_fit: whether there is time for a model, asked before it is fitted.
     """
     train = train.double()
-    found = [Baseline(f"linear, {name}", model=model) for (name, d), model in models.items() if d == latent_dim]
+    found = [Baseline(linear_with(name), model=model) for (name, d), model in models.items() if d == latent_dim]
     if validation is None:
         return found
     validation = validation.double()
@@ -169,18 +183,18 @@ def linear_candidates(
     if len({d for _, d in models}) > 1:
         for name in dict.fromkeys(name for name, _ in models):
             key = max((key for key in models if key[0] == name), key=scores.__getitem__)
-            found.append(Baseline(f"linear, {name}, d by validation", note=f"d = {key[1]}", model=models[key]))
-    if not may_fit(SHRUNK):
+            found.append(Baseline(linear_with(name, by_validation=True), note=f"d = {key[1]}", model=models[key]))
+    if not may_fit(SHRUNK_GAUSSIAN):
         return found
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
     if train.shape[1] > DENSE:  # each target costs decompositions
         simple = sorted(simple, key=scores.__getitem__)[-1:] if len(simple) == len(models) else []
-    targets = {"its diagonal": diagonal_model(train)} | {f"linear, {k[0]}, d = {k[1]}": models[k] for k in simple}
+    targets = {"its diagonal": diagonal_model(train)} | {f"{linear_with(k[0])}, d = {k[1]}": models[k] for k in simple}
     shrunk, name = ShrunkGaussian.fit(train, validation, targets)
     note = f"{shrunk.share:.2g} of {name}"
     if shrunk.share == SHARES[0]:
         note += ", the smallest tried: the data do not vary in some direction, where a density may have any value"
-    return [*found, Baseline(SHRUNK, note=note, model=shrunk)]
+    return [*found, Baseline(SHRUNK_GAUSSIAN, note=note, model=shrunk)]
 
 
 def check_varying(train: Tensor) -> None:

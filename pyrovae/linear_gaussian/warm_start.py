@@ -10,6 +10,7 @@ from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
 from pyrovae.linear_gaussian.exact import is_standard
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
+from pyrovae.linear_gaussian.keys import LinearKey, linear_with
 from pyrovae.nn import Skip
 from pyrovae.progress import progress_bar
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -21,7 +22,7 @@ def linear_models(
     latent_dims: Sequence[int],
     validation: Tensor | None = None,
     *,
-    may_fit: Callable[[str], bool] = lambda _: True,
+    may_fit: Callable[[LinearKey], bool] = lambda _: True,
     progress: bool = True,
 ) -> dict[tuple[str, int], FactorModel]:
     """The linear model of each likelihood's noise, by the likelihood's name and the latent dimension.
@@ -31,7 +32,7 @@ def linear_models(
         likelihoods: Gaussian ones by name, callables of (in_features, n).
         latent_dims: dimensions d.
         validation: data that choose the shrinkage of a full covariance; see :meth:`~pyrovae.FactorModel.fit`.
-        may_fit: whether there is time for the model of a name, asked before it is fitted.
+        may_fit: whether there is time for a model, asked before it is fitted.
         progress: show a bar on a terminal.
 
     Raises:
@@ -42,7 +43,7 @@ def linear_models(
     found = {}
     jobs = list(itertools.product(made.items(), latent_dims))
     for (name, likelihood), d in progress_bar(jobs, "linear models", leave=False, show=progress):
-        if not may_fit(f"linear, {name}"):
+        if not may_fit(linear_with(name)):
             continue
         form, more = simpler_form(likelihood, x, d)
         key = (*_form(form), d + more)

@@ -132,6 +132,7 @@ def test_what_is_better_is_told_by_the_rules_of_recommend():
     found = Found(
         runs,
         pd.DataFrame(),
+        {},
         {name: [pv.evaluation.LogMarginal.exact(row + shift) for row in noise] for name, shift in shifts.items()},
         None,
         {},

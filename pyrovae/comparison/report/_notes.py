@@ -69,4 +69,4 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
             kept = kept if n["allowed"] else "they are in the same part, and count as one"
             return f"{' and '.join(kinds)}: {kept}."
         case _:  # of the split, which names no candidate
-            return in_words_of(note).text
+            return in_words_of(note, result.study).text

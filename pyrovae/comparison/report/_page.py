@@ -20,7 +20,6 @@ from pyrovae.comparison.report._worst import Blamed, Worst, are_counted, worst_o
 from pyrovae.comparison.study_result import StudyResult, as_text
 from pyrovae.errors import visible
 from pyrovae.files import versions, write_text
-from pyrovae.linear_gaussian.baselines import SHRUNK
 from pyrovae.trained_model import TrainedModel
 
 HEADINGS = {
@@ -173,6 +172,5 @@ def _glossary(candidates: list[Candidate]) -> list[Words]:
         (ESTIMATORS, {model.estimator for model in models} if len({model.estimator for model in models}) > 1 else ()),
     ]
     found = [kind[name] for kind, names in parts for name in dict.fromkeys(names) if name in kind]
-    linear = {one.baseline.name.removesuffix(", d by validation") for one in candidates if one.baseline is not None}
-    renamed = {SHRUNK: "Gaussian without components"}
-    return found + [Words(renamed.get(name, name), meaning) for name, meaning in LINEAR.items() if name in linear]
+    linear = {one.baseline.key.kind for one in candidates if one.baseline is not None}
+    return found + [words for kind, words in LINEAR.items() if kind in linear]
