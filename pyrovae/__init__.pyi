@@ -46,6 +46,7 @@ from .evaluation import (
     refit,
     refit_encoder,
     sandwich,
+    to_inference_data,
 )
 from .io import load, load_linear, load_preprocessing, save
 from .likelihoods import (
@@ -74,6 +75,7 @@ from .posteriors import (
     MarkovPosterior,
     Posterior,
 )
+from .regression import JointRegressor
 from .scikit import FactorModelTransformer, VAETransformer
 from .training import (
     CannotCompileError,
@@ -115,6 +117,7 @@ __all__ = [
     "ImportanceWeightedELBO",
     "InputError",
     "IsotropicPosterior",
+    "JointRegressor",
     "Likelihood",
     "LowRankGaussianLikelihood",
     "LowRankPosterior",
@@ -168,6 +171,7 @@ __all__ = [
     "start_as_linear",
     "summarize",
     "testing",
+    "to_inference_data",
     "to_markdown",
     "training",
 ]

@@ -14,6 +14,7 @@ from pyrovae.evaluation.gaps import FamilyGaps, InferenceGaps, inference_gaps
 from pyrovae.evaluation.gradients import GradientStatistics, gradient_statistics
 from pyrovae.evaluation.importance import Importance, elbo_estimate
 from pyrovae.evaluation.imputation import Imputed, impute
+from pyrovae.evaluation.inference_data import to_inference_data
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.measures import RefinedELBO
 from pyrovae.evaluation.outliers import conformal_p_values
@@ -66,6 +67,7 @@ __all__ = [
     "refit",
     "refit_encoder",
     "sandwich",
+    "to_inference_data",
 ]
 
 _MOVED = {

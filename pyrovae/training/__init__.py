@@ -7,7 +7,7 @@ from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
 from pyrovae.training.engines import CannotCompileError, CannotTraceError
 from pyrovae.training.fit import fit, train_replicas
-from pyrovae.training.history import EpochRecord, History
+from pyrovae.training.history import ChunkRecord, EpochRecord, History
 from pyrovae.training.replicas import CannotReplicateError, CannotVectorizeError, Replica, reinitialize
 from pyrovae.training.schedules import SCHEDULES, Schedule, as_schedule, linear_warmup
 from pyrovae.training.settings import (
@@ -31,6 +31,7 @@ __all__ = [
     "CannotVectorizeError",
     "CheckpointWarning",
     "Checkpoints",
+    "ChunkRecord",
     "Engine",
     "EpochRecord",
     "History",

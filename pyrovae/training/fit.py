@@ -19,7 +19,7 @@ from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training._process import one_training_thread
 from pyrovae.training._refitting import RefitsEncoder, check_can_refit, refit_guide
 from pyrovae.training.checkpoint import Checkpoints
-from pyrovae.training.history import EpochRecord, History
+from pyrovae.training.history import ChunkRecord, EpochRecord, History
 from pyrovae.training.replicas import CannotVectorizeError, Replica, make_replicas
 from pyrovae.training.settings import TrainingKeywords, TrainingSettings
 from pyrovae.training.trainer import Trainer
@@ -34,6 +34,7 @@ class _Keywords(TrainingKeywords, total=False):
     refit_encoder: RefitsEncoder | None
     progress: bool
     on_epoch: Callable[[EpochRecord], None] | None
+    on_chunk: Callable[[ChunkRecord], None] | None
     checkpoint: str | Path | None
     checkpoint_seconds: float
 
@@ -62,6 +63,7 @@ def fit(
     num_replicas: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_chunk: Callable[[ChunkRecord], None] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     **settings: Unpack[TrainingKeywords],
@@ -90,6 +92,9 @@ def fit(
         progress: whether to print what the estimator computes and which engine runs, one line each, and to show a
             progress bar (on a terminal).
         on_epoch: called with each epoch's record, replica by replica.
+        on_chunk: called after each chunk of steps with its losses (:class:`~pyrovae.training.ChunkRecord`), replica by
+            replica. A chunk is one step of the eager engine, and up to an epoch of the others; inside an epoch, these
+            leave the modules' parameters as they were at its start.
         checkpoint: a folder for the state of the run, written every ``checkpoint_seconds``, at Ctrl-C, at SIGTERM and
             at the end. The same call resumes from it, with the original engine and number of threads, and ends with the
             same bits as an uninterrupted run on the same machine.
@@ -135,7 +140,7 @@ def fit(
             )
 
     if num_replicas is None:
-        trainer_of = partial(Trainer, validation=validation, progress=progress, on_epoch=on_epoch)
+        trainer_of = partial(Trainer, validation=validation, progress=progress, on_epoch=on_epoch, on_chunk=on_chunk)
         with _checkpoints_in(checkpoint, checkpoint_seconds) as checkpoints:
             trainer = trainer_of([(model, guide)], data, elbo, how, checkpoints=checkpoints)
             trainer.run()
@@ -152,6 +157,7 @@ def fit(
             validation=validation,
             progress=progress,
             on_epoch=on_epoch,
+            on_chunk=on_chunk,
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
         )
@@ -170,6 +176,7 @@ def train_replicas(
     validation: Data | None = None,
     progress: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_chunk: Callable[[ChunkRecord], None] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> None:
@@ -179,7 +186,9 @@ def train_replicas(
         InputError: as :func:`fit`.
         NonFiniteLossError: every replica failed.
     """
-    trainer_of = partial(Trainer, data=data, elbo=elbo, validation=validation, progress=progress, on_epoch=on_epoch)
+    trainer_of = partial(
+        Trainer, data=data, elbo=elbo, validation=validation, progress=progress, on_epoch=on_epoch, on_chunk=on_chunk
+    )
     folders = {replica.seed: checkpoint and Path(checkpoint) / f"seed{replica.seed}" for replica in replicas}
     if not any(folder and folder.exists() for folder in folders.values()):  # those of a run one by one
         pairs = [(replica.model, replica.guide) for replica in replicas]

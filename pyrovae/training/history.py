@@ -30,6 +30,21 @@ class EpochRecord:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class ChunkRecord:
+    """Steps that an engine made at once: one by one if eager, up to an epoch's if compiled.
+
+    Attributes:
+        steps: number of steps made so far, these included.
+        losses: one loss per step, −ELBO estimates in nats per datum.
+        seed: of the replica.
+    """
+
+    steps: int
+    losses: tuple[float, ...]
+    seed: int = 0
+
+
 @dataclass(repr=False)
 class History:
     """Losses of a training run, −ELBO estimates in nats per datum.

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,7 +39,7 @@ from pyrovae.training._losses import NonFiniteLossError, evaluate_loss, evaluate
 from pyrovae.training._process import deferred_signals, num_threads, one_training_thread
 from pyrovae.training.checkpoint import Checkpoints, as_run
 from pyrovae.training.engines.choice import LEAST_STEPS, choose_engine
-from pyrovae.training.history import EpochRecord, History, SavedState, mean_loss
+from pyrovae.training.history import ChunkRecord, EpochRecord, History, SavedState, mean_loss
 from pyrovae.training.replicas import CannotVectorizeError
 from pyrovae.training.settings import TrainingSettings
 
@@ -58,6 +58,7 @@ class Trainer:
             epoch.
         progress: whether to print two lines about the run and to show a progress bar (on a terminal).
         on_epoch: called with each epoch's record.
+        on_chunk: called after each chunk of steps.
         checkpoints: where the run's states are written. If there is one already, the run resumes from it, with its
             engine and number of threads, and ends with the same bits.
         least_steps: number of steps, over all replicas, above which the engine ``"auto"`` compiles.
@@ -97,6 +98,7 @@ class Trainer:
         validation: Tensor | NDArray[np.generic] | None = None,
         progress: bool = True,
         on_epoch: Callable[[EpochRecord], None] | None = None,
+        on_chunk: Callable[[ChunkRecord], None] | None = None,
         checkpoints: Checkpoints | None = None,
         least_steps: int = LEAST_STEPS,
     ) -> None:
@@ -108,7 +110,7 @@ class Trainer:
             engine, self._threads, state = as_run(saved, settings.engine, checkpoints.folder)
             settings = dataclasses.replace(settings, engine=engine)
         self.pairs, self.settings, self.checkpoints = list(pairs), settings, checkpoints
-        self.progress, self.on_epoch = progress, on_epoch
+        self.progress, self.on_epoch, self.on_chunk = progress, on_epoch, on_chunk
         self.histories = [History() for _ in pairs]
         self.errors: dict[int, NonFiniteLossError] = {}
         self._best: dict[int, tuple[float, list[Tensor]]] = {}
@@ -166,11 +168,14 @@ class Trainer:
             one_training_thread(),
             num_threads(self._threads),
             with_gradients(),
-            torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []),
+            self._kept_random_state(),
             own_parameter_store(),
             mode(*itertools.chain(*self.pairs), training=True),
         ):
             yield
+
+    def _kept_random_state(self) -> AbstractContextManager[None]:
+        return torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else [])
 
     @property
     def steps(self) -> int:
@@ -252,6 +257,9 @@ class Trainer:
             failed = self.engine.errors.get(r)
             values = losses[:, r] if failed is None else losses[: max(0, failed.step - 1 - len(history.batch_loss)), r]
             history.batch_loss += values.tolist()
+            if self.on_chunk is not None and len(values):
+                with self._kept_random_state():  # an epoch's noise goes on after it
+                    self.on_chunk(ChunkRecord(history.steps, tuple(values.tolist()), self.settings.seed + r))
 
     def _raise_if_all_failed(self, epoch: int) -> None:
         for r, error in self.engine.errors.items():

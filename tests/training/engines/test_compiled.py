@@ -50,11 +50,16 @@ def test_compiled_takes_every_setting(traced):
         "epochs": 12, "batch_size": 16, "learning_rate": lambda p: 0.01 * (1.1 - p), "weight_decay": 0.1,
         "clip_norm": 5.0, "beta": pv.linear_warmup(0.5), "seed": 2, "validation": validation,
     }  # fmt: skip
-    seen, runs = {}, {}
+    seen, chunks, runs = {}, {}, {}
+
+    def draw_and_note(record):
+        torch.rand(7)  # which changes no noise of the training
+        chunks[engine].append(record)
+
     for engine in ("eager", traced):
-        seen[engine] = []
-        pair = make_pair("full-covariance")
-        history = fit(*pair, x, pv.MonteCarloELBO(), engine, on_epoch=seen[engine].append, **settings)
+        seen[engine], chunks[engine] = [], []
+        pair, told = make_pair("full-covariance"), {"on_epoch": seen[engine].append, "on_chunk": draw_and_note}
+        history = fit(*pair, x, pv.MonteCarloELBO(), engine, **told, **settings)
         runs[engine] = (history, pair)
     (eager, eager_pair), (compiled, compiled_pair) = runs["eager"], runs[traced]
     np.testing.assert_allclose(compiled.batch_loss, eager.batch_loss, atol=1e-10, rtol=0)
@@ -62,6 +67,10 @@ def test_compiled_takes_every_setting(traced):
     np.testing.assert_allclose(compiled.to_frame()[columns], eager.to_frame()[columns], atol=1e-10, rtol=0)
     assert compiled.best_epoch == eager.best_epoch
     assert seen[traced] == compiled.epochs
+    for records, history in zip(chunks.values(), (eager, compiled), strict=True):
+        assert [loss for record in records for loss in record.losses] == history.batch_loss
+        assert [record.steps for record in records] == np.cumsum([len(record.losses) for record in records]).tolist()
+    assert len(chunks["eager"]) == eager.steps > len(chunks[traced])
     for left, right in zip(eager_pair[1].parameters(), compiled_pair[1].parameters(), strict=True):
         torch.testing.assert_close(left, right, atol=1e-9, rtol=0)
 
