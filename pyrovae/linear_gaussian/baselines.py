@@ -42,6 +42,9 @@ class Baseline:
         noise_scale: σ of each channel, shape (n,), float64; None for PCA and a Gaussian.
         note: what validation data chose.
         model: the fitted model, which :func:`pyrovae.save` saves; None for PCA.
+        name: its name in tables, by default ``"PCA"``, ``"probabilistic PCA"``, ``"factor analysis"``, ``"linear, …"``
+            with a likelihood's name, or ``"Gaussian, shrunk covariance"``; with ``", d by validation"`` if validation
+            data chose the number of components.
     """
 
     key: LinearKey
@@ -50,16 +53,10 @@ class Baseline:
     noise_scale: Tensor | None = None
     note: str = ""
     model: FactorModel | ShrunkGaussian | None = None
+    name: str = ""
 
-    @property
-    def name(self) -> str:
-        """Its name in tables.
-
-        ``"PCA"``, ``"probabilistic PCA"``, ``"factor analysis"``, ``"linear, …"`` with a likelihood's name, or
-        ``"Gaussian, shrunk covariance"``; with ``", d by validation"`` if validation data chose the number of
-        components.
-        """
-        return str(self.key)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or str(self.key))
 
     def __repr__(self) -> str:
         name = f"{self.name} ({self.note})" if self.note else self.name
