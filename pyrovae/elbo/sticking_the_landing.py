@@ -11,8 +11,10 @@ from pyrovae.programs import PairedSite
 class StickingTheLandingELBO(PathDerivativeELBO, SampleMeanELBO):
     """−ELBO with log q at detached guide parameters (Roeder et al. 2017): the path derivative alone.
 
-    Its mean is that of ``MonteCarloELBO``. The *guide's* gradient has no variance at the exact posterior, and more
-    variance than Monte Carlo's where q is much too narrow.
+    Its mean is that of ``MonteCarloELBO``. The *guide's* gradient has no variance at the exact posterior. Where q is
+    too narrow in a direction, its noise is larger than Monte Carlo's by up to the ratio of the posterior's standard
+    deviation to that of q: with a sharp likelihood, start q at the posterior's scale
+    (:func:`~pyrovae.start_as_linear`).
     """
 
     _computation = Computation.PATH_DERIVATIVE
