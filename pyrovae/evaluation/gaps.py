@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Unpack
 
 import torch
@@ -237,6 +238,7 @@ def inference_gaps(
         draws = max(2, num_samples * len(x) // max(len(x), len(data)))  # as many in all, for more training data
         return elbo_estimate(model, q, data, num_samples=draws, seed=next(seeds))
 
+    @cache  # of a family under two names
     def fitted(data: Tensor, family: Family) -> tuple[PerDatumGuide, int]:
         start = (refined if data is x else refine(model, guide, data, seed=settings.seed)).posterior
         how = {"num_particles": num_particles, "max_steps": max_steps, "seed": settings.seed}
