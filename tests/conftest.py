@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs in its background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -19,7 +21,9 @@ def _clean_slate() -> Iterator[None]:
     """Every test starts with a fixed seed, one thread, Pyro's validation on and an empty parameter store."""
     torch.set_num_threads(1)
     pyro.clear_param_store()
-    pyro.set_rng_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a traceback for each GPU it does not have
     with pyro.validation_enabled(True):
         yield
 

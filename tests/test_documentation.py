@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs/gallery"))
 import make  # noqa: E402
 
+SLOW_PAGES = {"scikit-learn", "compare"}
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -42,7 +43,14 @@ def assert_alike(printed, shown):
         assert left == pytest.approx(right, rel=0.05, abs=0.05)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if any(code_of(p))], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW_PAGES else [])
+        for page in PAGES
+        if any(code_of(page))
+    ],
+)
 def test_the_code_runs_and_prints_what_the_page_shows(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {}

@@ -49,6 +49,7 @@ SETTINGS = {
     "hidden": (8,),
     "log_marginal_samples": 10,
     "engine": "eager",
+    "pictures": False,
     "progress": False,
 }
 
@@ -125,20 +126,27 @@ def test_a_scheduler_and_processes_of_this_machine_are_not_had_together():
         pv.compare(data(), **settings, workers=2)
 
 
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory):
+    """A plan of one run, and the archive of its folder."""
+    out = tmp_path_factory.mktemp("archived") / "run"
+    settings = {**SETTINGS, "posteriors": ["diagonal"], "estimators": ["analytic"], "seeds": (0,)}
+    pv.compare(data(), out=out, **settings)
+    training = pv.TrainingSettings(epochs=settings.pop("epochs"), engine=settings.pop("engine"))
+    del settings["progress"], settings["pictures"]
+    settings = ComparisonSettings(training=training, **settings)
+    plan = replace(plan_of(settings, prepare(data(), None, None, settings)), out=out)
+    results = finished(plan, plan.cells)
+    return plan, results, pack(results, out)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("../outside.txt", b"x"), ("deeper/outside.txt", b"x"), ("metrics.json", b"{"), ("model.safetensors", b"torn")],
 )
-def test_an_archive_is_read_as_data_or_refused(name, content, tmp_path):
+def test_an_archive_is_read_as_data_or_refused(archived, name, content, tmp_path):
     """Nothing is written outside of the run's folder."""
-    settings = {**SETTINGS, "posteriors": ["diagonal"], "estimators": ["analytic"], "seeds": (0,)}
-    pv.compare(data(), out=tmp_path / "run", **settings)
-    del settings["progress"]
-    training = pv.TrainingSettings(epochs=settings.pop("epochs"), engine=settings.pop("engine"))
-    settings = ComparisonSettings(training=training, **settings)
-    plan = replace(plan_of(settings, prepare(data(), None, None, settings)), out=tmp_path / "run")
-    results = finished(plan, plan.cells)
-    packed = pack(results, tmp_path / "run")
+    plan, results, packed = archived
     (found,) = unpack(plan, plan.cells, packed, tmp_path / "whole").values()
     assert to_json(found.metrics) == to_json(next(iter(results.values())).metrics)
     folder = plan.cells[0].folder

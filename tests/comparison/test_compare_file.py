@@ -46,15 +46,16 @@ def make_study(data=None, *, reading=None, learning_rate=3e-3, validate_every=1,
     return Study(data=data, settings=compared, reading=reading or ReadingSettings(), **own)
 
 
-STUDY = make_study(
-    posteriors=("full-covariance",),
-    likelihoods=("gaussian", "ar1"),
-    seeds=(0, 2),
-    epochs=20,
-    hidden=(32,),
-    log_marginal_samples=50,
-    learning_rate=1e-2,
-)
+SETTINGS = {
+    "posteriors": ("full-covariance",),
+    "likelihoods": ("gaussian", "ar1"),
+    "seeds": (0, 2),
+    "epochs": 20,
+    "hidden": (32,),
+    "log_marginal_samples": 50,
+    "learning_rate": 1e-2,
+}
+STUDY = make_study(**SETTINGS, validate_every=10)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_a_study_of_version_0_1_is_read():
         "latent_dim": 2, "seeds": 2, "epochs": 20, "budget": 600.0, "batch_size": 32, "learning_rate": 0.01,
         "hidden": [32], "samples": 50, "threshold": 0.1, "channels": None, "group": None, "missing": "error",
     }  # fmt: skip
-    assert Study.from_dict(old).to_dict() == STUDY.to_dict()
+    assert Study.from_dict(old).to_dict() == make_study(**SETTINGS).to_dict()
 
 
 def test_a_folder_of_another_study_or_in_use_is_refused(found):
@@ -313,7 +314,7 @@ def write_few(path):
         pytest.param(
             write_curve,
             "diagonal posterior, gaussian likelihood",
-            {"epochs": 25, "learning_rate": 1e-2},
+            {"epochs": 25, "learning_rate": 1e-2, "validate_every": 5},
             marks=pytest.mark.slow,
         ),
     ],

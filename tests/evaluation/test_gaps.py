@@ -75,6 +75,7 @@ def test_gaps_of_an_encoder_that_is_off(vae):
         found["flow"]
 
 
+@pytest.mark.slow
 def test_the_loss_is_split_into_family_encoder_and_new_data(vae):
     """An encoder that is exact on the training data and 2 off elsewhere loses nothing there; the parts are exact."""
 

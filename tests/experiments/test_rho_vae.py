@@ -139,16 +139,16 @@ def test_the_discrepancy_is_that_of_its_kernel():
 @pytest.mark.slow
 def test_the_script(tmp_path, run):
     result = run(
-        "experiments.rho_vae", *TINY, "--latent-dim", 2, 3, "--posteriors", "diagonal", "ar1", "--seeds", 2,
+        "experiments.rho_vae", *TINY, "--latent-dim", 2, "--posteriors", "diagonal", "ar1", "--seeds", 2,
         "--learning-rates", 1e-3, 1e-2, "--audit", "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "cross-entropy bound" in result.stdout
     assert "log p(x)" not in result.stdout
-    assert result.stdout.count("the released objective reports") == 2
+    assert result.stdout.count("the released objective reports") == 1
     runs = pd.read_csv(tmp_path / "out" / "runs.csv")
-    assert len(runs) == 8
-    assert runs.groupby(["latent_dim", "posterior"])["learning_rate"].nunique().eq(1).all()
+    assert len(runs) == 4
+    assert runs.groupby("posterior")["learning_rate"].nunique().eq(1).all()
     assert runs.groupby("posterior")["covariance_parameters"].first().to_dict() == {"ar1": 2, "diagonal": 2}
     audits = pd.read_csv(tmp_path / "out" / "audit.csv")
     assert np.isfinite(audits).all(axis=None)

@@ -16,14 +16,14 @@ TINY = ["--epochs", "1", "--num-train", "200", "--num-test", "60", "--workers", 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", ["rotated-gaussian", "mixture"])
-def test_synthetic(tmp_path, dataset, run):
+@pytest.mark.parametrize(("dataset", "dims"), [("rotated-gaussian", (1, 2)), ("mixture", (2,))])
+def test_synthetic(tmp_path, dataset, dims, run):
     result = run(
-        "experiments.synthetic", "--dataset", dataset, *TINY, "--latent-dim", 1, 2, "--posteriors", "ar1",
+        "experiments.synthetic", "--dataset", dataset, *TINY, "--latent-dim", *dims, "--posteriors", "ar1",
         "full-covariance", "--estimators", "analytic", "--noise", 0.4, "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert len(re.findall(r"^\| (?:ar1|full-covariance) ", result.stdout, re.M)) == 4
+    assert len(re.findall(r"^\| (?:ar1|full-covariance) ", result.stdout, re.M)) == 2 * len(dims)
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 5000
 
 

@@ -221,9 +221,9 @@ FEATURES = {
 def loss_of(elbo_class):
     def run(feature):
         if issubclass(elbo_class, pv.ImportanceWeightedELBO):
-            losses = [elbo_class(1).loss(feature.model, feature.guide, X) for _ in range(400)]
+            losses = [elbo_class(1).loss(feature.model, feature.guide, X) for _ in range(200)]
         else:
-            elbo = elbo_class(400)
+            elbo = elbo_class(200)
             losses = [elbo.loss(feature.model, feature.guide, X)]
         return -sum(losses) / len(losses)
 
@@ -231,7 +231,7 @@ def loss_of(elbo_class):
 
 
 def audit_of(feature):
-    return -pv.audit(feature.model, feature.guide, pv.MonteCarloELBO(200), X).loss * len(X)
+    return -pv.audit(feature.model, feature.guide, pv.MonteCarloELBO(100), X).loss * len(X)
 
 
 def log_p_by(method, **options):
@@ -248,12 +248,12 @@ def trainable(program):
 
 def statistics_of(feature):
     pair = trainable(feature.model), trainable(feature.guide)
-    return -pv.gradient_statistics(*pair, pv.MonteCarloELBO(20), X, 20).loss * len(X)
+    return -pv.gradient_statistics(*pair, pv.MonteCarloELBO(10), X, 20).loss * len(X)
 
 
 def fit_of(feature):
     pair = trainable(feature.model), trainable(feature.guide)
-    history = pv.fit(*pair, X, pv.MonteCarloELBO(20), epochs=40, learning_rate=1e-9, progress=False)
+    history = pv.fit(*pair, X, pv.MonteCarloELBO(20), epochs=10, learning_rate=1e-9, progress=False)
     return -sum(history.batch_loss) / len(history.batch_loss) * len(X)
 
 
@@ -297,7 +297,7 @@ METHODS = {name: (loss_of(cls), "elbo") for name, cls in ESTIMATORS.items()} | {
     "`compare(model=)`": (compare_of, "log_p"),
 }
 TOLERANCE = 0.35
-"""Nats over both data: the noise of 400 draws is below a tenth of it, and every mistake met was above 1 nat."""
+"""Nats over both data: the noise of 200 draws is below a sixth of it, and every mistake met was above 1 nat."""
 
 
 def cell(feature, run, quantity, scale):
