@@ -11,6 +11,7 @@ import tyro
 
 from pyrovae.commands._options import chosen, with_options
 from pyrovae.commands._read import ReadLine, Summary, dry_run, resuming
+from pyrovae.comparison.settings import Execution
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study
 from pyrovae.datasets import ReadingSettings
 from pyrovae.errors import InputError
@@ -26,6 +27,7 @@ _DEMO_LATENT_DIM, _DEMO_SECONDS = 6, 120.0
     COMPARED_BY_DEFAULT,
     COMPARED_BY_DEFAULT.training,
     ReadingSettings(),
+    Execution(),
     omit=(
         "latent_dims", "learning_rates", "epochs_by_estimator", "num_train", "num_test", "together", "seed", "device",
         "strict",
@@ -75,7 +77,7 @@ class Compare:
         torch.set_num_threads(1)  # small networks are slower with more threads, much slower on a busy machine
         said = ReadLine(self.json)
         with resuming(out):
-            found = compare_file(study, out, progress=not self.json, on_read=said)
+            found = compare_file(study, out, execution=chosen(self, Execution()), progress=not self.json, on_read=said)
         return {**summary_of(found, out), **said.said}
 
     def _plan(self, study: Study, out: Path) -> str:

@@ -6,10 +6,13 @@ from pathlib import Path
 import tyro
 
 from pyrovae.commands import compare, fit
+from pyrovae.commands._options import chosen, with_options
 from pyrovae.commands._read import ReadLine, Summary, resuming
+from pyrovae.comparison.settings import Execution
 from pyrovae.comparison.study import Study, load_begun
 
 
+@with_options(Execution())
 @dataclass
 class Resume:
     """Continue an interrupted `pyrovae fit` or `pyrovae compare`."""
@@ -32,7 +35,8 @@ class Resume:
         with resuming(self.folder):
             if isinstance(begun, Study):
                 torch.set_num_threads(1)
-                study = compare_file(begun, self.folder, progress=progress, on_read=said)
+                how = chosen(self, Execution())
+                study = compare_file(begun, self.folder, execution=how, progress=progress, on_read=said)
                 return {**compare.summary_of(study, self.folder), **said.said}
             metrics = fit_file(
                 begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress, on_read=said

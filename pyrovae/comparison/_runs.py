@@ -28,7 +28,8 @@ from pyrovae.comparison._result import (
     write_run,
 )
 from pyrovae.comparison._workers import run_in_processes
-from pyrovae.errors import InputError, check_integer
+from pyrovae.comparison.settings import Execution
+from pyrovae.errors import InputError
 from pyrovae.evaluation import elbo_terms, refit_encoder
 from pyrovae.programs import Program
 from pyrovae.progress import progress_bar
@@ -37,24 +38,6 @@ from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 OnEpoch = Callable[[str, EpochRecord], None]
 """A function that is called with the run's folder and the epoch's record."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where runs are made: in this process, in local ones, or on a cluster.
-
-    Attributes:
-        workers: processes on this machine, one thread each; 1 is this process.
-        scheduler: address of a Dask cluster's scheduler; None for this machine.
-    """
-
-    workers: int = 1
-    scheduler: str | None = None
-
-    def __post_init__(self) -> None:
-        check_integer("workers", self.workers)
-        if self.scheduler is not None and self.workers > 1:
-            raise InputError("workers are processes on this machine, a scheduler has its own: give only one")
 
 
 def left_to_run(

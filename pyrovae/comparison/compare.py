@@ -20,8 +20,8 @@ from pyrovae.comparison._linear import models_to_start_as, with_latent_dims, wri
 from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Cell, Plan, make_pair
 from pyrovae.comparison._result import Results
-from pyrovae.comparison._runs import Execution, callers_state_left_alone, choose_rates, left_to_run, run_pieces
-from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings
+from pyrovae.comparison._runs import callers_state_left_alone, choose_rates, left_to_run, run_pieces
+from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings, Execution
 from pyrovae.datasets import SyntheticDataset
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, make_folder

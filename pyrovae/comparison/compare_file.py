@@ -21,10 +21,10 @@ from pyrovae.comparison._linear import (
 from pyrovae.comparison._pairs import at_mean_of
 from pyrovae.comparison._plan import Plan
 from pyrovae.comparison._result import Failure, Results
-from pyrovae.comparison._runs import Execution, callers_state_left_alone, left_to_run, run_pieces
+from pyrovae.comparison._runs import callers_state_left_alone, left_to_run, run_pieces
 from pyrovae.comparison.compare import check_likelihoods, with_folder
 from pyrovae.comparison.recommendation import recommend
-from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.comparison.settings import ComparisonSettings, Execution
 from pyrovae.comparison.study import Begun, Study, at_scale_of_data, begun_in, check_same
 from pyrovae.comparison.study_result import MAX_VALIDATION, StudyResult, as_text, said
 from pyrovae.comparison.tables import markdown_table
@@ -41,10 +41,16 @@ _SHARE_TO_MEASURE = 0.12
 """Share of the budget for timing the models."""
 _SHARE_TO_FINISH = 0.08
 """Share of the budget for tables and the report."""
+IN_THIS_PROCESS = Execution()
 
 
 def compare_file(
-    study: Study, out: str | Path, *, progress: bool = True, on_read: Callable[[Spectra], object] | None = None
+    study: Study,
+    out: str | Path,
+    *,
+    execution: Execution = IN_THIS_PROCESS,
+    progress: bool = True,
+    on_read: Callable[[Spectra], object] | None = None,
 ) -> StudyResult:
     """Fit the linear models and train every posterior × likelihood × estimator on 70 % of the data, and recommend one.
 
@@ -58,6 +64,8 @@ def compare_file(
     Args:
         study: what to compare.
         out: folder for the results.
+        execution: where the VAEs are trained and scored. The budget counts on every worker of this machine; of a
+            cluster it counts on one.
         progress: whether to show progress bars (on a terminal).
         on_read: called with the data as soon as they are read.
 
@@ -82,13 +90,13 @@ def compare_file(
                 return str(key) not in left_out
 
             plan, baselines = _with_linear(_plan(study, split, *parts, progress), folder, may_fit, progress)
-            study, plan = _with_counts(study, plan, begun, folder, begin, tuple(left_out))
+            study, plan = _with_counts(study, plan, begun, folder, begin, tuple(left_out), execution)
             baselines = [
                 replace(b, log_prob=b.log_prob[: len(plan.data.test)]) for b in baselines if b.log_prob is not None
             ]
             results: Results = {}
-            pieces = left_to_run(plan, plan.cells, results, Execution(), resume=True)
-            run_pieces(plan, pieces, results, Execution(), progress=progress)
+            pieces = left_to_run(plan, plan.cells, results, execution, resume=True)
+            run_pieces(plan, pieces, results, execution, progress=progress)
             comparison = conclude(plan, plan.cells, results, baselines)
             if comparison.recommendation is None:
                 raise _every_run_failed(next(r.failure for r in results.values() if r.failure), folder)
@@ -175,7 +183,13 @@ def _write_first(plan: Plan, baselines: list[Baseline], folder: Path) -> None:
 
 
 def _with_counts(
-    study: Study, plan: Plan, begun: Begun | None, folder: Path, begin: float, left_out: tuple[str, ...]
+    study: Study,
+    plan: Plan,
+    begun: Begun | None,
+    folder: Path,
+    begin: float,
+    left_out: tuple[str, ...],
+    execution: Execution,
 ) -> tuple[Study, Plan]:
     """The study and its plan, with counts from the rest of the budget or from the folder."""
     settings = plan.settings
@@ -196,6 +210,7 @@ def _with_counts(
         cells = [cell for cell in plan.cells if cell.seed == settings.seeds[0]]
         needed = measure(plan, cells, _SHARE_TO_MEASURE * study.budget)
         left = (1 - _SHARE_TO_FINISH) * study.budget - (time.perf_counter() - begin)
+        left *= min(execution.workers, len(plan.cells))
         counts = counts_within(needed, len(settings.seeds), left, counts)
     plan = with_folder(_counted(plan, counts), folder / "runs")
     if begun is None:

@@ -35,6 +35,21 @@ PREPROCESSING = ("mean", "channel", "all", "none")
 """What :class:`~pyrovae.datasets.Standardize` does, or nothing."""
 
 
+@dataclass(frozen=True)
+class Execution:
+    """Where the runs of a comparison are made: in this process, in others of this machine, or on a cluster."""
+
+    workers: int = 1
+    """Processes on this machine that share the runs, each with one thread."""
+    scheduler: str | None = None
+    """Address of a Dask cluster that makes the runs instead, such as tcp://10.0.0.5:8786 (needs the extra cluster)."""
+
+    def __post_init__(self) -> None:
+        check_integer("workers", self.workers)
+        if self.scheduler is not None and self.workers > 1:
+            raise InputError("workers are processes on this machine, a scheduler has its own: give only one")
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
     """Settings shared by a comparison and a single model: networks, their start, and preprocessing."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,7 +21,9 @@ import pyrovae as pv
 from pyrovae.comparison._data import prepare
 from pyrovae.comparison._result import finished, pack, unpack
 from pyrovae.comparison.compare import plan_of
-from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.comparison.compare_file import compare_file
+from pyrovae.comparison.settings import ComparisonSettings, Execution
+from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Study
 from pyrovae.files import to_json
 from tests.waiting import wait_until
 
@@ -111,6 +114,25 @@ def test_a_cluster_gives_the_same_bits_although_a_worker_is_killed(tmp_path, mon
     assert len(made) == needed + 3
     again = pv.compare(data(), out=tmp_path / "there", resume=True, **SETTINGS)
     assert again["seconds"].tolist() == there["seconds"].tolist()  # taken over
+
+
+@pytest.mark.slow
+def test_a_file_is_compared_with_the_same_bits_by_processes_and_on_a_cluster(tmp_path):
+    study = Study(
+        data=tmp_path / "data.npy",
+        settings=replace(COMPARED_BY_DEFAULT, likelihoods=("gaussian",), seeds=(0, 1), hidden=(8,)),
+        epochs=1,
+        gap_data=0,
+    )
+    np.save(study.data, data().numpy())
+    (tmp_path / "killed").touch()
+    with cluster(tmp_path, 1) as (address, _):
+        found = [
+            compare_file(study, tmp_path / str(i), execution=execution, progress=False)
+            for i, execution in enumerate([Execution(), Execution(2), Execution(scheduler=address)])
+        ]
+    for other in found[1:]:
+        pd.testing.assert_frame_equal(without_time(other.runs), without_time(found[0].runs))
 
 
 @pytest.mark.slow
