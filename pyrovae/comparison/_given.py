@@ -6,7 +6,7 @@ import pyro.poutine as poutine
 import torch
 
 from pyrovae.comparison._data import PreparedData
-from pyrovae.comparison.settings import ComparisonSettings
+from pyrovae.comparison.settings import STANDARD, ComparisonSettings
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs import Program, latent_sites, running_on, undisturbed
 from pyrovae.vae import GenerativeModel
@@ -16,9 +16,9 @@ def frozen(model: Program, data: PreparedData, settings: ComparisonSettings) -> 
     """A copy of a given model, in the data's dtype, that is not trained."""
     if not callable(model):
         raise InputTypeError(f"model must be a GenerativeModel or a Pyro model, not {type(model).__name__}")
-    own = (settings.likelihoods, settings.start, settings.missing, settings.preprocessing_step)
-    if own != (None, "random", "error", None):
-        raise InputError("a given model has its own likelihood, start and preprocessing: leave them out")
+    own = (settings.likelihoods, list(settings.named_priors), settings.start, settings.missing)
+    if own != (None, [STANDARD], "random", "error") or settings.preprocessing_step is not None:
+        raise InputError("a given model has its own likelihood, prior, start and preprocessing: leave them out")
     if not isinstance(model, GenerativeModel):
         _check_program(model, data, settings)
         return model

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._pairs import can_start_as_linear
 from pyrovae.comparison.recommendation import THRESHOLD
-from pyrovae.comparison.settings import ComparisonSettings, LikelihoodFactory
+from pyrovae.comparison.settings import STANDARD, ComparisonSettings, LikelihoodFactory
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder, write_json
@@ -62,7 +62,9 @@ def best_latent_dim(
 def models_to_start_as(settings: ComparisonSettings, data: PreparedData, progress: bool) -> LinearModels | None:
     """The linear model of each Gaussian likelihood and dimension; None if training starts from random weights."""
     posteriors, likelihoods = settings.named_posteriors, settings.named_likelihoods
-    possible = settings.start == "linear" or can_start_as_linear(posteriors.values(), likelihoods.values(), settings)
+    possible = can_start_as_linear(posteriors.values(), likelihoods.values(), settings)
+    possible &= list(settings.named_priors) == [STANDARD]
+    possible |= settings.start == "linear"
     if settings.start == "random" or not possible:
         return None
     return linear_models(data.train, likelihoods, settings.dims, data.validation, progress=progress)

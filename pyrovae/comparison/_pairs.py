@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, PosteriorFactory, kind_of
+from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, PosteriorFactory, PriorFactory, kind_of
 from pyrovae.likelihoods import CountLikelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.warm_start import start_as_linear
@@ -22,6 +22,7 @@ def new_pair(
     likelihood: LikelihoodFactory,
     settings: NetworkSettings,
     *,
+    prior: PriorFactory | None = None,
     seed: int,
     linear: FactorModel | None = None,
 ) -> tuple[GenerativeModel, AmortizedGuide]:
@@ -33,6 +34,7 @@ def new_pair(
         posterior: family, a callable of (in_features, latent_dim).
         likelihood: a callable of (in_features, n).
         settings: settings of the networks.
+        prior: a callable of latent_dim; None for N(0, I).
         seed: seed of the initialisation; the caller's random state does not change.
         linear: the linear model to start as, see :func:`~pyrovae.start_as_linear`; None for random weights.
     """
@@ -44,7 +46,8 @@ def new_pair(
 
         # made in the order of a program's modules, in which replicas start anew
         decoder = network(latent_dim, *reversed(settings.hidden))
-        model = GenerativeModel(decoder, likelihood(decoder.out_features, n), latent_dim, missing=missing)
+        head, p_z = likelihood(decoder.out_features, n), None if prior is None else prior(latent_dim)
+        model = GenerativeModel(decoder, head, latent_dim, p_z, missing=missing)
         encoder = network(n, *settings.hidden)
         guide = AmortizedGuide(seen_by(encoder, model), posterior(encoder.out_features, latent_dim))
         if linear is not None:

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._pairs import new_pair, seen_by
-from pyrovae.comparison.settings import ComparisonSettings, judged_by_model
+from pyrovae.comparison.settings import STANDARD, ComparisonSettings, judged_by_model
 from pyrovae.io import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
@@ -36,6 +36,7 @@ class ModelKey:
     estimator: str
     likelihood: str
     latent_dim: int
+    prior: str = field(default=STANDARD, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Cell(ModelKey):
     @property
     def model(self) -> ModelKey:
         """Its model."""
-        return ModelKey(self.posterior, self.estimator, self.likelihood, self.latent_dim)
+        return ModelKey(self.posterior, self.estimator, self.likelihood, self.latent_dim, prior=self.prior)
 
     @property
     def folder(self) -> str:
         """Name of the run's folder."""
-        names = (self.posterior, self.estimator, self.likelihood)
+        names = (self.posterior, self.estimator, self.likelihood, *([] if self.prior == STANDARD else [self.prior]))
         parts = "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-") for name in names)
         rate = "" if self.learning_rate is None else f"-rate{self.learning_rate:g}"
         return f"{parts}-d{self.latent_dim}{rate}-seed{self.seed}"
@@ -84,7 +85,7 @@ class Plan:
         """Every run, at the training's learning rate."""
         s = self.settings
         parts = (s.named_posteriors, s.named_estimators, s.named_likelihoods or (GIVEN,), s.dims, s.seeds)
-        return [Cell(*names) for names in itertools.product(*parts)]
+        return [Cell(*names, prior=prior) for prior in s.named_priors for names in itertools.product(*parts)]
 
     @property
     def is_of_counts(self) -> bool:
@@ -136,7 +137,8 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
             return model, AmortizedGuide(network, posterior(encoder.out_features, d))
     likelihood = settings.named_likelihoods[cell.likelihood]
     linear = None if plan.linear is None else plan.linear[cell.likelihood, d]
-    return new_pair(n, d, posterior, likelihood, settings, seed=cell.seed, linear=linear)
+    prior = None if cell.prior == STANDARD else settings.named_priors[cell.prior]
+    return new_pair(n, d, posterior, likelihood, settings, prior=prior, seed=cell.seed, linear=linear)
 
 
 def num_parameters(plan: Plan, cell: Cell) -> int:
@@ -167,7 +169,7 @@ def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortiz
 def models_of(cells: Iterable[Cell]) -> dict[ModelKey, list[Cell]]:
     """The runs of each model over the seeds, in the order of its parts as given: the likelihood first."""
     cells = list(cells)
-    parts = ("likelihood", "posterior", "estimator", "latent_dim")
+    parts = ("likelihood", "prior", "posterior", "estimator", "latent_dim")
     given = {part: list(dict.fromkeys(getattr(cell, part) for cell in cells)) for part in parts}
     ordered = sorted(cells, key=lambda cell: [given[part].index(getattr(cell, part)) for part in parts])
     models: dict[ModelKey, list[Cell]] = {}
@@ -181,12 +183,14 @@ def names_of(models: Iterable[ModelKey]) -> dict[ModelKey, str]:
     models = list(models)
     several_estimators = len({model.estimator for model in models}) > 1
     several_dims = len({model.latent_dim for model in models}) > 1
+    several_priors = len({model.prior for model in models}) > 1
     names = {}
     for model in models:
         parts = [f"{model.posterior} posterior"]
         parts += [f"{model.likelihood} likelihood"] if model.likelihood != GIVEN else []
         parts += [model.estimator] if several_estimators else []
         parts += [f"d = {model.latent_dim}"] if several_dims else []
+        parts += [f"{model.prior} prior"] if several_priors else []
         names[model] = ", ".join(parts)
     return names
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyrovae.comparison._measures import SCORES
 from pyrovae.comparison._plan import Cell, Plan, configuration, make_pair
+from pyrovae.comparison.settings import STANDARD
 from pyrovae.comparison.tables import write_run_pictures
 from pyrovae.errors import InputError, one_line, out_of_memory
 from pyrovae.files import make_folder, remove_partial_files, versions, write_bytes, write_json, write_table, write_text
@@ -109,6 +110,10 @@ def write_run(
             write_run_pictures(folder, history, *pair, plan.data.test, plan.data.truth)
 
 
+_ONCE_LEFT_OUT = {"prior": STANDARD, "refit_epochs": 0}
+"""Settings that a run's config.json may lack, with the value that this means."""
+
+
 def finished(plan: Plan, cells: Sequence[Cell]) -> Results:
     """Results of the runs with the same settings that finished in the plan's folder, scored or not."""
     found = {cell: _finished(plan, cell) for cell in cells} if plan.out is not None else {}
@@ -125,10 +130,9 @@ def _finished(plan: Plan, cell: Cell) -> Result | None:
     if not isinstance(config, dict) or result.metrics.get("status") != RunStatus.FINISHED:
         return None
     wanted = json.loads(json.dumps(configuration(plan, cell, *make_pair(plan, cell))))
-    same = {key: config.get(key) for key in wanted} == wanted
-    if not same or config.get("refit_epochs", 0) != plan.settings.refit_epochs:  # which 0 leaves out
-        return None
-    return result
+    found = _ONCE_LEFT_OUT | config
+    same = {key: found.get(key) for key in wanted} == wanted
+    return result if same and found["refit_epochs"] == plan.settings.refit_epochs else None
 
 
 def _read(plan: Plan, cell: Cell, out: Path) -> Result:
@@ -151,6 +155,7 @@ def _read(plan: Plan, cell: Cell, out: Path) -> Result:
 
 def _metrics(plan: Plan, content: dict[str, object]) -> dict[str, object]:
     """Restore metrics from JSON, which has neither NaN nor tuples."""
+    content = {"prior": STANDARD, **content}
     return {k: math.nan if v is None else v for k, v in content.items()} | {"hidden": plan.settings.hidden}
 
 

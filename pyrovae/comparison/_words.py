@@ -122,6 +122,8 @@ def name_of_model(model: ModelKey, all_models: list[ModelKey]) -> str:
         name += f", {in_words(ESTIMATORS, model.estimator)}"
     if len({other.latent_dim for other in all_models}) > 1:
         name += f", {components(model.latent_dim)}"
+    if len({other.prior for other in all_models}) > 1:
+        name += f", {model.prior} prior"
     return name
 
 

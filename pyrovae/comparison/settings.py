@@ -15,16 +15,22 @@ from pyrovae.evaluation import RefinedELBO
 from pyrovae.likelihoods import LIKELIHOODS, Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import POSTERIORS, Posterior
+from pyrovae.priors import PRIORS, Prior
 from pyrovae.training import Measure, Schedule, TrainingSettings, Transform, check_learning_rate
 
 PosteriorFactory = Callable[[int, int], Posterior]
 """(in_features, latent_dim) -> a head for q(z|x)."""
 LikelihoodFactory = Callable[[int, int], Likelihood]
 """(in_features, n) -> a head for p(x|z)."""
+PriorFactory = Callable[[int], Prior]
+"""latent_dim -> p(z)."""
 Posteriors = Mapping[str, PosteriorFactory] | Sequence[str | PosteriorFactory]
 Estimators = Mapping[str, ELBO] | Sequence[str | ELBO]
 Likelihoods = Mapping[str, LikelihoodFactory] | Sequence[str | LikelihoodFactory]
+Priors = Mapping[str, PriorFactory] | Sequence[str | PriorFactory]
 
+STANDARD = "standard-normal"
+"""Name of the prior N(0, I)."""
 STARTS = ("random", "linear", "auto")
 """Where training can start."""
 MISSING = ("error", "mask")
@@ -130,6 +136,8 @@ class ComparisonSettings(NetworkSettings):
     """Noise p(x|z), the simplest first: gaussian, gaussian-per-dimension, gaussian-per-datum, ar1, ar1-per-dimension,
     ar1-per-datum, low-rank, low-rank-per-datum, full-covariance, full-covariance-per-datum, bernoulli,
     bernoulli-soft-targets, continuous-bernoulli; of counts poisson, negative-binomial, without preprocessing."""
+    priors: Priors = (STANDARD,)
+    """Priors p(z), the simplest first: standard-normal, ar1, mixture."""
     latent_dims: tuple[int, ...] | Literal["auto"] = (2,)
     """Dimensions of z, one or several, or auto for the one that linear models of the validation data prefer."""
     seeds: tuple[int, ...] = (0,)
@@ -161,6 +169,7 @@ class ComparisonSettings(NetworkSettings):
                 raise InputTypeError(f"an estimator must be an instance such as AnalyticELBO(), not {estimator!r}")
         object.__setattr__(self, "estimators", estimators)
         object.__setattr__(self, "posteriors", named_parts("posteriors", self.posteriors, POSTERIORS))
+        object.__setattr__(self, "priors", named_parts("priors", self.priors, PRIORS))
         if self.likelihoods is not None:
             object.__setattr__(self, "likelihoods", named_parts("likelihoods", self.likelihoods, LIKELIHOODS))
             _check_counts(self.named_likelihoods, self.preprocessing_step)
@@ -225,6 +234,12 @@ class ComparisonSettings(NetworkSettings):
         assert self.likelihoods is None or isinstance(self.likelihoods, Mapping)
         return self.likelihoods or {}
 
+    @property
+    def named_priors(self) -> Mapping[str, PriorFactory]:
+        """The priors by name."""
+        assert isinstance(self.priors, Mapping)
+        return self.priors
+
     def training_of(self, estimator: str, seed: int, learning_rate: float | None) -> TrainingSettings:
         """How a run of this estimator and seed is trained, at this rate or at the training's."""
         epochs = (self.epochs_by_estimator or {}).get(estimator, self.training.epochs)
@@ -273,6 +288,7 @@ class ComparisonKeywords(TypedDict, total=False):
     posteriors: Required[Posteriors]
     estimators: Required[Estimators]
     likelihoods: Likelihoods | None
+    priors: Priors
     latent_dims: Sequence[int] | Literal["auto"]
     seeds: Sequence[int]
     epochs_by_estimator: Mapping[str, int] | None

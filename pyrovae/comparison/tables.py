@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim"]
+CELL_COLUMNS = ["dataset", "posterior", "estimator", "likelihood", "latent_dim", "prior"]
 MEASURES = [
     "test_neg_elbo",
     "test_reconstruction",

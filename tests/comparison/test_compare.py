@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import random
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -236,6 +237,34 @@ def test_finished_runs_give_the_same_recommendation(written):
     out, table = written
     again = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=out, resume=True)
     assert again.attrs["recommendation"] == table.attrs["recommendation"]
+
+
+def test_a_run_of_an_earlier_version_is_taken_over(written, tmp_path):
+    """Its files do not name the prior, which was N(0, I)."""
+    out, table = written
+    shutil.copytree(out, tmp_path / "out")
+    for path in [*(tmp_path / "out").glob("*/config.json"), *(tmp_path / "out").glob("*/metrics.json")]:
+        content = json.loads(path.read_text())
+        assert content.pop("prior") == "standard-normal"
+        path.write_text(json.dumps(content))
+    again = pv.compare(SYNTHETIC["rotated-gaussian"], **SMALL, out=tmp_path / "out", resume=True)
+    pd.testing.assert_frame_equal(again, table, check_like=True)
+
+
+def test_priors_are_compared():
+    torch.manual_seed(0)
+    drawn = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(20, 20), 20, pv.priors.AR1Prior(20, 0.95))
+    settings = {"posteriors": ["ar1-per-step"], "estimators": ["analytic"], "hidden": (32,), "latent_dims": (20,)}
+    priors = {"standard-normal": pv.priors.StandardNormalPrior, "ar1": lambda d: pv.priors.AR1Prior(d, 0.95)}
+    table = pv.compare(drawn.sample(500), priors=priors, epochs=1, progress=False, **settings)
+    assert list(table["prior"]) == ["standard-normal", "ar1"]
+    assert list(table["folder"]) == [f"ar1-per-step-analytic-gaussian{prior}-d20-seed0" for prior in ("", "-ar1")]
+    models = [row["model"] for row in table.attrs["recommendation"]["gains"]]
+    assert models == [f"ar1-per-step posterior, gaussian likelihood, {prior} prior" for prior in priors]
+    with pytest.raises(pv.InputError, match=r"unknown priors 'ar2' \(did you mean 'ar1'\?\)"):
+        pv.compare(drawn.sample(50), priors=["ar2"], epochs=1, **settings)
+    with pytest.raises(pv.InputError, match="a given model has its own likelihood, prior"):
+        pv.compare(drawn.sample(50), model=drawn, priors=["ar1"], epochs=1, **settings)
 
 
 def test_a_tensor_of_ones_own():

@@ -1,6 +1,7 @@
 """The text of a study's report: the answer in one sentence, and its meaning for the reader."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pyrovae.comparison._words import nats, the, upper
 from pyrovae.comparison.recommendation import MIN_DATA, Gain, Limit, Recommendation, Verdict
@@ -149,13 +150,10 @@ def _of_posteriors(result: StudyResult, choice: Candidate, candidates: list[Cand
     if choice.model is None:
         return ""
     mine = choice.model
-    rest = (mine.likelihood, mine.estimator, mine.latent_dim)
     other = _best(
         one
         for one in candidates
-        if one.model is not None
-        and (one.model.likelihood, one.model.estimator, one.model.latent_dim) == rest
-        and one.model.posterior != mine.posterior
+        if one.model is not None and replace(one.model, posterior=mine.posterior) == mine and one.model != mine
     )
     if other is None:
         return ""
