@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs/gallery"))
 import make  # noqa: E402
 
-SLOW_PAGES = {"scikit-learn", "compare"}
+SLOW_PAGES = {"compare", "first-steps", "scikit-learn"}
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

@@ -89,7 +89,7 @@ def test_compare_and_resume(spectra, tmp_path, capsys, monkeypatch):
         return loss(*arguments, **keywords)
 
     monkeypatch.setattr(pv.AnalyticELBO, "differentiable_loss", watched)
-    out, small = tmp_path / "study", ["--epochs", 2, "--seeds", 2, "--posteriors", "diagonal", "--budget", "1s"]
+    out, small = tmp_path / "study", ["--epochs", 2, "--seeds", 2, "--posteriors", "diagonal", "--gap-data", 0]
     status, said, errors = in_this_process(
         capsys, "compare", spectra, "--likelihoods", "gaussian", *small, "--out", out, "--json"
     )

@@ -309,7 +309,7 @@ def write_few(path):
 @pytest.mark.parametrize(
     ("write", "winner", "settings"),
     [
-        (write_factors, "factor analysis", {"epochs": 2}),
+        pytest.param(write_factors, "factor analysis", {"epochs": 2}, marks=pytest.mark.slow),
         (write_few, "Gaussian, shrunk covariance", {"epochs": 2}),
         pytest.param(
             write_curve,

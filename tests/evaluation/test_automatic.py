@@ -121,7 +121,7 @@ def test_several_modes_are_found_or_the_value_is_not_trusted(scale):
     assert (error[~found.unreliable].abs() < 0.05 + 4 * found.stderr_per_datum[~found.unreliable]).all()
 
 
-@pytest.mark.parametrize("scale", [0.02, 0.3])
+@pytest.mark.parametrize("scale", [0.02, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_a_ring_is_right_or_not_trusted(scale):
     """Gaussians on a part of a ring have good weights there, and a value that is more than a nat too low."""
     torch.manual_seed(0)

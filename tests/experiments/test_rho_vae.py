@@ -160,8 +160,8 @@ def test_the_script(tmp_path, run):
     "arguments",
     [
         ["--variant", "convolutional", "--channels", 4, 8, "--pixels", "binarised"],
-        ["--variant", "beta", "--pixels", "continuous-bernoulli"],
-        ["--variant", "info", "--posteriors", "full-covariance"],
+        pytest.param(["--variant", "beta", "--pixels", "continuous-bernoulli"], marks=pytest.mark.slow),
+        pytest.param(["--variant", "info", "--posteriors", "full-covariance"], marks=pytest.mark.slow),
     ],
 )
 def test_the_variants(tmp_path, arguments):
