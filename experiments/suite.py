@@ -13,7 +13,7 @@ import pandas as pd
 import pyrovae as pv
 from experiments import page
 from experiments.options import SyntheticOptions, choice
-from pyrovae import plotting
+from experiments.pictures import grouped_intervals
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
@@ -83,7 +83,7 @@ def picture(summary: pd.DataFrame, path: Path) -> None:
         }
         for dataset, group in summary.groupby("dataset", sort=False)
     }
-    write_figure(path, plotting.grouped_intervals(list(summary["posterior"].unique()), panels, "nats above the truth"))
+    write_figure(path, grouped_intervals(list(summary["posterior"].unique()), panels, "nats above the truth"))
 
 
 def main(settings: Settings) -> None:

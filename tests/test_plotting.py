@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyro.distributions import MultivariateNormal
 
+from experiments.pictures import grouped_intervals, log_log
 from pyrovae import plotting
 from pyrovae.errors import one_line
 
@@ -54,7 +55,7 @@ def test_intervals_reach_two_standard_errors():
     bars = fig.axes[0].containers[0][2][0].get_segments()
     np.testing.assert_allclose([bar[:, 0] for bar in bars], [[0.8, 1.2], [1.6, 2.4]])
     panels = {"p": {"s": ([1.0, 10.0], [0.25, 2.5])}}
-    bars = plotting.grouped_intervals(["a", "b"], panels, "nats", log=True).axes[0].containers[0][2][0].get_segments()
+    bars = grouped_intervals(["a", "b"], panels, "nats", log=True).axes[0].containers[0][2][0].get_segments()
     low, high = np.array([bar[:, 0] for bar in bars]).T
     np.testing.assert_allclose(high, [1.5, 15.0])
     np.testing.assert_allclose(high / [1.0, 10.0], [1.0, 10.0] / low)  # as far down as up on the logarithmic axis
@@ -65,7 +66,7 @@ def test_equal_pictures_are_equal_files_whatever_the_settings(tmp_path, dpi):
     with matplotlib.rc_context({"savefig.dpi": dpi}):
         before = dict(matplotlib.rcParams)
         for name in ("a.png", "b.png"):
-            fig = plotting.log_log({"s": ([1.0, 10.0], [2.0, 3.0])}, "x", "y")
+            fig = log_log({"s": ([1.0, 10.0], [2.0, 3.0])}, "x", "y")
             plotting.write_figure(tmp_path / name, fig)
         assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -114,8 +115,8 @@ def test_names_are_drawn_as_they_stand(tmp_path):
         plotting.scatter_panels({name: torch.zeros(2, 2) for name in NAMES}, columns=4),
         plotting.image_rows({name: torch.zeros(2, 4) for name in NAMES}, (2, 2)),
         plotting.intervals(NAMES, values, values, NAMES[4]),
-        plotting.grouped_intervals(NAMES, {NAMES[4]: dict.fromkeys(NAMES[:5], (values, values))}, NAMES[4]),
-        plotting.log_log({name: ([1.0, 2.0], [1.0, 2.0]) for name in NAMES}, NAMES[4], NAMES[1]),
+        grouped_intervals(NAMES, {NAMES[4]: dict.fromkeys(NAMES[:5], (values, values))}, NAMES[4]),
+        log_log({name: ([1.0, 2.0], [1.0, 2.0]) for name in NAMES}, NAMES[4], NAMES[1]),
     ]
     for i, fig in enumerate(figures):
         plotting.write_figure(tmp_path / f"{i}.png", fig)

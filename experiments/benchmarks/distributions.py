@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from experiments import page
 from experiments.benchmarks.timing import median_ratio
 from experiments.options import Options, check_device, check_distinct, check_integers, check_names
-from pyrovae import plotting
+from experiments.pictures import log_log
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.distributions import AR1Normal
@@ -197,7 +197,7 @@ def main(settings: Settings) -> None:
     write_table(settings.out / "distributions.csv", table)
     picture = settings.out / "cost.png"
     series = {str(f): (list(rows["d"]), list(rows["milliseconds"])) for f, rows in table.groupby("family", sort=False)}
-    write_figure(picture, plotting.log_log(series, "dimension d", "ms, forward and backward, batch 128"))
+    write_figure(picture, log_log(series, "dimension d", "ms, forward and backward, batch 128"))
     time_growth, memory_growth = growth(table, "milliseconds"), growth(table, "peak_mib")
     exponents = pd.DataFrame(
         [{"family": f, "time ~ d^": time_growth[f], "memory ~ d^": memory_growth[f]} for f in time_growth]

@@ -31,7 +31,7 @@ from experiments.benchmarks.estimators import make_pair
 from experiments.benchmarks.peers import Loop, Work, by_hand, numpyro_loops
 from experiments.benchmarks.timing import median_ratio
 from experiments.options import Options, check_integers, check_names
-from pyrovae import plotting
+from experiments.pictures import log_log
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
@@ -276,7 +276,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         cost = [hand.loc[tuple(key), "seconds"] for key in rows[list(hand.index.names)].to_numpy()]
         pairs = sorted(zip(cost, rows["seconds"], strict=True))
         curves[str(name)] = ([1e3 * c for c, _ in pairs], [1e3 * s for _, s in pairs])
-    write_figure(path, plotting.log_log(curves, "a step written by hand, ms", "a step, ms"))
+    write_figure(path, log_log(curves, "a step written by hand, ms", "a step, ms"))
 
 
 def main(settings: Settings) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import pyrovae as pv
 from experiments.estimators.settings import Settings, epochs_of, estimators, training_data
+from experiments.pictures import grouped_intervals
 from experiments.summaries import geometric_means_and_errors, mean_and_error, means_and_errors
-from pyrovae import plotting
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.progress import progress_bar
 from pyrovae.randomness import seeded
@@ -168,10 +168,10 @@ def noise_pictures(table: pd.DataFrame) -> dict[str, Figure]:
             for part in ("encoder", "decoder")
         }
     return {
-        "variance": plotting.grouped_intervals(
+        "variance": grouped_intervals(
             names, variances, "variance of the gradient, relative to monte-carlo's", log=True
         ),
-        "snr": plotting.grouped_intervals(names, ratios, "signal-to-noise ratio of the gradient"),
+        "snr": grouped_intervals(names, ratios, "signal-to-noise ratio of the gradient"),
     }
 
 

@@ -13,8 +13,8 @@ import pyrovae as pv
 from experiments.benchmarks.estimators import training_step
 from experiments.benchmarks.timing import interleaved
 from experiments.estimators.settings import Settings, epochs_of, estimators, training_data
+from experiments.pictures import grouped_intervals
 from experiments.summaries import mean_and_error, means_and_errors
-from pyrovae import plotting
 from pyrovae.datasets import SYNTHETIC, SyntheticDataset
 
 
@@ -86,7 +86,7 @@ def training_picture(runs: pd.DataFrame) -> Figure:
     for budget, case in runs.groupby("budget", sort=False):
         groups = [case.loc[case["estimator"] == name, "test_log_marginal"] for name in names]
         panels[str(budget)] = {"full covariance": means_and_errors(groups)}
-    return plotting.grouped_intervals(names, panels, "test log p(x), nats per datum")
+    return grouped_intervals(names, panels, "test log p(x), nats per datum")
 
 
 def which_one(name: str, runs: pd.DataFrame) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.pictures import grouped_intervals
 from experiments.pool import in_processes
 from experiments.rho_vae.settings import PIXELS, Settings
 from experiments.rho_vae.training import Training, evaluate_run
 from experiments.summaries import mean_and_error, means_and_errors
-from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder
@@ -142,4 +142,4 @@ def picture(settings: Settings, runs: pd.DataFrame) -> Figure:
             f"β = {beta:g}": means_and_errors([group[group["posterior"] == name]["test_neg_elbo"] for name in families])
             for beta, group in here.groupby("beta", sort=False)
         }
-    return plotting.grouped_intervals(families, panels, "test −ELBO, nats per datum")
+    return grouped_intervals(families, panels, "test −ELBO, nats per datum")

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import pyrovae as pv
+from experiments.pictures import grouped_intervals
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
-from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC, digits
 from pyrovae.evaluation.quadrature import MAX_LATENT_DIM
@@ -101,7 +101,7 @@ def picture(rows: pd.DataFrame) -> Figure:
             GAPS[gap]: (list(group[gap]), list(group[f"{gap}_stderr_data"]))
             for gap in ("approximation", "amortization_refitted", "generalization_refitted")
         }
-    return plotting.grouped_intervals(list(FAMILIES), panels, "nats per datum")
+    return grouped_intervals(list(FAMILIES), panels, "nats per datum")
 
 
 def reading(rows: pd.DataFrame) -> str:

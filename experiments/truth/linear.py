@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import pyrovae as pv
+from experiments.pictures import grouped_intervals
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
-from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
@@ -196,7 +196,7 @@ def picture(rows: Sequence[Reached]) -> Figure:
         }
         # exact zeros have no place on a logarithmic axis
         panels[f"d = {d}"] = {k: ([max(v, 1e-4) for v in vs], [0.0] * len(vs)) for k, vs in series.items()}
-    return plotting.grouped_intervals(FAMILIES, panels, "nats above the truth, 10⁻⁴ and less at the edge", log=True)
+    return grouped_intervals(FAMILIES, panels, "nats above the truth, 10⁻⁴ and less at the edge", log=True)
 
 
 def _smallest(rows: Sequence[Reached], d: int, family: str, decoder: str, hows: Sequence[str]) -> float:

@@ -11,9 +11,9 @@ import torch
 from matplotlib.figure import Figure
 
 import pyrovae as pv
+from experiments.pictures import grouped_intervals
 from experiments.pool import in_processes
 from experiments.truth.settings import Settings
-from pyrovae import plotting
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.evaluation import Estimate
@@ -119,7 +119,7 @@ def picture(rows: pd.DataFrame) -> Figure:
         }
         for name, group in rows.groupby("set", sort=False)
     }
-    return plotting.grouped_intervals(list(FAMILIES), panels, "nats per datum")
+    return grouped_intervals(list(FAMILIES), panels, "nats per datum")
 
 
 def reading(rows: pd.DataFrame) -> str:

@@ -287,7 +287,7 @@ def test_a_family_of_ones_own_is_compared_and_drawn(tmp_path):
 
 def test_nothing_but_failures(tmp_path):
     settings = SMALL | {"posteriors": [pv.FlowPosterior], "seeds": (0,)}
-    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings, out=tmp_path / "out")
+    table = pv.compare(SYNTHETIC["rotated-gaussian"], **settings, out=tmp_path / "out", pictures=False)
     assert table["note"][0].startswith("failed: no closed form for KL(FlowPosterior")
     assert np.isnan(table["test_neg_elbo"][0])
     assert (tmp_path / "out" / "comparison.md").exists()
@@ -368,7 +368,7 @@ def test_the_gap_is_paired_and_has_its_sign_and_error():
     gap = dataset.log_density(x) - p_model.log_prob(x)
     metrics = evaluate(model, guide, x, dataset)
     stderr = gap.std().item() / math.sqrt(len(x))
-    assert metrics["nats_above_truth"] == pytest.approx(gap.mean().item(), abs=4 * 0.7 / math.sqrt(16 * 4000))
+    assert metrics["nats_above_truth"] == pytest.approx(gap.mean().item(), abs=4 * 0.7 / math.sqrt(16 * len(x)))
     assert metrics["nats_above_truth"] > 0.1
     assert metrics["nats_above_truth_stderr"] == pytest.approx(stderr, rel=0.3)
     assert metrics["test_neg_elbo"] == pytest.approx(-p_model.log_prob(x).mean().item(), abs=0.02)
@@ -748,12 +748,13 @@ OF_COUNTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dispersion", [0.3, 0.0])
-def test_the_likelihood_that_counts_are_of_is_preferred(dispersion):
+@pytest.mark.parametrize(("dispersion", "num_seeds"), [(0.3, 2), (0.0, 3)])
+def test_the_likelihood_that_counts_are_of_is_preferred(dispersion, num_seeds):
     """Over-dispersed ones by many nats; of Poisson's the other is no better, for it can only be as good."""
     x, truth = counts(1500, dispersion)
-    settings = {"epochs": 60, "seeds": (0, 1, 2), "hidden": (32,), "learning_rate": 5e-3, "latent_dims": (1,)}
-    table = pv.compare(x[:1000], test=x[1000:], **OF_COUNTS | settings | {"log_marginal_samples": 500})
+    settings = {"epochs": 60, "seeds": range(num_seeds), "hidden": (32,), "learning_rate": 5e-3, "latent_dims": (1,)}
+    settings |= {"validate_every": 10, "log_marginal_samples": 200}
+    table = pv.compare(x[:1000], test=x[1000:], **OF_COUNTS | settings)
     advice = table.attrs["recommendation"]
     log_p = table.groupby("likelihood")["test_log_marginal"].mean()
     best = "negative-binomial" if dispersion else "poisson"
