@@ -22,7 +22,7 @@ class Option:
 
     Attributes:
         name: name of the setting.
-        value: a value for it; None if the user knows it.
+        value: a value for it, or a tuple of several; None if the user knows it.
 
     Example:
         >>> print(Option("missing", "mask"), Option("missing", "mask").on_console)
@@ -37,7 +37,8 @@ class Option:
     value: object = None
 
     def __str__(self) -> str:
-        return f"{self.name}={'…' if self.value is None else repr(self.value)}"
+        value = self.value[0] if isinstance(self.value, tuple) and len(self.value) == 1 else self.value
+        return f"{self.name}={'…' if value is None else repr(value)}"
 
     @property
     def on_console(self) -> str:

@@ -1,4 +1,4 @@
-"""``pyrovae outliers DIR DATA --calibration DATA``."""
+"""``pyrovae outliers DIR DATA``."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Outliers(OnData):
     COMMON = (*OnData.COMMON, "calibration", "alpha")
 
     calibration: Path | None = None
-    """File of good data, such as the file that the model was trained on: rows that trained the model are left out."""
+    """File of good data; by default the data themselves. Rows that trained the model are left out."""
     alpha: float = 0.01
     """Share of good data that may be called outliers."""
     num_samples: int = 300
@@ -30,19 +30,24 @@ class Outliers(OnData):
         """Find them."""
         from pyrovae.fitted import Linear
 
-        if self.calibration is None:
-            raise InputError("give --calibration FILE with good data; rows that trained the model are left out")
         if not 0 < self.alpha < 1:
             raise InputError(f"--alpha must be between 0 and 1, not {self.alpha}")
-        known, rows = TrainingRows.read(self.folder), self.read(self.calibration, ReadLine(quiet=self.json)).x
-        held_out = rows if known is None else rows[~known.are(rows)]
+        known = TrainingRows.read(self.folder)
+        has_trained = None if known is None else known.are(data.x)
+        source = self.calibration or self.data
+        if source != self.data:
+            rows = self.read(source, ReadLine(quiet=self.json)).x
+            held_out = rows if known is None else rows[~known.are(rows)]
+        elif has_trained is not None and has_trained.any():
+            held_out = data.x[~has_trained]
+        else:
+            raise InputError(f"the model was not trained on {self.data}: give --calibration FILE with good data")
         least = math.ceil(1 / self.alpha) - 1
         if len(held_out) < least:
             raise InputError(
                 f"--alpha {self.alpha:g} needs at least {least} data that did not train the model, and "
-                f"{self.calibration} has {len(held_out)}; give more, or a larger --alpha"
+                f"{source} has {len(held_out)}; give more, or a larger --alpha"
             )
-        has_trained = None if known is None else known.are(data.x)
         table, misfits = self.trained.outliers(
             data.x, held_out, trained=has_trained, num_samples=self.num_samples, progress=not self.json
         )

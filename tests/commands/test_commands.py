@@ -496,8 +496,15 @@ def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsy
     assert (table["outlier"] == (table["p_value"] <= 0.05)).all()
     assert not table["trained"][7]  # changed since
     assert 0 < table["trained"].sum() < 20
+    how = ["--alpha", 0.05, "--num-samples", 50, "--out", tmp_path / "found.csv", "--json"]
+    status, said, errors = in_this_process(capsys, "outliers", fitted[0], spectra, *how)  # the file's own held-out data
+    assert (status, errors, json.loads(said)["num_held_out"]) == (0, "", 36)
+    (strange + 1).to_csv(tmp_path / "others.csv", index=False)
+    status, said, errors = in_this_process(capsys, "outliers", fitted[0], tmp_path / "others.csv", "--json")
+    assert (status, said) == (2, "")
+    assert "give --calibration FILE with good data" in errors
     for wrong, message in (
-        ([], "give --calibration FILE with good data"),
+        ([], "needs at least 99 data that did not train the model"),
         (["--calibration", spectra, "--alpha", 0.01], "needs at least 99 data that did not train the model"),
         (["--calibration", spectra, "--alpha", 1.5], "--alpha must be between 0 and 1"),
     ):

@@ -129,6 +129,10 @@ class Page(HTMLParser):
     def of(self, tag):
         return [text for t, text in self.texts if t == tag]
 
+    def commands(self):
+        texts = re.findall("<pre>(.*?)</pre>", self.source, re.DOTALL)
+        return [shlex.split(html.unescape(re.sub("<.*?>", "", text))) for text in texts]
+
     def matches(self, pattern):
         return [html.unescape(text).strip() for text in re.findall(pattern, self.source, re.DOTALL)]
 
@@ -158,21 +162,24 @@ def test_everything_names_the_same_winner(folder, found, page):
     assert page.matches(r'<p class="main">(.*?)</p>')[0].startswith((f"Take the {choice.name}", f"Take {choice.name}"))
     assert page.matches(r'<li class="choice">\s*<span class="name">(.*?)<') == [choice.name]
     assert page.matches(r'data-label="candidate">([^<]*) ✓</td>') == [choice.name]
-    for command in [shlex.split(text) for text in page.of("pre") if "compare" not in text.split()[:2]]:
+    for command in [one for one in page.commands() if one[1] != "compare"]:
         assert command[2] == str((folder / "study" / found.model).absolute())
 
 
-def test_the_commands_can_be_pasted(folder, found, page, monkeypatch, capsys):
+def test_the_commands_can_be_pasted(folder, found, page, strange, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    commands = [shlex.split(text) for text in page.of("pre")]
-    assert {command[1] for command in commands} == {"evaluate", "reconstruct", "encode", "sample", "compare"}
+    commands = page.commands()
+    assert {command[1] for command in commands} == {
+        "outliers", "evaluate", "reconstruct", "encode", "sample", "compare"
+    }  # fmt: skip
     for _, *arguments in commands:
         if "NEW.csv" not in arguments and "compare" not in arguments:
             main(arguments)
-    assert {"evaluate.csv", "reconstruct.csv", "encode.csv", "sample.csv"} <= {path.name for path in folder.iterdir()}
-    scores = pd.read_csv(folder / "evaluate.csv")
-    assert len(scores) == NUM
-    assert page.of("pre")[-1] == command_of(found.study)
+    assert {"outliers.csv", "reconstruct.csv", "encode.csv", "sample.csv"} <= {path.name for path in folder.iterdir()}
+    judged = pd.read_csv(folder / "outliers.csv")
+    assert len(judged) == NUM
+    assert judged["outlier"][judged["sample name"] == strange].all()
+    assert commands[-1] == shlex.split(command_of(found.study))
 
 
 def test_no_symbol_of_the_librarys_own(page):
@@ -208,6 +215,11 @@ def test_the_worst_are_those_of_the_smallest_density(folder, found, page, strang
     ]
     assert shown == [pv.errors.visible(names[i]) for i in order]
     assert shown[0] == pv.errors.visible(strange)
+    held_out = TrainedModel.load(folder / "study" / found.model).scores(found.split.validation.x)["log_prob"]
+    p_values = [(1 + sum(held_out <= score)) / (1 + len(held_out)) for score in scores]
+    assert page.matches(r'data-label="p-value">(.*?)<') == [f"{p_values[i]:.2g}" for i in order]
+    num = sum(p <= 0.05 for p in p_values)
+    assert f"{num} of the {len(scores)} are outliers. If all were good, about 1 would be" in page.text()
     to_blame = page.matches(r'data-label="channels to blame">(.*?)</td>')[0]
     first, last = map(float, re.match(r"(\d+)(?: to (\d+))? cm", to_blame).group(1, 2 if " to " in to_blame[:9] else 1))
     step = 3600 / (CHANNELS - 1)

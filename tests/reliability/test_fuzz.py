@@ -13,6 +13,7 @@ import pytest
 import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.datasets import read_spectra
+from tests.reliability.combined_tables import combined
 from tests.reliability.mutations import MUTATIONS, Case, make
 from tests.reliability.tables import TABLES
 from tests.reliability.untidy_tables import UNTIDY
@@ -133,7 +134,7 @@ def check_table(case, folder):
 @pytest.mark.filterwarnings("ignore::pyrovae.errors.InputWarning", "ignore:.*more channels")
 def test_tables_of_chance(tmp_path):
     rng, outcomes = np.random.default_rng(10), Counter()
-    kinds = (*TABLES, *UNTIDY)
+    kinds = (*TABLES, *UNTIDY, *[combined] * 8)
     for k in range(NUM):
         case = kinds[k % len(kinds)](rng)
         try:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from pyrovae.comparison.report._worst import alpha_for
 from pyrovae.comparison.study import Study
 from pyrovae.comparison.study_result import StudyResult
 from pyrovae.datasets import ReadingSettings
@@ -60,10 +61,15 @@ def uses_of(result: StudyResult, folder: Path, *, has_latents: bool) -> list[Use
     def command(name: str, data: str, *rest: str) -> str:
         return shlex.join(["pyrovae", name, model, data, *how, "--out", f"{name}.csv", *rest])
 
-    found = [Use("Score every spectrum of this file, and name the outliers", command("evaluate", one)) for one in own]
-    found.append(
-        Use("Score new spectra, read in the same way: put your file’s name for NEW.csv", command("evaluate", "NEW.csv"))
-    )
+    alpha, found = alpha_for(len(result.split.validation) + len(result.split.test)), []
+    if own and alpha is not None:
+        share = ["--alpha", f"{alpha:g}"]
+        found.append(
+            Use("Name the outliers of this file, with their worst channels", command("outliers", own[0], *share))
+        )
+        new = command("outliers", "NEW.csv", "--calibration", own[0], *share)
+        found.append(Use("Name the outliers of new spectra: put your file’s name for NEW.csv", new))
+    found.append(Use("Score new spectra, read in the same way as this file", command("evaluate", "NEW.csv")))
     for one in own or ["NEW.csv"]:
         found.append(Use("Reconstruct every spectrum", command("reconstruct", one)))
         if has_latents:

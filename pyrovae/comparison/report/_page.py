@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
 from pyrovae.comparison._measures import ENCODER_DATA
 from pyrovae.comparison._words import ESTIMATORS, LINEAR, NOISES, SHAPES, Words, nats, note_of_baseline
@@ -16,7 +18,7 @@ from pyrovae.comparison.report._commands import command_of, uses_of
 from pyrovae.comparison.report._computed import computed
 from pyrovae.comparison.report._forest import forest_of
 from pyrovae.comparison.report._notes import said
-from pyrovae.comparison.report._worst import Blamed, Worst, are_counted, worst_of
+from pyrovae.comparison.report._worst import Blamed, Worst, alpha_for, are_counted, p_values_of, worst_of
 from pyrovae.comparison.study_result import StudyResult, as_text
 from pyrovae.errors import visible
 from pyrovae.files import versions, write_text
@@ -54,7 +56,8 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
     candidates, advice = candidates_of(result), result.recommendation
     names = {one.key: one.name for one in candidates}
     trained = TrainedModel.load(folder / result.model)
-    worst = worst_of(result, trained)
+    p_values = p_values_of(result, trained)
+    worst = worst_of(result, trained, p_values)
     latent = pictures.latent_spaces(result, trained, worst)
     text = environment.get_template("report.html").render(
         name=result.data.name,
@@ -75,6 +78,7 @@ def write_report(result: StudyResult, folder: str | Path) -> Path:
         gap_data=result.plan.settings.gap_data,
         are_counted=are_counted(result.data),
         worst=[_about_worst(result, one) for one in worst],
+        outliers=_outliers(result, p_values),
         examples=pictures.reconstructions(result, trained, worst),
         latent=latent,
         read=_read(result),
@@ -121,8 +125,21 @@ def _about_worst(result: StudyResult, one: Worst) -> dict[str, str]:
         "name": one.name,
         "log_prob": nats(one.log_prob, 0.2),
         "below": nats(one.below, 0.2),
+        "p_value": f"{one.p_value:.2g}",
         "blamed": "; ".join(blamed),
     }
+
+
+def _outliers(result: StudyResult, p_values: NDArray[np.float64]) -> str:
+    """How many test data are outliers, and how many are by chance."""
+    num, alpha = len(p_values), alpha_for(result.num_validation)
+    if alpha is None:
+        return f"With {result.num_validation} validation {of_many(result)}, p-values cannot be small."
+    found = int((p_values <= alpha).sum())
+    return (
+        f"A p-value of at most {alpha:g} makes it an outlier. {found:,} of the {num:,} are outliers. If all were good, "
+        f"about {alpha * num:.0f} would be."
+    )
 
 
 def _range(result: StudyResult, found: Blamed) -> str:

@@ -1,4 +1,4 @@
-"""The test data that fit worst, and their worst channels."""
+"""The test data that fit worst, whether they are outliers, and their worst channels."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.comparison.study_result import StudyResult
+from pyrovae.comparison.study_result import MAX_VALIDATION, StudyResult
 from pyrovae.datasets import Spectra
+from pyrovae.evaluation.outliers import conformal_p_values
 from pyrovae.trained_model import TrainedModel
 
 NUM_WORST = 6
@@ -16,6 +17,9 @@ NUM_WORST = 6
 
 MANY_TIMES = 3.0
 """Multiple of the usual misfit above which a channel is named."""
+
+ALPHAS = 0.05, 0.1, 0.2
+"""Shares of false alarms. The first is used for which there are enough held-out data."""
 
 _RANGES = 3
 _GAP = 2
@@ -46,6 +50,7 @@ class Worst:
         name: its own name in the file.
         log_prob: its log p(x) in nats.
         below: how far that lies below the median of the test data.
+        p_value: its p-value among the validation data.
         blamed: the channels that fit worst, the worst first; empty if none stands out.
         largest: the channel of the largest misfit, blamed or not.
         is_far: whether its latents lie far from the others'.
@@ -55,6 +60,7 @@ class Worst:
     name: str
     log_prob: float
     below: float
+    p_value: float
     blamed: tuple[Blamed, ...]
     largest: Blamed
     is_far: bool
@@ -72,7 +78,21 @@ def log_prob_of_choice(result: StudyResult) -> NDArray[np.float64]:
     return scores["log_prob"].to_numpy(dtype=float)
 
 
-def worst_of(result: StudyResult, trained: TrainedModel) -> list[Worst]:
+def p_values_of(result: StudyResult, trained: TrainedModel) -> NDArray[np.float64]:
+    """The p-value of each test datum among the validation data, shape (num,)."""
+    train, held_out = result.split.train.x, result.split.validation.x[:MAX_VALIDATION]
+    if held_out.shape[1] > result.test.shape[1]:  # constant pixels were left out
+        held_out = held_out[:, (train != train[0]).any(0)]
+    scores = trained.scores(held_out, num_samples=result.plan.settings.log_marginal_samples)
+    return conformal_p_values(log_prob_of_choice(result), scores["log_prob"])
+
+
+def alpha_for(num_held_out: int) -> float | None:
+    """The share of false alarms that so many held-out data can guarantee; None if they are too few."""
+    return next((alpha for alpha in ALPHAS if num_held_out >= round(1 / alpha) - 1), None)
+
+
+def worst_of(result: StudyResult, trained: TrainedModel, p_values: NDArray[np.float64]) -> list[Worst]:
     """The test data of the smallest log p(x), the smallest first."""
     log_prob, names = log_prob_of_choice(result), names_of_test(result.data, result.test)
     times, far = times_usual(result.test, trained), _far(result.test, trained)
@@ -80,7 +100,7 @@ def worst_of(result: StudyResult, trained: TrainedModel) -> list[Worst]:
     for i in np.argsort(log_prob, kind="stable")[:NUM_WORST].tolist():
         blamed, largest = blame(times[i])
         below = float(np.median(log_prob) - log_prob[i])
-        found.append(Worst(i, names[i], float(log_prob[i]), below, blamed, largest, bool(far[i])))
+        found.append(Worst(i, names[i], float(log_prob[i]), below, float(p_values[i]), blamed, largest, bool(far[i])))
     return found
 
 

@@ -23,6 +23,8 @@ Line: TypeAlias = tuple[int, str]
 """A line and its number, counted from 1."""
 
 DELIMITERS = "\t;|, "
+REMARKS = ("#", "%", "//", "!")
+"""Signs at the beginning of lines that are not rows."""
 _START = 2**16
 _LIKE_A_NUMBER = re.compile(
     r"[+\-−]?(?:\d{1,3}(?:[.,'’ \u00a0\u202f\u2009]\d{3})+|\d+|(?=[.,]\d))(?:[.,]\d*)?(?:[eEdD][+-]?\d+)?"
@@ -279,7 +281,7 @@ def _numeric_share(rows: Sequence[Sequence[str]], delimiter: str) -> float:
 
 
 def _preamble(rows: Sequence[Sequence[str]], width: int, delimiter: str) -> int:
-    """Number of lines before the table: with at most half its fields, or one, and three lines of the table after.
+    """Number of lines before the table: remarks, or with at most half its fields, and three lines of the table after.
 
     Above two columns, words by two may stand among them, such as ``XUNITS`` and ``NM``.
     """
@@ -291,4 +293,6 @@ def _preamble(rows: Sequence[Sequence[str]], width: int, delimiter: str) -> int:
         begin = max((k + 1 for k, count in enumerate(counts[:-3]) if count != width), default=0)
         if any(_numeric_share([row], delimiter) > 0.5 for row in rows[:begin] if len(row) == width):
             return 0
-    return begin if all(count == 1 or 2 * count <= width or width == 2 for count in counts[:begin]) else 0
+    before = zip(counts[:begin], rows[:begin], strict=True)
+    few = (count == 1 or 2 * count <= width or width == 2 or row[0].startswith(REMARKS) for count, row in before)
+    return begin if all(few) else 0

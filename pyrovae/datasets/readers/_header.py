@@ -155,8 +155,8 @@ class _Peek:
         if len(chosen) == 2 and len(rest) >= 4 and nearly_in_order(self.values[k:, chosen[0]]) and not texts:
             return ""  # of one spectrum, in two columns
         outside = is_outside(numbers, rest)
-        if texts:
-            return self._mixed(k, numbers, outside)
+        if first and texts:
+            return self._mixed(k, numbers, chosen, outside)
         if not np.isfinite(row).all():
             return ""
         if not first:
@@ -176,14 +176,19 @@ class _Peek:
         return "names" if self._label_says_names(k) else ""
 
     def _below_names(self, k: int, row: NDArray[np.float64], rest: NDArray[np.float64]) -> str:
-        """A row of numbers below names: the axis, if it is in order and even as no other row is."""
+        """A row of numbers below names: the axis, if it is in order, and below units or even as no other row is."""
+        if len(row) > 2 and in_order(row) and axis_unit(_said_again(self.rows[k - 1], self.numeric)):
+            return "axis"
         if len(row) < 5 or len(rest) < 2 or not in_order(row):
             return ""
         alike = any(is_even(r[np.isfinite(r)]) for r in rest)
         if not ((is_even(row) and not alike) or is_outside(row, rest) or stands_out(row, rest) == "axis"):
             return ""
         fields = [self.rows[k][j] for j in np.flatnonzero(~self.numeric)]
-        if fields and all(field and axis_unit(field) is None and field.lower() not in _LABELS for field in fields):
+        has_words = self.text[k, self.numeric].any() or any(
+            not field or axis_unit(field) is not None or field.lower() in _LABELS for field in fields
+        )
+        if fields and not has_words:
             raise self._divided(k, "is evenly spaced or in order, as no other row is")
         return "axis"
 
@@ -193,6 +198,8 @@ class _Peek:
         if self.is_padded_by_zero(k):
             columns = columns[1:]
         said = self.text[k] | np.isfinite(self.values[k])
+        if k > self.begin:
+            said &= ~self.text[k]  # words above an edge, below a first row of the header
         filled = np.flatnonzero([said[j] and axis_unit(self.rows[k][j]) is None for j in columns])
         if len(filled) == 0 or filled[0] > _MOST_ROWS or len(columns) - 1 - filled[-1] > _MOST_ROWS:
             return columns
@@ -230,9 +237,8 @@ class _Peek:
             return False
         return len(set(found.positions.tolist())) == len(found.positions)
 
-    def _mixed(self, k: int, numbers: NDArray[np.float64], outside: bool) -> str:
+    def _mixed(self, k: int, numbers: NDArray[np.float64], inside: NDArray[np.int64], outside: bool) -> str:
         """The first row, with some text in columns of numbers: names beside positions, or data with a fault."""
-        inside = np.flatnonzero(self.numeric)
         words = self.text[k, inside]
         amid = words[np.argmin(words) : len(words) - np.argmin(words[::-1])].any()
         if outside or is_even(numbers) or (in_order(numbers) and not amid) or (not amid and len(numbers) < 5):
@@ -280,7 +286,7 @@ def _header(
     numeric = peek.numeric
     order = [k for k in range(len(kinds)) if k != axis]
     said = {k: _said_again(rows[k], numeric) for k in order if k > 0 or axis is not None}
-    units = [k for k, word in said.items() if k > 0 and axis_unit(word)]
+    units = [k for k, word in said.items() if axis_unit(word)]
     names, corner = list(first), ""
     if axis is not None:
         if peek.is_padded_by_zero(skipped + axis):

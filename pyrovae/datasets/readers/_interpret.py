@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import Channels, Group, axis_unit, find_channels, groups_of, largest_group
 from pyrovae.datasets.readers._header import Header
-from pyrovae.datasets.readers._labels import edge_columns, follows
+from pyrovae.datasets.readers._labels import edge_columns, follows, may_be_either
 from pyrovae.datasets.readers._missing import cleaned
 from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers._shape import Kind, Shape, check_is_wide, shape_of
@@ -196,20 +196,29 @@ def _without_labels(
             if found is None:
                 break
             apart = columns[: found.count] if edge == 0 else columns[-found.count :]
-            titles = [f"{i + 1} ({name!r})" if (name := head.header.names[i]) else str(i + 1) for i in apart]
-            title = f"column{'s' if len(apart) > 1 else ''} {', '.join(titles)}"
+            title = _title(apart, head.header.names)
             if is_named or not found.is_clear:
-                numbers = tuple(str(i + 1) for i in apart)
                 question = "are they labels or channels" if len(apart) > 1 else "is it a label or a channel"
                 raise InputError(
                     f"{head.where}: {title} {found.evidence}: {question}? say ",
-                    Option("label", numbers if len(numbers) > 1 else numbers[0]),
+                    Option("label", tuple(str(i + 1) for i in apart)),
                     " or ",
                     Option("label", NONE),
                 )
             findings.append(Finding(f"{title} as a label", f"it {found.evidence}", Option("label", NONE)))
             columns = columns[found.count :] if edge == 0 else columns[: -found.count]
+    unsure = [columns[edge] for edge in (0, -1) if may_be_either(evidence[:, columns], edge)]
+    if unsure:
+        option = Option("label", tuple(str(i + 1) for i in unsure))
+        what = f"{_title(unsure, head.header.names)} as no label"
+        findings.append(Finding(what, "the columns beside are noise too", option))
     return columns, findings
+
+
+def _title(columns: Sequence[int], names: Sequence[str]) -> str:
+    """Columns by their numbers and names."""
+    titles = [f"{i + 1} ({names[i]!r})" if names[i] else str(i + 1) for i in columns]
+    return f"column{'s' if len(columns) > 1 else ''} {', '.join(titles)}"
 
 
 def _check_groups(names: Sequence[str], found: Channels, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,8 +82,27 @@ def _breaks(values: NDArray[np.float64], *, strict: bool = False) -> bool:
     steps = np.array([np.median(_seen(np.abs(column))) for column in np.diff(near).T])
     if steps[-1] > (10 if strict else 3) * max(steps[:-1].max(), 1e-300):
         return True
-    links = [_correlation(a, b) for a, b in zip(near.T, near.T[1:], strict=False)]
-    return not strict and _z(min(links[:-1])) - _z(max(0.0, links[-1])) > max(0.9, 4 / np.sqrt(len(values)))
+    *links, last = _links(near)
+    return not strict and _z(min(links)) - _z(max(0.0, last)) > _least(values)
+
+
+def may_be_either(values: NDArray[np.float64], edge: int) -> bool:
+    """Whether nothing can tell a channel at an edge from a property, as the columns there do not follow each other."""
+    near = values[:, -_NEAR - 2 :] if edge == -1 else values[:, _NEAR + 1 :: -1]
+    if min(near.shape) < 4 or not np.fmin.reduce(near[:, -1]) < np.fmax.reduce(near[:, -1]):
+        return False
+    *links, last = _links(near)
+    return _z(min(links)) <= _least(values) and last < 0.9
+
+
+def _links(values: NDArray[np.float64]) -> list[float]:
+    """The correlation of each column with the next."""
+    return [_correlation(a, b) for a, b in zip(values.T, values.T[1:], strict=False)]
+
+
+def _least(values: NDArray[np.float64]) -> float:
+    """The least difference of two correlations, as Fisher's transforms, that is not by chance."""
+    return max(0.9, 4 / math.sqrt(len(values)))
 
 
 def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64], least: float = 0.9) -> bool:

@@ -20,7 +20,7 @@ def is_outside(values: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
 
 def stands_out(values: NDArray[np.float64], rest: NDArray[np.float64]) -> str:
     """Whether a row is in order and even as no other row is: ``axis``; ``divided`` where some are; else nothing."""
-    if len(values) < 5 or not nearly_in_order(values):
+    if len(values) < 4 or not nearly_in_order(values):
         return ""
     others = [r[np.isfinite(r)] for r in rest]
     share = np.mean([nearly_in_order(r) for r in others]) if others else 1.0
@@ -43,8 +43,8 @@ def in_order(values: NDArray[np.float64]) -> bool:
 
 
 def nearly_in_order(values: NDArray[np.float64]) -> bool:
-    """Whether values are in order but for a few, as positions with one that is damaged or there twice."""
-    steps = np.diff(values)
+    """Whether values are in order but for a few, as positions with one that is damaged, missing or there twice."""
+    steps = np.diff(values[np.isfinite(values)])
     wrong = len(steps) - max(np.count_nonzero(steps > 0), np.count_nonzero(steps < 0))
     return len(steps) > 0 and bool(wrong <= (max(1, len(steps) // 20) if len(steps) > 8 else 0))
 

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from pyrovae.datasets.readers._channels import largest_group, number
-from pyrovae.datasets.readers._dialect import Dialect, Line, prepared
+from pyrovae.datasets.readers._dialect import REMARKS, Dialect, Line, prepared
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
 
 Row: TypeAlias = tuple[int, list[str]]
 """Fields of a row, and its number in the file, counted from 1."""
 
-_REMARKS: tuple[str, ...] = ("#", "%", "//", "!")
 _MOST_BELOW = 20
 
 
@@ -50,7 +49,7 @@ class Rows:
         remarks: list[Row] = []
         below: list[Row] = []
         last: Row = (0, [""])
-        signs = _REMARKS  # that no row of the table begins with
+        signs: tuple[str, ...] = REMARKS  # that no row of the table begins with
         for row, fields in self._cut():
             if not width:
                 width, is_short = self._width(fields)

@@ -88,11 +88,11 @@ def check_samples(
         return
     first = min(found)
     where = table.cell(0, first) if in_columns else f"{table.where}, row {table.rows[first]}"
-    known = [str(table.layout.columns[i] + 1) if in_columns else str(table.rows[i]) for i in sorted(found)]
+    known = tuple(str(table.layout.columns[i] + 1 if in_columns else table.rows[i]) for i in sorted(found))
     option = "drop" if in_columns else "drop_rows"
     raise InputError(
         f"{where}: the {'column' if in_columns else 'row'} {found[first]}: leave it out with ",
-        Option(option, tuple(known) if len(known) > 1 else known[0]),
+        Option(option, known),
         ", or if it is a sample, say ",
         Option(option, NONE),
     )

@@ -177,7 +177,7 @@ def _by_evidence(
         pairs = _pairs(numbers, numeric) if len(numeric) > 3 else None
         if pairs is not None or is_named:
             return pairs or Shape(Kind.COLUMNS, first)
-    if not is_named and (len(column) < _ENOUGH or not nearly_in_order(column) or not others):
+    if not is_named and (len(column) < 4 or not nearly_in_order(column) or not others):
         *before, last = numeric
         at_end = numbers[:, last]
         may_be_axis = before and len(at_end) >= _ENOUGH and nearly_in_order(at_end) and not counts_up(at_end)
@@ -187,7 +187,7 @@ def _by_evidence(
     counted = counts_up(column)
     if len(others) == 1 and not counted and not has_positions:
         return Shape(Kind.COLUMNS, first, _columns("the first of two columns is in order: one spectrum"))
-    down_alone, across_alone, is_smooth_down = _directions(data)
+    down_alone, across_alone = _directions(data)
     if down_alone and not (has_positions and counted):
         if np.mean([in_order(values) for values in data.T]) > 0.2:
             raise _divided(where, header, first)
@@ -195,17 +195,14 @@ def _by_evidence(
         return Shape(Kind.COLUMNS, first, _columns(evidence))
     if counted or across_alone or (has_positions and header.names[first]):
         return Shape(Kind.ROWS)
-    if has_positions or is_smooth_down or (not any(header.names) and len(column) >= 8):
-        raise _divided(where, header, first)
-    return Shape(Kind.ROWS)
+    raise _divided(where, header, first)
 
 
-def _directions(data: NDArray[np.float64]) -> tuple[bool, bool, bool]:
-    """Whether data are smooth down the rows alone, across them alone, and down them at all."""
+def _directions(data: NDArray[np.float64]) -> tuple[bool, bool]:
+    """Whether data are smooth down the rows alone, or across them alone."""
     down, across = _roughness(data.T), _roughness(data)
-    both = max(down, across) < _SMOOTH
-    factor = 20 if both else 2
-    return down < _SMOOTH and across > factor * down, across < _SMOOTH and down > factor * across, down < _SMOOTH
+    factor = 20 if max(down, across) < _SMOOTH else 2
+    return down < _SMOOTH and across > factor * down, across < _SMOOTH and down > factor * across
 
 
 def _columns(evidence: str) -> Finding:

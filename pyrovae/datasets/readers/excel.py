@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,16 +37,18 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
         raise
     except Exception as error:  # openpyxl raises many kinds for a damaged file
         raise InputError(f"{path} is not an Excel workbook, or is damaged: {one_line(error, 200)}") from None
+    words = frozenset(word.lower() for word in settings.missing_value or () if word != NONE)
+    kinds = [Numerals(missing=MISSING | words), Numerals(",", missing=MISSING | words, guessed=True)]
+    numerals = {title: found for title, rows in sheets.items() for found in kinds[::-1] if _is_table(rows, found)}
     name = settings.table
     if name is None:
-        with_numbers = [title for title, rows in sheets.items() if _is_table(rows)]
-        if len(with_numbers) != 1:
-            held = "several sheets with numbers" if with_numbers else "no sheet with a table of numbers"
+        if len(numerals) != 1:
+            held = "several sheets with numbers" if numerals else "no sheet with a table of numbers"
             raise InputError(
                 f"{path} holds {held} (its sheets are {', '.join(map(repr, sheets))}); say which with ",
-                Option("table", with_numbers[0] if with_numbers else next(iter(sheets), "")),
+                Option("table", next(iter(numerals or sheets), "")),
             )
-        name = with_numbers[0]
+        name = next(iter(numerals))
     if name not in sheets:
         raise InputError(f"{path} has no sheet {name!r}; its sheets are {', '.join(map(repr, sheets))}")
     rows = sheets[name]
@@ -53,9 +56,7 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
         raise InputError(f"{path} ({name}) is empty")
     width = max(len(fields) for _, fields in rows)
     padded = ((row, fields + [""] * (width - len(fields))) for row, fields in rows)
-    words = (word.lower() for word in settings.missing_value or () if word != NONE)
-    numerals = Numerals(missing=MISSING | frozenset(words))
-    return table_of_rows(padded, f"{path} ({name})", settings, choose, numerals=numerals)
+    return table_of_rows(padded, f"{path} ({name})", settings, choose, numerals=numerals.get(name, kinds[0]))
 
 
 def _rows(sheet: object, where: str, settings: ReadingSettings) -> Iterator[Row]:
@@ -79,12 +80,7 @@ def _text(value: object) -> str:
     return value.strip() if isinstance(value, str) else repr(value)
 
 
-def _is_table(rows: list[Row]) -> bool:
+def _is_table(rows: list[Row], numerals: Numerals) -> bool:
     """Whether at least two rows hold at least two numbers."""
-    numerals = Numerals()
-    with_numbers = 0
-    for _, fields in rows:
-        with_numbers += sum(numerals.value(field) is not None and field != "" for field in fields) >= 2
-        if with_numbers > 1:
-            return True
-    return False
+    counts = (sum(field != "" and numerals.value(field) is not None for field in fields) for _, fields in rows)
+    return len(list(itertools.islice((count for count in counts if count >= 2), 2))) == 2

@@ -34,7 +34,7 @@ FORMATS: dict[tuple[str, ...], Reader] = {
     (".xlsx", ".xlsm"): read_excel,
     (".mat",): read_mat,
     (".h5", ".hdf5", ".hdf"): read_hdf5,
-    (".ts",): read_series,
+    (".ts", ".arff"): read_series,
     SUFFIXES: read_instrument,
     ("ubyte", "ubyte.gz", "idx", "idx.gz"): read_images,
     ("",): read_text,
