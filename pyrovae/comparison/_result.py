@@ -6,6 +6,7 @@ import io
 import json
 import math
 import traceback
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +22,11 @@ from pyrovae.comparison.settings import STANDARD
 from pyrovae.comparison.tables import write_run_pictures
 from pyrovae.errors import InputError, one_line, out_of_memory
 from pyrovae.files import make_folder, remove_partial_files, versions, write_bytes, write_json, write_table, write_text
-from pyrovae.io import load, save
+from pyrovae.io import describe, load, save
 from pyrovae.programs import Program
 from pyrovae.randomness import seeded
-from pyrovae.training import History
+from pyrovae.training import History, TrainingSettings, describe_settings
+from pyrovae.training.settings import difference, short
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
@@ -115,28 +117,50 @@ _ONCE_LEFT_OUT = {"prior": STANDARD, "refit_epochs": 0}
 
 
 def finished(plan: Plan, cells: Sequence[Cell]) -> Results:
-    """Results of the runs with the same settings that finished in the plan's folder, scored or not."""
-    found = {cell: _finished(plan, cell) for cell in cells} if plan.out is not None else {}
-    return {cell: result for cell, result in found.items() if result is not None}
+    """Results of the runs with the same settings that finished in the plan's folder, scored or not.
+
+    Warns:
+        UserWarning: a finished run has other settings; names the first one.
+    """
+    found: Results = {}
+    others: list[str] = []
+    for cell in cells if plan.out is not None else ():
+        try:
+            result, other = _finished(plan, cell)
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):  # it is not there, or damaged
+            continue
+        if result.metrics.get("status") != RunStatus.FINISHED:
+            continue
+        if other is None:
+            found[cell] = result
+        else:
+            others.append(other)
+    if others:
+        runs = "1 run" if len(others) == 1 else f"{len(others)} runs"
+        warnings.warn(f"{runs} in {plan.out} will be trained again with the new settings: {others[0]}", stacklevel=2)
+    return found
 
 
-def _finished(plan: Plan, cell: Cell) -> Result | None:
+def _finished(plan: Plan, cell: Cell) -> tuple[Result, str | None]:
+    """A run in the plan's folder, and the first setting in which it differs from the plan's, if one does.
+
+    A setting that a run of an older version lacks had its default.
+    """
     assert plan.out is not None
-    try:
-        config = json.loads((plan.out / cell.folder / "config.json").read_text(encoding="utf-8"))
-        result = _read(plan, cell, plan.out)
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(config, dict) or result.metrics.get("status") != RunStatus.FINISHED:
-        return None
+    result, (model, guide) = _read(plan, cell, plan.out)
+    config = json.loads((plan.out / cell.folder / "config.json").read_text(encoding="utf-8"))
+    found = _ONCE_LEFT_OUT | config | {"model": describe(model, "model"), "guide": describe(guide, "guide")}
+    found["training"] = describe_settings(TrainingSettings(epochs=1)) | config["training"]
     wanted = json.loads(json.dumps(configuration(plan, cell, *make_pair(plan, cell))))
-    found = _ONCE_LEFT_OUT | config
-    same = {key: found.get(key) for key in wanted} == wanted
-    return result if same and found["refit_epochs"] == plan.settings.refit_epochs else None
+    for name, value in {**wanted, "refit_epochs": plan.settings.refit_epochs}.items():
+        if (other := difference(name, found.get(name), value)) is not None:
+            where, old, new = other
+            return result, f"{cell.folder} has {where} = {short(old)}, not {short(new)}"
+    return result, None
 
 
-def _read(plan: Plan, cell: Cell, out: Path) -> Result:
-    """The result of a run that finished, from its folder.
+def _read(plan: Plan, cell: Cell, out: Path) -> tuple[Result, tuple[GenerativeModel, AmortizedGuide]]:
+    """The result of a run that finished, and its model and guide, from its folder.
 
     Raises:
         ValueError: a file is damaged.
@@ -147,10 +171,10 @@ def _read(plan: Plan, cell: Cell, out: Path) -> Result:
     folder = out / cell.folder
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     scores = pd.read_csv(folder / "scores.csv") if (folder / "scores.csv").exists() else None
-    model, _ = load(folder / "model.safetensors")
+    pair = load(folder / "model.safetensors")
     if not isinstance(metrics, dict) or not (scores is None or set(SCORES) <= set(scores)):
         raise InputError(f"the files of the run in {folder} are damaged")
-    return Result(_metrics(plan, metrics), None, None if scores is None else draw_samples(model, cell), scores)
+    return Result(_metrics(plan, metrics), None, None if scores is None else draw_samples(pair[0], cell), scores), pair
 
 
 def _metrics(plan: Plan, content: dict[str, object]) -> dict[str, object]:
@@ -198,5 +222,5 @@ def unpack(plan: Plan, cells: Sequence[Cell], packed: bytes, out: Path) -> Resul
                 metrics = json.loads(archive.read(f"{cell.folder}/metrics.json"))
                 results[cell] = Result(_metrics(plan, metrics), Failure(**json.loads(archive.read(failure))))
             else:
-                results[cell] = _read(plan, cell, out)
+                results[cell], _ = _read(plan, cell, out)
     return results

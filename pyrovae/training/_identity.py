@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule
 from pyrovae.programs import Pair
-from pyrovae.training.settings import TrainingSettings, constructor_names, describe, describe_settings, sha256
+from pyrovae.training.settings import (
+    TrainingSettings,
+    constructor_names,
+    describe,
+    describe_settings,
+    difference,
+    sha256,
+    short,
+)
 from pyrovae.training.settings import qualified_name as name_of
 
 Identity = dict[str, Any]
@@ -78,9 +86,9 @@ def check_same_run(saved: Identity, current: Identity, settings: TrainingSetting
         current = _of_first_format(saved, current, settings, elbo)
     for name, value in current.items():
         theirs, rounding = describe(saved.get(name)), _ROUNDING.get(name, 0.0)
-        if name not in _FREE and (found := _difference(name, theirs, value, rounding)) is not None:
+        if name not in _FREE and (found := difference(name, theirs, value, rounding)) is not None:
             where, theirs, ours = found
-            raise InputError(f"this state is of a run with {where} {_short(theirs)}, not {_short(ours)}")
+            raise InputError(f"this state is of a run with {where} {short(theirs)}, not {short(ours)}")
 
 
 def _of_first_format(saved: Identity, current: Identity, settings: TrainingSettings, elbo: ELBO) -> Identity:
@@ -100,35 +108,6 @@ def _of_first_format(saved: Identity, current: Identity, settings: TrainingSetti
         },
         "parameters": current["parameters"],
     }
-
-
-def _difference(where: str, theirs: object, ours: object, rounding: float) -> tuple[str, object, object] | None:
-    """The first place where two values differ, with both values; None if they are equal."""
-    if theirs == ours:
-        return None
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        keys = [key for key in [*ours, *theirs] if not key.startswith("bytecode") or (key in ours and key in theirs)]
-        if any(key not in ours or key not in theirs for key in keys):
-            return where, theirs, ours
-        parts = [(f"{where}.{key}", theirs[key], ours[key]) for key in keys]
-    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
-        parts = [(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
-    elif isinstance(theirs, float) and isinstance(ours, float) and _is_close(theirs, ours, rounding):
-        return None
-    else:
-        return where, theirs, ours
-    return next((found for part in parts if (found := _difference(*part, rounding)) is not None), None)
-
-
-def _is_close(one: float, other: float, rounding: float) -> bool:
-    return math.isclose(one, other, rel_tol=1e-9, abs_tol=rounding)
-
-
-def _short(value: object) -> object:
-    """A value's name in a message: the name of a function or an object."""
-    if isinstance(value, dict):
-        return value.get("function", value.get("class", value))
-    return value
 
 
 def _moments(x: Tensor) -> list[float]:

@@ -218,6 +218,35 @@ def describe(value: object) -> object:
     return _function(value) if callable(value) else {"class": qualified_name(type(value)), **_arguments(value)}
 
 
+def difference(where: str, theirs: object, ours: object, rounding: float = 0.0) -> tuple[str, object, object] | None:
+    """The first place where two values differ, with both values; None if they are equal."""
+    if theirs == ours:
+        return None
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [key for key in [*ours, *theirs] if not key.startswith("bytecode") or (key in ours and key in theirs)]
+        if any(key not in ours or key not in theirs for key in keys):
+            return where, theirs, ours
+        parts = [(f"{where}.{key}", theirs[key], ours[key]) for key in keys]
+    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        parts = [(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
+    elif isinstance(theirs, float) and isinstance(ours, float) and _is_close(theirs, ours, rounding):
+        return None
+    else:
+        return where, theirs, ours
+    return next((found for part in parts if (found := difference(*part, rounding)) is not None), None)
+
+
+def _is_close(one: float, other: float, rounding: float = 0.0) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=rounding)
+
+
+def short(value: object) -> object:
+    """A value's name in a message: the name of a function or an object."""
+    if isinstance(value, dict):
+        return value.get("function", value.get("class", value))
+    return value
+
+
 def sha256(tensor: Tensor) -> str:
     """SHA-256 of a tensor's values."""
     return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

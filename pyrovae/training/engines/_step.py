@@ -21,7 +21,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's constants, PyTorch's defaults."""
 
 _CHUNK_BYTES = 32 * 2**20
-_CHUNK_STEPS = 256
+_CHUNK_STEPS = 512
 
 
 class StepProgram:

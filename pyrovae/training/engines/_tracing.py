@@ -5,16 +5,14 @@ tensors by identity. So modules, functions with ``pyro.param`` and closures all 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
-from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
-from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -88,9 +86,19 @@ def graph_of(
     decompositions: dict[OpOverload, Callable[..., object]] | None = None,
 ) -> GraphModule:
     """The operations of a function at these arguments."""
-    with tracing(TracingContext(FakeTensorMode())):  # else PyTorch makes such a mode for each operation: half the time
+    with _one_fake_mode():
         graph: GraphModule = make_fx(function, decompositions)(*arguments)
     return graph
+
+
+def _one_fake_mode() -> AbstractContextManager[object]:
+    """One mode of tensors without values for a whole trace, which halves its time; PyTorch makes one an operation."""
+    try:  # private parts of PyTorch
+        from torch._guards import TracingContext, tracing
+        from torch._subclasses import FakeTensorMode
+    except ImportError:
+        return nullcontext()
+    return tracing(TracingContext(FakeTensorMode()))
 
 
 def trace_gradient(

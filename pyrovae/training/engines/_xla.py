@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ArrayFunction: TypeAlias = "Callable[..., list[Array]]"
 
+_TOGETHER = 5
+"""Largest number of replicas that make a step together."""
+
 
 class CannotCompileError(InputError, RuntimeError):
     """XLA cannot be used here; says why."""
@@ -59,8 +62,9 @@ def _as_the_caller(threads: int) -> Iterator[None]:
 
 
 class XlaLoop:
-    """``for i in range(count): state, losses[i] = step(state, x[index[i]], noise[:, i], rows[i], fixed)``, compiled.
+    """Each replica's ``count`` steps, one after the other, compiled.
 
+    Step i turns a state, ``x[index[i]]``, ``noise[i]``, ``rows[i]`` and ``fixed`` into a state and a loss.
     A state is flat at both ends, and a tensor for each parameter in between.
 
     Args:
@@ -75,7 +79,10 @@ class XlaLoop:
 
         self._slopes, self._adam, self._shapes = slopes, adam, shapes
         self._threads = torch.get_num_threads()
-        options = {"xla_cpu_multi_thread_eigen": self._threads > 1}
+        options = {
+            "xla_cpu_multi_thread_eigen": self._threads > 1,
+            "xla_cpu_copy_insertion_use_region_analysis": True,  # else a step copies the parameters that it changes
+        }
         self._run = jax.jit(self._loop, compiler_options=options)
 
     def __call__(
@@ -103,36 +110,36 @@ class XlaLoop:
         import jax.numpy as jnp
 
         replicas, k = index.shape[1], len(self._shapes)
-
-        def one(state: "list[Array]", x: "Array", noise: "list[Array]", row: "Array") -> "tuple[list[Array], Array]":
-            parameters, first, second, buffers = state[:k], state[k : 2 * k], state[2 * k : 3 * k], state[3 * k :]
-            loss, *after = self._slopes(*parameters, *buffers, x, *noise, row, *fixed)
-            moved = [self._adam(*each, row) for each in zip(parameters, first, second, after[:k], strict=True)]
-            return [array for column in zip(*moved, strict=True) for array in column] + after[k:], loss
-
-        def body(i: "Array", carried: "tuple[list[Array], Array]") -> "tuple[list[Array], Array]":
-            state, losses = carried
-            batch, draws = x[index[i]], [each[:, i] for each in noise]
-            if replicas > 1:
-                state, loss = jax.vmap(one, (0, 0, 0, None))(state, batch, draws, rows[i])
-            else:
-                state, loss = one(state, batch[0], [each[0] for each in draws], rows[i])
-            return state, losses.at[i].set(loss)
-
         sizes = [shape.numel() for shape in self._shapes]
-        ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-        leading = (replicas,) if replicas > 1 else ()
-        parts = [
-            part.reshape(*leading, *shape)
-            for flat in state[:3]
-            for part, shape in zip(jnp.split(flat, ends, axis=1), self._shapes, strict=True)
-        ]
-        losses = jnp.zeros((len(rows), replicas), rows.dtype)
-        after, losses = jax.lax.fori_loop(0, count, body, ([*parts, *state[3:]], losses))
-        flat = [
-            jnp.concatenate([p.reshape(replicas, -1) for p in after[i * k : (i + 1) * k]], axis=1) for i in range(3)
-        ]
-        return (*flat, *after[3 * k :]), losses
+        ends = [sum(sizes[: i + 1]) for i in range(k - 1)]
+
+        def replica(arrays: "tuple[list[Array], Array, list[Array]]") -> "tuple[list[Array], Array]":
+            (*flat, buffers), index, noise = arrays
+
+            def body(i: "Array", carried: "tuple[list[Array], Array]") -> "tuple[list[Array], Array]":
+                state, losses = carried
+                parameters, first, second, buffers = state[:k], state[k : 2 * k], state[2 * k : 3 * k], state[3 * k :]
+                draws, row = [each[i] for each in noise], rows[i]
+                loss, *after = self._slopes(*parameters, *buffers, x[index[i]], *draws, row, *fixed)
+                moved = [self._adam(*each, row) for each in zip(parameters, first, second, after[:k], strict=True)]
+                state = [array for column in zip(*moved, strict=True) for array in column] + after[k:]
+                return state, losses.at[i].set(loss)
+
+            parts = [
+                part.reshape(shape)
+                for vector in flat
+                for part, shape in zip(jnp.split(vector, ends), self._shapes, strict=True)
+            ]
+            losses = jnp.zeros(len(rows), rows.dtype)
+            after, losses = jax.lax.fori_loop(0, count, body, ([*parts, *buffers], losses))
+            flat = [jnp.concatenate([p.reshape(-1) for p in after[i * k : (i + 1) * k]]) for i in range(3)]
+            return [*flat, *after[3 * k :]], losses
+
+        # a few replicas at a time, so that what their steps work on stays in the processor's cache
+        together = max(size for size in range(1, _TOGETHER + 1) if replicas % size == 0)
+        arrays = ([*state[:3], [buffer[None] for buffer in state[3:]]], jnp.swapaxes(index, 0, 1), noise)
+        after, losses = jax.lax.map(replica, arrays, batch_size=together)
+        return (*after[:3], *[buffer[0] for buffer in after[3:]]), losses.T
 
 
 def _to_jax(tensor: Tensor) -> "Array":
