@@ -179,7 +179,7 @@ def _read(plan: Plan, cell: Cell, out: Path) -> tuple[Result, tuple[GenerativeMo
 
 def _metrics(plan: Plan, content: dict[str, object]) -> dict[str, object]:
     """Restore metrics from JSON, which has neither NaN nor tuples."""
-    content = {"prior": STANDARD, **content}
+    content = content | {"prior": content.get("prior", STANDARD)}
     return {k: math.nan if v is None else v for k, v in content.items()} | {"hidden": plan.settings.hidden}
 
 
