@@ -98,17 +98,21 @@ def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackF
     return True
 
 
-def check_scales(pair: TracedPair) -> None:
-    """Raise an InputError where a term of log p(x, z) or log q(z|x) is scaled otherwise than by a subsampled plate."""
+def check_scales(pair: TracedPair, *, is_density: bool = False) -> None:
+    """Raise an InputError where a term of log p(x, z) or log q(z|x) is scaled otherwise than by a subsampled plate.
+
+    An ELBO may be scaled by any; a density by that of the data alone, which leaves each datum's terms as they are.
+    """
+    data = pair.plate_of_data
     for name, node in _nodes(pair):
         scale = node["scale"]
         for frame in node["cond_indep_stack"]:
-            if frame.vectorized and frame.full_size:
+            if frame.vectorized and frame.full_size and (data is None or frame.name == data.name or not is_density):
                 scale = scale * frame.size / frame.full_size
         if isinstance(scale, Tensor) or abs(scale - 1) > 1e-9:
             raise InputError(
-                f"site {name!r} is scaled, by poutine.scale for instance, and a density has no scale; remove it, or "
-                "use the estimator's beta"
+                f"site {name!r} is scaled, by poutine.scale or by a subsampled plate that is not the data's, and a "
+                "density has no scale; remove it, or use the estimator's beta"
             )
 
 
@@ -117,7 +121,7 @@ def check_density(pair: TracedPair) -> None:
 
     Observations may be masked alone, which leaves those data out of p(x|z).
     """
-    check_scales(pair)
+    check_scales(pair, is_density=True)
     pair.check_integrable()
     for site in pair.of_role(Role.LATENT):
         _check_reach(site)

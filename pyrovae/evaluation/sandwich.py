@@ -7,6 +7,7 @@ import pyro.poutine as poutine
 import torch
 from pyro.distributions import Unit
 from pyro.poutine import Trace
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
 from pyrovae.errors import InputError, check_integer
@@ -15,7 +16,17 @@ from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.keywords import accepts
-from pyrovae.programs import Program, check_data, latent_sites, mode, running_on, trace_pair, undisturbed
+from pyrovae.programs import (
+    Program,
+    Site,
+    check_data,
+    is_deterministic,
+    latent_sites,
+    mode,
+    running_on,
+    trace_pair,
+    undisturbed,
+)
 from pyrovae.vae import GenerativeModel
 
 
@@ -111,7 +122,7 @@ def _simulate(model: Program, guide: Program, like: Tensor, seed: int) -> tuple[
     def draw(x: Tensor) -> Trace:
         torch.manual_seed(seed)
         with running_on(x, "the model"):
-            return poutine.trace(poutine.uncondition(model)).get_trace(x)
+            return poutine.trace(_Unobserved()(model)).get_trace(x)
 
     with running_on(like):
         trace_pair(model, guide, like, check=True)
@@ -132,3 +143,11 @@ def _simulate(model: Program, guide: Program, like: Tensor, seed: int) -> tuple[
         )
     x = site["value"].reshape(like.shape)
     return latents_of(model, guide, x, trace), x
+
+
+class _Unobserved(UnconditionMessenger):
+    """Draw what a model observes, but not what ``pyro.deterministic`` makes, which Pyro would draw from a Delta."""
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if not is_deterministic(msg):
+            super()._pyro_sample(msg)

@@ -97,7 +97,7 @@ class TracedPair:
         return {frame.name: frame for frame in frames if frame.vectorized and frame.name != PARTICLES}
 
     @property
-    def _plate_of_data(self) -> CondIndepStackFrame | None:
+    def plate_of_data(self) -> CondIndepStackFrame | None:
         """The plate called ``"data"``, or the innermost."""
         plates = self.plates
         return plates.get(DATA_PLATE) or max(plates.values(), key=lambda frame: frame.dim, default=None)
@@ -175,7 +175,7 @@ class TracedPair:
         Raises:
             InputError: there is none, it is of another size, or two plates could be it.
         """
-        frame = self._plate_of_data
+        frame = self.plate_of_data
         if frame is None:
             raise InputError(
                 f"the programs have no plate, so no site has a value per datum; put the sites of the {num} data "
@@ -199,7 +199,7 @@ class TracedPair:
     @property
     def full_size(self) -> int | None:
         """The number of data that a loss represents if a subsampled plate scales it; otherwise None."""
-        frame = self._plate_of_data
+        frame = self.plate_of_data
         if frame is None or frame.full_size is None or frame.full_size == frame.size:
             return None
         return int(frame.full_size)

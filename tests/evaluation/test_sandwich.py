@@ -67,7 +67,8 @@ def log_normal(x):
     """s ~ LogNormal(0, 1), x ~ N(log s, 1), so x ~ N(0, 2)."""
     with pyro.plate("data", len(x)):
         s = pyro.sample("s", dist.LogNormal(torch.zeros(len(x)), 1.0))
-        pyro.sample("x", dist.Normal(s.log(), 1.0), obs=x[:, 0])
+        loc = pyro.deterministic("loc", s.log())  # no site of the data's
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=x[:, 0])
 
 
 def guide_of_log_normal(x):

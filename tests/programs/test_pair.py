@@ -143,6 +143,32 @@ def test_a_subsampled_plate_is_reported_in_nats_per_datum(full, how):
         assert history.to_frame()[name].iloc[-1] == pytest.approx(-per_datum.mean().item(), abs=1e-5)
 
 
+def test_another_subsampled_plate_scales_an_elbo_but_no_density():
+    """Two of six elements: three times their ELBO is unbiased; log p(x) is an integral over all six."""
+
+    def program(body):
+        def run(x):
+            with pyro.plate("elements", 6, subsample=torch.arange(2), dim=-2), pyro.plate("data", len(x), dim=-1):
+                body(x[:, 0].expand(2, -1))
+
+        return run
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    pair = program(model), program(lambda x: pyro.sample("z", dist.Normal(0.5 * x, 0.7)))
+    for found in (pv.elbo_terms(*pair, X, num_samples=500).elbo, pv.elbo_estimate(*pair, X).per_datum):
+        torch.testing.assert_close(found, 6 * elbo_of_half(X), rtol=0, atol=0.5)
+    for run in (
+        lambda: pv.log_marginal(*pair, X, "importance"),
+        lambda: pv.log_marginal(*pair, X, "quadrature"),
+        lambda: pv.inference_gaps(*pair, X),
+    ):
+        with pytest.raises(pv.InputError, match=r"^site 'z' is scaled, .* a subsampled plate that is not the data's"):
+            run()
+
+
 def test_a_plate_that_takes_another_number_of_rows_is_refused():
     x = torch.zeros(10, 1)
     with pytest.raises(pv.InputError, match=r"^plate 'data' takes subsample_size=4 of 100, but a batch holds 2 data"):
