@@ -19,42 +19,6 @@ from pyrovae.training import ENGINES, SCHEDULES
 T = TypeVar("T")
 
 
-def option(name: str) -> str:
-    """The option of a field."""
-    return f"--{name.replace('_', '-')}"
-
-
-def check_integers(settings: object, *names: str, least: int = 1) -> None:
-    """Raise an InputError unless each of these fields, alone or in a sequence, is an integer of at least ``least``.
-
-    A field that is None passes.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        for integer in value if isinstance(value, tuple) else (value,):
-            if integer is not None:
-                check_integer(option(name), integer, least)
-
-
-def check_distinct(settings: object, *names: str) -> None:
-    """Raise an InputError unless each of these fields holds at least one value, and none twice."""
-    for name in names:
-        values = getattr(settings, name)
-        if not values:
-            raise InputError(f"{option(name)} needs at least one value")
-        if len(set(values)) < len(values):
-            raise InputError(f"{option(name)} holds duplicates: {' '.join(map(str, values))}")
-
-
-def check_names(settings: object, name: str, choices: Collection[str]) -> None:
-    """Raise an InputError unless the field, a name or several, holds names of these choices alone, and none twice."""
-    value = getattr(settings, name)
-    if not isinstance(value, str):
-        check_distinct(settings, name)
-    for word in (value,) if isinstance(value, str) else value:
-        check_choice(option(name), word, choices)
-
-
 def choice(default: T, choices: Collection[str]) -> T:
     """A field that holds a name of these choices, or several."""
     found: T = field(default=default, metadata={"choices": choices})
@@ -93,17 +57,17 @@ class Options:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, tuple):
-                if f.metadata.get("repeatable") and value:
-                    check_integers(self, f.name)
-                    continue
-                if value or f.default != ():
-                    check_distinct(self, f.name)
-            if "choices" in f.metadata:
-                check_names(self, f.name, f.metadata["choices"])
-            if _holds_integers(f.type):
-                check_integers(self, f.name, least=f.metadata.get("least", 1))
+            value, name = getattr(self, f.name), f"--{f.name.replace('_', '-')}"
+            values = value if isinstance(value, tuple) else (value,)
+            if not values and f.default != ():
+                raise InputError(f"{name} needs at least one value")
+            if len(set(values)) < len(values) and "repeatable" not in f.metadata:
+                raise InputError(f"{name} holds duplicates: {' '.join(map(str, values))}")
+            for one in values:
+                if "choices" in f.metadata:
+                    check_choice(name, one, f.metadata["choices"])
+                if _holds_integers(f.type) and one is not None:
+                    check_integer(name, one, f.metadata.get("least", 1))
 
 
 @dataclass(frozen=True)

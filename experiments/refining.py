@@ -18,7 +18,7 @@ from torch.distributions import MultivariateNormal
 
 import pyrovae as pv
 from experiments import image_likelihood, page
-from experiments.options import Options, check_integers, check_names
+from experiments.options import Options, choice
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import Standardize, read_spectra, split_spectra
@@ -30,6 +30,7 @@ from pyrovae.files import make_folder, write_table
 Pair = tuple[pv.GenerativeModel, pv.AmortizedGuide, Tensor]
 """A trained pair, and test data."""
 T = TypeVar("T")
+SETS = ("mnist", "digits", "spectra")
 MORE = 10
 """Times as many draws for refitted proposals, which are to be right."""
 
@@ -38,7 +39,7 @@ MORE = 10
 class Settings(Options):
     """Train VAEs, refine their posteriors, and refit them by gradient as a yardstick."""
 
-    sets: tuple[str, ...] = ("mnist", "digits", "spectra")
+    sets: tuple[str, ...] = choice(SETS, SETS)
     """mnist (binary, d = 50), digits (grey, d = 8), spectra (d = 6, noise per channel)."""
     spectra: Path | None = None
     """File of the spectra."""
@@ -54,8 +55,7 @@ class Settings(Options):
     """Folder for the results, new or of an interrupted run to resume; by default a new one under runs/."""
 
     def __post_init__(self) -> None:
-        check_names(self, "sets", tuple(TRAININGS))
-        check_integers(self, "epochs", "num_test", "samples", "steps")
+        super().__post_init__()
         if "spectra" in self.sets and self.spectra is None:
             raise InputError("--spectra FILE is missing; give it, or leave spectra out of --sets")
 

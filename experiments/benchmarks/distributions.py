@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from experiments import page
 from experiments.benchmarks.timing import median_ratio
-from experiments.options import Options, check_device, check_distinct, check_integers, check_names
+from experiments.options import Options, at_least, check_device, choice
 from experiments.pictures import log_log
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
@@ -33,7 +33,6 @@ from pyrovae.plotting import write_figure
 
 BATCH = 128
 RANK = 4
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -43,20 +42,17 @@ class Settings(Options):
     out: Path = Path("runs/benchmark-distributions")
     """Folder for the table and the picture."""
 
-    dims: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+    dims: tuple[int, ...] = at_least(2, (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096))
     """Dimensions d."""
     max_dense: int = 1024
     """Largest d for the dense family, whose factor takes 128 d² numbers."""
-    repeats: int = 15
+    repeats: int = at_least(3, 15)
     """Interleaved repetitions. The median is reported."""
-    device: str = "cpu"
+    device: str = choice("cpu", ("cpu", "cuda"))
     """cpu (one thread) or cuda."""
 
     def __post_init__(self) -> None:
-        check_distinct(self, "dims")
-        check_integers(self, "dims", least=2)
-        check_integers(self, "repeats", least=3)
-        check_names(self, "device", DEVICES)
+        super().__post_init__()
         check_device(self.device)
 
 

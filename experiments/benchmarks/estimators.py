@@ -18,7 +18,7 @@ from torch import Tensor
 import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.timing import Step, interleaved, median_ratio
-from experiments.options import Options, check_distinct, check_integers, check_names
+from experiments.options import Options, choice
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.elbo import ESTIMATORS
@@ -35,7 +35,7 @@ class Settings(Options):
     out: Path = Path("runs/benchmark-estimators")
     """Folder for the table."""
 
-    posteriors: tuple[str, ...] = ("diagonal", "full-covariance")
+    posteriors: tuple[str, ...] = choice(("diagonal", "full-covariance"), POSTERIORS)
     """Families of q(z|x)."""
     latent_dim: int = 2
     """Dimension of z."""
@@ -45,11 +45,6 @@ class Settings(Options):
     """Draws K of the importance-weighted pair."""
     repeats: int = 300
     """Interleaved steps of each. The median ratio to Monte Carlo is reported."""
-
-    def __post_init__(self) -> None:
-        check_names(self, "posteriors", POSTERIORS)
-        check_distinct(self, "batch_sizes")
-        check_integers(self, "latent_dim", "batch_sizes", "particles", "repeats")
 
 
 NETWORKS = {"2-128-128": (2, (128, 128)), "784-400": (784, (400,))}

@@ -19,7 +19,7 @@ import pyrovae as pv
 from experiments import page
 from experiments.benchmarks.estimators import make_pair, training_step
 from experiments.benchmarks.timing import Step, interleaved, median_ratio
-from experiments.options import Options, check_integers, check_names
+from experiments.options import Options, at_least, choice
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.distributions import fill_scale_tril, tril_position
@@ -40,7 +40,7 @@ class Settings(Options):
 
     batch_size: int = 128
     """Spectra per step."""
-    latent_dim: int = 64
+    latent_dim: int = at_least(2, 64)
     """Dimension of z in the comparison with the forum post's code."""
     channels: int = 235
     """Channels in that comparison, and with full covariances."""
@@ -48,13 +48,8 @@ class Settings(Options):
     """Channels with AR(1) noise."""
     repeats: int = 100
     """Interleaved steps of each; a fifth as many for the forum post's code."""
-    engine: str = "compiled"
+    engine: str = choice("compiled", ENGINES)
     """pyrovae's engine in that comparison: auto, eager or compiled."""
-
-    def __post_init__(self) -> None:
-        check_integers(self, "batch_size", "channels", "many_channels", "repeats")
-        check_integers(self, "latent_dim", least=2)
-        check_names(self, "engine", ENGINES)
 
 
 def step_of(posterior: str, likelihood: str, d: int, x: Tensor) -> Step:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from experiments import page
 from experiments.benchmarks.timing import median_ratio
-from experiments.options import Options, check_integers
+from experiments.options import Options
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.files import make_folder, write_table
@@ -39,9 +39,6 @@ class Settings(Options):
 
     repeats: int = 15
     """Interleaved starts of each. The median ratio to import pyro is reported."""
-
-    def __post_init__(self) -> None:
-        check_integers(self, "repeats")
 
 
 def seconds(arguments: list[str]) -> tuple[float, float]:

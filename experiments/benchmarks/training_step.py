@@ -30,7 +30,7 @@ from experiments import page
 from experiments.benchmarks.estimators import make_pair
 from experiments.benchmarks.peers import Loop, Work, by_hand, numpyro_loops
 from experiments.benchmarks.timing import median_ratio
-from experiments.options import Options, check_integers, check_names
+from experiments.options import Options, choice
 from experiments.pictures import log_log
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
@@ -67,12 +67,11 @@ class Settings(Options):
     """Whether to time implementations that are compiled first, pyrovae's and others'."""
     memory: bool = True
     """Whether to measure the peak memory, in a process for each implementation."""
-    device: str = "cpu"
+    device: str = choice("cpu", ("cpu", "cuda"))
     """cpu, or cuda for what runs there: nothing compiled, no set-up and no memory."""
 
     def __post_init__(self) -> None:
-        check_integers(self, "repeats")
-        check_names(self, "device", ("cpu", "cuda"))
+        super().__post_init__()
         if not self.seconds > 0:
             raise InputError(f"--seconds must be positive, not {self.seconds}")
 
