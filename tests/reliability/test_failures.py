@@ -54,7 +54,7 @@ def compare(family, out, **options):
         "pictures": False,
         "epochs": 2,
         "hidden": (8,),
-        "seeds": (0, 1),
+        "seeds": (0,),
         "progress": False,
         "engine": "eager",
     } | options
@@ -70,7 +70,7 @@ def assert_the_others_finished(table):
         else:
             assert rows["test_neg_elbo"].notna().all()
             assert not rows["note"].str.startswith("failed").any()
-    assert len(table) == 6
+    assert len(table) == 3
 
 
 @pytest.mark.parametrize("how", ["torch", "numpy", "Python", "GPU"])
@@ -105,7 +105,7 @@ class Killed(WithoutMemory):
 
 @pytest.mark.slow
 def test_a_process_that_the_system_ends(tmp_path):
-    table = compare(Killed, tmp_path / "out", workers=2)
+    table = compare(Killed, tmp_path / "out", workers=2, seeds=(0, 1))
     notes = table.set_index("posterior")["note"]
     assert (notes["unlucky"] == "failed: the system ended its process, perhaps out of memory").all()
     assert table.set_index("posterior")["test_neg_elbo"].notna().sum() == 4
