@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.benchmarks.timing import best_rates
+
 Loop = Callable[[int], None]
 """Makes so many steps."""
 
@@ -29,6 +31,18 @@ class Work:
     def binary(self) -> bool:
         """Whether the data are images with a Bernoulli likelihood; otherwise a Gaussian one with a learned σ."""
         return self.n == 784
+
+    @property
+    def limit(self) -> float:
+        """Seconds that a step takes at least here: its products of matrices and Adam's reading and writing.
+
+        A layer has three products, the first one two. Adam reads a parameter, its slope and its two moments, and writes
+        all but the slope.
+        """
+        parameters = list(ByHand(self).parameters())
+        weights, total = sum(p.numel() for p in parameters if p.ndim == 2), sum(p.numel() for p in parameters)
+        flops, rate = best_rates(4 * total)
+        return 2 * self.batch * (3 * weights - self.n * self.hidden[0]) / flops + 7 * 4 * total / rate
 
     def data(self, num: int) -> Tensor:
         """Data of that shape."""

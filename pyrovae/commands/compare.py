@@ -85,7 +85,7 @@ class Compare:
         settings = study.settings
         parts = settings.named_posteriors, settings.named_likelihoods, settings.named_estimators
         num, seeds = math.prod(map(len, parts)), len(settings.seeds)
-        limit = f"within {study.budget / 60:.3g} minutes" if study.epochs is None else f"for {study.epochs} epochs"
+        limit = f"within {study.budget / 60:.3g} min" if study.epochs is None else f"for {study.epochs} epochs"
         return f"comparing linear models, then {num} VAEs of {seeds} seeds, {limit}; results go to {out}"
 
     def study(self) -> Study:
