@@ -228,12 +228,12 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
     d = min(2 * linear.latent_dim, most)
     if d <= linear.latent_dim or key.by_validation:
         return []
-    more: FactorModel | ShrunkGaussian | None
-    if key.noise is not None:
-        noise = {key.noise: plan.settings.named_likelihoods[key.noise]}
-        more = linear_models(train, noise, [d], validation, progress=False)[key.noise, d]
-    else:
+    more: FactorModel | ShrunkGaussian | None = None
+    noises = plan.settings.named_likelihoods
+    if key.noise is None:
         more = next((b.model for b in simple_candidates(train, d) if b.key == key), None)
+    elif key.noise in noises:  # not one that a budget leaves to linear models
+        more = linear_models(train, {key.noise: noises[key.noise]}, [d], validation, progress=False)[key.noise, d]
     if more is None:  # a Gaussian has no components
         return []
     gains = more.log_prob(validation) - linear.log_prob(validation)

@@ -114,6 +114,17 @@ def test_a_linear_winner_whose_dimension_is_too_small(d):
         assert note["numbers"]["low"] > 0.1
 
 
+def test_a_linear_winner_of_a_noise_that_no_vae_has():
+    """As where a budget leaves some noises to linear models."""
+    train, validation, test = data(500, n=8, d=4, noise=0.1).split([300, 100, 100])
+    noise = {"ar1": pv.likelihoods.LIKELIHOODS["ar1"]}
+    found = pv.linear_baselines(train, test, 1, noise, validation=validation, progress=False)
+    how = {"likelihoods": ["gaussian"], "start": "random", "epochs": 1, "latent_dims": (1,), "validation": validation}
+    baselines = [b for b in found if b.name == "linear, ar1"]
+    table = pv.compare(train, test=test, baselines=baselines, seeds=(0, 1), **how, **SETTINGS)
+    assert table.attrs["recommendation"]["choice"] == "linear, ar1"
+
+
 def test_a_tie_with_a_linear_model_is_said():
     """Started as the linear model of linear data, and hardly trained, a VAE is that model."""
     train, validation, test = data().split([250, 100, 50])

@@ -246,15 +246,13 @@ def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns
                 "remove one, or leave it out with ",
                 Option("drop", str(columns[j] + 1)),
             )
-    steps = np.diff(positions)
-    ascending = (steps > 0).sum() >= (steps < 0).sum()
-    wrong = np.flatnonzero(steps < 0 if ascending else steps > 0)
-    if len(wrong):
-        j = int(wrong[0])
+    wrong = out_of_order(positions)
+    if wrong is not None:
+        direction = "ascend" if np.count_nonzero(np.diff(positions) > 0) >= len(positions) // 2 else "descend"
         raise InputError(
-            f"{where}, column {columns[j + 1] + 1}: channel {names[columns[j + 1]]!r} comes after "
-            f"{names[columns[j]]!r}, and the others {'ascend' if ascending else 'descend'}; sort the columns (or is "
-            "the first row no header? then say ",
+            f"{where}, column {columns[wrong] + 1}: channel {names[columns[wrong]]!r} comes after "
+            f"{names[columns[wrong - 1]]!r}, and the others {direction}; sort the columns (or is the first "
+            "row no header? then say ",
             Option("axis", "none"),
             ")",
         )

@@ -18,29 +18,10 @@ from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
 
 _MOST_ROWS = 4
-_LABELS = frozenset(
-    [
-        "label",
-        "labels",
-        "class",
-        "classes",
-        "target",
-        "id",
-        "ids",
-        "sample",
-        "samples",
-        "name",
-        "names",
-        "group",
-        "species",
-        "type",
-        "index",
-        "no",
-        "nr",
-        "number",
-        "#",
-    ]
-)
+_LABELS = frozenset((
+    "label", "labels", "class", "classes", "target", "id", "ids", "sample", "samples", "name", "names", "group",
+    "species", "type", "index", "no", "nr", "number", "#",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)

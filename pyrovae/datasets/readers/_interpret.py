@@ -129,7 +129,7 @@ def _in_rows(
     """Samples in rows: the channels by their names, or all nameless columns of numbers but labels at the edges."""
     header, where = head.header, head.where
     names = [name if i in usable else "" for i, name in enumerate(header.axis_names)]
-    everything = settings.channels == (ALL,) and largest_group_of(names, ALL) is None
+    everything = settings.channels == (ALL,) and all(group.prefix != ALL for group in groups_of(names)[:1])
     findings: list[Finding] = []
     if not any(header.axis_names):
         if settings.channels is not None and not everything:
@@ -162,12 +162,6 @@ def _in_rows(
         _check_neighbours(columns, numeric, evidence, header, where)
         _warn_of_others(columns, numeric, header, where)
     return Layout(columns, positions, unit, source=source, findings=tuple(findings))
-
-
-def largest_group_of(names: Sequence[str], prefix: str) -> object | None:
-    """The largest group of columns, if it has this prefix."""
-    group = largest_group(names)
-    return group if group is not None and group.prefix == prefix else None
 
 
 def _positions_of_all(names: Sequence[str], numeric: list[int]) -> Channels:

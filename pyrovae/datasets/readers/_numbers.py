@@ -13,36 +13,10 @@ from pyrovae.datasets.readers._channels import position_of
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.errors import InputError, Option
 
-MISSING = frozenset(
-    [
-        "",
-        "na",
-        "n/a",
-        "#n/a",
-        "<na>",
-        "n.a.",
-        "nd",
-        "n.d.",
-        "n/d",
-        "nan",
-        "-nan",
-        "null",
-        "none",
-        "nil",
-        "missing",
-        "-",
-        "--",
-        "?",
-        ".",
-        "*",
-        "1.#qnan",
-        "1.#ind",
-        "-1.#ind",
-        "nan(ind)",
-        "-nan(ind)",
-        "nan(snan)",
-    ]
-)
+MISSING = frozenset((
+    "", "na", "n/a", "#n/a", "<na>", "n.a.", "nd", "n.d.", "n/d", "nan", "-nan", "null", "none", "nil",
+    "missing", "-", "--", "?", ".", "*", "1.#qnan", "1.#ind", "-1.#ind", "nan(ind)", "-nan(ind)", "nan(snan)",
+))  # fmt: skip
 """Words for a missing value, in upper or lower case."""
 
 _SAMPLE = 1500

@@ -20,8 +20,9 @@ def targets_of(table: Table) -> pd.DataFrame:
     if not layout.in_columns:
         return _typed(table).reset_index(drop=True)
     names = [table.names[i] for i in layout.columns]
-    columns: dict[str, list[str]] = {"sample": names} if any(names) else {}
-    columns |= {name if name not in columns else f"{name}_": values for name, values in layout.about.items()}
+    columns = {"sample": pd.Series(names)} if any(names) else {}
+    for name, values in layout.about.items():
+        columns[name if name not in columns else f"{name}_"] = _as_numbers(pd.Series(values), table.decimal)
     return pd.DataFrame(columns, index=range(len(layout.columns)))
 
 

@@ -53,6 +53,10 @@ def test_excel(tmp_path):
     before = [["Instrument", "B"], [], *columns]
     found = same(read_spectra(book(tmp_path / "b.xlsx", Sheet1=before)))
     assert (found.unit, found.reading.samples) == ("nm", Place.COLUMNS)
+    as_text = [[str(cell).replace(".", ",") for cell in row] for row in columns]
+    of_class = ["hardness", *(f"{i // 2},5" for i in range(len(IDS)))]
+    same(found := read_spectra(book(tmp_path / "text.xlsx", Sheet1=[as_text[0], of_class, *as_text[1:]])))
+    assert found.targets["hardness"].tolist() == [i // 2 + 0.5 for i in range(len(IDS))]
     bad = [list(row) for row in TABLE]
     bad[3][4] = "#DIV/0!"
     message = message_of(book(tmp_path / "c.xlsx", Sheet1=bad))
@@ -243,6 +247,11 @@ def test_time_series_of_the_ucr_archive(tmp_path):
     )
     assert "2 variables" in message_of(written(tmp_path, head + "1,2:3,4:a\n", "c.ts"))
     assert "no line @data" in message_of(written(tmp_path, "1,2,3\n", "d.ts"))
+    weka = [*(f"@attribute att{j} numeric" for j in range(len(AXIS))), "@attribute 'the class' {a, b}"]
+    rows = [f"{','.join(map(str, row))},{'ab'[i % 2]}" for i, row in enumerate(X.tolist())]
+    text = "\n".join(["% from Weka", "@relation leaves", *weka, "@data", *rows])
+    found = same(read_spectra(written(tmp_path, text, "d.arff")), axis=np.arange(len(AXIS)))
+    assert found.targets["the class"].tolist() == ["a", "b"] * 11
     bad = head + "\n".join([lines[0], "x" + lines[1][1:], *lines[2:]])
     assert "row 9, column 2 ('t0'): 'x" in message_of(written(tmp_path, bad, "e.ts"))
 
