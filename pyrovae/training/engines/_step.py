@@ -134,7 +134,7 @@ class StepProgram:
     def draw(self, count: int, capacity: int, states: Sequence[Tensors]) -> tuple[Tensors, list[Tensors]]:
         """Noise of ``count`` steps, each replica's from its generator's state: tensors (R, capacity, …), new states.
 
-        There is one tensor a draw, or one for all where one call can fill it.
+        There is a tensor for each draw, or a single one if one call can fill it.
         """
         draws, after = self.gradient.draws, []
         like = self.gradient.parameters[0]
@@ -200,7 +200,7 @@ def _lowered(function: Callable[..., Tensors], example: Tensors) -> ArrayFunctio
 def _normal(tensor: Tensor) -> Tensor:
     """The tensor with subnormal numbers as 0.
 
-    The mean gradient of a unit that no longer fires decays by a tenth a step, and never to 0: 0.9 of the smallest
-    number is rounded to that number. Arithmetic with such numbers made steps take twice as long.
+    The mean gradient of a unit that no longer fires decays by a tenth a step. It never reaches 0, for 0.9 of the
+    smallest number is rounded to that number. Arithmetic with such numbers doubled the time of a step.
     """
     return torch.where(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0.0, tensor)

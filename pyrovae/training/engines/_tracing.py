@@ -61,7 +61,7 @@ class GradientGraph:
                 setattr(self.graph, name, tensor)
 
     def vectorizable(self, buffers: Tensors, x: Tensor) -> GraphModule:
-        """The same function without operations in place, of which ``torch.vmap`` takes few, and in terms it knows."""
+        """The same function for ``torch.vmap``, which takes few operations in place and lacks some others."""
         parameters = [p.detach() for p in self.parameters]
         beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
         arguments = (parameters, buffers, self.fixed, x, beta, self.draw())
@@ -164,7 +164,7 @@ def _try(
     x: Tensor,
     beta: float,
 ) -> None:
-    """Compare the graph with the programs at other parameters, data and noise than those it was traced at."""
+    """Compare the graph with the programs, at parameters, data and noise other than those of the trace."""
     parameters = result.parameters
     with left_as_they_are(parameters):
         with torch.no_grad():
@@ -199,7 +199,7 @@ def _copy(to: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 def _draw_as_values(graph: GraphModule) -> None:
-    """Where a draw fills an empty tensor, take a copy of the draw instead: an operation that replicas can share."""
+    """Replace an empty tensor that a draw fills by a copy of the draw: replicas can share this operation."""
     for node in graph.graph.nodes:
         if node.target is not torch.ops.aten.copy_.default or not isinstance(node.args[0], Node):
             continue
@@ -240,7 +240,7 @@ def _devices(x: Tensor) -> list[torch.device]:
 
 @contextmanager
 def left_as_they_are(tensors: Tensors) -> Iterator[set[int]]:
-    """Restore tensors on the way out; the set then holds the identities of those that had changed."""
+    """Restore tensors at the end; the set then holds the identities of those that had changed."""
     before = [t.detach().clone() for t in tensors]
     changed: set[int] = set()
     try:

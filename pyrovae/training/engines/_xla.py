@@ -29,7 +29,7 @@ class CannotCompileError(InputError, RuntimeError):
 
 
 _forked: list[bool] = []
-"""Whether JAX was imported before this process was forked: it would wait for threads that do not exist here."""
+"""Whether JAX was imported before this process was forked. It would wait for threads that a fork does not have."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _forked.append("jax" in sys.modules))
@@ -46,7 +46,7 @@ def missing_xla() -> str | None:
 
 @contextmanager
 def _as_the_caller(threads: int) -> Iterator[None]:
-    """JAX with 64-bit numbers, on the CPU and, where this is its first use, on so many threads; globals as before."""
+    """Use JAX on the CPU with 64-bit numbers; its first use sets the number of threads. Globals are restored."""
     wanted = {"PJRT_NPROC": str(threads), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ |= {name: value for name, value in wanted.items() if before[name] is None}
@@ -68,10 +68,10 @@ class XlaLoop:
     A state is flat at both ends, and a tensor for each parameter in between.
 
     Args:
-        slopes: of one replica, of arrays: its parameters, buffers, a batch, its noise, what its row holds and the
-            tensors that stay; gives the loss, a slope for each parameter, and the buffers.
-        adam: of a parameter, its two moments, its slope and what the row holds; gives the first three anew.
-        shapes: of each parameter.
+        slopes: takes a replica's parameters, buffers, batch, noise, row and fixed tensors; gives the loss, a slope for
+            each parameter, and the buffers.
+        adam: takes a parameter, its two moments, its slope and the row; gives the parameter and the moments.
+        shapes: the parameters' shapes.
     """
 
     def __init__(self, slopes: ArrayFunction, adam: ArrayFunction, shapes: list[torch.Size]) -> None:

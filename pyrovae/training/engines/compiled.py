@@ -23,7 +23,7 @@ from pyrovae.training.engines._tracing import module_tensors, trace_gradient
 from pyrovae.training.settings import Engine, TrainingSettings
 
 _LEAST_LEFT_OVER = 500
-"""Number of steps with the smaller last batch above which they are compiled too."""
+"""With so many epochs or more, the step of the smaller last batch is compiled too."""
 
 
 class CompiledEngine(StepEngine):
@@ -113,7 +113,7 @@ class CompiledEngine(StepEngine):
             raise CannotTraceError(f"{what} ({one_line(error, 200)})") from error
 
     def _is_compiled(self, program: StepProgram) -> bool:
-        """Whether the step runs compiled; a smaller last batch, once an epoch, may not pay for its own."""
+        """Whether the step runs compiled. The smaller last batch comes once an epoch, so compiling it may not pay."""
         often = program.size == self.full or self.settings.epochs >= _LEAST_LEFT_OVER
         return self.name == Engine.COMPILED and often
 
@@ -175,7 +175,7 @@ class CompiledEngine(StepEngine):
         return values
 
     def _rows(self, rates: NDArray[np.float64], betas: NDArray[np.float64] | None) -> Tensor:
-        """What else each step needs: rate over bias correction, 1/√(the second's), β, and the share that decays."""
+        """Four numbers for each step: rate over bias correction, 1/√(the second correction), β, and weight decay."""
         step = self.steps + 1 + np.arange(len(rates))
         columns = [
             rates / (1 - BETA1**step),
@@ -230,7 +230,7 @@ class CompiledEngine(StepEngine):
 
 
 def _padded(tensor: Tensor, length: int) -> Tensor:
-    """The tensor with as many more entries of its first dimension as make up a length."""
+    """The tensor with zeros at the end, so that its first dimension has this length."""
     if len(tensor) == length:
         return tensor.contiguous()
     padded = tensor.new_zeros(length, *tensor.shape[1:])
