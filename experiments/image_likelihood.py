@@ -1,4 +1,4 @@
-"""Test log p(x) of binarised images beside the literature's: one stochastic layer, as Burda et al. (2016) have it.
+"""Test log p(x) of binarised images beside the literature's: one stochastic layer, as in Burda et al. (2016).
 
 python -m experiments.image_likelihood
 python -m experiments.image_likelihood --out FOLDER   # again, to resume an interrupted run
@@ -202,7 +202,7 @@ class Run:
 
 
 def table(settings: Settings, runs: pd.DataFrame) -> str:
-    """Means over seeds, a row a cell, beside what is published."""
+    """Means over seeds, a row for each cell, beside the published values."""
     rows = []
     for (posterior, particles), group in runs.groupby(["posterior", "particles"], sort=False):
         mean, seeds = group.mean(numeric_only=True), group["test_nll"].std() / math.sqrt(len(group))
@@ -226,7 +226,7 @@ def table(settings: Settings, runs: pd.DataFrame) -> str:
 
 
 def keep_config(settings: Settings, out: Path) -> None:
-    """Write what the folder's runs depend on, or raise an InputError if it holds others."""
+    """Write the settings of the folder's runs, or raise an InputError if it holds runs of other settings."""
     path = out / "config.json"
     config = {name: getattr(settings, name) for name in OF_A_TRAINING} | {"hidden": list(settings.hidden)}
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else config

@@ -129,7 +129,7 @@ METHODS = {
 
 
 def in_parts(repeats: int, values: int) -> Iterable[int]:
-    """Numbers of repeats that sum to all, each of at most so many values that memory is no question."""
+    """Split the repeats into blocks, each small enough for the memory."""
     at_once = max(1, 2**24 // values)
     return [min(at_once, repeats - done) for done in range(0, repeats, at_once)]
 
@@ -143,7 +143,7 @@ def missed(repeats: int, intervals: Iterable[Limits], exact: float) -> dict[str,
 
 
 def errors_over_data(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
-    """One row a kind of gain, size and method: the shares of intervals above and below the truth, and the width."""
+    """A row for each kind of gain, size and method: shares of intervals above and below the truth, and their width."""
     rows = []
     for kind, num, name in itertools.product(GAINS, settings.sizes, METHODS):
         rng, parts = np.random.default_rng(0), in_parts(settings.repeats, 2 * num)
@@ -163,7 +163,7 @@ def over_seeds(rng: np.random.Generator, kind: str, sd: float, shape: tuple[int,
 
 
 def errors_over_seeds(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
-    """One row a number of seeds, a size and an effect of the seed, which is in units of the data's standard error."""
+    """A row for each number of seeds, size and effect of the seed, in units of the data's standard error."""
     rows, kinds = [], ("normal", "left-skewed")
     sizes = [size for size in settings.sizes if size >= MIN_DATA]
     for seeds, effect, kind, num in itertools.product(settings.seeds, (0.0, 1.0, 5.0), kinds, sizes):
@@ -178,7 +178,7 @@ def errors_over_seeds(settings: Settings, advance: Callable[[], None]) -> pd.Dat
 
 
 def power(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
-    """One row a size, gain and effect of the seed: how often three seeds find the gain."""
+    """A row for each size, gain and effect of the seed: how often three seeds find the gain."""
     rows, sizes = [], [size for size in settings.sizes if size >= MIN_DATA]
     kinds, gains = ("normal", "left-skewed", "right-skewed"), (0.3, 1.0, 2.0, 5.0)
     for effect, kind, gain, num in itertools.product((0.0, 0.3), kinds, gains, sizes):
@@ -193,7 +193,7 @@ def power(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
 
 
 def biases(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
-    """One row a proposal N(0, scale² I_d) for N(0, I_d): how far log p(x) is too low, and how far it is said to be."""
+    """A row for each proposal N(0, scale² I_d) for N(0, I_d): the bias of log p(x), and the bias that is reported."""
     rows = []
     for num_samples in (100, 1000):
         for d in (2, 8, 20):
@@ -219,7 +219,7 @@ def biases(settings: Settings, advance: Callable[[], None]) -> pd.DataFrame:
 
 
 def picture(table: pd.DataFrame) -> Figure:
-    """How often equals are called better, by the number of test data: a panel a kind of gain, a line a method."""
+    """How often equal models are called better, by the number of test data: panels by gain, lines by method."""
     fig, axes = plotting.figure(len(GAINS), size=3.0)
     for ax, (kind, rows) in zip(axes[0], table.groupby("gains", sort=False), strict=True):
         for color, (method, own) in zip(plotting.COLORS, rows.groupby("method", sort=False), strict=False):
@@ -266,7 +266,7 @@ def data_text(table: pd.DataFrame) -> str:
 
 
 def seeds_text(table: pd.DataFrame) -> str:
-    """A row a number of seeds, effect and kind of gain, a column a size."""
+    """A row for each number of seeds, effect and kind of gain; a column for each size."""
     table = table.assign(cell=cells(table))
     return (
         "The same with an effect of the seed, whose standard deviation is in units of the data's standard error; a "

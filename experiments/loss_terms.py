@@ -73,7 +73,7 @@ def losses(settings: Settings) -> dict[str, BetaELBO]:
 
 
 def rate_distortion(name: str, settings: Settings, out: Path) -> pd.DataFrame:
-    """One row a loss and seed: trained on the data, measured on the test data."""
+    """A row for each loss and seed: trained on the training data, measured on the test data."""
     data: Any = SYNTHETIC[name] if name != "digits" else digits()[0][: 5 * settings.num_test]
     num = 4000 if name != "digits" else len(data) - len(data) // 5
     table = pv.compare(
@@ -131,7 +131,7 @@ def rate_distortion_picture(runs: dict[str, pd.DataFrame]) -> Figure:
 
 @torch.no_grad()
 def pictures(name: str, runs: pd.DataFrame, out: Path) -> Figure:
-    """Test data, and for the notes' three losses reconstructions and samples from the prior, by the first seed."""
+    """Test data; and the first seed's reconstructions and samples from the prior, for the notes' three losses."""
     first = runs[(runs["seed"] == 0) & runs["estimator"].isin(THREE_LOSSES)]
     folders = zip(first["estimator"], first["folder"], strict=True)
     cells = {loss: pv.load(out / name / folder / "model.safetensors") for loss, folder in folders}
@@ -276,7 +276,7 @@ def convention_table() -> pd.DataFrame:
 
 
 def _factor(written: Tensor, ours: Tensor, module: nn.Module) -> tuple[float, float]:
-    """The number c for which c ∇ours is nearest to ∇written, and the rest relative to ∇written."""
+    """The number c that brings c ∇ours nearest to ∇written, and the remaining distance relative to ∇written."""
     parameters = list(module.parameters())
     a, b = (
         torch.cat(

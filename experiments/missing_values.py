@@ -28,7 +28,7 @@ from pyrovae.progress import progress_bar
 Array = NDArray[np.float64]
 LEVEL = 0.9
 LATENT_DIM = 6
-"""Of the simulated spectra: three substances, three terms of a baseline."""
+"""Latent dimensions of the simulated spectra: three substances, and three terms of a baseline."""
 
 
 @dataclass(frozen=True)
