@@ -23,7 +23,7 @@ def parts():
 
 def test_validation_chooses_the_learning_rate(parts, tmp_path):
     train, validation, test = parts
-    rates = {"learning_rates": (1e-6, 1e-2), "validation": validation, "test": test, "epochs": 4}
+    rates = {"learning_rates": (1e-6, 1e-2), "validation": validation, "test": test, "epochs": 2}
     table = pv.compare(train, **SETTINGS, **rates, out=tmp_path / "out", pictures=False, progress=False)
     tried = pd.read_csv(tmp_path / "out" / "rates.csv").set_index("learning_rate")
     assert tried["validation_loss"].idxmin() == 1e-2
@@ -35,11 +35,11 @@ def test_validation_chooses_the_learning_rate(parts, tmp_path):
 
 def test_validation_chooses_the_epoch(parts):
     train, validation, test = parts
-    how = {"learning_rate": 1e-2, "epochs": 4, "progress": False}
+    how = {"learning_rate": 1e-2, "epochs": 2, "progress": False}
     table = pv.compare(train, **SETTINGS, validation=validation, test=test, **how)
-    assert table["best_epoch"].tolist() == [4]
+    assert table["best_epoch"].tolist() == [2]
     turned = pv.compare(train, **SETTINGS, validation=test, test=validation, **how)
-    assert turned["best_epoch"][0] < 4  # what the test data would have chosen
+    assert turned["best_epoch"][0] < 2  # what the test data would have chosen
     assert turned["validation_neg_elbo"][0] < table["test_neg_elbo"][0]
 
 
