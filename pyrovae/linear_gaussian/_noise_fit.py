@@ -121,9 +121,9 @@ class _Dense:
         """Eigenvectors of the d largest eigenvalues of root Σ⁻¹ rootᵀ, which are those of L⁻¹SL⁻ᵀ: (len(root), d)."""
         from scipy.linalg import eigh
 
-        white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance_of(p)), self.root.T, upper=False)
+        products = self.root @ solve_noise(p, self.root).T  # without Σ's factor, which AR(1) noise loses near ρ = 1
         last = len(self.root) - 1
-        _, axes = eigh((white.T @ white).numpy(), subset_by_index=[last - self.d + 1, last])
+        _, axes = eigh(products.numpy(), subset_by_index=[last - self.d + 1, last])
         return torch.from_numpy(axes)
 
     def loadings(self, p: TorchDistribution) -> Tensor:

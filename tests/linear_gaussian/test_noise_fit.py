@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pyrovae.datasets import simulated
+from pyrovae.distributions import AR1Normal
 from pyrovae.likelihoods import LIKELIHOODS
-from pyrovae.linear_gaussian._noise_fit import _Banded, _rows_of_band, fit_noise
+from pyrovae.linear_gaussian._noise_fit import _Banded, _Dense, _rows_of_band, fit_noise
 from pyrovae.nn import class_of
 
 BANDED = [name for name, make in LIKELIHOODS.items() if getattr(class_of(make), "has_tridiagonal_precision", False)]
@@ -64,3 +65,14 @@ def test_eigenvalues_and_the_sum_of_the_others_are_those_of_the_dense_matrix(num
     torch.testing.assert_close(largest, values[:4], rtol=1e-9, atol=0)
     prior = 0.01 * torch.linalg.inv(likelihood.noise_covariance()).trace()
     torch.testing.assert_close(rest, values[4:].sum() + prior, rtol=1e-8, atol=0)
+
+
+def test_noise_whose_covariance_has_no_factor_left_is_still_compared():
+    """AR(1) at ρ = 1 − 4e-22, where a line search may go: the eigenvalues add up to tr Σ⁻¹S, here of a random walk."""
+    walk = torch.randn(60, 30, dtype=torch.float64).cumsum(1)
+    noise = AR1Normal(torch.zeros(30, dtype=torch.float64), 1.0, fisher_z=torch.tensor(25.0, dtype=torch.float64))
+    normaliser = noise.log_prob(torch.zeros(30, dtype=torch.float64))
+    largest, rest = _Dense(walk, 3).split(noise, normaliser, 0.0)
+    truth = 2 * (normaliser - noise.log_prob(walk - walk.mean(0))).mean()
+    torch.testing.assert_close(largest.sum() + rest, truth, rtol=1e-9, atol=0)
+    assert (largest > rest / 27).all()
