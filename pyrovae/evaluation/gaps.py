@@ -203,9 +203,6 @@ def inference_gaps(
         NoClosedFormError: a family that is not reparameterised.
     """
     settings = EncoderTraining(**training)
-    is_library = isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide)
-    if not is_library and train is not None:
-        raise InputTypeError("train= trains encoders, and needs a GenerativeModel and an AmortizedGuide")
     check_integer("num_particles", num_particles)
     check_integer("max_steps", max_steps)
     check_integer("num_samples", num_samples, least=2)
@@ -225,10 +222,11 @@ def inference_gaps(
     if isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide):
         with torch.random.fork_rng(devices=[]):
             heads = {name: family(1, model.latent_dim) for name, family in named.items()}
-        model, guide = copy.deepcopy(model).double().eval(), copy.deepcopy(guide).double().eval()
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        model = copy.deepcopy(model).double().eval().requires_grad_(False)
+        guide = copy.deepcopy(guide).double().eval()
         x, train = x.double(), None if train is None else train.double()
+    elif train is not None:
+        raise InputTypeError("train= trains encoders, and needs a GenerativeModel and an AmortizedGuide")
     else:
         model, guide = Callables.of_pair(model, guide)
     assert hasattr(guide, "posterior")
@@ -270,12 +268,11 @@ def inference_gaps(
             generalization = None if on_train is None else _difference(on_train, amortized)
             entry = replace(entry, amortization=best - amortized, generalization=generalization)
             if train is not None:
-                seen = train[_some_rows(train, len(x), settings.seed)]
+                rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))[: len(x)]
+                seen = train[rows.to(train.device)]
                 own, _ = fitted(seen, named[name])
-                best_seen, amortized_seen = (
-                    elbo_estimate(model, q, seen, num_samples=num_samples, seed=settings.seed) for q in (own, guide)
-                )
-                lost = best_seen - amortized_seen
+                how = {"num_samples": num_samples, "seed": settings.seed}
+                lost = elbo_estimate(model, own, seen, **how) - elbo_estimate(model, guide, seen, **how)
                 entry = replace(entry, amortization_train=lost, amortization_new=_difference(best - amortized, lost))
         if train is not None and isinstance(model, GenerativeModel) and isinstance(guide, AmortizedGuide):
             trained = _train_encoder(model, guide, named[name], train, settings, progress)
@@ -305,11 +302,6 @@ def _train_encoder(
     elbo = encoder_elbo(model, trained)
     Trainer([(FrozenModel(model), trained)], train, elbo, settings, progress=progress).run()
     return trained.eval()
-
-
-def _some_rows(x: Tensor, num: int, seed: int) -> Tensor:
-    """Rows of x at random, at most ``num``."""
-    return torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:num].to(x.device)
 
 
 def _same_family(head: Posterior, other: Posterior) -> bool:

@@ -17,7 +17,10 @@ from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.posteriors import Posterior
 from pyrovae.programs import Program, check_data, evaluating, running_on
-from pyrovae.vae import AmortizedGuide
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+_DEEPEST = 8
+"""Plates of the programs that a model may run inside of its log p(x, z), below the plate of particles."""
 
 Family = Callable[[int, int], Posterior]
 
@@ -200,7 +203,8 @@ def refit(
     check_integer("num_particles", num_particles)
     check_integer("max_steps", max_steps)
     x = check_data(x, model, guide)
-    estimator = StickingTheLandingELBO(num_particles=num_particles, vectorize_particles=num_particles > 1)
+    nesting = 1 if isinstance(model, GenerativeModel) else _DEEPEST
+    estimator = StickingTheLandingELBO(num_particles, nesting, vectorize_particles=num_particles > 1)
     with evaluating(model, guide, x, seed):
         with torch.no_grad(), running_on(x):
             loc = mean_of(guide.posterior(x), num_draws=NUM_DRAWS)
