@@ -124,7 +124,7 @@ _TEXTS = {
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
     NoteKind.NO_LINEAR_MODELS: ("Linear models were not compared: their values are densities, and these are not."),
     NoteKind.LINEAR_LEFT_OUT: "The budget left no time for some linear models: {names}.",
-    NoteKind.LINEAR_ONLY: "For the noise {names}, only linear models were compared, no VAEs.",
+    NoteKind.LINEAR_ONLY: "Only linear models were compared with this noise: {names}.",
 }
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import check_order, number, out_of_order, position_of
 from pyrovae.datasets.readers._table import Table
-from pyrovae.datasets.readers.settings import NONE
 from pyrovae.errors import InputError, Option, one_line
 
 _MOST_BYTES = 2**24
@@ -52,11 +51,6 @@ def _numbers(table: Table, column: int, texts: list[str]) -> NDArray[np.float64]
         if position is None or not math.isfinite(position):
             raise InputError(f"{table.place(row, column)}: {texts[row][:40]!r} is not the position of a channel")
     return np.array(found, dtype=np.float64)
-
-
-def is_file_of_axis(axis: str | tuple[float, ...] | None) -> bool:
-    """Whether the setting of the axis names a file."""
-    return isinstance(axis, str) and axis.partition(":")[0].lower() not in (NONE, "row", "column")
 
 
 def given_axis(axis: str | tuple[float, ...] | None) -> NDArray[np.float64]:

@@ -57,7 +57,7 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
     peek = _Peek(rows, numerals, where)
     padded = peek.padded()
     peek.begin = padded
-    given = _given_row(settings, where)
+    given = _given_row(settings)
     kinds: list[str] = []
     findings: list[Finding] = []
     for k in range(padded, min(len(rows) - 1, padded + _MOST_ROWS)):
@@ -81,14 +81,10 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
     return _header(rows[padded:], kinds, padded, findings, peek, above)
 
 
-def _given_row(settings: ReadingSettings, where: str) -> int | None:
+def _given_row(settings: ReadingSettings) -> int | None:
     """The row of positions that the user names, counted from 0."""
-    if not isinstance(settings.axis, str) or not settings.axis.lower().startswith("row"):
-        return None
-    word, _, number = settings.axis.partition(":")
-    if word.lower() != "row" or (number and not number.isdecimal()) or number == "0":
-        return None
-    return int(number) - 1 if number else 0
+    word, number = settings.axis_place
+    return int(number or 1) - 1 if word == "row" and (not number or number.strip("0").isdecimal()) else None
 
 
 class _Peek:

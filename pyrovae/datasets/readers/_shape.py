@@ -72,10 +72,10 @@ def shape_of(
     Raises:
         InputError: nothing decides it, or there is no such column.
     """
-    word, _, name = settings.axis.partition(":") if isinstance(settings.axis, str) else ("", "", "")
-    if word.lower() == "row" and settings.samples == "columns":
+    word, name = settings.axis_place
+    if word == "row" and settings.samples == "columns":
         raise InputError("samples in columns have their axis in a column: pass ", Option("axis", "column"))
-    if settings.samples == "rows" or word.lower() == "row" or not numeric:
+    if settings.samples == "rows" or word == "row" or not numeric:
         return Shape(Kind.ROWS)
     named = [i for i in numeric if axis_unit(header.axis_names[i]) is not None]
     first = named[0] if named else numeric[0]
@@ -86,12 +86,12 @@ def shape_of(
         shape = _by_row_names(header, numbers[:, numeric], numeric, row_names, settings, where)
         if shape is not None:
             return shape
-    if word.lower() == "column":
+    if word == "column":
         return Shape(Kind.COLUMNS, _column(header, name, where) if name else first)
     if settings.samples == "columns":
         has_axis = bool(named) or any(header.names) or in_order(numbers[:, first])
-        return Shape(Kind.COLUMNS, None if settings.axis == NONE or not has_axis else first)
-    if settings.channels is not None or (settings.axis is not None and settings.axis == NONE):
+        return Shape(Kind.COLUMNS, None if word == NONE or not has_axis else first)
+    if settings.channels is not None or word == NONE:
         return Shape(Kind.ROWS)
     return _by_evidence(header, numbers, numeric, first, bool(named), where)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._axis import given_axis, is_file_of_axis, positions_in_columns
+from pyrovae.datasets.readers._axis import given_axis, positions_in_columns
 from pyrovae.datasets.readers._channels import COUNTED
 from pyrovae.datasets.readers._table import Choose, Layout, Table, check_size
 from pyrovae.datasets.readers._targets import targets_of
@@ -57,8 +57,7 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
     import pandas as pd
 
     files, findings = _files(folder)
-    own_axis = isinstance(settings.axis, tuple) or is_file_of_axis(settings.axis)
-    each = replace(settings, axis=None) if own_axis else settings
+    each = replace(settings, axis=None) if settings.gives_axis else settings
     parts: list[_Part] = []
     total = 0.0
     for path in files:
@@ -66,7 +65,7 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
         total += 2.0 * parts[-1].values.nbytes
         check_size(str(folder), total, settings.max_gib)
     first = parts[0]
-    if own_axis:
+    if settings.gives_axis:
         parts = [_on_axis(part, given_axis(settings.axis)) for part in parts]
     else:
         for part in parts[1:]:
@@ -132,25 +131,15 @@ def _part(path: Path, table: Table) -> _Part:
 
 def _check_axis(part: _Part, first: _Part) -> None:
     """Raise unless two files have one axis, up to a hundredth of a step."""
-    a, b = first.positions, part.positions
+    a, b, said = first.positions, part.positions, ""
     if part.values.shape[1] != first.values.shape[1] or (a is None) != (b is None):
-        raise InputError(
-            f"{part.path} has {_extent(part)}, and {first.path.name} {_extent(first)}; bring them to one axis first, "
-            "or give it with ",
-            Option("axis", "FILE"),
-            " (they are then interpolated)",
-        )
-    if a is None or b is None:
-        return
-    misfit = np.abs(a - b)
-    if misfit.max() > 0.01 * np.abs(np.diff(a)).min():
+        said = f" has {_extent(part)}, and {first.path.name} {_extent(first)}"
+    elif a is not None and b is not None and (misfit := np.abs(a - b)).max() > 0.01 * np.abs(np.diff(a)).min():
         k = int(misfit.argmax())
-        raise InputError(
-            f"{part.path}: position {k + 1} is {b[k]:g}, and {a[k]:g} in {first.path.name}; bring them to one axis "
-            "first, or give it with ",
-            Option("axis", "FILE"),
-            " (they are then interpolated)",
-        )
+        said = f": position {k + 1} is {b[k]:g}, and {a[k]:g} in {first.path.name}"
+    if said:
+        what = f"{part.path}{said}; bring them to one axis first, or give it with "
+        raise InputError(what, Option("axis", "FILE"), " (they are then interpolated)")
 
 
 def _extent(part: _Part) -> str:

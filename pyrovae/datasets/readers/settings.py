@@ -79,6 +79,17 @@ class ReadingSettings:
             except LookupError:
                 raise InputError(f"there is no encoding {self.encoding!r}") from None
 
+    @property
+    def axis_place(self) -> tuple[str, str]:
+        """Where the file has the axis: row, column, none or empty; and which row or column, if that is said."""
+        word, _, name = self.axis.partition(":") if isinstance(self.axis, str) else ("", "", "")
+        return (word.lower(), name) if word.lower() in ("row", "column", NONE) else ("", "")
+
+    @property
+    def gives_axis(self) -> bool:
+        """Whether the axis is given, as positions or as a file of them."""
+        return self.axis is not None and not self.axis_place[0]
+
 
 class ReadingKeywords(TypedDict, total=False):
     """The fields of :class:`ReadingSettings`, as a type checker sees the keywords of a function."""

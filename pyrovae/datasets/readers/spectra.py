@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._axis import given_axis, is_file_of_axis, positions_in_columns
+from pyrovae.datasets.readers._axis import given_axis, positions_in_columns
 from pyrovae.datasets.readers._interpret import interpret
 from pyrovae.datasets.readers._missing import marker_of, spike_of
 from pyrovae.datasets.readers._replicates import warn_of_replicates
@@ -129,7 +129,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
     if unit != PIXEL:
         counted = source is AxisSource.COUNTED
         check_samples(table, values, targets, None if counted else positions, settings)
-    if isinstance(settings.axis, tuple) or is_file_of_axis(settings.axis):
+    if settings.gives_axis:
         positions, unit, source = given_axis(settings.axis), "", AxisSource.GIVEN
         if positions.shape != values.shape[1:]:
             raise InputError(f"axis has {len(positions)} positions, and {path} has {values.shape[1]} channels")
