@@ -116,6 +116,14 @@ def test_pipelines_and_cross_validation_score_by_log_p():
     assert scores[0] == pytest.approx(truth.item())
 
 
+def test_steps_of_a_chemometrics_library_come_before_the_model():
+    scatter = pytest.importorskip("chemotools.scatter")
+    x = spectra()
+    scores = make_pipeline(scatter.StandardNormalVariate(), pv.FactorModelTransformer(2)).fit(x).score_samples(x)
+    standardised = (x.T - x.mean(axis=1)) / x.std(axis=1, ddof=0)
+    np.testing.assert_allclose(scores, pv.FactorModelTransformer(2).fit(standardised.T).score_samples(standardised.T))
+
+
 @pytest.mark.parametrize("make", [lambda: pv.FactorModelTransformer(2, "ar1"), lambda: pv.VAETransformer(**VAE)])
 def test_a_clone_fits_alike_and_a_pickle_scores_alike(make):
     x = spectra(80)

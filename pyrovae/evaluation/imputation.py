@@ -1,7 +1,11 @@
 """Missing values from the observed values of the same datum, with intervals."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +14,9 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.posterior_draws import posterior_draws
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COVARIANCES_AT_ONCE = 2**24
 """Numbers of the covariances that are formed at once."""
@@ -43,7 +50,7 @@ def check_level(level: object) -> None:
 def impute(
     model: GenerativeModel,
     guide: AmortizedGuide,
-    x: Tensor,
+    x: Tensor | np.ndarray | pd.DataFrame,
     *,
     level: float = 0.9,
     num_samples: int = 1000,
@@ -79,6 +86,7 @@ def impute(
         True
     """
     check_level(level)
+    x = x if isinstance(x, Tensor) else torch.as_tensor(np.array(x))
     mean, lower, upper = (x.double().clone() for _ in range(3))
     reliable = torch.ones(len(x), dtype=torch.bool)
     (incomplete,) = x.isnan().any(1).nonzero(as_tuple=True)

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
@@ -66,6 +67,15 @@ def test_data_without_gaps_stay_and_data_without_values_get_the_models_own():
     torch.testing.assert_close(found.mean[0], drawn.mean(0), atol=0.2, rtol=0)
     share_below = (drawn < found.lower[0]).double().mean(0)
     torch.testing.assert_close(share_below, torch.full((3,), 0.05).double(), atol=0.03, rtol=0)
+
+
+def test_a_data_frame_is_filled_in_like_its_tensor():
+    model, guide = make_pair(n=5, d=1, hidden=(16,), missing=True)
+    x = model.sample(3).double() + 1e-12  # digits that float32 has not
+    x[0, 1] = NAN
+    found, same = (impute(model, guide, data, num_samples=50) for data in (pd.DataFrame(x.numpy()), x))
+    torch.testing.assert_close(found.mean, same.mean, rtol=0, atol=0)
+    assert torch.equal(found.mean[1:], x[1:])
 
 
 def test_counts_are_filled_in_by_counts():
