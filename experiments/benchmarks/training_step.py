@@ -127,9 +127,11 @@ def _numpyro(work: Work, x: Tensor, name: str) -> Loop:
 
 def measure(work: Work, settings: Settings) -> list[dict[str, object]]:
     """One row an implementation; a block of steps is an epoch."""
-    start = time.perf_counter()
-    by_hand(work, work.data(20 * work.batch).to(settings.device))(20)
-    steps = max(2, min(500, round(settings.seconds / ((time.perf_counter() - start) / 20))))
+    hand = by_hand(work, work.data(20 * work.batch).to(settings.device))
+    hand(20)  # the first steps are slow, and few steps a block would measure the calls of compiled loops
+    start = time.process_time()
+    hand(20)
+    steps = max(2, min(500, round(20 * settings.seconds / (time.process_time() - start))))
     x = work.data(steps * work.batch).to(settings.device)
     loops = {name: make() for name, make in implementations(work, x, settings.compiled).items()}
     clocks = timed(loops, steps, settings.repeats)
