@@ -89,6 +89,10 @@ class JointRegressor(RegressorMixin, BaseEstimator):
         lower, upper = self.model_.impute(without, level=level)[1]
         return self._targets(lower), self._targets(upper)
 
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """R² of the predictions: 1 if they are perfect, 0 if they are no better than the mean."""
+        return float(super().score(X, y))
+
     def log_prob(self, X: ArrayLike, y: ArrayLike) -> Array:
         """Log p(y|x) = log p(x, y) − log p(x) in nats, in the units of y, shape (num,)."""
         without = self._without_targets(X)
