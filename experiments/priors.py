@@ -15,7 +15,7 @@ from torch import Tensor
 
 import pyrovae as pv
 from experiments import page
-from experiments.options import StudyOptions
+from experiments.options import StudyOptions, choice
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets.images import IMAGES
@@ -24,8 +24,10 @@ from pyrovae.files import write_table
 
 @dataclass(frozen=True)
 class Settings(StudyOptions):
-    """Train VAEs of statically binarised MNIST with several priors and compare log p(x)."""
+    """Train VAEs of images that are binarised once, with several priors, and compare log p(x)."""
 
+    dataset: str = choice("mnist", IMAGES)
+    """mnist, fashion-mnist or digits."""
     latent_dim: int = 40
     """Dimension of z."""
     hidden: int = 300
@@ -37,16 +39,16 @@ class Settings(StudyOptions):
     epochs: int = 50
     """Passes over the training images."""
     num_train: int | None = None
-    """Training images; by default all 50,000."""
-    num_test: int = 1000
+    """Training images; by default all."""
+    num_test: int = 300
     """Test images."""
     samples: int = 500
     """Draws of z per test image."""
 
 
-def run(settings: Settings) -> None:
+def main(settings: Settings) -> None:
     """Train what is missing, compare, and print the table."""
-    images = IMAGES["mnist"]("static")  # first: a missing file is an error at once
+    images = IMAGES[settings.dataset]("static")  # first: a missing file is an error at once
     begin, out = time.perf_counter(), page.run_folder(settings.out, "priors", resumable=True)
     torch.set_num_threads(1)
     train, test = images.train[: settings.num_train], images.test[: settings.num_test]
@@ -83,7 +85,7 @@ def run(settings: Settings) -> None:
         f"{settings.components} components, diagonal posterior. Nats per image, means over the seeds.\n\n"
         f"{summary(table)}\n\n{table.attrs['recommendation']['text']}\n\n{page.took(begin, settings.workers)}"
     )
-    page.show("priors", "mnist", text, {}, settings.publish)
+    page.show("priors", settings.dataset, text, {}, settings.publish)
     print(f"results: {out}")
 
 
@@ -120,4 +122,4 @@ def summary(table: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    console.run(run, Settings)
+    console.run(main, Settings)
