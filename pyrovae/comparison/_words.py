@@ -128,10 +128,17 @@ def name_of_model(model: ModelKey, all_models: list[ModelKey]) -> str:
 
 
 def name_of_linear(key: LinearKey, latent_dim: int | None = None) -> str:
-    """A linear model's name in words, with its number of components if that is given and validation data chose it."""
+    """A linear model's name in words, with its number of components if validation data chose it.
+
+    Example:
+        >>> from pyrovae.linear_gaussian.keys import PCA_BY_VALIDATION
+        >>> print(name_of_linear(PCA_BY_VALIDATION, 3), name_of_linear(PCA_BY_VALIDATION), sep="; ")
+        probabilistic PCA with 3 components; probabilistic PCA with as many components as validation data prefer
+    """
     parts = [] if key.noise is None else [in_words(NOISES, key.noise)]
-    if key.by_validation and latent_dim is not None:
-        parts.append(components(latent_dim))
+    if key.by_validation:
+        chosen = "as many components as validation data prefer"
+        parts.append(chosen if latent_dim is None else components(latent_dim))
     name = "linear model" if key.kind is LinearKind.OF_LIKELIHOOD else LINEAR[key.kind].name
     return f"{name} with {' and '.join(parts)}" if parts else name
 
