@@ -348,7 +348,7 @@ def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
     ):
         status, said, errors = in_this_process(capsys, *arguments)
         assert status == 2, (arguments, said, errors)
-        assert all(line.startswith(("comparing ", "read ")) for line in said.splitlines())
+        assert all(line.startswith(("comparing ", "read ", "guessed: ")) for line in said.splitlines())
         assert errors.count("\n") == 1, errors
         assert errors.startswith("error: ")
         assert message in errors

@@ -84,7 +84,9 @@ def status_and_errors(capsys, arguments):
     said, errors = capsys.readouterr()
     if status:
         assert status == 2, (arguments, status, said)
-        assert said == "" or (said.startswith("read ") and said.count("\n") == 1), (arguments, said)
+        lines = said.splitlines()  # what was read is said first
+        assert all(line.startswith("guessed: ") for line in lines[1:]), (arguments, said)
+        assert not lines or lines[0].startswith("read "), (arguments, said)
         assert errors.splitlines()[-1].startswith("error: ")
         assert errors.count("error: ") == 1
     assert "Traceback" not in errors
