@@ -49,6 +49,7 @@ class VampPrior(Prior):
         self.n, self.num_components = n, num_components
         self.pseudo_inputs = nn.Parameter(torch.empty(num_components, n))
         self.register_buffer("logits", torch.zeros(num_components), persistent=False)
+        self._start: Tensor | None = None
         self.reset_parameters()
 
     @classmethod
@@ -59,15 +60,19 @@ class VampPrior(Prior):
         return prior
 
     def reset_parameters(self) -> None:
-        """Draw new pseudo-inputs."""
-        nn.init.normal_(self.pseudo_inputs)
+        """Draw new pseudo-inputs, or go back to those that were set."""
+        if self._start is None:
+            nn.init.normal_(self.pseudo_inputs)
+        else:
+            self.set_pseudo_inputs(self._start)
 
     @torch.no_grad()
     def set_pseudo_inputs(self, x: Tensor) -> None:
-        """Set the pseudo-inputs, shape (K, n)."""
+        """Set the pseudo-inputs, shape (K, n), at which every replica starts."""
         if x.shape != self.pseudo_inputs.shape:
             raise InputError(f"x must have shape {tuple(self.pseudo_inputs.shape)}, not {tuple(x.shape)}")
         self.pseudo_inputs.copy_(x)
+        self._start = x.detach().clone()
 
     def forward(self) -> MixtureSameFamily:
         """p(z)."""

@@ -252,6 +252,16 @@ def test_the_standard_prior_gives_the_default_models_numbers():
     assert losses[0] == losses[1]
 
 
+def test_a_vamp_prior_starts_anew_at_the_data_that_were_given():
+    x = torch.randn(4, 3)
+    prior = vamp(2)
+    prior.set_pseudo_inputs(x)
+    with torch.no_grad():
+        prior.pseudo_inputs += 1
+    prior.reset_parameters()
+    assert torch.equal(prior.pseudo_inputs, x)
+
+
 def test_a_vamp_prior_like_a_guide_starts_at_its_posteriors():
     guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.FullCovariancePosterior(8, 2))
     x = torch.randn(4, 3)
