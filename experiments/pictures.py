@@ -64,5 +64,5 @@ def log_log(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabe
         ax.loglog(x, y, color=color, marker=marker, markersize=4, label=plotting.label(name))
     ax.set(xlabel=plotting.label(xlabel), ylabel=plotting.label(ylabel))
     ax.grid(True, which="major", alpha=0.3)
-    ax.legend(loc="upper right")
+    ax.legend(loc="best")
     return fig
