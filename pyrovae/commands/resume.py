@@ -10,6 +10,7 @@ from pyrovae.commands._options import chosen, with_options
 from pyrovae.commands._read import ReadLine, Summary, resuming
 from pyrovae.comparison.settings import Execution
 from pyrovae.comparison.study import Study, load_begun
+from pyrovae.errors import InputError
 
 
 @with_options(Execution())
@@ -32,11 +33,15 @@ class Resume:
         from pyrovae.comparison.fit_file import fit_file
 
         begun, progress, said = load_begun(self.folder), not self.json, ReadLine(self.json)
+        execution = chosen(self, Execution())
+        if not isinstance(begun, Study) and execution != Execution():
+            raise InputError(
+                f"--workers and --scheduler are for comparisons, and {self.folder} holds a fit: leave them out"
+            )
         with resuming(self.folder):
             if isinstance(begun, Study):
                 torch.set_num_threads(1)
-                how = chosen(self, Execution())
-                study = compare_file(begun, self.folder, execution=how, progress=progress, on_read=said)
+                study = compare_file(begun, self.folder, execution=execution, progress=progress, on_read=said)
                 return {**compare.summary_of(study, self.folder), **said.said}
             metrics = fit_file(
                 begun, self.folder, checkpoint_seconds=self.checkpoint_seconds, progress=progress, on_read=said

@@ -42,6 +42,7 @@ _SHARE_TO_MEASURE = 0.12
 _SHARE_TO_FINISH = 0.08
 """Share of the budget for tables and the report."""
 IN_THIS_PROCESS = Execution()
+"""Where the runs are made by default."""
 
 
 def compare_file(

@@ -344,6 +344,7 @@ def test_bad_input_is_one_line(fitted, spectra, tmp_path, capsys):
         (["evaluate", folder, spectra, "--num-samples", "0"], "num_samples must be a positive integer"),
         (["sample", folder, "--num", "0"], "must be a positive integer"),
         (["resume", tmp_path], "holds no training to resume"),
+        (["resume", folder, "--workers", "2"], "--workers and --scheduler are for comparisons"),
         (["frobnicate"], "frobnicate"),
     ):
         status, said, errors = in_this_process(capsys, *arguments)
