@@ -32,7 +32,7 @@ from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.compare_file import compare_file
 from pyrovae.comparison.notes import NoteKind
 from pyrovae.comparison.report import command_of, write_report
-from pyrovae.comparison.settings import ModelSettings
+from pyrovae.comparison.settings import Execution, ModelSettings
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Project, Study, load_begun
 from pyrovae.datasets import ReadingSettings, read_data
 from pyrovae.files import locked_folder
@@ -196,6 +196,26 @@ def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
     assert set(left_out) < set(found.table["model"])
     for settings in (found.plan.settings, found.study.settings):
         assert settings.training.validate_every == 2
+
+
+def test_the_budget_counts_on_each_worker(tmp_path, monkeypatch):
+    given = []
+
+    class StopError(Exception):
+        pass
+
+    def counts_within(needed, num_seeds, seconds, most):
+        given.append(seconds)
+        raise StopError
+
+    monkeypatch.setattr("pyrovae.comparison.compare_file.measure", lambda *_: {})
+    monkeypatch.setattr("pyrovae.comparison.compare_file.counts_within", counts_within)
+    study = make_study(posteriors=("diagonal",), likelihoods=("gaussian",), seeds=(0, 2), hidden=(8,), budget=1e6)
+    for workers in (1, 2, 5):
+        with pytest.raises(StopError):
+            compare_file(study, tmp_path / str(workers), execution=Execution(workers), progress=False)
+    assert given[1] / given[0] == pytest.approx(2, rel=1e-3)
+    assert given[2] / given[0] == pytest.approx(2, rel=1e-3)  # there are two runs
 
 
 def test_unknown_names_of_linear_models_are_refused():
