@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-NOT_NUMBERS = ("high", "1_0", "1.2.3", "--1", "0x1F", "12 34", "1e", "True", "1,2,3", "<0.1", "#REF!", "0.5 nm", "_1")
-MISSING = ("", "NA", "nan", "NULL", "n/a", "-", "?", "None")
+NOT_NUMBERS = ("high", "1_0", "1.2.3", "--1", "0x1F", "12 34", "1e", "True", "1,2,3", "<0.1", "0.5 nm", "_1")
+MISSING = ("", "NA", "nan", "NULL", "n/a", "#REF!", "-", "?", "None")
 INFINITE = ("inf", "-Infinity", "1e999", "1e39", "-1E400")
 
 

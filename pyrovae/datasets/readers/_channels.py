@@ -35,9 +35,10 @@ _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True
 _NUMBER = r"\d+(?:[.,]\d*)?(?:e[+-]?\d+)?"
 _NAME = re.compile(
     rf"(?P<prefix>|.*?(?:[^\d.,]|[^\W\d]\.))(?P<number>{_NUMBER})"
-    rf"(?P<suffix>[\s_.]*[(\[{{]?(?P<unit>{_UNIT}|)[)\]}}]?(?:|[\s_.)\]}}][^\d]*|[^\W\d][^\d]*))",
+    rf"(?P<suffix>[\s_.]*[(\[{{]?(?P<unit>{_UNIT}|)[)\]}}]?(?:|[\s_.)\]}},][^\d]*|[^\W\d][^\d]*))",
     re.IGNORECASE,
 )
+_COUNT = re.compile(r"(\D*)(\d{1,9})\D*$")
 _NEGATIVE = re.compile(r"[-−+]\d+(?:[.,]\d+)?")
 _AXIS_NAME = re.compile(
     r"(?:rel\.?\s)?[(\[]?(?P<name>wave[\s_-]?(length|number|shift)s?|wl|wn|wvl|nu|lambda|λ|x[\s_-]?axis|frequency|frequencies|"
@@ -115,12 +116,18 @@ def axis_unit(name: str) -> str | None:
 
 
 def groups_of(names: Sequence[str]) -> list[Group]:
-    """Columns by what their names have in common, the largest group first."""
+    """Columns by what their names have in common, the largest group first.
+
+    A number that only counts may stand before the position, as in ``Band_1_950nm``.
+    """
+    parts = [(i, part) for i, part in enumerate(map(_parts, names)) if part is not None]
+    counts = [_COUNT.match(part[0]) for _, part in parts]
+    numbers = np.array([int(count[2]) for count in counts if count is not None])
+    is_counted = len(numbers) > 2 and bool((np.diff(numbers) == 1).all())
     found: dict[tuple[str, str], list[tuple[int, float, str]]] = defaultdict(list)
-    for i, name in enumerate(names):
-        part = _parts(name)
-        if part is not None:
-            found[part[0], part[1]].append((i, *part[2:]))
+    for (i, part), count in zip(parts, counts, strict=True):
+        prefix = count[1] if is_counted and count is not None else part[0]
+        found[prefix, part[1]].append((i, *part[2:]))
     groups = []
     for (prefix, suffix), members in found.items():
         units = {unit for _, _, unit in members}

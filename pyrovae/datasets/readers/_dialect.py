@@ -26,6 +26,7 @@ DELIMITERS = "\t;|, "
 REMARKS = ("#", "%", "//", "!")
 """Signs at the beginning of lines that are not rows."""
 _START = 2**16
+_OLD_MAC = re.compile(rb"\r(?![\r\n]|\Z)")
 _LIKE_A_NUMBER = re.compile(
     r"[+\-−]?(?:\d{1,3}(?:[.,'’ \u00a0\u202f\u2009]\d{3})+|\d+|(?=[.,]\d))(?:[.,]\d*)?(?:[eEdD][+-]?\d+)?"
 )
@@ -120,7 +121,7 @@ def lines_of(binary: Binary, settings: ReadingSettings, where: str, longest_row:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{where} is damaged after row 0: {one_line(error)}") from None
     decoder = Decoder(where, start, settings.encoding)
-    return decoder, _lines(binary, decoder, b"\r" in start and b"\n" not in start, longest_row)
+    return decoder, _lines(binary, decoder, _OLD_MAC.search(start) is not None, longest_row)
 
 
 def _lines(binary: Binary, decoder: Decoder, old_mac: bool, longest_row: int) -> Iterator[Line]:
@@ -152,10 +153,10 @@ def _lines(binary: Binary, decoder: Decoder, old_mac: bool, longest_row: int) ->
 
 
 def _pieces(binary: Binary, longest_row: int) -> Iterator[bytes]:
-    """Lines that end in a carriage return alone."""
+    """Lines of which some end in a carriage return alone."""
     rest = b""
     while block := binary.read(_START):
-        *lines, rest = (rest + block).split(b"\r")
+        *lines, rest = re.split(rb"\r?\n|\r(?!\Z)", rest + block)
         yield from (line + b"\n" for line in lines)
         if len(rest) >= longest_row:
             break

@@ -68,7 +68,8 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
         elif settings.axis == NONE and not peek.is_words(k):
             break
         else:
-            kind = "names" if "names" in kinds and peek.is_about(k) else peek.kind(k, "axis" in kinds)
+            is_names = kinds and (peek.is_title(k) or ("names" in kinds and peek.is_about(k)))
+            kind = "names" if is_names else peek.kind(k, "axis" in kinds)
             if not kind:
                 break
             if kind == "axis?":
@@ -189,6 +190,11 @@ class _Peek:
             return False
         return bool(abs(row[1]) > 5 * np.abs(np.diff(row[1:])).max())
 
+    def is_title(self, k: int) -> bool:
+        """Whether a row says nothing but what its column holds, such as ``Wavelength`` above an axis."""
+        said = [field for field in self.rows[k] if field]
+        return len(said) == 1 and (axis_unit(said[0]) is not None or said[0].lower() in _LABELS)
+
     def is_about(self, k: int) -> bool:
         """Whether a row below the names says something of samples in columns: a word, above an axis in order."""
         columns = np.flatnonzero(self.numeric)
@@ -220,6 +226,8 @@ class _Peek:
         amid = words[np.argmin(words) : len(words) - np.argmin(words[::-1])].any()
         if outside or is_even(numbers) or (in_order(numbers) and not amid) or (not amid and len(numbers) < 5):
             return "axis"
+        if not words.any():
+            return "names"  # numbers of samples, beside a corner that names the axis
         column = int(inside[np.flatnonzero(words)[0]])
         raise InputError(
             f"{self.where}, row {k + 1}, column {column + 1}: {self.rows[k][column][:40]!r} is not a number, and the "

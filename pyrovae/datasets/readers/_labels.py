@@ -107,9 +107,9 @@ def _least(values: NDArray[np.float64]) -> float:
 
 def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64], least: float = 0.9) -> bool:
     """Whether a column goes with its neighbour as a channel does: correlated, and at its level."""
-    scatter = float(np.nanmax(neighbour) - np.nanmin(neighbour)) if np.isfinite(neighbour).any() else 0.0
-    step = abs(float(np.nanmedian(column)) - float(np.nanmedian(neighbour))) if np.isfinite(column).any() else np.inf
-    return abs(_correlation(column, neighbour)) > least and step < scatter
+    own, near = _seen(column), _seen(neighbour)
+    is_at_level = len(own) and len(near) and abs(np.median(own) - np.median(near)) < np.ptp(near)
+    return bool(is_at_level and abs(_correlation(column, neighbour)) > least)
 
 
 def _seen(values: NDArray[np.float64]) -> NDArray[np.float64]:

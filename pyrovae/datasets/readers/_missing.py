@@ -11,8 +11,8 @@ from pyrovae.datasets.readers._channels import number
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 
 _USUAL = (
-    -99.0, -999.0, -9999.0, -99999.0, -999999.0, 9999.0, 99999.0, 999999.0, -32768.0, -1.23e34, 1.23e34, 1e30,
-    -1e30,
+    -99.0, -999.0, -9999.0, -99999.0, -999999.0, 9999.0, 99999.0, 999999.0, -32768.0, 65535.0, -1.23e34, 1.23e34,
+    1e30, -1e30,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pyrovae.errors import InputError, Option
 MISSING = frozenset((
     "", "na", "n/a", "#n/a", "<na>", "n.a.", "nd", "n.d.", "n/d", "nan", "-nan", "null", "none", "nil",
     "missing", "-", "--", "?", ".", "*", "1.#qnan", "1.#ind", "-1.#ind", "nan(ind)", "-nan(ind)", "nan(snan)",
+    "#num!", "#div/0!", "#value!", "#ref!", "#name?", "#null!",
 ))  # fmt: skip
 """Words for a missing value, in upper or lower case."""
 

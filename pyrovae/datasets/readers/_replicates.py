@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyrovae.datasets.readers._channels import number
 from pyrovae.errors import InputWarning, Option
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def warn_of_replicates(targets: pd.DataFrame, path: Path, stacklevel: int) -> No
             )
             return
         stems = column.str.replace(_SUFFIX, "", regex=True) if is_text else column
-        if is_text and (stems != column).all() and _are_replicates(stems, 3):
-            example, stem = column.iloc[0], stems.iloc[0]
+        example, stem = str(column.iloc[0]), str(stems.iloc[0])
+        if is_text and (stems != column).all() and number(example) is None and _are_replicates(stems, 3):
             what = f"{stems.nunique()} names in column {name!r} without their last part ({stem!r} of {example!r})"
             _warn(path, column, what, f"by a column with {stem!r} alone, and ", Option("group"), stacklevel)
             return

@@ -177,13 +177,11 @@ def _by_evidence(
         pairs = _pairs(numbers, numeric) if len(numeric) > 3 else None
         if pairs is not None or is_named:
             return pairs or Shape(Kind.COLUMNS, first)
-    if not is_named and (len(column) < 4 or not nearly_in_order(column) or not others):
-        *before, last = numeric
-        at_end = numbers[:, last]
-        may_be_axis = before and len(at_end) >= _ENOUGH and nearly_in_order(at_end) and not counts_up(at_end)
-        if may_be_axis and _directions(numbers[:, before])[0]:
-            raise _divided(where, header, last, Option("axis", f"column:{last + 1}"))
+    is_channel = has_positions and _strength_of_header(header, numeric, least=len(numeric)) is _Strength.POSITIONS
+    if is_channel and not is_named:
         return Shape(Kind.ROWS)
+    if not is_named and (len(column) < 4 or not nearly_in_order(column) or not others):
+        return _without_axis(numbers[:, numeric], numeric, header, where, has_positions)
     counted = counts_up(column)
     if len(others) == 1 and not counted and not has_positions:
         return Shape(Kind.COLUMNS, first, _columns("the first of two columns is in order: one spectrum"))
@@ -193,9 +191,35 @@ def _by_evidence(
             raise _divided(where, header, first)
         evidence = "the first column is in order, and the others are smooth down the rows and not across"
         return Shape(Kind.COLUMNS, first, _columns(evidence))
-    if counted or across_alone or (has_positions and header.names[first]):
-        return Shape(Kind.ROWS)
+    if across_alone or (not (is_named or down_alone) and (counted or (has_positions and header.names[first]))):
+        counts_them = None if across_alone or has_positions else _rows("the first column counts them")
+        return Shape(Kind.ROWS, finding=counts_them)
     raise _divided(where, header, first)
+
+
+def _without_axis(
+    data: NDArray[np.float64], numeric: list[int], header: Header, where: str, has_positions: bool
+) -> Shape:
+    """Samples in rows, where the first column is no axis, unless the last one is or the values contradict."""
+    at_end, (down_alone, across_alone) = data[:, -1], _directions(data[:, :-1])
+    may_be_axis = len(numeric) > 1 and len(at_end) >= _ENOUGH and nearly_in_order(at_end) and not counts_up(at_end)
+    if may_be_axis and down_alone:
+        raise _divided(where, header, numeric[-1], Option("axis", f"column:{numeric[-1] + 1}"))
+    if has_positions or across_alone:
+        return Shape(Kind.ROWS)
+    if min(data.shape) >= _ENOUGH and _directions(data[:, 1:-1])[0]:  # labels may be at the edges
+        raise InputError(
+            f"{where}: the values are smooth down the columns and not across the rows: if a column is a spectrum, "
+            "samples are in columns, say ",
+            Option("samples", "columns"),
+            "; if a row is a sample, say ",
+            Option("samples", "rows"),
+        )
+    return Shape(Kind.ROWS, finding=_rows("nothing says that they are in columns"))
+
+
+def _rows(evidence: str) -> Finding:
+    return Finding("samples in rows", evidence, Option("samples", "columns"))
 
 
 def _directions(data: NDArray[np.float64]) -> tuple[bool, bool]:
@@ -220,9 +244,11 @@ def _divided(where: str, header: Header, first: int, says_axis: Option | None = 
     )
 
 
-def _strength_of_header(header: Header, columns: list[int]) -> _Strength:
+def _strength_of_header(header: Header, columns: list[int], least: int = 0) -> _Strength:
+    """How much the names of columns look like an axis, of more than half of them and of so many."""
     group = largest_group([header.axis_names[i] for i in columns])
-    if group is None or 2 * len(group.members) <= len(columns) or not in_order(group.positions):
+    fewest = max(least, len(columns) // 2 + 1)
+    if group is None or len(group.members) < fewest or not in_order(group.positions):
         return _Strength.NONE
     return _Strength.COUNTED if group.is_counted else _Strength.POSITIONS
 

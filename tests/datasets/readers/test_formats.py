@@ -60,7 +60,7 @@ def test_excel(tmp_path):
     bad = [list(row) for row in TABLE]
     bad[3][4] = "#DIV/0!"
     message = message_of(book(tmp_path / "c.xlsx", Sheet1=bad))
-    assert "(Sheet1), row 4, column 5 ('915'): '#DIV/0!' is not a number" in message
+    assert "(Sheet1), row 4, column 5 ('915'): the value is missing" in message
     path = book(tmp_path / "d.xlsx", A=TABLE, B=TABLE)
     assert "several sheets with numbers (its sheets are 'A', 'B'); say which with table='A'" in message_of(path)
     same(read_spectra(path, table="B"))

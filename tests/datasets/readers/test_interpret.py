@@ -308,6 +308,8 @@ def test_what_was_read_is_said(tmp_path):
     assert [guess.overruled_by.on_console for guess in reading.guesses] == ["--samples rows"]
     path = written(tmp_path, text(rows_of(right=CLASS)))
     assert "column 21 as a label" in read_spectra(path).reading.lines()[1]
+    path = written(tmp_path, text(np.random.default_rng(0).normal(size=(30, 9)).round(3).tolist()))
+    assert "samples in rows, as nothing says that" in read_spectra(path).reading.lines()[1]
 
 
 def test_warnings(tmp_path):
