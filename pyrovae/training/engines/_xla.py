@@ -138,7 +138,7 @@ class XlaLoop:
         # a few replicas at a time, so that what their steps work on stays in the processor's cache
         together = max(size for size in range(1, _TOGETHER + 1) if replicas % size == 0)
         arrays = ([*state[:3], [buffer[None] for buffer in state[3:]]], jnp.swapaxes(index, 0, 1), noise)
-        after, losses = jax.lax.map(replica, arrays, batch_size=together)
+        after, losses = jax.lax.map(replica, arrays, batch_size=together if together > 1 else None)
         return (*after[:3], *[buffer[0] for buffer in after[3:]]), losses.T
 
 
