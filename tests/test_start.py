@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = {"jinja2", "joblib", "matplotlib", "pandas", "pooch", "requests", "safetensors", "scipy", "sklearn", "tyro"}
+HEAVY = {"jinja2", "matplotlib", "pandas", "pooch", "requests", "safetensors", "scipy", "sklearn", "tyro"}
 
 
 def loaded_by(code):

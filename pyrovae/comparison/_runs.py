@@ -27,8 +27,8 @@ from pyrovae.comparison._result import (
     unpack,
     write_run,
 )
-from pyrovae.comparison._workers import run_in_processes
 from pyrovae.comparison.settings import Execution
+from pyrovae.comparison.workers import run_in_processes
 from pyrovae.errors import InputError
 from pyrovae.evaluation import elbo_terms, refit_encoder
 from pyrovae.programs import Program
