@@ -233,15 +233,10 @@ def picture(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def percent(value: float) -> str:
-    """A share in percent."""
-    return f"{100 * value:.1f}"
-
-
 def cells(table: pd.DataFrame) -> list[str]:
-    """The errors on both sides and the width of each row."""
+    """The errors on both sides, in percent, and the width of each row."""
     columns = (table[name] for name in ("above", "below", "width"))
-    return [f"{percent(a)} / {percent(b)} ({width:.2f})" for a, b, width in zip(*columns, strict=True)]
+    return [f"{100 * a:.1f} / {100 * b:.1f} ({width:.2f})" for a, b, width in zip(*columns, strict=True)]
 
 
 def wide(table: pd.DataFrame, rows: list[str], columns: str) -> str:
@@ -277,7 +272,7 @@ def seeds_text(table: pd.DataFrame) -> str:
 
 def power_text(table: pd.DataFrame) -> str:
     """A row a gain, a column a size."""
-    table = table.assign(cell=table["found"].map(percent), gain=table["gain"].map("{:g}".format))
+    table = table.assign(cell=(100 * table["found"]).map("{:.1f}".format), gain=table["gain"].map("{:g}".format))
     return (
         "Percent of comparisons of two models and three seeds that find a true gain (nats), at threshold 0; the "
         f"standard deviation over the data is {SD:g} nats, that over the seeds is given in nats.\n\n"

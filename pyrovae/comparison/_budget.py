@@ -1,6 +1,5 @@
 """Time needed by the parts of a comparison, measured before it begins, and the counts that a budget allows."""
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ FEW_TEST, FEW_DRAWS, FEWEST_TEST = 200, 50, 100
 _TRAINING_SHARE = 0.65
 """Share of the remaining time for training; the rest is for steps slower than the timed ones."""
 
+_SHARE_TO_MEASURE = 0.12
 _SHARE_FOR_GAPS = 0.2
 _SHARE_FOR_SCORES = 0.3
 _SHARE_FOR_REFITS = 1 / 3
@@ -92,21 +92,23 @@ class Counts:
     linear_left_out: tuple[str, ...] = ()
 
 
-def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[str, Seconds]:
+def measure(plan: Plan, cells: Iterable[Cell], budget: float = 600.0) -> dict[str, Seconds]:
     """Time for a run of each of these cells, summed by likelihood, from some steps of each.
 
     Args:
         plan: plan of the comparison.
         cells: cells of one seed.
-        seconds: total time for this, approximately; slow models get fewer steps.
+        budget: seconds for the whole comparison. A share of it is for this, approximately; slow models get fewer steps.
     """
-    cells, begin = list(cells), time.perf_counter()
+    cells, begin, seconds = list(cells), time.perf_counter(), _SHARE_TO_MEASURE * budget
+    longest = budget * len({cell.likelihood for cell in cells}) / (len(cells) * len(plan.settings.seeds))  # of a run
     total: dict[str, Seconds] = {}
     last: dict[str, Seconds] = {}  # a likelihood that there is no time to measure takes too long
     for cell in cells:
         if not total or time.perf_counter() - begin < seconds:
             with suppress(Exception):  # its run will say so
-                last[cell.likelihood] = _measure(plan, cell, seconds / len(cells), seconds if total else math.inf)
+                epochs = LEAST_EPOCHS if total else 1
+                last[cell.likelihood] = _measure(plan, cell, seconds / len(cells), longest, epochs)
         else:
             last.setdefault(cell.likelihood, Seconds(_NEVER * seconds, _NEVER * seconds))
         if cell.likelihood in last:
@@ -114,8 +116,8 @@ def measure(plan: Plan, cells: Iterable[Cell], seconds: float = 60.0) -> dict[st
     return total
 
 
-def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
-    """Time for a run; if an epoch takes longer than ``longest``, the time for its scores is a guess."""
+def _measure(plan: Plan, cell: Cell, seconds: float, longest: float, epochs: int) -> Seconds:
+    """Time for a run; the rest is a guess as soon as the shortest run, of so many epochs, is longer than possible."""
     data, settings, (model, guide) = plan.data, plan.settings, make_pair(plan, cell)
     trainer = Trainer(
         [(model, guide)],
@@ -132,7 +134,7 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
         trainer.run(max_steps=size)
         steps += size
     epoch = (time.perf_counter() - begin) * trainer.steps_per_epoch / max(steps, 1)
-    if epoch > longest:
+    if epochs * epoch > longest:
         return Seconds(epoch, epoch)
     for num in (_FEW, _ROWS):
         rows, begin = data.test[:num], time.perf_counter()
@@ -140,7 +142,8 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
         evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
         if passed > seconds / 20:
             break
-    if passed > longest:
+    draws = min(1.0, FEW_DRAWS / settings.log_marginal_samples)
+    if epochs * epoch + evaluation * min(1.0, FEWEST_TEST / len(data.test)) * _cost_of_draws(draws) > longest:
         return Seconds(epoch, evaluation)
     begin = time.perf_counter()
     loss_of_encoder(model, guide, rows)
@@ -170,12 +173,15 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float) -> Seconds:
     return Seconds(epoch, evaluation, gap, look, again)
 
 
-def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float, most: Counts) -> Counts:
+def counts_within(
+    needed: Mapping[str, Seconds], num_seeds: int, seconds: float, most: Counts, *, without_vaes: bool = False
+) -> Counts:
     """The counts that this time allows for all runs of all likelihoods, at most ``most``.
 
     Scores get at most 30 % of the time: fewer test data are scored, then with fewer draws. Training encoders again gets
     at most a third, validation a fifth, but there are at least two validations. If fewer than five epochs would be
-    left, the VAEs of the slowest likelihood are left out, unless it is the only one.
+    left, the VAEs of the slowest likelihood are left out. Those of the last likelihood stay, unless there is not even
+    time for one epoch and a comparison ``without_vaes`` is possible.
     """
     kept, left_out = dict(needed), list(most.linear_only)
     while True:
@@ -186,7 +192,7 @@ def counts_within(needed: Mapping[str, Seconds], num_seeds: int, seconds: float,
         again = refit_epochs_within(total, num_seeds, seconds, most.refit_epochs)
         total = replace(total, evaluation=share * total.evaluation)
         epochs, gap_data = epochs_within(total, num_seeds, seconds, replace(most, refit_epochs=again))
-        if epochs >= min(LEAST_EPOCHS, most.epochs) or len(kept) < 2:
+        if epochs >= min(LEAST_EPOCHS, most.epochs) or (len(kept) < 2 and not (without_vaes and epochs < 1)):
             looks = looks_within(total, num_seeds, seconds)
             every = most.validate_every if looks == LOOKS else max(most.validate_every, -(-epochs // looks), 1)
             return Counts(max(1, epochs), gap_data, draws, num, again, every, tuple(left_out), most.linear_left_out)

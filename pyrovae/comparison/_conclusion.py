@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pyrovae.comparison._measures import marginal_of
+from pyrovae.comparison._measures import MEASURES, marginal_of
 from pyrovae.comparison._plan import Cell, Plan, models_of, names_of, num_parameters
 from pyrovae.comparison._result import Results
 from pyrovae.comparison.notes import (
@@ -67,7 +67,8 @@ class Comparison:
         """One row for each of these runs."""
         import pandas as pd
 
-        return pd.DataFrame([self.results[cell].metrics for cell in cells])
+        rows = [self.results[cell].metrics for cell in cells]
+        return pd.DataFrame(rows, columns=None if rows else [*MEASURES, "note"])
 
 
 def conclude(
@@ -82,15 +83,15 @@ def conclude(
     advice, names = advise(plan, own, baselines), names_of(models_of(cells))
     notes = [*notes_of_data(plan.data), *notes_of_runs(plan, own, names), *notes_of_weights(own, names)]
     if advice is not None:
-        of_vaes = advise(plan, own, baselines, linear_too=False)
-        assert of_vaes is not None
-        (choice,) = (model for model, name in names.items() if name == of_vaes.choice)
-        winner = next((b for b in baselines if b.name == advice.choice), choice)
-        too_small = notes_of_dimensions(plan, of_vaes, choice, baselines)
-        too_small = too_small or notes_of_dimensions(plan, advice, winner, baselines)
-        notes += [*notes_of_networks(of_vaes), *too_small]
+        models = {name: model for model, name in names.items()} | {b.name: b for b in baselines}
+        too_small = []
+        of_vaes = advise(plan, own, baselines, linear_too=False) if cells else None
+        if of_vaes is not None:
+            notes += notes_of_networks(of_vaes)
+            too_small = notes_of_dimensions(plan, of_vaes, models[of_vaes.choice], baselines)
+        notes += too_small or notes_of_dimensions(plan, advice, models[advice.choice], baselines)
     found = Comparison(cells, results, advice, list(tried), notes)
-    if plan.out is not None:
+    if plan.out is not None and cells:
         _write(plan, found)
     return found
 
@@ -109,10 +110,7 @@ def advise(
     """
     models = models_of(results)
     scores = {model: [results[cell].scores for cell in cells] for model, cells in models.items()}
-    num = next((len(table) for tables in scores.values() for table in tables if table is not None), 0)
-    if not num:
-        return None
-    failed = LogMarginal.exact(torch.full((num,), torch.nan))
+    failed = LogMarginal.exact(torch.full((len(plan.data.test),), torch.nan))
 
     def estimate(table: pd.DataFrame | None) -> LogMarginal:
         if table is None:
@@ -124,12 +122,12 @@ def advise(
     names = names_of(models)
     values = {name: [estimate(table) for table in scores[model]] for model, name in names.items()}
     trained = [name for name, seeds in values.items() if all(one.per_datum.isfinite().all() for one in seeds)]
-    if not trained:
+    if models and not trained:
         return None
     sizes = {name: num_parameters(plan, models[model][0]) for model, name in names.items() if name in trained}
     if plan.model is None and linear_too:
         candidates = {b.name: b.log_prob for b in baselines if b.model is not None and b.log_prob is not None}
-        num_seeds = min(map(len, models.values()))
+        num_seeds = min(map(len, models.values()), default=len(plan.settings.seeds))
         values = {name: [LogMarginal.exact(value)] * num_seeds for name, value in candidates.items()} | values
         sizes |= {b.name: b.model.num_parameters for b in baselines if b.model is not None}
         baselines = [b for b in baselines if b.model is None]

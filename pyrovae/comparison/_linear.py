@@ -1,7 +1,7 @@
 """The linear-Gaussian candidates of a comparison: fitted to the VAEs' data, scored, and saved."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline, linear_candidates, simple_candidates
 from pyrovae.linear_gaussian.dimension import latent_dim_by_validation
 from pyrovae.linear_gaussian.factor_model import FactorModel
-from pyrovae.linear_gaussian.keys import LinearKey
+from pyrovae.linear_gaussian.keys import Attempt, without_limit
 from pyrovae.linear_gaussian.warm_start import linear_models
 
 LinearModels = dict[tuple[str, int], FactorModel]
@@ -59,7 +59,12 @@ def best_latent_dim(
 
 
 @torch.random.fork_rng(devices=[])
-def models_to_start_as(settings: ComparisonSettings, data: PreparedData, progress: bool) -> LinearModels | None:
+def models_to_start_as(
+    settings: ComparisonSettings,
+    data: PreparedData,
+    progress: bool,
+    attempt: Attempt = without_limit,
+) -> LinearModels | None:
     """The linear model of each Gaussian likelihood and dimension; None if training starts from random weights."""
     posteriors, likelihoods = settings.named_posteriors, settings.named_likelihoods
     possible = can_start_as_linear(posteriors.values(), likelihoods.values(), settings)
@@ -67,7 +72,7 @@ def models_to_start_as(settings: ComparisonSettings, data: PreparedData, progres
     possible |= settings.start == "linear"
     if settings.start == "random" or not possible:
         return None
-    return linear_models(data.train, likelihoods, settings.dims, data.validation, progress=progress)
+    return linear_models(data.train, likelihoods, settings.dims, data.validation, attempt=attempt, progress=progress)
 
 
 def may_be_linear(settings: ComparisonSettings, data: PreparedData) -> bool:
@@ -88,7 +93,7 @@ def other_baselines(
     data: PreparedData,
     models: LinearModels | None,
     progress: bool,
-    may_fit: Callable[[LinearKey], bool] = lambda _: True,
+    attempt: Attempt = without_limit,
 ) -> list[Baseline]:
     """The linear models with correlated noise, fitted here if necessary, and those chosen by validation.
 
@@ -97,14 +102,14 @@ def other_baselines(
         data: prepared.
         models: those that have been fitted, if VAEs start as them.
         progress: whether to show a progress bar (on a terminal).
-        may_fit: whether there is time for a model, asked before it is fitted.
+        attempt: fits each model, or leaves it out.
     """
     (latent_dim,) = settings.dims
     made = {name: make for name, make in settings.named_likelihoods.items() if make(1, 2).is_correlated}
     if models is None:
-        models = linear_models(data.train, made, [latent_dim], data.validation, may_fit=may_fit, progress=progress)
+        models = linear_models(data.train, made, [latent_dim], data.validation, attempt=attempt, progress=progress)
     models = {(name, d): model for (name, d), model in models.items() if name in made}
-    return _on_test(linear_candidates(data.train, data.validation, latent_dim, models, may_fit), data)
+    return _on_test(linear_candidates(data.train, data.validation, latent_dim, models, attempt), data)
 
 
 def _on_test(candidates: list[Baseline], data: PreparedData) -> list[Baseline]:

@@ -68,6 +68,7 @@ class Plan:
         settings: what is compared, and how.
         data: training, validation and test data.
         model: the model of which guides alone are trained; None to train a model with each.
+        linear_only: likelihoods with which no VAE is trained.
         linear: the linear model to start as, by likelihood and latent dimension; None to start from random weights.
         out: folder for the runs; None writes nothing.
         pictures: whether each run's folder gets pictures.
@@ -76,6 +77,7 @@ class Plan:
     settings: ComparisonSettings
     data: PreparedData
     model: Program | None = None
+    linear_only: tuple[str, ...] = ()
     linear: dict[tuple[str, int], FactorModel] | None = None
     out: Path | None = None
     pictures: bool = True
@@ -84,7 +86,8 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Every run, at the training's learning rate."""
         s = self.settings
-        parts = (s.named_posteriors, s.named_estimators, s.named_likelihoods or (GIVEN,), s.dims, s.seeds)
+        likelihoods = [name for name in s.named_likelihoods or (GIVEN,) if name not in self.linear_only]
+        parts = (s.named_posteriors, s.named_estimators, likelihoods, s.dims, s.seeds)
         return [Cell(*names, prior=prior) for prior in s.named_priors for names in itertools.product(*parts)]
 
     @property

@@ -1,9 +1,12 @@
 """Compare posteriors and likelihoods on a file of data within a time budget, and recommend one."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -34,11 +37,12 @@ from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, check_varying
 from pyrovae.linear_gaussian.keys import LinearKey
+from pyrovae.posteriors.lbfgs import OutOfTimeError, ending_by
 
-_SHARE_FOR_LINEAR = 0.25
-"""Share of the budget after which no more linear model is begun but those that training starts as."""
-_SHARE_TO_MEASURE = 0.12
-"""Share of the budget for timing the models."""
+T = TypeVar("T")
+
+_SHARE_FOR_LINEAR = 0.4
+"""Share of the budget after which no linear model is fitted."""
 _SHARE_TO_FINISH = 0.08
 """Share of the budget for tables and the report."""
 IN_THIS_PROCESS = Execution()
@@ -80,18 +84,11 @@ def compare_file(
             begun = begun_in(folder)
             if begun is not None:
                 check_same(folder, study, begun)
-            left_out = list(
-                study.linear_left_out if begun is None else _names_in(begun.config, "linear_left_out", folder)
-            )
-
-            def may_fit(key: LinearKey) -> bool:
-                limited = begun is None and study.epochs is None and str(key) not in left_out
-                if limited and time.perf_counter() - begin > _SHARE_FOR_LINEAR * study.budget:
-                    left_out.append(str(key))
-                return str(key) not in left_out
-
-            plan, baselines = _with_linear(_plan(study, split, *parts, progress), folder, may_fit, progress)
-            study, plan = _with_counts(study, plan, begun, folder, begin, tuple(left_out), execution)
+            left_out = study.linear_left_out if begun is None else _names_in(begun.config, "linear_left_out", folder)
+            limited = begun is None and study.epochs is None
+            fits = _LinearFits(begin + _SHARE_FOR_LINEAR * study.budget if limited else math.inf, left_out)
+            plan, baselines = _with_linear(_plan(study, split, *parts, progress), folder, fits, progress)
+            study, plan = _with_counts(study, plan, begun, folder, begin, fits, baselines, execution)
             baselines = [
                 replace(b, log_prob=b.log_prob[: len(plan.data.test)]) for b in baselines if b.log_prob is not None
             ]
@@ -117,6 +114,32 @@ def compare_file(
     return found
 
 
+class _LinearFits:
+    """Fits linear models that end in time; none is begun where the longest so far would not.
+
+    Args:
+        end: when they must end.
+        left_out: those that are not to be fitted, by name; more are added here.
+    """
+
+    def __init__(self, end: float, left_out: Sequence[str]) -> None:
+        self._end, self._longest = end, 0.0
+        self.left_out = list(left_out)
+
+    def __call__(self, key: LinearKey, fit: Callable[[], T]) -> T | None:
+        """The fitted model; None of one that is left out."""
+        if str(key) in self.left_out:
+            return None
+        begin = time.perf_counter()
+        if begin + self._longest <= self._end:
+            with suppress(OutOfTimeError), ending_by(self._end):
+                found = fit()
+                self._longest = max(self._longest, time.perf_counter() - begin)
+                return found
+        self.left_out.append(str(key))
+        return None
+
+
 def _every_run_failed(first: Failure, folder: Path) -> Exception:
     """The error if no run finished: bad input in one line, or a bug with its traceback."""
     said = f"every run failed, so there is nothing to recommend; the first: {first.message}"
@@ -135,6 +158,9 @@ def _read(
     warn_of_counts(data, study.settings.named_likelihoods)
     split = study.split(data)
     train, validation, test = (part.x for part in split.parts)
+    if min(len(validation), len(test)) < 2:
+        sizes = ", ".join(str(len(part)) for part in (train, validation, test))
+        raise InputError(f"{len(data.x)} data are too few to compare models: the parts have {sizes}; give more data")
     validation, test = validation[:MAX_VALIDATION], test[: study.max_test]
     if data.unit == PIXEL:  # noise alone would tell the models of such a pixel apart
         kept = (train != train[0]).any(0)
@@ -155,18 +181,16 @@ def _plan(study: Study, split: SpectraSplit, train: Tensor, validation: Tensor, 
     return Plan(with_latent_dims(settings, data, progress), data, pictures=False)
 
 
-def _with_linear(
-    plan: Plan, folder: Path, may_fit: Callable[[LinearKey], bool], progress: bool
-) -> tuple[Plan, list[Baseline]]:
+def _with_linear(plan: Plan, folder: Path, fits: _LinearFits, progress: bool) -> tuple[Plan, list[Baseline]]:
     """The plan with the linear models that training starts from, and the saved linear candidates."""
     settings, data, baselines = plan.settings, plan.data, []
     is_linear = may_be_linear(settings, data)
     if is_linear:
         baselines = simple_baselines(settings, data)
         _write_first(plan, baselines, folder)
-    plan = replace(plan, linear=models_to_start_as(settings, data, progress))
+    plan = replace(plan, linear=models_to_start_as(settings, data, progress, fits))
     if is_linear:
-        baselines += other_baselines(settings, data, plan.linear, progress, may_fit)
+        baselines += other_baselines(settings, data, plan.linear, progress, fits)
         _write_first(plan, baselines, folder)
     return plan, baselines
 
@@ -189,11 +213,15 @@ def _with_counts(
     begun: Begun | None,
     folder: Path,
     begin: float,
-    left_out: tuple[str, ...],
+    fits: _LinearFits,
+    baselines: list[Baseline],
     execution: Execution,
 ) -> tuple[Study, Plan]:
     """The study and its plan, with counts from the rest of the budget or from the folder."""
-    settings = plan.settings
+    settings, linear_only = plan.settings, study.linear_only
+    if plan.linear is not None:
+        no_start = set(settings.named_likelihoods) - {name for name, _ in plan.linear}
+        linear_only = tuple(name for name in settings.named_likelihoods if name in {*linear_only, *no_start})
     counts = Counts(
         epochs=settings.training.epochs if study.epochs is None else study.epochs,
         gap_data=GAP_DATA if study.gap_data is None else study.gap_data,
@@ -201,19 +229,21 @@ def _with_counts(
         max_test=len(plan.data.test),
         refit_epochs=settings.refit_epochs,
         validate_every=settings.training.validate_every,
-        linear_only=study.linear_only,
-        linear_left_out=left_out,
+        linear_only=linear_only,
+        linear_left_out=tuple(fits.left_out),
     )
     plan = _counted(plan, counts)
     if begun is not None:
         counts = _counts_of(begun.config, counts, folder)
     elif study.epochs is None:
         cells = [cell for cell in plan.cells if cell.seed == settings.seeds[0]]
-        needed = measure(plan, cells, _SHARE_TO_MEASURE * study.budget)
+        needed = measure(plan, cells, study.budget)
         left = (1 - _SHARE_TO_FINISH) * study.budget - (time.perf_counter() - begin)
-        left *= min(execution.workers, len(plan.cells))
-        counts = counts_within(needed, len(settings.seeds), left, counts)
+        left *= min(execution.workers, max(1, len(plan.cells)))
+        counts = counts_within(needed, len(settings.seeds), left, counts, without_vaes=bool(baselines))
     plan = with_folder(_counted(plan, counts), folder / "runs")
+    if not plan.cells and not baselines:
+        raise InputError("linear_only names every likelihood, which leaves no model to compare")
     if begun is None:
         write_json(folder / "config.json", {"study": study.to_dict(), **vars(counts), "versions": versions()})
     study = replace(
@@ -223,19 +253,15 @@ def _with_counts(
         gap_data=counts.gap_data,
         max_test=min(study.max_test, counts.max_test),
         linear_only=counts.linear_only,
-        linear_left_out=left_out,
+        linear_left_out=counts.linear_left_out,
     )
     return study, plan
 
 
 def _counted(plan: Plan, counts: Counts) -> Plan:
     """The plan with these counts."""
-    likelihoods = plan.settings.named_likelihoods
-    kept = {name: make for name, make in likelihoods.items() if name not in counts.linear_only}
-    if not kept:
-        raise InputError("linear_only names every likelihood, which leaves no VAE to compare")
-    settings = replace(_with(counts, plan.settings), likelihoods=kept)
-    return replace(plan, settings=settings, data=plan.data.first(counts.max_test))
+    settings, data = _with(counts, plan.settings), plan.data.first(counts.max_test)
+    return replace(plan, settings=settings, data=data, linear_only=counts.linear_only)
 
 
 def _with(counts: Counts, settings: ComparisonSettings) -> ComparisonSettings:

@@ -78,7 +78,8 @@ def remaining_bias(estimate: LogMarginal) -> tuple[float, float]:
 def gains_of(values: Array, over: Array, groups: NDArray[np.int64] | None) -> Array:
     """Gains by seed and by group of data, shape (seeds, groups); all zero in a tie.
 
-    The value of a group of one datum is its gain; of a larger group, its linearised contribution to the mean.
+    Without groups the value of a datum is its gain. The value of a group is what the mean would lose without it, as in
+    the jackknife: a group with most of the data would otherwise hide its own error, as the mean follows it.
     """
     gains = values - over
     size = max(1.0, float(np.abs(values).max()), float(np.abs(over).max()))
@@ -89,7 +90,8 @@ def gains_of(values: Array, over: Array, groups: NDArray[np.int64] | None) -> Ar
     sizes = np.bincount(groups).astype(float)
     sums = np.stack([np.bincount(groups, weights=row) for row in gains])
     mean = gains.mean(1, keepdims=True)
-    found: Array = mean + (sums - sizes * mean) * len(sizes) / len(groups)
+    apart = (sums - sizes * mean) * (len(sizes) - 1) / np.maximum(len(groups) - sizes, 1)
+    found: Array = mean + apart - apart.mean(1, keepdims=True)
     return found
 
 

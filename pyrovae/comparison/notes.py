@@ -28,7 +28,7 @@ SHARE_OF_BAD = 0.1
 """Share of test data with bad importance weights that is worth a note."""
 
 _MOST_CHANNELS = 500
-"""Linear models of more dimensions are tried for at most so many channels."""
+"""Linear models of more dimensions are tried for at most so many channels without missing values."""
 
 
 class NoteKind(StrEnum):
@@ -124,7 +124,7 @@ _TEXTS = {
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
     NoteKind.NO_LINEAR_MODELS: ("Linear models were not compared: their values are densities, and these are not."),
     NoteKind.LINEAR_LEFT_OUT: "The budget left no time for some linear models: {names}.",
-    NoteKind.LINEAR_ONLY: "Only linear models were compared with this noise: {names}.",
+    NoteKind.LINEAR_ONLY: "No VAEs were trained with this noise: {names}.",
 }
 
 
@@ -220,20 +220,17 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
     else:
         key = linear_with(choice.likelihood)
         linear = (plan.linear or {}).get((choice.likelihood, choice.latent_dim))
-    if linear is None or validation is None or train.shape[1] > _MOST_CHANNELS:
+    if linear is None or validation is None or train.shape[1] > _MOST_CHANNELS or train.isnan().any():
         return []
-    most = min(train.shape) - 1
-    if not train.isnan().any():
-        most = most_latent_dims(train.double().T.cov(correction=0))
-    d = min(2 * linear.latent_dim, most)
+    d = min(2 * linear.latent_dim, most_latent_dims(train.double().T.cov(correction=0)))
     if d <= linear.latent_dim or key.by_validation:
         return []
     more: FactorModel | ShrunkGaussian | None = None
-    noises = plan.settings.named_likelihoods
     if key.noise is None:
         more = next((b.model for b in simple_candidates(train, d) if b.key == key), None)
-    elif key.noise in noises:  # not one that a budget leaves to linear models
-        more = linear_models(train, {key.noise: noises[key.noise]}, [d], validation, progress=False)[key.noise, d]
+    elif key.noise in {cell.likelihood for cell in plan.cells}:  # not one that a budget leaves to linear models
+        noise = {key.noise: plan.settings.named_likelihoods[key.noise]}
+        more = linear_models(train, noise, [d], validation, progress=False)[key.noise, d]
     if more is None:  # a Gaussian has no components
         return []
     gains = more.log_prob(validation) - linear.log_prob(validation)

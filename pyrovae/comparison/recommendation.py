@@ -159,13 +159,13 @@ class _Compared:
 
     def gain(self, name: str, over: str) -> Gain:
         """Mean gain of a model over another, and its interval; NaN where there are too few data or seeds."""
-        a, b = self.scores[name], self.scores[over]
-        gain = float((a.values - b.values).mean())
+        a, b, gains = self.scores[name], self.scores[over], self._of_groups(name, over)
+        gain = float(gains.mean())
         if self.too_few:
             return Gain(gain, math.nan, math.nan)
         if name == over:
             return Gain(0.0, 0.0, 0.0)
-        below, above = reach(self._of_groups(name, over), self._tail, math.hypot(a.monte_carlo, b.monte_carlo))
+        below, above = reach(gains, self._tail, math.hypot(a.monte_carlo, b.monte_carlo))
         low = gain - float(below) - a.too_high - b.too_low
         return Gain(gain, low, gain + float(above) + a.too_low + b.too_high)
 

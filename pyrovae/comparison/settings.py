@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict, cast
 
 from pyro.infer import ELBO
 
@@ -75,9 +75,7 @@ class NetworkSettings:
     jittered training data. The outcome is kept if validation data prefer it. 0: no pass; 30 are many."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", _as_tuple("hidden", self.hidden))
-        if not self.hidden:
-            raise InputError("give at least one hidden width")
+        object.__setattr__(self, "hidden", _as_tuple("hidden", self.hidden, "hidden width"))
         MLP(1, *self.hidden)  # checks the widths
         check_choice("start", self.start, STARTS)
         check_choice("missing", self.missing, MISSING)
@@ -173,21 +171,19 @@ class ComparisonSettings(NetworkSettings):
         if self.likelihoods is not None:
             object.__setattr__(self, "likelihoods", named_parts("likelihoods", self.likelihoods, LIKELIHOODS))
             _check_counts(self.named_likelihoods, self.preprocessing_step)
-        for name, kind in (("seeds", "seed"), ("latent_dims", "latent dimension"), ("learning_rates", "")):
-            if name == "latent_dims" and self.latent_dims == "auto":
+        for name, kind, check in (
+            ("seeds", "seed", partial(check_integer, "a seed", least=0)),
+            ("latent_dims", "latent dimension", partial(check_integer, "latent_dim")),
+            ("learning_rates", "", check_learning_rate),
+        ):
+            if getattr(self, name) == "auto":
                 continue
-            values = _as_tuple(name, getattr(self, name))
+            values = _as_tuple(name, getattr(self, name), kind)
             object.__setattr__(self, name, values)
-            if kind and not values:
-                raise InputError(f"give at least one {kind}")
             if len(set(values)) < len(values):
                 raise InputError(f"duplicate {name.replace('_', ' ')}: {values}")
-        for seed in self.seeds:
-            check_integer("a seed", seed, least=0)
-        for latent_dim in self.dims if self.latent_dims != "auto" else ():
-            check_integer("latent_dim", latent_dim)
-        for rate in self.learning_rates:
-            check_learning_rate(rate)
+            for value in values:
+                check(value)
         if len(self.learning_rates) == 1:
             object.__setattr__(self, "training", replace(self.training, learning_rate=self.learning_rates[0]))
             object.__setattr__(self, "learning_rates", ())
@@ -219,14 +215,12 @@ class ComparisonSettings(NetworkSettings):
     @property
     def named_posteriors(self) -> Mapping[str, PosteriorFactory]:
         """The families by name."""
-        assert isinstance(self.posteriors, Mapping)
-        return self.posteriors
+        return cast(Mapping[str, PosteriorFactory], self.posteriors)
 
     @property
     def named_estimators(self) -> Mapping[str, ELBO]:
         """The estimators by name."""
-        assert isinstance(self.estimators, Mapping)
-        return self.estimators
+        return cast(Mapping[str, ELBO], self.estimators)
 
     @property
     def named_likelihoods(self) -> Mapping[str, LikelihoodFactory]:
@@ -237,8 +231,7 @@ class ComparisonSettings(NetworkSettings):
     @property
     def named_priors(self) -> Mapping[str, PriorFactory]:
         """The priors by name."""
-        assert isinstance(self.priors, Mapping)
-        return self.priors
+        return cast(Mapping[str, PriorFactory], self.priors)
 
     def training_of(self, estimator: str, seed: int, learning_rate: float | None) -> TrainingSettings:
         """How a run of this estimator and seed is trained, at this rate or at the training's."""
@@ -276,9 +269,12 @@ def _check_counts(likelihoods: Mapping[str, LikelihoodFactory], step: Preprocess
         )
 
 
-def _as_tuple(name: str, values: object) -> tuple[Any, ...]:
+def _as_tuple(name: str, values: object, kind: str) -> tuple[Any, ...]:
+    """The values as a tuple, with at least one of a kind that is named."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputTypeError(f"{name} must be a sequence such as ({values},), not {values!r}")
+    if kind and not (values := tuple(values)):
+        raise InputError(f"give at least one {kind}")
     return tuple(values)
 
 

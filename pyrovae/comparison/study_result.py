@@ -111,7 +111,7 @@ class StudyResult:
     def notes(self) -> list[Note]:
         """Notes about the runs, the split and what was left out."""
         found = [*self.comparison.notes, *notes_of_split(self.split, self.recommendation, self.num_validation)]
-        if not self.plan.settings.gap_data:
+        if self.models and not self.plan.settings.gap_data:
             found.append(Note(NoteKind.GAPS_LEFT_OUT))
         if self.study.linear_only:
             found.append(Note(NoteKind.LINEAR_ONLY, self.study.linear_only))

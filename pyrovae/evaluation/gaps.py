@@ -148,10 +148,8 @@ class InferenceGaps:
     def __str__(self) -> str:
         import pandas as pd
 
-        rows = [
-            {name: _text(gap) for name, gap in entry.gaps.items()} | {"steps": entry.steps} for entry in self.families
-        ]
-        table = pd.DataFrame(rows, index=pd.Index([entry.family for entry in self.families], name="family"))
+        rows = {e.family: {n: _text(gap) for n, gap in e.gaps.items()} | {"steps": e.steps} for e in self.families}
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("family")
         shown = table.loc[:, (table != "").any()]
         return f"{self.log_p}\nnats per datum ± one standard error (data and Monte Carlo)\n{shown.to_string()}"
 

@@ -101,7 +101,8 @@ class GaussianNoiseLikelihood(Likelihood):
     def _dense_fisher(self, features: Tensor, jacobian: Tensor, observed: Tensor) -> Tensor:
         """For the observed channels alone: the others become independent and constant. O(n³) per datum."""
         seen = observed.to(features)
-        covariance = covariance_of(self(features)) * seen.unsqueeze(-1) * seen.unsqueeze(-2) + (1 - seen).diag_embed()
+        noise_at = features if self.depends_on_z else self._features(None)  # else Σ is the same for all data
+        covariance = covariance_of(self(noise_at)) * seen.unsqueeze(-1) * seen.unsqueeze(-2) + (1 - seen).diag_embed()
         factor = torch.linalg.cholesky(covariance)
         columns = seen.unsqueeze(-1) * (self.loc_head.matrix @ jacobian)
         white = torch.linalg.solve_triangular(factor, columns, upper=False)

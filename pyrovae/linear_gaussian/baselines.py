@@ -23,8 +23,10 @@ from pyrovae.linear_gaussian.keys import (
     PCA_BY_VALIDATION,
     PROBABILISTIC_PCA,
     SHRUNK_GAUSSIAN,
+    Attempt,
     LinearKey,
     linear_with,
+    without_limit,
 )
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
 from pyrovae.linear_gaussian.warm_start import linear_models
@@ -155,7 +157,7 @@ def linear_candidates(
     validation: Tensor | None,
     latent_dim: int,
     models: Mapping[tuple[str, int], FactorModel],
-    may_fit: Callable[[LinearKey], bool] = lambda _: True,
+    attempt: Attempt = without_limit,
 ) -> list[Baseline]:
     """The other models of :func:`linear_baselines` that have a density, those of fewest parameters first.
 
@@ -165,24 +167,35 @@ def linear_candidates(
         latent_dim: number of components.
         models: what :func:`~pyrovae.linear_gaussian.warm_start.linear_models` found, of ``latent_dim`` and perhaps
             of other numbers of components.
-        may_fit: whether there is time for a model, asked before it is fitted.
+        attempt: fits each model, or leaves it out.
     """
     train = train.double()
     found = [Baseline(linear_with(name), model=model) for (name, d), model in models.items() if d == latent_dim]
     if validation is None:
         return found
     validation = validation.double()
-    if may_fit(PCA_BY_VALIDATION):
-        with_gaps = has_gaps(train) or has_gaps(validation)
-        best = (_best_of_some_components if with_gaps else _best_of_all_components)(train, validation)
+    of_components = _best_of_all_components
+    if has_gaps(train) or has_gaps(validation):
+        of_components = _best_of_some_components
+    best = attempt(PCA_BY_VALIDATION, lambda: of_components(train, validation))
+    if best is not None:
         found.append(Baseline(PCA_BY_VALIDATION, note=f"d = {best.latent_dim}", model=best))
     scores = {key: model.log_prob(validation).mean().item() for key, model in models.items()}
     if len({d for _, d in models}) > 1:
         for name in dict.fromkeys(name for name, _ in models):
             key = max((key for key in models if key[0] == name), key=scores.__getitem__)
             found.append(Baseline(linear_with(name, by_validation=True), note=f"d = {key[1]}", model=models[key]))
-    if not may_fit(SHRUNK_GAUSSIAN):
-        return found
+    shrunk = attempt(SHRUNK_GAUSSIAN, lambda: _shrunk_gaussian(train, validation, models, scores))
+    return found if shrunk is None else [*found, shrunk]
+
+
+def _shrunk_gaussian(
+    train: Tensor,
+    validation: Tensor,
+    models: Mapping[tuple[str, int], FactorModel],
+    scores: Mapping[tuple[str, int], float],
+) -> Baseline:
+    """The Gaussian without latents, its target and its share chosen by validation data, given the models' scores."""
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
     if train.shape[1] > DENSE:  # each target costs decompositions
         simple = sorted(simple, key=scores.__getitem__)[-1:] if len(simple) == len(models) else []
@@ -191,7 +204,7 @@ def linear_candidates(
     note = f"{shrunk.share:.2g} of {name}"
     if shrunk.share == SHARES[0]:
         note += ", the smallest tried: the data do not vary in some direction, where a density may have any value"
-    return [*found, Baseline(SHRUNK_GAUSSIAN, note=note, model=shrunk)]
+    return Baseline(SHRUNK_GAUSSIAN, note=note, model=shrunk)
 
 
 def check_varying(train: Tensor) -> None:

@@ -1,7 +1,11 @@
 """Which linear model: its identity, whose text is its name in tables and on the command line."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class LinearKind(StrEnum):
@@ -46,3 +50,15 @@ SHRUNK_GAUSSIAN = LinearKey(LinearKind.SHRUNK_GAUSSIAN)
 def linear_with(noise: str, *, by_validation: bool = False) -> LinearKey:
     """The linear model with a likelihood's noise, by the likelihood's name."""
     return LinearKey(LinearKind.OF_LIKELIHOOD, noise, by_validation)
+
+
+class Attempt(Protocol):
+    """Fits a model, or gives None where there is no time for it."""
+
+    def __call__(self, key: LinearKey, fit: Callable[[], T], /) -> T | None:
+        """What ``fit`` returns, or None."""
+
+
+def without_limit(_: LinearKey, fit: Callable[[], T]) -> T | None:
+    """The :class:`Attempt` that always fits."""
+    return fit()

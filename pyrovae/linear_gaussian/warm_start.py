@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from pyrovae.errors import InputError, InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood, Likelihood
 from pyrovae.linear_gaussian.exact import is_standard
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
-from pyrovae.linear_gaussian.keys import LinearKey, linear_with
+from pyrovae.linear_gaussian.keys import Attempt, linear_with, without_limit
 from pyrovae.nn import Skip
 from pyrovae.progress import progress_bar
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -22,7 +23,7 @@ def linear_models(
     latent_dims: Sequence[int],
     validation: Tensor | None = None,
     *,
-    may_fit: Callable[[LinearKey], bool] = lambda _: True,
+    attempt: Attempt = without_limit,
     progress: bool = True,
 ) -> dict[tuple[str, int], FactorModel]:
     """The linear model of each likelihood's noise, by the likelihood's name and the latent dimension.
@@ -32,7 +33,7 @@ def linear_models(
         likelihoods: Gaussian ones by name, callables of (in_features, n).
         latent_dims: dimensions d.
         validation: data that choose the shrinkage of a full covariance; see :meth:`~pyrovae.FactorModel.fit`.
-        may_fit: whether there is time for a model, asked before it is fitted.
+        attempt: fits each model, or leaves it out.
         progress: show a bar on a terminal.
 
     Raises:
@@ -41,14 +42,18 @@ def linear_models(
     made = {name: _check_gaussian(make(1, x.shape[-1])) for name, make in likelihoods.items()}
     fitted: dict[tuple[object, ...], FactorModel] = {}  # a full covariance starts at what is fitted for AR(1), too
     found = {}
-    jobs = list(itertools.product(made.items(), latent_dims))
-    for (name, likelihood), d in progress_bar(jobs, "linear models", leave=False, show=progress):
-        if not may_fit(linear_with(name)):
-            continue
+
+    def fit(likelihood: GaussianNoiseLikelihood, d: int) -> FactorModel:
         form, more = simpler_form(likelihood, x, d)
         key = (*_form(form), d + more)
         fitted[key] = fitted.get(key) or FactorModel.fit(x, form, d + more)
-        found[name, d] = fitted[key].with_noise_of(likelihood, d, x, validation)
+        return fitted[key].with_noise_of(likelihood, d, x, validation)
+
+    jobs = list(itertools.product(made.items(), latent_dims))
+    for (name, likelihood), d in progress_bar(jobs, "linear models", leave=False, show=progress):
+        model = attempt(linear_with(name), partial(fit, likelihood, d))
+        if model is not None:
+            found[name, d] = model
     return found
 
 

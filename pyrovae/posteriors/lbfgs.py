@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +15,23 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
+
+
+_END: ContextVar[float] = ContextVar("end", default=math.inf)
+
+
+class OutOfTimeError(Exception):
+    """A minimisation did not end in time."""
+
+
+@contextmanager
+def ending_by(end: float) -> Iterator[None]:
+    """Minimisations inside of it raise an :class:`OutOfTimeError` after this time of ``time.perf_counter``."""
+    token = _END.set(end)
+    try:
+        yield
+    finally:
+        _END.reset(token)
 
 
 def minimise(
@@ -23,10 +44,15 @@ def minimise(
         starts: one starting point per minimisation.
         max_steps: most steps of each minimisation.
         **options: scipy's options of L-BFGS-B.
+
+    Raises:
+        OutOfTimeError: see :func:`ending_by`.
     """
     from scipy.optimize import minimize
 
     def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
+        if time.perf_counter() > _END.get():
+            raise OutOfTimeError
         with torch.enable_grad():
             at = torch.from_numpy(values).requires_grad_()
             value = function(at)

@@ -7,6 +7,7 @@ import json
 import shlex
 import time
 from html import unescape
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -29,13 +30,20 @@ from pyrovae.comparison._budget import (
 from pyrovae.comparison._data import prepare
 from pyrovae.comparison._linear import folder_of
 from pyrovae.comparison.compare import plan_of
-from pyrovae.comparison.compare_file import compare_file
+from pyrovae.comparison.compare_file import _LinearFits, compare_file
 from pyrovae.comparison.notes import NoteKind
 from pyrovae.comparison.report import command_of, write_report
 from pyrovae.comparison.settings import Execution, ModelSettings
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Project, Study, load_begun
 from pyrovae.datasets import ReadingSettings, read_data
 from pyrovae.files import locked_folder
+from pyrovae.linear_gaussian.keys import (
+    FACTOR_ANALYSIS,
+    PCA_BY_VALIDATION,
+    PROBABILISTIC_PCA,
+    SHRUNK_GAUSSIAN,
+    linear_with,
+)
 from pyrovae.trained_model import TrainedModel
 
 
@@ -176,6 +184,44 @@ def test_scores_and_slow_likelihoods_yield_to_training():
     assert (found.max_test, found.log_marginal_samples) == (200, 100)
     found = counts_within({"gaussian": Seconds(0.1, 1e5, 1.0)}, 2, 60.0, most)
     assert (found.epochs, found.max_test, found.log_marginal_samples) == (1, 100, 50)
+    # without a VAE all test data are scored; the last likelihood stays where there is time for an epoch
+    found = counts_within({"gaussian": Seconds(0.1, 1e5, 1.0)}, 2, 60.0, most, without_vaes=True)
+    assert (found.linear_only, found.max_test) == (("gaussian",), 1000)
+    assert counts_within({"full": slow}, 2, 60.0, most, without_vaes=True).linear_only == ()
+
+
+def test_a_linear_model_is_left_out_if_it_may_not_end_in_time(monkeypatch):
+    """It is expected to take as long as the slowest so far."""
+    ticks = iter([0.0, 3.0, 3.0, 5.0, 5.5])  # the first takes 3 s, the second 2
+    monkeypatch.setattr("pyrovae.comparison.compare_file.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    fits = _LinearFits(8.0, ["linear, ar1"])
+    keys = [linear_with(name) for name in ("gaussian", "ar1", "gaussian-per-dimension", "low-rank")]
+    assert [fits(key, lambda: 7) for key in keys] == [7, None, 7, None]  # 3 + 3, but 5.5 + 3 > 8
+    assert fits.left_out == ["linear, ar1", "linear, low-rank"]
+
+
+def test_a_linear_model_that_does_not_end_in_time_is_left_out(monkeypatch):
+    monkeypatch.setattr("pyrovae.comparison.compare_file.time", SimpleNamespace(perf_counter=lambda: 0.0))
+    fits, x = _LinearFits(1e-9, []), STUDY.read().x[:50, :6]  # a time that is over by the minimiser's own clock
+    assert fits(linear_with("ar1"), lambda: pv.FactorModel.fit(x, pv.AR1GaussianLikelihood(1, 6), 2)) is None
+    assert fits.left_out == ["linear, ar1"]
+
+
+def test_a_budget_may_leave_linear_models_alone(tmp_path):
+    """A noise without the linear model to start as has no VAE; where no VAE is left, linear models are compared."""
+    small = {"posteriors": ("diagonal",), "seeds": (0, 2), "hidden": (8,), "log_marginal_samples": 25}
+    study = make_study(epochs=1, linear_only=("gaussian",), linear_left_out=("linear, ar1",), **small)
+    study = dataclasses.replace(study, settings=dataclasses.replace(study.settings, likelihoods=("gaussian", "ar1")))
+    found = compare_file(study, tmp_path / "study", progress=False)
+    keys = (PROBABILISTIC_PCA, FACTOR_ANALYSIS, PCA_BY_VALIDATION, SHRUNK_GAUSSIAN)
+    assert found.table["model"].tolist() == [str(key) for key in keys]
+    assert TrainedModel.load(tmp_path / "study" / found.model).scores(found.test)["log_prob"].notna().all()
+    kinds = {note.kind: note.names for note in found.notes}
+    assert kinds[NoteKind.LINEAR_ONLY] == ("gaussian", "ar1")
+    assert NoteKind.GAPS_LEFT_OUT not in kinds
+    assert "trainings of each VAE" not in write_report(found, tmp_path / "study").read_text()
+    again = compare_file(load_begun(tmp_path / "study"), tmp_path / "study", progress=False)
+    assert again.recommendation.text == found.recommendation.text
 
 
 def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
@@ -204,7 +250,7 @@ def test_the_budget_counts_on_each_worker(tmp_path, monkeypatch):
     class StopError(Exception):
         pass
 
-    def counts_within(needed, num_seeds, seconds, most):
+    def counts_within(needed, num_seeds, seconds, most, *, without_vaes):
         given.append(seconds)
         raise StopError
 
@@ -238,7 +284,7 @@ def test_what_a_study_takes_is_measured():
 
 
 def test_a_likelihood_that_no_time_allows_is_not_measured_further(monkeypatch):
-    """Its epoch alone takes longer than all measuring may; the first likelihood is always measured whole."""
+    """Its epoch alone takes longer than all measuring may."""
     settings = dataclasses.replace(STUDY.settings, likelihoods=("gaussian", "ar1"))
     x = STUDY.read().x
     plan = plan_of(settings, prepare(x, x[:50], x[:50], settings), progress=False)
@@ -246,9 +292,9 @@ def test_a_likelihood_that_no_time_allows_is_not_measured_further(monkeypatch):
     monkeypatch.setattr("pyrovae.comparison._budget.score", lambda model, *_: scored.append(type(model.likelihood)))
     monkeypatch.setattr("pyrovae.comparison._budget.loss_of_encoder", lambda *_: None)
     cells = [cell for cell in plan.cells if cell.seed == settings.seeds[0]]
-    found = measure(plan, cells, seconds=1e-6)
-    assert set(scored) == {pv.GaussianLikelihood}
-    assert found["ar1"].epoch > 1e-6
+    found = measure(plan, cells, budget=1e-5)
+    assert not scored
+    assert found["ar1"].epoch > found["gaussian"].epoch > 1e-5  # there is no time to look at the second
     needed = {"gaussian": Seconds(0.01, 0.1), "ar1": Seconds(90.0, 90.0)}  # an epoch of 90 s, scores guessed
     assert counts_within(needed, 2, 60.0, Counts(500, 0, 200, 50)).linear_only == ("ar1",)
 
@@ -259,8 +305,10 @@ def test_durations(text, seconds):
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
-    out = ["--out", str(tmp_path / "a")]
+    out, few = ["--out", str(tmp_path / "a")], tmp_path / "few.npy"
+    np.save(few, np.random.default_rng(0).standard_normal((7, 3)))
     for arguments, message in (
+        (["compare", str(few), "--epochs", "1", *out], "7 data are too few to compare models: the parts have 5, 1, 1"),
         (["compare", *out], "either a file of data or --demo"),
         (["compare", "--demo", "--budget", "soon", *out], "--budget must be a time"),
         (["compare", "--demo", "--seeds", "1", *out], "seeds must be at least 2"),
@@ -272,7 +320,8 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         said, errors = capsys.readouterr()
-        assert (stop.value.code, said) == (2, "")
+        assert stop.value.code == 2
+        assert (said == "") == (str(few) not in arguments)  # what is read is shown
         assert errors.count("\n") == 1
         assert errors.startswith("error: ")
         assert message in errors

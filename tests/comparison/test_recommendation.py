@@ -175,7 +175,7 @@ def test_a_bias_larger_than_the_gain_does_not_decide():
 
 def test_a_tie_is_a_tie():
     x = -34.8 + torch.randn(200, generator=torch.Generator().manual_seed(0)).double()
-    for other in (x, x.float().double()):
+    for other in (x, x.float().double(), x + 1e-9):
         found = pv.recommend({"a": [estimate(x)] * 2, "b": [estimate(other)] * 2}, threshold=0.0)
         assert (found.choice, found.verdict) == ("a", Verdict.NO_DIFFERENCE)
 

@@ -29,8 +29,9 @@ def computed(result: StudyResult, folder: Path, candidates: list[Candidate]) -> 
     how = {"mean": "each channel minus its mean, all divided by one deviation", "none": "as they are"}
     how |= {"channel": "each channel is standardised by itself", "all": "one mean and one deviation for all values"}
     start = "random weights" if result.plan.linear is None else "the linear model with the same noise"
-    found = [
-        ("data", f"{how.get(str(settings.preprocessing), 'preprocessed')}; scores are of the data in their own units"),
+    data = f"{how.get(str(settings.preprocessing), 'preprocessed')}; scores are of the data in their own units"
+    spent = f"{result.runs['seconds'].sum():.0f} seconds of training, {result.seconds:.0f} in all"
+    of_vaes = [
         ("training", (
             f"{training.epochs} {'epoch' if training.epochs == 1 else 'epochs'} in batches of {training.batch_size}, "
             f"learning rate {training.learning_rate}, "
@@ -43,8 +44,8 @@ def computed(result: StudyResult, folder: Path, candidates: list[Candidate]) -> 
             f"log p(x) of a VAE from {settings.log_marginal_samples} weighted draws for each {of_one(result)}, which "
             "may be too low; of a linear model exactly"
         )),
-        ("time", f"{result.runs['seconds'].sum():.0f} seconds of training, {result.seconds:.0f} in all"),
     ]  # fmt: skip
+    found = [("data", data), *(of_vaes if result.models else []), ("time", spent)]
     return found + _audits(result, folder, candidates)
 
 
