@@ -151,7 +151,7 @@ def _every_run_failed(first: Failure, folder: Path) -> Exception:
 def _read(
     study: Study, on_read: Callable[[Spectra], object] | None
 ) -> tuple[Spectra, SpectraSplit, tuple[Tensor, Tensor, Tensor]]:
-    """All data, their split, and the three parts; constant pixels are left out of images."""
+    """All data, their split, and the three parts; constant pixels, or channels on request, are left out."""
     data = study.read()
     if on_read is not None:
         on_read(data)
@@ -162,7 +162,7 @@ def _read(
         sizes = ", ".join(str(len(part)) for part in (train, validation, test))
         raise InputError(f"{len(data.x)} data are too few to compare models: the parts have {sizes}; give more data")
     validation, test = validation[:MAX_VALIDATION], test[: study.max_test]
-    if data.unit == PIXEL:  # noise alone would tell the models of such a pixel apart
+    if data.unit == PIXEL or study.reading.drop_constant:  # noise alone would tell the models of such a channel apart
         kept = (train != train[0]).any(0)
         data = data.of_channels(kept)
         train, validation, test = (part[:, kept] for part in (train, validation, test))
@@ -176,7 +176,7 @@ def _plan(study: Study, split: SpectraSplit, train: Tensor, validation: Tensor, 
     data = replace(prepare(train, test, validation, settings), test_groups=split.test_groups).first(len(test))
     settings = replace(settings, likelihoods={name: at_mean_of(make, data.train) for name, make in scaled.items()})
     if may_be_linear(settings, data):
-        check_varying(data.train)
+        check_varying(data.train, split.parts[0].channel_names)
     check_likelihoods(settings, data)
     return Plan(with_latent_dims(settings, data, progress), data, pictures=False)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, check_observed
+from pyrovae.errors import InputError, Option, check_observed
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.linear_gaussian._directions import DENSE, principal_directions
 from pyrovae.linear_gaussian._patterns import has_gaps
@@ -207,10 +207,16 @@ def _shrunk_gaussian(
     return Baseline(SHRUNK_GAUSSIAN, note=note, model=shrunk)
 
 
-def check_varying(train: Tensor) -> None:
-    """Raise an InputError that names the first channel of training data (num, n) that is constant."""
+def check_varying(train: Tensor, names: Sequence[str] = ()) -> None:
+    """Raise an InputError that names the first channel of training data (num, n) that is constant.
+
+    A channel of a file has a name, and an option leaves it out.
+    """
     largest, smallest = train.nan_to_num(nan=-math.inf).amax(0), train.nan_to_num(nan=math.inf).amin(0)
     constant = largest <= smallest  # of a channel without any value they are −∞ and ∞
+    if constant.any() and names:
+        name = names[int(constant.nonzero()[0])]
+        raise InputError(f"channel {name} is constant in all training data; give ", Option("drop_constant", True))
     if constant.any():
         raise InputError(f"channel {int(constant.nonzero()[0])} (counted from 0) is constant; leave it out")
 

@@ -35,7 +35,7 @@ from pyrovae.comparison.notes import NoteKind
 from pyrovae.comparison.report import command_of, write_report
 from pyrovae.comparison.settings import Execution, ModelSettings
 from pyrovae.comparison.study import COMPARED_BY_DEFAULT, Project, Study, load_begun
-from pyrovae.datasets import ReadingSettings, read_data
+from pyrovae.datasets import ReadingSettings, Spectra, read_data, split_spectra
 from pyrovae.files import locked_folder
 from pyrovae.linear_gaussian.keys import (
     FACTOR_ANALYSIS,
@@ -326,6 +326,21 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         assert errors.startswith("error: ")
         assert message in errors
     assert not (tmp_path / "a").exists()
+
+
+def test_a_channel_that_varies_in_test_data_alone(tmp_path, capsys):
+    """It is constant where a model is trained, though not in the file."""
+    x, path, out = np.random.default_rng(0).standard_normal((60, 4)), tmp_path / "x.csv", str(tmp_path / "out")
+    split = split_spectra(Spectra(torch.tensor(x), torch.arange(4.0), "", pd.DataFrame(index=range(60))))
+    x[:, 2] = np.where(x[:, 0] == split.test.x[0, 0].item(), 2.0, 1.0)
+    np.savetxt(path, x, delimiter=",", header="900,901,902,903", comments="")
+    how = ["compare", str(path), "--out", out, "--epochs", "1", "--seeds", "2", "--linear-only", "gaussian"]
+    how += ["--likelihoods", "gaussian"]
+    with pytest.raises(SystemExit):
+        main(how)
+    assert "channel 902 is constant in all training data; give --drop-constant" in capsys.readouterr().err
+    main([*how, "--drop-constant"])
+    assert json.loads((tmp_path / "out" / "recommendation.json").read_text())["choice"]
 
 
 def test_numbers_that_a_likelihood_cannot_score_are_refused_before_a_run(tmp_path, capsys):
