@@ -135,7 +135,7 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float, epochs: int
         steps += size
     epoch = (time.perf_counter() - begin) * trainer.steps_per_epoch / max(steps, 1)
     if epochs * epoch > longest:
-        return Seconds(epoch, epoch)
+        return Seconds(epoch, _NEVER * longest)
     for num in (_FEW, _ROWS):
         rows, begin = data.test[:num], time.perf_counter()
         score(model, guide, rows, settings.log_marginal_samples)
