@@ -137,8 +137,8 @@ def _outliers(result: StudyResult, p_values: NDArray[np.float64]) -> str:
         return f"With {result.num_validation} validation {of_many(result)}, p-values cannot be small."
     found = int((p_values <= alpha).sum())
     return (
-        f"A p-value of at most {alpha:g} makes it an outlier. {found:,} of the {num:,} are outliers. If all were good, "
-        f"about {alpha * num:.0f} would be."
+        f"A spectrum with a p-value of at most {alpha:g} is an outlier. {found:,} of the {num:,} are outliers. If all "
+        f"were good, about {alpha * num:.0f} would be."
     )
 
 

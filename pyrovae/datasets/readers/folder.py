@@ -61,7 +61,10 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
     parts: list[_Part] = []
     total = 0.0
     for path in files:
-        parts.append(_part(path, read_file(path, each, choose)))
+        table = read_file(path, each, choose)
+        if settings.samples is None:
+            _check_is_one(path, table.layout)
+        parts.append(_part(path, table))
         total += 2.0 * parts[-1].values.nbytes
         check_size(str(folder), total, settings.max_gib)
     first = parts[0]
@@ -140,6 +143,17 @@ def _check_axis(part: _Part, first: _Part) -> None:
     if said:
         what = f"{part.path}{said}; bring them to one axis first, or give it with "
         raise InputError(what, Option("axis", "FILE"), " (they are then interpolated)")
+
+
+def _check_is_one(path: Path, layout: Layout) -> None:
+    """Raise where a file has several columns beside its axis, such as a sample, a dark spectrum and a reference."""
+    if layout.axis is not None and len(layout.columns) > 1:
+        raise InputError(
+            f"{path} has {len(layout.columns)} spectra beside its axis: leave all but one out with ",
+            Option("drop", tuple(str(i + 1) for i in layout.columns[1:])),
+            ", or if each is a sample, say ",
+            Option("samples", "columns"),
+        )
 
 
 def _extent(part: _Part) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,10 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
     where = str(path)
     try:
         description = pyarrow.parquet.ParquetFile(path)
-        names = [str(name) for name in description.schema_arrow.names]
+        schema = description.schema_arrow
+        of_index = [str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())]
+        order = sorted(range(len(schema.names)), key=lambda i: schema.names[i] not in of_index)
+        names = [re.sub(r"__index_level_\d+__", "", schema.names[i]) for i in order]
         rows = description.metadata.num_rows
         largest = max(
             (
@@ -54,7 +58,7 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
             size += 2.0 * batch.nbytes + _OF_TEXT * texts * batch.num_rows
             check_size(where, size, settings.max_gib)
             batches.append(batch)
-        frame = pyarrow.Table.from_batches(batches).to_pandas()
+        frame = pyarrow.Table.from_batches(batches).to_pandas(ignore_metadata=True).iloc[:, order]
     except InputError:
         raise
     except Exception as error:

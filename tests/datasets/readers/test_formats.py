@@ -157,6 +157,15 @@ def test_a_folder_of_spectra(tmp_path):
     assert "as many files .csv and .txt" in message_of(tmp_path / "b")
 
 
+def test_files_of_several_spectra_in_a_folder(tmp_path):
+    for i, row in enumerate(X):
+        lines = (f"{a},{v},{v / 9}\n" for a, v in zip(AXIS, row, strict=True))
+        (tmp_path / f"leaf{i}.csv").write_text("".join(lines))
+    assert "leaf0.csv has 2 spectra beside its axis: leave all but one out with drop='3', or" in message_of(tmp_path)
+    same(read_spectra(tmp_path, drop="3"))
+    assert len(read_spectra(tmp_path, samples="columns", group="file")) == 2 * len(X)
+
+
 JCAMP = """##TITLE=leaf {i}
 ##JCAMP-DX=4.24
 ##DATA TYPE=INFRARED SPECTRUM

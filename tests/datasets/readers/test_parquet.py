@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pyrovae.datasets import read_spectra
-from tests.datasets.readers.files import message_of, numbers, written
+from tests.datasets.readers.files import AXIS, IDS, X, assert_read, message_of, numbers, written
 
 
 def test_parquet(tmp_path):
@@ -23,3 +23,15 @@ def test_parquet(tmp_path):
     whole = (tmp_path / "a.parquet").read_bytes()
     for k in (10, len(whole) // 2, len(whole) - 10):
         assert "parquet" in message_of(written(tmp_path, whole[:k], "c.parquet"))
+
+
+def test_an_index_is_a_column_of_a_parquet_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(X, columns=[f"{a:g}" for a in AXIS], index=IDS)
+    for name, table, targets in (
+        ("rows", frame, ["column 1"]),
+        ("named rows", frame.rename_axis("id"), ["id"]),
+        ("columns", pd.DataFrame(X.T, index=pd.Index(AXIS, name="nm"), columns=IDS), ["sample"]),
+    ):
+        table.to_parquet(tmp_path / f"{name}.parquet")
+        assert_read(tmp_path / f"{name}.parquet", targets=targets)
