@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import torch
+
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._plan import ModelKey, Plan
 from pyrovae.comparison._result import Results
@@ -15,7 +17,7 @@ from pyrovae.comparison.recommendation import MIN_DATA, Measure, Recommendation,
 from pyrovae.datasets import SpectraSplit, SplitMethod, TrainingRows
 from pyrovae.datasets.splitting import say_copies, say_groups, say_proposed
 from pyrovae.linear_gaussian.baselines import Baseline, simple_candidates
-from pyrovae.linear_gaussian.exact import most_latent_dims
+from pyrovae.linear_gaussian.exact import LEAST_NOISE, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.keys import linear_with
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
@@ -40,6 +42,7 @@ class NoteKind(StrEnum):
     NO_GAIN_FROM_NETWORKS = "no gain from networks"
     BAD_WEIGHTS = "importance weights cannot be trusted"
     SCORED_TRAINING_ROWS = "scored rows include training rows"
+    DEPENDENT_CHANNELS = "channels that follow from others"
     COPIES = "copies"
     PROPOSED_GROUPS = "columns that may name samples"
     GROUPS = "groups in the test data"
@@ -113,6 +116,10 @@ _TEXTS = {
     NoteKind.SCORED_TRAINING_ROWS: (
         "{num:,.0f} of the {num_test:,.0f} test data are among the training data: their log p(x) is too high."
     ),
+    NoteKind.DEPENDENT_CHANNELS: (
+        "Channels that follow exactly from others, such as copies or sums: {num:.0f}. A density may have any value "
+        "there, and gains may be too large. Leave them out."
+    ),
     NoteKind.ENOUGH_DATA: (
         "About {num:,.0f} data of the same kind, split in the same way, would give enough test data ({least:.0f} "
         "independent ones)."
@@ -129,8 +136,13 @@ _TEXTS = {
 
 
 def notes_of_data(data: PreparedData) -> list[Note]:
-    """Whether test data were trained on, and whether copies were kept together."""
-    found = []
+    """Whether test data were trained on, whether copies were kept together, and whether channels are copies or sums."""
+    found, train = [], data.train.double()
+    if train.dim() == 2 and train.shape[1] <= min(len(train) - 1, _MOST_CHANNELS) and not train.isnan().any():
+        values = torch.linalg.eigvalsh(train.T.cov(correction=0))
+        dependent = int((values <= LEAST_NOISE * values[-1]).sum())
+        if dependent:
+            found.append(Note(NoteKind.DEPENDENT_CHANNELS, (), {"num": dependent}))
     num = 0 if data.truth is not None else TrainingRows.of(data.train).count_in(data.test)
     if num:
         found.append(Note(NoteKind.SCORED_TRAINING_ROWS, (), {"num": num, "num_test": len(data.test)}))

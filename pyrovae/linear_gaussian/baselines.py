@@ -96,7 +96,8 @@ def linear_baselines(
     A VAE uses validation data to choose its best epoch. Here they choose the number of components: of probabilistic
     PCA, from all possible numbers, and of the linear models, from ``latent_dims``. They also choose the shrinkage of a
     Gaussian without latents, N(x̄, (1 − a)S + aT) (Ledoit and Wolf 2004): its share a and its target T, which is the
-    diagonal of the training data's covariance S or the covariance of a linear model.
+    diagonal of the training data's covariance S or the covariance of a linear model. This Gaussian is left out if the
+    data do not vary in some direction, as where a channel is a copy or a sum of others: its density has no limit there.
 
     Args:
         train: shape (num, n).
@@ -194,17 +195,19 @@ def _shrunk_gaussian(
     validation: Tensor,
     models: Mapping[tuple[str, int], FactorModel],
     scores: Mapping[tuple[str, int], float],
-) -> Baseline:
-    """The Gaussian without latents, its target and its share chosen by validation data, given the models' scores."""
+) -> Baseline | None:
+    """The Gaussian without latents, its target and its share chosen by validation data, given the models' scores.
+
+    None if they choose the smallest share: the data do not vary in some direction, where a density may have any value.
+    """
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
     if train.shape[1] > DENSE:  # each target costs decompositions
         simple = sorted(simple, key=scores.__getitem__)[-1:] if len(simple) == len(models) else []
     targets = {"its diagonal": diagonal_model(train)} | {f"{linear_with(k[0])}, d = {k[1]}": models[k] for k in simple}
     shrunk, name = ShrunkGaussian.fit(train, validation, targets)
-    note = f"{shrunk.share:.2g} of {name}"
     if shrunk.share == SHARES[0]:
-        note += ", the smallest tried: the data do not vary in some direction, where a density may have any value"
-    return Baseline(SHRUNK_GAUSSIAN, note=note, model=shrunk)
+        return None
+    return Baseline(SHRUNK_GAUSSIAN, note=f"{shrunk.share:.2g} of {name}", model=shrunk)
 
 
 def check_varying(train: Tensor, names: Sequence[str] = ()) -> None:

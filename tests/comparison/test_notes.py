@@ -9,8 +9,16 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._plan import ModelKey
-from pyrovae.comparison.notes import Note, NoteKind, notes_of_dimensions, notes_of_networks, notes_of_split
+from pyrovae.comparison.notes import (
+    Note,
+    NoteKind,
+    notes_of_data,
+    notes_of_dimensions,
+    notes_of_networks,
+    notes_of_split,
+)
 from pyrovae.comparison.recommendation import recommend
 from pyrovae.datasets import Spectra, split_spectra
 
@@ -123,6 +131,18 @@ def test_a_linear_winner_of_a_noise_that_no_vae_has():
     baselines = [b for b in found if b.name == "linear, ar1"]
     table = pv.compare(train, test=test, baselines=baselines, seeds=(0, 1), **how, **SETTINGS)
     assert table.attrs["recommendation"]["choice"] == "linear, ar1"
+
+
+@pytest.mark.parametrize("kind", ["copies", "sums", "none"])
+def test_channels_that_follow_from_others(kind):
+    """A density has no limit there: the Gaussian without components, which could take any, is no candidate."""
+    x = data(300, n=8)
+    x = {"copies": torch.cat([x, x[:, :2]], 1), "sums": x - x.mean(1, keepdim=True), "none": x}[kind]
+    train, validation, test = x.split([200, 50, 50])
+    (*_, last) = pv.linear_baselines(train, test, 2, validation=validation, progress=False)
+    assert (last.name == "Gaussian, shrunk covariance") == (kind == "none")
+    found = [note.numbers["num"] for note in notes_of_data(PreparedData("data", train, test))]
+    assert found == {"copies": [2], "sums": [1], "none": []}[kind]
 
 
 def test_a_tie_with_a_linear_model_is_said():
