@@ -198,7 +198,8 @@ def _shrunk_gaussian(
 ) -> Baseline | None:
     """The Gaussian without latents, its target and its share chosen by validation data, given the models' scores.
 
-    None if they choose the smallest share: the data do not vary in some direction, where a density may have any value.
+    None if they choose the smallest share where S is singular: no datum varies in some direction, where a density may
+    have any value.
     """
     simple = [key for key in models if not models[key].likelihood.is_unrestricted]  # the others are shrunk themselves
     if train.shape[1] > DENSE:  # each target costs decompositions
@@ -206,7 +207,9 @@ def _shrunk_gaussian(
     targets = {"its diagonal": diagonal_model(train)} | {f"{linear_with(k[0])}, d = {k[1]}": models[k] for k in simple}
     shrunk, name = ShrunkGaussian.fit(train, validation, targets)
     if shrunk.share == SHARES[0]:
-        return None
+        sizes = torch.linalg.svdvals(shrunk.rows).square()
+        if len(sizes) < train.shape[1] or sizes[-1] <= LEAST_NOISE * sizes[0]:
+            return None
     return Baseline(SHRUNK_GAUSSIAN, note=f"{shrunk.share:.2g} of {name}", model=shrunk)
 
 
