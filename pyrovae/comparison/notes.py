@@ -139,7 +139,7 @@ def notes_of_data(data: PreparedData) -> list[Note]:
     """Whether test data were trained on, whether copies were kept together, and whether channels are copies or sums."""
     found, train = [], data.train.double()
     if train.dim() == 2 and train.shape[1] <= min(len(train) - 1, _MOST_CHANNELS) and not train.isnan().any():
-        values = torch.linalg.eigvalsh(train.T.cov(correction=0))
+        values = torch.linalg.eigvalsh(torch.atleast_2d(train.T.cov(correction=0)))
         dependent = int((values <= LEAST_NOISE * values[-1]).sum())
         if dependent:
             found.append(Note(NoteKind.DEPENDENT_CHANNELS, (), {"num": dependent}))
