@@ -176,9 +176,10 @@ class ComparisonSettings(NetworkSettings):
             ("latent_dims", "latent dimension", partial(check_integer, "latent_dim")),
             ("learning_rates", "", check_learning_rate),
         ):
-            if getattr(self, name) == "auto":
+            values = getattr(self, name)
+            if name == "latent_dims" and isinstance(values, str) and values == "auto":
                 continue
-            values = _as_tuple(name, getattr(self, name), kind)
+            values = _as_tuple(name, values, kind)
             object.__setattr__(self, name, values)
             if len(set(values)) < len(values):
                 raise InputError(f"duplicate {name.replace('_', ' ')}: {values}")

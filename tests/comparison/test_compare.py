@@ -299,6 +299,8 @@ def test_nothing_but_failures(tmp_path):
         ({"posteriors": "diagonal"}, "the posteriors must be a sequence"),
         ({"estimators": [pv.AnalyticELBO]}, r"must be an instance such as AnalyticELBO\(\)"),
         ({"seeds": 2}, "seeds must be a sequence"),
+        ({"seeds": "auto"}, "seeds must be a sequence"),
+        ({"epochs": 1, "learning_rates": "auto"}, "learning_rates must be a sequence"),
     ],
 )
 def test_misuse_is_named(settings, message):
