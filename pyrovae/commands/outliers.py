@@ -11,6 +11,8 @@ from pyrovae.errors import InputError
 
 _NAMED = 3
 """Number of channels named for each datum."""
+_FEW = 3
+"""If fewer of the held-out data can be outliers, they may hide each other, which is said."""
 
 
 @dataclass
@@ -69,6 +71,12 @@ class Outliers(OnData):
             if isinstance(self.trained.fitted, Linear):
                 how = "each was judged by a model fitted without it"
             text += f"\n{num_trained} of the {len(table)} data trained the model; {how}"
+        most = math.floor(self.alpha * (len(held_out) + 1))
+        if source == self.data and most < _FEW:
+            text += (
+                f"\nof the held-out data at most {most} can be outliers at this alpha, as they are compared with each "
+                "other: look at the lowest log_prob in the file, or give more data"
+            )
         for row, channels in list(zip(found["row"], found["channels"], strict=True))[:10]:
             text += f"\n{data.row_names[row]}: {channels}"
         outliers = [data.row_names[row] for row in found["row"]]

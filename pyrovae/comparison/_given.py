@@ -16,9 +16,11 @@ def frozen(model: Program, data: PreparedData, settings: ComparisonSettings) -> 
     """A copy of a given model, in the data's dtype, that is not trained."""
     if not callable(model):
         raise InputTypeError(f"model must be a GenerativeModel or a Pyro model, not {type(model).__name__}")
-    own = (settings.likelihoods, list(settings.named_priors), settings.start, settings.missing)
-    if own != (None, [STANDARD], "random", "error") or settings.preprocessing_step is not None:
+    own = (settings.likelihoods, list(settings.named_priors), settings.start)
+    if own != (None, [STANDARD], "random") or settings.preprocessing_step is not None:
         raise InputError("a given model has its own likelihood, prior, start and preprocessing: leave them out")
+    if settings.missing != "error" and not getattr(model, "missing", False):
+        raise InputError(f"missing={settings.missing!r} needs a model that masks NaN: model.missing = True")
     if not isinstance(model, GenerativeModel):
         _check_program(model, data, settings)
         return model

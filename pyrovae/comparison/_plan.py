@@ -136,7 +136,7 @@ def make_pair(plan: Plan, cell: Cell) -> tuple[GenerativeModel, AmortizedGuide]:
         with seeded(cell.seed):
             encoder = MLP(n, *settings.hidden)
             model = cast(GenerativeModel, copy.deepcopy(plan.model))  # or a program, which is only called
-            network = seen_by(encoder, model) if isinstance(plan.model, GenerativeModel) else encoder
+            network = seen_by(encoder, model)
             return model, AmortizedGuide(network, posterior(encoder.out_features, d))
     likelihood = settings.named_likelihoods[cell.likelihood]
     linear = None if plan.linear is None else plan.linear[cell.likelihood, d]

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pyro
 import torch
+from torch import Tensor
 
 from pyrovae.comparison._cluster import run_on_cluster
 from pyrovae.comparison._measures import GAPS, MEASURES, gaps, loss_of_encoder, measures_of, score, scores_of
@@ -168,7 +169,14 @@ def _lost(plan: Plan, cells: Sequence[Cell]) -> Results:
 
 def _as_trained(plan: Plan, model: GenerativeModel) -> Program:
     """The model. A given model is called as a function, so that training does not change its mode."""
-    return model if plan.model is None else lambda x: model(x)
+    if plan.model is None:
+        return model
+
+    def program(x: Tensor) -> None:
+        model(x)
+
+    vars(program)["missing"] = model.missing
+    return program
 
 
 def _blank(plan: Plan, cell: Cell, engine: str, failure: Failure | None = None) -> dict[str, object]:

@@ -106,7 +106,9 @@ def compare(
     if callable(model) and not isinstance(model, GenerativeModel):
         if out is not None:
             raise InputError("a model written by hand cannot be saved: compare its guides without out=")
+        takes_missing = getattr(model, "missing", False)
         model = FixedParameters()(model)
+        vars(model)["missing"] = takes_missing
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
         if baselines and plan.is_of_counts:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import torch
+from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._plan import ModelKey, Plan
@@ -31,6 +32,9 @@ SHARE_OF_BAD = 0.1
 
 _MOST_CHANNELS = 500
 """Linear models of more dimensions are tried for at most so many channels without missing values."""
+
+_APART = 30.0
+"""How many times the variance of copies, or of rounding, every other direction has."""
 
 
 class NoteKind(StrEnum):
@@ -139,8 +143,7 @@ def notes_of_data(data: PreparedData) -> list[Note]:
     """Whether test data were trained on, whether copies were kept together, and whether channels are copies or sums."""
     found, train = [], data.train.double()
     if train.dim() == 2 and train.shape[1] <= min(len(train) - 1, _MOST_CHANNELS) and not train.isnan().any():
-        values = torch.linalg.eigvalsh(torch.atleast_2d(train.T.cov(correction=0)))
-        dependent = int((values <= LEAST_NOISE * values[-1]).sum())
+        dependent = _num_dependent(torch.linalg.eigvalsh(torch.atleast_2d(train.T.cov(correction=0))))
         if dependent:
             found.append(Note(NoteKind.DEPENDENT_CHANNELS, (), {"num": dependent}))
     num = 0 if data.truth is not None else TrainingRows.of(data.train).count_in(data.test)
@@ -149,6 +152,17 @@ def notes_of_data(data: PreparedData) -> list[Note]:
     if data.num_copies:
         found.append(Note(NoteKind.COPIES, (), {"equal": 0, "near": data.num_copies, "allowed": 0}))
     return found
+
+
+def _num_dependent(values: Tensor) -> int:
+    """How many directions have no variance, given a covariance's eigenvalues in ascending order.
+
+    Smooth spectra have eigenvalues of every size down to their digits' rounding: those of copies lie apart.
+    """
+    floor = values.clamp_min(torch.finfo(values.dtype).eps * values[-1])
+    (apart,) = (values[1:] > _APART * floor[:-1]).nonzero(as_tuple=True)
+    small = apart[values[apart] <= LEAST_NOISE * values[-1]] + 1
+    return int(small.max()) if len(small) else 0
 
 
 def notes_of_runs(plan: Plan, results: Results, names: Mapping[ModelKey, str]) -> list[Note]:

@@ -75,11 +75,19 @@ class Callables:
             with poutine.block():
                 return density(x).log_guide(z.unsqueeze(0))[0]
 
-        return cls(log_joint, sample, log_q)
+        pair = cls(log_joint, sample, log_q)
+        pair.model.missing = bool(getattr(model, "missing", False))
+        return pair
 
 
 class CallableModel:
-    """log p(x, z) as a Pyro model."""
+    """log p(x, z) as a Pyro model.
+
+    Attributes:
+        missing: whether it accepts missing values, NaN.
+    """
+
+    missing = False
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 import pyro
 import pyro.poutine as poutine
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs._modules import modules_of, undisturbed
@@ -73,8 +73,10 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
     if not valid.all():
         row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
         advice = "remove them" if takes_missing else "remove or impute them"
-        if hasattr(model, "missing") and not takes_missing:
+        if not takes_missing and isinstance(model, nn.Module):
             advice += ", or make the model with missing=True, which treats NaN as unobserved"
+        elif not takes_missing:
+            advice += ", or if the model masks NaN itself, set model.missing = True"
         raise InputError(
             f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
             f"(counted from 0); {advice}"

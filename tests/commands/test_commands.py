@@ -500,6 +500,8 @@ def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsy
     how = ["--alpha", 0.05, "--num-samples", 50, "--out", tmp_path / "found.csv", "--json"]
     status, said, errors = in_this_process(capsys, "outliers", fitted[0], spectra, *how)  # the file's own held-out data
     assert (status, errors, json.loads(said)["num_held_out"]) == (0, "", 36)
+    _, said, _ = in_this_process(capsys, "outliers", fitted[0], spectra, *how[:-1])
+    assert "of the held-out data at most 1 can be outliers at this alpha" in said
     (strange + 1).to_csv(tmp_path / "others.csv", index=False)
     status, said, errors = in_this_process(capsys, "outliers", fitted[0], tmp_path / "others.csv", "--json")
     assert (status, said) == (2, "")

@@ -145,6 +145,23 @@ def test_channels_that_follow_from_others(kind):
     assert found == {"copies": [2], "sums": [1], "none": []}[kind]
 
 
+@pytest.mark.parametrize("num", [110, 400])
+def test_smooth_channels_do_not_follow_from_others(num):
+    """Their covariance has eigenvalues of every size, down to the rounding of their digits; a copy still counts."""
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.exp(-0.5 * ((torch.arange(100.0) - torch.linspace(-20, 120, 60)[:, None]) / 12) ** 2)
+    x = 2.5 + torch.randn(num, 60, generator=generator) @ smooth
+    x = (x.double() * 1e5).round() / 1e5
+    values = torch.linalg.eigvalsh(x.T.cov())
+    assert (values < 1e-12 * values[-1]).sum() > 5
+    for extra in (0, 1):
+        train = torch.cat([x, x[:, :extra]], 1)
+        found = [n.numbers["num"] for n in notes_of_data(PreparedData("data", train, x)) if "follow" in n.kind]
+        assert found == [] or extra
+    if num == 400:
+        assert found == [1]
+
+
 def test_a_tie_with_a_linear_model_is_said():
     """Started as the linear model of linear data, and hardly trained, a VAE is that model."""
     train, validation, test = data().split([250, 100, 50])

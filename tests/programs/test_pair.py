@@ -648,6 +648,36 @@ def test_masked_observations_are_left_out_of_log_p(mask):
         torch.testing.assert_close(found.per_datum, right, rtol=0, atol=0.1)
 
 
+def test_a_program_that_masks_nan_itself_says_so():
+    """Its value is that of the observed values, by every method and in a comparison of guides."""
+    x = torch.tensor([[0.3, math.nan], [1.2, 0.4], [math.nan, 0.9]])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).mask(~x.isnan()).to_event(1), obs=x.nan_to_num())
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.5 * x.nan_to_num(), 0.7).to_event(1))
+
+    with pytest.raises(pv.InputError, match=r"set model\.missing = True$"):
+        pv.log_marginal(model, guide, x)
+    how = {"epochs": 1, "hidden": (4,), "latent_dims": (2,), "estimators": ["analytic"], "progress": False}
+    how |= {"posteriors": ["diagonal"]}
+    with pytest.raises(pv.InputError, match=r"^missing='mask' needs a model that masks NaN: model\.missing = True$"):
+        pv.compare(x.repeat(10, 1), test=x, model=model, missing="mask", **how)
+    model.missing = True
+    right = dist.Normal(0.0, math.sqrt(2.0), validate_args=False).log_prob(x).nan_to_num().sum(-1).double()
+    for method in ("quadrature", "importance", "auto"):
+        torch.testing.assert_close(pv.log_marginal(model, guide, x, method).per_datum, right, rtol=0, atol=0.1)
+    families = {"diagonal": pv.DiagonalPosterior}
+    found = pv.inference_gaps(model, guide, x, families, max_steps=30, num_samples=1000)
+    torch.testing.assert_close(found.log_p.per_datum, right, rtol=0, atol=0.1)
+    table = pv.compare(x.repeat(10, 1), test=x, model=model, missing="mask", **how)
+    assert table["test_log_marginal"][0] == pytest.approx(right.mean().item(), abs=0.1)
+
+
 def test_a_model_without_latents_is_its_own_log_density():
     def model(x):
         with pyro.plate("data", len(x)):

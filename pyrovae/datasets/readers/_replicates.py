@@ -19,7 +19,7 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _SUFFIX = re.compile(
-    r"[\s_.\-]*[\s_.\-(](?:rep(?:licate)?|scan|r|run|m|nr)?[\s_.\-]*(?:\d{1,2}|[a-z])\)?$", re.IGNORECASE
+    r"[\s_.\-]*[\s_.\-(](?:rep(?:licate)?|scan|r|run|m|nr)?[\s_.\-]*(?:\d{1,2}|[a-z])\)?$|(?<=\d)[a-z]$", re.IGNORECASE
 )
 _MOST = 20
 

@@ -80,6 +80,8 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
     for name in first.about:
         if all(name in part.about for part in parts) and name != "file":
             about[name] = [value for part in parts for value in part.about[name]]  # type: ignore[misc]
+    if len(set(about.get("sample", ()))) == 1:  # the header of every file's one column
+        del about["sample"]
     counted = first.positions is None
     layout = Layout(
         list(range(values.shape[1])),
@@ -108,7 +110,8 @@ def _files(folder: Path) -> tuple[list[Path], tuple[Finding, ...]]:
         return chosen, ()
     rest = sorted(path.name for path in files if _ending(path) != kind)
     shown = ", ".join(rest[:3]) + (" …" if len(rest) > 3 else "")
-    return chosen, (Finding(f"{len(rest)} files left out ({shown})", f"most end in {kind}", Option("data")),)
+    how_many = "1 file" if len(rest) == 1 else f"{len(rest)} files"
+    return chosen, (Finding(f"{how_many} left out ({shown})", f"most end in {kind}", Option("data")),)
 
 
 def _ending(path: Path) -> str:

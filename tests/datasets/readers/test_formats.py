@@ -132,7 +132,8 @@ def test_a_folder_of_spectra(tmp_path):
     found = same(read_spectra(folder))
     assert list(found.targets["file"]) == [f"leaf{i}.txt" for i in range(22)]  # leaf2 before leaf10
     assert (found.unit, found.reading.samples, found.name) == ("nm", Place.FILES, "a")
-    assert "notes.md" in found.reading.lines()[1]
+    assert list(found.targets) == ["file"]  # the header of the only column says nothing of a sample
+    assert "1 file left out (notes.md)" in found.reading.lines()[1]
     (folder / "leaf7.txt").write_text("".join(f"{a + 1}\t{a}\n" for a in AXIS))
     message = message_of(folder)
     assert "leaf7.txt: position 1 is 901, and 900 in leaf0.txt" in message

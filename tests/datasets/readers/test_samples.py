@@ -89,6 +89,7 @@ def test_long_tables_are_refused(order, header, names, tmp_path):
     [
         ([f"A{i // 3}_{i % 3 + 1}" for i in range(24)], "'A0' of 'A0_1'"),
         ([f"leaf {i // 2} ({'ab'[i % 2]})" for i in range(24)], "'leaf 0' of 'leaf 0 (a)'"),
+        ([f"Sample {i // 2 + 1}{'ab'[i % 2]}" for i in range(24)], "'Sample 1' of 'Sample 1a'"),
         ([f"P-{i // 4}-rep{i % 4}" for i in range(24)], "'P-0' of 'P-0-rep0'"),
         ([f"s{i // 3}" for i in range(24)], "group='name'"),
     ],
@@ -101,7 +102,7 @@ def test_replicates_by_their_names(names, says, tmp_path):
     assert "group" in str(caught[0].message)
 
 
-@pytest.mark.parametrize("pattern", ["leaf-{}", "s{:03d}", "2024_{}", "A {}"])
+@pytest.mark.parametrize("pattern", ["leaf-{}", "s{:03d}", "2024_{}", "A {}", "{}a"])
 def test_numbered_names_are_no_replicates(pattern, tmp_path):
     path = written(tmp_path, text([["name", *AXIS], *rows_of(left=[pattern.format(i) for i in range(NUM)])]))
     with warnings.catch_warnings():
