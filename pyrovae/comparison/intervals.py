@@ -20,9 +20,6 @@ from pyrovae.evaluation import Bound, LogMarginal
 
 Array = NDArray[np.float64]
 
-MOST_HEAVY = 0.95
-"""Largest tail shape k̂ that a bias is extrapolated from: the factor is then 27, and would be infinite at 1."""
-
 _ROUNDING = 1e-6
 """Differences below this share of log p(x) are rounding errors."""
 
@@ -59,19 +56,11 @@ class Scores:
 
 
 def remaining_bias(estimate: LogMarginal) -> tuple[float, float]:
-    """How far the mean of estimates of log p(x) may be below and above the true mean, in nats per datum.
-
-    If the bias of K draws falls as K^−α, it is the gain of doubling over 2^α − 1. Weights with a tail of shape k have
-    α = 1 up to k = 1/2, where their variance is finite, and (1 − k)/k above: the mean of K weights then misses by
-    about K^−(1 − k) in units of a stable law of index 1/k, and the logarithm's bias is that to the power 1/k.
-    """
+    """How far the mean of estimates of log p(x) may be below and above the true mean, in nats per datum."""
     if estimate.quadrature_error is not None:
         error = estimate.quadrature_error.abs().mean().item()
         return error, error
-    k = estimate.pareto_k.double().cpu().numpy()
-    k = np.clip(np.nan_to_num(k, nan=0.7), 0.5, MOST_HEAVY)  # NaN, of too few draws, is the middle of the range
-    gain = np.nan_to_num(estimate.gain_of_doubling.double().cpu().numpy())
-    bias = max(0.0, float((gain / (2 ** ((1 - k) / k) - 1)).mean()))
+    bias = max(0.0, estimate.bias_per_datum.mean().item())
     return (0.0, bias) if estimate.bound is Bound.UPPER else (bias, 0.0)
 
 

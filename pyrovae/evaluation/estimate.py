@@ -12,7 +12,7 @@ from pyrovae.programs import cannot_run
 
 _SHARE_OF_BAD = 0.1
 
-_HEAVIEST = 0.95
+_HEAVIEST, _UNKNOWN = 0.95, 0.7
 """Largest tail shape k̂ from which a bias is extrapolated: the factor is then 27; at 1 it would be infinite."""
 
 
@@ -165,15 +165,18 @@ class LogMarginal(Estimate):
 
     @property
     def bias_per_datum(self) -> Tensor:
-        """Estimated distance of each from log p(x), shape (num,), from the gain of doubling.
+        """Estimated distance of each from log p(x), shape (num,), from the gain of doubling; noise can make it < 0.
 
         If the bias of K draws falls as K^−α, it equals the gain over 2^α − 1. Weights with finite variance have α = 1,
-        and so has annealing in its temperatures. The mean of K weights with a tail of shape k is off by about K^−(1 −
-        k) in units of a stable law of index 1/k; the bias of its logarithm is that to the power 1/k. Exact values have
-        0.
+        and so has annealing in its temperatures. The mean of K weights with a tail of shape k > ½ is off by about K^−(1
+        − k) in units of a stable law of index 1/k; the bias of its logarithm is that to the power 1/k, so α = (1 −
+        k)/k. An unknown k̂, of fewer than 25 draws, is taken as 0.7. Exact values have 0.
         """
-        k = self.pareto_k.nan_to_num(nan=0.5, posinf=1.0).clamp(0.5, _HEAVIEST)
-        return self.gain_of_doubling.nan_to_num().clamp_min(0) / (2 ** ((1 - k) / k) - 1)
+        k = self.pareto_k.nan_to_num(nan=_UNKNOWN, posinf=1.0)
+        if self.steps:
+            k[[step is Step.ANNEALED for step in self.steps]] = 0.5
+        k = k.clamp(0.5, _HEAVIEST)
+        return self.gain_of_doubling.nan_to_num() / (2 ** ((1 - k) / k) - 1)
 
     def __str__(self) -> str:
         errors = f"± {self.stderr_data:.2g} (which data), ± {self.stderr_monte_carlo:.2g} (Monte Carlo)"

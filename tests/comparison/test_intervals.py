@@ -1,6 +1,7 @@
 """Intervals of a mean gain: against quantiles, against equations, and against means that are known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import optimize, stats
 
 from pyrovae.comparison.intervals import Scores, gains_of, reach, remaining_bias, skewness
 from pyrovae.errors import InputError
-from pyrovae.evaluation import Bound, LogMarginal
+from pyrovae.evaluation import Bound, LogMarginal, Step
 from pyrovae.evaluation.importance import log_mean_weight
 
 
@@ -186,6 +187,10 @@ def test_on_which_side_an_estimate_may_be_wrong():
         assert remaining_bias(found) == pytest.approx(expected)
     heavy = LogMarginal(torch.zeros(4), torch.zeros(4), 50, torch.full((4,), 50.0), gain, torch.full((4,), 2 / 3))
     assert remaining_bias(heavy)[0] == pytest.approx(0.25 / (math.sqrt(2) - 1))  # α = 1/2
+    unknown = replace(heavy, pareto_k=torch.full((4,), math.nan))
+    assert remaining_bias(unknown)[0] == pytest.approx(0.25 / (2 ** (0.3 / 0.7) - 1))  # as of k̂ = 0.7
+    annealed = replace(unknown, steps=(Step.ANNEALED,) * 4)
+    assert remaining_bias(annealed)[0] == pytest.approx(0.25)  # α = 1 in the temperatures
 
 
 def test_scores_of_estimates_and_of_a_tensor():

@@ -94,7 +94,7 @@ def test_validation_chooses_the_components_of_linear_models():
 def test_a_gaussian_is_shrunk_as_validation_asks(num):
     train, validation, test = data(num + 400, 30, 3).split([num, 200, 200])
     found = chosen("Gaussian, shrunk covariance", train, test, 3, validation=validation)
-    share, target = found.note.split(" of ")
+    percent, target = found.note.removeprefix("shrunk by ").split(" % to ")
     assert target == "its diagonal"
     covariance = np.cov(train.T.numpy(), bias=True)
     diagonal, mean = np.diag(np.diag(covariance)), train.mean(0).numpy()
@@ -104,7 +104,7 @@ def test_a_gaussian_is_shrunk_as_validation_asks(num):
 
     shares = 10.0 ** np.linspace(-10, 0, 81)
     best = max((a for a in shares if a > 1e-6), key=lambda a: score(a, validation).mean())
-    assert float(share) == pytest.approx(best, rel=0.05)  # of two digits
+    assert float(percent) / 100 == pytest.approx(best, rel=0.05)  # of two digits
     np.testing.assert_allclose(found.log_prob, score(best, test), rtol=1e-9)
     assert (found.reconstruction, found.noise_scale) == (None, None)
 
