@@ -5,8 +5,10 @@ python -m experiments.sequences
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from pyro.distributions import MultivariateNormal, Normal, TorchDistribution
@@ -19,6 +21,7 @@ from experiments.options import Options, at_least
 from experiments.summaries import mean_and_error
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
+from pyrovae.distributions import CholeskyNormal
 from pyrovae.errors import InputError
 from pyrovae.exact import LinearGaussianStateSpace
 from pyrovae.files import write_table
@@ -39,7 +42,7 @@ class Settings(Options):
 
     steps: tuple[int, ...] = at_least(2, (24, 100, 1000))
     """Lengths T of the series whose losses are worked out."""
-    trained: tuple[int, ...] = at_least(2, (24,))
+    trained: tuple[int, ...] = at_least(2, (24, 100, 1000))
     """Lengths T of the series that guides are trained on."""
     correlation: float = 0.9
     """φ of neighbouring latents."""
@@ -47,14 +50,14 @@ class Settings(Options):
     """σ of x_t = z_t + noise."""
     seeds: int = 10
     """Number of trainings of each, with seeds 0, 1, …"""
-    updates: int = 3000
-    """Steps of a training, 32 series each."""
-    learning_rate: float = 5e-3
+    updates: int = 4000
+    """Steps of a training, each with new series: 32, or fewer if they are long."""
+    learning_rate: float = 1e-2
     """Where a cosine starts that ends at 0."""
     width: int = 16
     """Features a step."""
     timed: tuple[int, ...] = at_least(2, (100, 400, 1000, 4000))
-    """Lengths T at which a training step is timed."""
+    """Lengths T at which a training step is timed; full covariance up to 1,000."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,8 +124,12 @@ class StepwiseDiagonal(pv.Posterior):
         return Normal(self.loc_head(features), scale).to_event(1)
 
 
-SERIES, BATCH = 4000, 32
-"""Training series, and how many a step takes."""
+BATCH, VALUES = 32, 8000
+"""Series of a training step, and their values together, at most."""
+LARGEST_FULL = 1000
+"""Longest series with a full covariance: a million numbers each."""
+AR1_STEP, FULL_STEP = "AR(1) per step", "full covariance"
+"""Columns of the timings."""
 TRAINED = {"diagonal": StepwiseDiagonal, "ar1-per-step": pv.MarkovPosterior}
 """Families that are trained, by the name of what they are predicted to lose."""
 
@@ -156,17 +163,17 @@ def trained(settings: Settings) -> pd.DataFrame:
     """Nats above the truth after training: KL(q(z|x) ‖ p(z|x)) of 500 test series, in closed form."""
     rows = []
     for num_steps in settings.trained:
-        truth = chain(num_steps, settings)
+        truth, batch = chain(num_steps, settings), min(BATCH, max(1, VALUES // num_steps))
         with seeded(0):
-            x, test = truth.sample(SERIES).float(), truth.sample(500)
+            x, test = truth.sample(settings.updates * batch).float(), truth.sample(500)
         for family in TRAINED:
             start = time.process_time()
             replicas = pv.fit(
                 *pair(num_steps, family, settings),
                 x,
                 pv.AnalyticELBO(),
-                epochs=math.ceil(settings.updates * BATCH / SERIES),
-                batch_size=BATCH,
+                epochs=1,
+                batch_size=batch,
                 learning_rate=settings.learning_rate,
                 schedule="cosine",
                 num_replicas=settings.seeds,
@@ -202,22 +209,44 @@ def trained_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def timings(settings: Settings) -> tuple[pd.DataFrame, float]:
-    """CPU milliseconds of a training step by T, the least of ten, and the exponent of T by least squares."""
+def timings(settings: Settings) -> tuple[pd.DataFrame, dict[str, float]]:
+    """CPU milliseconds of a training step by T, the least of ten, and the exponents of T by least squares.
+
+    A full covariance is timed without a network, which would have T²/2 outputs: its draw, its KL and their gradients.
+    """
     rows = []
     for num_steps in settings.timed:
         model, guide = pair(num_steps, "ar1-per-step", settings)
         x, elbo = torch.randn(8, num_steps), pv.AnalyticELBO()
-        seconds = []
-        for _ in range(12):
-            start = time.process_time()
-            elbo.loss_and_grads(model, guide, x)
-            seconds.append(time.process_time() - start)
-        rows.append({"T": num_steps, "CPU milliseconds": 1000 * min(seconds[2:])})
+        row = {"T": num_steps, AR1_STEP: least_time(lambda: elbo.loss_and_grads(model, guide, x))}  # noqa: B023
+        if num_steps <= LARGEST_FULL:
+            factor = torch.eye(num_steps).expand(8, -1, -1).clone().requires_grad_()
+            prior = pv.priors.AR1Prior(num_steps, settings.correlation)()
+            row[FULL_STEP] = least_time(lambda: full_step(x, factor, prior, settings.noise))  # noqa: B023
+        rows.append(row)
     table = pd.DataFrame(rows)
-    logs = torch.tensor(table.to_numpy(dtype=float)).log()
-    centred = logs - logs.mean(0)
-    return table, (centred.prod(-1).sum() / centred[:, 0].square().sum()).item()
+    exponents = {}
+    for name in table.columns[1:]:
+        of_t, of_time = np.log(table[["T", name]].dropna().to_numpy(dtype=float)).T
+        exponents[name] = np.polyfit(of_t, of_time, 1)[0]
+    return table, exponents
+
+
+def full_step(x: Tensor, factor: Tensor, prior: TorchDistribution, noise: float) -> None:
+    """The gradient of the ELBO of series (num, T) in the factors L (num, T, T) of their posteriors N(x, L Lᵀ)."""
+    q = CholeskyNormal(x, factor)
+    loss = kl_divergence(q, prior) + 0.5 * ((x - q.rsample()) / noise).square().sum(-1)
+    torch.autograd.grad(loss.sum(), factor)
+
+
+def least_time(step: Callable[[], object]) -> float:
+    """CPU milliseconds of the fastest of ten steps."""
+    times = []
+    for _ in range(12):
+        start = time.process_time()
+        step()
+        times.append(1000 * (time.process_time() - start))
+    return min(times[2:])
 
 
 def audit(settings: Settings) -> pd.DataFrame:
@@ -241,7 +270,7 @@ def main(settings: Settings) -> None:
     """Run the study; print its tables and write them."""
     out, start = page.run_folder(settings.out, "sequences"), time.perf_counter()
     losses, audited = predicted(settings), audit(settings)
-    times, exponent = timings(settings)
+    times, exponents = timings(settings)
     runs = trained(settings)
     for name, table in (("predicted", losses), ("audit", audited), ("trained", runs), ("timings", times)):
         write_table(out / f"{name}.csv", table)
@@ -251,8 +280,10 @@ def main(settings: Settings) -> None:
         + markdown_table(losses.round(4)),
         "Trained": "The model is the truth, and only the guide is trained. Mean ± standard error over seeds; the test "
         "series are 500.\n\n" + markdown_table(trained_table(runs)),
-        "Cost": f"A training step with `MarkovPosterior`, batch 8. Exponent of T: {exponent:.2f}.\n\n"
-        + markdown_table(times.round(1)),
+        "Cost": "CPU milliseconds of a training step, batch 8: `MarkovPosterior` with its network, and a full "
+        "covariance without one. Exponents of T: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in exponents.items())
+        + f".\n\n{markdown_table(times.round(1).astype({'T': str}))}",
         "Audit of the GP-VAE": AUDIT.format(steps=AUDITED, phi=settings.correlation) + markdown_table(audited.round(4)),
     }
     for section, text in sections.items():
