@@ -66,29 +66,33 @@ class Settings(Options):
 
 
 class GPVAEPosterior(pv.Posterior):
-    """The structured posterior of the released GP-VAE (Fortuin et al. 2020), written anew: precision B Bᵀ.
+    """The structured posterior of the released GP-VAE (Fortuin et al. 2020), written anew: a chain for each channel.
 
-    B = I + act(raw) is upper bidiagonal, and act, a softplus (a sigmoid for their clinical data), is positive.
+    A chain has the precision B Bᵀ. B = I + act(raw) is upper bidiagonal, and act, a softplus (a sigmoid for their
+    clinical data), is positive. The heads are the same at every step.
 
     Args:
-        in_features: width of the features.
-        latent_dim: T.
+        in_features: width T·h of the features, ordered by step.
+        latent_dim: T·k, ordered by step.
+        channels: k.
         activation: ``"softplus"`` or ``"sigmoid"``.
     """
 
-    def __init__(self, in_features: int, latent_dim: int, activation: str = "softplus") -> None:
+    def __init__(self, in_features: int, latent_dim: int, channels: int = 1, activation: str = "softplus") -> None:
         super().__init__(in_features, latent_dim)
-        self.activation = activation
-        self.loc_head = pv.nn.LocHead(in_features, latent_dim)
-        self.covariance_head = nn.Linear(in_features, 2 * latent_dim - 1)
+        self.channels, self.activation, self.num_steps = channels, activation, latent_dim // channels
+        self.loc_head = StepwiseLocHead(in_features, latent_dim, self.num_steps)
+        self.covariance_head = nn.Linear(in_features // self.num_steps, 2 * channels)
 
     def forward(self, features: Tensor) -> TorchDistribution:
-        """q(z|x) for features (*batch, in_features)."""
-        raw = self.covariance_head(features)
+        """q(z|x) for features (*batch, T·h)."""
+        raw = self.covariance_head(by_step(features, self.num_steps)).mT
         entries = raw.sigmoid() if self.activation == "sigmoid" else nn.functional.softplus(raw)
-        diagonal, beside = entries.split([self.latent_dim, self.latent_dim - 1], dim=-1)
-        factor = (1 + diagonal).diag_embed() + beside.diag_embed(1)
-        return MultivariateNormal(self.loc_head(features), precision_matrix=factor @ factor.mT)
+        diagonal, beside = entries.split(self.channels, dim=-2)
+        factor = (1 + diagonal).diag_embed() + beside[..., 1:].diag_embed(1)
+        every = (factor @ factor.mT).movedim(-3, -1).unsqueeze(-1) * torch.eye(self.channels).to(raw)  # (…, t, s, i, j)
+        precision = every.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
+        return MultivariateNormal(self.loc_head(features), precision_matrix=precision)
 
 
 def clipped_gap(precision: Tensor, most: float) -> float:
@@ -111,16 +115,17 @@ def clipped_gap(precision: Tensor, most: float) -> float:
 
 
 class StepwiseDiagonal(pv.Posterior):
-    """Independent latents, by heads that are the same at every step."""
+    """Independent latents, k a step, by heads that are the same at every step."""
 
-    def __init__(self, in_features: int, latent_dim: int) -> None:
+    def __init__(self, in_features: int, latent_dim: int, channels: int = 1) -> None:
         super().__init__(in_features, latent_dim)
-        self.loc_head = StepwiseLocHead(in_features, latent_dim, latent_dim)
-        self.covariance_head = nn.Linear(in_features // latent_dim, 1)
+        self.channels, self.num_steps = channels, latent_dim // channels
+        self.loc_head = StepwiseLocHead(in_features, latent_dim, self.num_steps)
+        self.covariance_head = nn.Linear(in_features // self.num_steps, channels)
 
     def forward(self, features: Tensor) -> TorchDistribution:
         """q(z|x) for features (*batch, T·h)."""
-        scale = positive(self.covariance_head(by_step(features, self.latent_dim)).squeeze(-1))
+        scale = positive(self.covariance_head(by_step(features, self.num_steps)).flatten(-2))
         return Normal(self.loc_head(features), scale).to_event(1)
 
 

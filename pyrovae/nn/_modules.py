@@ -25,6 +25,11 @@ class ConfigurableModule(nn.Module):
         """Constructor arguments by name: numbers, strings, None, lists of these, or such modules."""
         arguments: dict[str, Any] = {}
         for name, parameter in inspect.signature(type(self)).parameters.items():
+            if not hasattr(self, name):
+                raise InputError(
+                    f"{type(self).__name__} does not keep its argument {name!r}, with which it is saved and rebuilt: "
+                    f"add self.{name} = {name} to __init__, or a method config()"
+                )
             several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
             arguments["*" if several else name] = list(getattr(self, name)) if several else getattr(self, name)
         return arguments

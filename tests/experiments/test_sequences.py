@@ -2,23 +2,29 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
 
 from experiments.sequences import GPVAEPosterior, clipped_gap
+from experiments.series import FAMILIES
+from pyrovae.distributions import covariance_of
 from pyrovae.exact import LinearGaussianStateSpace
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
 def test_the_released_structure_has_no_positive_correlation_of_neighbours(activation):
     """Against the inverse of B Bᵀ, entry by entry, at T = 3."""
-    head = GPVAEPosterior(4, 3, activation).double()
-    features = 3 * torch.randn(1000, 4).double()
-    covariance = head(features).covariance_matrix
-    raw = head.covariance_head(features)
+    head = GPVAEPosterior(3 * 4, 3 * 2, channels=2, activation=activation).double()
+    features = 3 * torch.randn(1000, 3 * 4).double()
+    both = head(features).covariance_matrix.unflatten(-1, (3, 2)).unflatten(-3, (3, 2))
+    assert (both[:, :, 0, :, 1] == 0).all()  # channels are independent
+    covariance = both[:, :, 1, :, 1]
+    raw = head.covariance_head(features.unflatten(-1, (3, 4)))[..., 1::2]  # of the second channel
     act = torch.sigmoid(raw) if activation == "sigmoid" else torch.log1p(raw.exp())
-    (a, b, c), (u, v) = 1 + act.T[:3], act.T[3:]
+    (a, b, c), (_, u, v) = 1 + act[..., 0].T, act[..., 1].T
     # B⁻¹ by hand: Σ = B⁻ᵀ B⁻¹
     first, second, third = (
         (1 / a, 0 * a, 0 * a),
@@ -81,3 +87,33 @@ def test_sequences(tmp_path, run):
     }
     assert result.stdout.count("## ") == 4
     assert run("experiments.sequences", "--correlation", 1).returncode == 2
+
+
+@pytest.mark.slow
+def test_series(tmp_path, run):
+    """Of a file, and of images that turn: every family is trained, and fills in the gaps."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 12, generator=g).cumsum(1)
+    path = tmp_path / "series.csv"
+    path.write_text("\n".join([",".join(map(str, range(12)))] + [",".join(f"{v:.4f}" for v in row) for row in x]))
+    small = ("--seeds", 2, "--epochs", 1, "--channels", 2, "--width", 8, "--samples", 30)
+    for how in (("--data", path), ("--num-images", 50, "--frames", 3)):
+        out = tmp_path / how[0].strip("-")
+        result = run("experiments.series", *small, *how, "--out", out)
+        assert result.returncode == 0, result.stderr
+        runs = pd.read_csv(out / "runs.csv")
+        assert list(runs["family"]) == [name for name in FAMILIES for _ in range(2)]
+        assert np.isfinite(runs[["log_prob", "elbo", "rmse"]]).all(axis=None)
+        assert (runs["log_prob"] > runs["elbo"] - 1).all()
+        assert runs["inside"].between(0.4, 1).all()
+    assert run("experiments.series", "--gap", 0).returncode == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_of_channels_are_what_they_say(family):
+    """Which covariances of steps and channels are 0."""
+    q = FAMILIES[family](5 * 4, 5 * 2, channels=2)(3 * torch.randn(7, 5 * 4))
+    covariance = covariance_of(q).unflatten(-1, (5, 2)).unflatten(-3, (5, 2))  # (num, t, i, s, j)
+    between_channels, between_steps = covariance[:, :, 0, :, 1], covariance[:, 0, 0, 1:, 0]
+    assert (between_channels.abs().max() > 1e-3) == (family == "markov")
+    assert (between_steps.abs().max() > 1e-3) == (family != "diagonal")
