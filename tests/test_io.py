@@ -71,6 +71,19 @@ def test_modules_of_ones_own(tmp_path):
     assert not (tmp_path / "other.safetensors").exists()
 
 
+def test_an_argument_that_a_module_does_not_keep_is_named():
+    class Forgets(pv.DiagonalPosterior):
+        def __init__(self, in_features: int, latent_dim: int, channels: int = 1) -> None:
+            super().__init__(in_features, latent_dim)
+
+    model, _ = make_pair(dtype=torch.float32)
+    guide = pv.AmortizedGuide(_Encoder(8), Forgets(8, 2))
+    with pytest.raises(
+        pv.InputError, match=r"^Forgets does not keep its argument 'channels'.*add self.channels = channels"
+    ):
+        pv.fit(model, guide, torch.rand(8, 3).round(), pv.MonteCarloELBO(), epochs=1, progress=False)
+
+
 def test_what_earlier_versions_saved_loads():
     """Format 1, as version 0.1 wrote it, gives the densities that were written down beside it then."""
     folder = Path(__file__).parent / "fixtures"
