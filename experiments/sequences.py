@@ -283,8 +283,10 @@ def main(settings: Settings) -> None:
     sections = {
         "Predicted": f"{model} Nats per series between log p(x) and the best ELBO of each family, worked out.\n\n"
         + markdown_table(losses.round(4)),
-        f"Trained at T = {', '.join(map(str, settings.trained))}": "The model is the truth, and only the guide is trained. Mean ± standard error over seeds; the test "
-        "series are 500.\n\n" + markdown_table(trained_table(runs)),
+        f"Trained at T = {', '.join(map(str, settings.trained))}": (
+            "The model is the truth, and only the guide is trained. Mean ± standard error over seeds; 500 test series."
+            f"\n\n{markdown_table(trained_table(runs))}"
+        ),
         "Cost": "CPU milliseconds of a training step, batch 8: `MarkovPosterior` with its network, and a full "
         "covariance without one. Exponents of T: "
         + ", ".join(f"{name} {value:.2f}" for name, value in exponents.items())
