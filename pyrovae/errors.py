@@ -81,6 +81,10 @@ class InputTypeError(InputError, TypeError):
     """An argument of the wrong type."""
 
 
+class LostProcessError(InputError):
+    """Another process of the training has ended."""
+
+
 class MissingExtraError(InputError, ImportError):
     """A package of an optional extra is not installed; the message names the extra."""
 

@@ -1,5 +1,6 @@
 """Progress of a long job: a bar on a terminal, a line every ten seconds in a file."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -27,6 +28,12 @@ class ProgressLines(tqdm):  # type: ignore[type-arg]
         self.disable = True
 
 
+def reports(*, on_each_machine: bool = False) -> bool:
+    """Whether this process prints: the only one, or the first of those that ``torchrun`` started."""
+    rank = os.environ.get("LOCAL_RANK" if on_each_machine else "RANK", "0")
+    return rank == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+
+
 def progress_bar(work: Iterable[T] | None = None, desc: str | None = None, *, show: bool = True, **options: Any) -> Any:
     """A tqdm bar on a terminal or in a notebook; where standard error is a file or a pipe, a line every ten seconds.
 
@@ -36,6 +43,7 @@ def progress_bar(work: Iterable[T] | None = None, desc: str | None = None, *, sh
         show: whether to show anything.
         **options: tqdm's own.
     """
+    show = show and reports()
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         return tqdm(work, desc=desc, disable=not show, **options)
     lines: dict[str, Any] = {"delay": _SECONDS, "mininterval": _SECONDS, "maxinterval": _SECONDS, "miniters": 1}

@@ -9,6 +9,7 @@ from pathlib import Path
 from pyrovae.comparison.study import FileSettings
 from pyrovae.datasets import Spectra
 from pyrovae.errors import visible
+from pyrovae.progress import reports
 
 Summary = dict[str, object]
 """The result of a subcommand as plain values; ``"text"`` is what it prints without --json."""
@@ -32,7 +33,7 @@ class ReadLine:
             return
         lines = data.reading.lines(on_console=True)
         self.said = {"read": lines[0], "guessed": [line.removeprefix("guessed: ") for line in lines[1:]]}
-        if not self.quiet:
+        if not self.quiet and reports():
             print(visible("\n".join(lines)), flush=True)
 
     def summary(self) -> Summary:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Never, TypeVar
 
-from pyrovae.errors import InputError, Message, out_of_memory, visible
+from pyrovae.errors import InputError, LostProcessError, Message, out_of_memory, visible
+from pyrovae.progress import reports
 
 T = TypeVar("T")
 
@@ -32,7 +33,11 @@ def errors_in_one_line() -> Iterator[None]:
         warnings.showwarning = _warn
         try:
             yield
+        except LostProcessError as error:
+            fail(error.on_console)
         except InputError as error:
+            if not reports(on_each_machine=True):  # the first process of this machine says the same
+                sys.exit(2)
             fail(error.on_console)
         except OSError as error:
             known = error.strerror is not None and error.filename is not None
@@ -82,6 +87,8 @@ def _in_one_line(box: str) -> str:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    if not reports():
+        return
     text = message.on_console if isinstance(message, Message) else str(message)
     print(visible(f"warning: {' '.join(text.split())}"), file=sys.stderr)
 

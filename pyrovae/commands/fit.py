@@ -58,6 +58,8 @@ class Fit:
 
 def summary_of(metrics: dict[str, object], out: Path) -> Summary:
     """The outcome of a training run."""
+    if not metrics:  # in another process than the first
+        return {"text": ""}
     m = metrics
     text = (
         f"log p(x) of the test data ≥ {m['test_log_marginal']:.2f} ± {m['test_log_marginal_stderr']:.2f}, "

@@ -30,7 +30,7 @@ from pyrovae.keywords import accepts
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline
 from pyrovae.programs import FixedParameters, Program
-from pyrovae.training import TrainingSettings
+from pyrovae.training import TrainingSettings, processes
 from pyrovae.vae import GenerativeModel
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def compare(
         takes_missing = getattr(model, "missing", False)
         model = FixedParameters()(model)
         vars(model)["missing"] = takes_missing
+    processes.check_alone("a comparison")
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
         if baselines and plan.is_of_counts:

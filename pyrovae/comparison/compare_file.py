@@ -38,6 +38,7 @@ from pyrovae.files import locked_folder, versions, write_json, write_table, writ
 from pyrovae.linear_gaussian.baselines import Baseline, check_varying
 from pyrovae.linear_gaussian.keys import LinearKey
 from pyrovae.posteriors.lbfgs import OutOfTimeError, ending_by
+from pyrovae.training import processes
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ def compare_file(
         InputError: data or settings are invalid, or the folder is in use or of another study.
     """
     begin, folder = time.perf_counter(), Path(out)
+    processes.check_alone("a comparison")
     with callers_state_left_alone():
         data, split, parts = _read(study, on_read)
         with locked_folder(folder):

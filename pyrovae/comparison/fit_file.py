@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
@@ -23,7 +24,7 @@ from pyrovae.likelihoods import LIKELIHOODS
 from pyrovae.linear_gaussian.warm_start import linear_models
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.trained_model import TrainedModel, summary_of
-from pyrovae.training import Checkpoints, Trainer, TrainingSettings
+from pyrovae.training import Checkpoints, Trainer, TrainingSettings, processes
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
@@ -49,12 +50,13 @@ def fit_file(
         on_read: called with the data as soon as they are read.
 
     Returns:
-        The metrics, in nats per datum of the original data.
+        The metrics, in nats per datum of the original data; nothing in processes of ``torchrun`` after the first.
 
     Raises:
         InputError: data or settings are invalid, or the folder is in use or of another project.
     """
     folder = Path(out)
+    processes.join()
     with callers_state_left_alone():
         data = project.read()
         if on_read is not None:
@@ -65,7 +67,8 @@ def fit_file(
         model, guide, step = new_model(project.model, train, validation, seed=project.training.seed)
         trained = TrainedModel(VAE(model, guide), step)
         train_x, validation_x = trained.prepare(train), trained.prepare(validation)  # before anything is written
-        with locked_folder(folder):
+        is_first = processes.rank() == 0
+        with locked_folder(folder) if is_first else nullcontext():
             training = _claim(folder, project)
             with Checkpoints(folder / "checkpoints", checkpoint_seconds) as checkpoints:
                 trainer = Trainer(
@@ -94,6 +97,8 @@ def fit_file(
                 )
                 guide.load_state_dict(better.guide.state_dict())
                 gain = {"encoder_gain": better.gain.mean}
+            if not is_first:
+                return {}
             found = summary_of(trained.scores(test, progress=progress))
             metrics = {
                 "dataset": data.name,
@@ -158,7 +163,8 @@ def _claim(folder: Path, project: Project) -> TrainingSettings:
     begun = begun_in(folder)
     judged = {"judged_by": RefinedELBO.__name__}
     if begun is None:
-        write_json(folder / "config.json", {"project": project.to_dict(), **judged, "versions": versions()})
+        if processes.rank() == 0:
+            write_json(folder / "config.json", {"project": project.to_dict(), **judged, "versions": versions()})
         return judged_by_model(project.training)
     check_same(folder, project, begun)
     return judged_by_model(project.training) if "judged_by" in begun.config else project.training

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from pyrovae.errors import InputError
+from pyrovae.training import processes
 
 _training = threading.RLock()
 
@@ -37,6 +38,15 @@ def deferred_signals(active: bool) -> Iterator[list[int]]:
             signal.signal(number, handler)
     if received:
         signal.raise_signal(received[0])
+
+
+def agree_to_stop(signals: list[int]) -> bool:
+    """Whether a signal came, in any of the processes that share the training; then all of them have one."""
+    if not processes.any_of(bool(signals)):
+        return False
+    if not signals:
+        signals.append(signal.SIGTERM)
+    return True
 
 
 @contextmanager

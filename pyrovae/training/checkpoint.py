@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.files import checksum, locked_folder, versions, write_bytes
+from pyrovae.training import processes
 from pyrovae.training.history import SavedState
 from pyrovae.training.settings import ENGINES, Engine
 
@@ -34,7 +35,8 @@ class Checkpoints:
 
     A state is ``checkpoint-<steps>.safetensors``, its tensors, and a JSON of the same name with everything else and a
     SHA-256 of both. Both are written to temporary files, and the JSON is moved into place last, so that a killed
-    process leaves only complete states. Use it as a context manager, which locks the folder.
+    process leaves only complete states. Use it as a context manager, which locks the folder. Of several processes that
+    share a training, the first one locks and writes, and all read.
 
     Args:
         folder: created if it does not exist.
@@ -60,6 +62,8 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
+        if processes.rank() > 0:
+            return self
         self._folder_lock.enter_context(locked_folder(self.folder))
         self._prune()  # of a run that was killed before it could
         self._last = time.monotonic()
@@ -71,7 +75,7 @@ class Checkpoints:
     @property
     def due(self) -> bool:
         """Whether the last state is older than ``seconds``."""
-        return time.monotonic() - self._last >= self.seconds
+        return processes.rank() == 0 and time.monotonic() - self._last >= self.seconds
 
     def save(self, steps: int, state: Mapping[str, object]) -> None:
         """Write the state after so many steps, and delete all but the last two.
@@ -86,7 +90,7 @@ class Checkpoints:
         import safetensors.torch
 
         self._last = time.monotonic()
-        if steps == self._sound_steps:
+        if steps == self._sound_steps or processes.rank() > 0:
             return
         tensors: dict[str, Tensor] = {}
         body = {"steps": steps, "versions": versions(), "state": _encode(state, "", tensors)}

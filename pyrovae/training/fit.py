@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrovae.errors import check_integer
 from pyrovae.keywords import accepts
 from pyrovae.programs import Program
+from pyrovae.training import processes
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training._process import one_training_thread
 from pyrovae.training._refitting import RefitsEncoder, check_can_refit, refit_guide
@@ -91,7 +92,7 @@ def fit(
             one program, or with fewer than 200 steps together, are trained one by one.
         progress: whether to print what the estimator computes and which engine runs, one line each, and to show a
             progress bar (on a terminal).
-        on_epoch: called with each epoch's record, replica by replica.
+        on_epoch: called with each epoch's record, replica by replica; under ``torchrun``, in the first process alone.
         on_chunk: called after each chunk of steps with its losses (:class:`~pyrovae.training.ChunkRecord`), replica by
             replica. A chunk is one step of the eager engine, and up to an epoch of the others; inside an epoch, these
             leave the modules' parameters as they were at its start.
@@ -128,6 +129,7 @@ def fit(
         4
     """
     how = TrainingSettings(**settings)
+    processes.join()
     if refit_encoder is not None:
         check_can_refit(refit_encoder, guide, validation)
 

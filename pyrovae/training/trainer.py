@@ -33,10 +33,12 @@ from pyrovae.programs import (
     with_gradients,
 )
 from pyrovae.progress import progress_bar
+from pyrovae.training import processes
 from pyrovae.training._batches import Batches
 from pyrovae.training._identity import check_same_run, identity
-from pyrovae.training._losses import NonFiniteLossError, evaluate_loss, evaluate_measure
-from pyrovae.training._process import deferred_signals, num_threads, one_training_thread
+from pyrovae.training._losses import NonFiniteLossError
+from pyrovae.training._process import agree_to_stop, deferred_signals, num_threads, one_training_thread
+from pyrovae.training._validation import Validation
 from pyrovae.training.checkpoint import Checkpoints, as_run
 from pyrovae.training.engines.choice import LEAST_STEPS, choose_engine
 from pyrovae.training.history import ChunkRecord, EpochRecord, History, SavedState, mean_loss
@@ -57,8 +59,8 @@ class Trainer:
         validation: data (num, …) on which the loss, or the settings' measure, is evaluated at the start and after each
             epoch.
         progress: whether to print two lines about the run and to show a progress bar (on a terminal).
-        on_epoch: called with each epoch's record.
-        on_chunk: called after each chunk of steps.
+        on_epoch: called with each epoch's record; of several processes, in the first one.
+        on_chunk: called after each chunk of steps, likewise.
         checkpoints: where the run's states are written. If there is one already, the run resumes from it, with its
             engine and number of threads, and ends with the same bits.
         least_steps: number of steps, over all replicas, above which the engine ``"auto"`` compiles.
@@ -110,10 +112,11 @@ class Trainer:
             engine, self._threads, state = as_run(saved, settings.engine, checkpoints.folder)
             settings = dataclasses.replace(settings, engine=engine)
         self.pairs, self.settings, self.checkpoints = list(pairs), settings, checkpoints
+        if processes.rank() > 0:
+            progress, on_epoch, on_chunk = False, None, None
         self.progress, self.on_epoch, self.on_chunk = progress, on_epoch, on_chunk
         self.histories = [History() for _ in pairs]
         self.errors: dict[int, NonFiniteLossError] = {}
-        self._best: dict[int, tuple[float, list[Tensor]]] = {}
         self._seconds = 0.0
         with one_training_thread():
             device = settings.device
@@ -122,6 +125,7 @@ class Trainer:
                     program.to(device)
             self.x = as_data("data", data, *pairs[0], device)
             self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
+            self._validation = Validation(self.x_validation, self.elbo, settings, self._tensors)
             seeds = [settings.seed + r for r in range(len(pairs))]
             self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
             self.steps_per_epoch = self.batches.steps_per_epoch
@@ -130,6 +134,7 @@ class Trainer:
                 self._set_up(least_steps)
         if state is not None and checkpoints is not None:
             self._resume(state, checkpoints.folder)
+        processes.check_equal("the steps done", self.steps)
 
     def _set_up(self, least_steps: int) -> None:
         """Check the data and the programs, and choose the engine."""
@@ -148,6 +153,7 @@ class Trainer:
         self._identity = identity(
             settings, pairs[0], self.elbo, self.x, self.x_validation, x, parameters, self.total_steps
         )
+        processes.check_equal("the programs, data or settings", self._identity)
         if settings.strict or self.progress:
             with nullcontext() if settings.strict else suppress(TypeError):  # another package's estimator
                 computed = audit(*pairs[0], self.elbo, x[:batch_size], strict=settings.strict)
@@ -195,15 +201,15 @@ class Trainer:
         start = time.perf_counter() - self._seconds
         bar = progress_bar(total=self.total_steps, initial=self.steps, unit="step", show=self.progress)
         deferred = deferred_signals(self.checkpoints is not None)
-        with deferred as signals, self._scope(), pyro.validation_enabled(False), bar:
+        with deferred as signals, processes.ending_in_one_line(), self._scope(), pyro.validation_enabled(False), bar:
             if self.steps == 0:
                 for r in range(len(self.pairs)):
                     self._validate(r, epoch=0)
-            while self.steps < last and not signals:
+            while self.steps < last and not agree_to_stop(signals):
                 self._run_epoch(last, start, bar, signals)
                 self._save_if_due(now=bool(signals) or self.steps == last)
             if self.steps == self.total_steps:
-                self._keep_best()
+                self._validation.restore_best()
 
     def _run_epoch(self, last: int, start: float, bar: "tqdm[NoReturn]", signals: list[int]) -> None:
         """Train to the end of the epoch, or to step ``last``, or until there is a checkpoint to write."""
@@ -219,7 +225,7 @@ class Trainer:
                 self._record(losses, batches[done : done + len(losses)])
                 done += len(losses)
                 bar.update(len(losses))
-                if signals or (self.checkpoints is not None and self.checkpoints.due):
+                if processes.any_of(bool(signals) or (self.checkpoints is not None and self.checkpoints.due)):
                     break
         self._seconds = time.perf_counter() - start
         self._raise_if_all_failed(epoch + 1)
@@ -294,25 +300,7 @@ class Trainer:
 
     def _validate(self, r: int, epoch: int) -> float:
         """Loss of the validation data, NaN without any. Keeps the best state so far."""
-        if self.x_validation is None:
-            return math.nan
-        measure, seed = self.settings.measure, self.settings.seed + r
-        if measure is None:
-            loss = evaluate_loss(*self.pairs[r], self.x_validation, self.elbo, seed, full_size=self._full_size)
-        else:
-            loss = -evaluate_measure(*self.pairs[r], self.x_validation, measure, seed)
-            for parameter in self.engine.parameters[r]:
-                parameter.grad = None  # a measure may differentiate
-        if loss < self._best.get(r, (math.inf, []))[0]:
-            self.histories[r].best_epoch, self.histories[r].best_loss = epoch, loss
-            self._best[r] = (loss, [t.detach().clone() for t in self._tensors(r)])
-        return loss
-
-    @torch.no_grad()
-    def _keep_best(self) -> None:
-        for r, (_, best) in self._best.items():
-            for tensor, value in zip(self._tensors(r), best, strict=True):
-                tensor.copy_(value)
+        return self._validation(r, self.pairs[r], self.histories[r], epoch, self._full_size)
 
     def state_dict(self) -> SavedState:
         """Everything that the rest of the run depends on, copied: tensors, numbers, and lists and dicts of these."""
@@ -322,7 +310,7 @@ class Trainer:
             "epoch_start": [state.clone() for state in self.batches.states],
             "errors": {r: str(error) for r, error in self.errors.items()},
             "histories": [history.state_dict() for history in self.histories],
-            "best": {r: (loss, [t.clone() for t in best]) for r, (loss, best) in self._best.items()},
+            "best": self._validation.state_dict(),
             "seconds": self._seconds,
         }
 
@@ -340,7 +328,7 @@ class Trainer:
         self.errors = {r: NonFiniteLossError(message) for r, message in state["errors"].items()}
         for history, saved in zip(self.histories, state["histories"], strict=True):
             history.load_state_dict(saved)
-        self._best = {r: (loss, [t.clone() for t in best]) for r, (loss, best) in state["best"].items()}
+        self._validation.load_state_dict(state["best"])
         self._seconds = state["seconds"]
 
     def _resume(self, state: SavedState, folder: Path) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.errors import InputError
 from pyrovae.programs import Pair
+from pyrovae.training import processes
 from pyrovae.training.engines._base import StepEngine
 from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.engines._xla import CannotCompileError, missing_xla
@@ -37,13 +39,21 @@ def choose_engine(
 
     ``"auto"`` compiles a run of at least ``least_steps`` steps, counted over all replicas, on the CPU, if JAX is
     installed and the programs are one fixed graph of operations that XLA has. Otherwise it is eager, and replicas run
-    as one graph, step by step. The choice does not depend on the machine's load.
+    as one graph, step by step. The choice does not depend on the machine's load. The processes of ``torchrun`` share
+    the batches of the eager engine.
 
     Raises:
+        InputError: processes share the training, and there are replicas or another engine is requested.
         CannotTraceError: the compiled engine or the graph is requested, and the programs are not one fixed graph.
         CannotCompileError: the compiled engine is requested, and JAX cannot be used here or the data are on a GPU.
     """
     wanted, replicas, steps = settings.engine, len(pairs), total_steps * len(pairs)
+    if (num := processes.size()) > 1:
+        if replicas > 1:
+            raise InputError(f"{num} processes cannot share replicas; leave out num_replicas, or torchrun")
+        if wanted not in (Engine.AUTO, Engine.EAGER):
+            raise InputError(f"{num} processes share the eager engine, not the {wanted} one; use engine='eager'")
+        return EagerEngine(pairs[0], elbo, parameters[0], settings), f"{num} processes share each batch"
     eager = EagerEngine(pairs[0], elbo, parameters[0], settings) if replicas == 1 else None
     if wanted == Engine.EAGER:
         return eager, "as asked for"

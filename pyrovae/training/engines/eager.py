@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from pyrovae.elbo import BetaELBO
 from pyrovae.programs import Pair, announced_parameters, unregistered
 from pyrovae.randomness import random_state, set_random_state
+from pyrovae.training import processes
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
 from pyrovae.training.engines._base import StepEngine, Tensors
+from pyrovae.training.engines._sharing import SharedLoss
 from pyrovae.training.settings import Engine, TrainingSettings
 
 
 class EagerEngine(StepEngine):
-    """Run steps one by one; takes any programs.
+    """Run steps one by one; takes any programs. The processes of ``torchrun`` share each batch of modules.
 
     Args:
         pair: Pyro programs of the joint density and of q(z|x).
@@ -37,6 +39,7 @@ class EagerEngine(StepEngine):
         self.optimizer = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=settings.weight_decay, fused=True)
         # Modules hold their parameters; functions, as under SVI, may announce new ones at any step.
         self.modules_only = all(isinstance(program, nn.Module) for program in pair)
+        self._shared = SharedLoss(pair, self._parameters) if processes.size() > 1 else None
 
     def run(
         self, x: Tensor, batches: Tensors, rates: NDArray[np.float64], betas: NDArray[np.float64] | None
@@ -45,18 +48,22 @@ class EagerEngine(StepEngine):
         set_random_state(self.noise_states[0])
         try:
             for k, (index, rate) in enumerate(zip(batches, rates, strict=True)):
-                batch, elbo, before = x[index[0]], self.elbo, random_state()
+                elbo, before = self.elbo, random_state()
                 if betas is not None and isinstance(elbo, BetaELBO):
                     elbo = elbo.with_beta(float(betas[k]))
                 with unregistered() if self.modules_only else nullcontext():
-                    with nullcontext() if self.modules_only else poutine.trace(param_only=True) as capture:
-                        loss = elbo.differentiable_loss(*self.pairs[0], batch)
-                    if capture is not None:
-                        self._adopt(announced_parameters(capture.trace))
-                    value: float = loss.item() / len(batch)
+                    if self._shared is not None:
+                        loss, total = self._shared(elbo, x, index[0])
+                    else:
+                        with nullcontext() if self.modules_only else poutine.trace(param_only=True) as capture:
+                            loss = elbo.differentiable_loss(*self.pairs[0], x[index[0]])
+                        if capture is not None:
+                            self._adopt(announced_parameters(capture.trace))
+                        total = loss.item()
+                    value = total / len(index[0])
                     if not math.isfinite(value):
                         set_random_state(before)
-                        site = find_nonfinite(*self.pairs[0], batch, self._parameters)
+                        site = find_nonfinite(*self.pairs[0], x[index[0]], self._parameters)
                         self.errors[0] = NonFiniteStepError(value, site, self.steps + 1)
                         return
                     loss.backward()
