@@ -123,7 +123,8 @@ def measure(x: Array, num: int, seed: int) -> tuple[list[dict[str, object]], lis
         p_values = pv.conformal_p_values(-clean, -score(held_out))
         for alpha in ALPHAS:
             usual, ours = (clean > limit(alpha)).mean(), (p_values <= alpha).mean()
-            alarms.append({"method": method, "alpha": alpha, "own limit": usual, "p-value": ours})
+            sizes = {"held out": len(held_out), "tested": len(test)}
+            alarms.append({"method": method, "alpha": alpha, "own limit": usual, "p-value": ours, **sizes})
         for kind, strange in planted.items():
             rank = stats.mannwhitneyu(score(strange), clean).statistic / len(test) ** 2
             areas.append({"method": method, "kind": kind, "area": rank})
@@ -154,17 +155,56 @@ def main(settings: Settings) -> None:
     print(f"results: {out}")
 
 
+def counts_by_chance(alpha: float, held_out: int, tested: int, splits: int) -> dict[str, tuple[float, float]]:
+    """Shares of false alarms that chance gives in 95 % of studies, with every split drawn anew.
+
+    *Binomial*: each good spectrum is called an outlier with probability α. *Conformal*: the spectra of a split share
+    their held-out spectra. Of m of these, k = ⌊α(m + 1)⌋ may be as strange as a spectrum that is called an outlier, so
+    the number of alarms among n spectra is beta-binomial(n, k, m + 1 − k).
+    """
+    binomial = stats.binom.pmf(np.arange(splits * tested + 1), splits * tested, alpha)
+    k, of_split = int(np.floor(alpha * (held_out + 1) + 1e-9)), np.eye(1, tested + 1).ravel()  # k = 0: never an alarm
+    if k:
+        of_split = stats.betabinom.pmf(np.arange(tested + 1), tested, k, held_out + 1 - k)
+    conformal = np.ones(1)
+    for _ in range(splits):
+        conformal = np.convolve(conformal, of_split)
+    return {name: _middle(pmf, splits * tested) for name, pmf in (("binomial", binomial), ("conformal", conformal))}
+
+
+def _middle(pmf: Array, num: int) -> tuple[float, float]:
+    """Ends of the middle 95 % of a count's distribution, as shares of num."""
+    low, high = np.searchsorted(pmf.cumsum(), [0.025, 0.975])
+    return float(low) / num, float(high) / num
+
+
 def false_alarms(table: pd.DataFrame) -> str:
-    """A row a set and method, a column an α: by the method's own limit → by the p-value."""
-    mean = table.groupby(["set", "method", "alpha"], sort=False)[["own limit", "p-value"]].mean().reset_index()
-    mean["cell"] = [f"{100 * a:.1f} → {100 * b:.1f}" for a, b in zip(mean["own limit"], mean["p-value"], strict=True)]
-    wide = mean.pivot(index=["set", "method"], columns="alpha", values="cell")
-    wide = wide.loc[pd.MultiIndex.from_frame(mean[["set", "method"]].drop_duplicates())].reset_index()
-    wide.columns = [f"α = {name:.0%}" if isinstance(name, float) else str(name) for name in wide.columns]
+    """A row a set and method: by its own limit → by the p-value, and the α at which that lies within chance."""
+    rows: list[dict[str, str]] = []
+    ranges: dict[str, str] = {}
+    for (name, method), group in table.groupby(["set", "method"], sort=False):
+        row = {"set": str(name), "method": str(method)}
+        within: dict[str, list[str]] = {"binomial": [], "conformal": []}
+        for alpha in ALPHAS:
+            splits = group[group["alpha"] == alpha]
+            usual, ours = splits[["own limit", "p-value"]].mean()
+            row[f"α = {alpha:.0%}"] = f"{100 * usual:.1f} → {100 * ours:.1f}"
+            sizes = int(splits["held out"].iloc[0]), int(splits["tested"].iloc[0])
+            found = counts_by_chance(alpha, *sizes, len(splits))
+            for kind, (low, high) in found.items():
+                within[kind] += [f"{100 * alpha:.0f}"] if low - 1e-9 <= ours <= high + 1e-9 else []
+            shown = "; ".join(f"{kind} {100 * low:.1f} to {100 * high:.1f}" for kind, (low, high) in found.items())
+            ranges[f"{name}, α = {alpha:.0%}"] = shown
+        rows.append(row | {f"within, {kind}": ", ".join(alphas) or "none" for kind, alphas in within.items()})
     return (
         "Percent of good spectra that are called outliers: by the method's own limit → by p-values against held-out "
         "spectra. The own limit is F's for T², Box's scaled χ² for Q, else the quantile of the training spectra.\n\n"
-        + markdown_table(wide)
+        "*Within*: the α in percent at which the p-values' share lies in the middle 95 % of what chance gives. "
+        "*Binomial*: every good spectrum is an alarm with probability α, independently. *Conformal*: with the chance "
+        "of which spectra are held out, exactly (beta-binomial).\n\n"
+        + markdown_table(pd.DataFrame(rows))
+        + "\n\nThe ranges, in percent:\n\n"
+        + markdown_table(pd.DataFrame({"set": ranges.keys(), "middle 95 %": ranges.values()}))
     )
 
 

@@ -89,7 +89,7 @@ class VAE:
             total += found / num_samples
         return total.nan_to_num()
 
-    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
+    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed[Tensor]:
         """Fill in missing values from the observed values of the same datum, by weighted draws of z."""
         how = {"num_samples": num_samples, "seed": seed}
         return impute(self.model, self.guide, y, level=level, progress=progress, **how)
@@ -159,7 +159,7 @@ class Linear:
         """−M⁻¹(y − b) with p(x)'s covariance M, of the observed channels; nothing is drawn."""
         return self.model.score(y)
 
-    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed:
+    def impute(self, y: Tensor, level: float, num_samples: int, seed: int, progress: bool) -> Imputed[Tensor]:
         """By the exact conditional distribution; nothing is drawn."""
         check_level(level)
         mean, scale = self.model.complete(y)

@@ -159,7 +159,7 @@ class TrainedModel:
 
     def impute(
         self, x: Tensor, *, level: float = 0.9, num_samples: int = 1000, seed: int = 0, progress: bool = False
-    ) -> Imputed:
+    ) -> Imputed[Tensor]:
         """Fill in missing values, NaN in x, by E[x_M | x_O], with intervals of p(x_M | x_O), in the original units.
 
         The intervals show the uncertainty of a value under the model; they do not cover errors of the model itself.

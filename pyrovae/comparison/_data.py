@@ -13,6 +13,7 @@ from torch import Tensor
 from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, kind_of
 from pyrovae.datasets import PIXEL, Preprocessing, Spectra, SyntheticDataset, find_copies, split_by_group
 from pyrovae.errors import InputError, InputWarning, Option
+from pyrovae.frames import Data, tensor_of
 
 
 class CountsWarning(InputWarning):
@@ -66,9 +67,9 @@ def draw_synthetic(dataset: SyntheticDataset, num_train: int | None, num_test: i
 
 
 def prepare(
-    data: Tensor | np.ndarray,
-    test: Tensor | np.ndarray | None,
-    validation: Tensor | np.ndarray | None,
+    data: Data,
+    test: Data | None,
+    validation: Data | None,
     settings: NetworkSettings,
 ) -> PreparedData:
     """Data (num, n), split where there are no test data, and preprocessed; copies stay in one part.
@@ -104,13 +105,13 @@ def prepare(
     return PreparedData("data", train, parts["test"], None, validation, step, jacobian, groups, num_copies)
 
 
-def as_data_tensor(name: str, data: Tensor | np.ndarray, missing: str) -> Tensor:
+def as_data_tensor(name: str, data: Data, missing: str) -> Tensor:
     """Data (num, n) in torch's default dtype.
 
     Raises:
         InputError: other data.
     """
-    data = torch.as_tensor(data).to(torch.get_default_dtype())
+    data = tensor_of(name, data).to(torch.get_default_dtype())
     least = 4 if name == "data" else 2
     if data.dim() != 2 or len(data) < least:
         raise InputError(f"{name} must have shape (num, n) with num ≥ {least}, not {tuple(data.shape)}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from torch import Tensor
 
 from pyrovae.comparison._conclusion import conclude
 from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
@@ -25,6 +24,7 @@ from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, Compari
 from pyrovae.datasets import SyntheticDataset
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, make_folder
+from pyrovae.frames import Data
 from pyrovae.io import describe
 from pyrovae.keywords import accepts
 from pyrovae.likelihoods import GaussianLikelihood
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 @accepts(ComparisonSettings, TrainingSettings, omit=OF_EACH_RUN, optional=["epochs"])
 def compare(
-    data: SyntheticDataset | Tensor | np.ndarray,
+    data: SyntheticDataset | Data,
     *,
     model: Program | None = None,
-    test: Tensor | np.ndarray | None = None,
-    validation: Tensor | np.ndarray | None = None,
+    test: Data | None = None,
+    validation: Data | None = None,
     baselines: Sequence[Baseline] = (),
     out: str | Path | None = None,
     pictures: bool = True,
@@ -177,7 +177,7 @@ def plan_of(settings: ComparisonSettings, data: PreparedData, *, pictures: bool 
 
 
 def _settings_of(
-    keywords: ComparisonKeywords, data: SyntheticDataset | Tensor | np.ndarray, model: Program | None
+    keywords: ComparisonKeywords, data: SyntheticDataset | Data, model: Program | None
 ) -> ComparisonSettings:
     """The settings of a call's keywords, with defaults from the data and the given model."""
     given: dict[str, Any] = {**keywords}
@@ -203,9 +203,9 @@ def _settings_of(
 
 def _plan_of(
     settings: ComparisonSettings,
-    data: SyntheticDataset | Tensor | np.ndarray,
-    test: Tensor | np.ndarray | None,
-    validation: Tensor | np.ndarray | None,
+    data: SyntheticDataset | Data,
+    test: Data | None,
+    validation: Data | None,
     model: Program | None,
     pictures: bool,
     progress: bool,

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrovae.datasets._copies import columns_of_samples, equal_rows, joined, near_rows
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError
+from pyrovae.frames import Data, tensor_of
 
 DEFAULT_SHARES = (0.7, 0.15, 0.15)
 """Training, validation and test."""
@@ -178,7 +179,7 @@ def split_spectra(
     )
 
 
-def find_copies(x: Tensor) -> NDArray[np.int64]:
+def find_copies(x: Data) -> NDArray[np.int64]:
     """Label each row of data x (num, n), from 0: rows that are equal, or near copies, have the same label.
 
     Near copies are sets of up to ten rows that are much closer to each other than to any other row, like measurements
@@ -192,7 +193,7 @@ def find_copies(x: Tensor) -> NDArray[np.int64]:
         >>> bool((labels[:100] == labels[100:]).all())
         True
     """
-    return near_rows(x)
+    return near_rows(tensor_of("x", x))
 
 
 def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: int = 0) -> list[Tensor]:

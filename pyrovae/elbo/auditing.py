@@ -17,6 +17,7 @@ from torch.distributions import Distribution, kl_divergence
 from pyrovae.elbo._computation import Computation, Note, Reason
 from pyrovae.elbo.base import BetaELBO, NoClosedFormError
 from pyrovae.errors import InputTypeError
+from pyrovae.frames import Data
 from pyrovae.programs import (
     Program,
     Role,
@@ -151,7 +152,7 @@ class Audit:
         return text
 
 
-def audit(model: Program, guide: Program, elbo: ELBO, x: Tensor, *, strict: bool = False) -> Audit:
+def audit(model: Program, guide: Program, elbo: ELBO, x: Data, *, strict: bool = False) -> Audit:
     """Evaluate an estimator once and report what it computed, site by site, as its own code recorded it.
 
     Pyro's ``Trace_ELBO`` and ``TraceMeanField_ELBO`` can be audited too. The latter samples without a warning where a

@@ -15,6 +15,7 @@ from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.evaluation.callables import CallableGuide, CallableModel
 from pyrovae.evaluation.estimate import Estimate, mean_and_stderr
 from pyrovae.evaluation.per_datum import NUM_DRAWS
+from pyrovae.frames import Data, tensor_of
 from pyrovae.programs import check_data, evaluating, mode, running_on
 from pyrovae.progress import progress_bar
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -214,7 +215,7 @@ def _ar1_quantiles(q: AR1Normal) -> dict[str, list[float]]:
 
 
 @torch.no_grad()
-def active_directions(guide: AmortizedGuide, x: Tensor, threshold: float = 0.01) -> int:
+def active_directions(guide: AmortizedGuide, x: Data, threshold: float = 0.01) -> int:
     """Number of latent directions along which the posterior mean moves with x.
 
     Counts the eigenvalues of Cov_x(E_q[z|x]) above the threshold. (Burda et al. 2016 count coordinates, which depends
@@ -229,6 +230,8 @@ def active_directions(guide: AmortizedGuide, x: Tensor, threshold: float = 0.01)
     Raises:
         InputError: fewer than two data.
     """
+    x = tensor_of("x", x)
+    x = x.to(dtype=next(guide.parameters(), x).dtype)
     if len(x) < 2:
         raise InputError("the spread of posterior means needs at least two data")
     with torch.random.fork_rng(devices=[]), mode(guide, training=False):

@@ -27,6 +27,7 @@ from pyrovae.evaluation.importance import elbo_estimate
 from pyrovae.evaluation.marginal import log_marginal
 from pyrovae.evaluation.per_datum import Family, PerDatumGuide, refit
 from pyrovae.evaluation.refine import refine
+from pyrovae.frames import Data
 from pyrovae.keywords import accepts
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
@@ -158,7 +159,7 @@ class InferenceGaps:
 def inference_gaps(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Data,
     families: Mapping[str, Family] | Sequence[Family] | None = None,
     *,
     train: Tensor | None = None,

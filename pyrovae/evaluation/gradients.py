@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pyrovae.errors import InputTypeError, check_integer
 from pyrovae.evaluation._gradient_sums import GradientSums, Part, PartStatistics
+from pyrovae.frames import Data
 from pyrovae.programs import (
     Program,
     announced_parameters,
@@ -86,7 +87,7 @@ class GradientStatistics:
 
 
 def gradient_statistics(
-    model: Program, guide: Program, elbo: ELBO, x: Tensor, num_repeats: int = 200, *, seed: int = 0
+    model: Program, guide: Program, elbo: ELBO, x: Data, num_repeats: int = 200, *, seed: int = 0
 ) -> GradientStatistics:
     """Mean, variance and signal-to-noise ratio of an estimator's gradient at the programs' current parameters.
 

@@ -18,6 +18,7 @@ from pyrovae.evaluation._pareto import reliable_below, tail_of
 from pyrovae.evaluation._weights import check_density, check_rows_apart, check_scales, log_weight_rows, takes_rows
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, check_numbers, mean_and_stderr
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
+from pyrovae.frames import Data
 from pyrovae.programs import Program, check_data, evaluating, running_on, trace_pair
 from pyrovae.progress import progress_bar
 from pyrovae.vae import GenerativeModel
@@ -140,7 +141,7 @@ def check_problem(problem: Problem) -> None:
 
 @torch.no_grad()
 def elbo_estimate(
-    model: Program, guide: Program, x: Tensor, *, num_samples: int = 1000, seed: int = 0, max_plate_nesting: int = 1
+    model: Program, guide: Program, x: Data, *, num_samples: int = 1000, seed: int = 0, max_plate_nesting: int = 1
 ) -> Estimate:
     """The ELBO of each datum as the mean of log p(x, z) − log q(z|x) over draws, in nats.
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError
 from pyrovae.evaluation.posterior_draws import posterior_draws
+from pyrovae.frames import Data, frame_like, is_frame, tensor_of
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 _COVARIANCES_AT_ONCE = 2**24
 """Numbers of the covariances that are formed at once."""
 
 
+Values = TypeVar("Values", Tensor, "pd.DataFrame")
+
+
 @dataclass(frozen=True)
-class Imputed:
-    """Data with their missing values filled in.
+class Imputed(Generic[Values]):
+    """Data with their missing values filled in, as tensors or as DataFrames with the index and columns of the data.
 
     Attributes:
         mean: the data, with E[x_M | x_O] where they were missing, shape (num, n).
@@ -34,9 +38,9 @@ class Imputed:
             a VAE if k̂ is small enough.
     """
 
-    mean: Tensor
-    lower: Tensor
-    upper: Tensor
+    mean: Values
+    lower: Values
+    upper: Values
     reliable: Tensor
 
 
@@ -46,17 +50,43 @@ def check_level(level: object) -> None:
         raise InputError(f"level must be a number between 0 and 1, such as 0.9, not {level!r}")
 
 
+@overload
+def impute(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    x: Tensor | np.ndarray,
+    *,
+    level: float = ...,
+    num_samples: int = ...,
+    seed: int = ...,
+    progress: bool = ...,
+) -> Imputed[Tensor]: ...
+
+
+@overload
+def impute(
+    model: GenerativeModel,
+    guide: AmortizedGuide,
+    x: pd.DataFrame,
+    *,
+    level: float = ...,
+    num_samples: int = ...,
+    seed: int = ...,
+    progress: bool = ...,
+) -> Imputed[pd.DataFrame]: ...
+
+
 @torch.no_grad()
 def impute(
     model: GenerativeModel,
     guide: AmortizedGuide,
-    x: Tensor | np.ndarray | pd.DataFrame,
+    x: Data,
     *,
     level: float = 0.9,
     num_samples: int = 1000,
     seed: int = 0,
     progress: bool = False,
-) -> Imputed:
+) -> Imputed[Tensor] | Imputed[pd.DataFrame]:
     """Fill in the missing values of data, NaN in x, by E[x_M | x_O], with intervals of p(x_M | x_O).
 
     p(x_M | x_O) = ∫ p(x_M | z, x_O) p(z | x_O) dz, with weighted draws of z
@@ -66,7 +96,7 @@ def impute(
     Args:
         model: made with ``missing=True``.
         guide: its guide.
-        x: data (num, n).
+        x: data (num, n); for a DataFrame the result has its index and columns.
         level: probability of an interval, with half of the rest on either side.
         num_samples: draws for each datum.
         seed: seed of the draws; the caller's random state does not change.
@@ -86,7 +116,12 @@ def impute(
         True
     """
     check_level(level)
-    x = x if isinstance(x, Tensor) else torch.as_tensor(np.array(x))
+    if is_frame(x):
+        how = {"num_samples": num_samples, "seed": seed}
+        found = impute(model, guide, tensor_of("x", x), level=level, progress=progress, **how)
+        mean_table, lower_table, upper_table = (frame_like(x, part) for part in (found.mean, found.lower, found.upper))
+        return Imputed(mean_table, lower_table, upper_table, found.reliable)
+    x = tensor_of("x", x)
     mean, lower, upper = (x.double().clone() for _ in range(3))
     reliable = torch.ones(len(x), dtype=torch.bool)
     (incomplete,) = x.isnan().any(1).nonzero(as_tuple=True)
@@ -94,12 +129,13 @@ def impute(
         return Imputed(mean, lower, upper, reliable)
     draws = posterior_draws(model, guide, x[incomplete], num_samples=num_samples, seed=seed, progress=progress)
     reliable[incomplete] = draws.reliable
+    dtype = next(model.parameters()).dtype
     tails = torch.tensor([0.5 * (1 - level), 0.5 * (1 + level)], dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for row, z, weights in zip(incomplete, draws.z, draws.weights, strict=True):
             missing = x[row].isnan()
-            centre, spread = _given_latents(model, z.to(x), x[row])
+            centre, spread = _given_latents(model, z.to(dtype), x[row])
             mean[row, missing] = weights @ centre[:, missing]
             ends = _quantiles((centre + spread)[:, missing], weights, tails)
             lower[row, missing], upper[row, missing] = ends

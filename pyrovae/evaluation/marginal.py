@@ -14,6 +14,7 @@ from pyrovae.evaluation.automatic import Automatic
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.importance import Importance
 from pyrovae.evaluation.quadrature import Quadrature
+from pyrovae.frames import Data
 from pyrovae.keywords import accepts
 from pyrovae.programs import Program, check_data, evaluating
 
@@ -31,7 +32,7 @@ class MethodKeywords(AnnealingKeywords, total=False):
 def log_marginal(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Data,
     method: str | Method = "auto",
     *,
     reverse: bool = False,

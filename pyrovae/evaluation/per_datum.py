@@ -15,6 +15,7 @@ from torch.distributions import MultivariateNormal
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.frames import Data
 from pyrovae.posteriors import Posterior
 from pyrovae.programs import Program, check_data, evaluating, running_on
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -168,7 +169,7 @@ class HasPosterior(Protocol):
 def refit(
     model: Program,
     guide: HasPosterior,
-    x: Tensor,
+    x: Data,
     family: Family,
     *,
     num_particles: int = 8,

@@ -16,6 +16,7 @@ from pyrovae.evaluation.estimate import Estimate, check_numbers, mean_and_stderr
 from pyrovae.evaluation.importance import in_chunks
 from pyrovae.evaluation.per_datum import NUM_DRAWS as NUM_MOMENT_DRAWS
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
+from pyrovae.frames import Data
 from pyrovae.programs import Program, check_data, evaluating
 from pyrovae.vae import GenerativeModel
 
@@ -76,7 +77,7 @@ class Refined:
 def refine(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Data,
     *,
     num_steps: int = NUM_STEPS,
     num_draws: int = NUM_DRAWS,

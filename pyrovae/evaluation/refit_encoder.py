@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError, check_integer
@@ -16,6 +15,7 @@ from pyrovae.evaluation._encoder_data import Draws, Jittered
 from pyrovae.evaluation._encoder_training import EncoderTraining, EncoderTrainingKeywords, FrozenModel, encoder_elbo
 from pyrovae.evaluation.estimate import Estimate
 from pyrovae.evaluation.importance import elbo_estimate
+from pyrovae.frames import Data, tensor_of
 from pyrovae.keywords import accepts
 from pyrovae.programs import as_data
 from pyrovae.progress import progress_bar
@@ -78,9 +78,9 @@ class RefittedEncoder:
 def refit_encoder(
     model: GenerativeModel,
     guide: AmortizedGuide,
-    x_train: Tensor | None = None,
+    x_train: Data | None = None,
     *,
-    validation: Tensor,
+    validation: Data,
     num_draws: int = NUM_DRAWS,
     num_samples: int = 64,
     checkpoint: str | Path | None = None,
@@ -170,10 +170,10 @@ def refit_encoder(
     return RefittedEncoder(guides[best], best, elbos)
 
 
-def _checked(name: str, x: Tensor, model: GenerativeModel, guide: AmortizedGuide) -> Tensor:
+def _checked(name: str, x: Data, model: GenerativeModel, guide: AmortizedGuide) -> Tensor:
     """Data (num, n) as the programs take them."""
     n = model.likelihood.n
-    shape = tuple(torch.as_tensor(x).shape)
+    shape = tuple(tensor_of(name, x).shape)
     if len(shape) != 2 or shape[1] != n:
         raise InputError(f"{name} must have shape (num, {n}), not {shape}")
     x = as_data(name, x, model, guide, None)

@@ -9,6 +9,7 @@ from torch import Tensor
 from pyrovae.errors import check_integer
 from pyrovae.evaluation.estimate import Estimate, check_numbers, mean_and_stderr
 from pyrovae.evaluation.per_datum import rows_of
+from pyrovae.frames import Data
 from pyrovae.programs import Program, Role, TracedPair, check_data, evaluating, log_prob_of, running_on, trace_pair
 
 
@@ -39,7 +40,7 @@ class ELBOTerms:
 
 @torch.no_grad()
 def elbo_terms(
-    model: Program, guide: Program, x: Tensor, *, num_samples: int = 16, seed: int = 0, chunk_size: int = 4096
+    model: Program, guide: Program, x: Data, *, num_samples: int = 16, seed: int = 0, chunk_size: int = 4096
 ) -> ELBOTerms:
     """Evaluate the ELBO (β = 1) for each datum, averaged over draws of z.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrovae.distributions import covariance_of
 from pyrovae.distributions.restricted import restricted
 from pyrovae.errors import InputError
+from pyrovae.frames import Data, each_datum, each_value, tensor_of
 from pyrovae.linear_gaussian._patterns import patterns
 from pyrovae.linear_gaussian._posterior import GaussianPosterior
 from pyrovae.vae import GenerativeModel
@@ -22,6 +23,9 @@ class LinearModel(GaussianPosterior):
     """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ), in float64: p(x) = N(b, AAᵀ + Σ), p(z|x) = N(G(x − b), P⁻¹).
 
     P = I + AᵀΣ⁻¹A and G = P⁻¹AᵀΣ⁻¹. Σ⁻¹ comes from the noise's density, so no n × n matrix is formed unless requested.
+
+    Data x are a tensor, an array or a DataFrame. For a DataFrame, what has a number for each datum or each value is a
+    Series or a DataFrame with its index and columns.
 
     NaN in x is a missing value. Then everything refers to the observed values x_O, exactly: p(x_O) = N(b_O, A_O A_Oᵀ +
     Σ_OO) and p(z|x_O). Data with the same missing channels share one factorisation.
@@ -107,6 +111,7 @@ class LinearModel(GaussianPosterior):
             found[of_pattern] = function(part, rows[of_pattern][:, channels])
         return found.reshape(*x.shape[:-1], *shape)
 
+    @each_datum
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
         """Log p(x) = log N(x; b + Aẑ, Σ) − ½‖ẑ‖² − ½ log det P at ẑ = G(x − b), in nats, shape (*batch).
@@ -133,20 +138,24 @@ class LinearModel(GaussianPosterior):
             return self._by_pattern(x, lambda part, seen: part.covariance.expand(len(seen), d, d), d, d)
         return self.covariance
 
-    def posterior(self, x: Tensor) -> MultivariateNormal:
+    def posterior(self, x: Data) -> MultivariateNormal:
         """p(z|x) for x (*batch, n)."""
+        x = tensor_of("x", x)
         return MultivariateNormal(self._latents(x), self._latent_covariances(x))
 
+    @each_datum
     def kl(self, x: Tensor) -> Tensor:
         """KL(p(z|x) ‖ p(z)) in nats, shape (*batch)."""
         z, covariance = self._latents(x), self._latent_covariances(x)
         trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
         return 0.5 * (z.square().sum(-1) + trace - self.latent_dim - torch.logdet(covariance))
 
+    @each_value
     def reconstruct(self, x: Tensor) -> Tensor:
         """x̂ at the posterior's mean, shape (*batch, n)."""
         return self.offset + self._latents(x) @ self.loadings.T
 
+    @each_value
     def spread(self, x: Tensor | None = None) -> Tensor:
         """Standard deviation of each channel of a draw of x, given a draw of z from p(z|x).
 
@@ -177,6 +186,7 @@ class LinearModel(GaussianPosterior):
         spread = covariance[:, others] - along @ covariance[:, channels].T + left @ part.covariance @ left.T
         return along + left @ part.gain, 0.5 * (spread + spread.T)
 
+    @each_value
     @torch.no_grad()
     def complete(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Fill in missing values, NaN in x, from the observed values of the same datum.
@@ -195,9 +205,9 @@ class LinearModel(GaussianPosterior):
         return rows.reshape(x.shape), deviation.reshape(x.shape)
 
     @torch.no_grad()
-    def expected_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def expected_moments(self, x: Data) -> tuple[Tensor, Tensor]:
         """Expected mean (n,) and covariance (n, n) of data (num, n), given the observed values."""
-        rows, more = x.double().clone(), self.offset.new_zeros(self.n, self.n)
+        rows, more = tensor_of("x", x).double().clone(), self.offset.new_zeros(self.n, self.n)
         for (of_pattern, missing), covariance in self._complete_by_pattern(rows):
             more[missing.T, missing] += len(of_pattern) / len(rows) * covariance
         return rows.mean(0), torch.cov(rows.T, correction=0).reshape(self.n, self.n) + more
@@ -212,6 +222,7 @@ class LinearModel(GaussianPosterior):
                 rows[at] = self.offset[~channels] + residual @ weights.T
                 yield at, covariance
 
+    @each_value
     def score(self, x: Tensor) -> Tensor:
         """∇ log p(x) = −M⁻¹(x − b), shape (*batch, n), 0 where x is missing."""
         return self._where_observed(x, lambda part, seen: part.solve(part.offset - seen))
@@ -236,6 +247,7 @@ class LinearModel(GaussianPosterior):
         """(M⁻¹)_jj, shape (n,)."""
         return self._noise_precisions - (self._scaled_loadings * self.gain.T).sum(-1)
 
+    @each_value
     def conditional_means(self, x: Tensor) -> Tensor:
         """E[x_j | the other channels] = x_j − (M⁻¹(x − b))_j / (M⁻¹)_jj, shape (*batch, n)."""
         if x.isnan().any():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.errors import check_choice
+from pyrovae.frames import each_datum
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -68,6 +69,7 @@ class GaussianPosterior(ABC):
         trace = (self.precision * covariance).sum().item() - self.latent_dim
         return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
 
+    @each_datum
     def best_elbo(self, family: Family, x: Tensor) -> Tensor:
         """The largest ELBO of the family at this decoder, in nats, shape (*batch)."""
         return self.log_prob(x) - self.gap(family)

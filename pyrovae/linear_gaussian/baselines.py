@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError, Option, check_observed
+from pyrovae.frames import Data, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.linear_gaussian._directions import DENSE, principal_directions
 from pyrovae.linear_gaussian._patterns import has_gaps
@@ -70,12 +71,12 @@ class Baseline:
 
 
 def linear_baselines(
-    train: Tensor,
-    test: Tensor,
+    train: Data,
+    test: Data,
     latent_dim: int,
     likelihoods: Mapping[str, Callable[[int, int], Likelihood]] | None = None,
     *,
-    validation: Tensor | None = None,
+    validation: Data | None = None,
     latent_dims: Sequence[int] = (),
     progress: bool = True,
 ) -> list[Baseline]:
@@ -121,6 +122,8 @@ def linear_baselines(
         >>> [baseline.name for baseline in found[3:]]
         ['probabilistic PCA, d by validation', 'Gaussian, shrunk covariance']
     """
+    train, test = tensor_of("train", train), tensor_of("test", test)
+    validation = None if validation is None else tensor_of("validation", validation)
     if train.dim() != 2:
         raise InputError(f"train must be data of shape (num, n), not {tuple(train.shape)}")
     for name, x in (("train", train), ("test", test), *([] if validation is None else [("validation", validation)])):

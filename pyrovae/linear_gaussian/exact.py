@@ -9,6 +9,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from pyrovae.distributions import IsotropicNormal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError
+from pyrovae.frames import Data, each_datum, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian._directions import DENSE, Directions, principal_directions
 from pyrovae.linear_gaussian._model import LinearModel
@@ -66,9 +67,9 @@ class LinearGaussianVAE(LinearModel):
         return f"LinearGaussianVAE(n={self.n}, latent_dim={self.latent_dim}, noise_scale={self.noise_scale:.4g})"
 
     @classmethod
-    def fit(cls, x: Tensor, latent_dim: int, family: Family = "full-covariance") -> "LinearGaussianVAE":
+    def fit(cls, x: Data, latent_dim: int, family: Family = "full-covariance") -> "LinearGaussianVAE":
         """Maximise the mean over data x (num, n) of the family's best ELBO, see :meth:`from_moments`."""
-        x = torch.as_tensor(x, dtype=torch.float64)
+        x = tensor_of("x", x).double()
         if x.dim() != 2 or len(x) < 2:
             raise InputError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
         if not x.isfinite().all():
@@ -164,6 +165,7 @@ class LinearGaussianVAE(LinearModel):
         fit = torch.linalg.solve(marginal, spread).trace()
         return -0.5 * float(self.n * math.log(2 * math.pi) + torch.logdet(marginal) + fit)
 
+    @each_datum
     @torch.no_grad()
     def elbo(self, guide: AmortizedGuide, x: Tensor) -> Tensor:
         """The ELBO of any Gaussian guide for this model, log p(x) − KL(q(z|x) ‖ p(z|x)), exactly; shape (num,).

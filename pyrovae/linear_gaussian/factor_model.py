@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError, InputTypeError, check_observed
+from pyrovae.frames import Data, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._gaps_fit import fit_gaps
@@ -60,9 +61,9 @@ class FactorModel(LinearModel, ConfigurableModule):
         return cls(vae.loadings, vae.offset, GaussianLikelihood(1, vae.n, scale=vae.noise_scale))
 
     @classmethod
-    def fit_in_units(cls, x: Tensor, latent_dim: int) -> Self:
+    def fit_in_units(cls, x: Data, latent_dim: int) -> Self:
         """Factor analysis of data x (num, n) in the channels' units: fitted to standardised channels."""
-        x = x.double()
+        x = tensor_of("x", x).double()
         mean, units = mean_and_scale(x)
         found = cls.fit((x - mean) / units, GaussianLikelihood(1, x.shape[1], "per-dimension"), latent_dim)
         offset = mean + units * found.offset if has_gaps(x) else mean
@@ -122,10 +123,10 @@ class FactorModel(LinearModel, ConfigurableModule):
     @classmethod
     def fit(
         cls,
-        x: Tensor,
+        x: Data,
         likelihood: GaussianNoiseLikelihood,
         latent_dim: int,
-        validation: Tensor | None = None,
+        validation: Data | None = None,
         max_steps: int = 2000,
     ) -> "FactorModel":
         """The maximum-likelihood model of data x (num, n): L-BFGS over Σ, whose best A has a closed form.
@@ -168,7 +169,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         """
         if not isinstance(likelihood, GaussianNoiseLikelihood):
             raise InputTypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
-        x = torch.as_tensor(x, dtype=torch.float64)
+        x = tensor_of("x", x).double()
         start, moments = _probabilistic_pca(x, latent_dim)
         if start.n != likelihood.n:
             raise InputError(f"the likelihood has n = {likelihood.n}, the data {start.n}")
@@ -183,20 +184,20 @@ class FactorModel(LinearModel, ConfigurableModule):
             return cls(loadings, offset, noise)
         return cls(fit_noise(noise, x, start.noise_scale, latent_dim, max_steps), start.offset, noise)
 
-    def refit(self, x: Tensor) -> "FactorModel":
+    def refit(self, x: Data) -> "FactorModel":
         """The model of other data x (num, n), of the same form."""
         if not self.latent_dim:
-            return diagonal_model(x)
+            return diagonal_model(tensor_of("x", x))
         return type(self).fit(x, self.likelihood, self.latent_dim)
 
     def with_noise_of(
-        self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Tensor, validation: Tensor | None = None
+        self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Data, validation: Data | None = None
     ) -> "FactorModel":
         """The model with ``likelihood``'s noise of data x, from this one of :func:`simpler_form`: see :meth:`fit`."""
         if likelihood.simpler_form() is None:
             return self
         noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
-        x, factors = torch.as_tensor(x, dtype=torch.float64), self.loadings[:, latent_dim:]
+        x, factors = tensor_of("x", x).double(), self.loadings[:, latent_dim:]
         noise.set_fitted_noise(self.noise_covariance, factors, start)
         if not noise.is_unrestricted:
             if self.n > DENSE or has_gaps(x):
@@ -205,7 +206,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         simple = FactorModel(self.loadings, self.offset, noise)
         if validation is None:
             return simple
-        validation = torch.as_tensor(validation, dtype=torch.float64)
+        validation = tensor_of("validation", validation).double()
         check_observed("validation", validation, self.n)
         covariance = self.expected_moments(x)[1] if has_gaps(x) else torch.cov(x.T, correction=0)
         share, _ = best_share(x, self, validation)

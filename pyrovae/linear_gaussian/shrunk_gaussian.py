@@ -10,6 +10,7 @@ from pyro.distributions.transforms import AffineTransform
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.frames import Data, each_datum, each_value, tensor_of
 from pyrovae.linear_gaussian._model import LinearModel, PartOfModel
 from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import best_share
@@ -49,7 +50,7 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         self.share = share
 
     @classmethod
-    def fit(cls, x: Tensor, validation: Tensor, targets: Mapping[str, FactorModel]) -> "tuple[ShrunkGaussian, str]":
+    def fit(cls, x: Data, validation: Data, targets: Mapping[str, FactorModel]) -> "tuple[ShrunkGaussian, str]":
         """Choose the share and the target with the largest log p(x) of validation data; also returns the target's name.
 
         Args:
@@ -57,15 +58,16 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
             validation: shape (any, n).
             targets: models with the data's mean as offset, by name.
         """
-        x, validation = x.double(), validation.double()
+        x, validation = (tensor_of(name, part).double() for name, part in (("x", x), ("validation", validation)))
         tried = {name: best_share(x, target, validation) for name, target in targets.items()}
         name = max(tried, key=lambda name: tried[name][1])
         return cls(_root_of_covariance(x, targets[name]), targets[name], tried[name][0]), name
 
-    def refit(self, x: Tensor) -> Self:
+    def refit(self, x: Data) -> Self:
         """The model of other data x (num, n), with the same share and the same form of the target."""
+        x = tensor_of("x", x).double()
         target = self.target.refit(x)
-        return type(self)(_root_of_covariance(x.double(), target), target, self.share)
+        return type(self)(_root_of_covariance(x, target), target, self.share)
 
     @classmethod
     def from_config(cls, num_rows: int, target: FactorModel, share: float) -> Self:
@@ -119,6 +121,7 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         """p(x) with its factor, where that is smaller than the loadings."""
         return self.marginal if len(self.rows) >= self.n else None
 
+    @each_datum
     def log_prob(self, x: Tensor) -> Tensor:
         """Log p(x) in nats, shape (*batch)."""
         if self._dense is None or x.isnan().any():
@@ -138,10 +141,12 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
             return super()._precisions
         return torch.cholesky_inverse(self._dense.scale_tril).diagonal()
 
+    @each_value
     def reconstruct(self, x: Tensor) -> Tensor:
         """Each channel's mean given all others, shape (*batch, n): the reconstruction of a model without latents."""
         return self.conditional_means(x)
 
+    @each_value
     def spread(self, x: Tensor | None = None) -> Tensor:
         """Standard deviation of each channel given all others, of data with missing values all observed others.
 
@@ -172,11 +177,12 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
         noise = MultivariateNormal(torch.zeros_like(self.offset), scale_tril=self._dense.scale_tril)
         return PartOfModel(self.loadings[:, :0], self.offset, noise, channels)
 
+    @each_datum
     def kl(self, x: Tensor) -> Tensor:
         """0, shape (*batch)."""
         return torch.zeros(x.shape[:-1], dtype=torch.float64)
 
-    def posterior(self, x: Tensor) -> Never:
+    def posterior(self, x: Data) -> Never:
         """There is none.
 
         Raises:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
 import pyro
 import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError, InputTypeError
+from pyrovae.errors import InputError
+from pyrovae.frames import Data, tensor_of
 from pyrovae.programs._modules import modules_of, undisturbed
 from pyrovae.programs._sites import Program
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    Data = Tensor | np.ndarray | pd.DataFrame
 
 
 def check_data(x: Data, model: Program, guide: Program) -> Tensor:
@@ -29,7 +22,7 @@ def check_data(x: Data, model: Program, guide: Program) -> Tensor:
 
 def as_data(name: str, data: Data, model: Program, guide: Program, device: str | torch.device | None = None) -> Tensor:
     """The data as one tensor of the parameters' dtype and device, its values checked."""
-    x = _tensor(name, data).detach()
+    x = tensor_of(name, data).detach()
     if x.dim() < 1 or len(x) == 0:
         raise InputError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")
     if x.is_complex() or x.layout is not torch.strided:
@@ -48,19 +41,6 @@ def as_data(name: str, data: Data, model: Program, guide: Program, device: str |
     ).contiguous()
     check_values(name, x, model, guide)
     return x
-
-
-def _tensor(name: str, data: object) -> Tensor:
-    if isinstance(data, Tensor):
-        return data
-    if not hasattr(data, "__array__"):
-        raise InputTypeError(
-            f"{name} must be a tensor, a NumPy array or a DataFrame of numbers, not {type(data).__name__}"
-        )
-    array = np.asarray(data)
-    if array.dtype.kind not in "biufc":
-        raise InputTypeError(f"{name} must hold only numbers, not {array.dtype}; leave out columns of text")
-    return torch.as_tensor(array if array.flags.writeable else array.copy())
 
 
 def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.outliers import PLANTED, pca
+import pyrovae as pv
+from experiments.outliers import PLANTED, counts_by_chance, pca
 
 
 @pytest.mark.parametrize("kind", PLANTED)
@@ -27,6 +28,25 @@ def test_the_limits_of_t2_and_q_hold_for_gaussian_data():
     assert size == pytest.approx((10 / 12) ** 0.5, rel=0.03)
     for score, limit in methods.values():
         assert (score(x[2000:]) > limit(0.05)).mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_ranges_of_false_alarms_are_those_of_draws():
+    """5,000 studies of three splits: 95 % to 98 % inside, as counts are discrete; the binomial range holds fewer."""
+    rng, inside = np.random.default_rng(0), {"binomial": 0, "conformal": 0}
+    ranges = counts_by_chance(0.1, held_out=40, tested=60, splits=3)
+    for _ in range(5000):
+        p_values = np.concatenate([pv.conformal_p_values(rng.random(60), rng.random(40)) for _ in range(3)])
+        share = (p_values <= 0.1).mean()
+        for kind, (low, high) in ranges.items():
+            inside[kind] += low <= share <= high
+    assert 0.945 <= inside["conformal"] / 5000 <= 0.98
+    assert inside["binomial"] / 5000 < 0.9
+
+
+def test_too_few_held_out_spectra_give_no_alarm():
+    """The smallest p-value of m spectra is 1/(m + 1)."""
+    assert counts_by_chance(0.01, held_out=98, tested=50, splits=1)["conformal"] == (0.0, 0.0)
+    assert counts_by_chance(0.01, held_out=99, tested=50, splits=1)["conformal"][1] > 0
 
 
 @pytest.mark.slow
