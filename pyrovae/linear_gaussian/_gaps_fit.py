@@ -1,17 +1,14 @@
 """Maximum-likelihood fit of a linear-Gaussian model to data with missing values, by L-BFGS."""
 
-import math
-from dataclasses import dataclass
-
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.func import functional_call
 
 from pyrovae.distributions import AR1Normal
-from pyrovae.distributions.partial import given_last_observed
 from pyrovae.errors import InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood
+from pyrovae.linear_gaussian._gaps_density import GapDensity
 from pyrovae.linear_gaussian._noise_fit import PRIOR_SCALE, check_ended, fit_noise
 from pyrovae.posteriors.lbfgs import minimise
 
@@ -42,10 +39,11 @@ def fit_gaps(
             f"a linear model with the noise of a {type(noise).__name__} cannot be fitted to data with missing values"
         )
     x, (mean, covariance), n = x[~x.isnan().all(1)], moments, x.shape[1]
-    gaps, prior = _Gaps.of(x), PRIOR_SCALE * noise.initial_scale / len(x) ** 0.5
+    prior = PRIOR_SCALE * noise.initial_scale / len(x) ** 0.5
     loadings = fit_noise(noise, _with_covariance(covariance), noise.initial_scale, d, min(max_steps, 50), warn=False)
     features = x.new_zeros(noise.in_features)
     whole = noise(features)
+    gaps = GapDensity.of(x, is_independent=not isinstance(whole, AR1Normal))
     factor = torch.linalg.cholesky(whole.covariance_matrix) if isinstance(whole, AR1Normal) else whole.stddev.diag()
     sizes = [d * d, n * d, d, n, noise.num_noise_parameters]
 
@@ -61,7 +59,7 @@ def fit_gaps(
         if sizes[-1]:
             rows = prior * torch.eye(n).to(b)
             penalty = (p.log_prob(torch.zeros_like(b)) - p.log_prob(rows)).sum()
-        return penalty - gaps.log_prob(p, a, b).mean()
+        return penalty - gaps.mean_log_prob(p, a, b)
 
     found = minimise(objective, [x.new_zeros(sum(sizes))], max_steps, maxcor=50, ftol=1e-9, gtol=1e-5)
     check_ended(found, noise)
@@ -69,65 +67,6 @@ def fit_gaps(
     for name, value in noise.noise_parameters(coordinates).items() if sizes[-1] else ():
         noise.get_parameter(name).copy_(value)
     return _by_share(noise(features), a), b
-
-
-@dataclass(frozen=True)
-class _Gaps:
-    """Data with missing values, and their patterns.
-
-    Attributes:
-        x: shape (num, n), 0 where a value is missing.
-        observed: booleans of that shape.
-        patterns: the different rows of ``observed``, shape (p, n).
-        index: the pattern of each row, shape (num,).
-        previous: for each channel of a pattern the last observed one before it, else itself, shape (p, n).
-    """
-
-    x: Tensor
-    observed: Tensor
-    patterns: Tensor
-    index: Tensor
-    previous: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor) -> "_Gaps":
-        """Data (num, n), NaN where a value is missing."""
-        observed = ~x.isnan()
-        patterns, index = torch.unique(observed, dim=0, return_inverse=True)
-        channel = torch.arange(x.shape[1])
-        last = torch.where(patterns, channel, -1).cummax(1).values
-        previous = torch.cat([last.new_full((len(last), 1), -1), last[:, :-1]], dim=1)
-        return cls(x.nan_to_num(0.0), observed, patterns, index, torch.where(previous < 0, channel, previous))
-
-    def log_prob(self, p: TorchDistribution, a: Tensor, b: Tensor) -> Tensor:
-        """Log N(x_O; b_O, A_O A_Oᵀ + Σ_OO) of each datum in nats, shape (num,): one factor of d × d a pattern.
-
-        Σ_OO^(−½) takes each observed channel, in units of its σ, less its regression on the last observed one before.
-        """
-        scale = p.stddev if not isinstance(p, AR1Normal) else p.scale.expand(p.event_shape)
-        slope, variance = self._regressions(p)
-        inverse = torch.where(self.patterns, variance.rsqrt(), 0.0)
-        unit = a / scale.unsqueeze(-1)
-        white = inverse.unsqueeze(-1) * (unit - slope.unsqueeze(-1) * unit[self.previous])  # (p, n, d)
-        factor = torch.linalg.cholesky(torch.eye(a.shape[1]).to(a) + white.mT @ white)
-        residual = torch.where(self.observed, (self.x - b) / scale, 0.0)
-        slope, inverse, previous = slope[self.index], inverse[self.index], self.previous[self.index]
-        whitened = inverse * (residual - slope * residual.gather(1, previous))
-        back = inverse * whitened
-        back = back.scatter_add(1, previous, -slope * back)  # Σ_OO⁻¹ of the residual
-        along = torch.linalg.solve_triangular(factor[self.index], (back @ unit).unsqueeze(-1), upper=False)
-        squares = whitened.square().sum(1) - along.square().sum((1, 2))
-        terms = torch.where(self.patterns, 2 * scale.log() + variance.log() + math.log(2 * math.pi), 0.0).sum(1)
-        log_det = terms + 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(1)
-        log_prob: Tensor = -0.5 * (squares + log_det[self.index])
-        return log_prob
-
-    def _regressions(self, p: TorchDistribution) -> tuple[Tensor, Tensor]:
-        """Slope and variance of each channel, in units of σ, given the last observed one before it, shape (p, n)."""
-        ones = self.patterns.to(self.x)
-        if isinstance(p, AR1Normal):
-            return given_last_observed(p, ones, self.patterns)
-        return torch.zeros_like(ones), torch.ones_like(ones)
 
 
 def _with_covariance(covariance: Tensor) -> Tensor:
