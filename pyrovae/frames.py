@@ -36,7 +36,31 @@ def tensor_of(name: str, data: object) -> Tensor:
     array = np.asarray(data)
     if array.dtype.kind not in "biufc":
         raise InputTypeError(f"{name} must hold only numbers, not {array.dtype}; leave out columns of text")
+    if isinstance(data, np.memmap) and (mapped := _mapped(data)) is not None:
+        return torch.from_numpy(mapped)
     return torch.as_tensor(array if array.flags.writeable else array.copy())
+
+
+def _mapped(data: np.memmap) -> np.memmap | None:
+    """The rows of a file mapped again, such that what is written to them stays in memory; None where that cannot be."""
+    root = data
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    if (
+        root.filename is None
+        or not data.flags.c_contiguous
+        or not data.dtype.isnative
+        or not data.size
+        or not data.ndim
+    ):
+        return None
+    offset = root.offset + data.ctypes.data - root.ctypes.data
+    try:
+        mapped = np.memmap(root.filename, data.dtype, "c", offset, data.shape)
+    except (OSError, ValueError):  # the file has gone, or has shrunk
+        return None
+    ends = slice(None, None, max(1, len(data) - 1))
+    return mapped if np.array_equal(mapped[ends], data[ends], equal_nan=True) else None
 
 
 def is_frame(data: object) -> TypeGuard[pd.DataFrame]:

@@ -12,6 +12,9 @@ from pyrovae.frames import Data, tensor_of
 from pyrovae.programs._modules import modules_of, undisturbed
 from pyrovae.programs._sites import Program
 
+_VALUES_AT_ONCE = 2**22
+"""Numbers that are checked at once, so that a mapped file is not held in memory."""
+
 
 def check_data(x: Data, model: Program, guide: Program) -> Tensor:
     """The data as a tensor (num, …) of at least one datum; the model can score all of it."""
@@ -49,8 +52,9 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
     NaN is allowed if the model accepts missing values and the guide draws finite z for them.
     """
     takes_missing = bool(getattr(model, "missing", False))
-    valid = x.isfinite() | x.isnan() if takes_missing else x.isfinite()
-    if not valid.all():
+    pieces = x.split(max(1, _VALUES_AT_ONCE * len(x) // max(1, x.numel())))
+    if not all((piece.isfinite() | (piece.isnan() & takes_missing)).all() for piece in pieces):
+        valid = x.isfinite() | (x.isnan() & takes_missing)
         row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
         advice = "remove them" if takes_missing else "remove or impute them"
         if not takes_missing and isinstance(model, nn.Module):
@@ -61,7 +65,7 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
             f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
             f"(counted from 0); {advice}"
         )
-    incomplete = x.isnan().reshape(len(x), -1).any(1)
+    incomplete = torch.cat([piece.isnan().reshape(len(piece), -1).any(1) for piece in pieces])
     if incomplete.any():
         _check_guide_takes_missing(name, x, guide, int(incomplete.nonzero()[0]))
 

@@ -249,7 +249,7 @@ def short(value: object) -> object:
 
 def sha256(tensor: Tensor) -> str:
     """SHA-256 of a tensor's values."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).numpy().data).hexdigest()
 
 
 def _function(value: Callable[..., object]) -> dict[str, object]:
