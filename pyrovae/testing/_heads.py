@@ -9,6 +9,7 @@ from pyro.distributions import MultivariateNormal, TorchDistribution
 from torch import Tensor, nn
 
 from pyrovae.distributions import covariance_of
+from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule
 from pyrovae.training import CannotReplicateError, reinitialize
 
@@ -87,7 +88,7 @@ def _check_round_trip(head: nn.Module, other: nn.Module) -> None:
 def check_config(head: ConfigurableModule) -> None:
     try:
         config = head.config()
-    except AttributeError as error:
+    except (AttributeError, InputError) as error:
         raise AssertionError(f"config() fails; keep each constructor argument as an attribute: {error}") from None
     again = type(head)(*config.pop("*", []), **config).double()
     again.load_state_dict(head.state_dict())
