@@ -45,8 +45,8 @@ MUTATIONS = {
     ),
     "a sum over the data where the mean belongs": (
         "training/engines/eager.py",
-        "value: float = loss.item() / len(batch)",
-        "value: float = loss.item()",
+        "value = total / len(index[0])",
+        "value = total",
         "tests/training/test_fit.py::test_fit_is_svi",
     ),
     "1/√s in the sampler": (
