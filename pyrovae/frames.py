@@ -1,4 +1,4 @@
-"""pandas' tables as data: in as tensors, out with the same index and columns."""
+"""Data as users have them: arrays, mapped files and pandas' tables, in as tensors, out with index and columns."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Data = Union[Tensor, np.ndarray, "pd.DataFrame"]
 """Data (num, …), as users have them."""
+
+_VALUES_AT_ONCE = 2**22
+"""Numbers of a mapped file that are compared at once."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -42,7 +45,10 @@ def tensor_of(name: str, data: object) -> Tensor:
 
 
 def _mapped(data: np.memmap) -> np.memmap | None:
-    """The rows of a file mapped again, such that what is written to them stays in memory; None where that cannot be."""
+    """The rows of a file mapped again, such that what is written to them stays in memory.
+
+    None where that cannot be, as where the file was replaced.
+    """
     root = data
     while isinstance(root.base, np.memmap):
         root = root.base
@@ -59,8 +65,11 @@ def _mapped(data: np.memmap) -> np.memmap | None:
         mapped = np.memmap(root.filename, data.dtype, "c", offset, data.shape)
     except (OSError, ValueError):  # the file has gone, or has shrunk
         return None
-    ends = slice(None, None, max(1, len(data) - 1))
-    return mapped if np.array_equal(mapped[ends], data[ends], equal_nan=True) else None
+    step = max(1, _VALUES_AT_ONCE * len(data) // data.size)
+    same = all(
+        np.array_equal(mapped[k : k + step], data[k : k + step], equal_nan=True) for k in range(0, len(data), step)
+    )
+    return mapped if same else None
 
 
 def is_frame(data: object) -> TypeGuard[pd.DataFrame]:

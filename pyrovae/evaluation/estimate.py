@@ -12,8 +12,10 @@ from pyrovae.programs import cannot_run
 
 _SHARE_OF_BAD = 0.1
 
-_HEAVIEST, _UNKNOWN = 0.95, 0.7
+_HEAVIEST = 0.95
 """Largest tail shape k̂ from which a bias is extrapolated: the factor is then 27; at 1 it would be infinite."""
+_UNKNOWN = 0.7
+"""What stands for a k̂ that too few draws leave unknown."""
 
 
 def mean_and_stderr(draws: Tensor) -> tuple[Tensor, Tensor]:

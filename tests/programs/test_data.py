@@ -48,7 +48,9 @@ def test_a_file_that_was_replaced_is_not_read(tmp_path):
     np.save(tmp_path / "x.npy", data(100).numpy())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     (tmp_path / "x.npy").unlink()
-    for other in (None, data(100, seed=1)):
+    same_ends = data(100)
+    same_ends[50] += 1.0
+    for other in (None, data(100, seed=1), same_ends):
         if other is not None:
             np.save(tmp_path / "x.npy", other.numpy())
         assert torch.equal(as_data("data", mapped, *make_pair()), data(100))
