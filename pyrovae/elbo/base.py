@@ -27,6 +27,7 @@ from pyrovae.programs import (
     raw_traces,
     reason_of,
     running_on,
+    takes_any_axes,
     without_deterministic,
 )
 
@@ -166,7 +167,8 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
 
     def _get_vectorized_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
         num = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else 0
-        with DrawsAsRows(self.num_particles, num) if is_validation_enabled() else nullcontext():
+        looks = is_validation_enabled() and not (takes_any_axes(model) and takes_any_axes(guide))
+        with DrawsAsRows(self.num_particles, num) if looks else nullcontext():
             pair: TracedPair = super()._get_vectorized_trace(model, guide, args, kwargs)
         return pair
 

@@ -23,7 +23,7 @@ from pyrovae.programs._modules import (
     with_gradients,
 )
 from pyrovae.programs._pair import DATA_PLATE, PARTICLES, TracedPair
-from pyrovae.programs._running import DrawsAsRows, cannot_run, reason_of, running_on
+from pyrovae.programs._running import DrawsAsRows, cannot_run, reason_of, running_on, takes_any_axes
 from pyrovae.programs._sites import (
     Pair,
     PairedSite,
@@ -83,6 +83,7 @@ __all__ = [
     "running_on",
     "same_masks",
     "same_scale",
+    "takes_any_axes",
     "trace_pair",
     "trainable_parameters",
     "undisturbed",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pyrovae.errors import InputError, out_of_memory
@@ -78,4 +78,15 @@ class DrawsAsRows(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def takes_any_axes(program: Callable[..., object]) -> bool:
+    """Whether a program is a module of dense layers and of the library's own: none takes draws for the batch."""
+    return isinstance(program, nn.Module) and all(
+        type(module).__module__.startswith(_DENSE) for module in program.modules()
+    )
+
+
+_DENSE = (
+    *(f"torch.nn.modules.{name}" for name in ("linear", "activation", "container", "dropout")),
+    *(f"pyrovae.{name}" for name in ("vae", "likelihoods", "posteriors", "priors", "nn._modules", "nn._scales")),
+)
 _TAKING_ROWS = {"batch_norm", "instance_norm", "group_norm", "conv1d", "conv2d", "conv3d", "gru", "lstm", "rnn_tanh"}

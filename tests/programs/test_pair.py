@@ -12,6 +12,7 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.programs import takes_any_axes
 
 X = torch.tensor([[0.3], [1.2]])
 
@@ -701,6 +702,20 @@ def test_a_guide_that_cannot_draw_a_part_of_the_prior_has_no_log_marginal():
             pv.InputError, match=r"LogNormal.* at site 'z' cannot draw all values of the model's Normal"
         ):
             pv.log_marginal(standard, positive, X, method)
+
+
+class Own(nn.Linear):
+    """A layer that may do anything."""
+
+
+def test_only_dense_layers_are_trusted_with_an_axis_of_draws():
+    dense = pv.GenerativeModel(pv.nn.MLP(2, 4), pv.GaussianLikelihood(4, 2), 2)
+    assert takes_any_axes(dense)
+    assert takes_any_axes(pv.AmortizedGuide(pv.nn.MLP(2, 4), pv.FullCovariancePosterior(4, 2)))
+    for layer in (nn.BatchNorm1d(4), nn.GRU(4, 4), nn.Conv1d(1, 1, 1), Own(4, 4)):
+        decoder = nn.Sequential(pv.nn.MLP(2, 4), layer)
+        assert not takes_any_axes(pv.GenerativeModel(decoder, pv.GaussianLikelihood(4, 2), 2))
+    assert not takes_any_axes(standard)
 
 
 @pytest.mark.parametrize("num", [15, 16])
