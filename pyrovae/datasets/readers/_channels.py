@@ -49,6 +49,10 @@ _AXIS_NAME = re.compile(
 )
 
 
+_MOST_LEFT_OUT = 9
+"""Columns such as ``V1`` to ``V9`` may have been left out before the first channel."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Columns whose names differ only in a number.
@@ -69,9 +73,9 @@ class Group:
 
     @property
     def is_counted(self) -> bool:
-        """Whether the numbers only count, from 0 or 1."""
+        """Whether the numbers only count, from 0 or 1, or, behind a letter, from where columns were left out."""
         counted = np.array_equal(self.positions, self.positions[0] + np.arange(len(self.positions)))
-        return bool(not self.unit and counted and self.positions[0] in (0, 1))
+        return bool(not self.unit and counted and 0 <= self.positions[0] <= (_MOST_LEFT_OUT if self.prefix else 1))
 
     @property
     def title(self) -> str:
@@ -255,6 +259,10 @@ def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns
             )
     wrong = out_of_order(positions)
     if wrong is not None:
+        edge = {1: columns[0], len(positions) - 1: columns[-1]}.get(wrong)
+        label: tuple[str | Option, ...] = ()
+        if edge is not None:
+            label = (", or if it is a label, say ", Option("label", names[edge] or str(edge + 1)))
         direction = "ascend" if np.count_nonzero(np.diff(positions) > 0) >= len(positions) // 2 else "descend"
         raise InputError(
             f"{where}, column {columns[wrong] + 1}: channel {names[columns[wrong]]!r} comes after "
@@ -262,6 +270,7 @@ def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns
             "row no header? then say ",
             Option("axis", "none"),
             ")",
+            *label,
         )
 
 

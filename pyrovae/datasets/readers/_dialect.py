@@ -193,7 +193,8 @@ class Dialect:
         if not self.skip:
             return None
         what = "the first line left out" if self.skip == 1 else f"the first {self.skip} lines left out"
-        return Finding(what, f"they have fewer fields than the table's {self.width}", Option("delimiter"))
+        they_have = "it has" if self.skip == 1 else "they have"
+        return Finding(what, f"{they_have} fewer fields than the table's {self.width}", Option("delimiter"))
 
 
 def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> Dialect:

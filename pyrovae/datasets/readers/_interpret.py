@@ -25,6 +25,9 @@ ALL = "all"
 
 _MOST_LABELS = 4
 
+_LEAP = 5.0
+"""A last step so many times as long as all others leads to no channel of theirs."""
+
 
 def interpret(head: Head, settings: ReadingSettings) -> Layout:
     """What the columns of a table mean.
@@ -153,6 +156,8 @@ def _in_rows(
         source = AxisSource.COUNTED if unit == "channel" else source
         columns, findings = _without_labels(head, evidence, columns, settings, is_named=True)
         positions = positions[[found.columns.index(i) for i in columns]]
+    if settings.channels is None and settings.label is None and source is not AxisSource.COUNTED:
+        _check_ends(positions, columns, header, where)
     if settings.axis == NONE:
         positions, unit, source = np.arange(len(columns), dtype=float), "channel", AxisSource.COUNTED
     elif not unit:
@@ -213,6 +218,24 @@ def _title(columns: Sequence[int], names: Sequence[str]) -> str:
     """Columns by their numbers and names."""
     titles = [f"{i + 1} ({names[i]!r})" if names[i] else str(i + 1) for i in columns]
     return f"column{'s' if len(columns) > 1 else ''} {', '.join(titles)}"
+
+
+def _check_ends(positions: NDArray[np.float64], columns: list[int], header: Header, where: str) -> None:
+    """Raise for a first or a last position that is far from all others, as a year in the header is."""
+    steps = np.abs(np.diff(positions))
+    if len(steps) < 8:
+        return
+    for edge in (0, -1):
+        others = np.delete(steps, edge)
+        if steps[edge] > _LEAP * others.max() and others.max() < _LEAP * others.min():
+            column = columns[edge]
+            raise InputError(
+                f"{where}, column {column + 1}: {header.names[column]!r} is far from the positions of the other "
+                "channels: is it a label or a channel? say ",
+                Option("label", str(column + 1)),
+                " or ",
+                Option("label", NONE),
+            )
 
 
 def _check_groups(names: Sequence[str], found: Channels, where: str) -> None:

@@ -16,6 +16,10 @@ _USUAL = (
 )  # fmt: skip
 
 
+_ABSURD = 1e6
+"""A value that lies so many ranges of the others away is none of theirs, though it occurs once."""
+
+
 def given_markers(settings: ReadingSettings) -> list[float]:
     """The user's markers of missing values."""
     found = (number(word) for word in settings.missing_value or () if word != NONE)
@@ -33,7 +37,7 @@ def marker_of(values: NDArray[np.floating]) -> float | None:
     """A value that seems to mark missing values: the smallest or the largest, far from all others, and repeated.
 
     It lies farther from the other values than twice their range and occurs at least twice; a usual marker, such as
-    −9999, may occur once and nearer.
+    −9999, may occur once and nearer, and any value once that is a million times as far.
     """
     if values.size < 3:
         return None
@@ -49,7 +53,8 @@ def marker_of(values: NDArray[np.floating]) -> float | None:
         if last == first or gap <= last - first:
             continue
         usual = any(np.isclose(value, marker, rtol=1e-6, atol=0) for marker in _USUAL)
-        if usual or (gap > 2 * (last - first) and np.count_nonzero(values == value) > 1):
+        repeated = np.count_nonzero(values == value) > 1
+        if usual or gap > (2 if repeated else _ABSURD) * (last - first):
             return value
     return None
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import COUNTED, axis_unit, check_order, out_of_order
 from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
 from pyrovae.datasets.readers.idx import PIXEL
-from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, Option
 
@@ -42,7 +42,7 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
     array = arrays[name]
     if array.ndim > 2:
         return _images(where, name, arrays, settings)
-    axis = _axis_among(arrays, name, path)
+    axis = None if settings.axis == NONE else _axis_among(arrays, name, path)
     num, width = array.shape
     in_columns = settings.samples == "columns"
     positions, unit, source = None, COUNTED, AxisSource.COUNTED
@@ -54,6 +54,14 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
         if in_columns and settings.samples is None:
             evidence = f"{axis} has as many positions as there are rows"
             findings.append(Finding("samples in columns", evidence, Option("samples", "rows")))
+        if settings.samples == "columns" and not in_columns:
+            raise InputError(
+                f"{path} ({axis}) has {len(positions)} positions, one for each column of {name}, so the samples are in "
+                "its rows; if it is no axis, say ",
+                Option("axis", NONE),
+            )
+        if not _AXES.fullmatch(_last(axis)):
+            findings.append(Finding(f"{axis} as the axis", "it is in order", Option("axis", NONE)))
     if in_columns:
         array = array.T
     others = _targets(arrays, name, axis, len(array))
@@ -61,9 +69,21 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
     if axis is None and not in_columns and not others:
         table = table_of(where, array, settings, choose)
     else:
+        given = next((option for option in ("label", "drop") if getattr(settings, option) not in (None, (NONE,))), None)
+        if given is not None:
+            raise InputError(
+                f"{where} has its labels or its axis in other arrays, so all its columns are channels: leave out ",
+                Option(given),
+                ", or save the array alone",
+            )
         plain = replace(settings, samples=None)
         table = table_of(where, array, plain, positions=positions, unit=unit, source=source, others=frame)
     findings += table.layout.findings
+    used = {name, axis, *others, *(title.rpartition(" ")[0] for title in others)}
+    unused = [n for n, a in arrays.items() if n not in used and a.ndim in (1, 2) and a.size > 1]
+    if unused:
+        shown = ", ".join(f"{n} {arrays[n].shape}" for n in unused[:3]) + (" …" if len(unused) > 3 else "")
+        findings.append(Finding(f"{shown} left out", f"not of the {len(array)} samples of {name}", Option("table")))
     return replace(table, layout=replace(table.layout, is_turned=in_columns, findings=tuple(findings)))
 
 

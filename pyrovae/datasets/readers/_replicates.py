@@ -31,7 +31,7 @@ def warn_of_replicates(targets: pd.DataFrame, path: Path, stacklevel: int) -> No
         if column.isna().any() or (column.dtype.kind == "f" and not (column == column.round()).all()):
             continue
         is_named = _NAMES.fullmatch(str(name).strip()) is not None
-        is_text = column.dtype.kind not in "fiu"
+        is_text = all(isinstance(value, str) for value in column)
         if (is_named or is_text) and _are_replicates(column, 3 if is_named else 8):
             _warn(
                 path,

@@ -58,6 +58,9 @@ def without_rows(table: Table, drop_rows: Sequence[str] | str | None) -> Table:
     )
 
 
+_IN_ORDER = "is in order, as the channels' positions are"
+
+
 def check_samples(
     table: Table,
     values: NDArray[np.floating],
@@ -90,9 +93,14 @@ def check_samples(
     where = table.cell(0, first) if in_columns else f"{table.where}, row {table.rows[first]}"
     known = tuple(str(table.layout.columns[i] + 1 if in_columns else table.rows[i]) for i in sorted(found))
     option = "drop" if in_columns else "drop_rows"
+    axis: tuple[str | Option, ...] = ()
+    if found[first] == _IN_ORDER:
+        place = f"{'column' if in_columns else 'row'}:{known[0]}"
+        axis = (", say that it holds the positions with ", Option("axis", place))
     raise InputError(
         f"{where}: the {'column' if in_columns else 'row'} {found[first]}: leave it out with ",
         Option(option, known),
+        *axis,
         ", or if it is a sample, say ",
         Option(option, NONE),
     )
@@ -169,5 +177,5 @@ def _headers(values: NDArray[np.floating]) -> dict[int, str]:
     for i in map(int, ordered[:5]):
         row, others = values[i].astype(np.float64), np.delete(values, i, axis=0)
         if is_outside(row, others) or (is_even(row) and not any(map(is_even, others[:200].astype(np.float64)))):
-            return {i: "is in order, as the channels' positions are"}
+            return {i: _IN_ORDER}
     return {}

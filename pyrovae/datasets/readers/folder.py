@@ -111,7 +111,7 @@ def _files(folder: Path) -> tuple[list[Path], tuple[Finding, ...]]:
     rest = sorted(path.name for path in files if _ending(path) != kind)
     shown = ", ".join(rest[:3]) + (" …" if len(rest) > 3 else "")
     how_many = "1 file" if len(rest) == 1 else f"{len(rest)} files"
-    return chosen, (Finding(f"{how_many} left out ({shown})", f"most end in {kind}", Option("data")),)
+    return chosen, (Finding(f"{how_many} left out ({shown})", f"most end in {kind}"),)
 
 
 def _ending(path: Path) -> str:
@@ -143,6 +143,8 @@ def _check_axis(part: _Part, first: _Part) -> None:
     elif a is not None and b is not None and (misfit := np.abs(a - b)).max() > 0.01 * np.abs(np.diff(a)).min():
         k = int(misfit.argmax())
         said = f": position {k + 1} is {b[k]:g}, and {a[k]:g} in {first.path.name}"
+    if part.unit and first.unit and part.unit != first.unit:
+        said = f": its axis is in {part.unit}, and that of {first.path.name} in {first.unit}"
     if said:
         what = f"{part.path}{said}; bring them to one axis first, or give it with "
         raise InputError(what, Option("axis", "FILE"), " (they are then interpolated)")

@@ -211,8 +211,8 @@ def _check_values(table: Table, settings: ReadingSettings, unit: str) -> None:
             row, column = np.argwhere(table.numbers == table.numbers.dtype.type(marker))[0]
             count = np.count_nonzero(table.numbers == table.numbers.dtype.type(marker))
             raise InputError(
-                f"{table.cell(row, column)}: {marker:g} is far from {far} and occurs {count} times, as a "
-                "marker of missing values does; if it is one, pass ",
+                f"{table.cell(row, column)}: {marker:g} is far from {far} and occurs {count} "
+                f"{'time' if count == 1 else 'times'}, as a marker of missing values does; if it is one, pass ",
                 Option("missing_value", f"{marker:g}"),
                 " and ",
                 Option("missing", "mask"),

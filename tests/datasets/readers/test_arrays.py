@@ -1,9 +1,10 @@
 """Numpy's formats: read, never unpickled, or refused."""
 
 import numpy as np
+import pytest
 
 from pyrovae.datasets import read_spectra
-from tests.datasets.readers.files import message_of, numbers, written
+from tests.datasets.readers.files import NUM, X, message_of, numbers, written
 
 
 def test_npy_and_npz(tmp_path):
@@ -46,3 +47,24 @@ def test_bad_arrays(tmp_path):
     message_of(tmp_path / "nowhere.csv", FileNotFoundError)
     (tmp_path / "empty").mkdir()
     assert "is a folder without files" in message_of(tmp_path / "empty")
+
+
+@pytest.mark.filterwarnings("ignore:.*more channels")
+def test_a_vector_that_is_taken_for_the_axis_is_said(tmp_path):
+    np.savez(tmp_path / "a.npz", X=X.T, time=0.5 * np.arange(NUM))
+    found = read_spectra(tmp_path / "a.npz")
+    assert "time as the axis, as it is in order (else --axis none)" in "\n".join(found.reading.lines(on_console=True))
+    assert "so the samples are in its rows; if it is no axis, say axis='none'" in message_of(
+        tmp_path / "a.npz", samples="columns"
+    )
+    found = read_spectra(tmp_path / "a.npz", samples="columns", axis="none")
+    np.testing.assert_allclose(found.x, X, atol=1e-5)
+    assert list(found.targets) == ["time"]
+
+
+def test_options_of_columns_are_not_ignored_beside_other_arrays(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.c_[np.arange(NUM) % 3, X], y=np.arange(NUM), z=np.arange(5.0))
+    for option in ("label", "drop"):
+        assert f"all its columns are channels: leave out {option}" in message_of(tmp_path / "a.npz", **{option: "1"})
+    found = read_spectra(tmp_path / "a.npz")
+    assert "z (5,) left out" in "\n".join(found.reading.lines())

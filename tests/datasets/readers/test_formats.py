@@ -308,3 +308,16 @@ def test_memory_is_bounded_in_every_format(tmp_path):
     for path in [*files, tmp_path / "text.parquet"]:
         assert "would need about" in message_of(path, max_gib=0.004), path
     assert read_spectra(files[0], max_gib=1).x.shape == (9000, 3)
+
+
+def test_files_of_different_units_are_not_joined(tmp_path):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for i, row in enumerate(X):
+        unit = "cm-1" if i == 4 else "nm"
+        lines = [f"{unit}\tA", *(f"{a}\t{v}" for a, v in zip(AXIS, row, strict=True))]
+        (folder / f"s{i}.txt").write_text("\n".join(lines))
+    assert "s4.txt: its axis is in cm⁻¹, and that of s0.txt in nm" in message_of(folder)
+    (folder / "s4.txt").unlink()
+    (folder / "readme.md").write_text("x")
+    assert "--data" not in "\n".join(read_spectra(folder).reading.lines(on_console=True))

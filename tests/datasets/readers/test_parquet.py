@@ -1,11 +1,13 @@
 """Parquet files: read, or refused."""
 
+import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pyrovae.datasets import read_spectra
-from tests.datasets.readers.files import AXIS, IDS, X, assert_read, message_of, numbers, written
+from tests.datasets.readers.files import AXIS, IDS, NUM, X, assert_read, message_of, numbers, written
 
 
 def test_parquet(tmp_path):
@@ -35,3 +37,16 @@ def test_an_index_is_a_column_of_a_parquet_file(tmp_path):
     ):
         table.to_parquet(tmp_path / f"{name}.parquet")
         assert_read(tmp_path / f"{name}.parquet", targets=targets)
+
+
+@pytest.mark.parametrize(
+    "column", [[datetime.date(2024, 1, 1 + i) for i in range(NUM)], [i % 2 > 0 for i in range(NUM)]]
+)
+def test_columns_that_are_no_text_and_no_numbers(column, tmp_path):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame(X, columns=[f"{a:g}" for a in AXIS]).assign(what=pd.Series(column))
+    for kind in (table, table.assign(what=pd.to_datetime(table["what"])) if table["what"].dtype == object else table):
+        kind.to_parquet(tmp_path / "a.parquet")
+        found = read_spectra(tmp_path / "a.parquet")
+        assert found.x.shape == X.shape
+        assert list(found.targets) == ["what"]

@@ -176,3 +176,12 @@ def test_a_target_at_the_level_of_the_last_channel(tmp_path):
     path = written(tmp_path, text(rows_of(right=last)))
     assert "column 21 does not continue its neighbour" in message_of(path)
     assert read_spectra(path, label="last").x.shape == (NUM, N)
+
+
+def test_positions_below_counted_names(tmp_path):
+    rows = [["no", *map(str, range(1, N + 1))], ["id", *(f"{a:g}" for a in AXIS)], *rows_of(left=IDS)]
+    path = written(tmp_path, text(rows))
+    assert "say that it holds the positions with axis='row:2'" in message_of(path)
+    found = read_spectra(path, axis="row:2")
+    assert found.axis.tolist() == AXIS.tolist()
+    np.testing.assert_allclose(found.x, X, atol=1e-5)
