@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Data = Union[Tensor, np.ndarray, "pd.DataFrame"]
 """Data (num, …), as users have them."""
 
-_VALUES_AT_ONCE = 2**22
+_VALUES_AT_ONCE = 2**18
 """Numbers of a mapped file that are compared at once."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -4,11 +4,13 @@ import copy
 
 import pyro.poutine as poutine
 import torch
+from pyro.poutine import Trace
+from torch import Tensor
 
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison.settings import STANDARD, ComparisonSettings
 from pyrovae.errors import InputError, InputTypeError
-from pyrovae.programs import Program, latent_sites, running_on, undisturbed
+from pyrovae.programs import Program, latent_sites, log_prob_of, running_on, takes_missing, undisturbed
 from pyrovae.vae import GenerativeModel
 
 
@@ -19,7 +21,7 @@ def frozen(model: Program, data: PreparedData, settings: ComparisonSettings) -> 
     own = (settings.likelihoods, list(settings.named_priors), settings.start)
     if own != (None, [STANDARD], "random") or settings.preprocessing_step is not None:
         raise InputError("a given model has its own likelihood, prior, start and preprocessing: leave them out")
-    if settings.missing != "error" and not getattr(model, "missing", False):
+    if settings.missing != "error" and not takes_missing(model):
         raise InputError(f"missing={settings.missing!r} needs a model that masks NaN: model.missing = True")
     if not isinstance(model, GenerativeModel):
         _check_program(model, data, settings)
@@ -50,3 +52,23 @@ def _check_program(model: Program, data: PreparedData, settings: ComparisonSetti
             f"the model's latent sites have the event shapes {latents}, and the guides draw {{'z': "
             f"{settings.latent_dims}}}: give latent_dims=d, and the model one latent 'z' of event shape (d,)"
         )
+    with torch.no_grad(), undisturbed(x), running_on(x, "the model"):
+        _check_takes_some(model, x, trace)
+
+
+def _check_takes_some(model: Program, x: Tensor, trace: Trace) -> None:
+    """Raise an InputError unless the last datum's observations have the same density alone, in the first row."""
+    drawn = latent_sites(trace)
+    alone = {name: site["value"].narrow(-1 - site["fn"].event_dim, len(x) - 1, 1) for name, site in drawn.items()}
+    given = Trace()
+    for name, value in alone.items():
+        given.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
+    last = poutine.trace(poutine.replay(model, trace=given)).get_trace(x[-1:])
+    observed = [name for name, site in trace.nodes.items() if site["type"] == "sample" and site["is_observed"]]
+    for name in observed:
+        both = log_prob_of(trace.nodes[name])[..., -1:], log_prob_of(last.nodes[name])
+        if not torch.allclose(*both, rtol=1e-4, atol=1e-4):
+            raise InputError(
+                f"site {name!r} of the model changes with the place of a datum or with the other data, and compare "
+                "splits the data; let each row depend on its own x and z alone"
+            )

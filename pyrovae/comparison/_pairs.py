@@ -11,7 +11,7 @@ from pyrovae.likelihoods import CountLikelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.warm_start import start_as_linear
 from pyrovae.nn import MLP, ImputeMissing, LogCounts, Skip, class_of
-from pyrovae.programs import Program
+from pyrovae.programs import Program, takes_missing
 from pyrovae.randomness import seeded
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -60,7 +60,7 @@ def seen_by(encoder: nn.Module, model: Program) -> nn.Module:
     """The encoder of a model's data; counts enter by their logarithms, and missing values are filled."""
     if isinstance(model, GenerativeModel) and model.likelihood.is_count:
         encoder = LogCounts(encoder)
-    return ImputeMissing(encoder) if getattr(model, "missing", False) else encoder
+    return ImputeMissing(encoder) if takes_missing(model) else encoder
 
 
 def at_mean_of(make: LikelihoodFactory, x: Tensor) -> LikelihoodFactory:

@@ -29,7 +29,7 @@ from pyrovae.io import describe
 from pyrovae.keywords import accepts
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline
-from pyrovae.programs import FixedParameters, Program
+from pyrovae.programs import FixedParameters, Program, takes_missing
 from pyrovae.training import TrainingSettings, processes
 from pyrovae.vae import GenerativeModel
 
@@ -106,9 +106,8 @@ def compare(
     if callable(model) and not isinstance(model, GenerativeModel):
         if out is not None:
             raise InputError("a model written by hand cannot be saved: compare its guides without out=")
-        takes_missing = getattr(model, "missing", False)
-        model = FixedParameters()(model)
-        vars(model)["missing"] = takes_missing
+        masks, model = takes_missing(model), FixedParameters()(model)
+        vars(model)["missing"] = masks
     processes.check_alone("a comparison")
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrovae.distributions import fixed_draw
 from pyrovae.elbo._reparameterized import ReparameterizedELBO
 from pyrovae.elbo.base import Arguments, Keywords, NoClosedFormError
-from pyrovae.programs import Program, Site, describe, latent_sites
+from pyrovae.programs import Program, Site, describe, draws_unchanged, latent_sites
 from pyrovae.randomness import random_state, set_random_state
 
 
@@ -34,7 +34,8 @@ class PathDerivativeELBO(ReparameterizedELBO):
             )
         seen = self._trace_guide(guide, args, kwargs)
         replayed = poutine.replay(self._weigh(model, is_guide=False), trace=seen)
-        return poutine.trace(replayed).get_trace(*args, **kwargs), seen
+        with draws_unchanged(seen):
+            return poutine.trace(replayed).get_trace(*args, **kwargs), seen
 
     def _trace_guide(self, guide: Program, args: Arguments, kwargs: Keywords) -> Trace:
         """The guide's draws, as the model will see them."""

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError
-from pyrovae.evaluation._weights import check_density, check_rows_apart, pair_at, repeated, takes_rows
+from pyrovae.evaluation._weights import check_density, check_rows_apart, log_joint_of, pair_at, repeated, takes_rows
 from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
 from pyrovae.programs import (
     PairedSite,
@@ -128,10 +128,29 @@ class _Programs:
                     "integral over it; use method='importance', or sum it out in the model"
                 )
             pair.per_datum(site, log_prob_of(site.site), self.plate)  # it is inside the data's plate
+            transform = biject_to(fn.support)
+            if transform.domain.event_dim != transform.codomain.event_dim:
+                raise InputError(
+                    f"site {site.name!r} ({describe(fn)}) has no unconstrained coordinates of its own shape; use "
+                    "method='importance'"
+                )
+        self._check_supports(model, guide, x)
         check_rows_apart(model, guide, x, self.plate)
         self.widths = [self._flat(site, self._to_real(site.site)).shape[1] for site in self.free]
         self.as_rows = takes_rows(model, guide, x, self.plate)
         self._last: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+
+    def _check_supports(self, model: Program, guide: Program, x: Tensor) -> None:
+        """Raise an InputError where the support of a draw depends on another draw."""
+        again = {site.name: site for site in trace_pair(model, guide, x).drawn}
+        for site in self.free:
+            first, second = (biject_to(one.site["fn"].support) for one in (site, again[site.name]))
+            real = self._to_real(site.site)
+            if not torch.allclose(first(real), second(real), equal_nan=True):
+                raise InputError(
+                    f"the support of site {site.name!r} ({describe(site.site['fn'])}) depends on another draw, so its "
+                    "coordinates do too; use method='importance', or draw a share of the support"
+                )
 
     def density(self) -> Density:
         return Density(
@@ -171,7 +190,7 @@ class _Programs:
         free = {site.name for site in self.free}
         for site in pair.sites:
             if site.model is not None:
-                joint = joint + pair.per_datum(site, log_prob_of(site.model), self.plate)
+                joint = joint + pair.per_datum(site, log_joint_of(site), self.plate)
             if site.guide is not None:
                 term = pair.per_datum(site, site.log_q(), self.plate)
                 if site.name in free:

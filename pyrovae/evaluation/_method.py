@@ -4,14 +4,15 @@ import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.evaluation._weights import takes_some
 from pyrovae.evaluation.estimate import LogMarginal
-from pyrovae.evaluation.per_datum import AnyGuide
-from pyrovae.programs import Program
+from pyrovae.evaluation.per_datum import AnyGuide, rows_of
+from pyrovae.programs import Program, running_on
 from pyrovae.vae import GenerativeModel
 
 ROWS_AT_ONCE = 2**15
@@ -41,6 +42,7 @@ class Problem:
         max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
         max_rows: draws × data evaluated in one pass at most; wide data lower it. It bounds the memory.
+        takes_some: whether the programs give a datum the same terms without the other data.
     """
 
     model: Program
@@ -50,6 +52,36 @@ class Problem:
     max_plate_nesting: int = 1
     progress: bool = False
     max_rows: int = ROWS_AT_ONCE
+    takes_some: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        latents: Tensor | None = None,
+        max_plate_nesting: int = 1,
+        progress: bool = False,
+    ) -> Self:
+        """A problem whose programs were asked whether they take some of the data alone."""
+        some = True
+        if not isinstance(model, GenerativeModel) or not isinstance(guide, AnyGuide):
+            with running_on(x):
+                some = takes_some(model, guide, x, rows_of(guide, slice(len(x) - 1, len(x)), x))
+        return cls(model, guide, x, latents, max_plate_nesting, progress, takes_some=some)
+
+    def at_once(self, num: int) -> int:
+        """How many data to evaluate in one pass, ``num`` if the programs take some of them."""
+        return num if self.takes_some else len(self.x)
+
+    def check_takes_some(self, what: str) -> None:
+        """Raise an InputError where programs take only all of the data, and a method needs some."""
+        if not self.takes_some:
+            raise InputError(
+                f"the terms of a datum change with its place or with the other data, and {what} takes some of them; "
+                "let each row depend on its own x and z alone (a table of all data: add its rows to x)"
+            )
 
     @property
     def rows_at_once(self) -> int:

@@ -6,10 +6,13 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import VonMises
 
 from pyrovae.errors import InputError
 from pyrovae.programs import (
+    DATA_PLATE,
     PairedSite,
     Program,
     Role,
@@ -51,11 +54,64 @@ def _log_weight(pair: TracedPair, plate: CondIndepStackFrame) -> Tensor:
     total: Tensor | float = 0.0
     for site in pair.sites:
         if site.model is not None:
-            total = total + pair.per_datum(site, log_prob_of(site.model), plate)
+            total = total + pair.per_datum(site, log_joint_of(site), plate)
         if site.guide is not None:
             total = total - pair.per_datum(site, site.log_q(), plate)
     assert isinstance(total, Tensor)
     return total
+
+
+def log_joint_of(site: PairedSite) -> Tensor:
+    """The log-density of a model's site; −∞ for a latent outside of its support, where some formulas are finite."""
+    assert site.model is not None
+    log_prob, fn = log_prob_of(site.model), site.model["fn"]
+    if site.role is not Role.LATENT or is_delta(fn):
+        return log_prob
+    try:
+        inside = fn.support.check(site.model["value"])
+    except NotImplementedError:
+        return log_prob
+    return torch.where(inside, log_prob, -torch.inf)
+
+
+@torch.no_grad()
+def takes_some(model: Program, guide: Program, x: Tensor, last: Program) -> bool:
+    """Whether the last datum has the same terms alone, in the first row, as after all others.
+
+    A program that uses the plate's index, or a statistic of the data, takes only all of the data at once.
+
+    Args:
+        model: the model's program.
+        guide: the guide's program.
+        x: data (num, …).
+        last: the guide of the last datum alone.
+
+    Raises:
+        InputError: the plate that is taken for the data's does not become shorter with them.
+    """
+    if len(x) == 1 or isinstance(poutine.unwrap(guide), Messenger):
+        return True
+    pair = trace_pair(model, guide, x, check=True)
+    plate = pair.data_plate(len(x))
+    values = {}
+    for site in pair.drawn:
+        value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
+        values[site.name] = value.narrow(axis, len(x) - 1, 1) if value.dim() >= -axis else value
+    try:
+        alone = pair_at(model, last, x[-1:], values)
+    except (RuntimeError, ValueError, IndexError):  # for instance a plate or a table of all the data's size
+        return False
+    same = alone.plates.get(plate.name)
+    if same is not None and same.size == len(x) and same.full_size in (None, len(x)) and plate.name != DATA_PLATE:
+        raise InputError(
+            f"plate {plate.name!r} has {len(x)} elements for one datum as for {len(x)} data, so it is not the data's; "
+            "put the data's sites into one `with pyro.plate('data', len(x))`"
+        )
+    try:
+        found = _log_weight(alone, alone.data_plate(1))
+    except InputError:
+        return False
+    return bool(torch.allclose(found, _log_weight(pair, plate)[-1:], rtol=1e-4, atol=1e-4, equal_nan=True))
 
 
 @torch.no_grad()
@@ -140,6 +196,11 @@ def _check_reach(site: PairedSite) -> None:
     p, q = (node["fn"] for node in site.both())
     if is_delta(q):
         return
+    if isinstance(_base(p), VonMises) and not isinstance(_base(q), VonMises):
+        raise InputError(
+            f"site {site.name!r} is an angle, a VonMises in the model, and the guide's {describe(q)} counts each angle "
+            "several times; give the guide a VonMises"
+        )
     before = random_state()
     try:
         inside = q.support.check(p.sample((_DRAWS_OF_PRIOR,)))
@@ -152,6 +213,13 @@ def _check_reach(site: PairedSite) -> None:
             f"the guide's {describe(q)} at site {site.name!r} cannot draw all values of the model's {describe(p)}, so "
             "log p(x) would miss a part of the integral; give both the same support"
         )
+
+
+def _base(fn: object) -> object:
+    """The distribution inside of an Independent or of a mask."""
+    while hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):
+        fn = fn.base_dist
+    return fn
 
 
 def _nodes(pair: TracedPair) -> list[tuple[str, Site]]:

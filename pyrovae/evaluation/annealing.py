@@ -67,7 +67,7 @@ class Annealing(Method):
             log_w = log_w if exact is None else -log_w  # weights of mean 1/p(x)
             return *log_mean_weight(log_w.double().cpu()), acceptance.double().cpu()
 
-        data_at_once = max(1, problem.rows_at_once // self.num_samples)
+        data_at_once = problem.at_once(max(1, problem.rows_at_once // self.num_samples))
         per_datum, stderr, effective, gain, k, acceptance = in_chunks(estimate, x, data_at_once, problem.progress)
         if latents is None:
             return LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k, acceptance)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation._gauss_newton import Mixture
@@ -72,7 +72,7 @@ class Automatic(Method):
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
         check_problem(problem)
-        if not _runs_on_some(problem):
+        if not problem.takes_some:
             return Importance(self.num_samples).estimate(problem)
         num = len(problem.x)
         looked = over_log_weights(log_mean_weight, problem, max(_LEAST_LOOKED, self.num_samples // 2))
@@ -227,17 +227,6 @@ def proposal_scale(latent_dim: int) -> float:
     The draws of a Gaussian lose a fifth of their effective number, whatever d is.
     """
     return 1 + 0.35 / math.sqrt(latent_dim)
-
-
-def _runs_on_some(problem: Problem) -> bool:
-    """Whether programs can run on some of the data: those with a plate or a mask of all the data's size cannot."""
-    if isinstance(problem.model, nn.Module):
-        return True
-    try:
-        over_log_weights(log_mean_weight, _part(problem, torch.tensor([0])), 2)
-    except InputError:
-        return False
-    return True
 
 
 def _part(problem: Problem, rows: Tensor) -> Problem:

@@ -14,7 +14,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation._density import Density, density_of
 from pyrovae.evaluation._method import ROWS_AT_ONCE
 from pyrovae.evaluation._weights import repeated
-from pyrovae.programs import Program
+from pyrovae.programs import Program, takes_missing
 
 
 class Callables:
@@ -76,7 +76,7 @@ class Callables:
                 return density(x).log_guide(z.unsqueeze(0))[0]
 
         pair = cls(log_joint, sample, log_q)
-        pair.model.missing = bool(getattr(model, "missing", False))
+        pair.model.missing = takes_missing(model)
         return pair
 
 

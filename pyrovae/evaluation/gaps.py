@@ -21,6 +21,7 @@ from pyrovae.evaluation._encoder_training import (
     FrozenModel,
     encoder_elbo,
 )
+from pyrovae.evaluation._method import Problem
 from pyrovae.evaluation.callables import Callables
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.importance import elbo_estimate
@@ -31,7 +32,7 @@ from pyrovae.frames import Data
 from pyrovae.keywords import accepts
 from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
-from pyrovae.programs import Program, check_data
+from pyrovae.programs import Program, check_data, evaluating
 from pyrovae.progress import progress_bar
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
@@ -227,6 +228,8 @@ def inference_gaps(
     elif train is not None:
         raise InputTypeError("train= trains encoders, and needs a GenerativeModel and an AmortizedGuide")
     else:
+        with torch.no_grad(), evaluating(model, guide, x, settings.seed):
+            Problem.of(model, guide, x).check_takes_some("inference_gaps")
         model, guide = Callables.of_pair(model, guide)
     assert hasattr(guide, "posterior")
     seeds = itertools.count(settings.seed + 1)  # every estimate has its own draws

@@ -32,7 +32,7 @@ def over_log_weights(
     ``summarize`` receives the log-weights of some data at a time, shape (num_samples, …), in float64 on the CPU.
     """
     x = problem.x
-    data_at_once = max(1, min(len(x), 1024, problem.rows_at_once, VALUES_AT_ONCE // num_samples))
+    data_at_once = problem.at_once(max(1, min(len(x), 1024, problem.rows_at_once, VALUES_AT_ONCE // num_samples)))
     draws_at_once = max(1, min(num_samples, problem.rows_at_once // data_at_once))
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
@@ -159,7 +159,7 @@ def elbo_estimate(
     check_integer("num_samples", num_samples, least=2)
     x = check_data(x, model, guide)
     with evaluating(model, guide, x, seed):
-        problem = Problem(model, guide, x, max_plate_nesting=max_plate_nesting)
+        problem = Problem.of(model, guide, x, max_plate_nesting=max_plate_nesting)
         estimate = Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))
     check_numbers(estimate.per_datum, x)
     return estimate

@@ -114,7 +114,7 @@ def log_marginal(
     x = check_data(x, model, guide)
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
-        found = chosen.estimate(Problem(model, guide, x, latents, max_plate_nesting, progress))
+        found = chosen.estimate(Problem.of(model, guide, x, latents, max_plate_nesting, progress))
     likelihood = getattr(model, "likelihood", None)
     return replace(found, is_density=getattr(likelihood, "is_density", True))
 

@@ -66,7 +66,7 @@ class Quadrature(Method):
         """Integrate p(x, z) over z for each datum."""
         x = problem.x
         most = problem.rows_at_once
-        data_at_once = max(1, min(len(x), most // min(most, self.num_points)))
+        data_at_once = problem.at_once(max(1, min(len(x), most // min(most, self.num_points))))
 
         def integral(rows: slice) -> tuple[Tensor, ...]:
             density = density_of(problem.model, problem.guide, x, rows, most)

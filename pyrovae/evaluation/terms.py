@@ -7,6 +7,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
 from pyrovae.errors import check_integer
+from pyrovae.evaluation._method import Problem
 from pyrovae.evaluation.estimate import Estimate, check_numbers, mean_and_stderr
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.frames import Data
@@ -60,6 +61,7 @@ def elbo_terms(
     x = check_data(x, model, guide)
     reconstruction, kl, stderr = [], [], []
     with evaluating(model, guide, x, seed):
+        chunk_size = Problem.of(model, guide, x).at_once(chunk_size)
         for start in range(0, len(x), chunk_size):
             rows = slice(start, min(start + chunk_size, len(x)))
             part = rows_of(guide, rows, x)
@@ -85,7 +87,7 @@ def _terms_at_one_draw(pair: TracedPair, plate: CondIndepStackFrame) -> tuple[Te
         if site.role is Role.OBSERVED:
             reconstruction = reconstruction + pair.per_datum(site, log_prob_of(site.site), plate)
         elif site.role is Role.LATENT:
-            divergence = site.kl()
+            divergence = site.kl(by_value=True)
             kl = kl + pair.per_datum(site, site.log_ratio() if divergence is None else divergence, plate)
         else:
             kl = kl + pair.per_datum(site, site.log_q(), plate)

@@ -5,7 +5,7 @@ trains, scores or evaluates a pair uses :func:`trace_pair`, which returns one de
 from both traces.
 """
 
-from pyrovae.programs._data import as_data, check_data, check_support, check_values
+from pyrovae.programs._data import as_data, check_data, check_support, check_values, takes_missing
 from pyrovae.programs._modules import (
     FixedParameters,
     OwnParameters,
@@ -42,7 +42,7 @@ from pyrovae.programs._sites import (
     without_deterministic,
     without_mask,
 )
-from pyrovae.programs._tracing import raw_traces, trace_pair
+from pyrovae.programs._tracing import draws_unchanged, raw_traces, trace_pair
 from pyrovae.programs._training import check_programs
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "check_values",
     "closed_form_kl",
     "describe",
+    "draws_unchanged",
     "evaluating",
     "is_delta",
     "is_deterministic",
@@ -84,6 +85,7 @@ __all__ = [
     "same_masks",
     "same_scale",
     "takes_any_axes",
+    "takes_missing",
     "trace_pair",
     "trainable_parameters",
     "undisturbed",

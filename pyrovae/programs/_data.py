@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
+
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.distributions import Unit
 from torch import Tensor, nn
 
+from pyrovae.distributions import PartiallyObserved
 from pyrovae.errors import InputError
 from pyrovae.frames import Data, tensor_of
 from pyrovae.programs._modules import modules_of, undisturbed
@@ -51,15 +56,15 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
 
     NaN is allowed if the model accepts missing values and the guide draws finite z for them.
     """
-    takes_missing = bool(getattr(model, "missing", False))
+    masks = takes_missing(model)
     pieces = x.split(max(1, _VALUES_AT_ONCE * len(x) // max(1, x.numel())))
-    if not all((piece.isfinite() | (piece.isnan() & takes_missing)).all() for piece in pieces):
-        valid = x.isfinite() | (x.isnan() & takes_missing)
+    if not all((piece.isfinite() | (piece.isnan() & masks)).all() for piece in pieces):
+        valid = x.isfinite() | (x.isnan() & masks)
         row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
-        advice = "remove them" if takes_missing else "remove or impute them"
-        if not takes_missing and isinstance(model, nn.Module):
+        advice = "remove them" if masks else "remove or impute them"
+        if not masks and isinstance(model, nn.Module):
             advice += ", or make the model with missing=True, which treats NaN as unobserved"
-        elif not takes_missing:
+        elif not masks:
             advice += ", or if the model masks NaN itself, set model.missing = True"
         raise InputError(
             f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
@@ -67,7 +72,7 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
         )
     incomplete = torch.cat([piece.isnan().reshape(len(piece), -1).any(1) for piece in pieces])
     if incomplete.any():
-        _check_guide_takes_missing(name, x, guide, int(incomplete.nonzero()[0]))
+        _check_takes_missing(name, x, model, guide, int(incomplete.nonzero()[0]))
 
 
 def check_support(name: str, x: Tensor, model: Program) -> None:
@@ -76,13 +81,31 @@ def check_support(name: str, x: Tensor, model: Program) -> None:
         model.check_support(name, x)
 
 
-def _check_guide_takes_missing(name: str, x: Tensor, guide: Program, row: int) -> None:
+def takes_missing(program: Program) -> bool:
+    """Whether a program says that it accepts missing values; one with arguments bound is asked itself."""
+    while isinstance(program, partial) and not hasattr(program, "missing"):
+        program = program.func
+    return bool(getattr(program, "missing", False))
+
+
+def _check_takes_missing(name: str, x: Tensor, model: Program, guide: Program, row: int) -> None:
     # a guide with parameters for each datum is asked with those of this datum
     guide = guide.select(slice(row, row + 1)) if hasattr(guide, "select") else guide
+    x = x[row : row + 1]
     with torch.no_grad(), undisturbed(x, guide), pyro.validation_enabled(False):
-        trace = poutine.trace(guide).get_trace(x[row : row + 1])
-    if not all(site["value"].isfinite().all() for site in trace.nodes.values() if site["type"] == "sample"):
-        raise InputError(
-            f"{name} has missing values at row {row} (counted from 0), for which the guide's z is not finite; put "
-            "pv.nn.ImputeMissing around its encoder"
-        )
+        trace = poutine.trace(guide).get_trace(x)
+        if not all(site["value"].isfinite().all() for site in trace.nodes.values() if site["type"] == "sample"):
+            raise InputError(
+                f"{name} has missing values at row {row} (counted from 0), for which the guide's z is not finite; put "
+                "pv.nn.ImputeMissing around its encoder"
+            )
+        with suppress(Exception):  # programs that do not fit are refused later, with the reason
+            trace = poutine.trace(poutine.replay(model, trace=trace)).get_trace(x)
+    for site in trace.nodes.values():
+        if site["type"] != "sample" or not site["is_observed"] or isinstance(site["fn"], PartiallyObserved | Unit):
+            continue
+        if isinstance(site["value"], Tensor) and site["value"].isnan().any():
+            raise InputError(
+                f"site {site['name']!r} of the model observes NaN, so gradients are NaN even where it is masked; "
+                "observe x.nan_to_num(), and mask with .mask(~x.isnan())"
+            )

@@ -81,7 +81,8 @@ class DrawsAsRows(TorchFunctionMode):
 def takes_any_axes(program: Callable[..., object]) -> bool:
     """Whether a program is a module of dense layers and of the library's own: none takes draws for the batch."""
     return isinstance(program, nn.Module) and all(
-        type(module).__module__.startswith(_DENSE) for module in program.modules()
+        type(module).__module__.startswith(_DENSE) and not isinstance(module, nn.MultiheadAttention)
+        for module in program.modules()
     )
 
 
@@ -89,4 +90,7 @@ _DENSE = (
     *(f"torch.nn.modules.{name}" for name in ("linear", "activation", "container", "dropout")),
     *(f"pyrovae.{name}" for name in ("vae", "likelihoods", "posteriors", "priors", "nn._modules", "nn._scales")),
 )
-_TAKING_ROWS = {"batch_norm", "instance_norm", "group_norm", "conv1d", "conv2d", "conv3d", "gru", "lstm", "rnn_tanh"}
+_TAKING_ROWS = {
+    *("batch_norm", "instance_norm", "group_norm", "conv1d", "conv2d", "conv3d", "gru", "lstm", "rnn_tanh"),
+    *("multi_head_attention_forward", "scaled_dot_product_attention"),
+}

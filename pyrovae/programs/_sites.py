@@ -74,14 +74,14 @@ class PairedSite:
         assert self.guide is not None
         return self.model, self.guide
 
-    def differing(self) -> str | None:
+    def differing(self, *, by_value: bool | None = None) -> str | None:
         """``"scale"`` or ``"mask"`` if it differs between model and guide; None if both are equal.
 
         Raises:
             InputError: the two scales are tensors of other values, which are compared where Pyro validates.
         """
         model, guide = self.both()
-        if not same_scale(guide["scale"], model["scale"]):
+        if not same_scale(guide["scale"], model["scale"], by_value=by_value):
             if isinstance(guide["scale"], Tensor) and isinstance(model["scale"], Tensor):
                 raise InputError(
                     f"site {self.name!r} has another scale in the guide than in the model; set one on both sides"
@@ -99,9 +99,9 @@ class PairedSite:
         model, guide = self.both()
         return log_prob_of(guide) - log_prob_of(model)
 
-    def kl(self) -> Tensor | None:
+    def kl(self, *, by_value: bool | None = None) -> Tensor | None:
         """The site's part of the KL in closed form, shape of the plates; None if there is none."""
-        if self.drawn_later or self.differing() is not None:
+        if self.drawn_later or self.differing(by_value=by_value) is not None:
             return None
         model, guide = self.both()
         return closed_form_kl(guide, model)

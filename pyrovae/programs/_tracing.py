@@ -1,10 +1,12 @@
 """Running a pair: the guide, then the model at the guide's draws."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pyro
 import pyro.poutine as poutine
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs._pair import DATA_PLATE, TracedPair
 from pyrovae.programs._running import running_on
-from pyrovae.programs._sites import Program, Site, is_subsample
+from pyrovae.programs._sites import Program, Site, is_subsample, latent_sites
 from pyrovae.randomness import random_state, set_random_state
 
 
@@ -74,7 +76,28 @@ def raw_traces(
 
     guide_trace = traced(guide, "the guide")
     replayed = poutine.replay(model, trace=guide_trace)
-    return traced(_SameEvents(guide_trace)(replayed) if check else replayed, "the model"), guide_trace
+    with draws_unchanged(guide_trace):
+        model_trace = traced(_SameEvents(guide_trace)(replayed) if check else replayed, "the model")
+    return model_trace, guide_trace
+
+
+@contextmanager
+def draws_unchanged(guide_trace: Trace) -> Iterator[None]:
+    """Where Pyro validates, raise an InputError if the model changes one of the guide's draws in place."""
+    sites = latent_sites(guide_trace).items() if is_validation_enabled() else ()
+    before = {name: site["value"]._version for name, site in sites if _has_version(site)}
+    yield
+    for name, version in before.items():
+        if guide_trace.nodes[name]["value"]._version != version:
+            raise InputError(
+                f"the model changes the draw of site {name!r} in place, so its densities are those of another value; "
+                "write z = z + 1, not z += 1"
+            )
+
+
+def _has_version(site: Site) -> bool:
+    value = site["value"]
+    return type(value) is Tensor and not value.is_inference()
 
 
 def _check_call(program: object, who: str, args: Sequence[object], kwargs: Mapping[str, object]) -> None:

@@ -1,0 +1,240 @@
+"""Programs whose terms are no terms of single data, or no densities of the draws' coordinates."""
+
+import math
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.elbo import ESTIMATORS
+from pyrovae.evaluation._density import density_of
+
+X = torch.tensor([[0.3], [1.2]])
+
+
+def half(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.5 * x, 0.7).to_event(1))
+
+
+OFFSETS = torch.arange(3000.0) / 100
+
+
+def by_place(x):
+    """A table of all data, by the plate's index: a datum's terms change with its row."""
+    with pyro.plate("data", len(x)) as i:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z + OFFSETS[i], 1.0), obs=x)
+
+
+def by_mean(x):
+    """A statistic of the batch."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.mean(), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def near(center):
+    def guide(x):
+        with pyro.plate("data", len(x)) as i:
+            loc = center[i] if len(center) > 1 else center.expand(len(x))
+            pyro.sample("z", dist.Normal(0.5 * (x - loc) + (loc if len(center) == 1 else 0.0), 0.75))
+
+    return guide
+
+
+@pytest.mark.parametrize("method", ["auto", "importance", "quadrature", "annealed"])
+def test_programs_that_take_only_all_of_the_data(method):
+    """By a table of all data, beyond a chunk of any method, and by the mean of the data: −½ log 4π − d²/4 each."""
+    num = 100 if method == "annealed" else len(OFFSETS)
+    torch.manual_seed(0)
+    x = OFFSETS[:num] + 2**0.5 * torch.randn(num)
+    right = dist.Normal(OFFSETS[:num], 2**0.5).log_prob(x).double()
+    how = {"num_samples": 100} if method in ("auto", "importance") else {"num_temperatures": 40}
+    found = pv.log_marginal(by_place, near(OFFSETS), x, method, **(how if method != "quadrature" else {}))
+    assert found.mean == pytest.approx(right.mean().item(), abs=0.05)
+    x = torch.tensor([0.1, 0.2, 0.3, 3.0])
+    right = dist.Normal(x.mean(), 2**0.5).log_prob(x).double()
+    found = pv.log_marginal(by_mean, near(x.mean()[None]), x, method)
+    torch.testing.assert_close(found.per_datum, right, rtol=0, atol=0.15)
+
+
+def test_a_bad_guide_of_such_a_program_is_not_refined_in_the_wrong_rows():
+    x = torch.tensor([0.1, 50.2, 101.0])
+    offsets = torch.tensor([0.0, 50.0, 100.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)) as i:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + offsets[i], 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 0.3))
+
+    right = dist.Normal(offsets, 2**0.5).log_prob(x).double()
+    with pytest.warns(pv.evaluation.UnreliableEstimateWarning):
+        found = pv.log_marginal(model, guide, x, num_samples=3000)
+    torch.testing.assert_close(found.per_datum, right, rtol=0, atol=0.5)
+
+
+def test_what_needs_some_of_the_data_refuses_such_programs():
+    x, guide = OFFSETS[:50] + 1.0, near(OFFSETS)
+    for run in (pv.refine, partial(pv.inference_gaps, families={"diagonal": pv.DiagonalPosterior})):
+        with pytest.raises(pv.InputError, match=r"^the terms of a datum change with its place or with the other data"):
+            run(by_place, guide, x)
+    terms = pv.elbo_terms(by_place, guide, x, chunk_size=20)
+    assert terms.elbo.mean() == pytest.approx(pv.elbo_estimate(by_place, guide, x).mean, abs=0.2)
+
+    def model(x):
+        with pyro.plate("data", len(x)) as i:
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z + OFFSETS[i].unsqueeze(-1), 1.0).to_event(1), obs=x)
+
+    how = {"posteriors": ["diagonal"], "estimators": ["analytic"], "epochs": 1, "progress": False}
+    with pytest.raises(pv.InputError, match=r"^site 'x' of the model changes with the place of a datum"):
+        pv.compare(x.unsqueeze(-1), model=model, latent_dims=(1,), **how)
+
+
+def test_a_plate_of_channels_is_not_taken_for_the_data_s():
+    def model(x):
+        with pyro.plate("channels", x.shape[1]):
+            z = pyro.sample("z", dist.Normal(torch.zeros(x.shape[1], len(x)), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("channels", x.shape[1]):
+            pyro.sample("z", dist.Normal(0.5 * x.T, 0.75).to_event(1))
+
+    x = torch.tensor([[0.0, 3.0], [1.0, -2.0]])
+    runs = [partial(pv.log_marginal, method=m) for m in ("auto", "importance", "quadrature", "annealed")]
+    for run in (*runs, pv.elbo_terms, pv.elbo_estimate):
+        with pytest.raises(pv.InputError, match=r"^plate 'channels' has 2 elements for one datum as for 2 data"):
+            run(model, guide, x)
+
+
+@pytest.mark.parametrize("elbo_class", ESTIMATORS.values())
+def test_a_draw_that_the_model_changes_in_place_is_refused(elbo_class):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            z += 1.0
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    message = r"^the model changes the draw of site 'z' in place, .* z = z \+ 1, not z \+= 1$"
+    with pytest.raises(pv.InputError, match=message):
+        elbo_class(2).loss(model, half, X)
+    if elbo_class is pv.MonteCarloELBO:
+        for run in (pv.elbo_terms, pv.elbo_estimate, pv.log_marginal):
+            with pytest.raises(pv.InputError, match=message):
+                run(model, half, X)
+
+
+def test_a_density_is_nothing_outside_of_its_support():
+    """An exponential's formula is finite below 0, where a wide guide's coordinates go. Right by a sum over a grid."""
+    x = torch.tensor([0.3, 1.5])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Exponential(torch.ones(len(x))))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.TransformedDistribution(dist.Normal(x * 0.3, 1.0), []))
+
+    z = (torch.arange(400000) + 0.5).double() / 40000
+    terms = dist.Normal(z.unsqueeze(-1), 1.0).log_prob(x) - z.unsqueeze(-1)
+    right = terms.logsumexp(0) - math.log(40000)
+    with pyro.validation_enabled(False):
+        density = density_of(model, guide, x, slice(0, 2), 1000)
+        grid = torch.linspace(-10, 10, 4001).double().reshape(-1, 1, 1).expand(-1, 2, 1)
+        joint = density.log_joint(grid)
+    assert (joint[grid[..., 0] < 0] == -torch.inf).all()
+    torch.testing.assert_close(joint.logsumexp(0) + math.log(20 / 4000), right, rtol=0, atol=0.01)
+
+
+def test_coordinates_that_a_draw_does_not_have_are_refused():
+    def angles(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.VonMises(torch.zeros(len(x)), 2.0))
+            pyro.sample("x", dist.Normal(z.sin(), 0.3), obs=x)
+
+    def wide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 3.0))
+
+    def nested(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Uniform(torch.zeros(len(x)), 1.0))
+            b = pyro.sample("b", dist.Uniform(torch.zeros(len(x)), a))
+            pyro.sample("x", dist.Normal(b, 0.1), obs=x)
+
+    def nested_guide(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Beta(torch.full((len(x),), 2.0), 2.0))
+            pyro.sample("b", dist.Uniform(torch.zeros(len(x)), a))
+
+    def matrix(x):
+        with pyro.plate("data", len(x)):
+            factor = pyro.sample("L", dist.LKJCholesky(2, 2.0))
+            pyro.sample("x", dist.MultivariateNormal(torch.zeros(2), scale_tril=factor), obs=x)
+
+    def matrix_guide(x):
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(torch.zeros(len(x), 1), 0.5).to_event(1)
+            pyro.sample("L", dist.TransformedDistribution(base, [dist.transforms.CorrCholeskyTransform()]))
+
+    x = torch.tensor([0.5, 0.8])
+    for method in ("importance", "quadrature", "annealed", "auto"):
+        with pytest.raises(pv.InputError, match=r"^site 'z' is an angle, a VonMises"):
+            pv.log_marginal(angles, wide, x, method)
+    for method in ("quadrature", "annealed"):
+        with pytest.raises(pv.InputError, match=r"^the support of site 'b' .* depends on another draw"):
+            pv.log_marginal(nested, nested_guide, x, method)
+        with pytest.raises(pv.InputError, match=r"^site 'L' .* has no unconstrained coordinates"):
+            pv.log_marginal(matrix, matrix_guide, torch.randn(3, 2), method)
+
+
+def test_nan_that_is_only_masked_is_refused_for_its_gradient():
+    x = torch.tensor([[0.3, math.nan], [1.2, 0.4]])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.2, validate_args=False).mask(~x.isnan()).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 0.5).to_event(1))
+
+    model.missing = True
+    for given in (model, partial(model)):
+        for run in (pv.log_marginal, pv.elbo_terms, partial(pv.fit, elbo=pv.MonteCarloELBO(), epochs=1)):
+            with pytest.raises(pv.InputError, match=r"^site 'x' of the model observes NaN, .* observe x\.nan_to_num"):
+                run(given, guide, **{"data" if isinstance(run, partial) else "x": x})
+
+
+def test_tensors_of_other_scales_are_refused_in_evaluation_too():
+    def scaled(scale, body):
+        def program(x):
+            with pyro.plate("data", len(x)):
+                body(x, scale)
+
+        return program
+
+    def of_model(x, scale):
+        with pyro.poutine.scale(scale=scale):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def of_guide(x, scale):
+        with pyro.poutine.scale(scale=scale):
+            pyro.sample("z", dist.Normal(0.5 * x, 0.7).to_event(1))
+
+    pair = scaled(torch.tensor(0.2), of_model), scaled(torch.tensor(2.0), of_guide)
+    with pytest.raises(pv.InputError, match=r"^site 'z' has another scale in the guide than in the model"):
+        pv.elbo_terms(*pair, X)
