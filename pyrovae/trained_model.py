@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError, MissingExtraError, check_integer
 from pyrovae.evaluation import Imputed, conformal_p_values
+from pyrovae.evaluation.outliers import usual_misfits
 from pyrovae.files import write_atomically, write_table
 from pyrovae.fitted import VAE, Linear
 from pyrovae.io import load_any, load_preprocessing
@@ -235,8 +238,11 @@ class TrainedModel:
         Data that trained a linear model are judged by cross-fitting: in five parts, each by a model fitted to the
         other four.
 
-        A channel's misfit is |∂ log p(x)/∂x_j| in units of its root mean square over the held-out data: for a linear
-        model, the distance from the value that the other channels suggest. It is 0 if the noise is not Gaussian.
+        A held-out datum is compared with the other held-out data: its p-value is at least 1/m.
+
+        A channel's misfit is |∂ log p(x)/∂x_j| in units of what is usual among the held-out data (1.4826 medians): for
+        a linear model, the distance from the value that the other channels suggest. It is 0 if the noise is not
+        Gaussian.
 
         Args:
             x: data (num, n), in the original units.
@@ -271,10 +277,21 @@ class TrainedModel:
             self.scores(part, num_samples=num_samples, seed=seed + k, progress=progress)
             for k, part in enumerate((x, calibration))
         )
-        table = scores[["row", "log_prob"]].copy()
-        table["p_value"] = conformal_p_values(scores["log_prob"], held_out["log_prob"])
-        usual = self.gradients(calibration, seed=seed).square().mean(0).sqrt()
-        return table, (self.gradients(x, seed=seed).abs() / usual.clamp_min(1e-300)).nan_to_num()
+        table, m = scores[["row", "log_prob"]].copy(), len(calibration)
+        own = _places_in(calibration, x)
+        known = own >= 0  # a held-out datum is compared with the others
+        table.loc[known, "log_prob"] = held_out["log_prob"].to_numpy()[own[known]]
+        p_values = conformal_p_values(table["log_prob"], held_out["log_prob"])
+        table["p_value"] = np.where(known, ((m + 1) * p_values - 1) / m, p_values)
+        usual = usual_misfits(self.gradients(calibration, seed=seed).double().cpu().numpy())
+        misfits = self.gradients(x, seed=seed).double().cpu().abs() / torch.from_numpy(usual)
+        return table, misfits.nan_to_num()
+
+
+def _places_in(known: Tensor, x: Tensor) -> NDArray[np.int64]:
+    """Which row of the known data (any, n) each of x (num, n) is, −1 if none."""
+    places = {row.tobytes(): k for k, row in reversed(list(enumerate(known.cpu().numpy())))}
+    return np.array([places.get(row.tobytes(), -1) for row in x.to(known).cpu().numpy()], dtype=np.int64)
 
 
 def write_rows(path: Path, table: pd.DataFrame) -> None:

@@ -283,6 +283,20 @@ def test_an_outlier_that_was_learned_by_heart_is_found_by_a_model_fitted_without
     assert 0.1 < others.median() < 0.9
 
 
+def test_outliers_among_the_held_out_data_do_not_hide_each_other(tmp_path):
+    """Each is compared with the others, not with itself, and the usual misfit is that of most data."""
+    trained, held_out = saved(linear("ar1"), tmp_path), data(74, 6)
+    for row, channel in ((3, 1), (20, 2), (50, 4)):
+        held_out[row, channel] += 100.0 + row
+    table, misfits = trained.outliers(held_out, held_out)
+    assert sorted(table["p_value"])[:3] == [1 / 74, 2 / 74, 3 / 74]
+    assert set(table["p_value"].nsmallest(3).index) == {3, 20, 50}
+    assert (misfits[[3, 20, 50], [1, 2, 4]] > 30).all()  # in units that include the outliers, √74 at most
+    np.testing.assert_allclose(sorted(table["p_value"]), np.arange(1, 75) / 74)  # uniform: at α, ⌊74 α⌋ alarms
+    others, _ = trained.outliers(data(5, 8), held_out)
+    assert others["p_value"].min() >= 1 / 75
+
+
 @pytest.mark.slow
 def test_rows_that_trained_a_model_are_false_alarms_at_alpha():
     """Over 100 sets of 50 rows; without the models fitted again, hardly any row would be an alarm."""
@@ -312,10 +326,10 @@ def test_a_model_fitted_again_to_the_same_data_is_the_same(fit):
 
 
 def test_misfits_are_in_units_of_the_channels_usual_ones(tmp_path):
-    """Of held-out data themselves the mean square is 1 at every channel; a missing value has no misfit."""
+    """Of held-out data themselves the median is that of |N(0, 1)| at every channel; a missing value has no misfit."""
     trained, held_out = saved(linear("ar1"), tmp_path), data(99, 6)
     _, misfits = trained.outliers(held_out, held_out)
-    torch.testing.assert_close(misfits.square().mean(0), torch.ones(N).double())
+    torch.testing.assert_close(misfits.median(0).values, torch.full((N,), 1 / 1.4826).double())
     x = held_out.clone()
     x[0, 2] = math.nan
     assert trained.outliers(x, held_out)[1][0, 2] == 0

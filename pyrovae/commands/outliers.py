@@ -44,7 +44,7 @@ class Outliers(OnData):
             held_out = data.x[~has_trained]
         else:
             raise InputError(f"the model was not trained on {self.data}: give --calibration FILE with good data")
-        least = math.ceil(1 / self.alpha) - 1
+        least = math.ceil(1 / self.alpha - 1e-9) - (0 if source == self.data else 1)
         if len(held_out) < least:
             raise InputError(
                 f"--alpha {self.alpha:g} needs at least {least} data that did not train the model, and "
@@ -71,11 +71,11 @@ class Outliers(OnData):
             if isinstance(self.trained.fitted, Linear):
                 how = "each was judged by a model fitted without it"
             text += f"\n{num_trained} of the {len(table)} data trained the model; {how}"
-        most = math.floor(self.alpha * (len(held_out) + 1))
+        most = math.floor(self.alpha * len(held_out) + 1e-9)
         if source == self.data and most < _FEW:
             text += (
-                f"\nof the held-out data at most {most} can be outliers at this alpha, as they are compared with each "
-                "other: look at the lowest log_prob in the file, or give more data"
+                f"\nof the {len(held_out)} held-out data at most {most} can be outliers at this alpha, as they are "
+                "compared with each other: look at the lowest log_prob in the file, or give more data"
             )
         for row, channels in list(zip(found["row"], found["channels"], strict=True))[:10]:
             text += f"\n{data.row_names[row]}: {channels}"

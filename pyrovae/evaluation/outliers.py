@@ -32,3 +32,13 @@ def conformal_p_values(log_prob: ArrayLike, calibration: ArrayLike) -> NDArray[n
     if new.ndim != 1 or known.ndim != 1 or not len(known) or np.isnan(new).any() or np.isnan(known).any():
         raise InputError(f"log p(x) must be vectors of numbers, not of shapes {new.shape} and {known.shape}, or NaN")
     return (1 + np.searchsorted(np.sort(known), new, side="right")) / (len(known) + 1)
+
+
+def usual_misfits(misfits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The usual size of each channel's misfit, shape (n,), of the misfits (num, n) of data that may hold outliers.
+
+    It is their median, scaled to be the standard deviation of Gaussian misfits; at least a tenth of what is usual at
+    half of the channels, for a pixel that is nearly always 0.
+    """
+    usual = 1.4826 * np.median(np.abs(np.nan_to_num(misfits)), axis=0)
+    return np.asarray(np.maximum(usual, 0.1 * np.median(usual) or 1.0))

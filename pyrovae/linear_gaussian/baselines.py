@@ -213,7 +213,7 @@ def _shrunk_gaussian(
         sizes = torch.linalg.svdvals(shrunk.rows).square()
         if len(sizes) < train.shape[1] or sizes[-1] <= LEAST_NOISE * sizes[0]:
             return None
-    return Baseline(SHRUNK_GAUSSIAN, note=f"shrunk by {100 * shrunk.share:.2g} % to {name}", model=shrunk)
+    return Baseline(SHRUNK_GAUSSIAN, note=f"shrunk by {100 * shrunk.share:.3g} % to {name}", model=shrunk)
 
 
 def check_varying(train: Tensor, names: Sequence[str] = ()) -> None:

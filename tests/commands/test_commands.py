@@ -501,13 +501,13 @@ def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsy
     status, said, errors = in_this_process(capsys, "outliers", fitted[0], spectra, *how)  # the file's own held-out data
     assert (status, errors, json.loads(said)["num_held_out"]) == (0, "", 36)
     _, said, _ = in_this_process(capsys, "outliers", fitted[0], spectra, *how[:-1])
-    assert "of the held-out data at most 1 can be outliers at this alpha" in said
+    assert "of the 36 held-out data at most 1 can be outliers at this alpha" in said
     (strange + 1).to_csv(tmp_path / "others.csv", index=False)
     status, said, errors = in_this_process(capsys, "outliers", fitted[0], tmp_path / "others.csv", "--json")
     assert (status, said) == (2, "")
     assert "give --calibration FILE with good data" in errors
     for wrong, message in (
-        ([], "needs at least 99 data that did not train the model"),
+        ([], "needs at least 100 data that did not train the model"),
         (["--calibration", spectra, "--alpha", 0.01], "needs at least 99 data that did not train the model"),
         (["--calibration", spectra, "--alpha", 1.5], "--alpha must be between 0 and 1"),
     ):

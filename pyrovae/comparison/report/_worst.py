@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrovae.comparison.study_result import MAX_VALIDATION, StudyResult
 from pyrovae.datasets import Spectra
-from pyrovae.evaluation.outliers import conformal_p_values
+from pyrovae.evaluation.outliers import conformal_p_values, usual_misfits
 from pyrovae.trained_model import TrainedModel
 
 NUM_WORST = 6
@@ -130,10 +130,7 @@ def times_usual(x: Tensor, trained: TrainedModel) -> NDArray[np.float64]:
 
 
 def _usual(misfit: NDArray[np.float64]) -> NDArray[np.float64]:
-    off = np.abs(np.nan_to_num(misfit))
-    usual = 1.4826 * np.median(off, axis=0)
-    least = 0.1 * np.median(usual) or 1.0  # where most values are equal, as a pixel that is nearly always 0
-    return np.asarray(off / np.maximum(usual, least))
+    return np.asarray(np.abs(np.nan_to_num(misfit)) / usual_misfits(misfit))
 
 
 def blame(times: NDArray[np.float64]) -> tuple[tuple[Blamed, ...], Blamed]:
