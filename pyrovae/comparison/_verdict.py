@@ -193,8 +193,8 @@ class Recommendation:
             if self.best != self.choice:
                 more = self.best_over_choice
                 text += (
-                    f"{self.best} has the largest mean, {more.gain:+.2f} compared with it (between {more.low:+.2f} and "
-                    f"{more.high:+.2f}), which does not justify a more complex model."
+                    f" {self.best} has the largest mean, {more.gain:+.2f} compared with it (between {more.low:+.2f} "
+                    f"and {more.high:+.2f}), which does not justify a more complex model."
                 )
             return text
         best_is_simplest = self.best == self.simplest

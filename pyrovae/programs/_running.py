@@ -25,6 +25,8 @@ def cannot_run(x: Tensor, error: Exception, who: str = _PAIR) -> InputError:
     if "Long" in reason or "indices" in reason:
         dtype = str(x.dtype).removeprefix("torch.")
         data, reason = f"{data} in {dtype}", f"{reason}; data are given in floating point: take x.long() inside"
+    elif "same dtype" in reason:
+        reason += "; give the data and the modules one dtype, x.float() or module.double()"
     elif "mat1 and mat2" in reason or "size mismatch" in reason:
         reason += "; its first layer must be as wide as the data" if who == "the guide" else ""
     return InputError(f"{who} cannot run on {data}: {reason}")

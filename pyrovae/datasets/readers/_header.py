@@ -60,6 +60,9 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
     given = _given_row(settings)
     kinds: list[str] = []
     findings: list[Finding] = []
+    if padded:
+        what, fields = ("the first row", "its") if padded == 1 else (f"the first {padded} rows", "their")
+        findings.append(Finding(f"{what} left out", f"most of {fields} fields are empty"))
     for k in range(padded, min(len(rows) - 1, padded + _MOST_ROWS)):
         if given is not None and k == given:
             kind = "axis"

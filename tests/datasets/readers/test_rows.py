@@ -97,3 +97,13 @@ def test_rows_of_another_length_are_refused(kind, tmp_path):
 def test_the_header_may_be_data(tmp_path):
     path = written(tmp_path, text([AXIS, *rows_of(), AXIS]))
     assert read_spectra(path, axis="none", drop_rows="none").x.shape == (NUM + 2, N)
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_padded_rows_above_the_header_are_said_to_be_left_out(num, tmp_path):
+    """As spreadsheets write a remark in the first cell: as many delimiters as in the table."""
+    above = [["measured in June", *[""] * N] for _ in range(num)]
+    found = read_spectra(written(tmp_path, text([*above, ["id", *AXIS], *rows_of(left=IDS)])))
+    what = "the first row left out, as most of its" if num == 1 else "the first 2 rows left out, as most of their"
+    assert f"{what} fields are empty" in "\n".join(found.reading.lines())
+    np.testing.assert_allclose(found.x, X, atol=1e-5)
