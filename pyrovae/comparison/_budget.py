@@ -9,6 +9,7 @@ from pyrovae.comparison._measures import ENCODER_DATA, GAP_STEPS, loss_of_encode
 from pyrovae.comparison._plan import Cell, Plan, make_pair
 from pyrovae.comparison.settings import LOOKS
 from pyrovae.evaluation import refit, refit_encoder
+from pyrovae.evaluation.estimate import Step
 from pyrovae.evaluation.refit_encoder import NUM_DRAWS
 from pyrovae.training import Trainer
 
@@ -17,7 +18,7 @@ GAP_DATA = 32
 LEAST_EPOCHS = 5
 """With fewer epochs than this, VAEs of the slowest likelihood are left out, to give the others more."""
 LEAST_LOOKS = 2
-"""Smallest number of looks at the validation data in a run."""
+"""Smallest number of looks at the validation data in a run, beside the one before its training."""
 FEW_TEST, FEW_DRAWS, FEWEST_TEST = 200, 50, 100
 """Smallest numbers of test data, then draws, then test data, if scoring would take too long."""
 
@@ -60,7 +61,7 @@ class Seconds:
     @property
     def least(self) -> float:
         """Those of the shortest run that counts."""
-        return LEAST_EPOCHS * self.epoch + self.evaluation + LEAST_LOOKS * self.look
+        return LEAST_EPOCHS * self.epoch + self.evaluation + (1 + LEAST_LOOKS) * self.look
 
     def __add__(self, other: "Seconds") -> "Seconds":
         pairs = zip(astuple(self), astuple(other), strict=True)
@@ -138,7 +139,7 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float, epochs: int
         return Seconds(epoch, _NEVER * longest)
     for num in (_FEW, _ROWS):
         rows, begin = data.test[:num], time.perf_counter()
-        score(model, guide, rows, settings.log_marginal_samples)
+        _, scored = score(model, guide, rows, settings.log_marginal_samples)
         evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
         if passed > seconds / 20:
             break
@@ -147,7 +148,9 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float, epochs: int
         return Seconds(epoch, evaluation)
     begin = time.perf_counter()
     loss_of_encoder(model, guide, rows)
-    evaluation += (time.perf_counter() - begin) * min(ENCODER_DATA, len(data.test)) / min(ENCODER_DATA, len(rows))
+    refined = (time.perf_counter() - begin) / min(ENCODER_DATA, len(rows))
+    by_guide = scored.steps.count(Step.GUIDE) / len(rows)  # after training, they need to be refined, too
+    evaluation += refined * (min(ENCODER_DATA, len(data.test)) + by_guide * len(data.test))
     look = again = 0.0
     judge = plan.training_of(cell).measure
     if judge is not None and data.validation is not None:
@@ -238,7 +241,7 @@ def epochs_within(needed: Seconds, num_seeds: int, seconds: float, most: Counts)
     if not needed.epoch:  # no model could be measured, and the runs will say why
         return most.epochs, 0
     looks = looks_within(needed, num_seeds, seconds)
-    seconds -= num_seeds * (looks * needed.look + most.refit_epochs * needed.refit)
+    seconds -= num_seeds * ((1 + looks) * needed.look + most.refit_epochs * needed.refit)
     gaps = needed.gap * most.gap_data
     gap_data = most.gap_data if gaps < _SHARE_FOR_GAPS * seconds else 0
     left = seconds - num_seeds * needed.evaluation - (gaps if gap_data else 0.0)
