@@ -44,9 +44,10 @@ def positions_in_columns(table: Table) -> tuple[NDArray[np.float64], tuple[str, 
 
 
 def _numbers(table: Table, column: int, texts: list[str]) -> NDArray[np.float64]:
-    found = [number(text) for text in texts]
+    plain = table.numerals.names([text.strip() for text in texts], f"{table.where}, column {column + 1}")
+    found = [number(text) for text in plain]
     if all(position is None for position in found):
-        found = [position_of(text) for text in texts]
+        found = [position_of(text) for text in plain]
     for row, position in enumerate(found):
         if position is None or not math.isfinite(position):
             raise InputError(f"{table.place(row, column)}: {texts[row][:40]!r} is not the position of a channel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrovae.datasets.readers._order import in_order
 from pyrovae.errors import InputError, Option
 
 COUNTED = "channel"
@@ -48,6 +50,10 @@ _AXIS_NAME = re.compile(
     re.IGNORECASE,
 )
 
+
+_LEAP = 5.0
+_SMALL = ("µm", "eV", "keV")
+"""Units of positions that are often small."""
 
 _MOST_LEFT_OUT = 9
 """Columns such as ``V1`` to ``V9`` may have been left out before the first channel."""
@@ -176,38 +182,64 @@ def find_channels(names: Sequence[str], channels: Sequence[str] | None, where: s
         InputError: there are none, two groups are equally large, a name occurs twice, or the positions neither ascend
             nor descend.
     """
-    groups = groups_of(names)
-    if channels is None:
-        group = _largest(groups, names, where)
-    else:
-        by_prefix = [group for group in groups if len(channels) == 1 and group.prefix == channels[0]]
-        if not by_prefix:
-            return _named(names, channels, where)
-        group = by_prefix[0]
-        if len(by_prefix) > 1:  # several suffixes
-            members = sorted(i for one in by_prefix for i in one.members)
-            return _named(names, [names[i] for i in members], where)
+    if channels is not None:
+        return _named(names, channels, where)
+    group = _largest(groups_of(names), names, where)
+    _check_prefix(group, names, where)
     _check_columns(group.positions, names, group.members, where)
     return Channels(group.members, group.positions, COUNTED if group.is_counted else group.unit)
 
 
+def _check_prefix(group: Group, names: Sequence[str], where: str) -> None:
+    """Raise where a whole number before the point, the same in many names, may be of the prefix: T1.400, T1.402."""
+    texts = [names[i].removeprefix(group.prefix) for i in group.members]
+    parts = [match for match in (re.match(r"(\d+)\.([1-9]\d{2,})(?!\d)", text) for text in texts) if match]
+    if not group.prefix or group.unit in _SMALL or len(parts) < max(4, len(texts)):
+        return
+    first = [match[1] for match in parts]
+    steps = np.abs(np.diff(group.positions))
+    changes = np.array([a != b for a, b in itertools.pairwise(first)])
+    if "0" in first or ((steps > _LEAP * np.median(steps)) != changes).any():
+        return
+    prefixes = tuple(dict.fromkeys(f"{group.prefix}{one}." for one in first))
+    raise InputError(
+        f"{where}: {names[group.members[0]]!r} may be the position {group.positions[0]:g}, then say ",
+        Option("channels", group.prefix),
+        f", or {parts[0][2]}, then say ",
+        Option("channels", prefixes),
+    )
+
+
 def _named(names: Sequence[str], channels: Sequence[str], where: str) -> Channels:
-    """Columns of these names."""
-    unknown = [name for name in channels if name not in names]
-    if unknown:
-        if len(channels) == 1:
-            raise InputError(f"{where} has no columns named {channels[0]!r} and a number; {_some(names)}")
-        raise InputError(f"{where} has no column {unknown[0]!r}; {_some(names)}")
-    found = [names.index(name) for name in channels]
-    groups = groups_of([names[i] for i in found])
-    if len(groups) == 1 and len(groups[0].members) == len(found):
-        group = groups[0]
-        _check_columns(group.positions, names, found, where)
-        return Channels(found, group.positions, COUNTED if group.is_counted else group.unit)
-    twice = next((name for i, name in enumerate(channels) if name in channels[:i]), None)
+    """Columns of these names, or of these prefixes and a number."""
+    groups, is_split = groups_of(names), False
+    found: list[int] = []
+    short: list[str] = []  # without the prefixes
+    for channel in channels:
+        columns = [names.index(channel)] if channel in names else []
+        columns = columns or sorted(i for group in groups if group.prefix == channel for i in group.members)
+        if not columns:
+            columns, is_split = [i for i, name in enumerate(names) if _goes_on(name, channel)], True
+        if not columns:
+            what = f"columns named {channel!r} and a number" if len(channels) == 1 else f"column {channel!r}"
+            raise InputError(f"{where} has no {what}; {_some(names)}")
+        found += columns
+        short += [names[i] if channel in names else names[i].removeprefix(channel) for i in columns]
+    for some in (short if is_split else [names[i] for i in found], short):
+        group = largest_group(some)
+        if group is not None and len(group.members) == len(found) and (some is not short or in_order(group.positions)):
+            _check_columns(group.positions, names, found, where)
+            return Channels(found, group.positions, COUNTED if group.is_counted else group.unit)
+    twice = next((i for k, i in enumerate(found) if i in found[:k]), None)
     if twice is not None:
-        raise InputError(f"{where}: the channel {twice!r} is given twice")
+        raise InputError(f"{where}: the channel {names[twice]!r} is given twice")
     return Channels(found, np.arange(len(found), dtype=float), COUNTED)  # their names are not positions on one axis
+
+
+def _goes_on(name: str, prefix: str) -> bool:
+    """Whether a number comes behind a prefix."""
+    part = _parts(name[len(prefix) :]) if prefix and name.startswith(prefix) else None
+    return part is not None and not part[0]
 
 
 def _largest(groups: Sequence[Group], names: Sequence[str], where: str) -> Group:
@@ -226,8 +258,18 @@ def _largest(groups: Sequence[Group], names: Sequence[str], where: str) -> Group
             f"{where} has {len(first.members)} columns {first.title!r} and as many {others[0].title!r}; say which are "
             "the channels with ",
             Option("channels", first.prefix),
+            *or_both(first, others[0]),
         )
     return first
+
+
+def or_both(first: Group, other: Group) -> tuple[str | Option, ...]:
+    """How a question for a group ends: with the other one, and with both, where they differ in their prefix."""
+    if other.prefix == first.prefix:
+        return ()
+    both = sorted((first, other), key=lambda group: group.members[0])
+    prefixes = tuple(group.prefix for group in both)
+    return (", ", Option("channels", other.prefix), ", or both with ", Option("channels", prefixes))
 
 
 def out_of_order(positions: NDArray[np.float64]) -> int | None:

@@ -9,7 +9,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import Channels, Group, axis_unit, find_channels, groups_of, largest_group
+from pyrovae.datasets.readers._channels import (
+    Channels,
+    Group,
+    axis_unit,
+    find_channels,
+    groups_of,
+    largest_group,
+    or_both,
+)
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._labels import edge_columns, follows, may_be_either
 from pyrovae.datasets.readers._missing import cleaned
@@ -248,8 +256,7 @@ def _check_groups(names: Sequence[str], found: Channels, where: str) -> None:
                 f"{where}: {len(found.columns)} columns {first.title!r} and {len(group.members)} columns "
                 f"{group.title!r} may be the channels; say which with ",
                 Option("channels", first.prefix),
-                " or ",
-                Option("channels", group.prefix),
+                *or_both(first, group),
             )
 
 
@@ -272,7 +279,14 @@ def _check_neighbours(
                 Option("label", header.names[i] or str(i + 1)),
                 ", or leave it out with ",
                 Option("drop", header.names[i] or str(i + 1)),
+                *(_as_channel(name, header.axis_names[columns[0]]) if not amid else ()),
             )
+
+
+def _as_channel(name: str, channel: str) -> tuple[str | Option, ...]:
+    """How to take a column for a channel that has another prefix than the others."""
+    own, others = (next((group.prefix for group in groups_of([text])), "") for text in (name, channel))
+    return (", or if it is a channel too, say ", Option("channels", (own, others))) if own and others else ()
 
 
 def _warn_of_others(columns: list[int], numeric: list[int], header: Header, where: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import COUNTED, axis_unit, check_order, out_of_order
+from pyrovae.datasets.readers._shape import directions
 from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
@@ -49,10 +50,11 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
     findings = [finding] if finding else []
     if axis is not None:
         positions = arrays[axis].astype(float)
-        in_columns = len(positions) == num and (len(positions) != width or settings.samples == "columns")
+        in_columns = len(positions) == num and (len(positions) != width or _is_turned(array, settings, where))
         unit, source = axis_unit(_last(axis)) or "", AxisSource.FILE
         if in_columns and settings.samples is None:
-            evidence = f"{axis} has as many positions as there are rows"
+            square = "the values are smooth down the columns and not across the rows"
+            evidence = square if num == width else f"{axis} has as many positions as there are rows"
             findings.append(Finding("samples in columns", evidence, Option("samples", "rows")))
         if settings.samples == "columns" and not in_columns:
             raise InputError(
@@ -64,9 +66,9 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
             findings.append(Finding(f"{axis} as the axis", "it is in order", Option("axis", NONE)))
     if in_columns:
         array = array.T
-    others = _targets(arrays, name, axis, len(array))
+    others = _targets(arrays, name, axis, array.shape)
     frame = pd.DataFrame(others, index=range(len(array)))
-    if axis is None and not in_columns and not others:
+    if axis is None and not in_columns and not others and settings.channels is None:
         table = table_of(where, array, settings, choose)
     else:
         given = next((option for option in ("label", "drop") if getattr(settings, option) not in (None, (NONE,))), None)
@@ -81,10 +83,36 @@ def table_of_arrays(path: Path, arrays: Mapping[str, Array], settings: ReadingSe
     findings += table.layout.findings
     used = {name, axis, *others, *(title.rpartition(" ")[0] for title in others)}
     unused = [n for n, a in arrays.items() if n not in used and a.ndim in (1, 2) and a.size > 1]
-    if unused:
-        shown = ", ".join(f"{n} {arrays[n].shape}" for n in unused[:3]) + (" …" if len(unused) > 3 else "")
-        findings.append(Finding(f"{shown} left out", f"not of the {len(array)} samples of {name}", Option("table")))
+    if unused and settings.table != name:
+        alike = [n for n in unused if arrays[n].shape == arrays[name].shape]
+        chosen = alike or unused
+        shown = ", ".join(f"{n} {arrays[n].shape}" for n in chosen[:3]) + (" …" if len(chosen) > 3 else "")
+        if alike:
+            what, why = f"{name} as the spectra, and {shown} left out", "its name says so"
+        else:
+            what, why = f"{shown} left out", f"not of the {len(array)} samples of {name}"
+        findings.append(Finding(what, why, Option("table", alike[0] if alike else None)))
     return replace(table, layout=replace(table.layout, is_turned=in_columns, findings=tuple(findings)))
+
+
+def _is_turned(array: Array, settings: ReadingSettings, where: str) -> bool:
+    """Whether the samples of a square array are in its columns, by the values.
+
+    Raises:
+        InputError: they may be in either.
+    """
+    if settings.samples is not None:
+        return settings.samples == "columns"
+    down, across = directions(array.astype(np.float64))
+    if down == across and len(array) > 2:
+        raise InputError(
+            f"{where} is square, {array.shape}, so its axis may belong to the rows or to the columns: say where the "
+            "samples are with ",
+            Option("samples", "rows"),
+            " or ",
+            Option("samples", "columns"),
+        )
+    return down
 
 
 def _last(name: str) -> str:
@@ -145,15 +173,20 @@ def _axis_among(arrays: Mapping[str, Array], spectra: str, path: Path) -> str | 
     return in_order[0] if len(in_order) == 1 else None
 
 
-def _targets(arrays: Mapping[str, Array], spectra: str, axis: str | None, num: int) -> dict[str, Array]:
+def _targets(arrays: Mapping[str, Array], spectra: str, axis: str | None, shape: tuple[int, ...]) -> dict[str, Array]:
     """Vectors, and narrow tables, with a value for each sample."""
     found: dict[str, Array] = {}
     for name, array in arrays.items():
-        if name in (spectra, axis) or array.ndim not in (1, 2) or len(array) != num or _AXES.fullmatch(_last(name)):
+        if (
+            name in (spectra, axis)
+            or array.ndim not in (1, 2)
+            or len(array) != shape[0]
+            or _AXES.fullmatch(_last(name))
+        ):
             continue
         if array.ndim == 1:
             found[name] = array.astype(str) if array.dtype.kind == "S" else array
-        elif array.shape[1] <= _MOST_TARGETS:
+        elif array.shape[1] <= _MOST_TARGETS and array.shape != shape:
             found |= {f"{name} {j + 1}": array[:, j] for j in range(array.shape[1])}
     return found
 

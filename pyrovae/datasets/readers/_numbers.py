@@ -33,6 +33,7 @@ _PROOFS = {
 }
 _DECIMALS = {sign: re.compile(rf"{_SIGN}\d*{re.escape(sign)}\d+{_EXPONENT}") for sign in ",."}
 _SPACED = re.compile(rf"{_SIGN}\d{{1,3}}(?:[{_SPACES}]\d{{3}})+(?:[.,]\d+)?")
+_SPACED_NAME = re.compile(rf"([1-9]\d{{0,2}})([{_SPACES}])\d{{3}}(?!\d)")
 _OF_FORTRAN = re.compile(r"([+-]?\d*\.\d*)[dD]([+-]?\d+)")
 _PLAIN = re.compile(rf"{_SIGN}\d{{1,3}}")
 
@@ -83,12 +84,23 @@ class Numerals:
             field = field.replace(".", "\0").replace(",", ".")
         return field
 
+    def of_column(self, fields: Sequence[str]) -> Numerals:
+        """How one column writes numbers, which may have signs between thousands where no other column has any."""
+        other = "." if self.decimal == "," else ","
+        signed = [field for field in fields if any(sign in field[1:] for sign in other + _SPACES)]
+        grouped = re.compile(rf"{_SIGN}[1-9]\d{{0,2}}(?:([{_SPACES}{other}])\d{{3}})+(?:{re.escape(self.decimal)}\d+)?")
+        signs = {match[1] if match else "" for match in map(grouped.fullmatch, signed)}
+        if len(signs) != 1 or "" in signs or any(re.fullmatch(rf"{_SIGN}\d{{4,}}.*", field) for field in fields):
+            return self
+        return replace(self, thousands="".join({*self.thousands, *signs}))
+
     def names(self, header: Sequence[str], where: str) -> list[str]:
         """Names of columns without signs between the thousands of their numbers, as in 1.100 beside decimal commas.
 
         Raises:
             InputError: the sign may be decimal, and nothing decides it.
         """
+        header = _unspaced(header)
         sign = "." if self.decimal == "," else ","
         grouped = re.compile(rf"(?<![\d.,])[1-9]\d{{0,2}}(?:{re.escape(sign)}\d{{3}})+(?![\d{re.escape(sign)}])")
         signed = [name for name in header if sign in name]
@@ -122,6 +134,21 @@ class Numerals:
                 value = self.value(field)
                 values[i, j], text[i, j] = (np.nan, True) if value is None else (value, False)
         return values, text if text.any() else None
+
+
+def _unspaced(names: Sequence[str]) -> Sequence[str]:
+    """Names without spaces between the thousands of numbers that they begin with, as in ``4 000``.
+
+    In ``1 400``, ``2 402`` a count stands before each position.
+    """
+    spaced = [_SPACED_NAME.match(name) for name in names]
+    first = [int(match[1]) for match in spaced if match]
+    if not first or (len(first) > 1 and (np.diff(first) == 1).all()):
+        return names
+    return [
+        match[0].replace(match[2], "") + name[match.end() :] if match else name
+        for match, name in zip(spaced, names, strict=True)
+    ]
 
 
 def _positions(names: Sequence[str]) -> list[float]:

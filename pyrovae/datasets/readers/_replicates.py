@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NAMES = re.compile(
     r"(sample|specimen|index|spectrum|subject|patient|plot|tree|leaf|plant|batch|lot|donor|animal|probe|id|name|object|fruit|well)"
-    r"([\s_-]?(id|name|no|nr|number|#|s))?s?",
+    r"([\s_-]?(id|name|no\.?|nr\.?|number|code|#|s))?s?",
     re.IGNORECASE,
 )
 _SUFFIX = re.compile(
@@ -24,13 +24,18 @@ _SUFFIX = re.compile(
 _MOST = 20
 
 
+def names_samples(name: str) -> bool:
+    """Whether a column's name says that it names samples, such as ``Sample ID``."""
+    return _NAMES.fullmatch(name.strip()) is not None
+
+
 def warn_of_replicates(targets: pd.DataFrame, path: Path, stacklevel: int) -> None:
     """Warn where a column seems to name samples that were measured several times."""
     for name in targets.columns:
         column = targets[name]
         if column.isna().any() or (column.dtype.kind == "f" and not (column == column.round()).all()):
             continue
-        is_named = _NAMES.fullmatch(str(name).strip()) is not None
+        is_named = names_samples(str(name))
         is_text = all(isinstance(value, str) for value in column)
         if (is_named or is_text) and _are_replicates(column, 3 if is_named else 8):
             _warn(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import Group, axis_unit, largest_group
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._order import counts_up, in_order, nearly_in_order
+from pyrovae.datasets.readers._replicates import names_samples
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
@@ -18,6 +19,7 @@ from pyrovae.errors import InputError, Option
 _SMOOTH = 0.35
 _ENOUGH = 5
 _MOST_OF_LONG = 4
+_WAVELENGTHS = 150.0, 20_000.0
 
 
 class Kind(Enum):
@@ -185,29 +187,50 @@ def _by_evidence(
     counted = counts_up(column)
     if len(others) == 1 and not counted and not has_positions:
         return Shape(Kind.COLUMNS, first, _columns("the first of two columns is in order: one spectrum"))
-    down_alone, across_alone = _directions(data)
+    down_alone, across_alone = directions(data)
     if down_alone and not (has_positions and counted):
         if np.mean([in_order(values) for values in data.T]) > 0.2:
             raise _divided(where, header, first)
         evidence = "the first column is in order, and the others are smooth down the rows and not across"
         return Shape(Kind.COLUMNS, first, _columns(evidence))
-    if across_alone or (not (is_named or down_alone) and (counted or (has_positions and header.names[first]))):
+    if across_alone or (not (is_named or down_alone) and counted):
         counts_them = None if across_alone or has_positions else _rows("the first column counts them")
         return Shape(Kind.ROWS, finding=counts_them)
+    if not (is_named or down_alone) and has_positions and header.names[first]:
+        return _by_ranges(header, column, others, first, where)
     raise _divided(where, header, first)
+
+
+def _by_ranges(header: Header, column: NDArray[np.float64], others: list[int], first: int, where: str) -> Shape:
+    """Which of two axes, one in the header and one in the first column, holds the channels, by their values."""
+    group = largest_group([header.axis_names[i] for i in others])
+    if group is None or group.unit or group.prefix or names_samples(header.names[first]):
+        return Shape(Kind.ROWS)
+    in_header, in_column = _are_wavelengths(group.positions), _are_wavelengths(column)
+    if in_header == in_column:
+        raise _divided(where, header, first)
+    if in_column:
+        return Shape(Kind.COLUMNS, first, _columns("the first column holds wavelengths, by their size, and no row"))
+    return Shape(Kind.ROWS, finding=_rows("the header holds wavelengths, by their size, and the first column does not"))
+
+
+def _are_wavelengths(values: NDArray[np.float64]) -> bool:
+    """Whether all values may be nanometres or reciprocal centimetres, as temperatures in °C and times seldom may."""
+    low, high = _WAVELENGTHS
+    return bool(np.nanmin(values) >= low and np.nanmax(values) <= high)
 
 
 def _without_axis(
     data: NDArray[np.float64], numeric: list[int], header: Header, where: str, has_positions: bool
 ) -> Shape:
     """Samples in rows, where the first column is no axis, unless the last one is or the values contradict."""
-    at_end, (down_alone, across_alone) = data[:, -1], _directions(data[:, :-1])
+    at_end, (down_alone, across_alone) = data[:, -1], directions(data[:, :-1])
     may_be_axis = len(numeric) > 1 and len(at_end) >= _ENOUGH and nearly_in_order(at_end) and not counts_up(at_end)
     if may_be_axis and down_alone:
         raise _divided(where, header, numeric[-1], Option("axis", f"column:{numeric[-1] + 1}"))
     if has_positions or across_alone:
         return Shape(Kind.ROWS)
-    if min(data.shape) >= _ENOUGH and _directions(data[:, 1:-1])[0]:  # labels may be at the edges
+    if min(data.shape) >= _ENOUGH and directions(data[:, 1:-1])[0]:  # labels may be at the edges
         raise InputError(
             f"{where}: the values are smooth down the columns and not across the rows: if a column is a spectrum, "
             "samples are in columns, say ",
@@ -222,7 +245,7 @@ def _rows(evidence: str) -> Finding:
     return Finding("samples in rows", evidence, Option("samples", "columns"))
 
 
-def _directions(data: NDArray[np.float64]) -> tuple[bool, bool]:
+def directions(data: NDArray[np.float64]) -> tuple[bool, bool]:
     """Whether data are smooth down the rows alone, or across them alone."""
     down, across = _roughness(data.T), _roughness(data)
     factor = 20 if max(down, across) < _SMOOTH else 2

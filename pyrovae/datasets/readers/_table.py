@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import COUNTED
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._missing import given_markers, without_markers
+from pyrovae.datasets.readers._numbers import Numerals
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, Option
@@ -111,12 +112,12 @@ class Table(Grid):
     Attributes:
         numbers: the columns of the layout, shape (rows, columns); NaN where a value is missing.
         others: all other columns but those that are dropped, by their number.
-        decimal: ``"."`` or ``","`` in the other columns.
+        numerals: how the other columns write numbers.
     """
 
     numbers: NDArray[np.floating]
     others: pd.DataFrame
-    decimal: str = "."
+    numerals: Numerals = field(default_factory=Numerals)
 
 
 class Reader(Protocol):
@@ -183,7 +184,6 @@ def table_of(
 def array_header(rows: NDArray[np.float64], settings: ReadingSettings, where: str) -> Header:
     """The header of an array, which is the channels' positions if its first row looks like these."""
     from pyrovae.datasets.readers._header import header_of
-    from pyrovae.datasets.readers._numbers import Numerals
 
     few = rows[:60]
     texts = [[repr(value) if np.isfinite(value) else "" for value in row] for row in few.tolist()]

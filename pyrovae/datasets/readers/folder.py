@@ -130,7 +130,7 @@ def _part(path: Path, table: Table) -> _Part:
     layout = table.layout
     values = table.numbers.T if layout.in_columns else table.numbers
     positions = positions_in_columns(table)[0] if layout.axis is not None else layout.positions
-    frame = targets_of(table)
+    frame, _ = targets_of(table)
     about = {str(name): list(frame[name]) for name in frame.columns}
     return _Part(path, values, positions, layout.unit, layout.source, about, layout.findings)
 

@@ -32,10 +32,12 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
     try:
         description = pyarrow.parquet.ParquetFile(path)
         schema = description.schema_arrow
-        of_index = [str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())]
+        indices = (schema.pandas_metadata or {}).get("index_columns", ())
+        of_index = [name for name in indices if isinstance(name, str)]
         order = sorted(range(len(schema.names)), key=lambda i: schema.names[i] not in of_index)
         names = [re.sub(r"__index_level_\d+__", "", schema.names[i]) for i in order]
         rows = description.metadata.num_rows
+        counted = next((_counted(index, rows) for index in indices if isinstance(index, dict)), None)
         largest = max(
             (
                 description.metadata.row_group(k).column(j).total_uncompressed_size
@@ -63,6 +65,9 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
         raise
     except Exception as error:
         raise InputError(f"{where} is damaged: {one_line(error, 200)}") from None
+    if counted is not None:
+        names = [counted[0], *names]
+        frame.insert(0, "", counted[1])
     frame.columns = range(len(names))
     head = frame.iloc[: max(8, _EVIDENCE // len(names))]
     found = [_numbers(head.iloc[:, i]) for i in range(len(names))]
@@ -82,6 +87,13 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
         with np.errstate(over="ignore"):
             numbers[:, j] = without_markers(values, markers)
     return table
+
+
+def _counted(index: dict[str, object], rows: int) -> tuple[str, range] | None:
+    """Name and values of an index that pandas writes as a range; None if it only counts the rows from 0."""
+    found = range(*(int(str(index[name])) for name in ("start", "stop", "step")))
+    name = str(index["name"] or "")
+    return (name, found) if len(found) == rows and (name or found != range(rows)) else None
 
 
 def _numbers(column: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -125,7 +125,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
         raise InputError(f"{where(first, 0)}: every value of this spectrum is missing; leave it out with ", leave_out)
     _check_values(table, settings, layout.unit)
     positions, names = positions_in_columns(table) if layout.axis is not None else _positions(table, values.shape[1])
-    unit, source, targets = layout.unit, layout.source, targets_of(table)
+    unit, source, (targets, notes) = layout.unit, layout.source, targets_of(table)
     if unit != PIXEL:
         counted = source is AxisSource.COUNTED
         check_samples(table, values, targets, None if counted else positions, settings)
@@ -172,7 +172,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
         kept_apart=tuple(map(str, targets.columns)),
         num_missing=int(np.isnan(values).sum()),
         left_out=left_out,
-        findings=layout.findings,
+        findings=(*layout.findings, *notes),
     )
     return Spectra(x, axis, unit, targets, path.stem, names, reading)
 

@@ -128,7 +128,7 @@ def table_of_rows(
         block = _some(body, at_once, _BLOCK_CHARACTERS)
     frame = pd.DataFrame(texts, columns=apart, dtype=str)
     layout = replace(layout, findings=(*layout.findings, *again.findings))
-    return Table(where, header.names, layout, row_numbers, np.concatenate(blocks), frame, numerals.decimal)
+    return Table(where, header.names, layout, row_numbers, np.concatenate(blocks), frame, numerals)
 
 
 def not_a_number(where: str, field: str) -> InputError:

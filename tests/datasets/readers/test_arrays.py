@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.io
 
 from pyrovae.datasets import read_spectra
-from tests.datasets.readers.files import NUM, X, message_of, numbers, written
+from tests.datasets.readers.files import AXIS, NUM, N, X, message_of, numbers, written
 
 
 def test_npy_and_npz(tmp_path):
@@ -68,3 +69,32 @@ def test_options_of_columns_are_not_ignored_beside_other_arrays(tmp_path):
         assert f"all its columns are channels: leave out {option}" in message_of(tmp_path / "a.npz", **{option: "1"})
     found = read_spectra(tmp_path / "a.npz")
     assert "z (5,) left out" in "\n".join(found.reading.lines())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_square_array_beside_an_axis_is_read_by_its_values(turned, tmp_path):
+    x = X[:N]
+    np.savez(tmp_path / "a.npz", X=x.T if turned else x, wavelength=AXIS, y=np.arange(N) % 3)
+    found = read_spectra(tmp_path / "a.npz")
+    np.testing.assert_allclose(found.x, x, atol=1e-6)
+    assert ("samples in columns" in "\n".join(found.reading.lines())) == turned
+    for samples, values in (("rows", x.T if turned else x), ("columns", x if turned else x.T)):
+        np.testing.assert_allclose(read_spectra(tmp_path / "a.npz", samples=samples).x, values, atol=1e-6)
+    scipy.io.savemat(tmp_path / "b.mat", {"X": np.random.default_rng(1).normal(size=(N, N)), "wavelength": AXIS})
+    assert "is square" in (message := message_of(tmp_path / "b.mat"))
+    assert "samples='rows' or samples='columns'" in message
+
+
+@pytest.mark.parametrize("other", ["X_raw", "X_snv"])
+def test_which_of_two_arrays_was_taken_is_said(other, tmp_path):
+    arrays = {other: 2 * X, "X": X}
+    np.savez(tmp_path / "a.npz", **arrays)
+    scipy.io.savemat(tmp_path / "a.mat", arrays)
+    for name in ("a.npz", "a.mat"):
+        found = read_spectra(tmp_path / name)
+        np.testing.assert_allclose(found.x, X, atol=1e-6)
+        said = f"X as the spectra, and {other} {X.shape} left out, as its name says so (else table={other!r})"
+        assert said in "\n".join(found.reading.lines())
+        other_one = read_spectra(tmp_path / name, table=other)
+        np.testing.assert_allclose(other_one.x, 2 * X, atol=1e-6)
+        assert "left out" not in "\n".join(other_one.reading.lines())

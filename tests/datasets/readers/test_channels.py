@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyrovae.datasets import ReadingSettings, read_spectra
-from tests.datasets.readers.files import as_text, numbers, written
+from tests.datasets.readers.files import IDS, N, X, as_text, message_of, numbers, rows_of, text, written
 
 
 def test_channels_by_prefix_by_name_and_without_a_header(tmp_path):
@@ -26,3 +26,54 @@ def test_channels_by_prefix_by_name_and_without_a_header(tmp_path):
         read_spectra(path, channels=["x", "abs_1"])
     with pytest.raises(ValueError, match="no columns named 'q' and a number"):
         read_spectra(path, channels="q")
+
+
+POSITIONS = 400.0 + 2 * np.arange(N)
+HALF = N // 2
+
+
+def with_names(folder, names, sep=","):
+    return written(folder, text([["id", *names], *rows_of(left=IDS)], sep))
+
+
+@pytest.mark.parametrize("form", ["T1.{:g}", "nir2.{:g}", "ch1.{:g} nm", "V2.{:g}.x"])
+def test_a_digit_may_belong_to_the_prefix(form, tmp_path):
+    path, prefix = with_names(tmp_path, [form.format(a) for a in POSITIONS]), form.split("{")[0]
+    message = message_of(path)
+    assert f"{form.format(400)!r} may be the position {prefix[-2:]}4, then say channels={prefix[:-2]!r}" in message
+    assert f"or 400, then say channels={prefix!r}" in message
+    found = read_spectra(path, channels=prefix)
+    assert found.axis.tolist() == POSITIONS.tolist()
+    np.testing.assert_allclose(found.x, X, atol=1e-6)
+    np.testing.assert_allclose(read_spectra(path, channels=prefix[:-2]).axis, float(prefix[-2]) + POSITIONS / 1000)
+
+
+@pytest.mark.parametrize("form", ["X{:.3f}", "R_{:.3f}", "w{:.3f} um", "{:.3f}"])
+@pytest.mark.parametrize("axis", [0.4 + 0.012 * np.arange(N), 0.95 + 0.025 * np.arange(N)], ids=["0.4", "0.95"])
+def test_small_positions_with_a_prefix(form, axis, tmp_path):
+    found = read_spectra(with_names(tmp_path, [form.format(a) for a in axis]))
+    np.testing.assert_allclose(found.axis, axis, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("names", "prefixes"),
+    [
+        ([f"VIS_{a:g}" for a in POSITIONS[:HALF]] + [f"NIR_{a:g}" for a in POSITIONS[HALF:]], ("VIS_", "NIR_")),
+        ([f"vis{a:g}" for a in POSITIONS[:7]] + [f"nir{a:g}" for a in POSITIONS[7:]], ("vis", "nir")),
+        ([f"vis{a:g}" for a in POSITIONS[:2]] + [f"nir{a:g}" for a in POSITIONS[2:]], ("vis", "nir")),
+        ([f"T{1 + (j >= HALF)}.{a:g}" for j, a in enumerate(POSITIONS)], ("T1.", "T2.")),
+    ],
+)
+def test_two_detectors_may_be_taken_together(names, prefixes, tmp_path):
+    path = with_names(tmp_path, names)
+    assert f"channels={prefixes!r}" in message_of(path)
+    found = read_spectra(path, channels=prefixes)
+    assert found.axis.tolist() == POSITIONS.tolist()
+    assert found.channel_names == tuple(names)
+    np.testing.assert_allclose(found.x, X, atol=1e-6)
+
+
+def test_detectors_that_overlap_are_counted(tmp_path):
+    names = [f"VIS_{a:g}" for a in POSITIONS[:HALF]] + [f"NIR_{a - 6:g}" for a in POSITIONS[HALF:]]
+    found = read_spectra(with_names(tmp_path, names), channels=["VIS_", "NIR_"])
+    assert (found.unit, found.axis.tolist()) == ("channel", list(range(N)))

@@ -50,3 +50,28 @@ def test_columns_that_are_no_text_and_no_numbers(column, tmp_path):
         found = read_spectra(tmp_path / "a.parquet")
         assert found.x.shape == X.shape
         assert list(found.targets) == ["what"]
+
+
+@pytest.mark.parametrize(
+    ("index", "target"),
+    [
+        (range(100, 100 + 3 * NUM, 3), "column 1"),
+        (range(1, NUM + 1), "column 1"),
+        (range(NUM)[::-1], "column 1"),
+        (pd.RangeIndex(NUM, name="sample"), "sample"),
+        (np.delete(np.arange(NUM + 2), [3, 7]), "column 1"),
+    ],
+)
+def test_an_index_that_says_something_is_kept(index, target, tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(X, columns=[f"{a:g}" for a in AXIS], index=index)
+    frame.to_parquet(tmp_path / "a.parquet")
+    found = assert_read(tmp_path / "a.parquet", targets=[target])
+    assert found.targets[target].tolist() == list(index)
+
+
+def test_an_axis_in_the_index_is_kept(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(X.T, index=pd.RangeIndex(400, 400 + 2 * len(AXIS), 2, name="nm"), columns=IDS)
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert_read(tmp_path / "a.parquet", axis=400 + 2 * np.arange(len(AXIS)), targets=["sample"])
