@@ -49,10 +49,18 @@ def test_a_digit_may_belong_to_the_prefix(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["X{:.3f}", "R_{:.3f}", "w{:.3f} um", "{:.3f}"])
-@pytest.mark.parametrize("axis", [0.4 + 0.012 * np.arange(N), 0.95 + 0.025 * np.arange(N)], ids=["0.4", "0.95"])
+@pytest.mark.parametrize(
+    "axis", [0.4 + 0.012 * np.arange(N), 0.95 + 0.025 * np.arange(N), 1.1 + 0.25 * np.arange(N)], ids=str
+)
 def test_small_positions_with_a_prefix(form, axis, tmp_path):
     found = read_spectra(with_names(tmp_path, [form.format(a) for a in axis]))
     np.testing.assert_allclose(found.axis, axis, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["w{:.3f} um", "R({:.3f} µm)"])
+def test_a_unit_says_that_positions_are_small(form, tmp_path):
+    axis = 1.4 + 0.012 * np.arange(N)
+    np.testing.assert_allclose(read_spectra(with_names(tmp_path, [form.format(a) for a in axis])).axis, axis, atol=1e-9)
 
 
 @pytest.mark.parametrize(

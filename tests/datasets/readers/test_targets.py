@@ -45,6 +45,12 @@ def test_names_of_samples_keep_their_text(name, form, tmp_path):
     assert found.targets[name or "column 1"].tolist() == names
 
 
+@pytest.mark.parametrize("form", ["0{0}", "{1}e{0}", "{1}E{0}"])
+def test_text_that_no_program_writes_for_a_number(form, tmp_path):
+    column = [form.format(i + 10, i % 7) for i in range(NUM)]
+    assert read_spectra(with_column(tmp_path, "tray", column, ",")).targets["tray"].tolist() == column
+
+
 def test_names_that_are_equal_as_numbers_keep_their_text(tmp_path):
     names = [f"{i // 10 + 1}.{i % 10 + 1}" for i in range(NUM)]  # 1.1 and 1.10
     found = read_spectra(with_column(tmp_path, "nr", names, ","))
