@@ -19,8 +19,9 @@ from pyrovae.datasets.readers._channels import (
     or_both,
 )
 from pyrovae.datasets.readers._header import Header
-from pyrovae.datasets.readers._labels import edge_columns, follows, may_be_either
+from pyrovae.datasets.readers._labels import follows
 from pyrovae.datasets.readers._missing import cleaned
+from pyrovae.datasets.readers._nameless import without_labels
 from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers._shape import Kind, Shape, check_is_wide, shape_of
 from pyrovae.datasets.readers._table import Head, Layout
@@ -30,8 +31,6 @@ from pyrovae.errors import InputError, InputWarning, Option
 
 ALL = "all"
 """The word for all columns of numbers."""
-
-_MOST_LABELS = 4
 
 _LEAP = 5.0
 """A last step so many times as long as all others leads to no channel of theirs."""
@@ -147,7 +146,7 @@ def _in_rows(
             raise InputError(f"{where} has no names of columns, so there are none for ", Option("channels"))
         if not numeric:
             raise InputError(f"{where} has no column of numbers")
-        columns, findings = _without_labels(head, evidence, numeric, settings, is_named=False)
+        columns, findings = without_labels(head, evidence, numeric, settings, is_named=False)
         if len(columns) < 2:
             raise InputError(
                 f"{where} has one column of numbers, and no header: is it cut at the right places? say ",
@@ -162,7 +161,7 @@ def _in_rows(
     source = AxisSource.ROW if header.is_own_row else AxisSource.HEADER
     if unit == "channel" or everything:
         source = AxisSource.COUNTED if unit == "channel" else source
-        columns, findings = _without_labels(head, evidence, columns, settings, is_named=True)
+        columns, findings = without_labels(head, evidence, columns, settings, is_named=True)
         positions = positions[[found.columns.index(i) for i in columns]]
     if settings.channels is None and settings.label is None and source is not AxisSource.COUNTED:
         _check_ends(positions, columns, header, where)
@@ -186,46 +185,6 @@ def _positions_of_all(names: Sequence[str], numeric: list[int]) -> Channels:
     if found is not None and found.columns == numeric:
         return found
     return Channels(numeric, np.arange(len(numeric), dtype=float), "channel")
-
-
-def _without_labels(
-    head: Head, evidence: NDArray[np.float64], columns: list[int], settings: ReadingSettings, *, is_named: bool
-) -> tuple[list[int], list[Finding]]:
-    """Channels without the labels at their edges; refused where names say channel and values say label."""
-    findings: list[Finding] = []
-    if settings.label is not None:
-        return columns, findings
-    for edge in (0, -1):
-        for _ in range(_MOST_LABELS):
-            values = evidence[:, columns]
-            values[:, edge] = head.numbers[:, columns[edge]]
-            found = edge_columns(values, edge)
-            if found is None:
-                break
-            apart = columns[: found.count] if edge == 0 else columns[-found.count :]
-            title = _title(apart, head.header.names)
-            if is_named or not found.is_clear:
-                question = "are they labels or channels" if len(apart) > 1 else "is it a label or a channel"
-                raise InputError(
-                    f"{head.where}: {title} {found.evidence}: {question}? say ",
-                    Option("label", tuple(str(i + 1) for i in apart)),
-                    " or ",
-                    Option("label", NONE),
-                )
-            findings.append(Finding(f"{title} as a label", f"it {found.evidence}", Option("label", NONE)))
-            columns = columns[found.count :] if edge == 0 else columns[: -found.count]
-    unsure = [columns[edge] for edge in (0, -1) if may_be_either(evidence[:, columns], edge)]
-    if unsure:
-        option = Option("label", tuple(str(i + 1) for i in unsure))
-        what = f"{_title(unsure, head.header.names)} as no label"
-        findings.append(Finding(what, "the columns beside are noise too", option))
-    return columns, findings
-
-
-def _title(columns: Sequence[int], names: Sequence[str]) -> str:
-    """Columns by their numbers and names."""
-    titles = [f"{i + 1} ({names[i]!r})" if names[i] else str(i + 1) for i in columns]
-    return f"column{'s' if len(columns) > 1 else ''} {', '.join(titles)}"
 
 
 def _check_ends(positions: NDArray[np.float64], columns: list[int], header: Header, where: str) -> None:

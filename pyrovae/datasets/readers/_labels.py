@@ -48,7 +48,7 @@ def _label(values: NDArray[np.float64]) -> Apart | None:
     whole = _digits(seen)[0] == 0
     if distinct > 1 and all(_is_coarser(seen, other) for other in some):
         what = f"{'few ' if distinct <= _FEW else ''}whole numbers" if whole else "numbers of fewer digits"
-        return Apart(1, f"holds {what} ({_some(seen)}), and no other column does", whole)
+        return Apart(1, f"holds {what} ({some_values(seen)}), and no other column does", whole)
     if not whole or distinct < 2:
         return None
     if distinct == len(seen) and (np.diff(seen) == 1).all():
@@ -58,9 +58,9 @@ def _label(values: NDArray[np.float64]) -> Apart | None:
     if distinct <= _FEW and 2 * distinct <= len(seen):
         usual = np.median([len(np.unique(other)) for other in some])
         if usual > 3 * distinct and _breaks(values):
-            return Apart(1, f"holds few whole numbers ({_some(seen)}) and does not follow its neighbour", True)
+            return Apart(1, f"holds few whole numbers ({some_values(seen)}) and does not follow its neighbour", True)
         if usual > 2 * distinct or (_is_balanced(seen) and np.mean([_is_balanced(other) for other in some]) <= 0.1):
-            return Apart(1, f"holds few whole numbers ({_some(seen)})")
+            return Apart(1, f"holds few whole numbers ({some_values(seen)})")
     return None
 
 
@@ -72,7 +72,7 @@ def _targets(values: NDArray[np.float64]) -> Apart | None:
         near = values[:, : values.shape[1] - count + 1]
         if _breaks(near, strict=count > _MOST_LIKE):
             what = "do not continue their" if count > 1 else "does not continue its"
-            return Apart(count, f"{what} neighbour (from {_some(near[:, -2])} to {_some(near[:, -1])})")
+            return Apart(count, f"{what} neighbour (from {some_values(near[:, -2])} to {some_values(near[:, -1])})")
     return None
 
 
@@ -83,7 +83,7 @@ def _breaks(values: NDArray[np.float64], *, strict: bool = False) -> bool:
     if steps[-1] > (10 if strict else 3) * max(steps[:-1].max(), 1e-300):
         return True
     *links, last = _links(near)
-    return not strict and _z(min(links)) - _z(max(0.0, last)) > _least(values)
+    return not strict and z(min(links)) - z(max(0.0, last)) > least_difference(values)
 
 
 def may_be_either(values: NDArray[np.float64], edge: int) -> bool:
@@ -92,7 +92,7 @@ def may_be_either(values: NDArray[np.float64], edge: int) -> bool:
     if min(near.shape) < 4 or not np.fmin.reduce(near[:, -1]) < np.fmax.reduce(near[:, -1]):
         return False
     *links, last = _links(near)
-    return _z(min(links)) <= _least(values) and last < 0.9
+    return z(min(links)) <= least_difference(values) and last < 0.9
 
 
 def _links(values: NDArray[np.float64]) -> list[float]:
@@ -100,7 +100,7 @@ def _links(values: NDArray[np.float64]) -> list[float]:
     return [_correlation(a, b) for a, b in zip(values.T, values.T[1:], strict=False)]
 
 
-def _least(values: NDArray[np.float64]) -> float:
+def least_difference(values: NDArray[np.float64]) -> float:
     """The least difference of two correlations, as Fisher's transforms, that is not by chance."""
     return max(0.9, 4 / math.sqrt(len(values)))
 
@@ -146,12 +146,13 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b) / scale if scale > 0 else 0.0
 
 
-def _z(correlation: float) -> float:
+def z(correlation: float) -> float:
     """Fisher's transform, on which estimates scatter alike."""
     return float(np.arctanh(min(correlation, 1 - 1e-9)))
 
 
-def _some(values: NDArray[np.float64]) -> str:
+def some_values(values: NDArray[np.float64]) -> str:
+    """The first of the values, in order, for a message."""
     found = np.unique(_seen(values))
     shown = ", ".join(f"{value:.6g}" for value in found[:4])
     return f"{shown} …" if len(found) > 4 else shown

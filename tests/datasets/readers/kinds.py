@@ -125,7 +125,7 @@ REFUSED = {
     # a property among nameless channels
     "a property last": (text(rows_of(right=PROPERTY)), f"column 21 does not continue .*{NEITHER}='21'"),
     "a property first": (text(rows_of(left=PROPERTY)), f"column 1 does not continue .*{NEITHER}='1'"),
-    "a property at both edges": (text(rows_of(left=PROPERTY, right=PROPERTY)), NEITHER),
+    "a property at both edges": (text(rows_of(left=PROPERTY, right=PROPERTY)), r"label=\('1', '22'\) or label='none'"),
     "a property named like channels": (text([[f"V{j}" for j in range(N + 1)], *rows_of(right=PROPERTY)]), NEITHER),
     "a property of few digits": (text(rows_of(right=(X[:, -1] + 0.05).round(2))), "fewer digits .*" + NEITHER),
     "a property, sorted": (text(rows_of(SERIES, left=LEVELS)), r"column 1.*(order|continue)"),
