@@ -82,3 +82,35 @@ def as_graph(model, guide, x, elbo, settings):
     assert trainer.engine.name == "graph"
     trainer.run()
     return trainer.histories[0].batch_loss
+
+
+def rows_as_they_are(x):
+    """The data's plate, and the data."""
+    return pyro.plate("data", len(x)), x
+
+
+def pair_of(rows=rows_as_they_are, latent=lambda z: z):
+    """z ~ N(0, 1), x ~ N(z, 1), at what ``rows`` takes of the data, by the plate's index."""
+
+    def model(x):
+        index, observed = rows(x)
+        with index:
+            z = pyro.sample("z", dist.Normal(torch.zeros(x.shape[1]), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(latent(z), 1.0).to_event(1), obs=observed)
+
+    def its_guide(x):
+        index, observed = rows(x)
+        with index:
+            pyro.sample("z", dist.Normal(0.5 * observed, 0.8).to_event(1))
+
+    return model, its_guide
+
+
+MIXING = [
+    lambda z: z.softmax(0),
+    lambda z: z.cumsum(0),
+    lambda z: z.flip(0),
+    lambda z: z.sort(0).values,
+    lambda z: z - z.mean(0),
+]
+"""Functions of latents (num, d) that are no functions of single rows."""

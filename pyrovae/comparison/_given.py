@@ -43,8 +43,8 @@ def _check_program(model: Program, data: PreparedData, settings: ComparisonSetti
     """Raise an InputError unless library guides can be guides of a model written by hand."""
     if settings.gap_data or settings.refit_epochs:
         raise InputError("gap_data and refit_epochs need a GenerativeModel; leave them out for a model written by hand")
-    x = data.train[:2]
-    with torch.no_grad(), undisturbed(x), running_on(x, "the model"):
+    x = data.train[:2].clone()
+    with torch.no_grad(), undisturbed(x, model), running_on(x, "the model"):
         trace = poutine.trace(model).get_trace(x)
     latents = {name: tuple(site["fn"].event_shape) for name, site in latent_sites(trace).items()}
     if latents != {"z": settings.latent_dims}:
@@ -52,7 +52,7 @@ def _check_program(model: Program, data: PreparedData, settings: ComparisonSetti
             f"the model's latent sites have the event shapes {latents}, and the guides draw {{'z': "
             f"{settings.latent_dims}}}: give latent_dims=d, and the model one latent 'z' of event shape (d,)"
         )
-    with torch.no_grad(), undisturbed(x), running_on(x, "the model"):
+    with torch.no_grad(), undisturbed(x, model), running_on(x, "the model"):
         _check_takes_some(model, x, trace)
 
 

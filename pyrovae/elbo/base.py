@@ -17,13 +17,16 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, zeros
 
 from pyrovae.elbo._computation import Computation, Note, Reason
+from pyrovae.elbo._one_by_one import check_as_one_by_one
 from pyrovae.errors import InputError, check_integer, check_positive
 from pyrovae.programs import (
+    FAILURES,
     DrawsAsRows,
     PairedSite,
     Program,
     Site,
     TracedPair,
+    data_unchanged,
     raw_traces,
     reason_of,
     running_on,
@@ -170,6 +173,9 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
         looks = is_validation_enabled() and not (takes_any_axes(model) and takes_any_axes(guide))
         with DrawsAsRows(self.num_particles, num) if looks else nullcontext():
             pair: TracedPair = super()._get_vectorized_trace(model, guide, args, kwargs)
+            if looks:
+                in_one_pass = self._vectorized_num_particles(model), self._vectorized_num_particles(guide)
+                check_as_one_by_one(pair, (model, guide), in_one_pass, args, kwargs)
         return pair
 
     def _at_the_nesting_found(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
@@ -183,7 +189,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
                 pair: TracedPair = self._with(max_plate_nesting=2)._get_vectorized_trace(model, guide, args, kwargs)
                 if pair.depth <= 1:
                     return pair
-            except (RuntimeError, ValueError) as error:
+            except FAILURES as error:
                 failure = error
         with poutine.block():
             depth = self._get_trace(model, guide, args, kwargs).depth
@@ -205,7 +211,7 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
 
     def _get_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
         """The pair at one draw, checked."""
-        with running_on(None):  # Pyro adds the shapes of what ran before to an error
+        with running_on(None), data_unchanged(args):  # Pyro adds the shapes of what ran before to an error
             traces = self._traces(model, guide, args, kwargs)
         pair = TracedPair.of(*traces)
         if is_validation_enabled():

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError
-from pyrovae.evaluation._weights import check_density, check_rows_apart, log_joint_of, pair_at, repeated, takes_rows
+from pyrovae.evaluation._weights import check_density, check_rows_apart, log_joint_of, repeated, takes_rows
 from pyrovae.evaluation.per_datum import NUM_DRAWS, AnyGuide, rows_of
 from pyrovae.programs import (
     PairedSite,
@@ -21,6 +21,7 @@ from pyrovae.programs import (
     is_delta,
     log_prob_of,
     masks_of,
+    pair_at,
     running_on,
     trace_pair,
     without_mask,
@@ -185,7 +186,7 @@ class _Programs:
             values[site.name] = transform(real)
             slope = transform.log_abs_det_jacobian(real, values[site.name])
             stretch = stretch + self._flat(site, slope, event=False).sum(1).double().cpu()
-        pair = pair_at(self.model, self.guide, x, values)
+        pair = pair_at(self.model, self.guide, values, x)
         joint = of_guide = torch.zeros(len(x), dtype=torch.float64)
         free = {site.name for site in self.free}
         for site in pair.sites:

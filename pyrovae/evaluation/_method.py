@@ -2,17 +2,19 @@
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, Self
 
+import pyro.poutine as poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.evaluation._weights import takes_some
+from pyrovae.evaluation._weights import check_density, check_rows_apart, takes_some
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
-from pyrovae.programs import Program, running_on
+from pyrovae.programs import Program, running_on, takes_any_axes, trace_pair
 from pyrovae.vae import GenerativeModel
 
 ROWS_AT_ONCE = 2**15
@@ -20,6 +22,9 @@ ROWS_AT_ONCE = 2**15
 
 VALUES_AT_ONCE = 2**22
 """Draws × data × the width of a datum in one pass."""
+
+_LOOKED_AT = 64
+"""Data that checks of the library's programs run on."""
 
 
 class Center(StrEnum):
@@ -65,11 +70,38 @@ class Problem:
         progress: bool = False,
     ) -> Self:
         """A problem whose programs were asked whether they take some of the data alone."""
-        some = True
-        if not isinstance(model, GenerativeModel) or not isinstance(guide, AnyGuide):
-            with running_on(x):
-                some = takes_some(model, guide, x, rows_of(guide, slice(len(x) - 1, len(x)), x))
-        return cls(model, guide, x, latents, max_plate_nesting, progress, takes_some=some)
+        found = cls(model, guide, x, latents, max_plate_nesting, progress)
+        if found.is_dense:
+            return found
+        guide, x = found.looked_at(len(x))
+        with running_on(x):
+            return replace(found, takes_some=takes_some(model, guide, x, lambda rows: rows_of(guide, rows, x)))
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the programs give p(z), p(x|z) and q(z|x) as distributions."""
+        return isinstance(self.model, GenerativeModel) and isinstance(self.guide, AnyGuide)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the programs are the library's, of layers that keep the data's rows apart."""
+        return self.has_parts and takes_any_axes(self.model) and takes_any_axes(self.guide)
+
+    def looked_at(self, most: int) -> tuple[Program, Tensor]:
+        """The first data, at most so many, that checks run on, and their guide; of the library's programs a few."""
+        rows = slice(0, min(len(self.x), _LOOKED_AT if self.has_parts else most))
+        return rows_of(self.guide, rows, self.x), self.x[rows]
+
+    def check(self) -> None:
+        """Raise an InputError where programs have no log p(x, z) and log q(z|x) of each datum."""
+        if self.is_dense:
+            return
+        guide, x = self.looked_at(1024)
+        with running_on(x):
+            pair = trace_pair(self.model, guide, x, check=True)
+            check_density(pair)
+            if not isinstance(poutine.unwrap(guide), Messenger):
+                check_rows_apart(self.model, guide, x, pair.data_plate(len(x)))
 
     def at_once(self, num: int) -> int:
         """How many data to evaluate in one pass, ``num`` if the programs take some of them."""

@@ -1,10 +1,10 @@
 """Weights of a pair of programs, datum by datum, and whether they make up log p(x)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pyro.poutine as poutine
 import torch
-from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.distributions import VonMises
 
 from pyrovae.errors import InputError
 from pyrovae.programs import (
-    DATA_PLATE,
+    FAILURES,
     PairedSite,
     Program,
     Role,
@@ -22,21 +22,13 @@ from pyrovae.programs import (
     is_delta,
     log_prob_of,
     masks_of,
+    pair_at,
     same_masks,
     trace_pair,
 )
 from pyrovae.randomness import random_state, set_random_state
 
 _DRAWS_OF_PRIOR = 64
-
-
-def pair_at(model: Program, guide: Program, x: Tensor, values: Mapping[str, Tensor]) -> TracedPair:
-    """The programs' sites if what the guide draws has these values, by name."""
-    given = Trace()
-    for name, value in values.items():
-        given.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
-    guide_trace = poutine.trace(poutine.replay(guide, trace=given)).get_trace(x)
-    return TracedPair.of(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x), guide_trace)
 
 
 def repeated(x: Tensor, num: int) -> Tensor:
@@ -50,12 +42,12 @@ def log_weight_rows(model: Program, guide: Program, x: Tensor, num: int, plate: 
     return _log_weight(pair, plate).reshape(num, len(x))
 
 
-def _log_weight(pair: TracedPair, plate: CondIndepStackFrame) -> Tensor:
+def _log_weight(pair: TracedPair, plate: CondIndepStackFrame, *, of_guide: bool = True) -> Tensor:
     total: Tensor | float = 0.0
     for site in pair.sites:
         if site.model is not None:
             total = total + pair.per_datum(site, log_joint_of(site), plate)
-        if site.guide is not None:
+        if site.guide is not None and of_guide:
             total = total - pair.per_datum(site, site.log_q(), plate)
     assert isinstance(total, Tensor)
     return total
@@ -75,8 +67,8 @@ def log_joint_of(site: PairedSite) -> Tensor:
 
 
 @torch.no_grad()
-def takes_some(model: Program, guide: Program, x: Tensor, last: Program) -> bool:
-    """Whether the last datum has the same terms alone, in the first row, as after all others.
+def takes_some(model: Program, guide: Program, x: Tensor, select: Callable[[Tensor], Program]) -> bool:
+    """Whether each datum has the same terms among other rows, in another order, and some of them twice.
 
     A program that uses the plate's index, or a statistic of the data, takes only all of the data at once.
 
@@ -84,34 +76,74 @@ def takes_some(model: Program, guide: Program, x: Tensor, last: Program) -> bool
         model: the model's program.
         guide: the guide's program.
         x: data (num, …).
-        last: the guide of the last datum alone.
+        select: from indices of rows to the guide of these.
 
     Raises:
-        InputError: the plate that is taken for the data's does not become shorter with them.
+        InputError: the plate that is taken for the data's does not become longer with them, or its terms are those of
+            other rows of x.
     """
     if len(x) == 1 or isinstance(poutine.unwrap(guide), Messenger):
         return True
     pair = trace_pair(model, guide, x, check=True)
     plate = pair.data_plate(len(x))
-    values = {}
-    for site in pair.drawn:
-        value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
-        values[site.name] = value.narrow(axis, len(x) - 1, 1) if value.dim() >= -axis else value
-    try:
-        alone = pair_at(model, last, x[-1:], values)
-    except (RuntimeError, ValueError, IndexError):  # for instance a plate or a table of all the data's size
-        return False
-    same = alone.plates.get(plate.name)
-    if same is not None and same.size == len(x) and same.full_size in (None, len(x)) and plate.name != DATA_PLATE:
+    generator = torch.Generator().manual_seed(0)
+    more = torch.randperm(len(x), generator=generator).repeat(2)[: len(x) + len(x) // 2].to(x.device)
+    part, same = select(more), None
+    with suppress(*FAILURES):  # for instance a plate or a table of all the data's size
+        longer = trace_pair(model, part, x[more])
+        _log_weight(longer, plate)
+        same = longer.plates.get(plate.name)
+    if same is not None and same.size == len(x) and same.full_size in (None, len(x)):
         raise InputError(
-            f"plate {plate.name!r} has {len(x)} elements for one datum as for {len(x)} data, so it is not the data's; "
-            "put the data's sites into one `with pyro.plate('data', len(x))`"
+            f"plate {plate.name!r} has {len(x)} elements for {len(more)} data as for {len(x)}, so it is not the "
+            "data's; put the data's sites into one `with pyro.plate('data', len(x))`, not into a loop"
         )
     try:
-        found = _log_weight(alone, alone.data_plate(1))
-    except InputError:
-        return False
-    return bool(torch.allclose(found, _log_weight(pair, plate)[-1:], rtol=1e-4, atol=1e-4, equal_nan=True))
+        given = {site.name: _rows_of_value(site, plate, more) for site in pair.drawn}
+        other = pair_at(model, part, given, x[more])
+        found = _log_weight(other, other.data_plate(len(more)))
+        same_terms = torch.allclose(found, _log_weight(pair, plate)[more.cpu()], rtol=1e-4, atol=1e-4, equal_nan=True)
+    except FAILURES:
+        same_terms = False
+    if not same_terms:
+        _check_order(model, pair, x, plate)
+    return same_terms
+
+
+def _rows_of_value(site: PairedSite, plate: CondIndepStackFrame, rows: Tensor) -> Tensor:
+    """What the guide draws at a site, for these rows of the data."""
+    value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
+    found: Tensor = value.index_select(axis, rows) if value.dim() >= -axis and value.shape[axis] > 1 else value
+    return found
+
+
+def _check_order(model: Program, pair: TracedPair, x: Tensor, plate: CondIndepStackFrame) -> None:
+    """Raise an InputError where changing rows of x changes the model's terms of other rows, but not their own."""
+    terms = _log_weight(pair, plate, of_guide=False)
+    for changed in _parts_of(x):
+        others = torch.where(changed.reshape(-1, *[1] * (x.dim() - 1)), x.roll(1, 0), x)
+        try:
+            trace = poutine.trace(poutine.replay(model, trace=pair.guide)).get_trace(others)
+            moved = _log_weight(TracedPair.of(trace, pair.guide), plate, of_guide=False)
+        except FAILURES:
+            continue
+        is_new = ~torch.isclose(others, x, rtol=0, atol=0, equal_nan=True).reshape(len(x), -1).all(1).cpu()
+        has_moved = ~torch.isclose(moved, terms, rtol=1e-4, atol=1e-4, equal_nan=True)
+        if (has_moved & ~is_new).any() and (is_new & ~has_moved).any():
+            row = int((is_new & ~has_moved).nonzero()[0])
+            raise InputError(
+                f"the model's terms of datum {row} do not change with row {row} of x, but others do: it takes the data "
+                "in another order, so it is not clear which term is whose; observe x as it is, without subsample="
+            )
+
+
+def _parts_of(x: Tensor) -> Iterator[Tensor]:
+    """Parts of the data, booleans (num,): of any two data, each is once in a part without the other."""
+    index = torch.arange(len(x), device=x.device)
+    for bit in range((len(x) - 1).bit_length()):
+        part = (index >> bit) % 2 == 1
+        yield part
+        yield ~part
 
 
 @torch.no_grad()
@@ -119,15 +151,14 @@ def check_rows_apart(model: Program, guide: Program, x: Tensor, plate: CondIndep
     """Raise an InputError where a datum's terms change with the draws of other data: it then has no log p(x)."""
     first, second = (trace_pair(model, guide, x) for _ in range(2))
     weights = _log_weight(first, plate)
-    for parity in range(min(2, len(x))):
-        changed = torch.arange(len(x), device=x.device) % 2 == parity
+    for changed in _parts_of(x):
         values = {}
         for site, other in zip(first.drawn, second.drawn, strict=True):
             value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
             if value.dim() >= -axis:
                 value = torch.where(changed.reshape(-1, *[1] * (-axis - 1)), other.site["value"], value)
             values[site.name] = value
-        found, kept = _log_weight(pair_at(model, guide, x, values), plate), ~changed.cpu()
+        found, kept = _log_weight(pair_at(model, guide, values, x), plate), ~changed.cpu()
         if not torch.allclose(found[kept], weights[kept], rtol=1e-4, atol=1e-4, equal_nan=True):
             raise InputError(
                 "the terms of a datum change with the latents of other data (as with BatchNorm in training mode), so "
@@ -141,14 +172,14 @@ def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackF
     try:
         pair = trace_pair(model, guide, repeated(x, num))
         together = _log_weight(pair, plate).reshape(num, len(x))
-    except (RuntimeError, ValueError, IndexError):  # for instance tensors of the programs' own, one row a datum
+    except FAILURES:  # for instance tensors of the programs' own, one row a datum
         return False
     for k, weights in enumerate(together):
         values = {}
         for site in pair.drawn:
             value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
             values[site.name] = value.narrow(axis, k * len(x), len(x)) if value.dim() >= -axis else value
-        alone = _log_weight(pair_at(model, guide, x, values), plate)
+        alone = _log_weight(pair_at(model, guide, values, x), plate)
         if not torch.allclose(alone, weights, rtol=1e-4, atol=1e-4, equal_nan=True):
             return False
     return True

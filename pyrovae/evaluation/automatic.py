@@ -13,7 +13,7 @@ from pyrovae.evaluation._gauss_newton import Mixture
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
 from pyrovae.evaluation.annealing import Path, log_weights, rising_temperatures
 from pyrovae.evaluation.estimate import LogMarginal, Step, UnreliableEstimateWarning
-from pyrovae.evaluation.importance import Importance, check_problem, in_chunks, log_mean_weight, over_log_weights
+from pyrovae.evaluation.importance import Importance, in_chunks, log_mean_weight, over_log_weights
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
 from pyrovae.vae import GenerativeModel
@@ -71,7 +71,6 @@ class Automatic(Method):
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
-        check_problem(problem)
         if not problem.takes_some:
             return Importance(self.num_samples).estimate(problem)
         num = len(problem.x)

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import pyro.poutine as poutine
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import check_integer
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
 from pyrovae.evaluation._pareto import reliable_below, tail_of
-from pyrovae.evaluation._weights import check_density, check_rows_apart, check_scales, log_weight_rows, takes_rows
+from pyrovae.evaluation._weights import check_scales, log_weight_rows, takes_rows
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning, check_numbers, mean_and_stderr
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.frames import Data
@@ -110,7 +108,6 @@ class Importance(Method):
 
     def estimate(self, problem: Problem) -> LogMarginal:
         """Estimate log p(x) of each datum."""
-        check_problem(problem)
         per_datum, stderr, effective, gain, k = over_log_weights(log_mean_weight, problem, self.num_samples)
         found = LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k)
         check_numbers(per_datum, problem.x)
@@ -124,19 +121,6 @@ class Importance(Method):
                 stacklevel=4,  # the caller of log_marginal, through its decorator
             )
         return found
-
-
-def check_problem(problem: Problem) -> None:
-    """Raise an InputError where programs have no log p(x, z) and log q(z|x) to weigh draws by."""
-    model, guide = problem.model, problem.guide
-    if not isinstance(model, GenerativeModel) or not isinstance(guide, AnyGuide):
-        rows = slice(0, min(len(problem.x), 1024))
-        x, guide = problem.x[rows], rows_of(guide, rows, problem.x)
-        with running_on(x):
-            pair = trace_pair(model, guide, x, check=True)
-            check_density(pair)
-            if not isinstance(poutine.unwrap(guide), Messenger):
-                check_rows_apart(model, guide, x, pair.data_plate(len(x)))
 
 
 @torch.no_grad()

@@ -114,7 +114,9 @@ def log_marginal(
     x = check_data(x, model, guide)
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
-        found = chosen.estimate(Problem.of(model, guide, x, latents, max_plate_nesting, progress))
+        problem = Problem.of(model, guide, x, latents, max_plate_nesting, progress)
+        problem.check()
+        found = chosen.estimate(problem)
     likelihood = getattr(model, "likelihood", None)
     return replace(found, is_density=getattr(likelihood, "is_density", True))
 

@@ -81,6 +81,7 @@ def posterior_draws(
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem.of(model, guide, x, None, max_plate_nesting, progress)
         problem.check_takes_some("posterior_draws")
+        problem.check()
         q, _ = proposals(problem)
 
         def weigh(rows: slice) -> tuple[Tensor, Tensor]:

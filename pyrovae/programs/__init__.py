@@ -23,7 +23,7 @@ from pyrovae.programs._modules import (
     with_gradients,
 )
 from pyrovae.programs._pair import DATA_PLATE, PARTICLES, TracedPair
-from pyrovae.programs._running import DrawsAsRows, cannot_run, reason_of, running_on, takes_any_axes
+from pyrovae.programs._running import FAILURES, DrawsAsRows, cannot_run, reason_of, running_on, takes_any_axes
 from pyrovae.programs._sites import (
     Pair,
     PairedSite,
@@ -42,11 +42,12 @@ from pyrovae.programs._sites import (
     without_deterministic,
     without_mask,
 )
-from pyrovae.programs._tracing import draws_unchanged, raw_traces, trace_pair
+from pyrovae.programs._tracing import data_unchanged, draws_unchanged, pair_at, raw_traces, trace_pair
 from pyrovae.programs._training import check_programs
 
 __all__ = [
     "DATA_PLATE",
+    "FAILURES",
     "PARTICLES",
     "DrawsAsRows",
     "FixedParameters",
@@ -67,6 +68,7 @@ __all__ = [
     "check_support",
     "check_values",
     "closed_form_kl",
+    "data_unchanged",
     "describe",
     "draws_unchanged",
     "evaluating",
@@ -79,6 +81,7 @@ __all__ = [
     "module_buffers",
     "modules_of",
     "own_parameter_store",
+    "pair_at",
     "raw_traces",
     "reason_of",
     "running_on",

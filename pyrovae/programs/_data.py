@@ -91,7 +91,7 @@ def takes_missing(program: Program) -> bool:
 def _check_takes_missing(name: str, x: Tensor, model: Program, guide: Program, row: int) -> None:
     # a guide with parameters for each datum is asked with those of this datum
     guide = guide.select(slice(row, row + 1)) if hasattr(guide, "select") else guide
-    x = x[row : row + 1]
+    x = x[row : row + 1].clone()
     with torch.no_grad(), undisturbed(x, guide), pyro.validation_enabled(False):
         trace = poutine.trace(guide).get_trace(x)
         if not all(site["value"].isfinite().all() for site in trace.nodes.values() if site["type"] == "sample"):

@@ -5,9 +5,11 @@ would not be trained, without a warning. So every module program has its own nam
 """
 
 import itertools
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import pyro
 import torch
@@ -16,6 +18,7 @@ from pyro.params.param_store import ParamStoreDict
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule
@@ -101,11 +104,22 @@ class OwnParameters(Messenger):
 
 
 class FixedParameters(Messenger):
-    """Give a function the current values of its ``pyro.param``s, hidden from training."""
+    """Run a function in evaluation mode and without training: with the current values of its ``pyro.param``s."""
 
     def __init__(self) -> None:
         super().__init__()
         self.values = {name: value.detach() for name, value in pyro.get_param_store().items()}
+        self._modes: list[AbstractContextManager[object]] = []
+
+    def __enter__(self) -> "FixedParameters":
+        self._modes.append(mode(self._pyro_param, training=False, frozen=True))
+        self._modes[-1].__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._modes.pop().__exit__(*error)
 
     def _pyro_param(self, msg: Site) -> None:
         msg["stop"] = True
@@ -163,17 +177,50 @@ def _pyro_param_names(program: PyroModule) -> set[str]:
 
 
 @contextmanager
-def mode(*programs: Program, training: bool) -> Iterator[None]:
-    """Put module programs into training or evaluation mode, and back afterwards."""
-    modules = list(modules_of(programs))
-    before = [m.training for m in modules]
-    for module in modules:
-        module.training = training
+def mode(*programs: Program, training: bool, frozen: bool = False) -> Iterator[dict[nn.Module, bool]]:
+    """Put the programs' modules into training or evaluation mode, and back afterwards.
+
+    For evaluation, the modules that a function uses, and those that no program holds, are put there when they are
+    called. For training they stay as the caller left them.
+
+    Args:
+        *programs: the programs.
+        training: whether to put them into training mode.
+        frozen: whether their parameters require no gradient inside.
+
+    Yields:
+        The modules met so far, and whether each was in training mode.
+    """
+    before: dict[nn.Module, bool] = {}
+    with_gradient: list[nn.Parameter] = []
+
+    def put(modules: Iterable[nn.Module]) -> None:
+        for module in modules:
+            if module not in before:
+                before[module] = module.training
+                module.training = training
+                with_gradient.extend(p for p in module.parameters(recurse=False) if frozen and p.requires_grad)
+        for parameter in with_gradient if frozen else ():
+            parameter.requires_grad_(False)
+
+    here = threading.get_ident()
+
+    def when_called(module: nn.Module, _: object) -> None:
+        if module not in before and threading.get_ident() == here:
+            put(module.modules())
+
+    put(modules_of(programs))
+    looks = not training and not all(isinstance(program, ProgramModule) for program in programs)
+    hook = register_module_forward_pre_hook(when_called) if looks else None
     try:
-        yield
+        yield before
     finally:
-        for module, was_training in zip(modules, before, strict=True):
+        if hook is not None:
+            hook.remove()
+        for module, was_training in before.items():
             module.training = was_training
+        for parameter in with_gradient:
+            parameter.requires_grad_(True)
 
 
 @contextmanager
@@ -188,6 +235,18 @@ def with_gradients() -> Iterator[None]:
 
 
 @contextmanager
+def kept_parameter_store() -> Iterator[None]:
+    """Leave Pyro's parameter store as it is: what programs initialise inside is forgotten."""
+    store = pyro.get_param_store()
+    before = store.get_state()
+    try:
+        yield
+    finally:
+        store.clear()
+        store.set_state(before)
+
+
+@contextmanager
 def undisturbed(x: Tensor, *programs: Program) -> Iterator[None]:
     """Run programs in evaluation mode; the caller's random state and Pyro's parameter store do not change.
 
@@ -198,6 +257,7 @@ def undisturbed(x: Tensor, *programs: Program) -> Iterator[None]:
     with (
         torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
         unregistered(),
+        kept_parameter_store(),
         mode(*programs, training=False),
     ):
         yield

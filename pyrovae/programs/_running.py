@@ -10,6 +10,9 @@ from pyrovae.errors import InputError, out_of_memory
 
 _PAIR = "the model and the guide"
 
+FAILURES = (RuntimeError, ValueError, LookupError, AssertionError)
+"""What programs raise on data that they cannot take."""
+
 
 def reason_of(error: Exception) -> str:
     """An error of a program in one line, without the shapes of what ran before, which Pyro adds."""
@@ -42,7 +45,7 @@ def running_on(x: object, who: str = _PAIR) -> Iterator[None]:
         if line == str(error):
             raise
         raise type(error)(line) from error
-    except (RuntimeError, ValueError) as error:
+    except FAILURES as error:
         if out_of_memory(error) or not isinstance(x, Tensor):
             raise
         raise cannot_run(x, error, who) from error
@@ -90,7 +93,10 @@ def takes_any_axes(program: Callable[..., object]) -> bool:
 
 _DENSE = (
     *(f"torch.nn.modules.{name}" for name in ("linear", "activation", "container", "dropout")),
-    *(f"pyrovae.{name}" for name in ("vae", "likelihoods", "posteriors", "priors", "nn._modules", "nn._scales")),
+    *(
+        f"pyrovae.{name}"
+        for name in ("vae", "likelihoods", "posteriors", "priors", "nn._modules", "nn._scales", "evaluation.per_datum")
+    ),
 )
 _TAKING_ROWS = {
     *("batch_norm", "instance_norm", "group_norm", "conv1d", "conv2d", "conv3d", "gru", "lstm", "rnn_tanh"),

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import pyro
 import pyro.poutine as poutine
@@ -39,8 +40,9 @@ def trace_pair(
     if check:  # in a trace of its own: a distribution that is made under validation goes on validating
         before = random_state()
         try:
-            with pyro.validation_enabled(True):
-                pair = TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords, check=True))
+            given = [value.clone() if isinstance(value, Tensor) else value for value in args]
+            with pyro.validation_enabled(True), data_unchanged(given):
+                pair = TracedPair.of(*raw_traces(model, guide, *given, keywords=keywords, check=True))
                 pair.check(enumerates)
                 pair.check_same_latents()
                 pair.check_values()
@@ -81,11 +83,36 @@ def raw_traces(
     return model_trace, guide_trace
 
 
+def pair_at(
+    model: Program, guide: Program, values: Mapping[str, Tensor], *args: object, **kwargs: object
+) -> TracedPair:
+    """The programs' sites if what the guide draws has these values, by name."""
+    given = Trace()
+    for name, value in values.items():
+        given.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
+    guide_trace = poutine.trace(poutine.replay(guide, trace=given)).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return TracedPair.of(model_trace, guide_trace)
+
+
+@contextmanager
+def data_unchanged(args: Sequence[object]) -> Iterator[None]:
+    """Where Pyro validates, raise an InputError if the programs change their data in place."""
+    given = [value for value in args if _has_version(value)] if is_validation_enabled() else []
+    before = [value._version for value in given]
+    yield
+    if before != [value._version for value in given]:
+        raise InputError(
+            "the model or the guide changes its data in place, so the next run has other data; change a copy, as in "
+            "x = x.clamp(0, 1) instead of x.clamp_(0, 1)"
+        )
+
+
 @contextmanager
 def draws_unchanged(guide_trace: Trace) -> Iterator[None]:
     """Where Pyro validates, raise an InputError if the model changes one of the guide's draws in place."""
     sites = latent_sites(guide_trace).items() if is_validation_enabled() else ()
-    before = {name: site["value"]._version for name, site in sites if _has_version(site)}
+    before = {name: site["value"]._version for name, site in sites if _has_version(site["value"])}
     yield
     for name, version in before.items():
         if guide_trace.nodes[name]["value"]._version != version:
@@ -95,8 +122,7 @@ def draws_unchanged(guide_trace: Trace) -> Iterator[None]:
             )
 
 
-def _has_version(site: Site) -> bool:
-    value = site["value"]
+def _has_version(value: object) -> TypeGuard[Tensor]:
     return type(value) is Tensor and not value.is_inference()
 
 

@@ -9,10 +9,10 @@ from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.programs._modules import announced_parameters, check_not_tied, mode, modules_of, trainable_parameters
+from pyrovae.programs._modules import announced_parameters, check_not_tied, mode, trainable_parameters
 from pyrovae.programs._pair import TracedPair
 from pyrovae.programs._running import running_on
-from pyrovae.programs._sites import Program, Role, log_prob_of
+from pyrovae.programs._sites import Pair, Program, Role, log_prob_of
 from pyrovae.programs._tracing import trace_pair
 
 
@@ -52,19 +52,20 @@ def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int
     """What the pair is on a batch; the last and smaller batch of an epoch must do as well."""
     full, last = x[:batch_size], x[len(x) - (len(x) % batch_size) :]
     devices = [x.device] if x.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False):
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False) as met:
         pair = trace_pair(model, guide, full, check=True, enumerates=enumerates)
         if len(last) and len(full) == batch_size:
             trace_pair(model, guide, last, check=True, enumerates=enumerates)
     smallest = last if len(last) else full
     if len(smallest) == 1:
-        _check_norms(model, guide, smallest, len(x), batch_size)
+        modules = [module for module, trains in met.items() if trains]
+        _check_norms((model, guide), modules, smallest, len(x), batch_size)
     return pair
 
 
-def _check_norms(model: Program, guide: Program, x: Tensor, num: int, batch_size: int) -> None:
+def _check_norms(pair: Pair, modules: list[nn.Module], x: Tensor, num: int, batch_size: int) -> None:
     """Raise an InputError where a batch of one datum meets a layer that needs two, as BatchNorm does in training."""
-    norms = [m for m in modules_of((model, guide)) if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     buffers = [b for norm in norms for b in norm.buffers()]
@@ -73,9 +74,9 @@ def _check_norms(model: Program, guide: Program, x: Tensor, num: int, batch_size
         with (
             torch.no_grad(),
             torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-            mode(model, guide, training=True),
+            mode(*modules, training=True),
         ):
-            trace_pair(model, guide, x)
+            trace_pair(*pair, x)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

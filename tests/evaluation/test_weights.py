@@ -7,10 +7,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.evaluation._density import density_of
+from pyrovae.evaluation.posterior_draws import posterior_draws
+from tests.pairs import MIXING, pair_of
 
 X = torch.tensor([[0.3], [1.2]])
 
@@ -112,7 +115,7 @@ def test_a_plate_of_channels_is_not_taken_for_the_data_s():
     x = torch.tensor([[0.0, 3.0], [1.0, -2.0]])
     runs = [partial(pv.log_marginal, method=m) for m in ("auto", "importance", "quadrature", "annealed")]
     for run in (*runs, pv.elbo_terms, pv.elbo_estimate):
-        with pytest.raises(pv.InputError, match=r"^plate 'channels' has 2 elements for one datum as for 2 data"):
+        with pytest.raises(pv.InputError, match=r"^plate 'channels' has 2 elements for 3 data as for 2, "):
             run(model, guide, x)
 
 
@@ -238,3 +241,112 @@ def test_tensors_of_other_scales_are_refused_in_evaluation_too():
     pair = scaled(torch.tensor(0.2), of_model), scaled(torch.tensor(2.0), of_guide)
     with pytest.raises(pv.InputError, match=r"^site 'z' has another scale in the guide than in the model"):
         pv.elbo_terms(*pair, X)
+
+
+ROWS = torch.tensor([[0.3, 1.2, -0.4], [1.0, -0.5, 0.2], [-1.5, 0.1, 0.7], [0.4, 0.4, -0.9], [2.0, -1.0, 0.6]])
+ONE = ROWS[:, :1].clone()
+
+
+def by_subsample(order):
+    def rows(x):
+        index = torch.tensor(order) if isinstance(order, list) else order(len(x))
+        return pyro.plate("data", len(x), subsample=index), x[index]
+
+    return rows
+
+
+PER_DATUM = (
+    pv.elbo_terms,
+    pv.elbo_estimate,
+    pv.log_marginal,
+    pv.refine,
+    posterior_draws,
+    *(partial(pv.log_marginal, method=method) for method in ("importance", "quadrature", "annealed")),
+)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        by_subsample([3, 0, 4, 1, 2]),
+        by_subsample([1, 0, 2, 3, 4]),
+        by_subsample(lambda num: torch.arange(num).flip(0)),
+        lambda x: (pyro.plate("data", len(x)), x.flip(0)),
+        lambda x: (pyro.plate("data", len(x)), x.roll(1, 0)),
+        lambda x: (pyro.plate("data", len(x)), x.sort(0).values),
+    ],
+)
+def test_data_in_another_order_have_a_sum_but_no_values_per_datum(rows):
+    pair = pair_of(rows)
+    for evaluate in PER_DATUM:
+        with pytest.raises(pv.InputError, match=r"^the model's terms of datum \d do not change with row \d of x"):
+            evaluate(*pair, ONE)
+    sums = [-pv.AnalyticELBO(2000, vectorize_particles=True).loss(*p, ONE) for p in (pair, pair_of())]
+    assert sums[0] == pytest.approx(sums[1], abs=0.2)
+
+
+def test_rows_in_their_own_order_by_subsample_are_evaluated():
+    pair = pair_of(by_subsample(torch.arange))
+    right = dist.Normal(0.0, 2**0.5).log_prob(ONE).squeeze(-1).double()
+    torch.testing.assert_close(pv.log_marginal(*pair, ONE).per_datum, right, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(("inner", "outer"), [("cols", "rows"), ("data", "rows"), ("cols", "data")])
+def test_a_plate_inside_of_a_loop_over_the_data_is_not_the_data_s(inner, outer):
+    x = torch.arange(16.0).reshape(4, 4) / 8
+
+    def program(body):
+        def run(x):
+            plate, loop = pyro.plate(inner, x.shape[1]), pyro.plate(outer, len(x))
+            for i in loop:
+                with plate:
+                    body(i, x[i])
+
+        return run
+
+    def of_model(i, row):
+        z = pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+        pyro.sample(f"x{i}", dist.Normal(z, 1.0), obs=row)
+
+    pair = program(of_model), program(lambda i, row: pyro.sample(f"z{i}", dist.Normal(0.5 * row, 0.8)))
+    for evaluate in PER_DATUM[:4]:
+        with pytest.raises(pv.InputError, match=rf"^plate '{inner}' has 4 elements for 6 data .*, not into a loop$"):
+            evaluate(*pair, x)
+
+
+def test_a_loop_over_time_around_the_data_s_plate_is_evaluated():
+    x = torch.arange(16.0).reshape(4, 4) / 8
+
+    def program(body):
+        def run(x):
+            plate = pyro.plate("data", len(x))
+            for t in pyro.plate("time", x.shape[1]):
+                with plate:
+                    body(t, x[:, t])
+
+        return run
+
+    def of_model(t, column):
+        z = pyro.sample(f"z{t}", dist.Normal(0.0, 1.0))
+        pyro.sample(f"x{t}", dist.Normal(z, 1.0), obs=column)
+
+    pair = program(of_model), program(lambda t, column: pyro.sample(f"z{t}", dist.Normal(0.5 * column, 0.8)))
+    right = dist.Normal(0.0, 2**0.5).log_prob(x).sum(-1).double()
+    torch.testing.assert_close(pv.log_marginal(*pair, x).per_datum, right, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("latent", [*MIXING, lambda z: z.cumsum(-2)])
+def test_data_whose_latents_are_mixed_have_no_log_p(latent):
+    class Mixing(nn.Module):
+        def forward(self, z):
+            return latent(z)
+
+    torch.manual_seed(0)
+    library = pv.GenerativeModel(Mixing(), pv.GaussianLikelihood(2, 3), 2)
+    amortized = pv.AmortizedGuide(nn.Identity(), pv.DiagonalPosterior(3, 2))
+    for pair, x in ((pair_of(latent=latent), ROWS[:, :2]), ((library, amortized), ROWS)):
+        for method in ("auto", "importance", "quadrature", "annealed"):
+            with pytest.raises(pv.InputError, match="the terms of a datum change with the latents of other data"):
+                pv.log_marginal(*pair, x, method)
+    with pytest.raises(pv.InputError, match="the terms of a datum change"):
+        pv.refine(library, amortized, ROWS)

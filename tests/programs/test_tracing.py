@@ -13,7 +13,9 @@ from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.elbo import ESTIMATORS
 from pyrovae.programs import trace_pair
+from tests.pairs import pair_of
 
 X = torch.tensor([[0.3], [1.2], [-0.7]])
 COUNTS = torch.tensor([[1.0], [4.0], [0.0]])
@@ -373,3 +375,51 @@ def test_gradients_are_taken_whatever_the_caller_s_mode():
     assert statistics.loss == pytest.approx(-OF_X.mean().item(), abs=1e-5)
     with torch.inference_mode(), pytest.raises(pv.InputError, match=r"inference_mode\(\) allows no gradients"):
         pv.gradient_statistics(conditioned, guide, pv.MonteCarloELBO(), X, 3)
+
+
+ROWS = torch.tensor([[0.3, 1.2, -0.4], [1.0, -0.5, 0.2], [-1.5, 0.1, 0.7]])
+CHANGES = {
+    "clamp": lambda x: x.clamp_(-0.5, 0.5),
+    "centre": lambda x: x.sub_(x.mean()),
+    "item": lambda x: x.__setitem__(0, 0.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("where", ["model", "guide"])
+def test_programs_that_change_the_data_in_place_are_refused_and_the_data_stay(change, where):
+    x, (model, its_guide) = X.clone(), pair_of()
+
+    def changing(program, is_it):
+        def run(x):
+            if is_it:
+                CHANGES[change](x)
+            program(x)
+
+        return run
+
+    pair = changing(model, where == "model"), changing(its_guide, where == "guide")
+    fit = functools.partial(pv.fit, elbo=pv.MonteCarloELBO(), epochs=1, progress=False)
+    runs = [lambda run=run: run(*pair, x) for run in EVALUATIONS]
+    runs.append(lambda: fit(*pair, data=x))
+    for run in runs:
+        with pytest.raises(pv.InputError, match=r"^the model or the guide changes its data in place"):
+            run()
+        assert torch.equal(x, X)
+    for elbo_class in ESTIMATORS.values():
+        with pytest.raises(pv.InputError, match=r"^the model or the guide changes its data in place"):
+            elbo_class(2).loss(*pair, X.clone())
+
+
+def test_an_encoder_that_changes_the_data_in_place_is_refused():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.clamp_(-0.5, 0.5)
+
+    model = pv.GenerativeModel(nn.Identity(), pv.GaussianLikelihood(2, 3), 2).double()
+    amortized = pv.AmortizedGuide(InPlace(), pv.DiagonalPosterior(3, 2)).double()
+    x = ROWS.double()
+    for run in (pv.log_marginal, pv.refine, pv.elbo_terms, pv.elbo_estimate):
+        with pytest.raises(pv.InputError, match=r"^the model or the guide changes its data in place"):
+            run(model, amortized, x)
+        assert torch.equal(x, ROWS.double())
