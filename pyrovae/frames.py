@@ -1,25 +1,26 @@
-"""Data as users have them: arrays, mapped files and pandas' tables, in as tensors, out with index and columns."""
+"""Data as users have them, in as tensors: arrays, mapped files, datasets, tables. Tables keep their index."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from functools import wraps
+from io import FileIO
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, Union, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import blocks, in_blocks, is_dataset, is_large, map_file, read_dataset
 from pyrovae.errors import InputTypeError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch.utils.data import DataLoader, Dataset
 
-Data = Union[Tensor, np.ndarray, "pd.DataFrame"]
+Data = Union[Tensor, np.ndarray, "pd.DataFrame", "Dataset[Any]", "DataLoader[Any]"]
 """Data (num, …), as users have them."""
-
-_VALUES_AT_ONCE = 2**18
-"""Numbers of a mapped file that are compared at once."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -27,24 +28,30 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 def tensor_of(name: str, data: object) -> Tensor:
     """The data as a tensor, of their own dtype.
 
+    A memory-mapped array of more than 256 MiB stays in its file. A Dataset or a DataLoader is read once, in the
+    dataset's order, whose items are x or begin with x; more than 256 MiB of it are kept in a temporary file.
+
     Raises:
-        InputTypeError: other data than numbers in a tensor, an array or a DataFrame; it has this name.
+        InputTypeError: other data than numbers in a tensor, an array, a DataFrame or a Dataset; it has this name.
+        InputError: a DataLoader with a sampler of its own, or a dataset without items.
     """
     if isinstance(data, Tensor):
         return data
+    if is_dataset(data):
+        return read_dataset(name, data)
     if not hasattr(data, "__array__"):
         raise InputTypeError(
-            f"{name} must be a tensor, a NumPy array or a DataFrame of numbers, not {type(data).__name__}"
+            f"{name} must be a tensor, a NumPy array, a DataFrame of numbers or a Dataset, not {type(data).__name__}"
         )
     array = np.asarray(data)
     if array.dtype.kind not in "biufc":
         raise InputTypeError(f"{name} must hold only numbers, not {array.dtype}; leave out columns of text")
-    if isinstance(data, np.memmap) and (mapped := _mapped(data)) is not None:
-        return torch.from_numpy(mapped)
+    if isinstance(data, np.memmap) and is_large(data) and (mapped := _mapped(data)) is not None:
+        return mapped
     return torch.as_tensor(array if array.flags.writeable else array.copy())
 
 
-def _mapped(data: np.memmap) -> np.memmap | None:
+def _mapped(data: np.memmap) -> Tensor | None:
     """The rows of a file mapped again, such that what is written to them stays in memory.
 
     None where that cannot be, as where the file was replaced.
@@ -62,14 +69,18 @@ def _mapped(data: np.memmap) -> np.memmap | None:
         return None
     offset = root.offset + data.ctypes.data - root.ctypes.data
     try:
-        mapped = np.memmap(root.filename, data.dtype, "c", offset, data.shape)
+        mapped = map_file(FileIO(root.filename), data.dtype, offset, data.shape)
     except (OSError, ValueError):  # the file has gone, or has shrunk
         return None
-    step = max(1, _VALUES_AT_ONCE * len(data) // data.size)
-    same = all(
-        np.array_equal(mapped[k : k + step], data[k : k + step], equal_nan=True) for k in range(0, len(data), step)
-    )
-    return mapped if same else None
+    theirs = root.base if root.mode == "r" else None
+    first = 0
+    for rows in blocks(mapped):
+        if not np.array_equal(rows.numpy(), data[first : first + len(rows)], equal_nan=True):
+            return None
+        first += len(rows)
+        if isinstance(theirs, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            theirs.madvise(mmap.MADV_DONTNEED)
+    return mapped
 
 
 def is_frame(data: object) -> TypeGuard[pd.DataFrame]:
@@ -105,16 +116,16 @@ def each_value(method: Method) -> Method:
 
 
 def _with_tables(method: Method, made: Callable[[Any, Any], object]) -> Method:
-    """The method for arrays and DataFrames too, which are its last argument."""
+    """The method for arrays and DataFrames too, which are its last argument; of large data it sees some at a time."""
 
     @wraps(method)
     def takes_tables(self: object, *arguments: Any, **keywords: Any) -> object:
         if "x" in keywords:
             arguments = (*arguments, keywords.pop("x"))
-        if not arguments or arguments[-1] is None or isinstance(arguments[-1], Tensor):
+        if not arguments or arguments[-1] is None:
             return method(self, *arguments, **keywords)
         x = arguments[-1]
-        found = method(self, *arguments[:-1], tensor_of("x", x), **keywords)
+        found = in_blocks(lambda rows: method(self, *arguments[:-1], rows, **keywords), tensor_of("x", x))
         return made(x, found) if is_frame(x) else found
 
     return cast("Method", takes_tables)

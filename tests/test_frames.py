@@ -140,5 +140,6 @@ def test_imputations_keep_index_and_columns():
 def test_text_is_refused():
     with pytest.raises(pv.InputError, match=r"x must hold only numbers, not .*; leave out columns of text"):
         FACTORS.log_prob(frame(X).assign(e="text"))
-    with pytest.raises(pv.InputError, match="x must be a tensor, a NumPy array or a DataFrame of numbers, not str"):
+    what = "a tensor, a NumPy array, a DataFrame of numbers or a Dataset"
+    with pytest.raises(pv.InputError, match=f"x must be {what}, not str"):
         tensor_of("x", "file.csv")

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.blocks import blocks, in_blocks
 from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, kind_of
 from pyrovae.datasets import PIXEL, Preprocessing, Spectra, SyntheticDataset, find_copies, split_by_group
 from pyrovae.errors import InputError, InputWarning, Option
@@ -111,13 +112,16 @@ def as_data_tensor(name: str, data: Data, missing: str) -> Tensor:
     Raises:
         InputError: other data.
     """
-    data = tensor_of(name, data).to(torch.get_default_dtype())
+    data = in_blocks(lambda rows: rows.to(torch.get_default_dtype()), tensor_of(name, data))
     least = 4 if name == "data" else 2
     if data.dim() != 2 or len(data) < least:
         raise InputError(f"{name} must have shape (num, n) with num ≥ {least}, not {tuple(data.shape)}")
-    valid = data.isfinite() | (data.isnan() & (missing == "mask"))
-    if not valid.all():
-        row, column = (~valid).nonzero()[0].tolist()
+
+    def invalid(rows: Tensor) -> Tensor:
+        return ~(rows.isfinite() | (rows.isnan() & (missing == "mask")))
+
+    if any(invalid(rows).any() for rows in blocks(data)):
+        row, column = invalid(data).nonzero()[0].tolist()
         raise InputError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")
     return data
 

@@ -10,6 +10,7 @@ from pyrovae.datasets.preprocessing import (
     Standardize,
     StandardNormalVariate,
 )
+from pyrovae.datasets.readers.files import SpectraFiles
 from pyrovae.datasets.readers.idx import PIXEL, read_idx
 from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
 from pyrovae.datasets.readers.spectra import read_data, read_spectra
@@ -47,6 +48,7 @@ __all__ = [
     "SimulatedSpectra",
     "SimulationSettings",
     "Spectra",
+    "SpectraFiles",
     "SpectraSplit",
     "SpectraTruth",
     "SplitMethod",

@@ -6,15 +6,17 @@ stay comparable: log p(x) = log p(y) + log |det ∂y/∂x|, in nats of the *orig
 ``comparable = False``; never compare their models with models of x.
 """
 
+import functools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import blocks, in_blocks
 from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.nn import ConfigurableModule
 
@@ -92,11 +94,15 @@ class Standardize(Preprocessing):
         Raises:
             InputError: a channel is constant.
         """
-        values = _as_float64(x)
-        columns = values.reshape(-1, 1) if self.per == "all" else values
-        observed = (~columns.isnan()).sum(0)
-        mean = columns.nanmean(0).nan_to_num(0.0)
-        scale = (columns - mean).square().nanmean(0).sqrt()
+        _check_spectra(x)
+
+        def total(of: Callable[[Tensor], Tensor]) -> Tensor:
+            columns = (rows.reshape(-1, 1) if self.per == "all" else rows for rows in blocks(x))
+            return functools.reduce(torch.add, (of(each.double()).nansum(0) for each in columns))
+
+        observed = total(lambda columns: ~columns.isnan())
+        mean = (total(lambda columns: columns) / observed).nan_to_num(0.0)
+        scale = (total(lambda columns: (columns - mean).square()) / observed).sqrt()
         if self.per == "mean":
             scale = scale.square().nanmean().sqrt().expand_as(mean)
         # a deviation below the rounding of the values is arithmetic noise
@@ -119,17 +125,17 @@ class Standardize(Preprocessing):
     def transform(self, x: Tensor) -> Tensor:
         """(x − m)/s, shape (num, n)."""
         mean, scale = self._statistics(x)
-        return ((x.double() - mean) / scale).to(x.dtype)
+        return in_blocks(lambda rows: ((rows.double() - mean) / scale).to(rows.dtype), x)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Return s y + m, shape (num, n)."""
         mean, scale = self._statistics(y)
-        return (y.double() * scale + mean).to(y.dtype)
+        return in_blocks(lambda rows: (rows.double() * scale + mean).to(rows.dtype), y)
 
     def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
         """−Σ log s over the observed channels of x (num, n), shape (num,)."""
         _, scale = self._statistics(x)
-        return -torch.where(x.isnan(), 0.0, scale.log()).sum(-1)
+        return in_blocks(lambda rows: -torch.where(rows.isnan(), 0.0, scale.log()).sum(-1), x)
 
 
 class StandardNormalVariate(Preprocessing):
@@ -247,13 +253,13 @@ class Pipeline(Preprocessing):
     def fit(self, x: Tensor) -> Self:
         """Fit each step on training spectra (num, n), after the steps before it."""
         for step in self:
-            x = step.fit(x).transform(x)
+            x = in_blocks(step.fit(x).transform, x)
         return self
 
     def transform(self, x: Tensor) -> Tensor:
         """Y of spectra x (num, n)."""
         for step in self:
-            x = step.transform(x)
+            x = in_blocks(step.transform, x)
         return x
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -272,10 +278,14 @@ class Pipeline(Preprocessing):
 
 
 def _as_float64(x: Tensor) -> Tensor:
+    _check_spectra(x)
+    return x.double()
+
+
+def _check_spectra(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dim() != 2 or len(x) == 0 or not x.is_floating_point():
         seen = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"spectra must be a floating-point tensor of shape (num, n) with num ≥ 1, not {seen}")
-    return x.double()
 
 
 def _nonzero(values: Tensor, message: str) -> Tensor:

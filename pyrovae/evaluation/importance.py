@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import let_go
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import check_integer
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
@@ -51,6 +52,7 @@ def in_chunks(
             rows = slice(start, min(start + data_at_once, len(x)))
             with running_on(x[rows]):
                 parts.append(estimate(rows))
+            let_go(x)
             bar.update(rows.stop - rows.start)
     return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 

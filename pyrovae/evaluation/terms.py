@@ -6,6 +6,7 @@ import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
+from pyrovae.blocks import let_go
 from pyrovae.errors import check_integer
 from pyrovae.evaluation._method import Problem
 from pyrovae.evaluation.estimate import Estimate, check_numbers, mean_and_stderr
@@ -76,6 +77,7 @@ def elbo_terms(
             reconstruction.append(parts[:, 0].mean(0))
             kl.append(parts[:, 1].mean(0))
             stderr.append(mean_and_stderr(parts[:, 0] - parts[:, 1])[1])
+            let_go(x)
     terms = ELBOTerms(torch.cat(reconstruction), torch.cat(kl), torch.cat(stderr))
     check_numbers(terms.elbo, x)
     return terms

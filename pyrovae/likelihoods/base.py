@@ -7,6 +7,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrovae.blocks import blocks
 from pyrovae.errors import InputError, check_integer
 from pyrovae.nn import ConfigurableModule
 
@@ -95,13 +96,17 @@ class Likelihood(ConfigurableModule, ABC):
 
     def check_support(self, name: str, x: Tensor) -> None:
         """Raise an InputError that names the first value of x (num, n), NaN apart, that p(x|z) cannot score."""
-        outside = ~(self.in_support(x) | x.isnan())
-        if outside.any():
-            row, column = outside.nonzero()[0].tolist()
+
+        def outside(rows: Tensor) -> Tensor:
+            return ~(self.in_support(rows) | rows.isnan())
+
+        if any(outside(rows).any() for rows in blocks(x)):
+            found = outside(x)
+            row, column = found.nonzero()[0].tolist()
             what, remedy = self.support
             raise InputError(
                 f"{name} holds {x[row, column].item():.4g} at row {row}, column {column} (counted from 0), the first "
-                f"of {int(outside.sum())} that a {type(self).__name__} cannot score: they must be {what}; {remedy}"
+                f"of {int(found.sum())} that a {type(self).__name__} cannot score: they must be {what}; {remedy}"
             )
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.linear_gaussian._moments import few_rows
+
 DENSE = 1000
 """Channels or data, whichever are fewer, up to which every direction is computed."""
 FIRST = 64
@@ -46,7 +48,7 @@ def principal_directions(x: Tensor, first: int = FIRST, dense: int = DENSE) -> D
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    x = x.double()
+    x = few_rows(x)
     mean = x.mean(0)
     rows = (x - mean) / len(x) ** 0.5
     trace, (num, n) = rows.square().sum().item(), rows.shape

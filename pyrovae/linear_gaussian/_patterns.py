@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import blocks
+
 
 def patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Each set of channels that rows of x (num, n) have observed: booleans (n,), and those rows' numbers."""
@@ -15,4 +17,4 @@ def patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def has_gaps(x: Tensor) -> bool:
     """Whether data hold missing values."""
-    return bool(x.isnan().any())
+    return any(bool(rows.isnan().any()) for rows in blocks(x))

@@ -13,6 +13,7 @@ from pyrovae.errors import InputError, Option, check_observed
 from pyrovae.frames import Data, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.linear_gaussian._directions import DENSE, principal_directions
+from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import SHARES
 from pyrovae.linear_gaussian.dimension import GRID
@@ -149,7 +150,6 @@ def linear_baselines(
 
 def simple_candidates(train: Tensor, latent_dim: int) -> list[Baseline]:
     """Probabilistic PCA and factor analysis of data (num, n), no channel constant, not yet on test data."""
-    train = train.double()
     return [
         Baseline(PROBABILISTIC_PCA, model=_probabilistic_pca(train, latent_dim)),
         Baseline(FACTOR_ANALYSIS, model=FactorModel.fit_in_units(train, latent_dim)),
@@ -173,11 +173,11 @@ def linear_candidates(
             of other numbers of components.
         attempt: fits each model, or leaves it out.
     """
-    train = train.double()
+    train = few_rows(train)
     found = [Baseline(linear_with(name), model=model) for (name, d), model in models.items() if d == latent_dim]
     if validation is None:
         return found
-    validation = validation.double()
+    validation = few_rows(validation)
     of_components = _best_of_all_components
     if has_gaps(train) or has_gaps(validation):
         of_components = _best_of_some_components
@@ -234,7 +234,7 @@ def _check_dims(train: Tensor, latent_dim: int, latent_dims: Sequence[int]) -> N
     num, n = train.shape
     most = 0 if min(num, n) < 2 else min(num, n) - 1
     if most and n <= DENSE and not has_gaps(train):
-        most = most_latent_dims(torch.cov(train.double().T, correction=0))
+        most = most_latent_dims(torch.cov(few_rows(train).T, correction=0))
     for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
         for d in dims:
             if not isinstance(d, Integral) or not 0 < d <= most:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
+from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
@@ -50,7 +51,7 @@ def latent_dim_by_validation(
         >>> latent_dim_by_validation(x[:200], x[200:])
         3
     """
-    train, validation = train.double(), validation.double()
+    train, validation = few_rows(train), few_rows(validation)
     forms = {repr(form.config()): form for form in (simpler_form(noise, train, 1)[0] for noise in noises)}
     few = [form for form in forms.values() if form.num_noise_parameters <= _FEW]
     best: dict[int, float] = {}

@@ -13,6 +13,7 @@ from pyrovae.frames import Data, each_datum, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian._directions import DENSE, Directions, principal_directions
 from pyrovae.linear_gaussian._model import LinearModel
+from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._posterior import Family, make_head
 from pyrovae.posteriors import FullCovariancePosterior
 from pyrovae.posteriors.lbfgs import minimise
@@ -69,7 +70,7 @@ class LinearGaussianVAE(LinearModel):
     @classmethod
     def fit(cls, x: Data, latent_dim: int, family: Family = "full-covariance") -> "LinearGaussianVAE":
         """Maximise the mean over data x (num, n) of the family's best ELBO, see :meth:`from_moments`."""
-        x = tensor_of("x", x).double()
+        x = few_rows(tensor_of("x", x))
         if x.dim() != 2 or len(x) < 2:
             raise InputError(f"x must have shape (num, n) with num ≥ 2, not {tuple(x.shape)}")
         if not x.isfinite().all():

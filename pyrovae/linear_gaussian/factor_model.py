@@ -15,6 +15,7 @@ from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._gaps_fit import fit_gaps
 from pyrovae.linear_gaussian._gaps_moments import moments_of_gaps
 from pyrovae.linear_gaussian._model import LinearModel
+from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._noise_fit import best_loadings, fit_noise
 from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import best_share, shrunk
@@ -63,9 +64,11 @@ class FactorModel(LinearModel, ConfigurableModule):
     @classmethod
     def fit_in_units(cls, x: Data, latent_dim: int) -> Self:
         """Factor analysis of data x (num, n) in the channels' units: fitted to standardised channels."""
-        x = tensor_of("x", x).double()
+        x = tensor_of("x", x)
+        num, x = len(x), few_rows(x)
         mean, units = mean_and_scale(x)
-        found = cls.fit((x - mean) / units, GaussianLikelihood(1, x.shape[1], "per-dimension"), latent_dim)
+        likelihood = GaussianLikelihood(1, x.shape[1], "per-dimension")
+        found = cls._fit((x - mean) / units, likelihood, latent_dim, None, 2000, num)
         offset = mean + units * found.offset if has_gaps(x) else mean
         return cls(found.loadings * units.unsqueeze(-1), offset, independent_noise(found.noise.stddev * units))
 
@@ -169,20 +172,34 @@ class FactorModel(LinearModel, ConfigurableModule):
         """
         if not isinstance(likelihood, GaussianNoiseLikelihood):
             raise InputTypeError(f"a factor model needs a Gaussian likelihood, not {type(likelihood).__name__}")
-        x = tensor_of("x", x).double()
+        x = tensor_of("x", x)
+        return cls._fit(few_rows(x), likelihood, latent_dim, validation, max_steps, len(x))
+
+    @classmethod
+    def _fit(
+        cls,
+        x: Tensor,
+        likelihood: GaussianNoiseLikelihood,
+        latent_dim: int,
+        validation: Data | None,
+        max_steps: int,
+        num: int,
+    ) -> "FactorModel":
+        """The model of ``num`` data, for which rows x in float64 stand."""
         start, moments = _probabilistic_pca(x, latent_dim)
         if start.n != likelihood.n:
             raise InputError(f"the likelihood has n = {likelihood.n}, the data {start.n}")
         form, more = simpler_form(likelihood, x, latent_dim)
         if form is not likelihood:
-            simpler = cls.fit(x, form, latent_dim + more, None, max_steps)
+            simpler = cls._fit(x, form, latent_dim + more, None, max_steps, num)
             return simpler.with_noise_of(likelihood, latent_dim, x, validation)
         noise = copy.deepcopy(likelihood).double()
         noise.start_at(start.noise_scale)
         if moments is not None:
             loadings, offset = fit_gaps(noise, x, latent_dim, moments, max_steps)
             return cls(loadings, offset, noise)
-        return cls(fit_noise(noise, x, start.noise_scale, latent_dim, max_steps), start.offset, noise)
+        scale = start.noise_scale * (len(x) / num) ** 0.5  # of few rows that stand for many data
+        return cls(fit_noise(noise, x, scale, latent_dim, max_steps), start.offset, noise)
 
     def refit(self, x: Data) -> "FactorModel":
         """The model of other data x (num, n), of the same form."""
@@ -197,7 +214,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         if likelihood.simpler_form() is None:
             return self
         noise, start = copy.deepcopy(likelihood).double(), self.likelihood.initial_scale
-        x, factors = tensor_of("x", x).double(), self.loadings[:, latent_dim:]
+        x, factors = few_rows(tensor_of("x", x)), self.loadings[:, latent_dim:]
         noise.set_fitted_noise(self.noise_covariance, factors, start)
         if not noise.is_unrestricted:
             if self.n > DENSE or has_gaps(x):
@@ -206,7 +223,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         simple = FactorModel(self.loadings, self.offset, noise)
         if validation is None:
             return simple
-        validation = tensor_of("validation", validation).double()
+        validation = few_rows(tensor_of("validation", validation))
         check_observed("validation", validation, self.n)
         covariance = self.expected_moments(x)[1] if has_gaps(x) else torch.cov(x.T, correction=0)
         share, _ = best_share(x, self, validation)
@@ -239,7 +256,7 @@ def simpler_form(
     if more:
         most = min(x.shape) - 1
         if x.shape[1] <= DENSE and not has_gaps(x):
-            most = most_latent_dims(torch.cov(x.double().T, correction=0))
+            most = most_latent_dims(torch.cov(few_rows(x).T, correction=0))
         more = min(more, most - latent_dim)
     return form, max(0, more)
 
@@ -253,7 +270,7 @@ def independent_noise(scale: Tensor) -> GaussianLikelihood:
 
 def diagonal_model(x: Tensor) -> FactorModel:
     """Independent channels of data x (num, n), each with its mean and variance: no latent dimension."""
-    mean, scale = mean_and_scale(x.double())
+    mean, scale = mean_and_scale(few_rows(x))
     return FactorModel(torch.zeros(x.shape[1], 0), mean, independent_noise(scale))
 
 

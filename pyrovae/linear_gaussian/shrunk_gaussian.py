@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.frames import Data, each_datum, each_value, tensor_of
 from pyrovae.linear_gaussian._model import LinearModel, PartOfModel
+from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import best_share
 from pyrovae.linear_gaussian.factor_model import FactorModel
@@ -58,14 +59,14 @@ class ShrunkGaussian(LinearModel, ConfigurableModule):
             validation: shape (any, n).
             targets: models with the data's mean as offset, by name.
         """
-        x, validation = (tensor_of(name, part).double() for name, part in (("x", x), ("validation", validation)))
+        x, validation = (few_rows(tensor_of(name, part)) for name, part in (("x", x), ("validation", validation)))
         tried = {name: best_share(x, target, validation) for name, target in targets.items()}
         name = max(tried, key=lambda name: tried[name][1])
         return cls(_root_of_covariance(x, targets[name]), targets[name], tried[name][0]), name
 
     def refit(self, x: Data) -> Self:
         """The model of other data x (num, n), with the same share and the same form of the target."""
-        x = tensor_of("x", x).double()
+        x = few_rows(tensor_of("x", x))
         target = self.target.refit(x)
         return type(self)(_root_of_covariance(x, target), target, self.share)
 

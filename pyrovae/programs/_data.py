@@ -11,6 +11,7 @@ import torch
 from pyro.distributions import Unit
 from torch import Tensor, nn
 
+from pyrovae.blocks import blocks, in_blocks
 from pyrovae.distributions import PartiallyObserved
 from pyrovae.errors import InputError
 from pyrovae.frames import Data, tensor_of
@@ -43,10 +44,11 @@ def as_data(name: str, data: Data, model: Program, guide: Program, device: str |
             "float32: model.float() and guide.float()"
         )
     is_kept = x.is_floating_point() and x.element_size() >= 4
-    x = x.to(
-        device=device if device is not None or like is None else like.device,
-        dtype=like.dtype if like is not None else None if is_kept else torch.get_default_dtype(),
-    ).contiguous()
+    where = torch.device("cpu" if like is None else like.device) if device is None else torch.device(device)
+    dtype = x.dtype if like is None and is_kept else torch.get_default_dtype() if like is None else like.dtype
+    if (x.device.type, where.type, x.dtype == dtype) == ("cpu", "cpu", False):
+        x = in_blocks(lambda rows: rows.to(dtype), x)
+    x = x.to(device=where, dtype=dtype).contiguous()
     check_values(name, x, model, guide)
     return x
 
@@ -57,8 +59,8 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
     NaN is allowed if the model accepts missing values and the guide draws finite z for them.
     """
     masks = takes_missing(model)
-    pieces = x.split(max(1, _VALUES_AT_ONCE * len(x) // max(1, x.numel())))
-    if not all((piece.isfinite() | (piece.isnan() & masks)).all() for piece in pieces):
+    at_once = max(1, _VALUES_AT_ONCE * len(x) // max(1, x.numel()))
+    if not all((piece.isfinite() | (piece.isnan() & masks)).all() for piece in blocks(x, at_once)):
         valid = x.isfinite() | (x.isnan() & masks)
         row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
         advice = "remove them" if masks else "remove or impute them"
@@ -70,7 +72,7 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
             f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
             f"(counted from 0); {advice}"
         )
-    incomplete = torch.cat([piece.isnan().reshape(len(piece), -1).any(1) for piece in pieces])
+    incomplete = torch.cat([piece.isnan().reshape(len(piece), -1).any(1) for piece in blocks(x, at_once)])
     if incomplete.any():
         _check_takes_missing(name, x, model, guide, int(incomplete.nonzero()[0]))
 

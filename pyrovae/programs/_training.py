@@ -8,6 +8,7 @@ import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 
+from pyrovae.blocks import blocks
 from pyrovae.errors import InputError
 from pyrovae.programs._modules import announced_parameters, check_not_tied, mode, trainable_parameters
 from pyrovae.programs._pair import TracedPair
@@ -42,7 +43,7 @@ def check_programs(
         _check_all_are_trained(model, guide, x[:batch_size], parameters)
         if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
             for data in (x, x_validation) if x_validation is not None else (x,):
-                for batch in data.split(4096):  # every datum must lie in the likelihood's support
+                for batch in blocks(data, 4096):  # every datum must lie in the likelihood's support
                     with running_on(batch):
                         run(batch)
     return parameters, pair.full_size

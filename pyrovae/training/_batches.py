@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import gathered, in_blocks
 from pyrovae.errors import InputError
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -42,14 +43,16 @@ class Batches:
         x = self.x
         if self.transform is not None:
             # each replica has its own data, one replica's after the other's
-            x = torch.cat([self._transformed(generator) for generator in self._generators])
+            x = gathered(self._transformed(generator) for generator in self._generators)
             order += len(self.x) * torch.arange(len(order)).unsqueeze(-1)
         return x, list(order.to(x.device).split(self.batch_size, dim=1))
 
     def _transformed(self, generator: torch.Generator) -> Tensor:
         assert self.transform is not None
         seed = int(torch.randint(2**62, (), generator=generator))
-        x = self.transform(self.x, torch.Generator(self.x.device).manual_seed(seed))
+        random = torch.Generator(self.x.device).manual_seed(seed)
+        transform = self.transform
+        x = in_blocks(lambda rows: transform(rows, random), self.x)
         if not isinstance(x, Tensor) or x.shape != self.x.shape or x.dtype != self.x.dtype:
             found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(

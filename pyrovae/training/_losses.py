@@ -6,6 +6,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.blocks import let_go
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs import Program, mode, trace_pair, undisturbed
 
@@ -59,6 +60,7 @@ def evaluate_loss(
         for chunk in x.split(chunk_size):
             num = len(chunk)
             total += elbo.differentiable_loss(model, guide, chunk).item() * (num / (full_size or num))
+            let_go(x)
         return total / len(x)
 
 

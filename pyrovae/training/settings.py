@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
+from pyrovae.blocks import blocks
 from pyrovae.elbo import BetaELBO
 from pyrovae.errors import InputError, InputTypeError, check_choice, check_integer, check_positive
 from pyrovae.nn import ConfigurableModule
@@ -249,7 +250,10 @@ def short(value: object) -> object:
 
 def sha256(tensor: Tensor) -> str:
     """SHA-256 of a tensor's values."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).numpy().data).hexdigest()
+    digest = hashlib.sha256()
+    for rows in blocks(tensor.detach()):
+        digest.update(rows.cpu().contiguous().reshape(-1).numpy().data)
+    return digest.hexdigest()
 
 
 def _function(value: Callable[..., object]) -> dict[str, object]:

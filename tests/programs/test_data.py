@@ -28,7 +28,8 @@ def test_a_mapped_file_is_trained_on_as_the_array_is(tmp_path):
     assert losses[1:] == losses[:1] * 3
 
 
-def test_a_mapped_file_is_neither_copied_nor_written(tmp_path):
+def test_a_large_mapped_file_is_neither_copied_nor_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyrovae.blocks.LARGE", 2**24)
     pytest.importorskip("resource")
     if not Path("/proc/self/status").exists():
         pytest.skip("needs Linux's /proc")
@@ -44,7 +45,8 @@ def test_a_mapped_file_is_neither_copied_nor_written(tmp_path):
     assert mapped[5].tolist() == [0.0, 0.0, 0.0]
 
 
-def test_a_file_that_was_replaced_is_not_read(tmp_path):
+def test_a_file_that_was_replaced_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyrovae.blocks.LARGE", 1000)
     np.save(tmp_path / "x.npy", data(100).numpy())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     (tmp_path / "x.npy").unlink()

@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyrovae.blocks import take
 from pyrovae.elbo import BetaELBO
 from pyrovae.errors import one_line
 from pyrovae.programs import Pair, unregistered
@@ -154,7 +155,7 @@ def trace_gradient(
     result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
     rows = torch.randint(len(data), (len(x),), generator=torch.Generator().manual_seed(1))
     with _refusing():
-        _try(result, gradient, data[rows.to(data.device)], beta=0.7)
+        _try(result, gradient, take(data, rows.to(data.device)), beta=0.7)
     return result
 
 

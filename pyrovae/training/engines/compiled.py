@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyrovae.blocks import is_mapped, take
 from pyrovae.errors import InputError, one_line
 from pyrovae.programs import Pair, module_buffers
 from pyrovae.randomness import set_random_state
@@ -24,6 +25,9 @@ from pyrovae.training.settings import Engine, TrainingSettings
 
 _LEAST_LEFT_OVER = 500
 """With so many epochs or more, the step of the smaller last batch is compiled too."""
+
+_READ_AT_ONCE = 2**26
+"""Bytes of a mapped file whose rows are read at once."""
 
 
 class CompiledEngine(StepEngine):
@@ -104,8 +108,10 @@ class CompiledEngine(StepEngine):
                 return
             index = torch.zeros(program.capacity, len(self.pairs), program.size, dtype=torch.int64)
             noise, _ = program.draw(0, program.capacity, self.noise_states)
-            rows = self.state[0].new_zeros(program.capacity, 4)
-            program.xla(0, self.state, self.x, index, noise, rows, program.gradient.fixed)
+            rows, x = self.state[0].new_zeros(program.capacity, 4), self.x
+            if is_mapped(x):
+                x = x.new_zeros(index.numel(), *x.shape[1:])
+            program.xla(0, self.state, x, index, noise, rows, program.gradient.fixed)
         except InputError:
             raise
         except Exception as error:  # for one, an operation that torch.vmap does not know
@@ -126,7 +132,10 @@ class CompiledEngine(StepEngine):
             )
             if len(self.pairs) > 1 and gradient.buffers:
                 raise CannotTraceError("a step changes a module's buffer, which replicas in one program would share")
-            self._programs[len(batch)] = StepProgram(gradient, self.settings, len(self.pairs), batch)
+            made = StepProgram(gradient, self.settings, len(self.pairs), batch)
+            if is_mapped(self.x):  # a chunk's rows are read together
+                made.capacity = max(1, min(made.capacity, _READ_AT_ONCE // (len(self.pairs) * batch.nbytes)))
+            self._programs[len(batch)] = made
         return self._programs[len(batch)]
 
     def run(
@@ -138,7 +147,7 @@ class CompiledEngine(StepEngine):
             start = 0
             while start < len(batches) and len(self.errors) < len(self.pairs):
                 size = batches[start].shape[1]
-                program = self._program(x[batches[start][0]])
+                program = self._program(take(x, batches[start][0]))
                 stop = start + 1
                 while stop < min(start + program.capacity, len(batches)) and batches[stop].shape[1] == size:
                     stop += 1
@@ -155,6 +164,9 @@ class CompiledEngine(StepEngine):
         capacity = program.capacity if compiled else count
         state, noise_states = self.state, self.noise_states
         noise, noise_states_after = program.draw(count, capacity, noise_states)
+        if is_mapped(x):
+            x, index = take(x, index.flatten()), torch.arange(index.numel()).view_as(index)
+            x = _padded(x, capacity * index[0].numel())
         index, rows = _padded(index, capacity), _padded(rows, capacity)
 
         def run(count: int) -> tuple[State, Tensor]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
+from pyrovae.blocks import take
 from pyrovae.elbo import BetaELBO
 from pyrovae.programs import Pair, announced_parameters, unregistered
 from pyrovae.randomness import random_state, set_random_state
@@ -56,14 +57,14 @@ class EagerEngine(StepEngine):
                         loss, total = self._shared(elbo, x, index[0])
                     else:
                         with nullcontext() if self.modules_only else poutine.trace(param_only=True) as capture:
-                            loss = elbo.differentiable_loss(*self.pairs[0], x[index[0]])
+                            loss = elbo.differentiable_loss(*self.pairs[0], take(x, index[0]))
                         if capture is not None:
                             self._adopt(announced_parameters(capture.trace))
                         total = loss.item()
                     value = total / len(index[0])
                     if not math.isfinite(value):
                         set_random_state(before)
-                        site = find_nonfinite(*self.pairs[0], x[index[0]], self._parameters)
+                        site = find_nonfinite(*self.pairs[0], take(x, index[0]), self._parameters)
                         self.errors[0] = NonFiniteStepError(value, site, self.steps + 1)
                         return
                     loss.backward()
