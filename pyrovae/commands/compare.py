@@ -86,7 +86,8 @@ class Compare:
         parts = settings.named_posteriors, settings.named_likelihoods, settings.named_estimators
         num, seeds = math.prod(map(len, parts)), len(settings.seeds)
         limit = f"within {study.budget / 60:.3g} min" if study.epochs is None else f"for {study.epochs} epochs"
-        return f"comparing linear models, then {num} VAEs of {seeds} seeds, {limit}; results go to {out}"
+        begun = ", which has been begun: finished runs are kept" if (out / "config.json").exists() else ""
+        return f"comparing linear models, then {num} VAEs of {seeds} seeds, {limit}; results go to {out}{begun}"
 
     def study(self) -> Study:
         """The study that the options describe."""

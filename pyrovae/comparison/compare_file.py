@@ -39,6 +39,7 @@ from pyrovae.linear_gaussian.baselines import Baseline, check_varying
 from pyrovae.linear_gaussian.keys import LinearKey
 from pyrovae.posteriors.lbfgs import OutOfTimeError, ending_by
 from pyrovae.training import processes
+from pyrovae.training.settings import sha256
 
 T = TypeVar("T")
 
@@ -84,13 +85,18 @@ def compare_file(
         data, split, parts = _read(study, on_read)
         with locked_folder(folder):
             begun = begun_in(folder)
+            digest = sha256(data.x)
             if begun is not None:
                 check_same(folder, study, begun)
+                if begun.config.get("data_sha256", digest) != digest:
+                    raise InputError(
+                        f"{folder} holds a study of other data: {study.data} has changed; give another folder"
+                    )
             left_out = study.linear_left_out if begun is None else _names_in(begun.config, "linear_left_out", folder)
             limited = begun is None and study.epochs is None
             fits = _LinearFits(begin + _SHARE_FOR_LINEAR * study.budget if limited else math.inf, left_out)
             plan, baselines = _with_linear(_plan(study, split, *parts, progress), folder, fits, progress)
-            study, plan = _with_counts(study, plan, begun, folder, begin, fits, baselines, execution)
+            study, plan = _with_counts(study, plan, begun, folder, begin, fits, baselines, execution, digest)
             baselines = [
                 replace(b, log_prob=b.log_prob[: len(plan.data.test)]) for b in baselines if b.log_prob is not None
             ]
@@ -218,6 +224,7 @@ def _with_counts(
     fits: _LinearFits,
     baselines: list[Baseline],
     execution: Execution,
+    digest: str,
 ) -> tuple[Study, Plan]:
     """The study and its plan, with counts from the rest of the budget or from the folder."""
     settings, linear_only = plan.settings, study.linear_only
@@ -247,7 +254,8 @@ def _with_counts(
     if not plan.cells and not baselines:
         raise InputError("linear_only names every likelihood, which leaves no model to compare")
     if begun is None:
-        write_json(folder / "config.json", {"study": study.to_dict(), **vars(counts), "versions": versions()})
+        config = {"study": study.to_dict(), **vars(counts), "data_sha256": digest, "versions": versions()}
+        write_json(folder / "config.json", config)
     study = replace(
         study,
         settings=replace(_with(counts, study.settings), latent_dims=settings.latent_dims),

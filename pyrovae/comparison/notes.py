@@ -58,6 +58,10 @@ class NoteKind(StrEnum):
     LINEAR_ONLY = "only linear models"
 
 
+_NAMED = 3
+"""Most models that a note names."""
+
+
 @dataclass(frozen=True)
 class Note:
     """One note.
@@ -84,11 +88,16 @@ class Note:
             case NoteKind.GROUPS:
                 text = say_groups(SplitMethod(self.names[0]), round(n["num"]))
             case _:
-                several = len(self.names) == n.get("num_models") and len(self.names) > 1
-                names = f"all {len(self.names)} VAEs" if several else "; ".join(self.names)
                 percent = 100 * n.get("share", 0)
-                return _TEXTS[self.kind].format(*self.names, names=names, percent=percent, **n)
+                return _TEXTS[self.kind].format(*self.names, names=self._who(), percent=percent, **n)
         return f"{text[0].upper()}{text[1:]}."
+
+    def _who(self) -> str:
+        """The models by name; of more than three VAEs how many they are, since the table names them."""
+        num, all_of_them = len(self.names), self.numbers.get("num_models")
+        if num == all_of_them and num > 1:
+            return f"any of the {num} VAEs" if self.kind is NoteKind.TRAINING_HARMED else f"all {num} VAEs"
+        return f"{num} of the {all_of_them:.0f} VAEs" if all_of_them and num > _NAMED else "; ".join(self.names)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values that JSON has."""
@@ -129,8 +138,8 @@ _TEXTS = {
         "independent ones)."
     ),
     NoteKind.RESOLUTION: (
-        "With {num_test:,.0f} independent test data, differences of {test:.2f} nats per datum or more can be "
-        "detected, with {num_validation:,.0f} validation data {validation:.2f}."
+        "{num_test:,.0f} independent test data can tell models apart that differ by {test:.2f} nats per datum or more, "
+        "{num_validation:,.0f} validation data by {validation:.2f}."
     ),
     NoteKind.GAPS_LEFT_OUT: "The split of log p(x) − ELBO was left out: the budget is too short for it.",
     NoteKind.NO_LINEAR_MODELS: ("Linear models were not compared: their values are densities, and these are not."),

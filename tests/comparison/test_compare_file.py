@@ -6,6 +6,7 @@ import gzip
 import json
 import shlex
 import time
+from contextlib import nullcontext
 from html import unescape
 from types import SimpleNamespace
 
@@ -564,6 +565,25 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path, text):
         assert "\n" not in str(error.value)
         assert "config.json" in str(error.value)
     assert {path.name for path in tmp_path.iterdir()} <= {"config.json", ".lock"}
+
+
+def test_a_file_that_has_changed_is_another_study(tmp_path, capsys):
+    """The results of the first are kept, and the same file goes on."""
+    path, out = tmp_path / "x.csv", tmp_path / "out"
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    ask = ["compare", str(path), "--epochs", "1", "--out", str(out), "--posteriors", "diagonal", "--seeds", "2"]
+    ask += ["--likelihoods", "gaussian", "--log-marginal-samples", "25"]
+    for values, status in ((x, 0), (x + 1, 2), (x, 0)):
+        np.savetxt(path, values, delimiter=",", header="1,2,3,4", comments="")
+        before = (out / "comparison.csv").read_bytes() if out.exists() else b""
+        with pytest.raises(SystemExit) if status else nullcontext():
+            main(ask)
+        said = capsys.readouterr()
+        if status:
+            assert f"{out} holds a study of other data: {path} has changed; give another folder" in said.err
+        if before:
+            assert (out / "comparison.csv").read_bytes() == before
+    assert "which has been begun: finished runs are kept" in said.out
 
 
 def test_a_bug_in_every_run_is_no_bad_input(tmp_path, monkeypatch):

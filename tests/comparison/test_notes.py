@@ -53,9 +53,17 @@ def test_training_that_only_does_harm(parts, rate, kind):
         assert "help full-covariance posterior, gaussian likelihood: no" in found[kind]["text"]
 
 
+def diverged(names, num_models):
+    numbers = {"num_models": num_models, "rise": 1.0, "best_epoch": 2, "epochs": 3}
+    return Note(NoteKind.VALIDATION_DIVERGED, names, numbers).text
+
+
 def test_all_vaes_are_not_named_one_by_one():
     three = Note(NoteKind.TRAINING_HARMED, ("a", "b", "c"), {"num_models": 3})
-    assert "did not help all 3 VAEs: no epoch" in three.text
+    assert "did not help any of the 3 VAEs: no epoch" in three.text
+    assert "loss of all 3 VAEs rose" in diverged(("a", "b", "c"), 3)
+    assert "loss of 4 of the 6 VAEs rose" in diverged(("a", "b", "c", "d"), 6)
+    assert "loss of a; b; c rose" in diverged(("a", "b", "c"), 6)
     assert "help a; b: no" in Note(three.kind, ("a", "b"), three.numbers).text
 
 

@@ -54,9 +54,8 @@ def _say(note: Note, result: StudyResult, names: Mapping[str, str]) -> str:
             return f"About {n['num']:,.0f} {many} of the same kind would leave enough to test on ({n['least']:.0f})."
         case NoteKind.RESOLUTION:
             return (
-                f"With {n['num_test']:,.0f} independent test {many}, differences of about "
-                f"{nats(n['test'], n['test'] / 10)} nats per {one} or more can be detected; more {many} show smaller "
-                "differences."
+                f"{n['num_test']:,.0f} independent test {many} can tell models apart that differ by about "
+                f"{nats(n['test'], n['test'] / 10)} nats per {one} or more; more {many} show smaller differences."
             )
         case NoteKind.GAPS_LEFT_OUT:
             return "There was no time to measure the losses of the posterior’s shape and of the encoder (--budget)."

@@ -138,7 +138,8 @@ def _outliers(result: StudyResult, p_values: NDArray[np.float64]) -> str:
     found = int((p_values <= alpha).sum())
     return (
         f"A spectrum with a p-value of at most {alpha:g} is an outlier. {found:,} of the {num:,} are outliers. If all "
-        f"were good, about {alpha * num:.0f} would be."
+        f"were good, about {alpha * num:.0f} would be. The other {len(result.data.x) - num:,} were not tested; "
+        "pyrovae outliers tests all (see below)."
     )
 
 
