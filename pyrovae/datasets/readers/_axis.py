@@ -50,7 +50,11 @@ def _numbers(table: Table, column: int, texts: list[str]) -> NDArray[np.float64]
         found = [position_of(text) for text in plain]
     for row, position in enumerate(found):
         if position is None or not math.isfinite(position):
-            raise InputError(f"{table.place(row, column)}: {texts[row][:40]!r} is not the position of a channel")
+            raise InputError(
+                f"{table.place(row, column)}: {texts[row][:40]!r} is not the position of a channel; correct it, or "
+                "leave the row out with ",
+                Option("drop_rows", f"{table.rows[row]}:{table.rows[row]}"),
+            )
     return np.array(found, dtype=np.float64)
 
 

@@ -229,8 +229,8 @@ class _Peek:
         amid = words[np.argmin(words) : len(words) - np.argmin(words[::-1])].any()
         if outside or is_even(numbers) or (in_order(numbers) and not amid) or (not amid and len(numbers) < 5):
             return "axis"
-        if not words.any():
-            return "names"  # numbers of samples, beside a corner that names the axis
+        if not words.any() or self.is_words(k + 1):
+            return "names"  # numbers of samples, beside a corner that names the axis, or above their names
         column = int(inside[np.flatnonzero(words)[0]])
         raise InputError(
             f"{self.where}, row {k + 1}, column {column + 1}: {self.rows[k][column][:40]!r} is not a number, and the "
@@ -270,26 +270,31 @@ def _header(
     if not kinds:
         return Header(skipped, [""] * width, [""] * width)
     axis = kinds.index("axis") if "axis" in kinds else None
-    first = list(rows[axis or 0])
     numeric = peek.numeric
+    full = [k for k in range(len(kinds)) if 2 * sum(map(bool, rows[k])) > width]
+    names_alone = [k for k in full if not _are_groups(rows[k], numeric)] or [0]
+    titled = [k for k in names_alone if any(axis_unit(field) is not None for field in rows[k][:_MOST_ROWS])]
+    base = axis if axis is not None else (titled or names_alone)[0]
+    first = list(rows[base])
     order = [k for k in range(len(kinds)) if k != axis]
     said = {k: _said_again(rows[k], numeric) for k in order if k > 0 or axis is not None}
     units = [k for k, word in said.items() if axis_unit(word)]
+    own_words = [k for k in order if not said.get(k) and k in names_alone]
     names, corner = list(first), ""
     if axis is not None:
         if peek.is_padded_by_zero(skipped + axis):
             first[int(np.flatnonzero(numeric)[0])] = ""
         for j in range(width):
             if not (numeric[j] and first[j] and np.isfinite(peek.values[skipped + axis, j])):
-                names[j] = _name([rows[k][j] for k in order if not said.get(k)], first[j], [rows[k][j] for k in order])
+                names[j] = _name([rows[k][j] for k in own_words], first[j], [rows[k][j] for k in order])
         corner = next((f for f in [*first, *above] if f and axis_unit(f) is not None), "")
     if any(axis_unit(field) is not None for field in above):
         names = [name or field for name, field in zip(names, above, strict=True)]
     if not corner and units:
         corner = said[units[0]]
-    others = tuple(rows[k] for k in order if k not in units and (axis is not None or k != 0))
+    others = tuple(rows[k] for k in order if k not in units and k != base)
     own = axis is not None and axis > 0
-    axis_names = peek.numerals.names(first, f"{peek.where}, row {skipped + (axis or 0) + 1}")
+    axis_names = peek.numerals.names(first, f"{peek.where}, row {skipped + base + 1}")
     return Header(skipped + len(kinds), names, axis_names, corner, others, own, tuple(findings))
 
 
@@ -297,6 +302,12 @@ def _name(others: Sequence[str], own: str, last: Sequence[str]) -> str:
     """A column's name: what another row than the axis's says, or what that says unless it names the axis."""
     candidates = [*others, own if axis_unit(own) is None else "", *last, own]
     return next(filter(None, candidates), "")
+
+
+def _are_groups(row: Sequence[str], numeric: NDArray[np.bool_]) -> bool:
+    """Whether a row says a few words again and again, as groups of columns above their names do."""
+    fields = [field for field, is_number in zip(row, numeric, strict=True) if is_number and field]
+    return len(fields) > 3 * len(set(fields))
 
 
 def _said_again(row: Sequence[str], numeric: NDArray[np.bool_]) -> str:

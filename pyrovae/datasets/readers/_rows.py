@@ -16,6 +16,7 @@ Row: TypeAlias = tuple[int, list[str]]
 """Fields of a row, and its number in the file, counted from 1."""
 
 _MOST_BELOW = 20
+_END = re.compile(r"\W*(the )?(end|eof|ende|fin|fine)\b.*", re.IGNORECASE)
 
 
 class Rows:
@@ -63,7 +64,7 @@ class Rows:
                 fields = fields[:width]
             if len(fields) == width:
                 if below:
-                    raise _uneven(self._where, below[0], width)
+                    raise _uneven(self._where, below[0], width, last[0])
                 if fields[0][:1] in signs and row > 1:
                     signs = tuple(sign for sign in signs if not fields[0].startswith(sign))
                 last = row, fields
@@ -73,7 +74,7 @@ class Rows:
             else:
                 below.append((row, fields))
                 if len(below) > _MOST_BELOW or not _are_words(fields) or _may_be_sample(below[0], last):
-                    raise _uneven(self._where, below[0], width)
+                    raise _uneven(self._where, below[0], width, last[0])
         if short is not None:
             yield short
         if below and not self._is_complete and below[-1][1][0][0].isalnum():  # a torn row, perhaps
@@ -159,17 +160,26 @@ def _are_words(fields: Sequence[str]) -> bool:
 def _may_be_sample(row: Row, last: Row) -> bool:
     """Whether a row below the last one may begin a sample: a name like the last, or one word right below a name."""
     first, name = row[1][0].strip(), last[1][0].strip()
+    if _END.fullmatch(first):
+        return False
     if re.sub(r"\d+", "0", first) == re.sub(r"\d+", "0", name):
         return True
     is_apart = row[0] > last[0] + 1 or not first[:1].isalnum() or re.search(r"[\s:]", " ".join(row[1]).strip())
     return not is_apart and number(name) is None
 
 
-def _uneven(where: str, row: Row, expected: int) -> InputError:
+def _uneven(where: str, row: Row, expected: int, last: int | None = None) -> InputError:
+    """The error for a row of another length; the last row before it tells whether an empty one is between."""
     found = len(row[1])
+    parts: tuple[str | Option, ...] = ()
+    if last is not None and row[0] > last + 1:
+        parts = ("; if another table begins there, leave it out with ", Option("drop_rows", f"{row[0]}:"))
+    elif last is not None:
+        parts = ("; correct it, or leave it out with ", Option("drop_rows", f"{row[0]}:{row[0]}"))
     return InputError(
         f"{where}, row {row[0]}, column {min(found, expected) + 1}: the row has {found} fields, the first one "
-        f"{expected}"
+        f"{expected}",
+        *parts,
     )
 
 

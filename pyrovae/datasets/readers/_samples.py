@@ -31,18 +31,19 @@ _FIRST, _LAST = 2, 8
 _FEWEST, _MOST_CHANNELS, _MOST_SAMPLES = 8, 200, 20_000
 
 
-def without_rows(table: Table, drop_rows: Sequence[str] | str | None) -> Table:
+def without_rows(table: Table, settings: ReadingSettings) -> Table:
     """A table without the rows that the user names, or numbers as in the file.
 
     Raises:
         InputError: there is no such row.
     """
-    unwanted: set[int] = set()
+    drop_rows = settings.drop_rows
+    unwanted = {i for i, row in enumerate(table.rows) if settings.leaves_out(row)} if drop_rows else set[int]()
     numbers = [str(row) for row in table.rows]
     first = [str(value).strip() for value in table.others[0]] if 0 in table.others else []
     for word in drop_rows or ():
         found = {i for i, name in enumerate(first) if name == word} or {i for i, n in enumerate(numbers) if n == word}
-        if not found and word != NONE:
+        if not found and word != NONE and not re.fullmatch(r"\d+:\d*", word):
             raise InputError(
                 f"{table.where} has no row {word!r}: give ", Option("drop_rows"), " a row's number or name"
             )
@@ -86,7 +87,7 @@ def check_samples(
     text = next((name for name in targets.columns if targets[name].dtype.kind not in "fiub"), None)
     names = [] if text is None else [str(name) for name in targets[text]]
     found = _named(names) or _repeated(values, positions) or _constant(values)
-    found = found or (_headers(values) if settings.axis != NONE else {}) or _summaries(values)
+    found = found or (_headers(values) if settings.axis != NONE else {}) or _whole(values) or _summaries(values)
     if not found:
         return
     first = min(found)
@@ -168,6 +169,17 @@ def _constant(values: NDArray[np.floating]) -> dict[int, str]:
         return {}
     same = np.flatnonzero(values[:, 0] == values[:, -1])
     return {int(i): f"holds {values[i, 0]:g} at every channel" for i in same if (values[i] == values[i, 0]).all()}
+
+
+def _whole(values: NDArray[np.floating]) -> dict[int, str]:
+    """Samples of whole numbers alone, one or two, where all others have decimals, as numbers of detectors are."""
+    if values.shape[1] < _FEWEST:
+        return {}
+    whole = np.flatnonzero((np.isnan(values) | (values == np.round(values))).all(1))
+    others = np.delete(values, whole, axis=0)
+    if not 0 < len(whole) <= 2 or len(others) < _FEWEST or np.mean(others == np.round(others)) > 0.2:
+        return {}
+    return dict.fromkeys(map(int, whole), "holds whole numbers, and no other does")
 
 
 def _headers(values: NDArray[np.floating]) -> dict[int, str]:

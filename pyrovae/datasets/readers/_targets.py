@@ -39,11 +39,22 @@ def targets_of(table: Table) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
                 found.append((name, name or f"column {int(label) + 1}", column))
     notes: list[Finding] = []
     for name, key, column in found:
+        if not layout.in_columns and _is_written_once(column):
+            what, empty = f"{key} as it stands", int((column == "").sum())
+            notes.append(Finding(what, f"{empty} of its {len(column)} cells are empty: do they repeat the one above?"))
         while key in columns:
             key += "_"
         names_rows = names_samples(name) if name else any(table.names)
         columns[key] = _as_numbers(key, column, table.numerals, notes, names_rows=names_rows)
     return pd.DataFrame(columns, index=index).reset_index(drop=True), tuple(notes)
+
+
+def _is_written_once(column: pd.Series) -> bool:
+    """Whether a column says a group once and is empty below, as merged cells are."""
+    if column.dtype.kind in "fiub" or len(column) < 4:
+        return False
+    is_said = (column.astype(str).str.strip() != "").to_numpy()
+    return bool(is_said[0] and 1 < is_said.sum() <= len(column) / 2 and column[is_said].is_unique)
 
 
 def _as_numbers(

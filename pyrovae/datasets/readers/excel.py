@@ -30,8 +30,9 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     try:
         with zipfile.ZipFile(path) as archive:
             check_size(str(path), 4.0 * sum(info.file_size for info in archive.infolist()), settings.max_gib)
+            has_merged = any(_has_merged(archive, name) for name in archive.namelist() if "worksheets/" in name)
         with path.open("rb") as file:  # by its name, openpyxl would refuse other endings
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            book = openpyxl.load_workbook(file, read_only=not has_merged, data_only=True)
             sheets = {sheet.title: list(_rows(sheet, str(path), settings)) for sheet in book.worksheets}
     except InputError:
         raise
@@ -59,11 +60,26 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     return table_of_rows(padded, f"{path} ({name})", settings, choose, numerals=numerals.get(name, kinds[0]))
 
 
+def _has_merged(archive: zipfile.ZipFile, name: str) -> bool:
+    """Whether cells of a sheet are merged, as it says below its rows."""
+    end = b""
+    with archive.open(name) as file:
+        while block := file.read(2**20):
+            if b"<mergeCell" in (end := end[-20:] + block):
+                return True
+    return False
+
+
 def _rows(sheet: object, where: str, settings: ReadingSettings) -> Iterator[Row]:
     """A sheet's rows that are not empty, as text, without the empty cells at their ends."""
-    cells = 0
+    cells, groups = 0, dict[tuple[int, int], str]()
+    for area in getattr(getattr(sheet, "merged_cells", None), "ranges", ()):
+        value = _text(sheet.cell(area.min_row, area.min_col).value)  # type: ignore[attr-defined]
+        groups |= {(row, area.min_col): value for row in range(area.min_row, area.max_row + 1)}  # of its samples
     for number, values in enumerate(sheet.iter_rows(values_only=True), 1):  # type: ignore[attr-defined]
-        fields = [_text(value) for value in values]
+        if settings.leaves_out(number):
+            continue
+        fields = [groups.get((number, k), _text(value)) for k, value in enumerate(values, 1)]
         while fields and not fields[-1]:
             fields.pop()
         if fields:

@@ -1,6 +1,7 @@
 """A user's settings for reading a file."""
 
 import io
+import re
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -14,6 +15,8 @@ Missing = Literal["error", "mask"]
 
 NONE = "none"
 """The word for "there is none", where a setting names columns or values."""
+
+_RANGE = re.compile(r"(\d+):(\d*)")
 
 _DELIMITERS = {"space": " ", "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 """Delimiters by words, for a command line."""
@@ -34,7 +37,8 @@ class ReadingSettings:
     drop: tuple[str, ...] | str | None = None
     """Columns to leave out, by name or by number."""
     drop_rows: tuple[str, ...] | str | None = None
-    """Rows to leave out, by number in the file or by name in the first column; none: all rows are samples."""
+    """Rows to leave out, by number in the file or by name in the first column; none: all rows are samples. A range such
+    as 40:44 or 40: (to the end) is left out before anything is read, another table below the first, for instance."""
     unit: str | None = None
     """Unit of the axis. By default it is found in the file."""
     missing: Missing = "error"
@@ -84,6 +88,11 @@ class ReadingSettings:
         """Where the file has the axis: row, column, none or empty; and which row or column, if that is said."""
         word, _, name = self.axis.partition(":") if isinstance(self.axis, str) else ("", "", "")
         return (word.lower(), name) if word.lower() in ("row", "column", NONE) else ("", "")
+
+    def leaves_out(self, row: int) -> bool:
+        """Whether a row of the file, counted from 1, lies in one of the ranges of rows to leave out."""
+        ranges = filter(None, map(_RANGE.fullmatch, self.drop_rows or ()))
+        return any(int(found[1]) <= row <= float(found[2] or "inf") for found in ranges)
 
     @property
     def gives_axis(self) -> bool:

@@ -107,7 +107,7 @@ def _check_path(path: Path) -> None:
 
 def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: bool, group: str | None) -> Spectra:
     """Spectra of a table, checked."""
-    table = without_rows(table, settings.drop_rows)
+    table = without_rows(table, settings)
     layout, in_columns = table.layout, table.layout.in_columns
     values = table.numbers.T if in_columns else table.numbers
 

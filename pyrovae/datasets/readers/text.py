@@ -51,6 +51,8 @@ def read_text(
         raw.seek(0)
         binary = gzip.GzipFile(fileobj=raw) if zipped else raw
         decoder, lines = lines_of(binary, settings, where, longest_row)
+        if settings.drop_rows:
+            lines = (line for line in lines if not settings.leaves_out(line[0]))
         first = _some(lines, _PEEK, _PEEK_CHARACTERS)
         if not first:
             raise InputError(f"{where} is empty")
@@ -118,7 +120,8 @@ def table_of_rows(
             cells = [[fields[i] for i in columns] for _, fields in block] if text is not None else []
         if text is not None and text.any():
             i, j = (int(k) for k in np.argwhere(text)[0])
-            raise not_a_number(grid.cell(i, j), cells[i][j])
+            before = grid.rows[i - 1] if i else (row_numbers or [grid.rows[0] - 1])[-1]
+            raise not_a_number(grid.cell(i, j), cells[i][j], grid.rows[i] if grid.rows[i] > before + 1 else None)
         texts += [[fields[i].strip() for i in apart] for _, fields in block]
         row_numbers += grid.rows
         with np.errstate(over="ignore"):
@@ -131,9 +134,15 @@ def table_of_rows(
     return Table(where, header.names, layout, row_numbers, np.concatenate(blocks), frame, numerals)
 
 
-def not_a_number(where: str, field: str) -> InputError:
-    """The error for text where a number should be."""
+def not_a_number(where: str, field: str, new_row: int | None = None) -> InputError:
+    """The error for text where a number should be, in a row below an empty one or not."""
     word = field.strip()[:40]
+    if new_row is not None:
+        return InputError(
+            f"{where}: {word!r} is not a number, and the row above is empty; if another table begins there, leave it "
+            "out with ",
+            Option("drop_rows", f"{new_row}:"),
+        )
     if any(c.isdigit() for c in word):
         return InputError(f"{where}: {word!r} is not a number")
     return InputError(

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from pyrovae.datasets import read_spectra
-from tests.datasets.readers.files import AXIS, IDS, NUM, N, X, columns_of, message_of, rows_of, text, written
+from tests.datasets.readers.files import (
+    AXIS,
+    IDS,
+    NUM,
+    N,
+    X,
+    assert_read,
+    columns_of,
+    message_of,
+    rows_of,
+    text,
+    written,
+)  # fmt: skip
 
 HEADER, ROWS = ["id", *AXIS], rows_of(left=IDS)
 LINES = text([HEADER, *ROWS]).splitlines()
@@ -107,3 +119,28 @@ def test_padded_rows_above_the_header_are_said_to_be_left_out(num, tmp_path):
     what = "the first row left out, as most of its" if num == 1 else "the first 2 rows left out, as most of their"
     assert f"{what} fields are empty" in "\n".join(found.reading.lines())
     np.testing.assert_allclose(found.x, X, atol=1e-5)
+
+
+@pytest.mark.parametrize("word", ["END", "EOF", "End", "Ende", "*** end of file ***", "END,,"])
+def test_a_word_for_the_end_is_no_sample(word, tmp_path):
+    path = written(tmp_path, text([["id", *AXIS], *rows_of(left=IDS)]) + word + "\n")
+    found = assert_read(path, targets=["id"])
+    assert "left out" in "\n".join(found.reading.lines())
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+def test_rows_that_do_not_fit_may_be_left_out(in_columns, tmp_path):
+    rows = [["nm", *IDS], *columns_of()] if in_columns else [["id", *AXIS], *rows_of(left=IDS)]
+    rows[4:4] = [["broken", 1, 2], ["too", "short"]]
+    path = written(tmp_path, text(rows))
+    assert "row 5, column 4: the row has 3 fields" in (message := message_of(path))
+    assert "correct it, or leave it out with drop_rows='5:5'" in message
+    assert_read(path, drop_rows="5:6")
+    with pytest.raises(ValueError, match="row 6"):
+        read_spectra(path, drop_rows="5:5")
+
+
+def test_ranges_of_rows_of_an_array(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    found = read_spectra(tmp_path / "a.npy", drop_rows=["2:3", "20:"], to_train=False)
+    np.testing.assert_allclose(found.x, X[[0, *range(3, 19)]], atol=1e-6)
