@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,12 @@ _USUAL = (
 )  # fmt: skip
 
 
+_DOUBTFUL = (
+    0.0, -1.0, 9.99, 99.9, 99.99, 999.9, 999.99, 9999.9, 9999.99, -9.99, -99.9, -99.99, -999.9, -999.99,
+)  # fmt: skip
+"""Values that mark missing ones, and that occur by themselves."""
+_FEWEST, _STEEPER = 3, 2.0
+_MANY, _MOST = 0.2, 0.4
 _ABSURD = 1e6
 """A value that lies so many ranges of the others away is none of theirs, though it occurs once."""
 
@@ -59,41 +66,79 @@ def marker_of(values: NDArray[np.floating]) -> float | None:
     return None
 
 
-def spike_of(values: NDArray[np.floating]) -> float | None:
-    """A usual marker among values of its size, told by its leaps: 999 amid counts of a few hundred.
+@dataclass(frozen=True)
+class Spike:
+    """A value that may mark missing values, as it leaps from its neighbours.
 
-    It leaps if it lies above both of its neighbours in the spectrum, or below, by ten times what is usual there.
-    By chance, a value of its count must do so in less than one table of a hundred; 0 and −1, which occur by themselves,
-    must do so four times in five.
+    Attributes:
+        value: which it is.
+        count: how often it occurs.
+        place: its first sample and channel.
+        is_marker: whether it occurs often enough to be refused.
+    """
+
+    value: float
+    count: int
+    place: tuple[int, int]
+    is_marker: bool
+
+
+def spikes_of(values: NDArray[np.floating]) -> list[Spike]:
+    """Usual markers among values of their size, told by their leaps: 999 amid counts of a few hundred.
+
+    A run of one value leaps if it lies above its neighbours at both ends, or below, by ten times what is usual there.
+    At an edge of the spectrum there is one neighbour. By chance, a value of its count must do so in less than one table
+    of a hundred. Values such as 0, −1 and 99.99, which occur by themselves, must do so by twice the step beside,
+    as a clipped value does not; and four times in five, three at least, to be taken for markers. What is there very
+    often, as 0 is below a threshold, is none.
 
     Args:
         values: shape (samples, channels).
     """
     num, n = values.shape
-    candidates = [marker for marker in (*_USUAL, 999.0, 99.0, 0.0, -1.0) if (values == values.dtype.type(marker)).any()]
+    candidates = [m for m in (*_USUAL, 999.0, 99.0, *_DOUBTFUL) if (values == values.dtype.type(m)).any()]
     if num < 8 or n < 5 or not candidates:
-        return None
+        return []
     some = values[:: -(-num // 200)]
     steps = np.diff(some, axis=1)
     usual = np.array([_median(column) for column in np.abs(np.diff(some, n=2, axis=1)).T]) / 2
-    least = 10 * np.maximum(usual, _median(usual))
+    levels = np.unique(some[np.isfinite(some)])
+    unit = float(np.diff(levels).min()) if len(levels) > 1 else 0.0  # in which values are rounded
+    least = np.pad(np.maximum(10 * np.maximum(usual, _median(usual)), 3 * unit), 1, mode="edge")
     with np.errstate(invalid="ignore"):
-        leaps = (np.minimum(steps[:, :-1], -steps[:, 1:]) > least) | (np.minimum(-steps[:, :-1], steps[:, 1:]) > least)
+        up, down = np.minimum(steps[:, :-1], -steps[:, 1:]), np.minimum(-steps[:, :-1], steps[:, 1:])
+        leaps = (up > least[1:-1]) | (down > least[1:-1])
+    spikes = []
     for marker in candidates:
-        rows, columns = np.nonzero(values[:, 1:-1] == values.dtype.type(marker))
-        if not len(rows):
+        places = values == values.dtype.type(marker)
+        found, runs = _leaping_runs(values, places, marker, least)
+        others = leaps[~places[:: -(-num // 200), 1:-1]]
+        expected = (others.sum() + 1) / (len(others) + 1) * runs
+        if not found or found * math.log(expected) - math.lgamma(found + 1) >= math.log(0.01):  # of a Poisson number
             continue
-        beside = np.stack([values[rows, columns], values[rows, columns + 2]]) - marker
-        beside[beside == 0] = np.nan  # two markers side by side
-        found = np.count_nonzero((np.fmin.reduce(beside) > least[columns]) | (np.fmax.reduce(beside) < -least[columns]))
-        if not found:
-            continue
-        others = leaps[some[:, 1:-1] != values.dtype.type(marker)]
-        expected = (others.sum() + 1) / len(others) * len(rows)
-        by_chance = found * math.log(expected) - math.lgamma(found + 1)  # of a Poisson number, in logarithms
-        if found >= (max(3.0, 0.8 * len(rows)) if marker in (0, -1) else 1) and by_chance < math.log(0.01):
-            return marker
-    return None
+        share = float(places.mean())
+        if marker not in _DOUBTFUL or share < _MOST:
+            first = tuple(int(i) for i in np.argwhere(places)[0])
+            is_marker = marker not in _DOUBTFUL or (found >= max(_FEWEST, 0.8 * runs) and share < _MANY)
+            spikes.append(Spike(marker, int(places.sum()), (first[0], first[1]), is_marker))
+    return spikes
+
+
+def _leaping_runs(
+    values: NDArray[np.floating], places: NDArray[np.bool_], marker: float, least: NDArray[np.float64]
+) -> tuple[int, int]:
+    """How many runs of a value, side by side in a spectrum, leap from their neighbours, and how many there are."""
+    edges = np.diff(np.pad(places.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    (rows, starts), (_, ends) = np.nonzero(edges == 1), np.nonzero(edges == -1)
+    padded = np.pad(np.where(places, np.nan, values).astype(np.float64), ((0, 0), (2, 2)), constant_values=np.nan)
+    sides = []
+    for near, beyond, at in ((starts + 1, starts, starts), (ends + 2, ends + 3, ends - 1)):
+        step, slope = padded[rows, near] - marker, np.abs(padded[rows, beyond] - padded[rows, near])
+        leap = np.abs(step) > np.fmax(least[at], _STEEPER * slope * (marker in _DOUBTFUL))
+        sides.append(np.where(np.isnan(step), np.nan, np.where(leap, np.sign(step), 0.0)))
+    first, last = sides
+    both = np.where(np.isnan(first), last, np.where(np.isnan(last), first, np.where(first == last, first, 0.0)))
+    return int(np.count_nonzero(np.nan_to_num(both))), len(rows)
 
 
 def _median(values: NDArray[np.floating]) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._axis import given_axis, positions_in_columns
 from pyrovae.datasets.readers._interpret import interpret
-from pyrovae.datasets.readers._missing import marker_of, spike_of
+from pyrovae.datasets.readers._missing import marker_of, spikes_of
 from pyrovae.datasets.readers._replicates import warn_of_replicates
 from pyrovae.datasets.readers._samples import check_samples, without_rows
 from pyrovae.datasets.readers._table import Head, Layout, Table
@@ -23,7 +23,7 @@ from pyrovae.datasets.readers._targets import targets_of
 from pyrovae.datasets.readers.formats import read_table
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.datasets.readers.settings import NONE, ReadingKeywords, ReadingSettings
-from pyrovae.datasets.reading import AxisSource, Place, Reading
+from pyrovae.datasets.reading import AxisSource, Finding, Place, Reading
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError, Option
 from pyrovae.keywords import accepts
@@ -123,7 +123,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
             else Option("drop_rows", str(table.rows[first]))
         )
         raise InputError(f"{where(first, 0)}: every value of this spectrum is missing; leave it out with ", leave_out)
-    _check_values(table, settings, layout.unit)
+    markers = _check_values(table, settings, layout.unit)
     positions, names = positions_in_columns(table) if layout.axis is not None else _positions(table, values.shape[1])
     unit, source, (targets, notes) = layout.unit, layout.source, targets_of(table)
     if unit != PIXEL:
@@ -172,7 +172,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
         kept_apart=tuple(map(str, targets.columns)),
         num_missing=int(np.isnan(values).sum()),
         left_out=left_out,
-        findings=(*layout.findings, *notes),
+        findings=(*layout.findings, *notes, *markers),
     )
     return Spectra(x, axis, unit, targets, path.stem, names, reading)
 
@@ -195,29 +195,34 @@ def _positions(table: Table, n: int) -> tuple[NDArray[np.float64], tuple[str, ..
     return positions, names if all(names) else ()
 
 
-def _check_values(table: Table, settings: ReadingSettings, unit: str) -> None:
-    """Raise for infinite values, for what seems to be a marker, and for missing values unless they are asked for."""
+def _check_values(table: Table, settings: ReadingSettings, unit: str) -> list[Finding]:
+    """Notes of what may be markers. Raise for infinite values, markers, and missing values that are not asked for."""
     infinite = np.isinf(table.numbers)
     if infinite.any():
         row, column = np.argwhere(infinite)[0]
         raise InputError(f"{table.cell(row, column)}: the value is infinite; correct it, or leave it empty as missing")
+    notes: list[Finding] = []
     if NONE not in (settings.missing_value or ()) and unit != PIXEL:
         constant = _constant(table.numbers) & ~np.isnan(table.numbers).all(0)
         few = constant.any() and not table.layout.in_columns and not constant.all()
-        marker, far = marker_of(table.numbers[:, ~constant] if few else table.numbers), "all other values"
-        if marker is None:
-            marker, far = spike_of(table.numbers.T if table.layout.in_columns else table.numbers), "its neighbours"
+        marker = marker_of(table.numbers[:, ~constant] if few else table.numbers)
         if marker is not None:
-            row, column = np.argwhere(table.numbers == table.numbers.dtype.type(marker))[0]
-            count = np.count_nonzero(table.numbers == table.numbers.dtype.type(marker))
-            raise InputError(
-                f"{table.cell(row, column)}: {marker:g} is far from {far} and occurs {count} "
-                f"{'time' if count == 1 else 'times'}, as a marker of missing values does; if it is one, pass ",
-                Option("missing_value", f"{marker:g}"),
-                " and ",
-                Option("missing", "mask"),
-                ", else ",
-                Option("missing_value", "none"),
+            places = np.argwhere(table.numbers == table.numbers.dtype.type(marker))
+            raise _marked(table.cell(*places[0]), marker, len(places), "all other values")
+        for spike in spikes_of(table.numbers.T if table.layout.in_columns else table.numbers):
+            where = table.cell(*(spike.place[::-1] if table.layout.in_columns else spike.place))
+            if spike.is_marker:
+                raise _marked(where, spike.value, spike.count, "its neighbours")
+            place, times = (
+                where.removeprefix(f"{table.where}, "),
+                "once" if spike.count == 1 else f"{spike.count} times",
+            )
+            notes.append(
+                Finding(
+                    f"{spike.value:g} as a value ({place})",
+                    f"it occurs {times}, though far from its neighbours there as a marker of missing values is",
+                    Option("missing_value", f"{spike.value:g}"),
+                )
             )
     absent = np.isnan(table.numbers)
     if settings.missing == "error" and absent.any():
@@ -227,6 +232,19 @@ def _check_values(table: Table, settings: ReadingSettings, unit: str) -> None:
             Option("missing", "mask"),
             " to read them as missing data",
         )
+    return notes
+
+
+def _marked(where: str, marker: float, count: int, far: str) -> InputError:
+    return InputError(
+        f"{where}: {marker:g} is far from {far} and occurs {count} {'time' if count == 1 else 'times'}, as a marker of "
+        "missing values does; if it is one, pass ",
+        Option("missing_value", f"{marker:g}"),
+        " and ",
+        Option("missing", "mask"),
+        ", else ",
+        Option("missing_value", "none"),
+    )
 
 
 def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], str]) -> None:
