@@ -52,21 +52,22 @@ def check_as_one_by_one(
     x = next((value for value in args if isinstance(value, Tensor)), torch.zeros(()))
     with torch.no_grad(), undisturbed(x, *programs), poutine.block(), pyro.validation_enabled(False):
         values = {site.name: site.site["value"] for site in pair.drawn}
-        together, again = (pair_at(in_one_pass[0], in_one_pass[1], values, *args, **kwargs) for _ in range(2))
-        for draw in (0, num - 1):
-            drawn = {site.name: _value_at(site, draw, axis) for site in pair.drawn}
-            try:
+        others = []
+        with suppress(*FAILURES):  # programs for this number of draws alone, or a flow without an inverse
+            together, again = (pair_at(in_one_pass[0], in_one_pass[1], values, *args, **kwargs) for _ in range(2))
+            for draw in (0, num - 1):
+                drawn = {site.name: _value_at(site, draw, axis) for site in pair.drawn}
                 alone = pair_at(model, guide, drawn, *args, **kwargs)
-            except FAILURES:  # programs for this number of draws alone
-                return
-            for site, same, single in zip(together.sites, again.sites, alone.sites, strict=True):
-                total = _total(site, draw, axis)
-                if _near(total, _total(same, draw, axis)) and not _near(total, _total(single)):
-                    raise InputError(
-                        f"site {site.name!r} has other terms for {num} draws in one pass than one by one, as where "
-                        "axes are counted from the front; write softmax(-1) for softmax(1) and z[..., 0] for z[:, 0], "
-                        "or use vectorize_particles=False"
-                    )
+                for site, same, single in zip(together.sites, again.sites, alone.sites, strict=True):
+                    total = _total(site, draw, axis)
+                    if _near(total, _total(same, draw, axis)) and not _near(total, _total(single)):
+                        others.append(site.name)
+    if others:
+        raise InputError(
+            f"site {others[0]!r} has other terms for {num} draws in one pass than one by one, as where axes are "
+            "counted from the front; write softmax(-1) for softmax(1) and z[..., 0] for z[:, 0], or use "
+            "vectorize_particles=False"
+        )
     with suppress(TypeError):  # a program without weak references
         _checked[model] = ref(guide), num
 

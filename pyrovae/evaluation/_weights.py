@@ -172,16 +172,14 @@ def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackF
     try:
         pair = trace_pair(model, guide, repeated(x, num))
         together = _log_weight(pair, plate).reshape(num, len(x))
+        for k, weights in enumerate(together):
+            rows = torch.arange(k * len(x), (k + 1) * len(x), device=x.device)
+            values = {site.name: _rows_of_value(site, plate, rows) for site in pair.drawn}
+            alone = _log_weight(pair_at(model, guide, values, x), plate)
+            if not torch.allclose(alone, weights, rtol=1e-4, atol=1e-4, equal_nan=True):
+                return False
     except FAILURES:  # for instance tensors of the programs' own, one row a datum
         return False
-    for k, weights in enumerate(together):
-        values = {}
-        for site in pair.drawn:
-            value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
-            values[site.name] = value.narrow(axis, k * len(x), len(x)) if value.dim() >= -axis else value
-        alone = _log_weight(pair_at(model, guide, values, x), plate)
-        if not torch.allclose(alone, weights, rtol=1e-4, atol=1e-4, equal_nan=True):
-            return False
     return True
 
 

@@ -229,7 +229,9 @@ def inference_gaps(
         raise InputTypeError("train= trains encoders, and needs a GenerativeModel and an AmortizedGuide")
     else:
         with torch.no_grad(), evaluating(model, guide, x, settings.seed):
-            Problem.of(model, guide, x).check_takes_some("inference_gaps")
+            problem = Problem.of(model, guide, x)
+            problem.check()
+            problem.check_takes_some("inference_gaps")
         model, guide = Callables.of_pair(model, guide)
     assert hasattr(guide, "posterior")
     seeds = itertools.count(settings.seed + 1)  # every estimate has its own draws

@@ -80,8 +80,8 @@ def posterior_draws(
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem.of(model, guide, x, None, max_plate_nesting, progress)
-        problem.check_takes_some("posterior_draws")
         problem.check()
+        problem.check_takes_some("posterior_draws")
         q, _ = proposals(problem)
 
         def weigh(rows: slice) -> tuple[Tensor, Tensor]:

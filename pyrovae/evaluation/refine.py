@@ -121,8 +121,8 @@ def refine(
     model, guide, x = in_double(model, guide, x)
     with torch.no_grad(), evaluating(model, guide, x, seed):
         problem = Problem.of(model, guide, x, None, max_plate_nesting, progress)
-        problem.check_takes_some("refine")
         problem.check()
+        problem.check_takes_some("refine")
         loc, scale_tril, _, _, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
     elbo, error, guide_elbo, guide_error = found
     check_numbers(elbo, x)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyrovae.blocks import blocks, in_blocks
 from pyrovae.distributions import PartiallyObserved
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.frames import Data, tensor_of
 from pyrovae.programs._modules import modules_of, undisturbed
 from pyrovae.programs._sites import Program
@@ -31,6 +31,9 @@ def check_data(x: Data, model: Program, guide: Program) -> Tensor:
 
 def as_data(name: str, data: Data, model: Program, guide: Program, device: str | torch.device | None = None) -> Tensor:
     """The data as one tensor of the parameters' dtype and device, its values checked."""
+    for who, program in (("model", model), ("guide", guide)):
+        if isinstance(program, type):
+            raise InputTypeError(f"the {who} is the class {program.__name__}; give an object, {program.__name__}(…)")
     x = tensor_of(name, data).detach()
     if x.dim() < 1 or len(x) == 0:
         raise InputError(f"{name} is empty: its shape is {tuple(x.shape)}, expected (num, …) with num ≥ 1")

@@ -18,6 +18,7 @@ from pyrovae.programs._sites import (
     PairedSite,
     Role,
     Site,
+    check_counted_once,
     check_in_support,
     check_width,
     describe,
@@ -144,11 +145,13 @@ class TracedPair:
     def check_values(self) -> None:
         """Raise an InputError where the data, or a draw of the guide, lie outside of the support of the model's site.
 
-        Some log-densities are finite there, such as an exponential's below 0.
+        Some log-densities are finite there, such as an exponential's below 0. Nor may the data count several times.
         """
         for site in self.of_role(Role.OBSERVED, Role.LATENT):
             if site.model is not None:
                 check_in_support(site.name, site.model)
+                if site.role is Role.OBSERVED:
+                    check_counted_once(site.name, site.model)
 
     def check_integrable(self) -> None:
         """Raise an InputError if the guide's terms are not log q(z|x) of the model's latents, which log p(x) needs.
@@ -209,7 +212,8 @@ class TracedPair:
         own = next((f for f in site.site["cond_indep_stack"] if f.vectorized and f.name == plate.name), None)
         if own is None:
             raise InputError(
-                f"site {site.name!r} is outside the data's plate {plate.name!r}, so it has no value per datum"
+                f"site {site.name!r} is outside the data's plate {plate.name!r}, so it has no value per datum; put it "
+                "inside, or make a latent that all data share a pyro.param (estimators of the ELBO take it as it is)"
             )
         if own.full_size:
             values = values * (own.size / own.full_size)

@@ -158,7 +158,14 @@ def same_scale(left: object, right: object, *, by_value: bool | None = None) -> 
 def log_prob_of(site: Site, score: Tensor | None = None) -> Tensor:
     """The log-density of a site at its value, or another score of it, with the site's scale and mask."""
     if score is None:
-        score = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        try:
+            score = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        except KeyError:  # a flow remembers its own draws alone
+            raise InputError(
+                f"site {site['name']!r}: the {describe(site['fn'])} has no density at a given value, since its flow "
+                "has no inverse; use a flow with one, such as transforms.affine_autoregressive, or MonteCarloELBO and "
+                "elbo_terms, which need its own draws alone"
+            ) from None
     scaled: Tensor = scale_and_mask(score, site["scale"], site["mask"])
     return scaled
 
@@ -244,12 +251,17 @@ def check_width(name: str, site: Site) -> None:
         raise InputError(
             f"site {name!r} has {shapes}, which do not fit each other; give both one element for each datum of a batch"
         ) from None
+    num_terms = f"an invalid log_prob shape, {tuple(shape)} with {math.prod(shape)} terms"
+    if not sizes:
+        raise InputError(
+            f"site {name!r} has {num_terms}, and is in no plate; put the sites of the data into "
+            "`with pyro.plate('data', len(x))`, and declare all other axes with .to_event"
+        )
     depth = -min(sizes, default=0)
     plates = tuple(sizes.get(k - depth, 1) for k in range(depth))
     raise InputError(
-        f"site {name!r} has an invalid log_prob shape, {tuple(shape)} with {math.prod(shape)} terms: its plates have "
-        f"{plates}, and it broadcasts; squeeze the extra axis of one of its tensors (or of a mask or scale around "
-        "it), declare it with .to_event(1), or put it into a plate"
+        f"site {name!r} has {num_terms}: its plates have {plates}, and it broadcasts; squeeze the extra axis of one of "
+        "its tensors (or of a mask or scale around it), declare it with .to_event(1), or put it into a plate"
     )
 
 
@@ -269,13 +281,39 @@ def check_in_support(name: str, site: Site) -> None:
     if valid.all():
         return
     wrong = [round(number, 6) for number in values.expand(*valid.shape, -1)[~valid][0].tolist()]
-    remedy = (
-        "correct the data, or choose another distribution" if site["is_observed"] else "give the guide the same support"
-    )
+    remedy = "give the guide the same support"
+    if site["is_observed"]:
+        remedy = "correct the data, or choose another distribution"
+        if _bounds_vary(fn.support):
+            remedy = (
+                "where its bounds depend on latents, draws that leave out a datum make the ELBO -inf: choose a "
+                "distribution with fixed bounds or without any, such as a Normal"
+            )
     raise InputError(
         f"site {name!r} has the value {wrong[0] if len(wrong) == 1 else wrong[:3]}, which is outside of the support of "
         f"the model's {describe(fn)}; {remedy}"
     )
+
+
+def check_counted_once(name: str, site: Site) -> None:
+    """Raise an InputError where each element of a plate observes all of the data as one value."""
+    value, events = site["value"], tuple(site["fn"].event_shape)
+    for frame in site["cond_indep_stack"]:
+        is_inside = frame.vectorized and frame.size > 1 and value.dim() - len(events) < -frame.dim
+        if is_inside and events[:1] == (frame.size,):
+            raise InputError(
+                f"site {name!r} observes one value of shape {events} in each of the {frame.size} elements of plate "
+                f"{frame.name!r}, so the data count {frame.size} times; write .to_event({len(events) - 1}) for "
+                f".to_event({len(events)}) at its distribution"
+            )
+
+
+def _bounds_vary(support: object) -> bool:
+    """Whether a support has other bounds for some elements than for others."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    bounds = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    return any(isinstance(bound, Tensor) and bool((bound != bound.flatten()[0]).any()) for bound in bounds)
 
 
 def _in_support(fn: Distribution, value: Tensor) -> Tensor:

@@ -57,11 +57,27 @@ def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int
         pair = trace_pair(model, guide, full, check=True, enumerates=enumerates)
         if len(last) and len(full) == batch_size:
             trace_pair(model, guide, last, check=True, enumerates=enumerates)
+    if len(full) < len(x):
+        _check_shared(pair, len(full), len(x))
     smallest = last if len(last) else full
     if len(smallest) == 1:
         modules = [module for module, trains in met.items() if trains]
         _check_norms((model, guide), modules, smallest, len(x), batch_size)
     return pair
+
+
+def _check_shared(pair: TracedPair, batch_size: int, num: int) -> None:
+    """Raise an InputError where a latent of all data would count once in each batch."""
+    plate = pair.plate_of_data
+    if plate is None or plate.size != batch_size or pair.full_size is not None:
+        return
+    for site in pair.drawn:
+        if all(frame.name != plate.name for frame in site.site["cond_indep_stack"]):
+            raise InputError(
+                f"site {site.name!r} is outside of plate {plate.name!r}, so each batch of {batch_size} counts it in "
+                f"full, though it belongs to all {num} data; give the plate its full size, "
+                f"pyro.plate({plate.name!r}, {num}, subsample=torch.arange(len(x))), or train with batch_size={num}"
+            )
 
 
 def _check_norms(pair: Pair, modules: list[nn.Module], x: Tensor, num: int, batch_size: int) -> None:

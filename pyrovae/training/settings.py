@@ -119,7 +119,8 @@ class TrainingSettings:
             InputError: it cannot be trained with these settings.
         """
         if not isinstance(elbo, ELBO):
-            raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {type(elbo).__name__}")
+            what = f"the class {elbo.__name__}" if isinstance(elbo, type) else type(elbo).__name__
+            raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {what}")
         name = type(elbo).__name__
         if not hasattr(elbo, "differentiable_loss") or name.startswith("Jit") or "TailAdaptive" in name:
             raise InputTypeError(

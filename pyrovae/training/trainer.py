@@ -139,6 +139,7 @@ class Trainer:
     def _set_up(self, least_steps: int) -> None:
         """Check the data and the programs, and choose the engine."""
         pairs, settings, batch_size = self.pairs, self.settings, self.settings.batch_size
+        torch.manual_seed(settings.seed)  # what the checks draw, and the loss that is shown, are the run's own
         x = self.batches.epoch()[0][: len(self.x)]  # as a step sees them
         check_support("data", x, pairs[0][0])
         if self.x_validation is not None:

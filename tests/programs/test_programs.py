@@ -13,6 +13,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
@@ -351,3 +353,106 @@ if __name__ == "__main__":
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(table(), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
+
+
+PER_DATUM = (pv.elbo_terms, pv.log_marginal, pv.refine)
+
+
+def fit(model, guide, x, elbo=None, **how):
+    return pv.fit(model, guide, x, elbo or pv.MonteCarloELBO(), epochs=1, progress=False, **how)
+
+
+def test_a_flow_without_an_inverse_is_scored_at_its_own_draws_alone():
+    torch.manual_seed(0)
+    flow = dist.transforms.Planar(1)
+
+    def guide(x):
+        pyro.module("flow", flow)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.TransformedDistribution(dist.Normal(0.5 * x, 0.7).to_event(1), [flow]))
+
+    right = -Trace_ELBO(num_particles=2000, vectorize_particles=True, max_plate_nesting=1).loss(standard, guide, X)
+    with pyro.validation_enabled(True):
+        found = -pv.MonteCarloELBO(2000, vectorize_particles=True).loss(standard, guide, X)
+    assert found == pytest.approx(right, abs=0.2)
+    assert pv.elbo_terms(standard, guide, X, num_samples=500).elbo.sum() == pytest.approx(right, abs=0.3)
+    assert pv.elbo_estimate(standard, guide, X, num_samples=500).per_datum.sum() == pytest.approx(right, abs=0.3)
+    for run in (pv.log_marginal, pv.refine, pv.inference_gaps):
+        with pytest.raises(pv.InputError, match=r"^site 'z': the .* has no density at a given value, since its flow"):
+            run(standard, guide, X)
+
+
+@pytest.mark.parametrize("run", [*PER_DATUM, fit])
+def test_bounds_that_depend_on_a_latent_are_not_blamed_on_the_data(run):
+    def model(x, fixed=False):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            low, high = (torch.zeros_like(z), torch.ones_like(z)) if fixed else (z - 0.01, z + 0.01)
+            pyro.sample("x", dist.Uniform(low, high).to_event(1), obs=x)
+
+    with pytest.raises(pv.InputError, match=r"support of the model's Uniform; where its bounds depend on latents"):
+        run(model, half, X)
+    with pytest.raises(pv.InputError, match=r"the value 1\.2, .* the model's Uniform; correct the data"):
+        run(lambda x: model(x, fixed=True), half, X)
+
+
+@pytest.mark.parametrize("run", [*PER_DATUM, fit])
+def test_data_that_each_element_of_a_plate_observes_are_refused(run):
+    """Stock Pyro counts them once for each element: the axis of the data is declared as part of a datum."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(2), obs=x)
+
+    with pytest.raises(pv.InputError, match=r"^site 'x' .* each of the 2 elements of plate 'data', so the data count"):
+        run(model, half, X)
+
+
+@pytest.mark.parametrize("run", [*PER_DATUM, fit])
+def test_what_newcomers_give_is_named_in_one_line(run):
+    def bare(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(x.shape), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    class Model(nn.Module):
+        def forward(self, x):
+            standard(x)
+
+    for model, x, message in (
+        (bare, X, r"^site 'z' has .* \(2,\) with 2 terms, and is in no plate; put the sites of the data into `with"),
+        (Model, X, r"^the model is the class Model; give an object, Model\(…\)$"),
+    ):
+        with pytest.raises((pv.InputError, TypeError), match=message):
+            run(model, (lambda x: pyro.sample("z", dist.Normal(x, 1.0).to_event(1))) if model is bare else half, x)
+    with pytest.raises(TypeError, match=r"^the guide is the class Model"):
+        run(standard, Model, X)
+    with pytest.raises(TypeError, match=r"^elbo must be an estimator .*, not the class MonteCarloELBO$"):
+        fit(standard, half, X, pv.MonteCarloELBO)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_latent_of_all_data_counts_once_or_is_refused_in_batches(full):
+    """m ~ N(0, 1) of all data; the trained q(m) is p(m|x) where a batch's terms stand for all of the data's."""
+    x = torch.linspace(-1.0, 2.0, 8)
+
+    def rows(x):
+        return pyro.plate("data", 8, subsample=torch.arange(len(x))) if full else pyro.plate("data", len(x))
+
+    def model(x):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with rows(x):
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc_of_all", torch.tensor(0.0))
+        pyro.sample("m", dist.Normal(loc, 1 / 3))
+
+    if not full:
+        with pytest.raises(pv.InputError, match=r"^site 'm' is outside of plate 'data', so each batch of 2 counts"):
+            fit(model, guide, x, batch_size=2)
+        fit(model, guide, x, batch_size=8)
+        return
+    how = {"epochs": 300, "batch_size": 2, "learning_rate": 0.02, "progress": False}
+    pv.fit(model, guide, x, pv.AnalyticELBO(), **how)
+    assert pyro.param("loc_of_all").item() == pytest.approx(x.sum().item() / 9, abs=0.1)

@@ -496,3 +496,14 @@ def test_pyrovaes_own_refit_is_one():
 def test_no_refit_without_a_function_and_validation_data(settings, message):
     with pytest.raises(pv.InputError, match=message):
         pv.fit(*make_pair(), data(40), pv.AnalyticELBO(), epochs=1, **settings)
+
+
+def test_the_loss_before_training_is_that_of_the_seed(capsys):
+    lines = []
+    for state in (1, 2):
+        pair = make_pair()
+        torch.manual_seed(state)
+        pv.fit(*pair, data(), pv.MonteCarloELBO(), epochs=1, progress=True)
+        lines += [line for line in capsys.readouterr().err.splitlines() if "before training" in line]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
