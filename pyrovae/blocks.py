@@ -1,16 +1,27 @@
 """Data that need not fit into memory: rows of mapped files, taken in blocks, and what is made of them."""
 
+import math
 import mmap
+import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from io import FileIO
+from threading import Lock
 from typing import Any, TypeGuard, TypeVar, cast
 from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from pyrovae.errors import InputError, InputTypeError, one_line
 
@@ -23,9 +34,9 @@ _ITEMS = 256
 Found = TypeVar("Found")
 
 
-def is_large(x: "Tensor | np.ndarray") -> bool:
-    """Whether data in main memory, or in a file, are to be taken in blocks."""
-    return x.nbytes > LARGE and not (isinstance(x, Tensor) and x.is_cuda)
+def is_large(data: "Tensor | np.ndarray") -> bool:
+    """Whether data are too large to be read from their file as a whole."""
+    return data.nbytes > LARGE
 
 
 class _Pages(mmap.mmap):
@@ -34,48 +45,81 @@ class _Pages(mmap.mmap):
     Attributes:
         file: open for reading, without a buffer.
         offset: where in it the tensor's storage begins.
+        lock: held while the file is read where its position counts.
     """
 
     file: FileIO
     offset: int
+    lock: Lock
+
+    def read_at(self, start: int, buffer: memoryview) -> None:
+        """Fill the buffer with the file's bytes from ``start`` on.
+
+        Raises:
+            InputError: the file has become shorter.
+        """
+        while buffer:
+            if hasattr(os, "preadv"):
+                num = os.preadv(self.file.fileno(), [buffer], start)
+            else:
+                with self.lock:
+                    self.file.seek(start)
+                    num = self.file.readinto(buffer) or 0
+            if num == 0:
+                raise InputError("the file that the data are read from has become shorter; leave it as it is")
+            start, buffer = start + num, buffer[num:]
 
 
 _maps: WeakValueDictionary[int, _Pages] = WeakValueDictionary()  # by the address of the tensor's storage
 
 
-def map_file(file: FileIO, dtype: np.dtype, offset: int, shape: tuple[int, ...]) -> Tensor:
-    """Numbers in a file as a tensor. What is written to it does not reach the file, and may be lost."""
-    pages = _Pages(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    pages.file, pages.offset = file, offset
+def map_file(file: FileIO, dtype: np.dtype, offset: int, shape: tuple[int, ...], *, keeps: bool = False) -> Tensor:
+    """Numbers in a file as a tensor.
+
+    What is written to the tensor is written to the file if it ``keeps`` that. Otherwise the file does not change, and
+    what was written may be lost.
+    """
+    pages = _Pages(file.fileno(), 0, access=mmap.ACCESS_WRITE if keeps else mmap.ACCESS_COPY)
+    pages.file, pages.offset, pages.lock = file, offset, Lock()
     finalize(pages, file.close)
-    x = torch.from_numpy(np.frombuffer(pages, dtype, int(np.prod(shape)), offset).reshape(shape))
+    x = torch.from_numpy(np.frombuffer(pages, dtype, math.prod(shape), offset).reshape(shape))
     _maps[x.untyped_storage().data_ptr()] = pages
     return x
 
 
+def _pages_of(x: Tensor) -> _Pages | None:
+    """The pages that a tensor lies in, if it lies in a file."""
+    try:
+        return _maps.get(x.untyped_storage().data_ptr()) if _maps else None
+    except (NotImplementedError, RuntimeError):  # a tensor of a functional transform has no storage
+        return None
+
+
 def is_mapped(x: Tensor) -> bool:
     """Whether these are rows of a mapped file."""
-    return x.untyped_storage().data_ptr() in _maps
+    return _pages_of(x) is not None
 
 
 def let_go(x: Tensor) -> None:
     """Let the system take back the pages of a mapped file; they are read again when they are needed."""
-    pages = _maps.get(x.untyped_storage().data_ptr())
+    pages = _pages_of(x)
     if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
         pages.madvise(mmap.MADV_DONTNEED)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
-    """The rows x[index], index of shape (k,); those of a mapped file are read from it, which maps no pages."""
-    pages = _maps.get(x.untyped_storage().data_ptr())
-    if pages is None:
+    """The rows x[index], index of shape (k,) and not negative; those of a mapped file are read, and map no pages."""
+    pages = _pages_of(x)
+    if pages is None or not x.is_contiguous():
         return x[index]
-    found = torch.empty(len(index), *x.shape[1:], dtype=x.dtype)
+    rows = index.tolist()
+    if rows and not 0 <= min(rows) <= max(rows) < len(x):
+        raise IndexError(f"rows {min(rows)} to {max(rows)} of {len(x)}")
+    found = torch.empty(len(rows), *x.shape[1:], dtype=x.dtype)
     size, buffer = x[0].nbytes, memoryview(found.reshape(-1).numpy().view(np.uint8).data)
     start = pages.offset + x.data_ptr() - x.untyped_storage().data_ptr()
-    for k, row in enumerate(index.tolist()):
-        pages.file.seek(start + row * size)
-        pages.file.readinto(buffer[k * size : (k + 1) * size])
+    for k, row in enumerate(rows):
+        pages.read_at(start + row * size, buffer[k * size : (k + 1) * size])
     return found
 
 
@@ -88,8 +132,8 @@ def blocks(x: Tensor, most: int | None = None) -> Iterator[Tensor]:
 
 
 def in_blocks(function: Callable[[Tensor], Found], x: Tensor) -> Found:
-    """What a function gives for each row of x (num, …), in a tensor or several; large data go through it in blocks."""
-    if not is_large(x):
+    """What a function gives for each row of x (num, …), in a tensor or several; mapped files go through in blocks."""
+    if not is_mapped(x):
         return function(x)
     kept: list[_Kept] = []
     for block in blocks(x):
@@ -119,7 +163,15 @@ class _Kept:
         self._file: FileIO | None = None
 
     def add(self, part: Tensor) -> None:
-        """Add rows (num, …)."""
+        """Add rows (num, …).
+
+        Raises:
+            InputTypeError: they are not like the rows before.
+        """
+        like = self._parts[0] if self._parts else part
+        if (part.shape[1:], part.dtype) != (like.shape[1:], like.dtype):
+            what = [f"{each.dtype} of shape {tuple(each.shape[1:])}" for each in (like, part)]
+            raise InputTypeError(f"rows must be alike: after {what[0]} comes {what[1]}")
         self._parts.append(part.detach())
         self._num += len(part)
         self._bytes += part.nbytes
@@ -129,6 +181,7 @@ class _Kept:
     def _write(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  it lives as long as the tensor
+            self._closing = finalize(self, self._file.close)
         for part in self._parts:
             part.contiguous().numpy().tofile(self._file)
         self._parts, self._bytes = self._parts[-1:], 0
@@ -139,8 +192,9 @@ class _Kept:
         if self._file is None:
             return torch.cat(self._parts) if self._parts else torch.empty(0)
         self._write()
+        self._closing.detach()
         like = self._parts[0]
-        return map_file(self._file, like.numpy().dtype, 0, (self._num, *like.shape[1:]))
+        return map_file(self._file, like.numpy().dtype, 0, (self._num, *like.shape[1:]), keeps=True)
 
 
 def is_dataset(data: object) -> TypeGuard[Dataset[Any] | DataLoader[Any]]:
@@ -152,34 +206,56 @@ def read_dataset(name: str, data: Dataset[Any] | DataLoader[Any]) -> Tensor:
     """All rows x of a dataset whose items are x or begin with x, as its loader collates them, in the dataset's order.
 
     Raises:
-        InputError: there are none, or the loader draws them in a way of its own.
-        InputTypeError: the items are no numbers.
+        InputError: there are none, or the loader draws or groups them in a way of its own.
+        InputTypeError: the items are no arrays of numbers.
     """
     loader = data if isinstance(data, DataLoader) else DataLoader(data, _ITEMS)
-    if not isinstance(loader.dataset, IterableDataset):
-        orders, batches = (SequentialSampler, RandomSampler), (BatchSampler, type(None))
-        if type(loader.sampler) not in orders or type(loader.batch_sampler) not in batches:
-            raise InputError(
-                f"{name} is a DataLoader that draws its data in a way of its own, which training does not follow; give "
-                "its dataset, or a Subset of it"
-            )
-        at_once = loader.batch_size or _ITEMS
-        collate = loader.collate_fn if loader.batch_size else DataLoader(loader.dataset, _ITEMS).collate_fn
-        loader = DataLoader(loader.dataset, at_once, collate_fn=collate, num_workers=loader.num_workers)
-    elif loader.batch_size is None:
-        loader = DataLoader(loader.dataset, _ITEMS, num_workers=loader.num_workers)
+    if not _takes_all(loader):
+        raise InputError(
+            f"{name} is a DataLoader that draws or groups its data in a way of its own, which training does not "
+            "follow; give its dataset, or a Subset of it"
+        )
+    is_stream = isinstance(loader.dataset, IterableDataset)
+    in_order: DataLoader[Any] = DataLoader(
+        loader.dataset,
+        loader.batch_size,
+        collate_fn=loader.collate_fn,
+        num_workers=0 if is_stream else loader.num_workers,  # each worker would read all of a stream
+        generator=torch.Generator(),
+    )
 
     def first(batch: Any) -> Tensor:
         x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-        if not isinstance(x, Tensor):
-            raise InputTypeError(
-                f"items of {name} must be x, or begin with x, a tensor or an array; they give {type(x).__name__}"
-            )
+        if not isinstance(x, Tensor) or (x is not batch and x.dim() < 2):
+            what = "single numbers" if isinstance(x, Tensor) else type(x).__name__
+            raise InputTypeError(f"items of {name} must be x, or begin with x, a tensor or an array, not {what}")
         return x
 
     try:
-        return gathered(map(first, loader))
+        return gathered(map(first, in_order))
     except (TypeError, RuntimeError) as error:
-        if isinstance(error, InputTypeError):
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        is_ours = trace is not None and trace.tb_frame.f_globals.get("__name__") == default_collate.__module__
+        if not is_ours:  # a bug in the dataset keeps its traceback
             raise
         raise InputTypeError(f"the items of {name} cannot be stacked: {one_line(error, 200)}") from error
+
+
+def _takes_all(loader: DataLoader[Any]) -> bool:
+    """Whether a loader gives every item once, in batches of a size."""
+    if loader.batch_size is None:
+        return False
+    if isinstance(loader.dataset, IterableDataset):
+        return True
+    sampler: Any = loader.sampler
+    batches = loader.batch_sampler
+    return (
+        type(sampler) in (SequentialSampler, RandomSampler)
+        and sampler.data_source is loader.dataset
+        and not getattr(sampler, "replacement", False)
+        and len(sampler) == len(cast("Sized", loader.dataset))
+        and type(batches) is BatchSampler
+        and batches.sampler is sampler
+    )

@@ -1,14 +1,19 @@
 """Data larger than memory, with a limit that makes small data large: the same numbers, and few pages in memory."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -21,6 +26,8 @@ from pyrovae.datasets import Pipeline, Standardize, StandardNormalVariate
 from pyrovae.frames import tensor_of
 from pyrovae.linear_gaussian._moments import few_rows, moments
 from pyrovae.linear_gaussian.baselines import linear_baselines
+from pyrovae.linear_gaussian.factor_model import diagonal_model
+from pyrovae.training.settings import sha256
 from tests.training.runs import make_pair
 
 X = (
@@ -36,12 +43,24 @@ def small_limit(monkeypatch):
 
 
 @pytest.fixture
-def mapped(tmp_path, small_limit):
-    """Rows of a file that is larger than the limit, from the fourth on."""
-    np.save(tmp_path / "x.npy", np.concatenate([np.full((3, 3), 7.0), X.numpy()]))
-    x = tensor_of("x", np.load(tmp_path / "x.npy", mmap_mode="r")[3:])
-    assert blocks.is_mapped(x)
-    return x
+def in_file(tmp_path, monkeypatch):
+    """A function that maps rows of a file, from its fourth on, with a limit that they exceed."""
+
+    def rows(x):
+        monkeypatch.setattr(blocks, "LARGE", 500)
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
+        np.save(path, np.concatenate([np.full((3, x.shape[1]), 7.0), x]))
+        found = tensor_of("x", np.load(path, mmap_mode="r")[3:])
+        assert blocks.is_mapped(found)
+        return found
+
+    return rows
+
+
+@pytest.fixture
+def mapped(in_file):
+    """X in a file."""
+    return in_file(X)
 
 
 def test_rows_of_a_mapped_file(mapped):
@@ -50,10 +69,10 @@ def test_rows_of_a_mapped_file(mapped):
     assert torch.equal(blocks.take(mapped[100:], index[1:]), X[100:][index[1:]])
     assert torch.equal(torch.cat(list(blocks.blocks(mapped))), X)
     assert len(list(blocks.blocks(mapped))) > 10
-    assert max(map(len, blocks.blocks(mapped, 7))) == 7
+    assert max(map(len, blocks.blocks(mapped, 3))) == 3
 
 
-def test_what_is_made_of_large_data_lies_in_a_file_and_goes_with_it(mapped):
+def test_what_is_made_of_large_data_lies_in_a_file_and_goes_with_it(mapped, small_limit):
     double, sums = blocks.in_blocks(lambda rows: (2 * rows, rows.sum(1)), mapped)
     assert torch.equal(double, 2 * X)
     assert torch.equal(sums, X.sum(1))
@@ -130,50 +149,93 @@ def test_evaluation_of_a_mapped_file(mapped):
     ],
     ids=lambda noise: f"{type(noise).__name__}-{getattr(noise, 'scale', '')}",
 )
-def test_linear_models_of_large_data(likelihood, monkeypatch):
+def test_linear_models_of_large_data(likelihood, in_file):
     """Fitted to few rows with the data's mean and covariance; the prior on the noise is that of all data."""
-    parts = X[:400], X[400:]
-    whole = pv.FactorModel.fit(parts[0], likelihood, 1, validation=parts[1])
-    monkeypatch.setattr(blocks, "LARGE", 500)
-    found = pv.FactorModel.fit(parts[0], likelihood, 1, validation=parts[1])
+    whole = pv.FactorModel.fit(X[:400], likelihood, 1, validation=X[400:])
+    found = pv.FactorModel.fit(in_file(X[:400]), likelihood, 1, validation=in_file(X[400:]))
     assert torch.allclose(found.log_prob(X), whole.log_prob(X), rtol=0, atol=1e-9)
-    scores = found.log_prob(X.float().numpy())
-    assert scores.shape == (600,)
+    assert torch.allclose(found.log_prob(in_file(X)), found.log_prob(X), rtol=0, atol=1e-12)
 
 
-def test_baselines_of_large_data(monkeypatch):
+@pytest.mark.parametrize("units", [[1.0, 1e7, 1], [1e-5, 1.0, 1e3], [1e9, 1, 1e-3]])
+def test_large_data_in_other_units(units, in_file):
+    """No channel is lost beside a much larger one."""
+    x = (X - X.mean(0)) * torch.tensor(units).double()
+    for fit in (lambda x: pv.FactorModel.fit_in_units(x, 1), diagonal_model):
+        assert torch.allclose(fit(in_file(x)).log_prob(x), fit(x).log_prob(x), rtol=0, atol=1e-6)
+
+
+def test_baselines_of_large_data(in_file):
     x = torch.cat([X, X.roll(1, 0) ** 2 / 50], 1)
-    whole = linear_baselines(x[:400], x[500:], 1, validation=x[400:500])
-    monkeypatch.setattr(blocks, "LARGE", 500)
-    for found, expected in zip(linear_baselines(x[:400], x[500:], 1, validation=x[400:500]), whole, strict=True):
+    parts = x[:400], x[500:], x[400:500]
+    whole, found = (
+        linear_baselines(train, test, 1, validation=validation)
+        for train, test, validation in (parts, [in_file(part) for part in parts])
+    )
+    for one, expected in zip(found, whole, strict=True):
         if expected.log_prob is not None:
-            assert torch.allclose(found.log_prob, expected.log_prob, rtol=0, atol=1e-9), found.name
+            assert torch.allclose(one.log_prob, expected.log_prob, rtol=0, atol=1e-9), one.name
 
 
-def test_few_rows_have_the_data_s_moments(small_limit):
-    drifting, line = torch.cat([X, X + 5, X - 1]), X[:, :1] * torch.tensor([1.0, -2, 3])
-    for x, num in ((drifting, 6), (line, 2)):
-        rows = few_rows(x)
+def test_few_rows_have_the_data_s_moments(in_file):
+    drifting, line = torch.cat([X, X + 5, X - 1, X + 1e4]), X[:, :1] * torch.tensor([1.0, -2, 3])
+    with_constant = X.clone()
+    with_constant[:, 1] = 0.1
+    for x, num in ((drifting, 6), (line, 2), (with_constant, 4)):
+        rows = few_rows(in_file(x))
         assert len(rows) == num
-        for each in (rows, x):
-            mean, covariance = moments(each)
+        for mean, covariance in (moments(in_file(x)), (rows.mean(0), torch.cov(rows.T, correction=0))):
             assert torch.allclose(mean, x.mean(0), rtol=1e-12)
-            assert torch.allclose(covariance, torch.cov(x.T, correction=0), rtol=1e-12)
-    assert len(few_rows(X.masked_fill(X > 52, torch.nan))) == len(X)
+            assert torch.allclose(covariance, torch.cov(x.T, correction=0), rtol=1e-9, atol=1e-12)
+    assert (rows[:, 1] == rows[0, 1]).all()
+    assert len(few_rows(in_file(X.masked_fill(X > 52, torch.nan)))) == len(X)
+    assert torch.equal(few_rows(in_file(torch.ones(100, 3).double())), torch.ones(2, 3).double())
 
 
-@pytest.mark.parametrize(
-    "step", [Standardize(), Standardize("all"), Standardize("mean"), Pipeline(StandardNormalVariate())]
-)
-def test_preprocessing_of_large_data(step, monkeypatch):
+STEPS = [Standardize(), Standardize("all"), Standardize("mean"), Pipeline(StandardNormalVariate())]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_preprocessing_of_large_data(step, in_file):
     x = X.masked_fill(X > 52, torch.nan)
     whole = step.fit(x).transform(x)
     assert torch.equal(whole.isnan(), x.isnan())
     assert abs(whole.nanmean().item()) < 1e-9
-    monkeypatch.setattr(blocks, "LARGE", 500)
-    assert torch.allclose(step.fit(x).transform(x), whole, rtol=0, atol=1e-12, equal_nan=True)
+    assert torch.allclose(step.fit(x.numpy()).transform(x.numpy()), whole, rtol=0, atol=1e-12, equal_nan=True)
+    y = step.fit(in_file(x)).transform(in_file(x))
+    assert torch.allclose(y, whole, rtol=0, atol=1e-12, equal_nan=True)
     if step.comparable:
-        assert torch.allclose(step.inverse(whole), x, equal_nan=True)
+        assert torch.allclose(step.inverse(y), x, equal_nan=True)
+
+
+def test_what_is_written_to_a_result_stays(mapped):
+    """A result in a file is the user's, and is read and let go as it is."""
+    y = Standardize().fit(mapped).transform(mapped)
+    y.clamp_(-0.5, 0.5)
+    blocks.let_go(y)
+    assert y.abs().max() == 0.5
+    assert blocks.take(y, torch.arange(600)).abs().max() == 0.5
+
+
+def test_rows_are_read_by_several_threads_at_once(mapped):
+    index = torch.randint(600, (3000,), generator=torch.Generator().manual_seed(0))
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(found, X[index]) for found in pool.map(partial(blocks.take, mapped), [index] * 8))
+
+
+def test_a_file_that_became_shorter_is_refused(tmp_path, mapped):
+    (path,) = tmp_path.glob("*.npy")
+    with path.open("rb+") as file:
+        file.truncate(5000)
+    assert torch.equal(blocks.take(mapped, torch.tensor([0])), X[:1])
+    with pytest.raises(pv.InputError, match="has become shorter"):
+        blocks.take(mapped, torch.tensor([599]))
+    with pytest.raises(IndexError):
+        blocks.take(mapped[:10], torch.tensor([10]))
+
+
+def test_identities_of_numbers():
+    assert sha256(torch.tensor(1.0)) == sha256(torch.tensor([1.0]))
 
 
 class Pairs(Dataset):
@@ -203,7 +265,6 @@ DATASETS = {
     "a stream": Stream(),
     "a subset": Subset(Pairs(), range(600)),
     "a loader that shuffles": DataLoader(Pairs(), 7, shuffle=True, drop_last=True),
-    "a loader without batches": DataLoader(TensorDataset(X), batch_size=None),
     "a loader of a stream": DataLoader(Stream(), 9),
     "a loader that collates": DataLoader(Pairs(), 8, collate_fn=collate),
 }
@@ -230,12 +291,20 @@ def test_training_on_a_dataset():
     [
         (
             DataLoader(Pairs(), sampler=SubsetRandomSampler([1, 2])),
-            "draws its data in a way of its own.*give its dataset",
+            "in a way of its own.*give its dataset",
         ),
-        (DataLoader(Pairs(), sampler=WeightedRandomSampler([1.0] * 600, 600)), "draws its data in a way of its own"),
+        (
+            DataLoader(Pairs(), sampler=WeightedRandomSampler([1.0] * 600, 600)),
+            "in a way of its own",
+        ),
         ([{"x": 1.0}], "data must be a tensor, a NumPy array, a DataFrame of numbers or a Dataset, not list"),
         (TensorDataset(X[:0]), "data is empty"),
-        (DataLoader([{"x": X[0]}] * 3), "items of data must be x, or begin with x.*they give dict"),
+        (DataLoader([{"x": X[0]}] * 3), "items of data must be x, or begin with x.*not dict"),
+        (DataLoader([[1.0, 2.0, 3.0]] * 9), "items of data must be x, or begin with x.*not single numbers"),
+        (DataLoader(Pairs(), batch_sampler=BatchSampler(SubsetRandomSampler([1, 2]), 8, False)), "of its own"),
+        (DataLoader(Pairs(), sampler=RandomSampler(Pairs(), True, 20)), "of its own"),
+        (DataLoader(Pairs(), sampler=SequentialSampler(range(10))), "of its own"),
+        (DataLoader(TensorDataset(X), batch_size=None), "of its own"),
         (DataLoader([X[0], X[1][:2]], 2), "the items of data cannot be stacked"),
     ],
 )
@@ -256,3 +325,21 @@ def test_a_folder_is_read_file_by_file(tmp_path):
     (tmp_path / "part9.csv").write_text("400,401,403\n1,2,3\n2,3,5\n")
     with pytest.raises(pv.InputError, match=r"part9.csv has 3 channels with 403 among them.*part0.csv has 3"):
         tensor_of("x", pv.datasets.SpectraFiles(tmp_path, "part*.csv"))
+
+
+class Broken(Pairs):
+    def __getitem__(self, i):
+        raise TypeError("a bug of the dataset")
+
+
+def test_a_bug_in_a_dataset_is_no_bad_input():
+    with pytest.raises(TypeError, match="a bug of the dataset") as error:
+        tensor_of("x", Broken())
+    assert not isinstance(error.value, pv.InputError)
+
+
+@pytest.mark.parametrize("second", [X[:300, :2], X[:300].float()])
+def test_batches_that_differ_are_refused(second, monkeypatch):
+    monkeypatch.setattr(blocks, "LARGE", 4000)
+    with pytest.raises(pv.InputError, match="rows must be alike"):
+        blocks.gathered([X[:300], second])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyrovae.blocks import blocks, in_blocks
 from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.frames import Data, tensor_of
 from pyrovae.nn import ConfigurableModule
 
 
@@ -88,12 +89,13 @@ class Standardize(Preprocessing):
             raise InputError(f"per must be 'channel', 'all' or 'mean', not {per!r}")
         self.per, self.mean, self.scale = per, mean, scale
 
-    def fit(self, x: Tensor) -> Self:
+    def fit(self, x: Data) -> Self:
         """Learn m and s from training spectra (num, n); a channel without any value keeps m = 0 and s = 1.
 
         Raises:
             InputError: a channel is constant.
         """
+        x = tensor_of("x", x)
         _check_spectra(x)
 
         def total(of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -122,8 +124,9 @@ class Standardize(Preprocessing):
             raise InputError(f"this Standardize was fitted on {len(mean)} channels, and x has {x.shape[-1]}")
         return mean, scale
 
-    def transform(self, x: Tensor) -> Tensor:
+    def transform(self, x: Data) -> Tensor:
         """(x − m)/s, shape (num, n)."""
+        x = tensor_of("x", x)
         mean, scale = self._statistics(x)
         return in_blocks(lambda rows: ((rows.double() - mean) / scale).to(rows.dtype), x)
 
@@ -250,14 +253,16 @@ class Pipeline(Preprocessing):
         """Whether every step is a bijection."""
         return all(step.comparable for step in self)
 
-    def fit(self, x: Tensor) -> Self:
+    def fit(self, x: Data) -> Self:
         """Fit each step on training spectra (num, n), after the steps before it."""
+        x = tensor_of("x", x)
         for step in self:
             x = in_blocks(step.fit(x).transform, x)
         return self
 
-    def transform(self, x: Tensor) -> Tensor:
+    def transform(self, x: Data) -> Tensor:
         """Y of spectra x (num, n)."""
+        x = tensor_of("x", x)
         for step in self:
             x = in_blocks(step.transform, x)
         return x

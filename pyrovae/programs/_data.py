@@ -47,9 +47,9 @@ def as_data(name: str, data: Data, model: Program, guide: Program, device: str |
             "float32: model.float() and guide.float()"
         )
     is_kept = x.is_floating_point() and x.element_size() >= 4
-    where = torch.device("cpu" if like is None else like.device) if device is None else torch.device(device)
+    where = torch.device(device) if device is not None else x.device if like is None else like.device
     dtype = x.dtype if like is None and is_kept else torch.get_default_dtype() if like is None else like.dtype
-    if (x.device.type, where.type, x.dtype == dtype) == ("cpu", "cpu", False):
+    if where.type == "cpu" and x.dtype != dtype:
         x = in_blocks(lambda rows: rows.to(dtype), x)
     x = x.to(device=where, dtype=dtype).contiguous()
     check_values(name, x, model, guide)

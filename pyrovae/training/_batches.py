@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pyrovae.blocks import gathered, in_blocks
+from pyrovae.blocks import gathered, in_blocks, is_mapped
 from pyrovae.errors import InputError
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -43,7 +43,8 @@ class Batches:
         x = self.x
         if self.transform is not None:
             # each replica has its own data, one replica's after the other's
-            x = gathered(self._transformed(generator) for generator in self._generators)
+            parts = (self._transformed(generator) for generator in self._generators)
+            x = gathered(parts) if is_mapped(self.x) else torch.cat(list(parts))
             order += len(self.x) * torch.arange(len(order)).unsqueeze(-1)
         return x, list(order.to(x.device).split(self.batch_size, dim=1))
 
@@ -52,13 +53,14 @@ class Batches:
         seed = int(torch.randint(2**62, (), generator=generator))
         random = torch.Generator(self.x.device).manual_seed(seed)
         transform = self.transform
-        x = in_blocks(lambda rows: transform(rows, random), self.x)
-        if not isinstance(x, Tensor) or x.shape != self.x.shape or x.dtype != self.x.dtype:
+        return in_blocks(lambda rows: self._checked(transform(rows, random), rows), self.x)
+
+    @staticmethod
+    def _checked(x: object, given: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or x.shape != given.shape or x.dtype != given.dtype:
             found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(
-                f"transform must keep the dtype and shape of its data, {self.x.dtype} of shape {tuple(self.x.shape)}, "
-                f"not {found}"
-            )
+            wanted = f"{given.dtype} of shape {tuple(given.shape)}"
+            raise InputError(f"transform must keep the dtype and shape of its data, {wanted}, not {found}")
         return x
 
     def end_epoch(self) -> None:

@@ -82,7 +82,8 @@ def fit(
         guide: Pyro program of the variational posterior.
         data: (num, …), floating point; converted once to the parameters' dtype and device. A memory-mapped array of
             more than 256 MiB stays in its file. A ``Dataset`` or ``DataLoader``, whose items are x or begin with x, is
-            read once, in the dataset's order; more than 256 MiB of it go to a temporary file.
+            read once, in the dataset's order; more than 256 MiB of it go to a temporary file. A
+            ``transform`` sees some rows of a mapped file at a time.
         elbo: the estimator, such as ``AnalyticELBO()``.
         validation: data (num, …). The loss, or ``measure``, is evaluated on them at the start and after each epoch,
             with the same noise each time, and the best state is kept.

@@ -252,7 +252,7 @@ def short(value: object) -> object:
 def sha256(tensor: Tensor) -> str:
     """SHA-256 of a tensor's values."""
     digest = hashlib.sha256()
-    for rows in blocks(tensor.detach()):
+    for rows in blocks(tensor.detach().reshape(1) if tensor.dim() == 0 else tensor.detach()):
         digest.update(rows.cpu().contiguous().reshape(-1).numpy().data)
     return digest.hexdigest()
 

@@ -31,7 +31,7 @@ class SpectraFiles(IterableDataset[Tensor]):
     """
 
     def __init__(self, folder: str | Path, pattern: str = "*", **keywords: Unpack[ReadingKeywords]) -> None:
-        self.paths = sorted(path for path in Path(folder).glob(pattern) if path.is_file())
+        self.paths = sorted(path for path in Path(folder).glob(pattern) if path.is_file() and path.name[0] != ".")
         self._keywords = keywords
         if not self.paths:
             raise InputError(f"the folder {folder} has no file {pattern}")
