@@ -292,7 +292,7 @@ def test_bad_input_is_one_clear_message(call, x):
     for data, error, message in (
         (x[:, :2], ValueError, r"cannot run on data of shape \(5, 2\)"),
         (x[:0], ValueError, "x is empty"),
-        (["one"], TypeError, "x must be a tensor, a NumPy array or a DataFrame of numbers, not list"),
+        (["one"], TypeError, "x must be a tensor, a NumPy array, a DataFrame of numbers or a Dataset, not list"),
         (x * float("nan"), ValueError, "x holds 15 NaN or infinite values"),
     ):
         with pytest.raises(error, match=message) as caught:
