@@ -238,12 +238,12 @@ def with_gradients() -> Iterator[None]:
 def kept_parameter_store() -> Iterator[None]:
     """Leave Pyro's parameter store as it is: what programs initialise inside is forgotten."""
     store = pyro.get_param_store()
-    before = store.get_state()
+    before = set(store.keys())  # get_state() would take from parameters what SVI needs of them
     try:
         yield
     finally:
-        store.clear()
-        store.set_state(before)
+        for name in set(store.keys()) - before:
+            del store[name]
 
 
 @contextmanager

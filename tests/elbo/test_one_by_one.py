@@ -1,12 +1,14 @@
 """Draws in one pass: the terms of draws one by one, or refused."""
 
+import pyro
 import pytest
 import torch
+from pyro.infer import SVI
 from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
-from tests.pairs import MIXING, pair_of
+from tests.pairs import MIXING, make_pair, pair_of
 
 X = torch.tensor([[0.3, 1.2], [1.0, -0.5], [-1.5, 0.1], [0.4, 0.4], [2.0, -1.0]])
 
@@ -28,3 +30,13 @@ def test_dropout_and_noise_of_the_programs_are_no_mixing_of_draws():
     layer = nn.Dropout(0.5)
     for latent in (layer, lambda z: layer(z) + torch.randn_like(z)):
         pv.MonteCarloELBO(3, vectorize_particles=True).loss(*pair_of(latent=latent), X)
+
+
+@pytest.mark.parametrize("estimator", [pv.DoublyReparameterizedELBO, pv.ImportanceWeightedELBO])
+def test_a_flow_can_be_trained_by_svi(estimator):
+    """The check of the first step leaves Pyro's parameters as SVI needs them."""
+    pyro.clear_param_store()
+    model, guide = make_pair(pv.FlowPosterior)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), estimator(num_particles=3))
+    x = torch.randn(20, 3).double()
+    assert all(svi.step(x) > 0 for _ in range(2))
