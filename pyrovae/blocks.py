@@ -34,8 +34,8 @@ _ITEMS = 256
 Found = TypeVar("Found")
 
 
-def is_large(data: "Tensor | np.ndarray") -> bool:
-    """Whether data are too large to be read from their file as a whole."""
+def is_large(data: np.ndarray) -> bool:
+    """Whether an array is too large to be read from its file as a whole."""
     return data.nbytes > LARGE
 
 
@@ -184,8 +184,8 @@ class _Kept:
             self._closing = finalize(self, self._file.close)
         for part in self._parts:
             part.contiguous().numpy().tofile(self._file)
-        self._parts, self._bytes = self._parts[-1:], 0
-        self._parts[0] = self._parts[0][:0]
+        like = self._parts[-1]
+        self._parts, self._bytes = [like.new_empty(0, *like.shape[1:])], 0  # a view would keep the rows in memory
 
     def whole(self) -> Tensor:
         """All rows."""
