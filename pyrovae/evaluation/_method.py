@@ -17,10 +17,10 @@ from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.programs import Program, running_on, takes_any_axes, trace_pair
 from pyrovae.vae import GenerativeModel
 
-ROWS_AT_ONCE = 2**15
+ROWS_AT_ONCE = 2**13
 """Draws × data in one pass."""
 
-VALUES_AT_ONCE = 2**22
+VALUES_AT_ONCE = 2**20
 """Draws × data × the width of a datum in one pass."""
 
 _LOOKED_AT = 64

@@ -80,16 +80,16 @@ def log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
         log_w: log-weights, shape (K, num), in float64 on the CPU.
     """
     num = len(log_w)
-    first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+    halves = [half.logsumexp(0) for half in log_w.tensor_split([(num + 1) // 2])]
+    first, second = torch.logaddexp(*halves), (2 * log_w).logsumexp(0)
     per_datum = first - math.log(num)
     effective = (2 * first - second).exp()
     if num == 1:
         unknown = torch.full_like(first, math.nan)
         return per_datum, unknown, effective, unknown, unknown
     relative_variance = (1 / effective - 1 / num).clamp_min(0) * num / (num - 1)
-    halves = [half.logsumexp(0) - math.log(len(half)) for half in log_w.tensor_split([(num + 1) // 2])]
-    gain = per_datum - 0.5 * (halves[0] + halves[1])
-    tail = tail_of(log_w)
+    gain = per_datum - 0.5 * (halves[0] - math.log(num - num // 2) + halves[1] - math.log(num // 2))
+    tail = tail_of(log_w, first)
     return per_datum, torch.maximum(relative_variance.sqrt(), tail.error), effective, gain, tail.k
 
 

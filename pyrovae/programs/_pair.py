@@ -13,19 +13,8 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae.errors import InputError
-from pyrovae.programs._sites import (
-    NO_SIZE,
-    PairedSite,
-    Role,
-    Site,
-    check_counted_once,
-    check_in_support,
-    check_width,
-    describe,
-    is_delta,
-    latent_sites,
-    pruned,
-)
+from pyrovae.programs._site_checks import NO_SIZE, check_counted_once, check_in_support, check_width
+from pyrovae.programs._sites import PairedSite, Role, Site, describe, is_delta, latent_sites, pruned
 
 DATA_PLATE = "data"
 """Name of the plate of the data, wherever it is."""

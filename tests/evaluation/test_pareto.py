@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from pyro.ops.stats import fit_generalized_pareto
 from scipy import stats
 
-from pyrovae.evaluation._pareto import pareto_k, reliable_below, tail_size
+from pyrovae.evaluation._pareto import pareto_k, reliable_below, tail_of, tail_size
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
@@ -18,6 +19,24 @@ def test_pareto_k_of_weights_of_known_tail(k):
     tail = weights[:, 0].sort(descending=True).values[:425]
     fitted, *_ = stats.genpareto.fit((tail[:-1] - tail[-1]).numpy(), floc=0)
     assert found[0].item() == pytest.approx((fitted * 424 + 5) / 434, abs=0.05)
+
+
+@pytest.mark.parametrize("num", [25, 200, 5000])
+def test_fits_of_many_tails_are_those_of_pyro_one_by_one(num):
+    spread = torch.tensor([2.0, 3.0, 5.0, 10.0, 40.0], dtype=torch.float64)
+    log_weights = spread * torch.randn(num, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    largest = (log_weights - log_weights.amax(0)).exp().topk(tail_size(num) + 1, dim=0).values
+    fits = [fit_generalized_pareto(tail) for tail in (largest[:-1] - largest[-1]).T]
+    tails = tail_of(log_weights)
+    torch.testing.assert_close(tails.k, torch.tensor([k for k, _ in fits], dtype=torch.float64), rtol=1e-9, atol=1e-9)
+    shape, scale = (torch.tensor(values, dtype=torch.float64) for values in zip(*fits, strict=True))
+    shape = shape.clamp(0, 0.9)
+    excess = tail_size(num) * scale / (1 - shape)
+    total = (log_weights - log_weights.amax(0)).exp().sum(0)
+    error = excess / (total + excess) * (1 + shape) / (1 - shape) / math.sqrt(tail_size(num))
+    torch.testing.assert_close(tails.error, torch.where(tails.k > 0.5, error, 0.0), rtol=1e-9, atol=1e-12)
+    known = tail_of(log_weights, log_weights.logsumexp(0))
+    torch.testing.assert_close(known.error, tails.error)
 
 
 def test_weights_within_a_factor_of_two_have_no_heavy_tail():
