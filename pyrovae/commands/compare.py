@@ -112,10 +112,10 @@ def summary_of(found: "StudyResult", out: Path) -> Summary:
     """Write the report of a study and summarise it."""
     from pyrovae.comparison.report import write_report
     from pyrovae.comparison.study_result import as_text, said
-    from pyrovae.comparison.tables import markdown_table
+    from pyrovae.comparison.tables import terminal_table
 
     advice, report = found.recommendation, write_report(found, out)
-    table = markdown_table(as_text(found))
+    table = terminal_table(as_text(found))
     return {
         "choice": advice.choice,
         "verdict": str(advice.verdict),

@@ -35,6 +35,8 @@ MEASURES = [
     "seconds",
     "steps_per_second",
 ]
+_WIDTHS, _WIDEST_HEADING = {"model": 32, "note": 24}, 13
+"""Characters of a column and of a heading on a terminal."""
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
@@ -91,6 +93,22 @@ def markdown_table(table: pd.DataFrame) -> str:
     """A data frame as an aligned Markdown table, numbers with four significant digits or decimals."""
     text = table.map(_text).map(lambda cell: cell.replace("|", "\\|"))
     return text.to_markdown(index=False, disable_numparse=True)
+
+
+def terminal_table(table: pd.DataFrame) -> str:
+    """A data frame of text for a terminal: long words and notes continue on the next line."""
+    from tabulate import tabulate
+
+    return tabulate(
+        table,
+        [*table.columns],
+        "simple",
+        showindex=False,
+        disable_numparse=True,
+        maxcolwidths=[_WIDTHS.get(str(column)) for column in table.columns],
+        maxheadercolwidths=_WIDEST_HEADING,
+        colalign=["left" if column in _WIDTHS else "right" for column in table.columns],
+    )
 
 
 def _text(value: object) -> str:
