@@ -29,7 +29,7 @@ _LEAPFROG = 5
 _WIDER = 1.2
 _MOST_PRIOR_DIM = 8
 _PRIOR_LOOK, _PROMISING = 512, 2.0
-_PRIOR_DRAWS, _ENOUGH = 2**14, 100
+_PRIOR_DRAWS, _WANTED, _ENOUGH = 2**14, 1000, 100
 _LEAST_MISSED = 0.05
 
 Summaries = tuple[Tensor, ...]
@@ -49,11 +49,11 @@ class Automatic(Method):
        densities, and through twice as many. The second value is returned. It is unreliable if the two differ by more
        than 0.5 nats.
 
-    With up to 8 latents, 16,384 draws from the prior check these values, since the prior misses no mode. A few hundred
-    draws first show whether that can work. If they find more, by 0.05 nats and three standard errors, the datum is
-    unreliable, or takes their value (``prior``) if their effective number is at least 100. Their value also replaces
-    annealing, and a value with k̂ above ½ or a larger error. A datum is unreliable, too, if the search for modes does
-    not end, as on a ring.
+    With up to 8 latents, draws from the prior check these values, since the prior misses no mode. A few hundred show
+    whether that can work, and how many have an effective number of 1,000; 16,384 are drawn at most. If they find more,
+    by 0.05 nats and three standard errors, the datum is unreliable, or takes their value (``prior``) if their effective
+    number is at least 100. Their value also replaces annealing, and a value with k̂ above ½ or a larger error. A datum
+    is unreliable, too, if the search for modes does not end, as on a ring.
 
     Programs that only run on all of the data, with a plate or a mask of that size, use the guide's weights. No decision
     depends on time: the same call gives the same bits.
@@ -204,10 +204,13 @@ def from_prior(problem: Problem) -> Summaries:
             parts.append(log_mean_weight(log_w.T.double().cpu()))
         return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
-    (rows,) = (weigh(problem.x, _PRIOR_LOOK)[2] >= _PROMISING).nonzero(as_tuple=True)
-    if len(rows):
-        for every, values in zip(nothing, weigh(problem.x[rows.to(problem.x.device)], _PRIOR_DRAWS), strict=True):
-            every[rows] = values
+    effective = weigh(problem.x, _PRIOR_LOOK)[2]
+    wanted = (_PRIOR_LOOK * _WANTED / effective).log2().ceil().exp2().clamp(_PRIOR_LOOK, _PRIOR_DRAWS)
+    for num_draws in wanted[effective >= _PROMISING].unique().tolist():
+        (rows,) = ((effective >= _PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
+        values = weigh(problem.x[rows.to(problem.x.device)], int(num_draws))
+        for every, some in zip(nothing, values, strict=True):
+            every[rows] = some
     return nothing
 
 
