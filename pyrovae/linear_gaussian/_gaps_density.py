@@ -6,14 +6,66 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyrovae.distributions import AR1Normal
 from pyrovae.distributions.partial import given_last_observed
+from pyrovae.linear_gaussian._patterns import pattern_table
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Values of the data's pairs as tables (num, k), 0 where a datum does not have the pair."""
+
+    has: Array
+
+    def spread(self, values: Array) -> Array:
+        """Each pair's value (k,) for the data that have it."""
+        return values * self.has
+
+    def table(self, values: Array) -> Array:
+        """The table of values."""
+        return values
+
+    def sums(self, values: Array) -> Array:
+        """Sums over data, (k,)."""
+        total: Array = values.sum(0)
+        return total
+
+    def products(self, z: Array, w: Array) -> Array:
+        """zᵀw of each datum and pair, for z (num, d) and w (k, d)."""
+        return self.has * (z @ w.T)
+
+
+@dataclass(frozen=True)
+class _Sparse:
+    """The same values one after the other, shape (m,), row by row."""
+
+    rows: NDArray[np.int64]
+    which: NDArray[np.int64]
+    shape: tuple[int, int]
+
+    def spread(self, values: Array) -> Array:
+        return values[self.which]
+
+    def table(self, values: Array) -> "csr_array":
+        from scipy.sparse import csr_array
+
+        return csr_array((values, (self.rows, self.which)), shape=self.shape)
+
+    def sums(self, values: Array) -> Array:
+        return np.bincount(self.which, values, self.shape[1]).astype(np.float64, copy=False)
+
+    def products(self, z: Array, w: Array) -> Array:
+        found: Array = np.einsum("md,md->m", z[self.rows], w[self.which])
+        return found
 
 
 @dataclass(frozen=True)
@@ -24,28 +76,34 @@ class GapDensity:
     depends on i and j alone, so it is the same for all data that have this pair.
 
     Attributes:
-        here: x_j of each observed value, shape (m,), row by row.
-        before: x_i, shape (m,).
-        rows: the datum of each, shape (m,).
-        members: which pairs a datum has, a matrix (num, k) of ones.
-        patterns: the different rows of ``members``.
+        form: how values of the data's pairs are stored.
+        here: x_j of each observed value, in this form.
+        before: x_i.
+        patterns: which pairs a pattern of observed channels has, a matrix (p, k) of ones.
         index: the pattern of each datum, shape (num,).
+        sizes: data of each pattern, shape (p,).
         pairs: i and j of each pair, shape (2, k); i = j where no channel was observed before.
         counts: data that have the pair, shape (k,).
     """
 
-    here: np.ndarray
-    before: np.ndarray
-    rows: np.ndarray
-    members: "csr_array"
-    patterns: "csr_array"
-    index: Tensor
+    form: _Whole | _Sparse
+    here: Array
+    before: Array
+    patterns: "Array | csr_array"
+    index: NDArray[np.int64]
+    sizes: Array
     pairs: Tensor
     counts: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, *, is_independent: bool) -> "GapDensity":
-        """Data (num, n), NaN where a value is missing; with independent noise no channel is regressed on another."""
+    def of(cls, x: Tensor, *, is_independent: bool, dense: float = 0.1) -> "GapDensity":
+        """The density of data.
+
+        Args:
+            x: shape (num, n), NaN where a value is missing.
+            is_independent: whether the noise is independent: then no channel is regressed on another.
+            dense: share of all pairs that a datum has, from which on tables of data and pairs are stored whole.
+        """
         from scipy.sparse import csr_array
 
         observed, (num, n) = ~x.isnan(), x.shape
@@ -58,74 +116,132 @@ class GapDensity:
         rows, here = observed.nonzero(as_tuple=True)
         before = previous[rows, here]
         codes, which = torch.unique(before * n + here, return_inverse=True)
-        ends = np.concatenate([[0], observed.sum(1).cumsum(0).numpy()])
-        members = csr_array((np.ones(len(rows)), which.numpy(), ends), shape=(num, len(codes)))
-        _, index = torch.unique(observed, dim=0, return_inverse=True)
-        first = np.unique(index.numpy(), return_index=True)[1]
-        counts = torch.bincount(which, minlength=len(codes)).to(x)
-        pairs = torch.stack([codes // n, codes % n])
+        first, index, sizes = pattern_table(observed)
+        values, values_before = x[rows, here].numpy(), x[rows, before].numpy()
+        entries, shape = (rows.numpy(), which.numpy()), (num, len(codes))
+        form: _Whole | _Sparse = _Sparse(*entries, shape)
+        members = csr_array((np.ones(len(rows)), entries), shape=shape)
+        is_dense = len(rows) >= dense * num * len(codes)
+        if is_dense:
+            form = _Whole(members.toarray())
+            values, values_before = (csr_array((v, entries), shape).toarray() for v in (values, values_before))
         return cls(
-            x[rows, here].numpy(), x[rows, before].numpy(), rows.numpy(), members, members[first], index, pairs, counts
+            form,
+            values,
+            values_before,
+            patterns=members[first].toarray() if is_dense else members[first],
+            index=index,
+            sizes=sizes,
+            pairs=torch.stack([codes // n, codes % n]),
+            counts=torch.bincount(which, minlength=len(codes)).to(x),
         )
 
-    def mean_log_prob(self, p: TorchDistribution, a: Tensor, b: Tensor) -> Tensor:
-        """The mean of log N(x_O; b_O, A_O A_Oᵀ + Σ_OO) in nats, for noise p = N(0, Σ)."""
-        (i, j), num = self.pairs, self.members.shape[0]
-        scale, slope, variance = p.stddev, torch.zeros_like(self.counts), torch.ones_like(self.counts)
-        if isinstance(p, AR1Normal):
-            one = torch.eye(len(b)).to(b)
-            slopes, variances = given_last_observed(p, one, one.bool())  # of channel j, if i alone is observed before
-            slope = torch.where(i == j, 0.0, slopes[i, j])
-            variance = torch.where(i == j, 1.0, variances[i, j])
-        deviation = scale[j] * variance.sqrt()
-        of_here, of_before = deviation.reciprocal(), slope / (scale[i] * variance.sqrt())
-        white = of_here.unsqueeze(-1) * a[j] - of_before.unsqueeze(-1) * a[i]
-        centre = of_here * b[j] - of_before * b[i]
-        terms = self.counts @ (deviation.log() + 0.5 * math.log(2 * math.pi)) / num
-        explained: Tensor = _Explained.apply(self, white, of_here, of_before, centre)  # type: ignore[no-untyped-call]
+    @property
+    def num(self) -> int:
+        """Number of data."""
+        return len(self.index)
+
+    def mean_log_prob(self, p: TorchDistribution, affine: Tensor) -> Tensor:
+        """The mean of log N(x_O; b_O, A_O A_Oᵀ + Σ_OO) in nats.
+
+        Args:
+            p: the noise N(0, Σ), independent or AR(1).
+            affine: A, and b as its last column, shape (n, d + 1).
+        """
+        of_here, of_before = whitening(p, *self.pairs)
+        terms = self.counts @ (0.5 * math.log(2 * math.pi) - of_here.log()) / self.num
+        explained: Tensor = _Explained.apply(self, affine, of_here, of_before)  # type: ignore[no-untyped-call]
         total: Tensor = explained - terms
         return total
 
+    def mean_precision(self, p: TorchDistribution, a: Tensor) -> Tensor:
+        """The mean over data of (A_O A_Oᵀ + Σ_OO)⁻¹, shape (n, n), with zeros for channels that a datum misses."""
+        (i, j), (n, d), counts = self.pairs.numpy(), a.shape, self.counts.numpy()
+        of_here, of_before = (values.numpy() for values in whitening(p, *self.pairs))
+        rows = of_here[:, None] * a.numpy()[j] - of_before[:, None] * a.numpy()[i]
+        total = np.zeros((n, n))  # the sum of Σ_OO⁻¹
+        np.add.at(total, (j, j), counts * of_here**2)
+        np.add.at(total, (i, i), counts * of_before**2)
+        np.subtract.at(total, (i, j), counts * of_here * of_before)
+        np.subtract.at(total, (j, i), counts * of_here * of_before)
+        covariance, _ = self.posterior(rows)
+        pattern, which = self.patterns.nonzero()
+        along = np.zeros((len(self.sizes), n, d))  # Σ_OO⁻¹A_O of each pattern
+        along[pattern, j[which]] = (of_here[:, None] * rows)[which]
+        follows = i[which] != j[which]
+        pattern, which = pattern[follows], which[follows]
+        along[pattern, i[which]] -= (of_before[:, None] * rows)[which]
+        along = along @ (np.sqrt(self.sizes)[:, None, None] * np.linalg.cholesky(covariance))
+        along = np.swapaxes(along, 0, 1).reshape(n, -1)
+        return torch.from_numpy((total - along @ along.T) / self.num)
+
+    def posterior(self, w: Array) -> tuple[Array, Array]:
+        """V = (I + WᵀW)⁻¹ of each pattern, W the rows of w (k, d) of its pairs, and log det V⁻¹."""
+        k, d = w.shape
+        outer = (w[:, :, None] * w[:, None, :]).reshape(k, d * d)
+        precision = (self.patterns @ outer).reshape(-1, d, d) + np.eye(d)
+        return np.linalg.inv(precision), np.linalg.slogdet(precision)[1]
+
+
+def whitening(p: TorchDistribution, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+    """α and β of pairs of channels, (k,): those of a datum make αx_j − βx_i N(0, I) under p = N(0, Σ)."""
+    scale = p.stddev
+    if not isinstance(p, AR1Normal):
+        return scale[j].reciprocal(), scale.new_zeros(len(j))
+    if p.correlation.shape[-1] == 1:  # channels t apart: slope ρᵗ, and of the variance (1 − ρ²)(1 + ρ² + … + ρ²ᵗ⁻²)
+        powers = p.correlation ** torch.arange(len(scale)).to(scale)
+        left = (1 - p.correlation.square()) * powers[:-1].square().cumsum(0)
+        slope, variance = torch.cat([0 * powers[:1], powers[1:]])[j - i], torch.cat([powers[:1], left])[j - i]
+    else:
+        one = torch.eye(len(scale)).to(scale)
+        slopes, variances = given_last_observed(p, one, one.bool())  # of channel j, if i alone is observed before
+        slope, variance = torch.where(i == j, 0.0, slopes[i, j]), torch.where(i == j, 1.0, variances[i, j])
+    deviation = variance.sqrt()
+    return (scale[j] * deviation).reciprocal(), slope / (scale[i] * deviation)
+
 
 class _Explained(torch.autograd.Function):
-    """The mean over data of −½(rᵀr − uᵀẑ + log det P), r = αx_j − βx_i − c of a datum's pairs, u = Wᵀr, P = I + WᵀW.
+    """The mean over data of −½(rᵀr − uᵀẑ + log det P) with the residuals r = αx_j − βx_i − c of a datum's pairs.
 
-    The slopes are those of Fisher's identity: with what ẑ = P⁻¹u leaves, l = r − Wẑ, they are lẑᵀ − WP⁻¹ for W, and −l
-    for r.
+    A pair has the row w = αa_j − βa_i of W, and c = αb_j − βb_i; P = I + WᵀW, u = Wᵀr and ẑ = P⁻¹u. The slopes are
+    those of Fisher's identity: with what ẑ leaves, l = r − Wẑ, they are lẑᵀ − WP⁻¹ for W, and −l for r.
     """
 
     @staticmethod
-    def forward(ctx: Any, data: GapDensity, w: Tensor, alpha: Tensor, beta: Tensor, c: Tensor) -> Tensor:
-        """See the class; w has the shape (k, d), alpha, beta and c have (k,)."""
-        members, (k, d) = data.members, w.shape
-        which, num = members.indices, members.shape[0]
-        rows = w.numpy()
-        residual = alpha.numpy()[which] * data.here - beta.numpy()[which] * data.before - c.numpy()[which]
-        outer = (rows[:, :, None] * rows[:, None, :]).reshape(k, d * d)
-        precision = torch.from_numpy(data.patterns @ outer).unflatten(-1, (d, d)) + torch.eye(d).to(w)
-        factor = torch.linalg.cholesky(precision)
-        covariance = torch.cholesky_inverse(factor)
-        along = torch.from_numpy(_with_values(members, residual) @ rows)
-        z = (covariance[data.index] @ along.unsqueeze(-1)).squeeze(-1)
-        sizes = torch.bincount(data.index).to(w)
-        log_det = 2 * sizes @ factor.diagonal(dim1=-2, dim2=-1).log().sum(1)
-        left = residual - np.einsum("md,md->m", z.numpy()[data.rows], rows[which])
-        of_w = torch.from_numpy(_with_values(members, left).T @ z.numpy())
-        weighted = (sizes.unsqueeze(-1) * covariance.flatten(1)).numpy()
-        spread = torch.from_numpy(data.patterns.T @ weighted).unflatten(-1, (d, d))
-        of_w -= (spread @ w.unsqueeze(-1)).squeeze(-1)
-        sums = (np.bincount(which, values, k) for values in (-left * data.here, left * data.before, left))
-        ctx.save_for_backward(*(slope / num for slope in (of_w, *map(torch.from_numpy, sums))))
-        value: Tensor = -0.5 * (float(residual @ residual) - (along * z).sum() + log_det) / num
-        return value
+    def forward(ctx: Any, data: GapDensity, affine: Tensor, of_here: Tensor, of_before: Tensor) -> Tensor:
+        """See the class; A, and b as its last column, have the shape (n, d + 1), α and β (k,)."""
+        columns, alpha, beta, form, (i, j) = (
+            affine.numpy(),
+            of_here.numpy()[:, None],
+            of_before.numpy()[:, None],
+            data.form,
+            data.pairs.numpy(),
+        )
+        (k, width), at_here, at_before = (len(j), columns.shape[1]), columns[j], columns[i]
+        white = alpha * at_here - beta * at_before
+        rows, centre = np.ascontiguousarray(white[:, :-1]), white[:, -1]
+        residual = form.spread(alpha[:, 0]) * data.here - form.spread(beta[:, 0]) * data.before - form.spread(centre)
+        covariance, log_det = data.posterior(rows)
+        along = form.table(residual) @ rows
+        z = np.einsum("nde,ne->nd", covariance[data.index], along)
+        left = residual - form.products(z, rows)
+        weighted = data.sizes[:, None] * covariance.reshape(len(covariance), -1)
+        spread = (data.patterns.T @ weighted).reshape(k, width - 1, width - 1)
+        of_white = np.empty_like(white)
+        of_white[:, :-1] = form.table(left).T @ z - np.einsum("kde,ke->kd", spread, rows)
+        of_white[:, -1] = form.sums(left)
+        of_columns = np.zeros_like(columns)
+        np.add.at(of_columns, j, alpha * of_white)
+        np.subtract.at(of_columns, i, beta * of_white)
+        of_alpha = (of_white * at_here).sum(1) - form.sums(left * data.here)
+        of_beta = form.sums(left * data.before) - (of_white * at_before).sum(1)
+        slopes = (of_columns, of_alpha, of_beta)
+        ctx.save_for_backward(*(torch.from_numpy(slope / data.num) for slope in slopes))
+        value = np.vdot(residual, residual) - np.vdot(along, z) + data.sizes @ log_det
+        return affine.new_tensor(-0.5 * value / data.num)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        """Slopes of W, α, β and c."""
+        """Slopes of A and b, α and β."""
         (slope,) = slopes
         return None, *(slope * found for found in ctx.saved_tensors)
-
-
-def _with_values(members: "csr_array", values: np.ndarray) -> "csr_array":
-    """The matrix with other values in the same places."""
-    return type(members)((values, members.indices, members.indptr), shape=members.shape)

@@ -1,9 +1,11 @@
 """Mean and covariance of data with missing values, by expectation maximisation."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.linear_gaussian._patterns import pattern_table
 
 _ROUNDS = 8
 
@@ -29,24 +31,28 @@ def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
             f"channel {int(empty.nonzero()[0])} (counted from 0) is missing in all training data; leave it out"
         )
     x, observed = x[observed.any(1)], observed[observed.any(1)]
-    patterns, index, counts = torch.unique(observed, dim=0, return_inverse=True, return_counts=True)
-    seen, mean = observed.to(x), x.nanmean(0)
-    weight = (~patterns * (counts / len(x)).sqrt().unsqueeze(-1)).unsqueeze(1)
-    centred = torch.where(observed, x - mean, 0.0)
-    covariance = centred.T @ centred / (seen.T @ seen).clamp_min(1)
+    first, index, sizes = pattern_table(observed)
+    patterns, seen, data = observed[first].numpy().astype(float), observed.numpy(), x.numpy()
+    weight = ((1 - patterns).T * np.sqrt(sizes / len(x)))[:, None]
+    mean, n = np.nanmean(data, axis=0), x.shape[1]
+    centred = np.where(seen, data - mean, 0.0)
+    covariance = centred.T @ centred / np.maximum(seen.T.astype(float) @ seen, 1)
     for _ in range(_ROUNDS):
-        loadings, variance = principal_components(covariance, d)
-        outer = (loadings.unsqueeze(-1) * loadings.unsqueeze(-2)).flatten(1)
-        precision = torch.eye(d).to(x) + (patterns.to(x) @ outer).unflatten(-1, (d, d)) / variance
-        factor = torch.linalg.cholesky(precision)
-        along = torch.where(observed, x - mean, 0.0) @ loadings / variance
-        z = torch.cholesky_solve(along.unsqueeze(-1), factor[index]).squeeze(-1)
-        filled = torch.where(observed, x, mean + z @ loadings.T)
-        spread = torch.linalg.solve_triangular(factor, loadings.T.expand(len(factor), -1, -1), upper=False)
-        spread = (weight * spread).flatten(0, 1)  # (p d, n): of z, where a channel is missing
+        found, squared_scale = principal_components(torch.from_numpy(covariance), d)
+        loadings, variance = found.numpy(), squared_scale.item()
+        outer = (loadings[:, :, None] * loadings[:, None, :]).reshape(n, d * d)
+        of_z = np.linalg.inv(np.eye(d) + (patterns @ outer).reshape(-1, d, d) / variance)
+        along = np.where(seen, data - mean, 0.0) @ loadings / variance
+        z = np.einsum("nde,ne->nd", of_z[index], along)
+        filled = np.where(seen, data, mean + z @ loadings.T)
+        factors = np.linalg.cholesky(of_z).transpose(1, 2, 0).reshape(d, -1)
+        parts = (loadings @ factors).reshape(n, d, -1)
+        parts *= weight
+        spread = parts.reshape(n, -1)  # of z, where a channel is missing
         mean = filled.mean(0)
-        covariance = torch.cov(filled.T, correction=0) + spread.T @ spread + (variance * (1 - seen.mean(0))).diag()
-    return mean, covariance
+        centred = filled - mean
+        covariance = centred.T @ centred / len(x) + spread @ spread.T + np.diag(variance * (1 - seen.mean(0)))
+    return torch.from_numpy(mean), torch.from_numpy(covariance)
 
 
 def principal_components(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.blocks import blocks
@@ -13,6 +15,13 @@ def patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     observed, index, counts = torch.unique(~x.isnan(), dim=0, return_inverse=True, return_counts=True)
     rows = index.argsort(stable=True).split(counts.tolist())
     yield from zip(observed, rows, strict=True)
+
+
+def pattern_table(observed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """A row of each different pattern of booleans (num, n), each row's pattern, and how many rows each pattern has."""
+    packed = np.packbits(observed.numpy(), axis=1)
+    _, first, index, sizes = np.unique(packed, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    return first, index.ravel(), sizes.astype(np.float64)
 
 
 def has_gaps(x: Tensor) -> bool:

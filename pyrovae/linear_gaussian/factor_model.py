@@ -196,7 +196,7 @@ class FactorModel(LinearModel, ConfigurableModule):
         noise = copy.deepcopy(likelihood).double()
         noise.start_at(start.noise_scale)
         if moments is not None:
-            loadings, offset = fit_gaps(noise, x, latent_dim, moments, max_steps)
+            loadings, offset = fit_gaps(noise, x, start, moments, max_steps)
             return cls(loadings, offset, noise)
         scale = start.noise_scale * (len(x) / num) ** 0.5  # of few rows that stand for many data
         return cls(fit_noise(noise, x, scale, latent_dim, max_steps), start.offset, noise)
