@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 _SUMMARIES = re.compile(
     r"(overall |grand |total )?("
     r"means?|averages?|avg|s\.?d\.?|std(\.|ev)?|st\.? ?dev\.?|std\.? ?dev\.?|standard deviation|variance|var|cv|rsd|"
-    r"min(imum|\.)?|max(imum|\.)?|median|sum|mittelwert|mw|durchschnitt|standardabweichung|stabw\.?|moyenne|"
-    r"écart[- ]type|media|promedio|desv\. ?est\.?|dark|white|(dark |white |spectralon )?reference|background|fwhm"
+    r"min(imum|\.)?|max(imum|\.)?|median|sum|totals?|range|(q[123]|\w+ (quartile|percentile))|rms|snr|mittelwert|mw|"
+    r"durchschnitt|standardabweichung|stabw\.?|summe|moyenne|écart[- ]type|somme|media|promedio|desv\. ?est\.?|suma|"
+    r"dark|white|blank|(dark |white |spectralon )?reference|background|fwhm"
     r")( ?\(.*\)| of .*)?",
     re.IGNORECASE,
 )

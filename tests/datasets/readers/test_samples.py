@@ -14,6 +14,8 @@ HEADER = ["id", *AXIS]
 BELOW = {  # rows below the table, and the message
     "named": ([["Mean", *MEAN], ["SD", *DEVIATION]], "row 27: the row is named 'Mean': .* drop_rows=.'27', '28'."),
     "in german": ([["Mittelwert", *MEAN]], "drop_rows='27'"),
+    "a sum": ([["Total", *X.sum(0).round(4)]], "is named 'Total'"),
+    "a blank": ([["Blank", *(X[0] / 50).round(4)]], "is named 'Blank'"),
     "named, of other values": ([["average (n = 3)", *X[:3].mean(0).round(4)]], "is named 'average"),
     "by values alone": ([["x", *MEAN]], "row 27: the row is the mean of the others"),
     "a deviation by values alone": ([["x", *DEVIATION]], "is the standard deviation of the others"),
