@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Callable
 from functools import wraps
 from io import FileIO
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Never, Protocol, TypeGuard, TypeVar, Union, overload
 
 import numpy as np
 import torch
@@ -19,10 +19,24 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch.utils.data import DataLoader, Dataset
 
-Data = Union[Tensor, np.ndarray, "pd.DataFrame", "Dataset[Any]", "DataLoader[Any]"]
+Arrays = Union[Tensor, np.ndarray, "Dataset[Any]", "DataLoader[Any]"]
+"""Data (num, …) that are no table."""
+Data = Union[Arrays, "pd.DataFrame"]
 """Data (num, …), as users have them."""
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+Method = TypeVar("Method", bound=Callable[..., object])
+Found = TypeVar("Found", covariant=True)
+Table = TypeVar("Table", covariant=True)
+
+
+class OfData(Protocol[Found, Table]):
+    """A method of data alone, bound to its object."""
+
+    @overload
+    def __call__(self, x: pd.DataFrame) -> Table: ...
+
+    @overload
+    def __call__(self, x: Arrays) -> Found: ...
 
 
 def tensor_of(name: str, data: object) -> Tensor:
@@ -95,7 +109,15 @@ def frame_like(data: pd.DataFrame, values: Tensor) -> pd.DataFrame:
     return pd.DataFrame(values.expand(data.shape).cpu().numpy(), index=data.index, columns=data.columns)
 
 
-def each_datum(method: Method) -> Method:
+@overload
+def each_datum(method: Callable[[Never, Tensor], Tensor]) -> OfData[Tensor, pd.Series]: ...
+
+
+@overload
+def each_datum(method: Method) -> Method: ...
+
+
+def each_datum(method: Callable[..., Any]) -> Callable[..., object]:
     """A method of data x (num, n) that returns a number for each datum: for a DataFrame a Series with its index."""
 
     def series(x: pd.DataFrame, found: Tensor) -> pd.Series:
@@ -106,7 +128,21 @@ def each_datum(method: Method) -> Method:
     return _with_tables(method, series)
 
 
-def each_value(method: Method) -> Method:
+@overload
+def each_value(method: Callable[[Never, Tensor], Tensor]) -> OfData[Tensor, pd.DataFrame]: ...
+
+
+@overload
+def each_value(
+    method: Callable[[Never, Tensor], tuple[Tensor, Tensor]],
+) -> OfData[tuple[Tensor, Tensor], tuple[pd.DataFrame, pd.DataFrame]]: ...
+
+
+@overload
+def each_value(method: Method) -> Method: ...
+
+
+def each_value(method: Callable[..., Any]) -> Callable[..., object]:
     """A method of data x (num, n) that returns a number for each value, or several: DataFrames for a DataFrame."""
 
     def frames(x: pd.DataFrame, found: Tensor | tuple[Tensor, ...]) -> object:
@@ -115,7 +151,7 @@ def each_value(method: Method) -> Method:
     return _with_tables(method, frames)
 
 
-def _with_tables(method: Method, made: Callable[[Any, Any], object]) -> Method:
+def _with_tables(method: Callable[..., Any], made: Callable[[Any, Any], object]) -> Callable[..., object]:
     """The method for arrays and DataFrames too, which are its last argument; of large data it sees some at a time."""
 
     @wraps(method)
@@ -128,4 +164,4 @@ def _with_tables(method: Method, made: Callable[[Any, Any], object]) -> Method:
         found = in_blocks(lambda rows: method(self, *arguments[:-1], rows, **keywords), tensor_of("x", x))
         return made(x, found) if is_frame(x) else found
 
-    return cast("Method", takes_tables)
+    return takes_tables

@@ -65,6 +65,8 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _checked(self, X: object, **how: object) -> Array:
         """Data (num, n) in float64, of the channels that the model was fitted to."""
         finite = "allow-nan" if self._takes_missing else True
+        if finite is True and (values := np.asarray(X)).dtype.kind == "f" and np.isnan(values).any():
+            raise InputError(f'X holds NaN; {type(self).__name__}(missing="mask") takes it for a missing value')
         x: Array = validate_data(self, X, dtype=np.float64, ensure_all_finite=finite, **how)
         return x if x.flags.writeable else x.copy()
 
