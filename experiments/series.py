@@ -52,7 +52,9 @@ class Settings(Options):
     images: str = choice("digits", IMAGES)
     """Images that turn: digits, mnist or fashion-mnist."""
     num_images: int = 1500
-    """Number of series of images."""
+    """Number of series of images; a fifth validates, a fifth tests."""
+    num_test: int | None = at_least(2, None)
+    """Test on the first N series of images only."""
     frames: int = at_least(2, 10)
     """Steps of a series of images."""
     missing: float = 0.6
@@ -137,7 +139,8 @@ class SeriesData:
         train, validation, test = (
             part.masked_fill(torch.rand(part.shape, generator=generator) < settings.missing, math.nan) for part in parts
         )
-        return cls(f"turning {settings.images}", settings.frames, train, validation, test, test, parts[2])
+        test, whole = test[: settings.num_test], parts[2][: settings.num_test]
+        return cls(f"turning {settings.images}", settings.frames, train, validation, test, test, whole)
 
 
 def scaled(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
