@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SCORES = ("log_prob", "elbo", "log_prob_stderr", "gain_of_doubling", "pareto_k")
 """Columns of a run's scores, one row per test datum."""
 
+UNRELIABLE = "unreliable"
+"""One more of them: whether log p(x) is unreliable."""
+
 MEASURES = (
     "steps",
     "seconds",
@@ -86,7 +89,8 @@ def scores_of(terms: ELBOTerms, marginal: LogMarginal) -> pd.DataFrame:
         "gain_of_doubling": marginal.gain_of_doubling,
         "pareto_k": marginal.pareto_k,
     }
-    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    scores = {name: values.numpy() for name, values in columns.items()}
+    return pd.DataFrame({**scores, UNRELIABLE: marginal.unreliable.numpy()})
 
 
 def marginal_of(scores: pd.DataFrame, num_samples: int) -> LogMarginal:
@@ -103,6 +107,7 @@ def marginal_of(scores: pd.DataFrame, num_samples: int) -> LogMarginal:
         unknown,
         column("gain_of_doubling"),
         column("pareto_k"),
+        doubtful=column(UNRELIABLE) > 0 if UNRELIABLE in scores else None,  # older versions did not write it
     )
 
 

@@ -91,12 +91,12 @@ class Plan:
         return [Cell(*names, prior=prior) for prior in s.named_priors for names in itertools.product(*parts)]
 
     @property
-    def is_of_counts(self) -> bool:
-        """Whether a model gives probabilities of counts."""
+    def is_of_densities(self) -> bool:
+        """Whether all models give densities of real numbers, as far as a model says."""
         n, settings = self.data.train.shape[-1], self.settings
         made = [make(1, n) for make in settings.named_likelihoods.values()] if self.model is None else []
         given = [self.model.likelihood] if isinstance(self.model, GenerativeModel) else []
-        return any(head.is_count for head in (made or given))
+        return all(head.is_continuous for head in (made or given))
 
     def training_of(self, cell: Cell) -> TrainingSettings:
         """How a run is trained; guides of a given model are compared by their ELBO."""

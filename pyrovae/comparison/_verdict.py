@@ -215,8 +215,9 @@ class Recommendation:
     def _what_would_tell(self) -> str:
         if self.limit is Limit.ESTIMATE:
             worst = max(self.by_model, key=lambda row: row.bias)
+            off = f"{worst.bias:.2f} nats" if math.isfinite(worst.bias) else "far"
             return (
-                f"The estimate of log p(x) is too uncertain ({worst.model}'s may be {worst.bias:.2f} nats too low): "
+                f"The estimate of log p(x) is too uncertain ({worst.model}'s may be {off} too low): "
                 "more draws of z, or a better method, would decide it."
             )
         if self.limit is Limit.SEEDS:

@@ -214,4 +214,4 @@ def nats(value: float, error: float | None = None) -> str:
     """
     error = abs(value) / 30 if error is None else error
     decimals = 0 if error >= 1.5 else 1 if error >= 0.15 else 2 if error >= 0.015 else 3
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    return f"{value:,.{decimals}f}".replace("-", "−").replace("inf", "∞")

@@ -111,8 +111,8 @@ def compare(
     processes.check_alone("a comparison")
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
-        if baselines and plan.is_of_counts:
-            raise InputError("baselines have densities and these models probabilities of counts: give no baselines")
+        if baselines and not plan.is_of_densities:
+            raise InputError("baselines have densities and these models do not: give no baselines")
         plan = with_folder(plan, out)
         results: Results = {}
         tried: list[Cell] = []
@@ -154,11 +154,14 @@ def with_folder(plan: Plan, out: str | Path | None) -> Plan:
 def check_likelihoods(settings: ComparisonSettings, data: PreparedData) -> None:
     """Raise an InputError unless the likelihoods can be compared, and are of data like these."""
     heads = {name: make(1, data.train.shape[-1]) for name, make in settings.named_likelihoods.items()}
-    counts, densities = ([k for k, h in heads.items() if getattr(h, kind)] for kind in ("is_count", "is_gaussian"))
-    if counts and densities:
+    kinds: dict[str, str] = {}
+    for name, head in heads.items():
+        kinds.setdefault("densities" if head.is_continuous else "probabilities" if head.is_density else "neither", name)
+    if len(kinds) > 1:
+        said = " and ".join(f"{name} gives {kind}" for kind, name in kinds.items())
         raise InputError(
-            f"{counts[0]} gives probabilities of counts and {densities[0]} densities, which cannot be compared: "
-            "compare likelihoods of one kind"
+            f"{said}, which cannot be compared: compare likelihoods of one kind (one of your own says by is_continuous "
+            "= True that it is a density)"
         )
     for name, x in (("data", data.train), ("test", data.test), ("validation", data.validation)):
         for likelihood in heads.values():

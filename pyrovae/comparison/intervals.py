@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, InputTypeError
 from pyrovae.evaluation import Bound, LogMarginal
 
 Array = NDArray[np.float64]
@@ -33,34 +33,53 @@ class Scores:
         monte_carlo: standard error of their mean from the draws of z; 0 if it is not known.
         too_low: how far their mean may be below the true one, in nats, at least 0.
         too_high: how far it may be above.
+        is_density: whether they are of log p(x), see :class:`~pyrovae.evaluation.LogMarginal`.
     """
 
     values: Array
     monte_carlo: float = 0.0
     too_low: float = 0.0
     too_high: float = 0.0
+    is_density: bool = True
 
     @classmethod
-    def of(cls, given: Tensor | Sequence[LogMarginal]) -> Scores:
-        """Scores from an exact tensor of shape (seeds, num), or from one estimate per seed."""
-        if isinstance(given, Tensor):
-            return cls(given.double().cpu().numpy())
-        sizes = {len(estimate.per_datum) for estimate in given}
+    def of(cls, given: ArrayLike | Sequence[LogMarginal]) -> Scores:
+        """Scores from exact numbers of shape (seeds, num), or from one estimate per seed."""
+        listed = list(given) if isinstance(given, Sequence) else []
+        estimates = [one for one in listed if isinstance(one, LogMarginal)]
+        if not estimates or len(estimates) < len(listed):
+            try:
+                exact = given.detach().double().cpu() if isinstance(given, Tensor) else given
+                return cls(np.asarray(exact, dtype=np.float64))
+            except (TypeError, ValueError, RuntimeError):
+                raise InputTypeError(
+                    "log p(x) must be numbers of shape (seeds, num), or a list of one estimate per seed, not "
+                    f"{type(given).__name__}"
+                ) from None
+        sizes = {len(estimate.per_datum) for estimate in estimates}
         if len(sizes) != 1:
             raise InputError(f"a model needs an estimate for each seed, all of the same data, not of {sorted(sizes)}")
-        values = np.stack([estimate.per_datum.double().cpu().numpy() for estimate in given])
-        variances = np.stack([estimate.stderr_per_datum.double().cpu().numpy() for estimate in given]) ** 2
-        off = np.array([remaining_bias(estimate) for estimate in given])
+        values = np.stack([estimate.per_datum.double().cpu().numpy() for estimate in estimates])
+        variances = np.stack([estimate.stderr_per_datum.double().cpu().numpy() for estimate in estimates]) ** 2
+        off = np.array([remaining_bias(estimate) for estimate in estimates])
         monte_carlo = math.sqrt(np.nan_to_num(variances).sum()) / values.size
-        return cls(values, monte_carlo, *off.mean(0).tolist())
+        too_low, too_high = off.mean(0).tolist()
+        is_density = all(estimate.is_density for estimate in estimates)
+        return cls(values, monte_carlo, too_low, too_high, is_density)
 
 
 def remaining_bias(estimate: LogMarginal) -> tuple[float, float]:
-    """How far the mean of estimates of log p(x) may be below and above the true mean, in nats per datum."""
+    """How far the mean of estimates of log p(x) may be below and above the true mean, in nats per datum.
+
+    Infinitely far if more than a tenth are unreliable, or too few draws show no k̂: the weights then say nothing of what
+    the draws missed.
+    """
     if estimate.quadrature_error is not None:
         error = estimate.quadrature_error.abs().mean().item()
         return error, error
     bias = max(0.0, estimate.bias_per_datum.mean().item())
+    if estimate.mostly_unreliable or estimate.has_too_few_draws:
+        bias = math.inf
     return (0.0, bias) if estimate.bound is Bound.UPPER else (bias, 0.0)
 
 
@@ -71,8 +90,8 @@ def gains_of(values: Array, over: Array, groups: NDArray[np.int64] | None) -> Ar
     the jackknife: a group with most of the data would otherwise hide its own error, as the mean follows it.
     """
     gains = values - over
-    size = max(1.0, float(np.abs(values).max()), float(np.abs(over).max()))
-    if np.abs(gains).max() <= _ROUNDING * size:
+    size = np.maximum(1.0, np.maximum(np.abs(values), np.abs(over)))
+    if (np.abs(gains) <= _ROUNDING * size).all():
         return np.zeros_like(gains if groups is None else gains[:, : groups.max() + 1])
     if groups is None:
         return np.asarray(gains)

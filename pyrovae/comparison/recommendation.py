@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from pyrovae.comparison._verdict import MIN_DATA, MIN_SEEDS, Gain, Limit, Measure, ModelGain, Recommendation, Verdict
 from pyrovae.comparison.intervals import Scores, gains_of, reach
@@ -34,9 +33,9 @@ THRESHOLD = 0.1
 
 
 def recommend(
-    log_prob: Mapping[str, Tensor | Sequence[LogMarginal]],
+    log_prob: Mapping[str, ArrayLike | Sequence[LogMarginal]],
     *,
-    baselines: Mapping[str, Tensor | LogMarginal] | None = None,
+    baselines: Mapping[str, ArrayLike | LogMarginal] | None = None,
     groups: ArrayLike | None = None,
     threshold: float = THRESHOLD,
     level: float = 0.95,
@@ -55,8 +54,9 @@ def recommend(
 
     Args:
         log_prob: log p(x) in nats by the model's name, the simplest first, of the same seeds and the same data: a
-            tensor of shape (seeds, num), taken as exact, or an estimate for each seed, as
-            :func:`~pyrovae.log_marginal` returns it. A model with a non-finite value failed and is left out.
+            tensor or an array of shape (seeds, num), taken as exact, or an estimate for each seed, as
+            :func:`~pyrovae.log_marginal` returns it. A model with a non-finite value failed and is left out. Estimates
+            of which more than a tenth are unreliable may be too low by any amount.
         baselines: log p(x) of models without seeds, such as probabilistic PCA, shape (num,), or an estimate; they are
             reported, but not chosen.
         groups: label of each test datum, shape (num,): data with the same label, such as measurements of one sample,
@@ -68,7 +68,7 @@ def recommend(
         seed: deprecated and without effect.
 
     Raises:
-        InputError: shapes differ, or there is no trained model.
+        InputError: shapes differ, there is no trained model, or some scores are of log p(x) and others are not.
 
     Example:
         >>> import torch
@@ -86,10 +86,18 @@ def recommend(
         raise InputError(f"threshold must be ≥ 0 and level inside (0, 1), not {threshold!r} and {level!r}")
     scores = {name: Scores.of(given) for name, given in log_prob.items()}
     num_seeds, num = _shape(scores)
+    if twice := sorted(scores.keys() & (baselines or {}).keys()):
+        raise InputError(f"{twice[0]!r} is both a model and a baseline; give them different names")
     trained = {name: s for name, s in scores.items() if np.isfinite(s.values).all()}
     if not trained:
         raise InputError("every model failed, so there is none to recommend")
     fixed = {name: _baseline(name, given, num_seeds, num) for name, given in (baselines or {}).items()}
+    soft = [name for name, s in (scores | fixed).items() if not s.is_density]
+    if 0 < len(soft) < len(scores | fixed):
+        raise InputError(
+            f"the scores of {soft[0]} are a cross-entropy with soft targets, which cannot be compared with log p(x); "
+            "leave them out"
+        )
     compared = _Compared({**trained, **fixed}, _codes(groups, num), level)
     mean = {name: float(s.values.mean()) for name, s in compared.scores.items()}
     names = list(trained)
@@ -206,22 +214,26 @@ def _shape(scores: Mapping[str, Scores]) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _baseline(name: str, given: Tensor | LogMarginal, num_seeds: int, num: int) -> Scores:
+def _baseline(name: str, given: ArrayLike | LogMarginal, num_seeds: int, num: int) -> Scores:
     """A baseline's scores, the same for each seed, checked."""
-    shape = tuple(given.per_datum.shape if isinstance(given, LogMarginal) else given.shape)
-    if shape != (num,):
-        raise InputError(f"baseline {name} must have shape {(num,)}, not {shape}")
-    found = Scores.of([given] if isinstance(given, LogMarginal) else given[None])
+    found = Scores.of([given] if isinstance(given, LogMarginal) else given)
+    found = found if isinstance(given, LogMarginal) else replace(found, values=found.values[None])
+    if found.values.shape != (1, num):
+        raise InputError(f"baseline {name} must have shape {(num,)}, not {found.values.shape[1:]}")
     if not np.isfinite(found.values).all():
         raise InputError(f"baseline {name} holds NaN or infinite values")
-    return Scores(found.values.repeat(num_seeds, 0), found.monte_carlo, found.too_low, found.too_high)
+    return replace(found, values=found.values.repeat(num_seeds, 0))
 
 
 def _codes(groups: ArrayLike | None, num: int) -> NDArray[np.int64] | None:
     """Group labels as integers from 0; None where each datum is a group."""
     if groups is None:
         return None
+    import pandas as pd
+
     labels = np.asarray(groups)
+    if pd.isna(np.asarray(groups, dtype=object)).any():
+        raise InputError("groups lacks the label of some data; give each datum without one a label of its own")
     if labels.shape != (num,):
         raise InputError(f"groups must hold a label for each of the {num} data, not shape {labels.shape}")
     found, codes = np.unique(labels, return_inverse=True)

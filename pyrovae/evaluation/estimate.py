@@ -161,6 +161,12 @@ class LogMarginal(Estimate):
         return self.pareto_k > reliable_below(max(self.num_samples, 2))
 
     @property
+    def has_too_few_draws(self) -> bool:
+        """Whether weights of the guide's draws alone, fewer than 25 a datum, show neither a k̂ nor what they missed."""
+        is_importance = self.bound is Bound.LOWER and self.acceptance is None and self.doubtful is None
+        return is_importance and bool(self.pareto_k.isnan().any())
+
+    @property
     def mostly_unreliable(self) -> bool:
         """Whether more than a tenth of the data are unreliable. A few are by chance."""
         return self.unreliable.double().mean().item() > _SHARE_OF_BAD

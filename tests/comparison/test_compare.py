@@ -18,13 +18,14 @@ from scipy import special, stats
 import pyrovae as pv
 from pyrovae import plotting
 from pyrovae.comparison._data import prepare
-from pyrovae.comparison._measures import marginal_of, measures_of, score
+from pyrovae.comparison._measures import marginal_of, measures_of, score, scores_of
 from pyrovae.comparison._plan import Cell, Plan, groups
 from pyrovae.comparison.compare import plan_of
+from pyrovae.comparison.recommendation import Limit
 from pyrovae.comparison.settings import ComparisonKeywords, ComparisonSettings
 from pyrovae.datasets import SYNTHETIC
 from pyrovae.elbo import ESTIMATORS
-from pyrovae.evaluation import RefinedELBO
+from pyrovae.evaluation import LogMarginal, RefinedELBO
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.plotting import PictureWarning
 from pyrovae.posteriors import POSTERIORS
@@ -796,9 +797,9 @@ def test_counts_are_taken_as_they_are(tmp_path):
         ({"preprocessing": pv.datasets.Standardize()}, "poisson is of counts, which must not be standardised"),
         (
             {"likelihoods": ["gaussian", "poisson"]},
-            "poisson gives probabilities of counts and gaussian densities, which cannot be compared",
+            "gaussian gives densities and poisson gives probabilities, which cannot be compared",
         ),
-        ({"baselines": ["any"]}, "baselines have densities and these models probabilities of counts"),
+        ({"baselines": ["any"]}, "baselines have densities and these models do not"),
         ({"data": torch.randn(40, 5)}, "a PoissonLikelihood cannot score: they must be counts 0, 1, 2, …"),
         ({"start": "linear"}, "needs a Gaussian likelihood"),
     ],
@@ -808,6 +809,29 @@ def test_counts_and_densities_are_not_mixed(settings, message, tmp_path):
     with pytest.raises(pv.InputError, match=message):
         pv.compare(**settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_unreliable_is_so_among_the_scores(tmp_path):
+    """Also where nothing but draws from the prior, or chains, showed it."""
+    zeros, doubtful = torch.zeros(30).double(), torch.arange(30) < 10
+    marginal = LogMarginal(zeros, zeros, 100, zeros + 100, zeros, zeros + 0.1, doubtful=doubtful)
+    scores_of(pv.evaluation.ELBOTerms(zeros, zeros, zeros), marginal).to_csv(tmp_path / "scores.csv")
+    found = marginal_of(pd.read_csv(tmp_path / "scores.csv"), 100)
+    assert found.unreliable.tolist() == doubtful.tolist()
+    kept = pv.recommend({"a": [found] * 2, "b": torch.full((2, 30), 0.5)})
+    assert kept.limit is Limit.ESTIMATE
+    assert not marginal_of(pd.read_csv(tmp_path / "scores.csv").drop(columns="unreliable"), 100).unreliable.any()
+
+
+@pytest.mark.parametrize("other", ["bernoulli-soft-targets", "bernoulli"])
+def test_densities_are_compared_with_nothing_else(other):
+    """A cross-entropy won over a density, and so may a density over a probability, of 0 and 1."""
+    x = (torch.rand(60, 4) < 0.5).float()
+    settings = {"test": x[40:], "epochs": 1, "hidden": (8,), "posteriors": ["diagonal"], "estimators": ["analytic"]}
+    with pytest.raises(pv.InputError, match=f"gaussian gives densities and {other} gives .* cannot be compared"):
+        pv.compare(x[:40], likelihoods=["gaussian", other], **settings)
+    with pytest.raises(pv.InputError, match="baselines have densities and these models do not"):
+        pv.compare(x[:40], likelihoods=[other], baselines=["any"], **settings)
 
 
 def test_guides_of_a_given_model_of_counts_see_logarithms():

@@ -8,7 +8,9 @@ import pytest
 import torch
 from scipy import optimize, stats
 
+from pyrovae.comparison import Verdict
 from pyrovae.comparison.intervals import Scores, gains_of, reach, remaining_bias, skewness
+from pyrovae.comparison.recommendation import Limit, recommend
 from pyrovae.errors import InputError
 from pyrovae.evaluation import Bound, LogMarginal, Step
 from pyrovae.evaluation.importance import log_mean_weight
@@ -172,6 +174,23 @@ def test_the_bias_is_not_larger_than_said(scale, num_samples):
     assert too_high == 0
 
 
+@pytest.mark.parametrize("num_samples", [1, 2, 5, 20, 100, 1000])
+@pytest.mark.parametrize("scale", [0.03, 0.3])
+def test_a_guide_that_misses_most_of_p_says_nothing_of_the_bias(num_samples, scale):
+    """Draws in one place have weights that are nearly equal: what they add says nothing of what they miss."""
+    found = estimates(scale, num_samples=num_samples)
+    assert remaining_bias(found) == (math.inf, 0)
+    truth = torch.zeros(2, 300)
+    assert recommend({"narrow": [found, found], "exact": truth}).limit is Limit.ESTIMATE
+    assert recommend({"exact": truth, "narrow": [found, found]}).verdict is Verdict.UNDECIDED
+
+
+def test_one_very_improbable_datum_does_not_hide_the_gain_of_the_others():
+    x = torch.randn(3, 60, dtype=torch.float64)
+    x[:, 0] = -1e9
+    assert gains_of(x.numpy() + 2, x.numpy(), None).mean() == pytest.approx(2)
+
+
 @pytest.mark.parametrize("scale", [0.95, 0.99])
 def test_good_weights_have_next_to_no_bias(scale):
     assert remaining_bias(estimates(scale))[0] < 0.01
@@ -185,9 +204,9 @@ def test_on_which_side_an_estimate_may_be_wrong():
     for bound, expected in ((Bound.LOWER, (0.25, 0)), (Bound.UPPER, (0, 0.25))):  # α = 1: as much again
         found = LogMarginal(torch.zeros(4), torch.zeros(4), 50, torch.full((4,), 50.0), gain, k, bound=bound)
         assert remaining_bias(found) == pytest.approx(expected)
-    heavy = LogMarginal(torch.zeros(4), torch.zeros(4), 50, torch.full((4,), 50.0), gain, torch.full((4,), 2 / 3))
+    heavy = LogMarginal(torch.zeros(4), torch.zeros(4), 5000, torch.full((4,), 50.0), gain, torch.full((4,), 2 / 3))
     assert remaining_bias(heavy)[0] == pytest.approx(0.25 / (math.sqrt(2) - 1))  # α = 1/2
-    unknown = replace(heavy, pareto_k=torch.full((4,), math.nan))
+    unknown = replace(heavy, pareto_k=torch.full((4,), math.nan), acceptance=torch.ones(4))
     assert remaining_bias(unknown)[0] == pytest.approx(0.25 / (2 ** (0.3 / 0.7) - 1))  # as of k̂ = 0.7
     annealed = replace(unknown, steps=(Step.ANNEALED,) * 4)
     assert remaining_bias(annealed)[0] == pytest.approx(0.25)  # α = 1 in the temperatures
@@ -201,5 +220,10 @@ def test_scores_of_estimates_and_of_a_tensor():
     assert found.too_low == pytest.approx(np.mean([remaining_bias(estimates(s))[0] for s in (0.6, 0.7)]))
     exact = Scores.of(torch.zeros(2, 5))
     assert (exact.monte_carlo, exact.too_low, exact.too_high) == (0, 0, 0)
+    for same in (np.zeros((2, 5)), [[0.0] * 5] * 2, list(torch.zeros(2, 5)), torch.zeros(2, 5, requires_grad=True)):
+        assert Scores.of(same).values.tolist() == exact.values.tolist()
+    for wrong in (LogMarginal.exact(torch.zeros(4)), [], ["a"], [torch.zeros(4), torch.zeros(5)], {0: 1}):
+        with pytest.raises(InputError, match=r"must be numbers of shape \(seeds, num\)|hold tensors"):
+            recommend({"a": wrong})
     with pytest.raises(InputError, match="all of the same data"):
         Scores.of([LogMarginal.exact(torch.zeros(4)), LogMarginal.exact(torch.zeros(5))])

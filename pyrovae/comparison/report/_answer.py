@@ -1,5 +1,6 @@
 """The text of a study's report: the answer in one sentence, and its meaning for the reader."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -57,8 +58,8 @@ def answer(result: StudyResult, candidates: list[Candidate]) -> str:
     rivals = _listed(the(by_key[key].name) for key in advice.rivals)
     most = max(gain.high for gain in (by_key[key].gain for key in advice.rivals) if gain is not None)
     return (
-        f"Take {choice}, the simplest candidate, for now: these data cannot tell whether {rivals} would be better, "
-        f"perhaps by up to {nats(most)} nats per {one}."
+        f"Take {choice}, the simplest candidate, for now: these data cannot tell whether {rivals} would be better"
+        + (f", perhaps by up to {nats(most)} nats per {one}." if math.isfinite(most) else ".")
     )
 
 

@@ -79,4 +79,4 @@ def forest_of(advice: Recommendation, candidates: list[Candidate]) -> Forest:
 def _ends(one: Candidate) -> list[float]:
     if one.gain is None:
         return []
-    return [end for end in (one.gain.low, one.gain.gain, one.gain.high) if end == end]
+    return [end for end in (one.gain.low, one.gain.gain, one.gain.high) if math.isfinite(end)]
