@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,16 @@ def by_regressions(x: Array) -> Array:
     return found
 
 
+def cpu_seconds(fit: Callable[[], object], times: int = 3) -> float:
+    """CPU time of a fit, the shortest of several."""
+    seconds = []
+    for _ in range(times):
+        start = time.process_time()
+        fit()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
 def measure(kind: str, share: float, seed: int, settings: Settings) -> list[dict[str, object]]:
     """One row a method for one simulation."""
     data = pv.datasets.simulated(settings.num, settings.channels, seed=seed, linear=True, correlation=0.9)
@@ -116,11 +127,9 @@ def measure(kind: str, share: float, seed: int, settings: Settings) -> list[dict
 
     rows = [row("NIPALS PCA", by_nipals(values)), row("IterativeImputer", by_regressions(values))]
     for likelihood in ("gaussian", "ar1"):
-        start = time.perf_counter()
-        pv.FactorModelTransformer(LATENT_DIM, likelihood).fit(full.numpy())
-        middle = time.perf_counter()
-        model = pv.FactorModelTransformer(LATENT_DIM, likelihood).fit(values)
-        ratio = (time.perf_counter() - middle) / (middle - start)
+        model = pv.FactorModelTransformer(LATENT_DIM, likelihood)
+        ratio = 1 / cpu_seconds(partial(model.fit, full.numpy()))
+        ratio *= cpu_seconds(partial(model.fit, values))
         mean, (lower, upper) = model.impute(values, level=LEVEL)
         inside = ((full.numpy() >= lower) & (full.numpy() <= upper))[missing].mean()
         lost = float(np.mean(log_prob - model.score_samples(new.numpy())))
@@ -158,7 +167,7 @@ def main(settings: Settings) -> None:
         "- *Inside 90 %*: missing values inside their 90 % intervals.\n"
         f"- *Log p lost*: log p of what was observed of {settings.num} new spectra, truth minus model, in nats per "
         "spectrum.\n"
-        "- *Time*: of the fit, in units of the fit to complete data.\n\n"
+        "- *Time*: CPU time of the fit, in units of the fit to complete data (the shortest of three each).\n\n"
         f"{page.took(start, 1)}\n\n{markdown_table(shown)}"
     )
     page.show("missing_values", "Missing values", text, {}, settings.publish)

@@ -208,8 +208,9 @@ def _scatter(ax: Axes, points: NDArray[np.floating], title: str, values: Tensor 
 
 
 def _plane(points: Tensor) -> NDArray[np.floating]:
-    """The first two columns; a single one goes on the horizontal axis."""
+    """The first two columns where both have values; a single one goes on the horizontal axis."""
     shown = points.detach().cpu().numpy()[:, :2]
+    shown = shown[~np.isnan(shown).any(1)]
     return shown if shown.shape[-1] == 2 else np.concatenate([shown, np.zeros_like(shown)], axis=-1)
 
 

@@ -23,6 +23,7 @@ def test_losses_are_drawn_by_epoch_and_by_batch():
 
 def test_panels_have_common_limits():
     points = {"a": torch.tensor([[0.0, 0.0], [1.0, 2.0]]), "b": torch.tensor([[9.0, 9.0]]), "c": torch.zeros(3, 1)}
+    points["a"] = torch.cat([points["a"], torch.tensor([[torch.nan, 5.0]])])  # a missing value, so no point
     fig = plotting.scatter_panels(points, columns=2)
     shown = [ax for ax in fig.axes if ax.axison]
     assert [ax.get_title() for ax in shown] == ["a", "b", "c"]

@@ -179,7 +179,9 @@ class GapDensity:
         """V = (I + WᵀW)⁻¹ of each pattern, W the rows of w (k, d) of its pairs, and log det V⁻¹."""
         k, d = w.shape
         outer = (w[:, :, None] * w[:, None, :]).reshape(k, d * d)
-        precision = (self.patterns @ outer).reshape(-1, d, d) + np.eye(d)
+        precision = (self.patterns @ outer).reshape(-1, d, d)
+        rounding = 4 * np.finfo(float).eps * np.trace(precision, axis1=1, axis2=2)  # where W has fewer rows than d
+        precision += (1 + rounding)[:, None, None] * np.eye(d)
         return np.linalg.inv(precision), np.linalg.slogdet(precision)[1]
 
 
@@ -201,10 +203,11 @@ def whitening(p: TorchDistribution, i: Tensor, j: Tensor) -> tuple[Tensor, Tenso
 
 
 class _Explained(torch.autograd.Function):
-    """The mean over data of −½(rᵀr − uᵀẑ + log det P) with the residuals r = αx_j − βx_i − c of a datum's pairs.
+    """The mean over data of −½(lᵀl + ẑᵀẑ + log det P) with the residuals r = αx_j − βx_i − c of a datum's pairs.
 
-    A pair has the row w = αa_j − βa_i of W, and c = αb_j − βb_i; P = I + WᵀW, u = Wᵀr and ẑ = P⁻¹u. The slopes are
-    those of Fisher's identity: with what ẑ leaves, l = r − Wẑ, they are lẑᵀ − WP⁻¹ for W, and −l for r.
+    A pair has the row w = αa_j − βa_i of W, and c = αb_j − βb_i; P = I + WᵀW, ẑ = P⁻¹Wᵀr, and l = r − Wẑ is what ẑ
+    leaves. The sum lᵀl + ẑᵀẑ = rᵀr − rᵀWẑ is least at ẑ, so it bears the rounding of P⁻¹ where the noise is small. The
+    slopes are those of Fisher's identity, lẑᵀ − WP⁻¹ for W and −l for r.
     """
 
     @staticmethod
@@ -237,7 +240,7 @@ class _Explained(torch.autograd.Function):
         of_beta = form.sums(left * data.before) - (of_white * at_before).sum(1)
         slopes = (of_columns, of_alpha, of_beta)
         ctx.save_for_backward(*(torch.from_numpy(slope / data.num) for slope in slopes))
-        value = np.vdot(residual, residual) - np.vdot(along, z) + data.sizes @ log_det
+        value = np.vdot(left, left) + np.vdot(z, z) + data.sizes @ log_det
         return affine.new_tensor(-0.5 * value / data.num)
 
     @staticmethod

@@ -37,6 +37,9 @@ def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
     mean, n = np.nanmean(data, axis=0), x.shape[1]
     centred = np.where(seen, data - mean, 0.0)
     covariance = centred.T @ centred / np.maximum(seen.T.astype(float) @ seen, 1)
+    values, axes = np.linalg.eigh(covariance)
+    if not values[: n - d].max() > 0:  # covariances of pairs of channels need not be those of one distribution
+        covariance = (axes * np.abs(values)) @ axes.T
     for _ in range(_ROUNDS):
         found, squared_scale = principal_components(torch.from_numpy(covariance), d)
         loadings, variance = found.numpy(), squared_scale.item()

@@ -204,6 +204,14 @@ def test_baselines_of_data_with_gaps_have_densities_and_the_best_shrinkage():
     assert score(shrunken.share) >= best[0] - 1e-6
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "ar1"])
+def test_few_data_with_gaps_have_models_of_all_dimensions(noise):
+    """Covariances of pairs of channels have negative eigenvalues there, and the fit goes where the noise is small."""
+    x = with_gaps(draws(20), 0.4)
+    found = [pv.FactorModel.fit(x, LIKELIHOODS[noise](1, N), d).log_prob(x).mean() for d in (1, N - 1)]
+    assert found[0] < found[1] < 0
+
+
 def test_a_model_is_the_same_each_time_and_its_columns_fall():
     first, second = (pv.FactorModel.fit(X, LIKELIHOODS["ar1-per-dimension"](1, N), D) for _ in range(2))
     assert torch.equal(first.loadings, second.loadings)
