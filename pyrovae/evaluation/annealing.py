@@ -1,6 +1,7 @@
 """Log p(x) by annealed importance sampling with Hamiltonian transitions (Neal 2001; Wu, Burda et al. 2017)."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypedDict
@@ -13,7 +14,7 @@ from pyrovae.distributions import covariance_of
 from pyrovae.errors import InputError, check_choice, check_integer
 from pyrovae.evaluation._density import Density, density_of, moments_of_guide
 from pyrovae.evaluation._method import Center, Method, Problem
-from pyrovae.evaluation.estimate import Bound, LogMarginal
+from pyrovae.evaluation.estimate import Bound, LogMarginal, UnreliableEstimateWarning
 from pyrovae.evaluation.importance import in_chunks, log_mean_weight
 from pyrovae.evaluation.per_datum import NUM_DRAWS
 
@@ -70,7 +71,16 @@ class Annealing(Method):
         data_at_once = problem.at_once(max(1, problem.rows_at_once // self.num_samples))
         per_datum, stderr, effective, gain, k, acceptance = in_chunks(estimate, x, data_at_once, problem.progress)
         if latents is None:
-            return LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k, acceptance)
+            found = LogMarginal(per_datum, stderr, self.num_samples, effective, gain, k, acceptance)
+            if found.mostly_unreliable:
+                share = found.unreliable.double().mean().item()
+                warnings.warn(
+                    f"the annealed chains of {100 * share:.0f} % of the data differ too much: log p(x) may be far "
+                    "above this estimate; start nearer to p(z|x), as method='auto' does, or give more num_temperatures",
+                    UnreliableEstimateWarning,
+                    stacklevel=4,  # the caller of log_marginal, through its decorator
+                )
+            return found
         unknown = torch.full_like(stderr, math.nan)  # the chains of a datum start at one draw: they are not independent
         return LogMarginal(
             -per_datum, unknown, self.num_samples, unknown, -gain, unknown, acceptance, bound=Bound.UPPER

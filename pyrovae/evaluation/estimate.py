@@ -11,6 +11,8 @@ from pyrovae.evaluation._pareto import reliable_below
 from pyrovae.programs import cannot_run
 
 _SHARE_OF_BAD = 0.1
+_LEAST_SHARE = 2 / 3
+"""Least effective share of annealed chains. Starts 10 to 10,000 times too narrow or too wide had a smaller one."""
 
 _HEAVIEST = 0.95
 """Largest tail shape k̂ from which a bias is extrapolated: the factor is then 27; at 1 it would be infinite."""
@@ -155,16 +157,21 @@ class LogMarginal(Estimate):
 
     @property
     def unreliable(self) -> Tensor:
-        """Which estimates are unreliable, shape (num,): ``doubtful``, or k̂ too large for the number of draws."""
+        """Which estimates are unreliable, shape (num,): ``doubtful``, or k̂ too large for the number of draws.
+
+        Annealed ones, too, whose chains have an effective number below two thirds: they start too far from p(z|x).
+        """
         if self.doubtful is not None:
             return self.doubtful
-        return self.pareto_k > reliable_below(max(self.num_samples, 2))
+        bad = self.pareto_k > reliable_below(max(self.num_samples, 2))
+        return bad if self.acceptance is None else bad | (self.effective_sample_size < _LEAST_SHARE * self.num_samples)
 
     @property
     def has_too_few_draws(self) -> bool:
-        """Whether weights of the guide's draws alone, fewer than 25 a datum, show neither a k̂ nor what they missed."""
-        is_importance = self.bound is Bound.LOWER and self.acceptance is None and self.doubtful is None
-        return is_importance and bool(self.pareto_k.isnan().any())
+        """Whether a single chain, or fewer than 25 draws of the guide, do not show what they missed."""
+        if self.bound is not Bound.LOWER or self.doubtful is not None:
+            return False
+        return self.num_samples == 1 or (self.acceptance is None and bool(self.pareto_k.isnan().any()))
 
     @property
     def mostly_unreliable(self) -> bool:

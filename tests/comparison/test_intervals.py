@@ -206,7 +206,8 @@ def test_on_which_side_an_estimate_may_be_wrong():
         assert remaining_bias(found) == pytest.approx(expected)
     heavy = LogMarginal(torch.zeros(4), torch.zeros(4), 5000, torch.full((4,), 50.0), gain, torch.full((4,), 2 / 3))
     assert remaining_bias(heavy)[0] == pytest.approx(0.25 / (math.sqrt(2) - 1))  # α = 1/2
-    unknown = replace(heavy, pareto_k=torch.full((4,), math.nan), acceptance=torch.ones(4))
+    chains = {"acceptance": torch.ones(4), "effective_sample_size": torch.full((4,), 5000.0)}
+    unknown = replace(heavy, pareto_k=torch.full((4,), math.nan), **chains)
     assert remaining_bias(unknown)[0] == pytest.approx(0.25 / (2 ** (0.3 / 0.7) - 1))  # as of k̂ = 0.7
     annealed = replace(unknown, steps=(Step.ANNEALED,) * 4)
     assert remaining_bias(annealed)[0] == pytest.approx(0.25)  # α = 1 in the temperatures

@@ -2,10 +2,13 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.evaluation import UnreliableEstimateWarning
 from pyrovae.evaluation._density import density_of
 from pyrovae.evaluation.annealing import _transition, path_from
 
@@ -44,6 +47,32 @@ def test_transitions_leave_the_posterior_as_it_is(vae):
     error = z.std(0) / math.sqrt(len(z))
     assert ((z.mean(0) - posterior.mean[0]).abs() < 4.5 * error).all()
     torch.testing.assert_close(torch.cov(z.T), vae.covariance, rtol=0.06, atol=0.02 * vae.covariance.max().item())
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-3, 0.03, 300.0, 1e4])
+def test_chains_that_start_much_too_narrow_or_wide_are_unreliable(scale):
+    """Their standard error was 0.4 where they were 10 nats too low."""
+    model = pv.GenerativeModel(torch.nn.Identity(), pv.GaussianLikelihood(2, 2, scale=1.0), 2)
+    with torch.no_grad():
+        model.likelihood.loc_head.weight.copy_(torch.eye(2))
+        model.likelihood.loc_head.bias.zero_()
+    x = model.sample(4)
+
+    def annealed(spread):
+        def program(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(0.5 * x, 0.7 * spread).to_event(1))
+
+        return pv.log_marginal(model, program, x, "annealed", num_temperatures=100)
+
+    with pytest.warns(UnreliableEstimateWarning, match="the annealed chains of 100 % of the data differ too much"):
+        found = annealed(scale)
+    assert found.unreliable.all()
+    exact = dist.Normal(0.0, math.sqrt(2)).log_prob(x).sum(-1)
+    assert (exact - found.per_datum > 0.5).any()
+    good = annealed(1.0)
+    assert not good.unreliable.any()
+    torch.testing.assert_close(good.per_datum, exact.double(), rtol=0, atol=0.02)
 
 
 def test_annealing_finds_the_mode_that_the_guide_overlooks():
