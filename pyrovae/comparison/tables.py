@@ -97,13 +97,9 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def terminal_table(table: pd.DataFrame) -> str:
     """A data frame of text for a terminal: long words and notes continue on the next line."""
-    from tabulate import tabulate
-
-    return tabulate(
-        table,
-        [*table.columns],
-        "simple",
-        showindex=False,
+    return table.to_markdown(
+        index=False,
+        tablefmt="simple",
         disable_numparse=True,
         maxcolwidths=[_WIDTHS.get(str(column)) for column in table.columns],
         maxheadercolwidths=_WIDEST_HEADING,
