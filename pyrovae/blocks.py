@@ -30,13 +30,12 @@ LARGE = 2**28
 _ITEMS = 256
 """Items of a dataset that are stacked at once."""
 
-
 Found = TypeVar("Found")
 
 
-def is_large(data: np.ndarray) -> bool:
-    """Whether an array is too large to be read from its file as a whole."""
-    return data.nbytes > LARGE
+def is_large(num_bytes: int) -> bool:
+    """Whether so many bytes are too many to be read from a file as a whole."""
+    return num_bytes > LARGE
 
 
 class _Pages(mmap.mmap):
@@ -100,6 +99,11 @@ def is_mapped(x: Tensor) -> bool:
     return _pages_of(x) is not None
 
 
+def of_file(array: np.ndarray) -> Tensor | None:
+    """An array that begins a mapped file's numbers, as a tensor; None for any other."""
+    return torch.from_numpy(array) if array.ctypes.data in _maps else None
+
+
 def let_go(x: Tensor) -> None:
     """Let the system take back the pages of a mapped file; they are read again when they are needed."""
     pages = _pages_of(x)
@@ -123,12 +127,67 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return found
 
 
+def rows_at(x: Tensor, index: Tensor) -> Tensor:
+    """The rows x[index], index of shape (k,) and not negative; of a mapped file in a file too, if they are large."""
+    if not is_mapped(x):
+        return x[index]
+    return gathered(take(x, part) for part in index.split(_at_once(x)))
+
+
+def some_of(x: Tensor) -> Tensor:
+    """Rows of a mapped file that are evenly spread over it, at most 64 MiB, in memory; other data as they are."""
+    return take(x, torch.arange(0, len(x), step_of(x))) if is_mapped(x) else x
+
+
+def step_of(x: Tensor) -> int:
+    """Of how many rows :func:`some_of` takes one."""
+    return -(-len(x) // _at_once(x)) if is_mapped(x) else 1
+
+
+def _at_once(x: Tensor) -> int:
+    return max(1, LARGE // 4 * len(x) // max(1, x.nbytes))
+
+
 def blocks(x: Tensor, most: int | None = None) -> Iterator[Tensor]:
     """The rows of x (num, …) in order, some at a time, at most ``most``; their pages are let go after use."""
-    at_once = max(1, LARGE // 4 * len(x) // max(1, x.nbytes))
-    for block in x.split(at_once if most is None else min(most, at_once)):
+    for block in x.split(_at_once(x) if most is None else min(most, _at_once(x))):
         yield block
         let_go(x)
+
+
+def first_where(is_bad: Callable[[Tensor], Tensor], x: Tensor) -> tuple[int, int, int] | None:
+    """Row and column of the first bad value of x (num, …), a datum's values counted, and how many there are."""
+    place, count, start = None, 0, 0
+    for rows in blocks(x):
+        bad = is_bad(rows).reshape(len(rows), -1)
+        if place is None and bad.any():
+            row, column = bad.nonzero()[0].tolist()
+            place = start + row, column
+        count, start = count + int(bad.sum()), start + len(rows)
+    return None if place is None else (*place, count)
+
+
+def has_gaps(x: Tensor) -> bool:
+    """Whether data hold missing values."""
+    return any(bool(rows.isnan().any()) for rows in blocks(x))
+
+
+def extent(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest value of each column of x (num, n), NaN apart: ∞ and −∞ where there are none."""
+    low, high = torch.full(x.shape[1:], math.inf), torch.full(x.shape[1:], -math.inf)
+    for rows in blocks(x):
+        low = torch.minimum(low.to(rows), rows.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf).amin(0))
+        high = torch.maximum(high.to(rows), rows.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).amax(0))
+    return low, high
+
+
+def nanmean(x: Tensor, of: Callable[[Tensor], Tensor] = torch.Tensor.double) -> Tensor:
+    """The mean over x (num, n) of a function of some rows, NaN apart, shape (n,), float64."""
+    total = num = torch.zeros(())
+    for rows in blocks(x):
+        values = of(rows).double()
+        total, num = total + values.nansum(0), num + (~values.isnan()).sum(0)
+    return total / num
 
 
 def in_blocks(function: Callable[[Tensor], Found], x: Tensor) -> Found:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import has_gaps
 from pyrovae.distributions import covariance_of, mean_of
 from pyrovae.errors import InputError, Option, check_observed
 from pyrovae.evaluation import Imputed, UnreliableEstimateWarning, elbo_terms, impute, log_marginal
@@ -36,15 +37,12 @@ class VAE:
 
     def check(self, x: Tensor) -> Tensor:
         """The data in the model's dtype, on its device, after checking that it accepts them."""
-        if not self.model.missing and x.isnan().any():
+        if not self.model.missing and has_gaps(x):
             raise InputError(
                 "the data have missing values, and the model was trained without them; train it with ",
                 Option("missing", "mask"),
             )
-        parameter = next(self.model.parameters())
-        y = x.to(dtype=parameter.dtype, device=parameter.device)
-        check_data(y, self.model, self.guide)
-        return y
+        return check_data(x, self.model, self.guide)
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (num, d) and covariance (num, d, d) of q(z|x), from draws if a family has no formula."""

@@ -60,7 +60,7 @@ def tensor_of(name: str, data: object) -> Tensor:
     array = np.asarray(data)
     if array.dtype.kind not in "biufc":
         raise InputTypeError(f"{name} must hold only numbers, not {array.dtype}; leave out columns of text")
-    if isinstance(data, np.memmap) and is_large(data) and (mapped := _mapped(data)) is not None:
+    if isinstance(data, np.memmap) and is_large(data.nbytes) and (mapped := _mapped(data)) is not None:
         return mapped
     return torch.as_tensor(array if array.flags.writeable else array.copy())
 

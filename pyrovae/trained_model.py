@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.blocks import blocks, is_mapped
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError, MissingExtraError, check_integer
 from pyrovae.evaluation import Imputed, conformal_p_values
@@ -23,6 +24,8 @@ from pyrovae.progress import progress_bar
 from pyrovae.randomness import seeded
 
 _ROWS = 512
+_AT_ONCE = 1024
+"""Data of a file that are scored at once."""
 _FOLDS = 5
 """Of cross-fitting."""
 
@@ -217,11 +220,18 @@ class TrainedModel:
             ``reconstruction`` and ``kl``. If the preprocessing loses dimensions, densities are those of the
             preprocessed data, and cannot be compared with those of another preprocessing.
         """
+        parts = blocks(x, _AT_ONCE if is_mapped(x) else None)
+        found = [self._scores(rows, num_samples, seed + k, progress) for k, rows in enumerate(parts)]
+        table = pd.concat(found, ignore_index=True)
+        table.insert(0, "row", range(len(x)))
+        return table
+
+    def _scores(self, x: Tensor, num_samples: int, seed: int, progress: bool) -> pd.DataFrame:
         step, y = self.preprocessing, self.prepare(x)
         jacobian = step.log_abs_det_jacobian(x) if step is not None and step.comparable else torch.zeros(len(x))
         columns = self.fitted.score(y, num_samples, seed, progress)
         columns |= {name: columns[name] + jacobian for name in ("log_prob", "elbo", "reconstruction")}
-        return pd.DataFrame({"row": range(len(y))} | {name: column.numpy() for name, column in columns.items()})
+        return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
 
     def outliers(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SUBJECTS = ("layout", "mutations", "documentation", "start")
+SUBJECTS = ("layout", "mutations", "documentation", "start", "large_files")
 """Tests of the repository as a whole, which mirror no module."""
 
 TABLES = ("pyrovae.commands", "pyrovae.datasets.readers", "pyrovae.training.engines")

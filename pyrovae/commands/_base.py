@@ -1,16 +1,18 @@
 """What the subcommands share: the trained model, the data and the output file."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
+from pyrovae.blocks import is_mapped
 from pyrovae.commands._options import chosen, with_options
 from pyrovae.commands._read import ReadLine, Summary
 from pyrovae.datasets import ChannelAxis, ReadingSettings, Spectra, read_data
+from pyrovae.datasets.readers.settings import check_size
 from pyrovae.errors import InputError
 from pyrovae.files import make_folder
 
@@ -75,6 +77,9 @@ class OnData(OnAModel):
     json: bool = False
     """Print one line of JSON instead of words."""
 
+    TAKES_LARGE: ClassVar = False
+    """Whether data that lie in a file may stay there."""
+
     def __call__(self) -> Summary:
         """Read the data, say what was read, and apply the model."""
         said, _ = ReadLine(quiet=self.json), self.trained  # a model that is not there is an error before the data are
@@ -92,6 +97,9 @@ class OnData(OnAModel):
         samples = None if isinstance(self.samples, int) else self.samples
         data = read_data(path, chosen(self, ReadingSettings(), samples=samples), to_train=False)
         said(data)
+        if is_mapped(data.x) and not self.TAKES_LARGE:
+            check_size(str(path), 3.0 * data.x.nbytes, self.max_gib)  # type: ignore[attr-defined]
+            data = replace(data, x=data.x.clone())
         return data if axis is None else axis.matched(data)
 
     def apply(self, data: Spectra) -> Summary:

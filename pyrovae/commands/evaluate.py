@@ -1,6 +1,7 @@
 """``pyrovae evaluate DIR DATA``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pyrovae.commands._base import OnData, Summary
 from pyrovae.datasets import Spectra, TrainingRows
@@ -11,6 +12,8 @@ _STRANGEST = 3
 @dataclass
 class Evaluate(OnData):
     """Write log p(x), its standard error and the ELBO of each datum. Outliers have the smallest log p(x)."""
+
+    TAKES_LARGE: ClassVar = True
 
     num_samples: int = 300
     """Draws of z per datum."""

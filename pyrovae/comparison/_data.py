@@ -10,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.blocks import blocks, in_blocks
-from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, kind_of
+from pyrovae.blocks import blocks, extent, first_where, in_blocks, is_mapped, rows_at
+from pyrovae.comparison.settings import Execution, LikelihoodFactory, NetworkSettings, kind_of
 from pyrovae.datasets import PIXEL, Preprocessing, Spectra, SyntheticDataset, find_copies, split_by_group
 from pyrovae.errors import InputError, InputWarning, Option
 from pyrovae.frames import Data, tensor_of
+
+MOST_TEST = 2000
+"""Of data that lie in a file at most so many are held out as test data."""
 
 
 class CountsWarning(InputWarning):
@@ -79,17 +82,19 @@ def prepare(
         InputError: data of another shape, or values that are not finite (NaN is allowed where missing is "mask").
     """
     train = as_data_tensor("data", data, settings.missing)
-    groups, num_copies = None, 0
+    groups, num_copies = None, 0  # of the test data, and of all
     if test is None:
         labels = find_copies(train)
         num_copies = len(train) - int(labels.max()) - 1
         if num_copies:
-            kept, held_out = split_by_group(labels, (0.8, 0.2))
-            train, test, groups = train[kept], train[held_out], labels[held_out.numpy()]
+            share = min(0.2, MOST_TEST / len(train)) if is_mapped(train) else 0.2
+            kept, held_out = split_by_group(labels, (1 - share, share))
         else:
-            shuffled = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
-            num_test = max(2, len(train) // 5)
-            train, test = shuffled[:-num_test], shuffled[-num_test:]
+            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+            num_test = min(max(2, len(train) // 5), MOST_TEST if is_mapped(train) else len(train))
+            kept, held_out = order[:-num_test], order[-num_test:]
+        groups = labels[held_out.numpy()] if num_copies else None
+        train, test = rows_at(train, kept), rows_at(train, held_out)
     parts = {"test": as_data_tensor("test", test, settings.missing)}
     if validation is not None:
         parts["validation"] = as_data_tensor("validation", validation, settings.missing)
@@ -106,30 +111,43 @@ def prepare(
     return PreparedData("data", train, parts["test"], None, validation, step, jacobian, groups, num_copies)
 
 
+def check_can_be_sent(data: PreparedData, execution: Execution) -> None:
+    """Raise an InputError if other processes are to train on data that lie in a file."""
+    if is_mapped(data.train) and (execution.workers > 1 or execution.scheduler is not None):
+        raise InputError(
+            f"{len(data.train):,} training data are too large to be sent to other processes: leave out workers and "
+            "scheduler, or give fewer data"
+        )
+
+
 def as_data_tensor(name: str, data: Data, missing: str) -> Tensor:
     """Data (num, n) in torch's default dtype.
 
     Raises:
         InputError: other data.
     """
-    data = in_blocks(lambda rows: rows.to(torch.get_default_dtype()), tensor_of(name, data))
+    data = tensor_of(name, data)
+    if data.dtype != torch.get_default_dtype():
+        data = in_blocks(lambda rows: rows.to(torch.get_default_dtype()), data)
     least = 4 if name == "data" else 2
     if data.dim() != 2 or len(data) < least:
         raise InputError(f"{name} must have shape (num, n) with num ≥ {least}, not {tuple(data.shape)}")
 
-    def invalid(rows: Tensor) -> Tensor:
-        return ~(rows.isfinite() | (rows.isnan() & (missing == "mask")))
-
-    if any(invalid(rows).any() for rows in blocks(data)):
-        row, column = invalid(data).nonzero()[0].tolist()
-        raise InputError(f"{name} hold NaN or infinity at row {row}, column {column} (counted from 0)")
+    found = first_where(lambda rows: ~(rows.isfinite() | (rows.isnan() & (missing == "mask"))), data)
+    if found is not None:
+        raise InputError(f"{name} hold NaN or infinity at row {found[0]}, column {found[1]} (counted from 0)")
     return data
 
 
 def are_counts(x: Tensor) -> bool:
     """Whether all values except NaN are counts 0, 1, 2, …, with more than two different values."""
-    seen = x[~x.isnan()]
-    return bool((seen >= 0).all() and (seen % 1 == 0).all() and len(seen.unique()) > 2)
+    values = x.new_empty(0)
+    for rows in blocks(x):
+        seen = rows[~rows.isnan()]
+        if not ((seen >= 0).all() and (seen % 1 == 0).all()):
+            return False
+        values = torch.cat([values, seen.unique()[:3]]).unique()
+    return len(values) > 2
 
 
 def warn_of_counts(data: Spectra, likelihoods: Mapping[str, LikelihoodFactory]) -> None:
@@ -141,9 +159,9 @@ def warn_of_counts(data: Spectra, likelihoods: Mapping[str, LikelihoodFactory]) 
     kinds = {name: kind_of(make) for name, make in likelihoods.items()}
     densities = [name for name, kind in kinds.items() if kind is not None and kind.is_gaussian]
     if densities and data.unit != PIXEL and are_counts(data.x):
-        seen = data.x[~data.x.isnan()]
+        low, high = extent(data.x)
         said = CountsWarning(
-            f"the data are counts, whole numbers from {seen.min():.0f} to {seen.max():.0f}, and {densities[0]} noise "
+            f"the data are counts, whole numbers from {low.min():.0f} to {high.max():.0f}, and {densities[0]} noise "
             "does not suit them; try the likelihoods poisson and negative-binomial, with ",
             Option("preprocessing", "none"),
         )

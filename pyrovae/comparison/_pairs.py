@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pyrovae.blocks import nanmean
 from pyrovae.comparison.settings import LikelihoodFactory, NetworkSettings, PosteriorFactory, PriorFactory, kind_of
 from pyrovae.likelihoods import CountLikelihood
 from pyrovae.linear_gaussian.factor_model import FactorModel
@@ -69,7 +70,7 @@ def at_mean_of(make: LikelihoodFactory, x: Tensor) -> LikelihoodFactory:
     given = make.keywords if isinstance(make, partial) else {}
     if cls is None or not issubclass(cls, CountLikelihood) or "initial_mean" in given:
         return make
-    means = x.double().nanmean(0).nan_to_num(1.0).clamp_min(0.5 / len(x))
+    means = nanmean(x).nan_to_num(1.0).clamp_min(0.5 / len(x))
     return partial(make, initial_mean=means.tolist())  # type: ignore[call-arg]
 
 

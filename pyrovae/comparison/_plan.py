@@ -1,7 +1,6 @@
 """The plan of a comparison: its cells, their common settings, and the initial programs of each."""
 
 import copy
-import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from pyrovae.programs import Program
 from pyrovae.randomness import seeded
 from pyrovae.training import TrainingSettings
 from pyrovae.training.settings import describe as describe_value
-from pyrovae.training.settings import describe_settings
+from pyrovae.training.settings import describe_settings, sha256
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 GIVEN = "given"
@@ -162,9 +161,7 @@ def configuration(plan: Plan, cell: Cell, model: GenerativeModel, guide: Amortiz
         "estimator_settings": describe_value(plan.settings.named_estimators[cell.estimator]),
         "log_marginal_samples": plan.settings.log_marginal_samples,
         "data_sha256": [
-            hashlib.sha256(x.numpy().tobytes()).hexdigest()
-            for x in (plan.data.train, plan.data.test, plan.data.validation, *frozen)
-            if isinstance(x, Tensor)
+            sha256(x) for x in (plan.data.train, plan.data.test, plan.data.validation, *frozen) if isinstance(x, Tensor)
         ],
     }
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from pyrovae.blocks import nanmean
 from pyrovae.comparison._conclusion import conclude
-from pyrovae.comparison._data import PreparedData, draw_synthetic, prepare
+from pyrovae.comparison._data import PreparedData, check_can_be_sent, draw_synthetic, prepare
 from pyrovae.comparison._given import frozen
 from pyrovae.comparison._linear import models_to_start_as, with_latent_dims, write_linear
 from pyrovae.comparison._pairs import at_mean_of
@@ -61,7 +62,8 @@ def compare(
 
     Args:
         data: a synthetic set, drawn with its own sizes, or data (num, n). The last fifth of a fixed shuffle is held out
-            as test data; copies (:func:`~pyrovae.datasets.find_copies`) stay in one part.
+            as test data; copies (:func:`~pyrovae.datasets.find_copies`) stay in one part. Of data that lie in a file,
+            mapped or as a Dataset of more than 256 MiB, at most 2,000 are held out.
         model: a trained model of the unprocessed ``data``. Then only guides are trained, its parameters do not change,
             and the ELBO is compared. Its likelihood is called ``"given"``. A Pyro model written by hand needs one
             latent site, ``"z"`` with event shape (d,), in the data's plate; it cannot be saved, so leave out ``out``.
@@ -111,6 +113,7 @@ def compare(
     processes.check_alone("a comparison")
     with callers_state_left_alone():
         plan = _plan_of(_settings_of(settings, data, model), data, test, validation, model, pictures, progress)
+        check_can_be_sent(plan.data, execution)
         if baselines and not plan.is_of_densities:
             raise InputError("baselines have densities and these models do not: give no baselines")
         plan = with_folder(plan, out)
@@ -221,7 +224,8 @@ def _plan_of(
     if model is not None:
         return Plan(settings, prepared, model=frozen(model, prepared, settings), pictures=pictures)
     if settings.likelihoods is None:
-        spread = (prepared.train - prepared.train.nanmean(0)).square().nanmean().sqrt().item()
+        mean = nanmean(prepared.train)
+        spread = nanmean(prepared.train, lambda rows: (rows - mean).square()).nanmean().sqrt().item()
         gaussian = partial(GaussianLikelihood, initial_scale=max(0.25 * spread, 1e-3))
         settings = replace(settings, likelihoods={"gaussian": gaussian})
     return plan_of(settings, prepared, pictures=pictures, progress=progress)

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from pyrovae.blocks import in_blocks
 from pyrovae.comparison._budget import GAP_DATA, Counts, counts_within, measure
 from pyrovae.comparison._conclusion import conclude
-from pyrovae.comparison._data import prepare, warn_of_counts
+from pyrovae.comparison._data import check_can_be_sent, prepare, warn_of_counts
 from pyrovae.comparison._linear import (
     may_be_linear,
     models_to_start_as,
@@ -35,7 +36,7 @@ from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
-from pyrovae.linear_gaussian.baselines import Baseline, check_varying
+from pyrovae.linear_gaussian.baselines import Baseline, check_varying, varying
 from pyrovae.linear_gaussian.keys import LinearKey
 from pyrovae.posteriors.lbfgs import OutOfTimeError, ending_by
 from pyrovae.training import processes
@@ -95,7 +96,9 @@ def compare_file(
             left_out = study.linear_left_out if begun is None else _names_in(begun.config, "linear_left_out", folder)
             limited = begun is None and study.epochs is None
             fits = _LinearFits(begin + _SHARE_FOR_LINEAR * study.budget if limited else math.inf, left_out)
-            plan, baselines = _with_linear(_plan(study, split, *parts, progress), folder, fits, progress)
+            plan = _plan(study, split, *parts, progress)
+            check_can_be_sent(plan.data, execution)
+            plan, baselines = _with_linear(plan, folder, fits, progress)
             study, plan = _with_counts(study, plan, begun, folder, begin, fits, baselines, execution, digest)
             baselines = [
                 replace(b, log_prob=b.log_prob[: len(plan.data.test)]) for b in baselines if b.log_prob is not None
@@ -171,9 +174,9 @@ def _read(
         raise InputError(f"{len(data.x)} data are too few to compare models: the parts have {sizes}; give more data")
     validation, test = validation[:MAX_VALIDATION], test[: study.max_test]
     if data.unit == PIXEL or study.reading.drop_constant:  # noise alone would tell the models of such a channel apart
-        kept = (train != train[0]).any(0)
+        kept = varying(train)
         data = data.of_channels(kept)
-        train, validation, test = (part[:, kept] for part in (train, validation, test))
+        train, validation, test = (in_blocks(lambda rows: rows[:, kept], part) for part in (train, validation, test))
     return data, split, (train, validation, test)
 
 

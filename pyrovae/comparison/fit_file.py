@@ -99,7 +99,7 @@ def fit_file(
                 gain = {"encoder_gain": better.gain.mean}
             if not is_first:
                 return {}
-            found = summary_of(trained.scores(test, progress=progress))
+            found = summary_of(trained.scores(test[: project.max_test], progress=progress))
             metrics = {
                 "dataset": data.name,
                 "posterior": project.model.posterior,
@@ -109,6 +109,7 @@ def fit_file(
                 "seed": project.training.seed,
                 "epochs": project.training.epochs,
                 "num_train": len(train),
+                "num_test": min(len(test), project.max_test),
                 "test_neg_elbo": -found["elbo"],
                 "test_kl": found["kl"],
                 "test_log_marginal": found["log_prob"],

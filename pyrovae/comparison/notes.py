@@ -10,6 +10,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import has_gaps
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._plan import ModelKey, Plan
 from pyrovae.comparison._result import Results
@@ -18,7 +19,7 @@ from pyrovae.comparison.recommendation import MIN_DATA, Measure, Recommendation,
 from pyrovae.datasets import SpectraSplit, SplitMethod, TrainingRows
 from pyrovae.datasets.splitting import say_copies, say_groups, say_proposed
 from pyrovae.linear_gaussian.baselines import Baseline, simple_candidates
-from pyrovae.linear_gaussian.exact import LEAST_NOISE, most_latent_dims
+from pyrovae.linear_gaussian.exact import LEAST_NOISE, data_covariance, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.linear_gaussian.keys import linear_with
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
@@ -150,9 +151,9 @@ _TEXTS = {
 
 def notes_of_data(data: PreparedData) -> list[Note]:
     """Whether test data were trained on, whether copies were kept together, and whether channels are copies or sums."""
-    found, train = [], data.train.double()
-    if train.dim() == 2 and train.shape[1] <= min(len(train) - 1, _MOST_CHANNELS) and not train.isnan().any():
-        dependent = _num_dependent(torch.linalg.eigvalsh(torch.atleast_2d(train.T.cov(correction=0))))
+    found, train = [], data.train
+    if train.dim() == 2 and train.shape[1] <= min(len(train) - 1, _MOST_CHANNELS) and not has_gaps(train):
+        dependent = _num_dependent(torch.linalg.eigvalsh(data_covariance(train)))
         if dependent:
             found.append(Note(NoteKind.DEPENDENT_CHANNELS, (), {"num": dependent}))
     num = 0 if data.truth is not None else TrainingRows.of(data.train).count_in(data.test)
@@ -255,9 +256,9 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
     else:
         key = linear_with(choice.likelihood)
         linear = (plan.linear or {}).get((choice.likelihood, choice.latent_dim))
-    if linear is None or validation is None or train.shape[1] > _MOST_CHANNELS or train.isnan().any():
+    if linear is None or validation is None or train.shape[1] > _MOST_CHANNELS or has_gaps(train):
         return []
-    d = min(2 * linear.latent_dim, most_latent_dims(train.double().T.cov(correction=0)))
+    d = min(2 * linear.latent_dim, most_latent_dims(data_covariance(train)))
     if d <= linear.latent_dim or key.by_validation:
         return []
     more: FactorModel | ShrunkGaussian | None = None

@@ -312,6 +312,7 @@ class ComparisonKeywords(TypedDict, total=False):
     measure: Measure | None
     validate_every: int
     engine: str
+    precision: str
     strict: bool
 
 

@@ -53,6 +53,12 @@ class FileSettings:
     allow_replicates: bool = False
     """Let copies of one sample be in both training and test data. Results then look too good."""
 
+    max_test: int = 2000
+    """Score at most this many test data."""
+
+    def __post_init__(self) -> None:
+        check_integer("max_test", self.max_test, least=2)
+
     def read(self) -> Spectra:
         """The data."""
         return simulated(400, 60) if self.data is None else read_data(self.data, self.reading, group=self.group)
@@ -83,14 +89,13 @@ class Study(FileSettings):
     """Passes over the training data. If given, the budget is ignored."""
     gap_data: int | None = None
     """Number of test data for which log p(x) − ELBO is split into family and encoder; 32 if the budget allows."""
-    max_test: int = 2000
-    """Score at most this many test data."""
     linear_only: tuple[str, ...] = ()
     """Likelihoods for which only linear models are compared, no VAEs."""
     linear_left_out: tuple[str, ...] = ()
     """Linear models that are not fitted, by their names in comparison.csv."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         num_seeds = len(self.settings.seeds)
         if num_seeds < 2:
             raise InputError(f"seeds must be at least 2, not {num_seeds}: one seed shows no spread to judge a gain by")
@@ -100,7 +105,6 @@ class Study(FileSettings):
             check_integer("epochs", self.epochs)
         if self.gap_data is not None:
             check_integer("gap_data", self.gap_data, least=0)
-        check_integer("max_test", self.max_test, least=2)
         for name in self.linear_only:
             check_choice("likelihood", name, self.settings.named_likelihoods)
         for name in self.linear_left_out:
@@ -141,6 +145,7 @@ class Project(FileSettings):
     """How it is trained; the seed is the split's and the initialisation's, too."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer("seed", self.training.seed, least=0)
 
     def to_dict(self) -> dict[str, object]:

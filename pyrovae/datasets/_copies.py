@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from pyrovae.blocks import blocks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,26 +41,21 @@ _LEAST_SHARE = 0.05
 """Of near copies among all rows: fewer are chance, or too few to matter."""
 
 
-def equal_rows(x: Tensor) -> NDArray[np.int64]:
-    """Label of each row of x (num, n), from 0: equal rows have one label, missing values being alike.
-
-    Rows of so few different values that some are equal by chance have a label each.
-    """
-    return _equal_rows(x)[0]
-
-
 def _equal_rows(x: Tensor) -> tuple[NDArray[np.int64], bool]:
-    """The labels, and whether rows are equal by chance."""
-    rows = np.ascontiguousarray(x.numpy())
-    _, labels = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))), return_inverse=True)
-    if labels.max() + 1 < len(rows) and _equal_by_chance(rows):
-        return np.arange(len(rows)), True
+    """Label of each row, from 0: equal rows have one label, missing values being alike.
+
+    Rows of so few different values that some are equal by chance have a label each; and whether that is so.
+    """
+    digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for b in blocks(x) for row in b.numpy())
+    _, labels = np.unique(np.frombuffer(digests, np.dtype((np.void, 16))), return_inverse=True)
+    if labels.max() + 1 < len(x) and _equal_by_chance(x[:_SOME].numpy(), len(x)):
+        return np.arange(len(x)), True
     return labels.ravel().astype(np.int64), False
 
 
-def _equal_by_chance(rows: NDArray[np.generic]) -> bool:
-    """Whether at least one pair of rows may be equal by chance, if the columns are independent of each other."""
-    log_pairs, some = 2 * np.log(len(rows)) - np.log(2), rows[:_SOME]
+def _equal_by_chance(some: NDArray[np.generic], num: int) -> bool:
+    """Whether a pair of so many rows may be equal by chance, if the columns of some are independent of each other."""
+    log_pairs = 2 * np.log(num) - np.log(2)
     for column in some.T:
         _, counts = np.unique(column, return_counts=True)
         pairs = (counts * (counts - 1)).sum() / (len(some) * (len(some) - 1))
@@ -67,8 +65,8 @@ def _equal_by_chance(rows: NDArray[np.generic]) -> bool:
     return True
 
 
-def near_rows(x: Tensor) -> NDArray[np.int64]:
-    """Label of each row of x (num, n), from 0: equal rows have one label, and rows that are near copies.
+def copies(x: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels of each row of x (num, n), from 0: of equal rows, and of equal rows or near copies.
 
     Neighbours at random have no gap between them: in D dimensions (d_r/d_(r+1))^(D r) of a row's distances to its r-th
     and next neighbour is uniform (Facco et al. 2017). A set of r + 1 rows that are each other's r nearest are copies
@@ -80,11 +78,11 @@ def near_rows(x: Tensor) -> NDArray[np.int64]:
     """
     labels, by_chance = _equal_rows(x)
     _, first = np.unique(labels, return_index=True)
-    if by_chance or x.isnan().any() or not _NEIGHBOURS + 1 < len(first) <= MOST_ROWS or x.shape[1] < 2:
-        return labels
+    if by_chance or not _NEIGHBOURS + 1 < len(first) <= MOST_ROWS or x.shape[1] < 2 or x.isnan().any():
+        return labels, labels
     near = _near(x.numpy()[first].astype(float))
     enough = len(first) - len(set(near.tolist())) >= _LEAST_SHARE * len(first)
-    return near[labels] if enough else labels
+    return labels, near[labels] if enough else labels
 
 
 def _near(rows: NDArray[np.float64]) -> NDArray[np.int64]:

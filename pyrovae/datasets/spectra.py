@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.blocks import in_blocks, rows_at
 from pyrovae.datasets.reading import Reading
 from pyrovae.errors import InputError, one_line
 
@@ -80,7 +81,7 @@ class Spectra:
         """The samples of these indices, in this order."""
         index = torch.as_tensor(index)
         targets = self.targets.iloc[index.numpy()].reset_index(drop=True)
-        return dataclasses.replace(self, x=self.x[index], targets=targets)
+        return dataclasses.replace(self, x=rows_at(self.x, index), targets=targets)
 
     def sorted_by(self, column: str, *, dates: bool = False) -> Self:
         """The samples sorted by a column of the targets, such as their time; the order of equal ones does not change.
@@ -116,7 +117,8 @@ class Spectra:
     def at(self, channels: Tensor) -> Self:
         """The channels of these indices, in this order."""
         headers = tuple(self.headers[i] for i in channels.tolist()) if self.headers else ()
-        return dataclasses.replace(self, x=self.x[:, channels], axis=self.axis[channels], headers=headers)
+        x = in_blocks(lambda rows: rows[:, channels], self.x)
+        return dataclasses.replace(self, x=x, axis=self.axis[channels], headers=headers)
 
     def groups(self, column: str, *, by_day: bool = False) -> NDArray[np.object_]:
         """A column of the targets as group labels for a split, shape (num,).

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrovae.datasets._copies import columns_of_samples, equal_rows, joined, near_rows
+from pyrovae.datasets._copies import columns_of_samples, copies, joined
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError
 from pyrovae.frames import Data, tensor_of
@@ -155,7 +155,7 @@ def split_spectra(
         train, validation, test = map(spectra.take, indices)
         return SpectraSplit(train, validation, test, SplitMethod.DAYS, time_column, len(set(days)), num_test)
     labels = np.arange(len(spectra)) if group is None else _codes(spectra.groups(group))
-    num_groups, equal, near = len(set(labels.tolist())), equal_rows(spectra.x), near_rows(spectra.x)
+    num_groups, (equal, near) = len(set(labels.tolist())), copies(spectra.x)
     if not allow_replicates:
         labels = joined(labels, near)
     alone = len(set(labels.tolist())) == len(spectra)
@@ -193,7 +193,7 @@ def find_copies(x: Data) -> NDArray[np.int64]:
         >>> bool((labels[:100] == labels[100:]).all())
         True
     """
-    return near_rows(tensor_of("x", x))
+    return copies(tensor_of("x", x))[1]
 
 
 def split_randomly(num: int, shares: Sequence[float] = DEFAULT_SHARES, *, seed: int = 0) -> list[Tensor]:

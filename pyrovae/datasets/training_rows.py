@@ -10,33 +10,35 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.blocks import blocks
 from pyrovae.errors import InputError, one_line
 from pyrovae.files import write_bytes
 
 _FILE = "training-rows.npy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingRows:
     """Hashes of the rows that a model was trained on.
 
     Attributes:
-        hashes: of 64 bits, one per row, of its values in float32.
+        hashes: of 64 bits, one per row, of its values in float32, sorted.
     """
 
-    hashes: frozenset[int]
+    hashes: NDArray[np.uint64]
 
     @classmethod
     def of(cls, x: Tensor) -> Self:
         """The rows of data x (num, n), in their own units."""
-        return cls(frozenset(_hashes(x)))
+        return cls(np.unique(_hashes(x)))
 
     def write(self, folder: Path) -> None:
         """Write them beside a model."""
         buffer = io.BytesIO()
-        np.save(buffer, np.array(sorted(self.hashes), dtype=np.uint64))
+        np.save(buffer, self.hashes)
         write_bytes((folder / _FILE, buffer.getvalue()))
 
     @classmethod
@@ -55,19 +57,21 @@ class TrainingRows:
             raise InputError(f"cannot read {path}: {one_line(error)}") from None
         if found.dtype != np.uint64 or found.ndim != 1:
             raise InputError(f"{path} is damaged: it holds {found.dtype} of shape {found.shape}")
-        return cls(frozenset(found.tolist()))
+        return cls(found)
 
     def are(self, x: Tensor) -> Tensor:
         """Which rows of data x (num, n) are among them, booleans of shape (num,)."""
-        return torch.tensor([value in self.hashes for value in _hashes(x)], dtype=torch.bool)
+        return torch.from_numpy(np.isin(_hashes(x), self.hashes))
 
     def count_in(self, x: Tensor) -> int:
         """How many rows of data x (num, n) are among them."""
         return int(self.are(x).sum())
 
 
-def _hashes(x: Tensor) -> list[int]:
+def _hashes(x: Tensor) -> NDArray[np.uint64]:
     """A hash of each row, the same for 0 and −0, and for every NaN."""
-    rows = (x.detach().cpu().to(torch.float32) + 0.0).nan_to_num(nan=torch.finfo(torch.float32).max).numpy()
-    rows = np.ascontiguousarray(rows)
-    return [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
+    found = bytearray()
+    for block in blocks(x.detach()):
+        rows = (block.cpu().to(torch.float32) + 0.0).nan_to_num(nan=torch.finfo(torch.float32).max).numpy()
+        found += b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+    return np.frombuffer(bytes(found), "<u8").astype(np.uint64)

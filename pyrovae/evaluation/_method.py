@@ -10,6 +10,7 @@ import pyro.poutine as poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyrovae.blocks import in_blocks
 from pyrovae.errors import InputError
 from pyrovae.evaluation._weights import check_density, check_rows_apart, takes_some
 from pyrovae.evaluation.estimate import LogMarginal
@@ -139,7 +140,7 @@ def in_double(model: Program, guide: Program, x: Tensor) -> tuple[Program, Progr
     In float32 the density of a nearly singular q has no correct digits at its draws.
     """
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
-        return copy.deepcopy(model).double(), copy.deepcopy(guide).double(), x.double()
+        return copy.deepcopy(model).double(), copy.deepcopy(guide).double(), in_blocks(Tensor.double, x)
     return model, guide, x
 
 

@@ -3,11 +3,12 @@
 import math
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import is_mapped, take
 from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation._gauss_newton import Mixture
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
@@ -28,6 +29,8 @@ _CHAINS = 16
 _LEAPFROG = 5
 _WIDER = 1.2
 _MOST_PRIOR_DIM = 8
+_AT_ONCE = 4096
+"""Data of a file that are in memory."""
 _PRIOR_LOOK, _PROMISING = 512, 2.0
 _PRIOR_DRAWS, _WANTED, _ENOUGH = 2**14, 1000, 100
 _LEAST_MISSED = 0.05
@@ -73,6 +76,8 @@ class Automatic(Method):
         """Estimate log p(x) of each datum."""
         if not problem.takes_some:
             return Importance(self.num_samples).estimate(problem)
+        if is_mapped(problem.x):
+            return self._by_blocks(problem)
         num = len(problem.x)
         looked = over_log_weights(log_mean_weight, problem, max(_LEAST_LOOKED, self.num_samples // 2))
         nothing = [torch.full_like(values, math.nan) for values in looked]
@@ -111,6 +116,15 @@ class Automatic(Method):
                 stacklevel=4,  # the caller of log_marginal, through its decorator
             )
         return marginal
+
+    def _by_blocks(self, problem: Problem) -> LogMarginal:
+        """The estimates of data that lie in a file, some at a time, which are then in memory."""
+        starts = range(0, len(problem.x), _AT_ONCE)
+        some = (torch.arange(start, min(start + _AT_ONCE, len(problem.x))) for start in starts)
+        parts = [self.estimate(_part(problem, rows)) for rows in some]
+        names = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return replace(parts[0], **joined, steps=tuple(step for part in parts for step in part.steps))
 
     def _refine(self, part: Problem, rows: Tensor, found: "_Found") -> None:
         """The second step for the problem of these rows, and the third where the second does not do."""
@@ -234,7 +248,7 @@ def proposal_scale(latent_dim: int) -> float:
 def _part(problem: Problem, rows: Tensor) -> Problem:
     """The problem of some of the data."""
     guide = rows_of(problem.guide, rows, problem.x)
-    return replace(problem, x=problem.x[rows.to(problem.x.device)], guide=guide)
+    return replace(problem, x=take(problem.x, rows.to(problem.x.device)), guide=guide)
 
 
 def _weighted(problem: Problem, q: Mixture, num_draws: int) -> Summaries:

@@ -10,6 +10,7 @@ from typing import Unpack
 
 from torch import Tensor
 
+from pyrovae.blocks import some_of
 from pyrovae.errors import InputError, InputTypeError, check_integer
 from pyrovae.evaluation._encoder_data import Draws, Jittered
 from pyrovae.evaluation._encoder_training import EncoderTraining, EncoderTrainingKeywords, FrozenModel, encoder_elbo
@@ -99,7 +100,8 @@ def refit_encoder(
     Args:
         model: the generative model; it does not change.
         guide: its guide, where the training starts; it does not change.
-        x_train: data (num, n) that trained the model and the guide; without them there is no second stage.
+        x_train: data (num, n) that trained the model and the guide; without them there is no second stage. Of data that
+            lie in a file, rows of 64 MiB are used that are evenly spread over it.
         validation: data (num, n) whose ELBO chooses the best epoch of each stage and the best stage, the original guide
             included. Do not report results on these data.
         num_draws: data in each epoch.
@@ -137,7 +139,7 @@ def refit_encoder(
     validation = _checked("validation", validation, frozen.model, trained)
     data: dict[EncoderStage, Transform] = {EncoderStage.DRAWS: Draws(frozen.model, validation.isfinite())}
     if x_train is not None:
-        x_train = _checked("x_train", x_train, frozen.model, trained)
+        x_train = _checked("x_train", some_of(tensor_of("x_train", x_train)), frozen.model, trained)
         data[EncoderStage.JITTERED] = Jittered(frozen.model, trained, x_train)
     exact = FrozenModel(model).model.double()
 

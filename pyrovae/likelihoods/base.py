@@ -7,7 +7,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyrovae.blocks import blocks
+from pyrovae.blocks import first_where
 from pyrovae.errors import InputError, check_integer
 from pyrovae.nn import ConfigurableModule
 
@@ -100,13 +100,12 @@ class Likelihood(ConfigurableModule, ABC):
         def outside(rows: Tensor) -> Tensor:
             return ~(self.in_support(rows) | rows.isnan())
 
-        if any(outside(rows).any() for rows in blocks(x)):
-            found = outside(x)
-            row, column = found.nonzero()[0].tolist()
+        if (found := first_where(outside, x)) is not None:
+            row, column, num = found
             what, remedy = self.support
             raise InputError(
                 f"{name} holds {x[row, column].item():.4g} at row {row}, column {column} (counted from 0), the first "
-                f"of {int(found.sum())} that a {type(self).__name__} cannot score: they must be {what}; {remedy}"
+                f"of {num} that a {type(self).__name__} cannot score: they must be {what}; {remedy}"
             )
 
 

@@ -1,9 +1,24 @@
 """Data that stand for larger data: a linear-Gaussian model's likelihood needs their mean and covariance alone."""
 
+import weakref
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from pyrovae.blocks import blocks, is_mapped
+from pyrovae.errors import InputError
+
+_MOST_BYTES = 2**31
+"""What cannot be condensed is taken into memory, up to so many bytes."""
+
+
+def _nothing() -> None:
+    return None
+
+
+_known: tuple[Callable[[], Tensor | None], int, Tensor] = _nothing, 0, torch.empty(0)
+"""The last data of a file, their version, and the few rows that stand for them: each linear model asks for them."""
 
 
 def few_rows(x: Tensor) -> Tensor:
@@ -11,11 +26,28 @@ def few_rows(x: Tensor) -> Tensor:
 
     With the standard deviations s and the correlation matrix VΛVᵀ, of r eigenvalues λ_i > 0, these are m ± √(r λ_i) s
     v_i. Data with missing values stay as they are, as do those of more channels than half their number.
+
+    Raises:
+        InputError: they lie in a file and would need more than 2 GiB.
     """
-    if not is_mapped(x) or x.dim() != 2 or 2 * x.shape[1] > len(x):
+    global _known
+    if not is_mapped(x) or x.dim() != 2:
         return x.double()
-    mean, covariance = moments(x)
+    same, version, found = _known
+    if same() is not x or version != x._version:
+        found = _few_rows(x)
+        _known = weakref.ref(x), x._version, found
+    return found
+
+
+def _few_rows(x: Tensor) -> Tensor:
+    mean, covariance = moments(x) if 2 * x.shape[1] <= len(x) else (x[0], x.new_full((), torch.nan))
     if not covariance.isfinite().all():
+        if 8 * x.numel() > _MOST_BYTES:
+            raise InputError(
+                f"linear models of data that lie in a file need complete data, more than twice as many as channels, "
+                f"not {tuple(x.shape)} with missing values or as many channels: give fewer data"
+            )
         return x.double()
     scale = covariance.diagonal().sqrt()
     rounding = torch.finfo(scale.dtype).eps

@@ -7,8 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrovae.blocks import blocks
-
 
 def patterns(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Each set of channels that rows of x (num, n) have observed: booleans (n,), and those rows' numbers."""
@@ -22,8 +20,3 @@ def pattern_table(observed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64
     packed = np.packbits(observed.numpy(), axis=1)
     _, first, index, sizes = np.unique(packed, axis=0, return_index=True, return_inverse=True, return_counts=True)
     return first, index.ravel(), sizes.astype(np.float64)
-
-
-def has_gaps(x: Tensor) -> bool:
-    """Whether data hold missing values."""
-    return any(bool(rows.isnan().any()) for rows in blocks(x))

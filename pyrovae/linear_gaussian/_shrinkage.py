@@ -6,9 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import has_gaps
 from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._model import LinearModel
-from pyrovae.linear_gaussian._patterns import has_gaps, patterns
+from pyrovae.linear_gaussian._patterns import patterns
 
 SHARES = torch.logspace(-7, 0, 57, dtype=torch.float64)
 """Shares a of the target that are tried. Below the least, data that leave a direction empty could have any density."""

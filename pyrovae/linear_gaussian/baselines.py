@@ -1,5 +1,6 @@
 """Baselines for a VAE on held-out data: PCA, probabilistic PCA, factor analysis, and a Gaussian without latents."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.blocks import blocks, extent, has_gaps
 from pyrovae.errors import InputError, Option, check_observed
 from pyrovae.frames import Data, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood, Likelihood
 from pyrovae.linear_gaussian._directions import DENSE, principal_directions
 from pyrovae.linear_gaussian._moments import few_rows
-from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import SHARES
 from pyrovae.linear_gaussian.dimension import GRID
-from pyrovae.linear_gaussian.exact import LEAST_NOISE, LinearGaussianVAE, most_latent_dims
+from pyrovae.linear_gaussian.exact import LEAST_NOISE, LinearGaussianVAE, data_covariance, most_latent_dims
 from pyrovae.linear_gaussian.factor_model import FactorModel, diagonal_model
 from pyrovae.linear_gaussian.keys import (
     FACTOR_ANALYSIS,
@@ -221,8 +222,8 @@ def check_varying(train: Tensor, names: Sequence[str] = ()) -> None:
 
     A channel of a file has a name, and an option leaves it out.
     """
-    largest, smallest = train.nan_to_num(nan=-math.inf).amax(0), train.nan_to_num(nan=math.inf).amin(0)
-    constant = largest <= smallest  # of a channel without any value they are −∞ and ∞
+    smallest, largest = extent(train)
+    constant = largest <= smallest  # of a channel without any value they are ∞ and −∞
     if constant.any() and names:
         name = names[int(constant.nonzero()[0])]
         raise InputError(f"channel {name} is constant in all training data; give ", Option("drop_constant", True))
@@ -230,11 +231,16 @@ def check_varying(train: Tensor, names: Sequence[str] = ()) -> None:
         raise InputError(f"channel {int(constant.nonzero()[0])} (counted from 0) is constant; leave it out")
 
 
+def varying(train: Tensor) -> Tensor:
+    """Which channels of data (num, n) are not constant, or lack values: booleans of shape (n,)."""
+    return functools.reduce(torch.logical_or, ((rows != train[0]).any(0) for rows in blocks(train)))
+
+
 def _check_dims(train: Tensor, latent_dim: int, latent_dims: Sequence[int]) -> None:
     num, n = train.shape
     most = 0 if min(num, n) < 2 else min(num, n) - 1
     if most and n <= DENSE and not has_gaps(train):
-        most = most_latent_dims(torch.cov(few_rows(train).T, correction=0))
+        most = most_latent_dims(data_covariance(train))
     for name, dims in (("latent_dim", [latent_dim]), ("every one of latent_dims", latent_dims)):
         for d in dims:
             if not isinstance(d, Integral) or not 0 < d <= most:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from pyrovae.blocks import has_gaps
 from pyrovae.errors import InputError
 from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._moments import few_rows
-from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.linear_gaussian.factor_model import FactorModel, simpler_form
 from pyrovae.progress import progress_bar

@@ -261,6 +261,12 @@ def is_standard(prior: Distribution) -> bool:
     return torch.equal(mean, torch.zeros_like(mean)) and torch.equal(covariance, torch.eye(len(mean)).to(mean))
 
 
+def data_covariance(x: Tensor) -> Tensor:
+    """The covariance (n, n) of complete data (num, n), in float64; that of a mapped file from one pass."""
+    found: Tensor = torch.atleast_2d(few_rows(x).T.cov(correction=0))
+    return found
+
+
 def most_latent_dims(covariance: Tensor) -> int:
     """The largest d with which :meth:`LinearGaussianVAE.from_moments` leaves data of this covariance some noise."""
     values = torch.linalg.eigvalsh(covariance).clamp_min(0)

@@ -8,6 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from pyrovae.blocks import has_gaps
 from pyrovae.errors import InputError, InputTypeError, check_observed
 from pyrovae.frames import Data, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
@@ -17,9 +18,8 @@ from pyrovae.linear_gaussian._gaps_moments import moments_of_gaps
 from pyrovae.linear_gaussian._model import LinearModel
 from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._noise_fit import best_loadings, fit_noise
-from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import best_share, shrunk
-from pyrovae.linear_gaussian.exact import LinearGaussianVAE, check_latent_dim, most_latent_dims
+from pyrovae.linear_gaussian.exact import LinearGaussianVAE, check_latent_dim, data_covariance, most_latent_dims
 from pyrovae.nn import ConfigurableModule, softplus_inverse
 from pyrovae.vae import GenerativeModel
 
@@ -256,7 +256,7 @@ def simpler_form(
     if more:
         most = min(x.shape) - 1
         if x.shape[1] <= DENSE and not has_gaps(x):
-            most = most_latent_dims(torch.cov(few_rows(x).T, correction=0))
+            most = most_latent_dims(data_covariance(x))
         more = min(more, most - latent_dim)
     return form, max(0, more)
 

@@ -9,11 +9,11 @@ from pyro.distributions import MultivariateNormal, TorchDistribution, Transforme
 from pyro.distributions.transforms import AffineTransform
 from torch import Tensor
 
+from pyrovae.blocks import has_gaps
 from pyrovae.errors import InputError
 from pyrovae.frames import Data, each_datum, each_value, tensor_of
 from pyrovae.linear_gaussian._model import LinearModel, PartOfModel
 from pyrovae.linear_gaussian._moments import few_rows
-from pyrovae.linear_gaussian._patterns import has_gaps
 from pyrovae.linear_gaussian._shrinkage import best_share
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import ConfigurableModule

@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import Unit
 from torch import Tensor, nn
 
-from pyrovae.blocks import blocks, in_blocks
+from pyrovae.blocks import blocks, first_where, in_blocks
 from pyrovae.distributions import PartiallyObserved
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.frames import Data, tensor_of
@@ -63,16 +63,16 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
     """
     masks = takes_missing(model)
     at_once = max(1, _VALUES_AT_ONCE * len(x) // max(1, x.numel()))
-    if not all((piece.isfinite() | (piece.isnan() & masks)).all() for piece in blocks(x, at_once)):
-        valid = x.isfinite() | (x.isnan() & masks)
-        row, column = (~valid.reshape(len(x), -1)).nonzero()[0].tolist()
+    found = first_where(lambda rows: ~(rows.isfinite() | (rows.isnan() & masks)), x)
+    if found is not None:
+        row, column, num = found
         advice = "remove them" if masks else "remove or impute them"
         if not masks and isinstance(model, nn.Module):
             advice += ", or make the model with missing=True, which treats NaN as unobserved"
         elif not masks:
             advice += ", or if the model masks NaN itself, set model.missing = True"
         raise InputError(
-            f"{name} holds {int((~valid).sum())} NaN or infinite values, the first at row {row}, column {column} "
+            f"{name} holds {num} NaN or infinite values, the first at row {row}, column {column} "
             f"(counted from 0); {advice}"
         )
     incomplete = torch.cat([piece.isnan().reshape(len(piece), -1).any(1) for piece in blocks(x, at_once)])

@@ -30,6 +30,8 @@ from pyrovae.training.settings import qualified_name as name_of
 Identity = dict[str, Any]
 """A run's settings, programs, estimator, data and parameters as JSON."""
 
+_BEFORE = {"precision": "full"}
+"""Settings that states of earlier versions lack, and what they were."""
 _FREE = ("engine", "device", "strict")
 """Settings that change the run's result only by rounding."""
 _FIRST_FORMAT = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm", "beta", "seed")
@@ -85,7 +87,7 @@ def check_same_run(saved: Identity, current: Identity, settings: TrainingSetting
     if isinstance(saved.get("estimator"), str):
         current = _of_first_format(saved, current, settings, elbo)
     for name, value in current.items():
-        theirs, rounding = describe(saved.get(name)), _ROUNDING.get(name, 0.0)
+        theirs, rounding = describe(saved.get(name, _BEFORE.get(name))), _ROUNDING.get(name, 0.0)
         if name not in _FREE and (found := difference(name, theirs, value, rounding)) is not None:
             where, theirs, ours = found
             raise InputError(f"this state is of a run with {where} {short(theirs)}, not {short(ours)}")
@@ -102,6 +104,7 @@ def _of_first_format(saved: Identity, current: Identity, settings: TrainingSetti
         **{name: current[name] for name in ("data of shape", "data of SHA-256", "validation of SHA-256")},
         "estimator": type(elbo).__name__,
         "measure": current["measure"],
+        "precision": current["precision"],
         **({} if current["validate_every"] == 1 else {"validate_every": current["validate_every"]}),
         "estimator's settings": {
             name: arguments.get(name, getattr(elbo, name, None)) for name in saved.get("estimator's settings", ())

@@ -46,6 +46,9 @@ class Engine(StrEnum):
 ENGINES = tuple(engine.value for engine in Engine)
 """The engines by name."""
 
+PRECISIONS = ("full", "bf16")
+"""What the networks compute with in training."""
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -79,6 +82,9 @@ class TrainingSettings:
     """How a step is computed: auto, eager, compiled (native code), or graph (traced, then run by PyTorch)."""
     device: str | torch.device | None = None
     """Device to train on; None: where the parameters are."""
+    precision: str = "full"
+    """Numbers of the networks in training: full, those of the parameters, or bf16: products in bfloat16, on the eager
+    engine. Densities, validation and evaluation stay in full precision."""
     strict: bool = False
     """Refuse a KL that has no closed form instead of sampling it."""
 
@@ -95,6 +101,7 @@ class TrainingSettings:
         if self.measure is not None and not callable(self.measure):
             raise InputTypeError(f"measure must be a function of the model, the guide and data, not {self.measure!r}")
         check_choice("engine", self.engine, ENGINES)
+        check_choice("precision", self.precision, PRECISIONS)
 
     def rates(self, first: int, last: int, total: int) -> NDArray[np.float64]:
         """Learning rates of steps ``first`` to ``last`` − 1, counted from 0, of ``total``."""
@@ -149,6 +156,7 @@ class OptionalTrainingKeywords(TypedDict, total=False):
     validate_every: int
     engine: str
     device: str | torch.device | None
+    precision: str
     strict: bool
 
 

@@ -16,7 +16,7 @@ def test_rows_are_recognised(tmp_path):
     rows = TrainingRows.of(x)
     rows.write(tmp_path)
     found = TrainingRows.read(tmp_path)
-    assert found == rows
+    assert np.array_equal(found.hashes, rows.hashes)
     again = x[:20].double()
     again[4, 2] = -0.0
     assert found.count_in(again) == 20

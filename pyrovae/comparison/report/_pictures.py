@@ -102,11 +102,10 @@ def reconstructions(result: StudyResult, trained: TrainedModel, worst: list[Wors
 
 def latent_spaces(result: StudyResult, trained: TrainedModel, worst: list[Worst]) -> list[Picture]:
     """The latent space, once for each column that can colour it; none of a model without one."""
-    data, x = result.data, result.data.x
+    data = result.data
     if len(data) > _MOST_POINTS:
-        kept = torch.linspace(0, len(data) - 1, _MOST_POINTS).long()
-        data, x = data.take(kept), x[kept]
-    z, of_test = latent_means(x, trained), latent_means(result.test, trained)
+        data = data.take(torch.linspace(0, len(data) - 1, _MOST_POINTS).long())
+    z, of_test = latent_means(data.x, trained), latent_means(result.test, trained)
     if z is None or of_test is None:
         return []
     plane, labels = _plane_of(z)

@@ -7,9 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.blocks import blocks
 from pyrovae.comparison.study_result import MAX_VALIDATION, StudyResult
 from pyrovae.datasets import Spectra
 from pyrovae.evaluation.outliers import conformal_p_values, usual_misfits
+from pyrovae.linear_gaussian.baselines import varying
 from pyrovae.trained_model import TrainedModel
 
 NUM_WORST = 6
@@ -82,7 +84,7 @@ def p_values_of(result: StudyResult, trained: TrainedModel) -> NDArray[np.float6
     """The p-value of each test datum among the validation data, shape (num,)."""
     train, held_out = result.split.train.x, result.split.validation.x[:MAX_VALIDATION]
     if held_out.shape[1] > result.test.shape[1]:  # constant pixels were left out
-        held_out = held_out[:, (train != train[0]).any(0)]
+        held_out = held_out[:, varying(train)]
     scores = trained.scores(held_out, num_samples=result.plan.settings.log_marginal_samples)
     return conformal_p_values(log_prob_of_choice(result), scores["log_prob"])
 
@@ -106,10 +108,12 @@ def worst_of(result: StudyResult, trained: TrainedModel, p_values: NDArray[np.fl
 
 def names_of_test(data: Spectra, test: Tensor) -> list[str]:
     """The test data's own names in the file; equal data are named in the file's order."""
-    names: dict[bytes, list[str]] = {}
+    names: dict[bytes, list[str]] = {row.tobytes(): [] for row in test.numpy()}
     prefix = "row\u00a0" if are_counted(data) else ""
-    for row, name in zip(data.x.numpy(), data.row_names, strict=True):
-        names.setdefault(row.tobytes(), []).append(f"{prefix}{name}")
+    rows = (row.tobytes() for block in blocks(data.x) for row in block.numpy())
+    for row, name in zip(rows, data.row_names, strict=True):
+        if row in names:
+            names[row].append(f"{prefix}{name}")
     return [names[row.tobytes()].pop(0) for row in test.numpy()]
 
 

@@ -66,6 +66,18 @@ def marker_of(values: NDArray[np.floating]) -> float | None:
     return None
 
 
+def extremes(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """What :func:`marker_of` needs of some values: the ends, twice if they are repeated, and the next ones."""
+    seen: NDArray[np.floating] = values[~np.isnan(values)]
+    if not seen.size:
+        return seen
+    low, high = seen.min(), seen.max()
+    inner = seen[(seen > low) & (seen < high)]
+    next_ones = inner[[inner.argmin(), inner.argmax()]] if inner.size else inner
+    found: NDArray[np.floating] = np.concatenate([seen[seen == low][:2], seen[seen == high][:2], next_ones])
+    return found
+
+
 @dataclass(frozen=True)
 class Spike:
     """A value that may mark missing values, as it leaps from its neighbours.

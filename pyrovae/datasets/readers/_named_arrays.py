@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._channels import COUNTED, axis_unit, check_order, out_of_order
 from pyrovae.datasets.readers._shape import directions
-from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
+from pyrovae.datasets.readers._table import Choose, Table, default_dtype, table_of
 from pyrovae.datasets.readers.idx import PIXEL
-from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings, check_size
 from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, Option
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,10 +38,12 @@ def without_rows(table: Table, settings: ReadingSettings) -> Table:
         InputError: there is no such row.
     """
     drop_rows = settings.drop_rows
-    unwanted = {i for i, row in enumerate(table.rows) if settings.leaves_out(row)} if drop_rows else set[int]()
+    if not drop_rows:
+        return table
+    unwanted = {i for i, row in enumerate(table.rows) if settings.leaves_out(row)}
     numbers = [str(row) for row in table.rows]
     first = [str(value).strip() for value in table.others[0]] if 0 in table.others else []
-    for word in drop_rows or ():
+    for word in drop_rows:
         found = {i for i, name in enumerate(first) if name == word} or {i for i, n in enumerate(numbers) if n == word}
         if not found and word != NONE and not re.fullmatch(r"\d+:\d*", word):
             raise InputError(
@@ -52,12 +53,7 @@ def without_rows(table: Table, settings: ReadingSettings) -> Table:
     if not unwanted:
         return table
     kept = np.array([i for i in range(len(table.rows)) if i not in unwanted], dtype=int)
-    return replace(
-        table,
-        rows=[table.rows[i] for i in kept],
-        numbers=table.numbers[kept],
-        others=table.others.iloc[kept].reset_index(drop=True),
-    )
+    return table.of_rows(kept)
 
 
 _IN_ORDER = "is in order, as the channels' positions are"

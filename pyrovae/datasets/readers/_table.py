@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyrovae.blocks import in_blocks, of_file, rows_at
 from pyrovae.datasets.readers._channels import COUNTED
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._missing import given_markers, without_markers
 from pyrovae.datasets.readers._numbers import Numerals
-from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.reading import AxisSource, Finding
-from pyrovae.errors import InputError, Option
+from pyrovae.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,6 +120,16 @@ class Table(Grid):
     others: pd.DataFrame
     numerals: Numerals = field(default_factory=Numerals)
 
+    def every(self, step: int) -> Self:
+        """The table of every so many rows."""
+        return self if step == 1 else self.of_rows(np.arange(0, len(self.numbers), step))
+
+    def of_rows(self, index: NDArray[np.integer]) -> Self:
+        """The table of some of its rows, in this order."""
+        numbers = rows_at(torch.from_numpy(np.ascontiguousarray(self.numbers)), torch.from_numpy(index)).numpy()
+        others = self.others.iloc[index].reset_index(drop=True)
+        return replace(self, rows=[self.rows[i] for i in index], numbers=numbers, others=others)
+
 
 class Reader(Protocol):
     """A function that reads one format."""
@@ -169,12 +180,24 @@ def table_of(
         header = array_header(rows, settings, where)
         first = header.num_rows
         layout = choose(Head(where, header, without_markers(rows[first:], given_markers(settings)).astype(np.float64)))
-        array = array[first:]
-    with np.errstate(over="ignore"):
-        chosen = array if len(layout.columns) == width else array[:, layout.columns]
-        numbers = without_markers(chosen.astype(default_dtype(), copy=False), given_markers(settings))
-    apart = [i for i in range(width) if i not in {*layout.columns, *layout.dropped}]
-    frame = pd.DataFrame({i: array[:, i] for i in apart}, index=range(num - first))
+    x, apart = of_file(array), [i for i in range(width) if i not in {*layout.columns, *layout.dropped}]
+
+    def numbers_of(rows: NDArray[np.generic]) -> NDArray[np.floating]:
+        chosen = rows if len(layout.columns) == width else rows[:, layout.columns]
+        with np.errstate(over="ignore"):
+            return without_markers(chosen.astype(default_dtype(), copy=False), given_markers(settings))
+
+    if x is None or layout.in_columns:
+        if x is not None:
+            check_size(where, 3.0 * array.nbytes, settings.max_gib)
+        numbers, beside = numbers_of(array[first:]), array[first:, apart]
+    else:
+        x = x[first:]
+        beside = in_blocks(lambda rows: rows[:, apart], x).numpy()
+        if first or len(layout.columns) < width or array.dtype != default_dtype() or given_markers(settings):
+            x = in_blocks(lambda rows: torch.from_numpy(numbers_of(rows.numpy())), x)
+        numbers = x.numpy()
+    frame = pd.DataFrame({i: beside[:, k] for k, i in enumerate(apart)}, index=range(num - first))
     if others is not None:
         frame = pd.concat([frame, others], axis=1)
     rows_in_file = range(first + 1, num + 1)
@@ -193,14 +216,3 @@ def array_header(rows: NDArray[np.float64], settings: ReadingSettings, where: st
 def default_dtype() -> type[np.floating]:
     """Numpy's name of torch's default dtype."""
     return np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
-
-
-def check_size(where: str, num_bytes: float, max_gib: float) -> None:
-    """Raise an InputError if a table would need too much memory."""
-    if num_bytes > max_gib * 2**30:
-        raise InputError(
-            f"{where} would need about {num_bytes / 2**30:.2g} GiB of memory, more than ",
-            Option("max_gib", float(f"{max_gib:g}")),
-            "; raise it, or choose fewer columns with ",
-            Option("channels"),
-        )

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import math
 import zipfile
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from pyrovae.blocks import is_large, map_file
 from pyrovae.datasets.readers._named_arrays import Array, table_of_arrays
-from pyrovae.datasets.readers._table import Choose, Table, check_size, table_of
-from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.readers._table import Choose, Table, table_of
+from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.errors import InputError, one_line
 
 
 def read_npy(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """Spectra in an ``.npy`` file."""
     with path.open("rb") as file:
-        array = _array(file, str(path), path.stat().st_size, settings.max_gib)
+        array = _array(file, str(path), path.stat().st_size, settings.max_gib, path=path)
     return table_of(str(path), array, settings, choose)
 
 
-def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = "fiu", before: float = 0.0) -> Array:
+def _array(
+    file: IO[bytes],
+    where: str,
+    size: int,
+    max_gib: float,
+    kinds: str = "fiu",
+    before: float = 0.0,
+    path: Path | None = None,
+) -> Array:
     """An array in numpy's format, of these kinds of dtype, never unpickled.
 
     Args:
@@ -32,12 +42,13 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
         max_gib: see :class:`ReadingSettings`.
         kinds: kinds of dtypes, by numpy's letters.
         before: number of bytes that other arrays need.
+        path: the file, if a large array may stay in it.
     """
     try:
         version = np.lib.format.read_magic(file)
         first = version == (1, 0)
         read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
+        shape, in_columns, dtype = read_header(file)
         start = file.tell()
     except Exception as error:  # numpy raises many kinds for a damaged header
         raise InputError(f"{where} is not an array in numpy's format, or is damaged: {one_line(error, 200)}") from None
@@ -45,10 +56,14 @@ def _array(file: IO[bytes], where: str, size: int, max_gib: float, kinds: str = 
         raise InputError(f"{where} holds pickled objects, which are not read; save numbers, and text with astype(str)")
     if dtype.kind not in kinds:
         raise InputError(f"{where} holds {dtype}, not numbers")
-    check_size(where, before + 2 * math.prod(map(float, shape)) * max(dtype.itemsize, 4), max_gib)
     expected = math.prod(shape) * dtype.itemsize
     if size - start < expected:
         raise InputError(f"{where} is damaged: it should hold {expected} bytes of numbers and holds {size - start}")
+    can_be_mapped = len(shape) == 2 and not in_columns and dtype.isnative and dtype.itemsize <= 8
+    if path is not None and is_large(expected) and can_be_mapped:
+        mapped: Array = map_file(FileIO(path), dtype, start, shape).numpy()
+        return mapped
+    check_size(where, before + 2 * math.prod(map(float, shape)) * max(dtype.itemsize, 4), max_gib)
     try:
         file.seek(0)
         found: Array = np.lib.format.read_array(file, allow_pickle=False)

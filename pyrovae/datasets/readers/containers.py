@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyrovae.datasets.readers._named_arrays import Array, table_of_arrays
-from pyrovae.datasets.readers._table import Choose, Table, check_size
-from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.readers._table import Choose, Table
+from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.errors import InputError, MissingExtraError, one_line
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pyrovae.datasets.readers._numbers import MISSING, Numerals
 from pyrovae.datasets.readers._rows import Row
-from pyrovae.datasets.readers._table import Choose, Table, check_size
-from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.readers._table import Choose, Table
+from pyrovae.datasets.readers.settings import NONE, ReadingSettings, check_size
 from pyrovae.datasets.readers.text import table_of_rows
 from pyrovae.errors import InputError, MissingExtraError, Option, one_line
 

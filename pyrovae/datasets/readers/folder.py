@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from pyrovae.blocks import gathered
 from pyrovae.datasets.readers._axis import given_axis, positions_in_columns
 from pyrovae.datasets.readers._channels import COUNTED
-from pyrovae.datasets.readers._table import Choose, Layout, Table, check_size
+from pyrovae.datasets.readers._table import Choose, Layout, Table
 from pyrovae.datasets.readers._targets import targets_of
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.datasets.reading import AxisSource, Finding
@@ -31,6 +35,10 @@ class FolderTable(Table):
     """
 
     files: list[Path] = field(default_factory=list)
+
+    def of_rows(self, index: NDArray[np.integer]) -> Self:
+        """The table of some of its rows."""
+        return replace(super().of_rows(index), files=[self.files[i] for i in index])
 
     def place(self, row: int, column: int) -> str:
         """The file and the channel."""
@@ -58,23 +66,24 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
 
     files, findings = _files(folder)
     each = replace(settings, axis=None) if settings.gives_axis else settings
-    parts: list[_Part] = []
-    total = 0.0
-    for path in files:
-        table = read_file(path, each, choose)
-        if settings.samples is None:
-            _check_is_one(path, table.layout)
-        parts.append(_part(path, table))
-        total += 2.0 * parts[-1].values.nbytes
-        check_size(str(folder), total, settings.max_gib)
+    parts: list[_Part] = []  # with nothing in place of their values
+
+    def values_of_parts() -> Iterator[Tensor]:
+        for path in files:
+            table = read_file(path, each, choose)
+            if settings.samples is None:
+                _check_is_one(path, table.layout)
+            part = _part(path, table)
+            if settings.gives_axis:
+                part = _on_axis(part, given_axis(settings.axis))
+            elif parts:
+                _check_axis(part, parts[0])
+            parts.append(replace(part, values=np.broadcast_to(np.float32(0), part.values.shape)))
+            yield torch.from_numpy(np.ascontiguousarray(part.values))
+
+    values = gathered(values_of_parts()).numpy()
     first = parts[0]
-    if settings.gives_axis:
-        parts = [_on_axis(part, given_axis(settings.axis)) for part in parts]
-    else:
-        for part in parts[1:]:
-            _check_axis(part, first)
     findings += tuple(one for one in first.findings if one.overruled_by is None or one.overruled_by.name != "samples")
-    values = np.concatenate([part.values for part in parts])
     rows = [part.path for part in parts for _ in range(len(part.values))]
     about = {"file": [path.name for path in rows]}
     for name in first.about:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.datasets.readers._table import Choose, Table, check_size, default_dtype, table_of
-from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.readers._table import Choose, Table, default_dtype, table_of
+from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option, one_line
 

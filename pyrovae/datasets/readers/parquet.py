@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._missing import given_markers, without_markers
-from pyrovae.datasets.readers._table import Choose, Head, Table, check_size, default_dtype
-from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.readers._table import Choose, Head, Table, default_dtype
+from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.errors import InputError, MissingExtraError, one_line
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from pyrovae.datasets.readers._channels import check_order
-from pyrovae.errors import InputError, check_positive
+from pyrovae.errors import InputError, Option, check_positive
 
 Missing = Literal["error", "mask"]
 """What to do with missing values."""
@@ -56,7 +56,7 @@ class ReadingSettings:
     decimal: Literal[".", ","] | None = None
     """Decimal sign in a text file, point or comma. By default it is found."""
     max_gib: float = 4.0
-    """Refuse a file that would need more memory than this, in GiB."""
+    """Refuse a file that would need more memory than this, in GiB. A large .npy file and a folder of tables do not."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "label", "drop", "drop_rows", "missing_value"):
@@ -98,6 +98,17 @@ class ReadingSettings:
     def gives_axis(self) -> bool:
         """Whether the axis is given, as positions or as a file of them."""
         return self.axis is not None and not self.axis_place[0]
+
+
+def check_size(where: str, num_bytes: float, max_gib: float) -> None:
+    """Raise an InputError if a table would need too much memory."""
+    if num_bytes > max_gib * 2**30:
+        raise InputError(
+            f"{where} would need about {num_bytes / 2**30:.2g} GiB of memory, more than ",
+            Option("max_gib", float(f"{max_gib:g}")),
+            "; raise it, or choose fewer columns with ",
+            Option("channels"),
+        )
 
 
 class ReadingKeywords(TypedDict, total=False):

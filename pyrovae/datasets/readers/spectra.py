@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import stat
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyrovae.blocks import first_where, in_blocks, step_of
 from pyrovae.datasets.readers._axis import given_axis, positions_in_columns
 from pyrovae.datasets.readers._interpret import interpret
-from pyrovae.datasets.readers._missing import marker_of, spikes_of
 from pyrovae.datasets.readers._replicates import warn_of_replicates
 from pyrovae.datasets.readers._samples import check_samples, without_rows
 from pyrovae.datasets.readers._table import Head, Layout, Table
 from pyrovae.datasets.readers._targets import targets_of
+from pyrovae.datasets.readers._values import check_values, constant, constant_channel
 from pyrovae.datasets.readers.formats import read_table
 from pyrovae.datasets.readers.idx import PIXEL
-from pyrovae.datasets.readers.settings import NONE, ReadingKeywords, ReadingSettings
-from pyrovae.datasets.reading import AxisSource, Finding, Place, Reading
+from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
+from pyrovae.datasets.reading import AxisSource, Place, Reading
 from pyrovae.datasets.spectra import Spectra
 from pyrovae.errors import InputError, Option
 from pyrovae.keywords import accepts
@@ -45,7 +46,8 @@ def read_spectra(
     read in two ways is refused, in a line that names both. In a table with a header, the channels are the largest group
     of columns named by numbers (``899.327``, ``450 nm``) or by one prefix and a number (``absorbance_12``). All other
     columns become ``targets``. A folder has one spectrum per file, on one axis. Nothing in a file is ever executed.
-    Text is read in blocks. Numbers have torch's default dtype.
+    Text is read in blocks. Numbers have torch's default dtype. A ``.npy`` file of more than 256 MiB stays in its file,
+    and a folder's tables of more than that go to a temporary one.
 
     Args:
         path: the file, or a folder of files with one spectrum each.
@@ -109,49 +111,55 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
     """Spectra of a table, checked."""
     table = without_rows(table, settings)
     layout, in_columns = table.layout, table.layout.in_columns
-    values = table.numbers.T if in_columns else table.numbers
+    x = torch.from_numpy(np.ascontiguousarray(table.numbers.T if in_columns else table.numbers))
 
     def where(sample: int, channel: int) -> str:
         return table.cell(channel, sample) if in_columns else table.cell(sample, channel)
 
-    empty = np.isnan(values).all(1)
-    if empty.any():
-        first = int(empty.argmax())
+    empty = first_where(lambda rows: rows.isnan().all(1), x)
+    if empty is not None:
+        first = empty[0]
         leave_out = (
             Option("drop", str(layout.columns[first] + 1))
             if in_columns
             else Option("drop_rows", str(table.rows[first]))
         )
         raise InputError(f"{where(first, 0)}: every value of this spectrum is missing; leave it out with ", leave_out)
-    markers = _check_values(table, settings, layout.unit)
-    positions, names = positions_in_columns(table) if layout.axis is not None else _positions(table, values.shape[1])
+    markers, num_missing = check_values(table, settings, layout.unit)
+    positions, names = positions_in_columns(table) if layout.axis is not None else _positions(table, x.shape[1])
     unit, source, (targets, notes) = layout.unit, layout.source, targets_of(table)
     if unit != PIXEL:
         counted = source is AxisSource.COUNTED
-        check_samples(table, values, targets, None if counted else positions, settings)
+        some, step = table.every(step_of(x)), step_of(x)
+        values = some.numbers.T if in_columns else some.numbers
+        check_samples(some, values, targets[::step], None if counted else positions, settings)
     if settings.gives_axis:
         positions, unit, source = given_axis(settings.axis), "", AxisSource.GIVEN
-        if positions.shape != values.shape[1:]:
-            raise InputError(f"axis has {len(positions)} positions, and {path} has {values.shape[1]} channels")
+        if positions.shape != x.shape[1:]:
+            raise InputError(f"axis has {len(positions)} positions, and {path} has {x.shape[1]} channels")
         names = ()
     to_train = to_train and unit != PIXEL
-    if to_train and len(values) < 2:
+    if to_train and len(x) < 2:
         raise InputError(
-            f"{path} holds one spectrum of {values.shape[1]} channels; a model of spectra needs at least two: give a "
+            f"{path} holds one spectrum of {x.shape[1]} channels; a model of spectra needs at least two: give a "
             "table, or a folder with one spectrum in each file (are samples in the table's other direction? say ",
             Option("samples", "rows" if in_columns else "columns"),
             ")",
         )
     left_out: tuple[str, ...] = tuple(table.names[i] or f"column {i + 1}" for i in layout.dropped)
-    if settings.drop_constant and not _constant(values).all():
-        kept = ~_constant(values)
+    is_constant = constant(x)
+    if settings.drop_constant and not is_constant.all():
+        kept = ~is_constant
         shown = names or tuple(f"{position:g}" for position in positions)
         left_out += tuple(name for name, keep in zip(shown, kept, strict=True) if not keep)
         names = tuple(name for name, keep in zip(names, kept, strict=False) if keep)
-        values, positions = values[:, kept], positions[kept]
-    if to_train:
-        _check_constant(values, where)
-    num, n = values.shape
+        chosen = torch.from_numpy(kept)
+        x, positions = in_blocks(lambda rows: rows[:, chosen], x), positions[kept]
+        is_constant = is_constant[kept]
+    if to_train and is_constant.any():
+        channel = int(is_constant.argmax())
+        raise constant_channel(x[:, channel], where(0, channel))
+    num, n = x.shape
     if to_train and n > num:
         warnings.warn(
             f"{path} has more channels ({n}) than samples ({num}): a full covariance of the channels is not determined "
@@ -160,7 +168,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
         )
     if to_train and group is None:
         warn_of_replicates(targets, path, stacklevel=4)
-    x, axis = torch.as_tensor(np.ascontiguousarray(values)), torch.as_tensor(positions)
+    x, axis = x.contiguous(), torch.as_tensor(positions)
     unit = unit if settings.unit is None else settings.unit
     reading = Reading(
         num=num,
@@ -170,7 +178,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
         source=source,
         samples=Place.FILES if path.is_dir() else Place.COLUMNS if in_columns or layout.is_turned else Place.ROWS,
         kept_apart=tuple(map(str, targets.columns)),
-        num_missing=int(np.isnan(values).sum()),
+        num_missing=num_missing,
         left_out=left_out,
         findings=(*layout.findings, *notes, *markers),
     )
@@ -193,77 +201,3 @@ def _positions(table: Table, n: int) -> tuple[NDArray[np.float64], tuple[str, ..
     positions = np.arange(n, dtype=float) if layout.positions is None or layout.in_columns else layout.positions
     names = () if layout.in_columns else tuple(table.names[i] for i in layout.columns)
     return positions, names if all(names) else ()
-
-
-def _check_values(table: Table, settings: ReadingSettings, unit: str) -> list[Finding]:
-    """Notes of what may be markers. Raise for infinite values, markers, and missing values that are not asked for."""
-    infinite = np.isinf(table.numbers)
-    if infinite.any():
-        row, column = np.argwhere(infinite)[0]
-        raise InputError(f"{table.cell(row, column)}: the value is infinite; correct it, or leave it empty as missing")
-    notes: list[Finding] = []
-    if NONE not in (settings.missing_value or ()) and unit != PIXEL:
-        constant = _constant(table.numbers) & ~np.isnan(table.numbers).all(0)
-        few = constant.any() and not table.layout.in_columns and not constant.all()
-        marker = marker_of(table.numbers[:, ~constant] if few else table.numbers)
-        if marker is not None:
-            places = np.argwhere(table.numbers == table.numbers.dtype.type(marker))
-            raise _marked(table.cell(*places[0]), marker, len(places), "all other values")
-        for spike in spikes_of(table.numbers.T if table.layout.in_columns else table.numbers):
-            where = table.cell(*(spike.place[::-1] if table.layout.in_columns else spike.place))
-            if spike.is_marker:
-                raise _marked(where, spike.value, spike.count, "its neighbours")
-            place, times = (
-                where.removeprefix(f"{table.where}, "),
-                "once" if spike.count == 1 else f"{spike.count} times",
-            )
-            notes.append(
-                Finding(
-                    f"{spike.value:g} as a value ({place})",
-                    f"it occurs {times}, though far from its neighbours there as a marker of missing values is",
-                    Option("missing_value", f"{spike.value:g}"),
-                )
-            )
-    absent = np.isnan(table.numbers)
-    if settings.missing == "error" and absent.any():
-        row, column = np.argwhere(absent)[0]
-        raise InputError(
-            f"{table.cell(row, column)}: the value is missing, one of {int(absent.sum())}; pass ",
-            Option("missing", "mask"),
-            " to read them as missing data",
-        )
-    return notes
-
-
-def _marked(where: str, marker: float, count: int, far: str) -> InputError:
-    return InputError(
-        f"{where}: {marker:g} is far from {far} and occurs {count} {'time' if count == 1 else 'times'}, as a marker of "
-        "missing values does; if it is one, pass ",
-        Option("missing_value", f"{marker:g}"),
-        " and ",
-        Option("missing", "mask"),
-        ", else ",
-        Option("missing_value", "none"),
-    )
-
-
-def _check_constant(values: NDArray[np.floating], where: Callable[[int, int], str]) -> None:
-    """Raise for a channel that never changes, or was never observed."""
-    constant = _constant(values)
-    if constant.any():
-        channel = int(constant.argmax())
-        observed = values[~np.isnan(values[:, channel]), channel]
-        what = "was never observed"
-        if len(observed):
-            what = f"is constant ({observed[0]:g} in all spectra), so its noise has no scale"
-        raise InputError(
-            f"{where(0, channel)}: the channel {what}; pass ",
-            Option("drop_constant", True),
-            " to leave such channels out",
-        )
-
-
-def _constant(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    same = np.fmin.reduce(values, axis=0) == np.fmax.reduce(values, axis=0)
-    found: NDArray[np.bool_] = same | np.isnan(values).all(0)
-    return found

@@ -17,8 +17,8 @@ from pyrovae.datasets.readers._header import header_of
 from pyrovae.datasets.readers._missing import given_markers, without_markers
 from pyrovae.datasets.readers._numbers import Numerals, numerals_of
 from pyrovae.datasets.readers._rows import HeaderAgain, Row, Rows
-from pyrovae.datasets.readers._table import Choose, Grid, Head, Table, check_size, default_dtype
-from pyrovae.datasets.readers.settings import ReadingSettings
+from pyrovae.datasets.readers._table import Choose, Grid, Head, Table, default_dtype
+from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
 

@@ -51,12 +51,18 @@ def choose_engine(
     if (num := processes.size()) > 1:
         if replicas > 1:
             raise InputError(f"{num} processes cannot share replicas; leave out num_replicas, or torchrun")
+        if settings.precision != "full":
+            raise InputError(f"{num} processes share the training in full precision; leave out precision, or torchrun")
         if wanted not in (Engine.AUTO, Engine.EAGER):
             raise InputError(f"{num} processes share the eager engine, not the {wanted} one; use engine='eager'")
         return EagerEngine(pairs[0], elbo, parameters[0], settings), f"{num} processes share each batch"
     eager = EagerEngine(pairs[0], elbo, parameters[0], settings) if replicas == 1 else None
     if wanted == Engine.EAGER:
         return eager, "as asked for"
+    if settings.precision != "full":
+        if wanted != Engine.AUTO:
+            raise CannotCompileError(f"precision={settings.precision!r} needs engine='eager', not the {wanted} one")
+        return eager, f"precision={settings.precision!r} runs on it alone"
     why_not = "the compiled engine runs only on the CPU" if x.is_cuda else missing_xla()
     if wanted == Engine.COMPILED and why_not is not None:
         raise CannotCompileError(f"{why_not}; use engine='eager'")

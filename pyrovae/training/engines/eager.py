@@ -18,6 +18,7 @@ from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training import processes
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
 from pyrovae.training.engines._base import StepEngine, Tensors
+from pyrovae.training.engines._precision import check_takes_bfloat16, networks_in_bfloat16
 from pyrovae.training.engines._sharing import SharedLoss
 from pyrovae.training.settings import Engine, TrainingSettings
 
@@ -40,6 +41,9 @@ class EagerEngine(StepEngine):
         self.optimizer = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=settings.weight_decay, fused=True)
         # Modules hold their parameters; functions, as under SVI, may announce new ones at any step.
         self.modules_only = all(isinstance(program, nn.Module) for program in pair)
+        self._is_mixed = settings.precision == "bf16"
+        if self._is_mixed:
+            check_takes_bfloat16(pair, self._parameters)
         self._shared = SharedLoss(pair, self._parameters) if processes.size() > 1 else None
 
     def run(
@@ -52,7 +56,10 @@ class EagerEngine(StepEngine):
                 elbo, before = self.elbo, random_state()
                 if betas is not None and isinstance(elbo, BetaELBO):
                     elbo = elbo.with_beta(float(betas[k]))
-                with unregistered() if self.modules_only else nullcontext():
+                with (
+                    unregistered() if self.modules_only else nullcontext(),
+                    networks_in_bfloat16(self.pairs[0]) if self._is_mixed else nullcontext(),
+                ):
                     if self._shared is not None:
                         loss, total = self._shared(elbo, x, index[0])
                     else:
