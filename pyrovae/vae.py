@@ -68,6 +68,11 @@ class GenerativeModel(ProgramModule):
                 f"not {tuple(p_z.batch_shape)} and {tuple(p_z.event_shape)}; use .to_event(1)?"
             )
 
+    @property
+    def network(self) -> nn.Module:
+        """The decoder."""
+        return self.decoder
+
     def prior_distribution(self) -> TorchDistribution:
         """p(z)."""
         if self.prior is None:
@@ -131,6 +136,11 @@ class AmortizedGuide(ProgramModule):
         super().__init__()
         self.encoder = encoder
         self.posterior_head = posterior
+
+    @property
+    def network(self) -> nn.Module:
+        """The encoder."""
+        return self.encoder
 
     def config(self) -> dict[str, object]:
         """Constructor arguments by name."""

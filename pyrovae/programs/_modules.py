@@ -36,6 +36,11 @@ class ProgramModule(ConfigurableModule):
         super().__init__()
         self._program_name = self._unique_name()
 
+    @property
+    def network(self) -> nn.Module:
+        """Its network, which may compute in lower precision than the distributions."""
+        raise NotImplementedError
+
     def _unique_name(self) -> str:
         return f"{type(self).__name__}-{next(_counter)}"
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from pyrovae.errors import InputError
 from pyrovae.nn import ImputeMissing, LogCounts, Skip
-from pyrovae.programs import Pair
+from pyrovae.programs import Pair, ProgramModule
 from pyrovae.training.engines._base import Tensors
-from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 
 def check_takes_bfloat16(pair: Pair, parameters: Tensors) -> None:
@@ -21,7 +20,7 @@ def check_takes_bfloat16(pair: Pair, parameters: Tensors) -> None:
         pair: model and guide.
         parameters: what is trained.
     """
-    if not isinstance(pair[0], GenerativeModel) or not isinstance(pair[1], AmortizedGuide):
+    if not all(isinstance(program, ProgramModule) for program in pair):
         raise InputError("precision='bf16' needs a GenerativeModel and an AmortizedGuide; leave it out")
     other = next((p.dtype for p in parameters if p.dtype != torch.float32), None)
     if other is not None:
@@ -34,10 +33,7 @@ def networks_in_bfloat16(pair: Pair) -> Iterator[None]:
 
     The heads, the likelihood, all densities and the affine map of :class:`~pyrovae.nn.Skip` stay in float32.
     """
-    model, guide = pair
-    assert isinstance(model, GenerativeModel)
-    assert isinstance(guide, AmortizedGuide)
-    networks = [_network(model.decoder), _network(guide.encoder)]
+    networks = [_network(program.network) for program in pair if isinstance(program, ProgramModule)]
     for network in networks:
         network.forward = partial(_features, network.forward)
     try:
