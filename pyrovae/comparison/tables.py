@@ -84,8 +84,9 @@ def to_markdown(summary: pd.DataFrame) -> str:
     table["± seeds"] = summary.get(f"{measure}_stderr_seeds")
     if "active_directions" in summary:
         table["active latents"] = summary["active_directions"]
-    table["seconds"] = summary["seconds"].round(1)
-    table["note"] = [note if len(note) < 100 else f"{note[:97]}…" for note in summary["note"]]
+    table["seconds"] = ["" if seconds != seconds else f"{seconds:.1f}" for seconds in summary["seconds"]]
+    if (summary["note"] != "").any():
+        table["note"] = [note if len(note) < 100 else f"{note[:97]}…" for note in summary["note"]]
     return markdown_table(table)
 
 
