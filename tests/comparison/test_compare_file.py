@@ -360,9 +360,8 @@ def test_a_channel_that_varies_in_test_data_alone(tmp_path, capsys):
 
 def test_numbers_that_a_likelihood_cannot_score_are_refused_before_a_run(tmp_path, capsys):
     np.save(tmp_path / "x.npy", torch.randn(60, 4).numpy())
-    arguments = ["--likelihoods", "gaussian", "bernoulli", "--out", str(tmp_path / "study")]
     with pytest.raises(SystemExit) as stop:
-        main(["compare", str(tmp_path / "x.npy"), *arguments])
+        main(["compare", str(tmp_path / "x.npy"), "--likelihoods", "bernoulli", "--out", str(tmp_path / "study")])
     errors = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2
     assert [line for line in errors if line.startswith("error: ")] == errors[-1:]
