@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -220,18 +220,23 @@ class TrainedModel:
             ``reconstruction`` and ``kl``. If the preprocessing loses dimensions, densities are those of the
             preprocessed data, and cannot be compared with those of another preprocessing.
         """
-        parts = blocks(x, _AT_ONCE if is_mapped(x) else None)
-        found = [self._scores(rows, num_samples, seed + k, progress) for k, rows in enumerate(parts)]
-        table = pd.concat(found, ignore_index=True)
-        table.insert(0, "row", range(len(x)))
-        return table
+        columns: dict[str, NDArray[Any]] = {}
+        done = 0
+        for k, rows in enumerate(blocks(x, _AT_ONCE if is_mapped(x) else None)):
+            found = self._scores(rows, num_samples, seed + k, progress)
+            if not columns:  # small results kept between large ones would keep the memory of these
+                columns = {name: np.empty(len(x), dtype=values.dtype) for name, values in found.items()}
+            for name, values in found.items():
+                columns[name][done : done + len(rows)] = values
+            done += len(rows)
+        return pd.DataFrame({"row": range(len(x)), **columns})
 
-    def _scores(self, x: Tensor, num_samples: int, seed: int, progress: bool) -> pd.DataFrame:
+    def _scores(self, x: Tensor, num_samples: int, seed: int, progress: bool) -> dict[str, NDArray[Any]]:
         step, y = self.preprocessing, self.prepare(x)
         jacobian = step.log_abs_det_jacobian(x) if step is not None and step.comparable else torch.zeros(len(x))
         columns = self.fitted.score(y, num_samples, seed, progress)
         columns |= {name: columns[name] + jacobian for name in ("log_prob", "elbo", "reconstruction")}
-        return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+        return {name: column.numpy() for name, column in columns.items()}
 
     def outliers(
         self,
