@@ -92,6 +92,10 @@ def test_a_state_of_an_earlier_version_was_in_full_precision():
     state = trainer.state_dict()
     state["of"] = {name: value for name, value in state["of"].items() if name != "precision"}
     trainer.load_state_dict(state)
+    mixed = TrainingSettings(epochs=1, precision="bf16", engine="eager")
+    other = Trainer([pair32()], data(64), pv.AnalyticELBO(), mixed, progress=False)
+    with pytest.raises(pv.InputError, match="precision full, not bf16"):
+        other.load_state_dict(state)
 
 
 @pytest.mark.parametrize(
