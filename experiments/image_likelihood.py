@@ -34,7 +34,7 @@ from pyrovae.training import SCHEDULES, Schedule, check_learning_rate
 PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}
 """Burda et al. (2016), one stochastic layer of 50, MNIST binarised dynamically: test −log p(x) in nats by K."""
 OF_A_TRAINING = (
-    *("dataset", "binarization", "latent_dim", "hidden", "estimator", "epochs", "batch_size"),
+    *("dataset", "binarization", "latent_dim", "hidden", "activation", "estimator", "epochs", "batch_size"),
     *("learning_rate", "schedule", "all_training_images", "num_train"),
 )
 """Settings that a folder's runs share."""
@@ -63,6 +63,8 @@ class Settings(ImageOptions):
     """Widths of the encoder's hidden layers, and in reverse of the decoder's."""
     posteriors: tuple[str, ...] = choice(("diagonal", "ar1-per-dimension", "full-covariance"), POSTERIORS)
     """Families of q(z|x)."""
+    activation: str = choice("relu", pv.nn.ACTIVATIONS)
+    """Of the hidden layers: relu, or tanh with Glorot and Bengio's initial weights (the literature's)."""
     particles: tuple[int, ...] = (1, 5)
     """Draws K of the training bound; 1 is the ELBO with the KL in closed form (sampled for a flow)."""
     estimator: str = choice("importance-weighted", MANY_SAMPLES)
@@ -166,11 +168,18 @@ class Run:
 
     def make_pair(self, n: int) -> tuple[pv.GenerativeModel, pv.AmortizedGuide]:
         """Model and guide for n pixels, initialised under the seed."""
-        d, hidden = self.settings.latent_dim, self.settings.hidden
+        d, hidden, activation = self.settings.latent_dim, self.settings.hidden, self.settings.activation
         with seeded(self.seed):
             likelihood = pv.BernoulliLikelihood(hidden[0], n)
-            model = pv.GenerativeModel(pv.nn.MLP(d, *reversed(hidden)), likelihood, d)
-            return model, pv.AmortizedGuide(pv.nn.MLP(n, *hidden), POSTERIORS[self.posterior](hidden[-1], d))
+            decoder, encoder = (
+                pv.nn.MLP(*sizes, activation=activation) for sizes in ((d, *reversed(hidden)), (n, *hidden))
+            )
+            for layer in (*decoder, *encoder) if activation == "tanh" else ():
+                if isinstance(layer, torch.nn.Linear):
+                    torch.nn.init.xavier_uniform_(layer.weight)
+                    torch.nn.init.zeros_(layer.bias)
+            model = pv.GenerativeModel(decoder, likelihood, d)
+            return model, pv.AmortizedGuide(encoder, POSTERIORS[self.posterior](hidden[-1], d))
 
     def elbo(self) -> BetaELBO:
         """The bound to train with."""

@@ -19,7 +19,7 @@ from torch.distributions import MultivariateNormal
 
 import pyrovae as pv
 from experiments import image_likelihood, page
-from experiments.options import Options, choice
+from experiments.options import Options, at_least, choice
 from pyrovae.commands import console
 from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import Standardize, read_spectra, split_spectra
@@ -60,6 +60,8 @@ class Settings(Options):
     """Draws of z per datum."""
     steps: int = 1000
     """Steps of the refit by gradient, at most; 1,000 more are averaged."""
+    encoder_seeds: int = at_least(0, 0)
+    """Seeds of spectra's VAEs whose encoders are trained again by pv.refit_encoder; 0 leaves that out."""
     out: Path | None = None
     """Folder for the results, new or of an interrupted run to resume; by default a new one under runs/."""
 
@@ -67,6 +69,8 @@ class Settings(Options):
         super().__post_init__()
         if "spectra" in self.sets and self.spectra is None:
             raise InputError("--spectra FILE is missing; give it, or leave spectra out of --sets")
+        if self.encoder_seeds and "spectra" not in self.sets:
+            raise InputError("--encoder-seeds is for spectra; add spectra to --sets, or leave it out")
 
 
 def mnist(settings: Settings, out: Path) -> Pair:
@@ -88,28 +92,39 @@ def digits(settings: Settings, out: Path) -> Pair:
     return _trained(model, guide, images.train, images.test[: settings.num_test or 200], settings.epochs or 300, out)
 
 
-def spectra(settings: Settings, out: Path) -> Pair:
-    """Standardised spectra with noise per channel; the split keeps replicates together."""
+def standardised(settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    """Spectra to train, validate and test with; the split keeps replicates together."""
     assert settings.spectra is not None
-    train, _, test = (part.x for part in split_spectra(read_spectra(settings.spectra)).parts)
+    train, validation, test = (part.x for part in split_spectra(read_spectra(settings.spectra)).parts)
     step = Standardize("channel").fit(train)
+    return step.transform(train), step.transform(validation), step.transform(test)[: settings.num_test or 60]
+
+
+def spectra(settings: Settings, out: Path, seed: int = 0) -> Pair:
+    """Standardised spectra with noise per channel."""
+    train, _, test = standardised(settings)
     n = train.shape[1]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         likelihood = pv.likelihoods.LIKELIHOODS["gaussian-per-dimension"](64, n, initial_scale=0.25)
         model = pv.GenerativeModel(pv.nn.MLP(6, 64, 64), likelihood, 6)
         guide = pv.AmortizedGuide(pv.nn.MLP(n, 64, 64), pv.DiagonalPosterior(64, 6))
-    test = step.transform(test)[: settings.num_test or 60]
-    return _trained(model, guide, step.transform(train), test, settings.epochs or 400, out)
+    return _trained(model, guide, train, test, settings.epochs or 400, out, seed)
 
 
 TRAININGS: dict[str, Callable[[Settings, Path], Pair]] = {"mnist": mnist, "digits": digits, "spectra": spectra}
 
 
 def _trained(
-    model: pv.GenerativeModel, guide: pv.AmortizedGuide, train: Tensor, test: Tensor, epochs: int, out: Path
+    model: pv.GenerativeModel,
+    guide: pv.AmortizedGuide,
+    train: Tensor,
+    test: Tensor,
+    epochs: int,
+    out: Path,
+    seed: int = 0,
 ) -> Pair:
-    pv.fit(model, guide, train, pv.AnalyticELBO(), epochs=epochs, learning_rate=1e-3, progress=False, checkpoint=out)
+    pv.fit(model, guide, train, pv.AnalyticELBO(), epochs=epochs, seed=seed, progress=False, checkpoint=out)
     return model, guide, test
 
 
@@ -187,6 +202,26 @@ def highest_modes(model: pv.GenerativeModel, x: Tensor) -> Tensor:
     return z.detach()[best, torch.arange(len(x))]
 
 
+def encoder_row(settings: Settings, out: Path, seed: int) -> dict[str, float]:
+    """Test ELBOs of one VAE of the spectra: of its encoder, of that trained again, and of refined posteriors."""
+    model, guide, test = spectra(settings, make_folder(out / f"encoder-seed{seed}"), seed)
+    train, validation, _ = standardised(settings)
+    found, seconds = timed(
+        lambda: pv.refit_encoder(model, guide, train, validation=validation, seed=seed, progress=False)
+    )
+    encoders = {"ELBO": guide, "ELBO, encoder refitted": found.guide}
+    elbos = {name: pv.elbo_terms(model, q, test, num_samples=256).elbo.mean().item() for name, q in encoders.items()}
+    refined = pv.refine(model, guide, test).elbo.mean
+    return {"seed": seed, **elbos, "ELBO refined": refined, "refitting the encoder, CPU s": seconds}
+
+
+def encoder_table(rows: pd.DataFrame) -> str:
+    """A row a seed, and their mean."""
+    shown = pd.concat([rows, rows.mean().to_frame().T]).map("{:.1f}".format)
+    shown["seed"] = [*map(str, rows["seed"].astype(int)), "mean"]
+    return markdown_table(shown)
+
+
 def timed(function: Callable[[], T]) -> tuple[T, float]:
     """A function's result, and the processor's seconds that it took."""
     start = time.process_time()
@@ -224,6 +259,10 @@ def main(settings: Settings) -> None:
         f"{CLEAR} nats more. CPU seconds are those of one refit.\n\n{table(rows)}"
     )
     page.show("refining", ", ".join(settings.sets), text, {}, settings.publish)
+    if settings.encoder_seeds:
+        encoders = pd.DataFrame([encoder_row(settings, out, seed) for seed in range(settings.encoder_seeds)])
+        write_table(out / "encoders.csv", encoders)
+        page.show("refining", "spectra, the encoder trained again", encoder_table(encoders), {}, settings.publish)
     print(f"results: {out}")
 
 

@@ -2,6 +2,7 @@
 
 from pyrovae.nn._convolutions import ConvDecoder, ConvEncoder
 from pyrovae.nn._modules import (
+    ACTIVATIONS,
     MLP,
     ConfigurableModule,
     ImputeMissing,
@@ -15,6 +16,7 @@ from pyrovae.nn._scales import FLOOR, inverse_positive, positive, softplus_inver
 from pyrovae.nn._sequences import DilatedConvolutionEncoder, RecurrentEncoder, Stepwise, StepwiseLocHead, by_step
 
 __all__ = [
+    "ACTIVATIONS",
     "FLOOR",
     "MLP",
     "ConfigurableModule",

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError, check_integer
+from pyrovae.errors import InputError, check_choice, check_integer
 
 T = TypeVar("T")
 
@@ -41,11 +41,16 @@ class ConfigurableModule(nn.Module):
         return cls(*positional, **arguments)
 
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+"""What an :class:`MLP` can apply after each dense layer."""
+
+
 class MLP(nn.Sequential, ConfigurableModule):
-    """Dense layers with ReLU after each: features (*batch, sizes[0]) -> (*batch, sizes[-1]).
+    """Dense layers with an activation after each: features (*batch, sizes[0]) -> (*batch, sizes[-1]).
 
     Args:
         *sizes: widths from the input to the last hidden layer; at least two.
+        activation: relu or tanh.
 
     Example:
         >>> import torch
@@ -53,14 +58,15 @@ class MLP(nn.Sequential, ConfigurableModule):
         torch.Size([5, 128])
     """
 
-    def __init__(self, *sizes: int) -> None:
+    def __init__(self, *sizes: int, activation: str = "relu") -> None:
+        check_choice("activation", activation, ACTIVATIONS)
         if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
             raise InputError(f"MLP takes at least two positive widths, input first, not {sizes}")
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+            layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
         super().__init__(*layers)
-        self.sizes = sizes
+        self.sizes, self.activation = sizes, activation
 
     @property
     def out_features(self) -> int:
