@@ -4,10 +4,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, LostProcessError
 from pyrovae.training import processes
 
 _training = threading.RLock()
@@ -17,7 +18,8 @@ _training = threading.RLock()
 def deferred_signals(active: bool) -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM in a list, and act on the first at the end; a second one interrupts at once.
 
-    Signals that are ignored stay so. Off the main thread, or not ``active``, nothing is collected.
+    Signals that are ignored stay so. Off the main thread, or not ``active``, nothing is collected. After another
+    process was lost, SIGTERM is ignored: torchrun sends it to the others, which are about to say why they end.
     """
     received: list[int] = []
 
@@ -26,13 +28,17 @@ def deferred_signals(active: bool) -> Iterator[list[int]]:
         if len(received) > 1:
             raise KeyboardInterrupt
 
-    before = {}
+    before: dict[signal.Signals, Any] = {}
     if active and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, note)
     try:
         yield received
+    except LostProcessError:
+        if signal.SIGTERM in before:
+            before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -75,6 +75,30 @@ def test_chains_that_start_much_too_narrow_or_wide_are_unreliable(scale):
     torch.testing.assert_close(good.per_datum, exact.double(), rtol=0, atol=0.02)
 
 
+@pytest.mark.slow
+def test_chains_that_start_near_are_seldom_called_unreliable_and_those_far_off_mostly(vae):
+    """How often the rule of the chains' effective number is a false alarm, and how often it misses, over 100 data."""
+    x = vae.sample(100)
+    posterior, exact = vae.posterior(x), vae.log_prob(x)
+
+    def annealed(spread):
+        def program(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.MultivariateNormal(posterior.mean, scale_tril=spread * posterior.scale_tril))
+
+        found = pv.log_marginal(vae.to_model(), program, x, "annealed", num_temperatures=100)
+        return found.unreliable, (found.per_datum - exact).abs() > 0.5
+
+    for spread in (0.5, 2.0):
+        alarms, far_off = annealed(spread)
+        assert (alarms & ~far_off).sum() <= 3
+        assert far_off.sum() <= 2
+    with pytest.warns(UnreliableEstimateWarning):
+        alarms, far_off = annealed(0.1)
+    assert far_off.sum() > 20
+    assert alarms[far_off].double().mean() > 0.8
+
+
 def test_annealing_finds_the_mode_that_the_guide_overlooks():
     """A decoder that folds z: importance sampling from a guide on one side loses log 2, the prior's chains do not."""
 

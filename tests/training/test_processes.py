@@ -16,6 +16,7 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.errors import InputError, LostProcessError
 from pyrovae.training import processes
+from pyrovae.training._process import deferred_signals
 from tests.training.runs import data, make_pair
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +129,17 @@ def test_a_killed_process_and_the_same_bits_after_it(size, killed, tmp_path, mon
             safetensors.torch.load_file(tmp_path / f"{what}-{size}-{rank}.safetensors") for what in ("whole", "killed")
         )
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_torchrun_may_not_end_a_process_that_is_about_to_say_why():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(LostProcessError), deferred_signals(active=True):
+            raise LostProcessError("another process of this training has ended")
+        os.kill(os.getpid(), signal.SIGTERM)  # would end this test
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.slow
