@@ -15,7 +15,7 @@ from pyrovae.posteriors.lbfgs import minimise
 
 _FIRST_STEPS = 5
 """Steps of the fit of the noise to the expected moments."""
-_LEAST_GAIN = 2e-6
+_LEAST_GAIN = 1e-5
 """Nats a datum: the fit ends with the first step that gains less."""
 
 

@@ -1,13 +1,30 @@
 """Mean and covariance of data with missing values, by expectation maximisation."""
 
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.linear_gaussian._patterns import pattern_table
 
-_ROUNDS = 8
+Array = NDArray[np.float64]
+
+_SHARES = (0.1, 0.2)
+"""Shares of the data that have each pair of the first channels; each share is a start."""
+_STAGES = 8
+"""Rounds in which channels are added."""
+_MORE_ROUNDS = 12
+"""At most, from the likeliest start."""
+_LEAST_GAIN = 1e-3
+"""Nats a datum: they end with the first round that gains less."""
+_RIDGE = 1e-9
+"""Of regressions on z, in units of the trace."""
+_LEAST_VARIANCE = 1e-14
+"""Of the noise, in units of the channels' mean variance."""
 
 
 @torch.no_grad()
@@ -15,14 +32,16 @@ def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
     """Expected mean (n,) and covariance (n, n) of data, given their observed values.
 
     The expectations are those of probabilistic PCA with d components, after some rounds of expectation maximisation
-    (Tipping and Bishop 1999) from the covariances of the data that have both channels observed.
+    over z and the observed values (Ilin and Raiko 2010). The first round has only the channels of which enough data
+    have each pair. The others are added step by step, those that more data have first. Otherwise covariances of pairs
+    that no datum has would lead to a poor maximum.
 
     Args:
         x: data, shape (num, n), NaN where a value was not observed.
         d: latent dimension.
 
     Raises:
-        InputError: a channel that is never observed, or data that span no more than d dimensions.
+        InputError: a channel that is never observed.
     """
     observed = ~x.isnan()
     empty = ~observed.any(0)
@@ -30,39 +49,139 @@ def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"channel {int(empty.nonzero()[0])} (counted from 0) is missing in all training data; leave it out"
         )
-    x, observed = x[observed.any(1)], observed[observed.any(1)]
-    first, index, sizes = pattern_table(observed)
-    patterns, seen, data = observed[first].numpy().astype(float), observed.numpy(), x.numpy()
-    weight = ((1 - patterns).T * np.sqrt(sizes / len(x)))[:, None]
-    mean, n = np.nanmean(data, axis=0), x.shape[1]
-    centred = np.where(seen, data - mean, 0.0)
-    covariance = centred.T @ centred / np.maximum(seen.T.astype(float) @ seen, 1)
-    values, axes = np.linalg.eigh(covariance)
-    if not values[: n - d].max() > 0:  # covariances of pairs of channels need not be those of one distribution
-        covariance = (axes * np.abs(values)) @ axes.T
-    for _ in range(_ROUNDS):
-        found, squared_scale = principal_components(torch.from_numpy(covariance), d)
-        loadings, variance = found.numpy(), squared_scale.item()
-        outer = (loadings[:, :, None] * loadings[:, None, :]).reshape(n, d * d)
-        of_z = np.linalg.inv(np.eye(d) + (patterns @ outer).reshape(-1, d, d) / variance)
-        along = np.where(seen, data - mean, 0.0) @ loadings / variance
-        z = np.einsum("nde,ne->nd", of_z[index], along)
-        filled = np.where(seen, data, mean + z @ loadings.T)
-        factors = np.linalg.cholesky(of_z).transpose(1, 2, 0).reshape(d, -1)
-        parts = (loadings @ factors).reshape(n, d, -1)
-        parts *= weight
-        spread = parts.reshape(n, -1)  # of z, where a channel is missing
-        mean = filled.mean(0)
-        centred = filled - mean
-        covariance = centred.T @ centred / len(x) + spread @ spread.T + np.diag(variance * (1 - seen.mean(0)))
+    data = _Gaps.of(x[observed.any(1)])
+    starts = {len(channels): channels for channels in (data.seen_together(share, d) for share in _SHARES)}
+    found = max((data.start(channels, d) for channels in starts.values()), key=lambda expected: expected.log_prob)
+    every = np.arange(x.shape[1])
+    for _ in range(_MORE_ROUNDS):
+        before, found = found, data.expect(data.maximise(found, every), every)
+        if found.log_prob - before.log_prob < _LEAST_GAIN * len(x):
+            break
+    mean, covariance = data.moments(found)
     return torch.from_numpy(mean), torch.from_numpy(covariance)
 
 
-def principal_components(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
-    """A (n, d) and σ² of probabilistic PCA of data with this covariance."""
-    values, axes = torch.linalg.eigh(covariance)
-    kept = len(values) - d
-    variance = values[:kept].clamp_min(0).mean()
-    if not variance > 1e-12 * values[-1]:
-        raise InputError(f"the data span no more than {d} dimensions, so the noise would be 0")
-    return axes[:, kept:] * (values[kept:] - variance).clamp_min(0).sqrt(), variance
+class _Components(NamedTuple):
+    """x = Az + b + N(0, σ²I)."""
+
+    loadings: Array
+    mean: Array
+    variance: float
+
+
+class _Expected(NamedTuple):
+    """Means (num, d) of z, its covariance (p, d, d) for each pattern, and the sum of log p(x_O) without a constant."""
+
+    of: _Components
+    z: Array
+    covariance: Array
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class _Gaps:
+    """Data with missing values.
+
+    Attributes:
+        x: shape (num, n), 0 where a value is missing.
+        seen: ones where it was observed.
+        patterns: the same for each pattern of observed channels, shape (p, n).
+        index: the pattern of each datum, shape (num,).
+        sizes: data of each pattern, shape (p,).
+    """
+
+    x: Array
+    seen: Array
+    patterns: Array
+    index: NDArray[np.int64]
+    sizes: Array
+
+    @classmethod
+    def of(cls, x: Tensor) -> Self:
+        """The data with NaN where a value is missing."""
+        observed = ~x.isnan()
+        first, index, sizes = pattern_table(observed)
+        seen = observed.numpy().astype(np.float64)
+        return cls(np.where(observed.numpy(), x.numpy(), 0.0), seen, seen[first], index, sizes)
+
+    def seen_together(self, share: float, d: int) -> NDArray[np.int64]:
+        """The most observed channels of which this share of the data have each pair, or all if these are too few.
+
+        The most observed channel comes first.
+        """
+        pairs, (num, n) = self.seen.T @ self.seen, self.seen.shape
+        order = np.argsort(-pairs.diagonal(), kind="stable")
+        fewest = np.where(np.tri(n) > 0, pairs[np.ix_(order, order)], np.inf).min(1)
+        enough = int((np.minimum.accumulate(fewest) >= share * num).sum())
+        return order[: enough if enough > 2 * d else n]
+
+    def start(self, channels: NDArray[np.int64], d: int) -> _Expected:
+        """Components of these channels, from the covariances of their pairs, to which the others are added."""
+        others = np.argsort(-self.seen.sum(0), kind="stable")
+        order = np.concatenate([channels, others[~np.isin(others, channels)]])
+        first, n = len(channels), len(order)
+        found = self._of_pairs(channels, d)
+        for k in range(_STAGES if first < n else 0):
+            used = order[: first + k * (n - first) // _STAGES]
+            found = self.maximise(self.expect(found, used), used)
+        return self.expect(found, order)
+
+    def _of_pairs(self, channels: NDArray[np.int64], d: int) -> _Components:
+        """Probabilistic PCA of the covariances of pairs of some channels; the loadings of the others are 0."""
+        mean = self.x.sum(0) / self.seen.sum(0)
+        centred, seen = (self.seen * (self.x - mean))[:, channels], self.seen[:, channels]
+        values, axes = np.linalg.eigh(centred.T @ centred / np.maximum(seen.T @ seen, 1))
+        rest = len(values) - d
+        if not values[:rest].max() > 0:  # covariances of pairs need not be those of one distribution
+            values, axes = np.sort(abs(values)), axes[:, np.argsort(abs(values))]
+        variance = max(np.maximum(values[:rest], 0).mean(), _LEAST_VARIANCE * values[-1])
+        loadings = np.zeros((len(mean), d))
+        loadings[channels] = axes[:, rest:] * np.sqrt(np.maximum(values[rest:] - variance, 0))
+        return _Components(loadings, mean, variance)
+
+    def expect(self, of: _Components, channels: NDArray[np.int64]) -> _Expected:
+        """The posterior of z given the observed values of some channels."""
+        n, d = of.loadings.shape
+        used = np.zeros(n)
+        used[channels] = 1
+        centred, patterns = self.seen * used * (self.x - of.mean), self.patterns * used
+        outer = (of.loadings[:, :, None] * of.loadings[:, None, :]).reshape(n, d * d)
+        precision = np.eye(d) + (patterns @ outer).reshape(-1, d, d) / of.variance
+        covariance = np.linalg.inv(precision).astype(np.float64, copy=False)
+        along = centred @ of.loadings / of.variance
+        z = np.einsum("nde,ne->nd", covariance[self.index], along)
+        terms = np.linalg.slogdet(precision)[1] + patterns.sum(1) * np.log(of.variance)
+        squares = np.vdot(centred, centred) / of.variance - np.vdot(z, along)
+        return _Expected(of, z, covariance, -0.5 * (squares + self.sizes @ terms))
+
+    def maximise(self, expected: _Expected, channels: NDArray[np.int64]) -> _Components:
+        """Each channel's regression on z, where it was observed, σ² of some channels, and z standardised."""
+        (loadings, before, _), z, covariance, _ = expected
+        (num, d), n = z.shape, len(loadings)
+        centred, z_and_one = self.seen * (self.x - before), np.concatenate([z, np.ones((num, 1))], axis=1)
+        outer = (z_and_one[:, :, None] * z_and_one[:, None, :]).reshape(num, -1)
+        products = (self.seen.T @ outer).reshape(n, d + 1, d + 1)
+        spread = self.sizes[:, None] * covariance.reshape(len(covariance), -1)
+        products[:, :d, :d] += (self.patterns.T @ spread).reshape(n, d, d)
+        products += _RIDGE * products.trace(axis1=1, axis2=2)[:, None, None] * np.eye(d + 1)
+        along = centred.T @ z_and_one
+        slopes = np.linalg.solve(products, along[:, :, None])[:, :, 0]
+        left = (np.square(centred).sum(0) - (slopes * along).sum(1))[channels]
+        least = _LEAST_VARIANCE * np.square(centred).sum() / self.seen.sum()
+        variance = max(left.sum() / self.seen[:, channels].sum(), least)
+        of_z = np.cov(z.T, bias=True).reshape(d, d) + spread.sum(0).reshape(d, d) / num
+        mean = before + slopes[:, d] + slopes[:, :d] @ z.mean(0)
+        return _Components(slopes[:, :d] @ np.linalg.cholesky(of_z), mean, variance)
+
+    def moments(self, expected: _Expected) -> tuple[Array, Array]:
+        """Expected mean (n,) and covariance (n, n) of the data."""
+        (loadings, mean, variance), z, covariance, _ = expected
+        (n, d), (num, _) = loadings.shape, self.x.shape
+        filled = np.where(self.seen > 0, self.x, mean + z @ loadings.T)
+        factors = np.linalg.cholesky(covariance).transpose(1, 2, 0).reshape(d, -1)
+        parts = (loadings @ factors).reshape(n, d, -1)
+        parts *= ((1 - self.patterns).T * np.sqrt(self.sizes / num))[:, None]
+        spread = parts.reshape(n, -1)  # of z, where a channel is missing
+        centred = filled - filled.mean(0)
+        noise = np.diag(variance * (1 - self.seen.mean(0)))
+        return filled.mean(0), centred.T @ centred / num + spread @ spread.T + noise

@@ -166,6 +166,22 @@ def test_the_truth_is_found_within_what_estimation_loses():
         assert found.likelihood.noise_scale.item() == pytest.approx(0.02, rel=0.04)
 
 
+@pytest.mark.parametrize("seed", [0, 3, 7])
+def test_the_fit_is_likelier_than_the_truth_where_no_datum_has_some_pairs_of_channels(seed):
+    """Otherwise it is a poor maximum: the data are likelier under the likeliest model than under any other."""
+    spectra = simulated(300, 30, correlation=0.0, linear=True, seed=seed)
+    x = spectra.x.double()
+    first = torch.randint(0, 16, (300, 1), generator=torch.Generator().manual_seed(seed))
+    x = x.masked_fill((torch.arange(30) >= first) & (torch.arange(30) < first + 15), math.nan)
+    found = pv.FactorModel.fit(x, pv.GaussianLikelihood(1, 30), 6)
+    mean, covariance = spectra.truth.offset, spectra.truth.covariance_matrix
+    total = 0.0
+    for row in x:
+        o = ~row.isnan()
+        total += torch.distributions.MultivariateNormal(mean[o], covariance[o][:, o]).log_prob(row[o]).item()
+    assert found.log_prob(x).mean().item() == pytest.approx(total / 300 + (30 * 7 - 15) / 600, abs=0.1)
+
+
 def test_factor_analysis_is_that_of_any_units_and_an_isotropic_model_probabilistic_pca():
     units = 10.0 ** torch.arange(-3, 5).double()
     found, scaled = pv.FactorModel.fit_in_units(X, D), pv.FactorModel.fit_in_units(units * X, D)
