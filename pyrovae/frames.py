@@ -24,7 +24,6 @@ Arrays = Union[Tensor, np.ndarray, "Dataset[Any]", "DataLoader[Any]"]
 Data = Union[Arrays, "pd.DataFrame"]
 """Data (num, …), as users have them."""
 
-Method = TypeVar("Method", bound=Callable[..., object])
 Found = TypeVar("Found", covariant=True)
 Table = TypeVar("Table", covariant=True)
 
@@ -37,6 +36,16 @@ class OfData(Protocol[Found, Table]):
 
     @overload
     def __call__(self, x: Arrays) -> Found: ...
+
+
+class OfDataOrNone(OfData[Found, Table], Protocol[Found, Table]):
+    """The same where the data may be left out."""
+
+    @overload
+    def __call__(self, x: pd.DataFrame) -> Table: ...
+
+    @overload
+    def __call__(self, x: Arrays | None = None) -> Found: ...
 
 
 def tensor_of(name: str, data: object) -> Tensor:
@@ -114,7 +123,7 @@ def each_datum(method: Callable[[Never, Tensor], Tensor]) -> OfData[Tensor, pd.S
 
 
 @overload
-def each_datum(method: Method) -> Method: ...
+def each_datum(method: Callable[..., Tensor]) -> Callable[..., Any]: ...  # overloads tell what another argument is
 
 
 def each_datum(method: Callable[..., Any]) -> Callable[..., object]:
@@ -129,6 +138,10 @@ def each_datum(method: Callable[..., Any]) -> Callable[..., object]:
 
 
 @overload
+def each_value(method: Callable[[Never, Tensor | None], Tensor]) -> OfDataOrNone[Tensor, pd.DataFrame]: ...
+
+
+@overload
 def each_value(method: Callable[[Never, Tensor], Tensor]) -> OfData[Tensor, pd.DataFrame]: ...
 
 
@@ -136,10 +149,6 @@ def each_value(method: Callable[[Never, Tensor], Tensor]) -> OfData[Tensor, pd.D
 def each_value(
     method: Callable[[Never, Tensor], tuple[Tensor, Tensor]],
 ) -> OfData[tuple[Tensor, Tensor], tuple[pd.DataFrame, pd.DataFrame]]: ...
-
-
-@overload
-def each_value(method: Method) -> Method: ...
 
 
 def each_value(method: Callable[..., Any]) -> Callable[..., object]:

@@ -1,6 +1,7 @@
 """DataFrames at every public function that takes data: equal to the tensor's result, index and columns kept."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -143,3 +144,38 @@ def test_text_is_refused():
     what = "a tensor, a NumPy array, a DataFrame of numbers or a Dataset"
     with pytest.raises(pv.InputError, match=f"x must be {what}, not str"):
         tensor_of("x", "file.csv")
+
+
+TYPED = """
+from typing import Any, assert_type
+import pandas as pd, torch
+from torch import Tensor
+import pyrovae as pv
+
+m: pv.FactorModel
+v: pv.exact.LinearGaussianVAE
+g: pv.ShrunkGaussian
+
+def check(frame: pd.DataFrame, x: Tensor) -> None:
+    assert_type(m.log_prob(frame), "pd.Series[Any]")
+    assert_type(m.log_prob(x), Tensor)
+    assert_type(v.best_elbo("diagonal", frame), "pd.Series[Any]")
+    assert_type(v.best_elbo("diagonal", x=x), Tensor)
+    assert_type(v.elbo(v.to_guide(), frame), "pd.Series[Any]")
+    assert_type(v.elbo(guide=v.to_guide(), x=x), Tensor)
+    for model in (m, g):
+        assert_type(model.spread(), Tensor)
+        assert_type(model.spread(None), Tensor)
+        assert_type(model.spread(x), Tensor)
+        assert_type(model.spread(frame), pd.DataFrame)
+    assert_type(m.complete(frame), tuple[pd.DataFrame, pd.DataFrame])
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_what_is_returned(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    (tmp_path / "typed.py").write_text(TYPED)
+    root = Path(pv.__file__).parents[1]
+    said, _, status = api.run(["--config-file", str(root / "pyproject.toml"), str(tmp_path / "typed.py")])
+    assert status == 0, said

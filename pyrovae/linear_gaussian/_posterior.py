@@ -3,14 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor, nn
 
 from pyrovae.errors import check_choice
-from pyrovae.frames import each_datum
+from pyrovae.frames import Arrays, each_datum
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Family = str | Callable[[int, int], Posterior]
 """A posterior family: its name, or a callable of (in_features, latent_dim)."""
@@ -68,6 +72,12 @@ class GaussianPosterior(ABC):
         covariance = self.best_covariance(family)
         trace = (self.precision * covariance).sum().item() - self.latent_dim
         return 0.5 * (trace - torch.logdet(self.precision).item() - torch.logdet(covariance).item())
+
+    @overload
+    def best_elbo(self, family: Family, x: "pd.DataFrame") -> "pd.Series": ...
+
+    @overload
+    def best_elbo(self, family: Family, x: Arrays) -> Tensor: ...
 
     @each_datum
     def best_elbo(self, family: Family, x: Tensor) -> Tensor:

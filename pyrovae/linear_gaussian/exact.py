@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from pyrovae.distributions import IsotropicNormal, covariance_of, mean_of
 from pyrovae.errors import InputError, InputTypeError
-from pyrovae.frames import Data, each_datum, tensor_of
+from pyrovae.frames import Arrays, Data, each_datum, tensor_of
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian._directions import DENSE, Directions, principal_directions
 from pyrovae.linear_gaussian._model import LinearModel
@@ -18,6 +19,9 @@ from pyrovae.linear_gaussian._posterior import Family, make_head
 from pyrovae.posteriors import FullCovariancePosterior
 from pyrovae.posteriors.lbfgs import minimise
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEAST_NOISE = 1e-12
 """Smallest σ² relative to the data's largest variance along any direction."""
@@ -165,6 +169,12 @@ class LinearGaussianVAE(LinearModel):
         marginal: Tensor = self.marginal.covariance_matrix
         fit = torch.linalg.solve(marginal, spread).trace()
         return -0.5 * float(self.n * math.log(2 * math.pi) + torch.logdet(marginal) + fit)
+
+    @overload
+    def elbo(self, guide: AmortizedGuide, x: "pd.DataFrame") -> "pd.Series": ...
+
+    @overload
+    def elbo(self, guide: AmortizedGuide, x: Arrays) -> Tensor: ...
 
     @each_datum
     @torch.no_grad()
