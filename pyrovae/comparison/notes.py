@@ -116,8 +116,8 @@ _TEXTS = {
         "{epochs:.0f}: the model overfits. The best epoch was kept; a lower learning rate may be better."
     ),
     NoteKind.LATENT_DIM_TOO_SMALL: (
-        "The latent dimension may be too small: {0} with {more:.0f} dimensions is better than {1} with "
-        "{latent_dim:.0f} by {gain:.2f} nats per datum (between {low:.2f} and {high:.2f}). Try --latent-dim {more:.0f}."
+        "The latent dimension may be too small: {0} is better than {1} by {gain:.2f} nats per datum (between {low:.2f} "
+        "and {high:.2f}). It has {more:.0f} dimensions, not {latent_dim:.0f}. Try --latent-dim {more:.0f}."
     ),
     NoteKind.NO_GAIN_FROM_NETWORKS: (
         "No gain from networks can be shown: {0} is not clearly better than {1}, a linear model (gain {gain:+.2f} nats "
@@ -277,7 +277,7 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
         return []
     numbers = {"latent_dim": linear.latent_dim, "more": d, "gain": gain}
     numbers |= {"low": gain - float(below), "high": gain + float(above)}
-    return [Note(NoteKind.LATENT_DIM_TOO_SMALL, ("the linear model of the same noise", "the same"), numbers)]
+    return [Note(NoteKind.LATENT_DIM_TOO_SMALL, ("a larger linear model of the same noise", "the smaller one"), numbers)]
 
 
 def notes_of_copies(split: SpectraSplit) -> list[Note]:
