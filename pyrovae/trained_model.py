@@ -221,14 +221,16 @@ class TrainedModel:
             preprocessed data, and cannot be compared with those of another preprocessing.
         """
         columns: dict[str, NDArray[Any]] = {}
-        done = 0
-        for k, rows in enumerate(blocks(x, _AT_ONCE if is_mapped(x) else None)):
-            found = self._scores(rows, num_samples, seed + k, progress)
-            if not columns:  # small results kept between large ones would keep the memory of these
-                columns = {name: np.empty(len(x), dtype=values.dtype) for name, values in found.items()}
-            for name, values in found.items():
-                columns[name][done : done + len(rows)] = values
-            done += len(rows)
+        done, by_blocks = 0, is_mapped(x)
+        with progress_bar(total=len(x), unit="datum", show=progress and by_blocks) as bar:
+            for k, rows in enumerate(blocks(x, _AT_ONCE if by_blocks else None)):
+                found = self._scores(rows, num_samples, seed + k, progress and not by_blocks)
+                if not columns:  # small results kept between large ones would keep the memory of these
+                    columns = {name: np.empty(len(x), dtype=values.dtype) for name, values in found.items()}
+                for name, values in found.items():
+                    columns[name][done : done + len(rows)] = values
+                done += len(rows)
+                bar.update(len(rows))
         return pd.DataFrame({"row": range(len(x)), **columns})
 
     def _scores(self, x: Tensor, num_samples: int, seed: int, progress: bool) -> dict[str, NDArray[Any]]:

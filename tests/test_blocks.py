@@ -1,5 +1,6 @@
 """Data larger than memory, with a limit that makes small data large: the same numbers, and few pages in memory."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -137,6 +138,15 @@ def test_evaluation_of_a_mapped_file(mapped):
         found = [function(model, guide, x[:200]) for x in (X, mapped)]
         values = [getattr(each, "elbo", None) if hasattr(each, "elbo") else each.per_datum for each in found]
         assert torch.equal(*values)
+
+
+def test_one_bar_for_all_blocks_of_a_mapped_file(mapped, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    pv.log_marginal(*make_pair(), mapped[:200], num_samples=50, progress=True)
+    assert terminal.getvalue().count(" 0/") == 1
+    assert "200/200" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

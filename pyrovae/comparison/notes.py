@@ -277,7 +277,9 @@ def _of_twice_the_dimensions(plan: Plan, choice: ModelKey | Baseline, advice: Re
         return []
     numbers = {"latent_dim": linear.latent_dim, "more": d, "gain": gain}
     numbers |= {"low": gain - float(below), "high": gain + float(above)}
-    return [Note(NoteKind.LATENT_DIM_TOO_SMALL, ("a larger linear model of the same noise", "the smaller one"), numbers)]
+    return [
+        Note(NoteKind.LATENT_DIM_TOO_SMALL, ("a larger linear model of the same noise", "the smaller one"), numbers)
+    ]
 
 
 def notes_of_copies(split: SpectraSplit) -> list[Note]:

@@ -17,6 +17,7 @@ from pyrovae.evaluation.estimate import LogMarginal, Step, UnreliableEstimateWar
 from pyrovae.evaluation.importance import Importance, in_chunks, log_mean_weight, over_log_weights
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
+from pyrovae.progress import progress_bar
 from pyrovae.vae import GenerativeModel
 
 _GOOD_K, _LARGEST_K = 0.5, 0.7
@@ -119,9 +120,12 @@ class Automatic(Method):
 
     def _by_blocks(self, problem: Problem) -> LogMarginal:
         """The estimates of data that lie in a file, some at a time, which are then in memory."""
-        starts = range(0, len(problem.x), _AT_ONCE)
-        some = (torch.arange(start, min(start + _AT_ONCE, len(problem.x))) for start in starts)
-        parts = [self.estimate(_part(problem, rows)) for rows in some]
+        parts: list[LogMarginal] = []
+        alone = replace(problem, progress=False)
+        with progress_bar(total=len(problem.x), unit="datum", show=problem.progress) as bar:
+            for rows in torch.arange(len(problem.x)).split(_AT_ONCE):
+                parts.append(self.estimate(_part(alone, rows)))
+                bar.update(len(rows))
         names = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
         joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return replace(parts[0], **joined, steps=tuple(step for part in parts for step in part.steps))
