@@ -1,5 +1,6 @@
 """The Gaussian with one scale shared by all dimensions."""
 
+import functools
 import math
 
 import torch
@@ -8,6 +9,8 @@ from pyro.distributions import Independent, Normal
 from torch import Tensor
 
 from pyrovae.errors import InputError
+
+_FEW = 3
 
 
 class IsotropicNormal(Independent):
@@ -41,6 +44,11 @@ class IsotropicNormal(Independent):
         if self._validate_args:
             self.base_dist._validate_sample(value)
         loc, value = torch.broadcast_tensors(self._loc, value)
-        squares = F.mse_loss(loc, value, reduction="none").sum(-1)
+        squares = _sum(F.mse_loss(loc, value, reduction="none"))
         constant = self.event_shape[0] * (self._scale.log() + 0.5 * math.log(2 * math.pi))
         return -0.5 / self._scale.square() * squares - constant
+
+
+def _sum(rows: Tensor) -> Tensor:
+    """Sums of rows (*batch, n). PyTorch takes twenty times as long for rows of two or three as by their columns."""
+    return rows.sum(-1) if rows.shape[-1] > _FEW else functools.reduce(torch.add, rows.unbind(-1))

@@ -80,10 +80,11 @@ class Automatic(Method):
         if is_mapped(problem.x):
             return self._by_blocks(problem)
         num = len(problem.x)
-        looked = over_log_weights(log_mean_weight, problem, max(_LEAST_LOOKED, self.num_samples // 2))
+        num_looked = max(_LEAST_LOOKED, self.num_samples // 2)
+        looked = over_log_weights(log_mean_weight, problem, num_looked, rough=True)
         nothing = [torch.full_like(values, math.nan) for values in looked]
         found = _Found(nothing, [Step.GUIDE] * num, from_prior(problem), torch.ones(num, dtype=torch.bool))
-        good = (looked[4] <= _GOOD_K) & (looked[2] >= _GOOD_SHARE * max(_LEAST_LOOKED, self.num_samples // 2))
+        good = (looked[4] <= _GOOD_K) & (looked[2] >= _GOOD_SHARE * num_looked)
         if good.any():
             (rows,) = good.nonzero(as_tuple=True)
             found.put(rows, over_log_weights(log_mean_weight, _part(problem, rows), self.num_samples), Step.GUIDE)

@@ -1,5 +1,6 @@
 """Log p(x) and the ELBO by importance sampling: log-weights log p(x, z) − log q(z|x), in chunks."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from torch import Tensor
 from pyrovae.blocks import let_go
 from pyrovae.elbo import ImportanceWeightedELBO
 from pyrovae.errors import check_integer
+from pyrovae.evaluation._density import Density, density_of
 from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
 from pyrovae.evaluation._pareto import reliable_below, tail_of
 from pyrovae.evaluation._weights import check_scales, log_weight_rows, takes_rows
@@ -22,24 +24,57 @@ from pyrovae.programs import Program, check_data, evaluating, running_on, trace_
 from pyrovae.progress import progress_bar
 from pyrovae.vae import GenerativeModel
 
+_ROUGH = 0.01
+"""Largest error in nats of log-weights that only say whether the guide is good."""
+
 
 def over_log_weights(
-    summarize: Callable[[Tensor], tuple[Tensor, ...]], problem: Problem, num_samples: int
+    summarize: Callable[[Tensor], tuple[Tensor, ...]], problem: Problem, num_samples: int, *, rough: bool = False
 ) -> tuple[Tensor, ...]:
     """Summaries, each of shape (num,), of the log-weights log p(x, z) − log q(z|x) at draws from the guide.
 
-    ``summarize`` receives the log-weights of some data at a time, shape (num_samples, …), in float64 on the CPU.
+    ``summarize`` receives the log-weights of some data at a time, shape (num_samples, …), in float64 on the CPU. If
+    they may be ``rough``, p(x|z) of dense programs is computed in float32 where that changes none by more than 0.01.
     """
     x = problem.x
     data_at_once = problem.at_once(max(1, min(len(x), 1024, problem.rows_at_once, VALUES_AT_ONCE // num_samples)))
     draws_at_once = max(1, min(num_samples, problem.rows_at_once // data_at_once))
 
     def estimate(rows: slice) -> tuple[Tensor, ...]:
-        guide = rows_of(problem.guide, rows, x)
+        draw = _log_weights_of(problem, rows, rough)
         passes = [min(draws_at_once, num_samples - done) for done in range(0, num_samples, draws_at_once)]
-        return summarize(torch.cat([draw_log_weights(problem, guide, x[rows], num) for num in passes]))
+        return summarize(torch.cat([draw(num) for num in passes]))
 
     return in_chunks(estimate, x, data_at_once, problem.progress)
+
+
+def _log_weights_of(problem: Problem, rows: slice, rough: bool) -> Callable[[int], Tensor]:
+    """From a number of draws to their log weights for some data, see :func:`draw_log_weights`."""
+    if not problem.is_dense:
+        return lambda num: draw_log_weights(problem, rows_of(problem.guide, rows, problem.x), problem.x[rows], num)
+    density = density_of(problem.model, problem.guide, problem.x, rows, problem.max_rows)
+    log_joint = density.log_joint
+    if rough and isinstance(problem.model, GenerativeModel):
+        log_joint = _rough(problem.model, problem.x[rows], density)
+
+    def draw(num: int) -> Tensor:
+        z = density.draw(num)
+        return (log_joint(z) - density.log_guide(z)).double().cpu()
+
+    return draw
+
+
+def _rough(model: GenerativeModel, x: Tensor, density: Density) -> Callable[[Tensor], Tensor]:
+    """Log p(x, z) of a density with p(x|z) in float32, if a draw of each datum differs by no more than 0.01 nats."""
+    prior, single, x = model.prior_distribution(), copy.deepcopy(model).float(), x.float()
+
+    def log_joint(z: Tensor) -> Tensor:
+        log_p: Tensor = prior.log_prob(z) + single.conditional(z.float()).log_prob(x)
+        return log_p
+
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        z = density.draw(1)
+    return log_joint if (log_joint(z) - density.log_joint(z)).abs().max() <= _ROUGH else density.log_joint
 
 
 def in_chunks(
@@ -80,17 +115,26 @@ def log_mean_weight(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
         log_w: log-weights, shape (K, num), in float64 on the CPU.
     """
     num = len(log_w)
-    halves = [half.logsumexp(0) for half in log_w.tensor_split([(num + 1) // 2])]
-    first, second = torch.logaddexp(*halves), (2 * log_w).logsumexp(0)
+    halves = [_log_sums(half) for half in log_w.tensor_split([(num + 1) // 2]) if len(half)]
+    first, second = (torch.stack(each).logsumexp(0) for each in zip(*halves, strict=True))
     per_datum = first - math.log(num)
     effective = (2 * first - second).exp()
     if num == 1:
         unknown = torch.full_like(first, math.nan)
         return per_datum, unknown, effective, unknown, unknown
     relative_variance = (1 / effective - 1 / num).clamp_min(0) * num / (num - 1)
-    gain = per_datum - 0.5 * (halves[0] - math.log(num - num // 2) + halves[1] - math.log(num // 2))
+    by_half = halves[0][0] - math.log(num - num // 2) + halves[1][0] - math.log(num // 2)
+    gain = per_datum - 0.5 * by_half
     tail = tail_of(log_w, first)
     return per_datum, torch.maximum(relative_variance.sqrt(), tail.error), effective, gain, tail.k
+
+
+def _log_sums(log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Log Σ w and log Σ w² of each column, by one exponential of each weight."""
+    largest = log_w.amax(0)
+    largest = torch.where(largest.isfinite(), largest, 0.0)
+    w = (log_w - largest).exp_()
+    return w.sum(0).log() + largest, w.square_().sum(0).log() + 2 * largest
 
 
 @dataclass(frozen=True)

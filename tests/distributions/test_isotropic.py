@@ -8,9 +8,9 @@ from torch.distributions import kl_divergence
 from pyrovae.distributions import IsotropicNormal
 
 
-@pytest.mark.parametrize("value_shape", [(3,), (5, 3), (7, 5, 3)])
+@pytest.mark.parametrize("value_shape", [(3,), (5, 3), (7, 5, 3), (5, 1), (7, 5, 4)])
 def test_density_and_gradients(value_shape):
-    loc = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    loc = torch.randn(5, value_shape[-1], dtype=torch.float64, requires_grad=True)
     scale = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     value = torch.randn(value_shape, dtype=torch.float64, requires_grad=True)
     results = []

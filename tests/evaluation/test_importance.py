@@ -12,7 +12,8 @@ import torch
 
 import pyrovae as pv
 from pyrovae.evaluation._method import Problem
-from pyrovae.evaluation.importance import log_mean_weight, over_log_weights
+from pyrovae.evaluation.importance import draw_log_weights, log_mean_weight, over_log_weights
+from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import evaluating
 
 
@@ -177,3 +178,42 @@ def test_one_draw_has_no_error(vae):
     assert (per_datum == 0).all()
     assert (effective == 1).all()
     assert all(values.isnan().all() for values in (stderr, gain, k))
+
+
+def test_sums_of_weights_far_apart_have_all_digits():
+    log_w = torch.tensor([[0.0, -800.0, 900.0], [1.0, -801.0, -900.0], [0.5, -math.inf, 899.0]], dtype=torch.float64)
+    value, _, effective, gain, _ = log_mean_weight(log_w)
+    first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+    torch.testing.assert_close(value, first - math.log(3))
+    torch.testing.assert_close(effective, (2 * first - second).exp())
+    halves = log_w[:2].logsumexp(0) - math.log(2), log_w[2]
+    torch.testing.assert_close(gain, value - 0.5 * (halves[0] + halves[1]))
+    assert log_mean_weight(log_w[:1])[0].tolist() == [0.0, -800.0, 900.0]
+
+
+@pytest.mark.parametrize("family", ["diagonal", "full-covariance"])
+def test_dense_programs_have_the_weights_of_their_traces(family):
+    torch.manual_seed(0)
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3), latent_dim=2).double()
+    guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), POSTERIORS[family](8, 2)).double()
+    x = model.sample(20)
+    problem = Problem.of(model, guide, x)
+    assert problem.is_dense
+    with torch.no_grad(), evaluating(model, guide, x, 1):
+        (found,) = over_log_weights(lambda log_w: (log_w.T,), problem, 6)
+    with torch.no_grad(), evaluating(model, guide, x, 1):
+        torch.testing.assert_close(found, draw_log_weights(problem, guide, x, 6).T)
+
+
+@pytest.mark.parametrize(("scale", "is_single"), [(0.3, True), (1e-6, False)])
+def test_rough_weights_are_in_float32_where_that_does_not_matter(scale, is_single):
+    torch.manual_seed(0)
+    model = pv.GenerativeModel(pv.nn.MLP(2, 8), pv.GaussianLikelihood(8, 3, scale=scale), latent_dim=2).double()
+    guide = pv.AmortizedGuide(pv.nn.MLP(3, 8), pv.DiagonalPosterior(8, 2)).double()
+    x = model.sample(20)
+    problem, found = Problem.of(model, guide, x), []
+    for rough in (False, True):
+        with torch.no_grad(), evaluating(model, guide, x, 1):
+            found += over_log_weights(lambda log_w: (log_w.T,), problem, 6, rough=rough)
+    assert torch.equal(*found) != is_single
+    torch.testing.assert_close(*found, rtol=0, atol=0.01)

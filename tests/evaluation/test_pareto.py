@@ -7,7 +7,7 @@ import torch
 from pyro.ops.stats import fit_generalized_pareto
 from scipy import stats
 
-from pyrovae.evaluation._pareto import pareto_k, reliable_below, tail_of, tail_size
+from pyrovae.evaluation._pareto import _largest, pareto_k, reliable_below, tail_of, tail_size
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
@@ -78,3 +78,10 @@ def test_the_tail_that_is_fitted_has_that_size():
     smallest[93] = ordered[92]
     assert pareto_k(beyond) == pareto_k(ordered)
     assert pareto_k(smallest) != pareto_k(ordered)
+
+
+def test_the_largest_are_those_of_topk():
+    values = torch.randn(100, 6, dtype=torch.float64)
+    values[3, 0], values[:50, 1], values[4, 2], values[:, 3] = math.nan, -math.inf, math.inf, 1.0
+    for each in (values, values.T.contiguous().T):
+        assert torch.equal(_largest(each, 7).nan_to_num(9.0), each.topk(7, dim=0).values.nan_to_num(9.0))
