@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from pyrovae.progress import progress_bar
 
 Array = NDArray[np.float64]
 LEVEL = 0.9
+REFITS = 20
 LATENT_DIM = 6
 """Latent dimensions of the simulated spectra: three substances, and three terms of a baseline."""
 
@@ -61,15 +63,30 @@ GAPS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {"at rando
 SHARES = (0.1, 0.3, 0.5)
 
 
-def by_truth(truth: SpectraTruth, x: Array) -> Array:
-    """E[x_M | x_O] under the distribution that the spectra were drawn from."""
+def by_truth(truth: SpectraTruth, x: Array) -> tuple[Array, Array]:
+    """E[x_M | x_O] under the distribution that the spectra were drawn from, and the standard deviations."""
     mean, covariance, found = truth.offset.numpy(), truth.covariance_matrix.numpy(), x.copy()
-    for row in found:
+    deviation = np.zeros_like(found)
+    for row, spread in zip(found, deviation, strict=True):
         missing = np.isnan(row)
-        seen = covariance[np.ix_(~missing, ~missing)]
-        slopes = np.linalg.solve(seen, covariance[np.ix_(~missing, missing)])
+        along = covariance[np.ix_(~missing, missing)]
+        slopes = np.linalg.solve(covariance[np.ix_(~missing, ~missing)], along)
         row[missing] = mean[missing] + (row[~missing] - mean[~missing]) @ slopes
-    return found
+        spread[missing] = np.sqrt(np.diag(covariance)[missing] - (along * slopes).sum(0))
+    return found, deviation
+
+
+def by_refits(model: pv.FactorModel, x: Tensor, seed: int) -> tuple[Array, Array]:
+    """Mean and standard deviation of the mixture of models refitted to data drawn with replacement."""
+    g = torch.Generator().manual_seed(seed)
+    found: list[tuple[Tensor, Tensor]] = []
+    while len(found) < REFITS:
+        drawn = x[torch.randint(len(x), (len(x),), generator=g)]
+        if not drawn.isnan().all(0).any():
+            found.append(model.refit(drawn).complete(x))
+    means, deviations = (torch.stack(values) for values in zip(*found, strict=True))
+    spread = (deviations.square().mean(0) + means.var(0)).sqrt()
+    return means.mean(0).numpy(), spread.numpy()
 
 
 def by_nipals(x: Array, num: int = LATENT_DIM, rounds: int = 300) -> Array:
@@ -116,8 +133,9 @@ def measure(kind: str, share: float, seed: int, settings: Settings) -> list[dict
     full, new = data.x.double(), data.truth.sample(settings.num, seed=seed + 1000).x.double()
     x, new = GAPS[kind](full, share, g), GAPS[kind](new, share, g)
     missing, values = x.isnan().numpy(), x.numpy()
-    best = by_truth(data.truth, values)
+    best, deviation = by_truth(data.truth, values)
     least = np.sqrt(np.mean((best - full.numpy())[missing] ** 2))
+    half = NormalDist().inv_cdf(0.5 + LEVEL / 2)
     whole = MultivariateNormal(data.truth.offset, data.truth.covariance_matrix)
     log_prob = PartiallyObserved(whole).log_prob(new).numpy()
 
@@ -125,15 +143,22 @@ def measure(kind: str, share: float, seed: int, settings: Settings) -> list[dict
         error = np.sqrt(np.mean((found - full.numpy())[missing] ** 2))
         return {"gaps": kind, "share": share, "method": method, "error": error / least, **more}
 
-    rows = [row("NIPALS PCA", by_nipals(values)), row("IterativeImputer", by_regressions(values))]
+    def within(found: Array, half_width: Array) -> float:
+        return float((abs(full.numpy() - found) <= half_width)[missing].mean())
+
+    rows = [row("truth", best, inside=within(best, half * deviation))]
+    rows += [row("NIPALS PCA", by_nipals(values)), row("IterativeImputer", by_regressions(values))]
     for likelihood in ("gaussian", "ar1"):
         model = pv.FactorModelTransformer(LATENT_DIM, likelihood)
         ratio = 1 / cpu_seconds(partial(model.fit, full.numpy()))
         ratio *= cpu_seconds(partial(model.fit, values))
         mean, (lower, upper) = model.impute(values, level=LEVEL)
-        inside = ((full.numpy() >= lower) & (full.numpy() <= upper))[missing].mean()
+        inside = within(0.5 * (lower + upper), 0.5 * (upper - lower))
         lost = float(np.mean(log_prob - model.score_samples(new.numpy())))
         rows.append(row(f"linear, {likelihood}", mean, inside=inside, lost=lost, ratio=ratio))
+    if kind == "blocks":
+        mean, deviation = by_refits(model.model_, x, seed)
+        rows.append(row("linear, ar1, refits", mean, inside=within(mean, half * deviation)))
     return rows
 
 
@@ -165,6 +190,7 @@ def main(settings: Settings) -> None:
         f"{settings.repeats} simulations of each kind of gaps.\n\n"
         "- *Error*: root mean square error of the values filled in, in units of that of the truth's conditional mean.\n"
         "- *Inside 90 %*: missing values inside their 90 % intervals.\n"
+        f"- *Refits*: mean and spread of {REFITS} models, each fitted to spectra drawn with replacement.\n"
         f"- *Log p lost*: log p of what was observed of {settings.num} new spectra, truth minus model, in nats per "
         "spectrum.\n"
         "- *Time*: CPU time of the fit, in units of the fit to complete data (the shortest of three each).\n\n"

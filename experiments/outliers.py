@@ -110,17 +110,41 @@ def methods_of(train: Array, num: int, seed: int) -> tuple[dict[str, tuple[Score
     return methods, size
 
 
-def measure(x: Array, num: int, seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """Of one split: false alarms, one row a method and α; areas under the curve, one row a method and kind."""
+@dataclass(frozen=True)
+class Scores:
+    """Each method's scores of a split's held-out spectra, and then of those tested, shape (methods, held out + tested).
+
+    Attributes:
+        values: the scores.
+        held_out: number of held-out spectra.
+    """
+
+    values: Array
+    held_out: int
+
+    def redrawn(self, alpha: float, num: int, rng: np.random.Generator) -> Array:
+        """False alarms (methods, num), as shares of the tested spectra, of random choices of the held-out ones."""
+        held_out = rng.permuted(np.tile(np.arange(self.values.shape[1]) < self.held_out, (num, 1)), axis=1)
+        allowed = np.floor(alpha * (self.held_out + 1) + 1e-9)  # one more held-out spectrum is as strange: no alarm
+        found = []
+        for scores in self.values:
+            falling = held_out[:, np.argsort(-scores)]
+            found.append((~falling & (falling.cumsum(1) < allowed)).sum(1) / (len(scores) - self.held_out))
+        return np.stack(found)
+
+
+def measure(x: Array, num: int, seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]], Scores]:
+    """Of one split: false alarms, one row a method and α; areas under the curve, one row a method and kind; scores."""
     rng = np.random.default_rng(seed)
     train, held_out, test = np.split(x[rng.permutation(len(x))], [len(x) // 2, 3 * len(x) // 4])
     methods, size = methods_of(train, num, seed)
     alarms: list[dict[str, object]] = []
     areas: list[dict[str, object]] = []
     planted = {kind: plant(test, size, rng) for kind, plant in PLANTED.items()}
-    for method, (score, limit) in methods.items():
-        clean = score(test)
-        p_values = pv.conformal_p_values(-clean, -score(held_out))
+    scores = Scores(np.stack([np.append(score(held_out), score(test)) for score, _ in methods.values()]), len(held_out))
+    for (method, (score, limit)), values in zip(methods.items(), scores.values, strict=True):
+        known, clean = np.split(values, [len(held_out)])
+        p_values = pv.conformal_p_values(-clean, -known)
         for alpha in ALPHAS:
             usual, ours = (clean > limit(alpha)).mean(), (p_values <= alpha).mean()
             sizes = {"held out": len(held_out), "tested": len(test)}
@@ -128,7 +152,7 @@ def measure(x: Array, num: int, seed: int) -> tuple[list[dict[str, object]], lis
         for kind, strange in planted.items():
             rank = stats.mannwhitneyu(score(strange), clean).statistic / len(test) ** 2
             areas.append({"method": method, "kind": kind, "area": rank})
-    return alarms, areas
+    return alarms, areas, scores
 
 
 def main(settings: Settings) -> None:
@@ -136,6 +160,7 @@ def main(settings: Settings) -> None:
     out, start = page.run_folder(settings.out, "outliers"), time.perf_counter()
     sets = {path.stem: read_spectra(path).x for path in settings.data} or {"simulated": simulated(300, 40).x}
     all_alarms, all_areas, about = [], [], []
+    all_scores: dict[str, list[Scores]] = {name: [] for name in sets}
     with warnings.catch_warnings(action="ignore"):  # of fits that have not ended
         for name, spectra in sets.items():
             x = spectra.double().numpy()
@@ -143,14 +168,18 @@ def main(settings: Settings) -> None:
             num = pv.FactorModelTransformer(likelihood="ar1").fit(half).model_.latent_dim
             about.append(f"{name}: {x.shape[0]} spectra × {x.shape[1]} channels, {num} components")
             for seed in progress_bar(range(settings.splits), name):
-                alarms, areas = measure(x, num, seed)
+                alarms, areas, scores = measure(x, num, seed)
+                all_scores[name].append(scores)
                 all_alarms += [{"set": name, **row} for row in alarms]
                 all_areas += [{"set": name, **row} for row in areas]
     alarms_table, areas_table = pd.DataFrame(all_alarms), pd.DataFrame(all_areas)
     write_table(out / "false-alarms.csv", alarms_table)
     write_table(out / "areas.csv", areas_table)
     took = f"{'; '.join(about)}. {settings.splits} random splits each. {page.took(start, 1)}"
-    for section, text in (("False alarms", false_alarms(alarms_table)), ("Who finds them", found(areas_table))):
+    for section, text in (
+        ("False alarms", f"{false_alarms(alarms_table)}\n\n{by_chance(all_scores)}"),
+        ("Who finds them", found(areas_table)),
+    ):
         page.show("outliers", section, f"{took}\n\n{text}", {}, settings.publish)
     print(f"results: {out}")
 
@@ -205,6 +234,32 @@ def false_alarms(table: pd.DataFrame) -> str:
         + markdown_table(pd.DataFrame(rows))
         + "\n\nThe ranges, in percent:\n\n"
         + markdown_table(pd.DataFrame({"set": ranges.keys(), "middle 95 %": ranges.values()}))
+    )
+
+
+def by_chance(all_scores: dict[str, list[Scores]], num: int = 2000) -> str:
+    """How many cells lie outside their ranges where the held-out spectra are chosen anew, every score unchanged."""
+    rng, outside = np.random.default_rng(0), {"binomial": np.zeros(num), "conformal": np.zeros(num)}
+    cells = 0
+    for splits in all_scores.values():
+        first = splits[0]
+        sizes = first.held_out, first.values.shape[1] - first.held_out
+        state = rng.bit_generator.state
+        for alpha in ALPHAS:
+            rng.bit_generator.state = state  # the same choices for each α
+            shares = np.mean([scores.redrawn(alpha, num, rng) for scores in splits], axis=0)
+            cells += len(shares)
+            for kind, (low, high) in counts_by_chance(alpha, *sizes, len(splits)).items():
+                outside[kind] += ((shares < low - 1e-9) | (shares > high + 1e-9)).sum(0)
+    lines = [
+        f"- {kind}: {100 * counts.mean() / cells:.1f} % of the cells outside, {counts.mean():.1f} of {cells}; "
+        f"in 95 % of the choices at most {np.quantile(counts, 0.95):.0f}; "
+        f"{np.quantile(counts, 0.99):.0f} in 99 %."
+        for kind, counts in outside.items()
+    ]
+    return (
+        f"What chance gives: {num} random choices of the held-out spectra among those not trained on, with the same "
+        "scores. All methods and α share a choice, so cells lie outside together.\n\n" + "\n".join(lines)
     )
 
 

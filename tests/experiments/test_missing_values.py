@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.missing_values import GAPS, by_nipals, by_truth
+from experiments.missing_values import GAPS, by_nipals, by_refits, by_truth
 from pyrovae.datasets import simulated
 
 
@@ -21,11 +21,33 @@ def test_the_truths_conditional_mean_is_the_best_linear_prediction():
     x = data.x.double().numpy()
     test, others = x[:2000].copy(), [j for j in range(20) if j != 7]
     test[:, 7] = np.nan
-    found = by_truth(data.truth, test)[:, 7]
+    found, deviation = (values[:, 7] for values in by_truth(data.truth, test))
     design = np.column_stack([np.ones(4000), x[2000:, others]])
     weights = np.linalg.lstsq(design, x[2000:, 7], rcond=None)[0]
     fitted = np.column_stack([np.ones(2000), x[:2000, others]]) @ weights
     assert np.mean((found - x[:2000, 7]) ** 2) < 1.01 * np.mean((fitted - x[:2000, 7]) ** 2)
+    assert np.mean(((found - x[:2000, 7]) / deviation) ** 2) == pytest.approx(1, abs=5 * (2 / 2000) ** 0.5)
+
+
+class MeanOfData:
+    """N(mean of the data, 1) of each value."""
+
+    def __init__(self, mean=0.0):
+        self.mean = mean
+
+    def refit(self, x):
+        return MeanOfData(x.nanmean())
+
+    def complete(self, x):
+        return self.mean.expand(x.shape), torch.ones(x.shape)
+
+
+def test_refits_add_the_variance_of_what_is_estimated():
+    """For the mean of 25 values it is s²/25; a variance of 20 draws lies within a factor of 3, almost surely."""
+    x = torch.randn(25, 1, generator=torch.Generator().manual_seed(0)).double() * 4
+    mean, deviation = by_refits(MeanOfData(), x, 0)
+    assert mean[0] == pytest.approx(x.mean().item(), abs=1)
+    assert 1 / 3 < (deviation[0, 0] ** 2 - 1) / (x.var(0, correction=0).item() / 25) < 3
 
 
 def test_nipals_fills_in_data_of_low_rank():
@@ -41,6 +63,6 @@ def test_missing_values(tmp_path, run):
     small = ("--num", 40, "--channels", 20, "--repeats", 1)
     result = run("experiments.missing_values", *small, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("linear, ar1") == 6
+    assert result.stdout.count("linear, ar1") == 9
     assert (tmp_path / "out" / "missing-values.csv").exists()
     assert run("experiments.missing_values", "--num", 3).returncode == 2

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import pyrovae as pv
-from experiments.outliers import PLANTED, counts_by_chance, pca
+from experiments.outliers import PLANTED, Scores, counts_by_chance, pca
 
 
 @pytest.mark.parametrize("kind", PLANTED)
@@ -41,6 +42,21 @@ def test_ranges_of_false_alarms_are_those_of_draws():
             inside[kind] += low <= share <= high
     assert 0.945 <= inside["conformal"] / 5000 <= 0.98
     assert inside["binomial"] / 5000 < 0.9
+
+
+def test_held_out_spectra_chosen_anew_are_those_of_p_values():
+    """The alarms of one choice; 4,000 choices have beta-binomial counts (mean and variance within 5 errors)."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 100))
+    scores = Scores(values, 40)
+    held_out = np.random.default_rng(1).permuted(np.tile(np.arange(100) < 40, (1, 1)), axis=1)[0]
+    for alpha in (0.02, 0.1, 0.3):
+        expected = [(pv.conformal_p_values(-v[~held_out], -v[held_out]) <= alpha).mean() for v in values]
+        np.testing.assert_allclose(scores.redrawn(alpha, 1, np.random.default_rng(1))[:, 0], expected)
+    counts = 60 * scores.redrawn(0.1, 4000, rng)[0]
+    law = stats.betabinom(60, 4, 37)
+    assert counts.mean() == pytest.approx(law.mean(), abs=5 * law.std() / 4000**0.5)
+    assert counts.var() == pytest.approx(law.var(), rel=0.2)
 
 
 def test_too_few_held_out_spectra_give_no_alarm():
