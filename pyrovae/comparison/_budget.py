@@ -98,10 +98,12 @@ def measure(plan: Plan, cells: Iterable[Cell], budget: float = 600.0) -> dict[st
 
     Args:
         plan: plan of the comparison.
-        cells: cells of one seed.
+        cells: cells of one seed; none where a budget leaves linear models alone.
         budget: seconds for the whole comparison. A share of it is for this, approximately; slow models get fewer steps.
     """
     cells, begin, seconds = list(cells), time.perf_counter(), _SHARE_TO_MEASURE * budget
+    if not cells:
+        return {}
     longest = budget * len({cell.likelihood for cell in cells}) / (len(cells) * len(plan.settings.seeds))  # of a run
     total: dict[str, Seconds] = {}
     last: dict[str, Seconds] = {}  # a likelihood that there is no time to measure takes too long

@@ -226,6 +226,15 @@ def test_a_budget_may_leave_linear_models_alone(tmp_path):
     assert again.recommendation.text == found.recommendation.text
 
 
+def test_a_budget_that_leaves_no_linear_model_to_start_from(tmp_path):
+    study = make_study(budget=30.0, likelihoods=("ar1",), seeds=(0, 2), hidden=(8,), linear_left_out=("linear, ar1",))
+    found = compare_file(study, tmp_path / "study", progress=False)
+    assert str(PROBABILISTIC_PCA) in found.table["model"].tolist()
+    kinds = {note.kind: note.names for note in found.notes}
+    assert kinds[NoteKind.LINEAR_ONLY] == ("ar1",)
+    assert kinds[NoteKind.LINEAR_LEFT_OUT] == ("linear, ar1",)
+
+
 def test_epochs_are_fixed_when_a_study_is_begun(tmp_path):
     small = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,)}
     left_out = ("Gaussian, shrunk covariance",)
