@@ -18,7 +18,11 @@ from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
-    """Every test starts with a fixed seed, one thread, Pyro's validation on and an empty parameter store."""
+    """Every test starts with a fixed seed, one thread, Pyro's validation on and an empty parameter store.
+
+    An interrupted command ignores further interrupts until its process ends; a test's process goes on.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
     torch.set_num_threads(1)
     pyro.clear_param_store()
     random.seed(0)
@@ -26,6 +30,7 @@ def _clean_slate() -> Iterator[None]:
     torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a traceback for each GPU it does not have
     with pyro.validation_enabled(True):
         yield
+    signal.signal(signal.SIGINT, on_interrupt)
 
 
 @pytest.fixture
