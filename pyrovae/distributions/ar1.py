@@ -191,7 +191,7 @@ class AR1Normal(TorchDistribution):
         if divisor.shape[-1] > 1:
             u, divisor = u / divisor, divisor.new_ones(1)
         w, step = u[..., 1:] - self.correlation * u[..., :-1], self._innovation_scale
-        if step.shape[-1] > 1:
+        if step.shape[-1] != 1:  # none of a single dimension
             w, step = w / step, step.new_ones(1)
         # a shared scale divides the sum, not its terms: fewer passes over x
         squares = u[..., 0].square() + torch.linalg.vecdot(w, w) / step.squeeze(-1).square()

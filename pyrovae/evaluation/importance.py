@@ -133,8 +133,8 @@ def _log_sums(log_w: Tensor) -> tuple[Tensor, Tensor]:
     """Log Σ w and log Σ w² of each column, by one exponential of each weight."""
     largest = log_w.amax(0)
     largest = torch.where(largest.isfinite(), largest, 0.0)
-    w = (log_w - largest).exp_()
-    return w.sum(0).log() + largest, w.square_().sum(0).log() + 2 * largest
+    w = (log_w - largest).exp()
+    return w.sum(0).log() + largest, w.square().sum(0).log() + 2 * largest
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,15 @@ def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
     The expectations are those of probabilistic PCA with d components, after some rounds of expectation maximisation
     over z and the observed values (Ilin and Raiko 2010). The first round has only the channels of which enough data
     have each pair. The others are added step by step, those that more data have first. Otherwise covariances of pairs
-    that no datum has would lead to a poor maximum.
+    that no datum has would lead to a poor maximum. Groups of channels that no data connect, as of two instruments,
+    start with components each: those of one group say nothing of another.
 
     Args:
         x: data, shape (num, n), NaN where a value was not observed.
         d: latent dimension.
 
     Raises:
-        InputError: a channel that is never observed.
+        InputError: a channel that is never observed, or data without variance.
     """
     observed = ~x.isnan()
     empty = ~observed.any(0)
@@ -49,10 +50,13 @@ def moments_of_gaps(x: Tensor, d: int) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"channel {int(empty.nonzero()[0])} (counted from 0) is missing in all training data; leave it out"
         )
-    data = _Gaps.of(x[observed.any(1)])
-    starts = {len(channels): channels for channels in (data.seen_together(share, d) for share in _SHARES)}
-    found = max((data.start(channels, d) for channels in starts.values()), key=lambda expected: expected.log_prob)
-    every = np.arange(x.shape[1])
+    data, every = _Gaps.of(x[observed.any(1)]), np.arange(x.shape[1])
+    groups = data.groups()
+    if len(groups) > 1:
+        found = data.expect(data.apart(groups, d), every)
+    else:
+        starts = {len(channels): channels for channels in (data.seen_together(share, d) for share in _SHARES)}
+        found = max((data.start(channels, d) for channels in starts.values()), key=lambda expected: expected.log_prob)
     for _ in range(_MORE_ROUNDS):
         before, found = found, data.expect(data.maximise(found, every), every)
         if found.log_prob - before.log_prob < _LEAST_GAIN * len(x):
@@ -104,6 +108,19 @@ class _Gaps:
         seen = observed.numpy().astype(np.float64)
         return cls(np.where(observed.numpy(), x.numpy(), 0.0), seen, seen[first], index, sizes)
 
+    def groups(self) -> list[NDArray[np.int64]]:
+        """The channels in groups: two of one group are observed together, or linked by others."""
+        from scipy.sparse.csgraph import connected_components
+
+        num, labels = connected_components(self.seen.T @ self.seen > 0, directed=False)
+        return [np.flatnonzero(labels == group) for group in range(num)]
+
+    def apart(self, groups: list[NDArray[np.int64]], d: int) -> _Components:
+        """Components of each group, and the mean of their variances."""
+        parts = [self._of_pairs(channels, d) for channels in groups]
+        loadings = np.sum([part.loadings for part in parts], axis=0)
+        return _Components(loadings, parts[0].mean, float(np.mean([part.variance for part in parts])))
+
     def seen_together(self, share: float, d: int) -> NDArray[np.int64]:
         """The most observed channels of which this share of the data have each pair, or all if these are too few.
 
@@ -131,12 +148,15 @@ class _Gaps:
         mean = self.x.sum(0) / self.seen.sum(0)
         centred, seen = (self.seen * (self.x - mean))[:, channels], self.seen[:, channels]
         values, axes = np.linalg.eigh(centred.T @ centred / np.maximum(seen.T @ seen, 1))
-        rest = len(values) - d
-        if not values[:rest].max() > 0:  # covariances of pairs need not be those of one distribution
+        rest = max(0, len(values) - d)
+        if not values[: max(1, rest)].max() > 0:  # covariances of pairs need not be those of one distribution
             values, axes = np.sort(abs(values)), axes[:, np.argsort(abs(values))]
-        variance = max(np.maximum(values[:rest], 0).mean(), _LEAST_VARIANCE * values[-1])
+        variance = np.maximum(values[:rest], 0).mean() if rest else values[0] / 2
+        variance = max(variance, _LEAST_VARIANCE * values[-1])
+        if not variance > 0:
+            raise InputError(f"the data span no more than {d} dimensions, so the noise would be 0")
         loadings = np.zeros((len(mean), d))
-        loadings[channels] = axes[:, rest:] * np.sqrt(np.maximum(values[rest:] - variance, 0))
+        loadings[channels, : len(values) - rest] = axes[:, rest:] * np.sqrt(np.maximum(values[rest:] - variance, 0))
         return _Components(loadings, mean, variance)
 
     def expect(self, of: _Components, channels: NDArray[np.int64]) -> _Expected:

@@ -58,6 +58,8 @@ class MLP(nn.Sequential, ConfigurableModule):
         torch.Size([5, 128])
     """
 
+    activation: str = "relu"  # of modules that earlier versions pickled
+
     def __init__(self, *sizes: int, activation: str = "relu") -> None:
         check_choice("activation", activation, ACTIVATIONS)
         if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):

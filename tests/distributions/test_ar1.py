@@ -391,3 +391,9 @@ def test_memory_is_linear_in_the_dimension():
     q = AR1Normal(loc, torch.ones(1).double(), torch.tensor([0.9]).double())
     (q.log_prob(q.rsample()).sum() + q.entropy().sum()).backward()
     assert loc.grad.shape == (4, d)
+
+
+def test_one_dimension_has_no_steps():
+    scale, x = torch.tensor([[0.5], [2.0], [3.0]]), torch.randn(4, 3, 1)
+    chain = pv.AR1Normal(torch.zeros(3, 1), scale, torch.zeros(3, 0))
+    torch.testing.assert_close(chain.log_prob(x), torch.distributions.Normal(0.0, scale).log_prob(x).squeeze(-1))

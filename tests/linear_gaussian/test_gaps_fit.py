@@ -182,6 +182,35 @@ def test_the_fit_is_likelier_than_the_truth_where_no_datum_has_some_pairs_of_cha
     assert found.log_prob(x).mean().item() == pytest.approx(total / 300 + (30 * 7 - 15) / 600, abs=0.1)
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "gaussian-per-dimension", "ar1"])
+@pytest.mark.parametrize("sizes", [(6, 6), (5, 2), (5, 1), (3, 3, 3)])
+def test_groups_of_channels_that_no_datum_connects_each_have_their_components(noise, sizes):
+    """As of several instruments; a start with components of one group alone is a saddle."""
+    g = torch.Generator().manual_seed(0)
+    n, num, scale = sum(sizes), 200, 0.3
+    a = torch.randn(n, D, generator=g, dtype=torch.float64)
+    parts, truth, start = [], 0.0, 0
+    for size in sizes:
+        seen = slice(start, start + size)
+        x = torch.randn(num, D, generator=g, dtype=torch.float64) @ a[seen].T
+        x = x + scale * torch.randn(num, size, generator=g, dtype=torch.float64)
+        covariance = a[seen] @ a[seen].T + scale**2 * torch.eye(size, dtype=torch.float64)
+        truth += torch.distributions.MultivariateNormal(torch.zeros(size).double(), covariance).log_prob(x).sum().item()
+        parts.append(torch.full((num, n), math.nan, dtype=torch.float64))
+        parts[-1][:, seen] = x
+        start += size
+    x = torch.cat(parts)
+    fitted = pv.FactorModel.fit(x, LIKELIHOODS[noise](1, n), D)
+    assert fitted.log_prob(x).mean() > truth / len(x)
+
+
+def test_gaps_of_data_without_variance_are_refused():
+    x = torch.full((20, 3), 2.0, dtype=torch.float64)
+    x[0, 0] = math.nan
+    with pytest.raises(pv.InputError, match="the data span no more than 1 dimensions"):
+        pv.FactorModel.fit(x, pv.GaussianLikelihood(1, 3), 1)
+
+
 def test_factor_analysis_is_that_of_any_units_and_an_isotropic_model_probabilistic_pca():
     units = 10.0 ** torch.arange(-3, 5).double()
     found, scaled = pv.FactorModel.fit_in_units(X, D), pv.FactorModel.fit_in_units(units * X, D)
