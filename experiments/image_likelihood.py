@@ -272,7 +272,8 @@ def main(settings: Settings) -> None:
             "\n\nPublished: Burda et al. (2016), diagonal posterior, tanh units, 3,280 epochs, batch 20, all 60,000 "
             "training images, 5,000 draws; reproductions differ by up to a nat."
         )
-    section = f"{settings.dataset}, {settings.binarization}, {settings.epochs} epochs"
+    units = f"{settings.activation} units, batches of {settings.batch_size}"
+    section = f"{settings.dataset}, {settings.binarization}, {settings.epochs} epochs, {units}"
     page.show("image_likelihood", section, text, {}, settings.publish)
     print(f"results: {out}")
 
