@@ -175,6 +175,17 @@ class GapDensity:
         along = np.swapaxes(along, 0, 1).reshape(n, -1)
         return torch.from_numpy((total - along @ along.T) / self.num)
 
+    def latents(self, p: TorchDistribution, affine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means (num, d) of z given what was observed, its covariance (p, d, d) of each pattern, and these (num,)."""
+        alpha, beta = (values.numpy()[:, None] for values in whitening(p, *self.pairs))
+        white = alpha * affine.numpy()[self.pairs[1]] - beta * affine.numpy()[self.pairs[0]]
+        form, rows = self.form, np.ascontiguousarray(white[:, :-1])
+        residual = form.spread(alpha[:, 0]) * self.here - form.spread(beta[:, 0]) * self.before
+        covariance, _ = self.posterior(rows)
+        along = form.table(residual - form.spread(white[:, -1])) @ rows
+        z = np.einsum("nde,ne->nd", covariance[self.index], along)
+        return torch.from_numpy(z), torch.from_numpy(covariance), torch.from_numpy(self.index)
+
     def posterior(self, w: Array) -> tuple[Array, Array]:
         """V = (I + WᵀW)⁻¹ of each pattern, W the rows of w (k, d) of its pairs, and log det V⁻¹."""
         k, d = w.shape

@@ -12,6 +12,7 @@ from pyrovae.distributions import covariance_of
 from pyrovae.distributions.restricted import restricted
 from pyrovae.errors import InputError
 from pyrovae.frames import Data, each_datum, each_value, tensor_of
+from pyrovae.linear_gaussian._completion import complete, has_neighbours
 from pyrovae.linear_gaussian._patterns import patterns
 from pyrovae.linear_gaussian._posterior import GaussianPosterior
 from pyrovae.vae import GenerativeModel
@@ -198,7 +199,11 @@ class LinearModel(GaussianPosterior):
             x with E[x_M | x_O] where it was NaN, and the standard deviation of each value, 0 where it was observed;
             both of shape (*batch, n), float64.
         """
-        rows = x.double().reshape(-1, self.n).clone()
+        rows, noise = x.double().reshape(-1, self.n).clone(), self.noise
+        if has_neighbours(noise) and rows.is_cpu:
+            affine = torch.cat([self.loadings, self.offset.unsqueeze(-1)], dim=1)
+            rows, deviation = complete(noise, affine, rows)
+            return rows.reshape(x.shape), deviation.reshape(x.shape)
         deviation = torch.zeros_like(rows)
         for at, covariance in self._complete_by_pattern(rows):
             deviation[at] = covariance.diagonal().clamp_min(0).sqrt()

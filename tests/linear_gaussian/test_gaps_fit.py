@@ -11,6 +11,7 @@ import pyrovae as pv
 from pyrovae.datasets import simulated
 from pyrovae.distributions import covariance_of
 from pyrovae.likelihoods import LIKELIHOODS
+from pyrovae.linear_gaussian._completion import complete
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.linear_gaussian.factor_model import diagonal_model
 from pyrovae.nn import class_of
@@ -84,6 +85,14 @@ def test_missing_values_are_completed_by_their_conditional_distribution(name):
     mean, covariance = model.expected_moments(NEW)
     np.testing.assert_allclose(mean, completed.mean(0))
     np.testing.assert_allclose(covariance, np.cov(completed.numpy().T, bias=True) + more, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["gaussian-per-dimension", "ar1"])
+def test_data_completed_some_at_a_time_are_the_same(name):
+    model = MODELS[name]()
+    affine = torch.cat([model.loadings, model.offset.unsqueeze(-1)], dim=1)
+    for found, whole in zip(complete(model.noise, affine, NEW, numbers=1), model.complete(NEW), strict=True):
+        torch.testing.assert_close(found, whole)
 
 
 @pytest.mark.parametrize("name", [*NOISES, "pca"])
