@@ -190,7 +190,7 @@ class GapDensity:
         """V = (I + WᵀW)⁻¹ of each pattern, W the rows of w (k, d) of its pairs, and log det V⁻¹."""
         k, d = w.shape
         outer = (w[:, :, None] * w[:, None, :]).reshape(k, d * d)
-        precision = (self.patterns @ outer).reshape(-1, d, d)
+        precision = (self.patterns @ outer).reshape(len(self.sizes), d, d)
         rounding = 4 * np.finfo(float).eps * np.trace(precision, axis1=1, axis2=2)  # where W has fewer rows than d
         precision += (1 + rounding)[:, None, None] * np.eye(d)
         return np.linalg.inv(precision), np.linalg.slogdet(precision)[1]

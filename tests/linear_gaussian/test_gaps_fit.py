@@ -47,6 +47,7 @@ def shrunk(num):
 
 
 MODELS = {name: lambda name=name: pv.FactorModel.fit(draws(200), LIKELIHOODS[name](1, N), D) for name in NOISES}
+MODELS |= {"independent channels": lambda: diagonal_model(draws(200))}
 MODELS |= {"few": lambda: shrunk(5), "many": lambda: shrunk(150), "pca": lambda: LinearGaussianVAE.fit(draws(200), D)}
 
 
