@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyrovae.comparison.workers import keeping_freed_memory
 from pyrovae.errors import InputError, MissingExtraError, one_line
 
 if TYPE_CHECKING:
@@ -49,7 +50,19 @@ def run_on_cluster(
         work = dumps(run)
         # a task, and not scattered: a worker that holds it may be lost
         sent = client.submit(bytes, work, key=f"pyrovae-{hashlib.sha256(work).hexdigest()}")
-        pending = {client.submit(_run_here, sent, dumps(piece), pure=False): piece for piece in pieces}
+        # in turn: left to itself, the scheduler gives all of a few pieces to the worker that has the work
+        workers = list(client.nthreads())
+        pending = {
+            client.submit(
+                _run_here,
+                sent,
+                dumps(piece),
+                pure=False,
+                workers=workers[number % len(workers)] if workers else None,
+                allow_other_workers=bool(workers),
+            ): piece
+            for number, piece in enumerate(pieces)
+        }
         for future in as_completed(list(pending), loop=client.loop):
             if future.status == "error" and not _was_lost(future):
                 future.result()
@@ -80,7 +93,7 @@ def _run_here(work: bytes, piece: bytes) -> bytes:
     """In a worker: do one piece with one thread."""
     import torch
 
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, keeping_freed_memory():
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

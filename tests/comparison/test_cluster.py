@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.comparison._cluster import run_on_cluster
 from pyrovae.comparison._data import prepare
 from pyrovae.comparison._result import finished, pack, unpack
 from pyrovae.comparison.compare import plan_of
@@ -114,6 +117,27 @@ def test_a_cluster_gives_the_same_bits_although_a_worker_is_killed(tmp_path, mon
     assert len(made) == needed + 3
     again = pv.compare(data(), out=tmp_path / "there", resume=True, **SETTINGS)
     assert again["seconds"].tolist() == there["seconds"].tolist()  # taken over
+
+
+def meet(folder, piece):
+    """Says that it has begun, and waits until another piece has."""
+    (folder / str(piece)).touch()
+    wait_until(lambda: len(list(folder.iterdir())) > 1)
+    return str(os.getpid()).encode()
+
+
+@pytest.mark.slow
+def test_a_few_pieces_go_to_all_workers(tmp_path, monkeypatch):
+    """The workers take nothing from each other here, so two pieces meet only where both workers were given one."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING", "False")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    with cluster(tmp_path, 2) as (address, workers):
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2)
+        made = Counter(int(result) for _, result in run_on_cluster(partial(meet, begun), range(4), address))
+    assert made == {worker.pid: 2 for worker in workers}
 
 
 @pytest.mark.slow
