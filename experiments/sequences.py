@@ -233,7 +233,8 @@ def timings(settings: Settings) -> tuple[pd.DataFrame, dict[str, float]]:
     exponents = {}
     for name in table.columns[1:]:
         of_t, of_time = np.log(table[["T", name]].dropna().to_numpy(dtype=float)).T
-        exponents[name] = np.polyfit(of_t, of_time, 1)[0]
+        if len(of_t) > 1:
+            exponents[name] = np.polyfit(of_t, of_time, 1)[0]
     return table, exponents
 
 
@@ -280,6 +281,7 @@ def main(settings: Settings) -> None:
     for name, table in (("predicted", losses), ("audit", audited), ("trained", runs), ("timings", times)):
         write_table(out / f"{name}.csv", table)
     model = f"z is a stationary AR(1), φ = {settings.correlation:g}; x_t = z_t + noise, σ = {settings.noise:g}."
+    powers = ", ".join(f"{name} {value:.2f}" for name, value in exponents.items())
     sections = {
         "Predicted": f"{model} Nats per series between log p(x) and the best ELBO of each family, worked out.\n\n"
         + markdown_table(losses.round(4)),
@@ -288,9 +290,9 @@ def main(settings: Settings) -> None:
             f"\n\n{markdown_table(trained_table(runs))}"
         ),
         "Cost": "CPU milliseconds of a training step, batch 8: `MarkovPosterior` with its network, and a full "
-        "covariance without one. Exponents of T: "
-        + ", ".join(f"{name} {value:.2f}" for name, value in exponents.items())
-        + f".\n\n{markdown_table(times.round(1).astype({'T': str}))}",
+        "covariance without one."
+        + (f" Exponents of T: {powers}." if powers else "")
+        + f"\n\n{markdown_table(times.round(1).astype({'T': str}))}",
         "Audit of the GP-VAE": AUDIT.format(steps=AUDITED, phi=settings.correlation) + markdown_table(audited.round(4)),
     }
     for section, text in sections.items():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from experiments.sequences import GPVAEPosterior, clipped_gap
+from experiments.sequences import GPVAEPosterior, Settings, clipped_gap, timings
 from experiments.series import FAMILIES
 from pyrovae.distributions import covariance_of
 from pyrovae.exact import LinearGaussianStateSpace
@@ -72,6 +72,11 @@ def test_the_numbers_of_the_audit():
         assert clipped_gap(truth.precision, 2.0) == pytest.approx(expected, abs=0.05)
     with pytest.raises(ValueError, match="neighbours correlate negatively"):
         clipped_gap(LinearGaussianStateSpace(3, -0.9, 1.0, 1.0).precision, 2.0)
+
+
+def test_one_length_has_no_exponent():
+    table, exponents = timings(Settings(timed=(5,)))
+    assert (table["T"].tolist(), exponents) == ([5], {})
 
 
 @pytest.mark.slow
