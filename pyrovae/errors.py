@@ -96,6 +96,12 @@ def check_integer(name: str, value: object, least: int = 1) -> None:
         raise InputError(f"{name} must be {what}, not {value!r}")
 
 
+def check_level(level: object) -> None:
+    """Raise an InputError unless the level of an interval is a number between 0 and 1."""
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise InputError(f"level must be a number between 0 and 1, such as 0.9, not {level!r}")
+
+
 def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
     """Raise an InputError unless the value is a finite number above 0, or 0 where that is allowed."""
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

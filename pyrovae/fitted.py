@@ -9,9 +9,8 @@ from torch import Tensor
 
 from pyrovae.blocks import has_gaps
 from pyrovae.distributions import covariance_of, mean_of
-from pyrovae.errors import InputError, Option, check_observed
+from pyrovae.errors import InputError, Option, check_level, check_observed
 from pyrovae.evaluation import Imputed, UnreliableEstimateWarning, elbo_terms, impute, log_marginal
-from pyrovae.evaluation.imputation import check_level
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian import FactorModel, ShrunkGaussian
 from pyrovae.programs import check_data

@@ -15,13 +15,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from pyrovae.blocks import has_gaps
 from pyrovae.comparison.fit_file import new_model
 from pyrovae.comparison.settings import ModelSettings, NetworkSettings, judged_by_model
 from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT
 from pyrovae.datasets import Preprocessing, find_copies, split_by_group
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.errors import InputError, check_choice
-from pyrovae.evaluation import refit_encoder
+from pyrovae.evaluation import Imputed, refit_encoder
 from pyrovae.fitted import VAE, Linear
 from pyrovae.keywords import accepts
 from pyrovae.likelihoods import LIKELIHOODS, GaussianNoiseLikelihood
@@ -108,7 +109,9 @@ class _Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             X with its missing values filled in, and the lower and upper ends of the intervals, equal to X where it was
             observed. All have X's type; a DataFrame keeps its index and columns.
         """
-        found = self.trained_.impute(self._fitted(X), level=level)
+        return self._with_ends(X, self.trained_.impute(self._fitted(X), level=level))
+
+    def _with_ends(self, X: T, found: Imputed[Tensor]) -> tuple[T, tuple[T, T]]:
         mean, lower, upper = (self._like(X, values) for values in (found.mean, found.lower, found.upper))
         return mean, (lower, upper)
 
@@ -208,7 +211,29 @@ class FactorModelTransformer(_Transformer):
             d = latent_dim_by_validation(y, validation, [likelihood], progress=False) if d == "auto" else d
         self.model_ = FactorModel.fit(y, likelihood, d, validation, self.max_steps)  # type: ignore[arg-type]
         self.preprocessing_, self._n_features_out = step, self.model_.latent_dim
+        self._trained_on = len(y), np.packbits(y.isnan().numpy(), axis=1) if has_gaps(y) else None
         return TrainedModel(Linear(self.model_), step)
+
+    def impute(self, X: T, *, level: float = 0.9, refits: int = 0) -> tuple[T, tuple[T, T]]:
+        """Fill in missing values, NaN in X, from the observed values of the same datum, with intervals.
+
+        Args:
+            X: data (num, n), an array or a DataFrame.
+            level: probability of an interval.
+            refits: number of refits, such as 20, by which the intervals allow for the estimation of the model
+                (:meth:`~pyrovae.FactorModel.intervals`); 0 takes the fitted model as known.
+
+        Returns:
+            X with its missing values filled in, and the lower and upper ends of the intervals, equal to X where it was
+            observed. All have X's type; a DataFrame keeps its index and columns.
+        """
+        check_is_fitted(self)
+        num, gaps = self._trained_on
+        trained = torch.zeros(num, self.model_.n) if refits else None
+        if trained is not None and gaps is not None:
+            trained[torch.from_numpy(np.unpackbits(gaps, axis=1, count=self.model_.n)).bool()] = torch.nan
+        found = self.trained_.impute(self._fitted(X), level=level, refits=refits, trained=trained, seed=self.seed)
+        return self._with_ends(X, found)
 
 
 class VAETransformer(_Transformer):

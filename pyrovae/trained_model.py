@@ -164,26 +164,44 @@ class TrainedModel:
             return self.fitted.gradient(self.prepare(x), num_samples)
 
     def impute(
-        self, x: Tensor, *, level: float = 0.9, num_samples: int = 1000, seed: int = 0, progress: bool = False
+        self,
+        x: Tensor,
+        *,
+        level: float = 0.9,
+        num_samples: int = 1000,
+        refits: int = 0,
+        trained: Tensor | None = None,
+        seed: int = 0,
+        progress: bool = False,
     ) -> Imputed[Tensor]:
         """Fill in missing values, NaN in x, by E[x_M | x_O], with intervals of p(x_M | x_O), in the original units.
 
-        The intervals show the uncertainty of a value under the model; they do not cover errors of the model itself.
+        The intervals show the uncertainty of a value under the model. Those of a linear model allow for its estimation
+        too, if there are refits (:meth:`~pyrovae.FactorModel.intervals`).
 
         Args:
             x: data (num, n), in the original units.
             level: probability of an interval, with half of the rest on either side.
             num_samples: draws of z per datum for a VAE; a linear model is exact.
+            refits: number of refits of a linear model; 0 takes its parameters as known.
+            trained: data that the model was fitted to, (any, n), for the refits: their number and where they are NaN.
             seed: seed of the draws.
             progress: whether to show a progress bar (on a terminal).
 
         Raises:
-            InputError: the model was trained without missing values, the preprocessing cannot be undone, or the level
-                is outside of (0, 1).
+            InputError: the model was trained without missing values, the preprocessing cannot be undone, the level is
+                outside of (0, 1), or refits of a VAE or without the training data.
         """
         if self.preprocessing is not None and not self.preprocessing.comparable:
             raise InputError("the preprocessing cannot be undone, so nothing can be written in the data's units")
-        found = self.fitted.impute(self.prepare(x), level, num_samples, seed, progress)
+        y = self.prepare(x)
+        found = self.fitted.impute(y, level, num_samples, seed, progress)
+        if refits:
+            if not isinstance(self.fitted, Linear) or trained is None:
+                raise InputError("refits need a linear model and the data that it was fitted to")
+            model = self.fitted.model
+            ends = model.intervals(y, trained, level=level, refits=refits, seed=seed, progress=progress)
+            found = replace(found, lower=ends[0], upper=ends[1])
 
         def restored(y: Tensor) -> Tensor:
             return torch.where(x.isnan(), self.restore(y).to(x), x)

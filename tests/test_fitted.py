@@ -1,6 +1,7 @@
 """A linear-Gaussian model on disk: its density, posterior, draws and reconstructions against closed forms."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pyrovae.linear_gaussian import LinearGaussianVAE
 from pyrovae.linear_gaussian.factor_model import diagonal_model
 from pyrovae.nn import class_of
 from pyrovae.trained_model import TrainedModel
+from tests.pairs import make_pair
 
 N, D = 7, 2
 NOISES = [name for name, make in LIKELIHOODS.items() if class_of(make).is_gaussian]
@@ -243,6 +245,20 @@ def test_missing_values_are_filled_in_by_the_exact_conditional(name, tmp_path):
     np.testing.assert_allclose(found.upper[2, ~seen], found.mean[2, ~seen].numpy() + reach)
     for part in (found.mean, found.lower, found.upper):
         assert torch.equal(part[x.isfinite()], NEW[x.isfinite()])
+
+
+def test_refits_need_a_linear_model_and_its_training_data(tmp_path):
+    trained = saved(model := MODELS["ar1"](), tmp_path)
+    x = NEW.clone()
+    x[2, 1] = math.nan
+    found = trained.impute(x, refits=3, trained=TRAIN, seed=1)
+    ends = model.intervals(STEP.transform(x), TRAIN, refits=3, seed=1)
+    for part, end in zip((found.lower, found.upper), ends, strict=True):
+        torch.testing.assert_close(part, STEP.inverse(end))
+    assert torch.equal(found.mean, trained.impute(x).mean)
+    for one, known in ((trained, None), (replace(trained, fitted=VAE(*make_pair(n=N, missing=True))), TRAIN)):
+        with pytest.raises(pv.InputError, match="refits need a linear model and the data that it was fitted to"):
+            one.impute(x, refits=3, trained=known)
 
 
 def test_values_before_preprocessing_that_cannot_be_undone_are_not_filled_in():

@@ -166,6 +166,23 @@ def test_missing_values_are_filled_in_with_the_type_of_the_data():
     np.testing.assert_array_equal(array, mean.to_numpy())
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+def test_refits_have_the_missing_values_of_the_training_data(gaps):
+    x = spectra(30)
+    if gaps:
+        x = x.mask(np.random.default_rng(0).random(x.shape) < 0.2)
+    model, new = pv.FactorModelTransformer(2, "ar1").fit(x), x.copy()
+    new.iloc[:, [1, 4]] = np.nan
+    plain, (lower, upper) = model.impute(new, level=0.5, refits=4)
+    units = model.preprocessing_.transform(torch.tensor(new.to_numpy()))
+    trained = torch.zeros(x.shape).masked_fill(torch.tensor(x.isna().to_numpy()), torch.nan)
+    ends = model.model_.intervals(units, trained, level=0.5, refits=4)
+    for found, end in zip((lower, upper), ends, strict=True):
+        np.testing.assert_allclose(found, model.preprocessing_.inverse(end), rtol=1e-8)
+    pd.testing.assert_frame_equal(plain, model.impute(new)[0])
+    assert ((upper - lower) >= (np.subtract(*model.impute(new, level=0.5)[1][::-1]))).iloc[:, [1, 4]].mean().min() > 0.9
+
+
 def test_what_was_fitted_is_saved_without_a_pickle(tmp_path):
     x = torch.tensor(spectra(80).to_numpy())
     model = pv.VAETransformer(**VAE).fit(x.numpy())

@@ -63,6 +63,10 @@ class TrainingRows:
         """Which rows of data x (num, n) are among them, booleans of shape (num,)."""
         return torch.from_numpy(np.isin(_hashes(x), self.hashes))
 
+    def missing_in(self, x: Tensor) -> int:
+        """How many of them are not among the rows of data x (num, n)."""
+        return len(np.setdiff1d(self.hashes, _hashes(x)))
+
     def count_in(self, x: Tensor) -> int:
         """How many rows of data x (num, n) are among them."""
         return int(self.are(x).sum())

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from pyrovae.distributions import covariance_of
-from pyrovae.errors import InputError
+from pyrovae.errors import InputTypeError, check_level
 from pyrovae.evaluation.posterior_draws import posterior_draws
 from pyrovae.frames import Data, frame_like, is_frame, tensor_of
 from pyrovae.likelihoods import GaussianNoiseLikelihood
+from pyrovae.linear_gaussian import LinearModel
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
@@ -42,12 +43,6 @@ class Imputed(Generic[Values]):
     lower: Values
     upper: Values
     reliable: Tensor
-
-
-def check_level(level: object) -> None:
-    """Raise an InputError unless the level of an interval is a number between 0 and 1."""
-    if not isinstance(level, float) or not 0 < level < 1:
-        raise InputError(f"level must be a number between 0 and 1, such as 0.9, not {level!r}")
 
 
 @overload
@@ -80,7 +75,7 @@ def impute(
 def impute(
     model: GenerativeModel,
     guide: AmortizedGuide,
-    x: Data,
+    x: Data | None = None,
     *,
     level: float = 0.9,
     num_samples: int = 1000,
@@ -91,7 +86,7 @@ def impute(
 
     p(x_M | x_O) = ∫ p(x_M | z, x_O) p(z | x_O) dz, with weighted draws of z
     (:func:`~pyrovae.evaluation.posterior_draws`). With correlated noise, p(x_M | z, x_O) is the conditional
-    distribution of the noise. A linear model has the exact method ``complete`` instead.
+    distribution of the noise. A linear model has the exact method ``complete`` instead, and ``intervals``.
 
     Args:
         model: made with ``missing=True``.
@@ -103,6 +98,7 @@ def impute(
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
+        InputTypeError: a linear model.
         InputError: data that the model cannot take, or a level outside of (0, 1).
 
     Example:
@@ -116,6 +112,10 @@ def impute(
         True
     """
     check_level(level)
+    if isinstance(model, LinearModel):
+        raise InputTypeError(
+            f"impute needs a generative model and its guide; a {type(model).__name__} has the exact method complete(x)"
+        )
     if is_frame(x):
         how = {"num_samples": num_samples, "seed": seed}
         found = impute(model, guide, tensor_of("x", x), level=level, progress=progress, **how)

@@ -15,7 +15,7 @@ from pyrovae.likelihoods import GaussianLikelihood, GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._gaps_fit import fit_gaps
 from pyrovae.linear_gaussian._gaps_moments import moments_of_gaps
-from pyrovae.linear_gaussian._model import LinearModel
+from pyrovae.linear_gaussian._intervals import RefittedModel
 from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._noise_fit import best_loadings, fit_noise
 from pyrovae.linear_gaussian._shrinkage import best_share, shrunk
@@ -24,7 +24,7 @@ from pyrovae.nn import ConfigurableModule, softplus_inverse
 from pyrovae.vae import GenerativeModel
 
 
-class FactorModel(LinearModel, ConfigurableModule):
+class FactorModel(RefittedModel, ConfigurableModule):
     """x = Az + b + ε, z ~ N(0, I), ε ~ N(0, Σ): p(x) = N(b, AAᵀ + Σ), where Σ is the noise of a Gaussian likelihood.
 
     With one σ it is probabilistic PCA, with one σ per channel factor analysis, and with AR(1) noise a model with smooth
@@ -206,6 +206,11 @@ class FactorModel(LinearModel, ConfigurableModule):
         if not self.latent_dim:
             return diagonal_model(tensor_of("x", x))
         return type(self).fit(x, self.likelihood, self.latent_dim)
+
+    @property
+    def has_refits(self) -> bool:
+        """Whether :meth:`intervals` can refit it: validation data choose a full covariance's shrinkage."""
+        return not self.likelihood.is_unrestricted
 
     def with_noise_of(
         self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Data, validation: Data | None = None

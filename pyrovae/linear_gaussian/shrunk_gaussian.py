@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrovae.blocks import has_gaps
 from pyrovae.errors import InputError
 from pyrovae.frames import Data, each_datum, each_value, tensor_of
+from pyrovae.linear_gaussian._intervals import RefittedModel
 from pyrovae.linear_gaussian._model import LinearModel, PartOfModel
 from pyrovae.linear_gaussian._moments import few_rows
 from pyrovae.linear_gaussian._shrinkage import best_share
@@ -19,7 +20,7 @@ from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import ConfigurableModule
 
 
-class ShrunkGaussian(LinearModel, ConfigurableModule):
+class ShrunkGaussian(RefittedModel, ConfigurableModule):
     """p(x) = N(b, (1 − a)S + aT), with the data's covariance S = RᵀR and the covariance T of a simpler model.
 
     It has no latents: x = b + ε. If R has fewer rows m than columns, it is stored as a model with m + d factors,

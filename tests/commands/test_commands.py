@@ -21,7 +21,7 @@ import pyrovae as pv
 from pyrovae.commands.main import main
 from pyrovae.comparison.fit_file import fit_file, make_pair
 from pyrovae.comparison.study import HOW_BY_DEFAULT, TRAINED_BY_DEFAULT, Project, load_begun
-from pyrovae.datasets import Standardize, simulated
+from pyrovae.datasets import Standardize, TrainingRows, simulated
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.trained_model import TrainedModel
 from tests.waiting import wait_until
@@ -470,6 +470,7 @@ def test_missing_values_are_filled_in(fitted, spectra, tmp_path, capsys):
     status, said, errors = in_this_process(capsys, "impute", model, tmp_path / "holes.csv", "--level", 0.5)
     assert (status, errors) == (0, "")
     assert "2 missing values of 1 data filled in" in said
+    assert "they take the fitted model as known; --refits 20" in said
     filled, intervals = (pd.read_csv(model / f"holes-imputed{end}.csv") for end in ("", "-intervals"))
     mean, deviation = linear.complete(torch.tensor(whole.to_numpy()))
     np.testing.assert_allclose(filled[whole.columns], mean, rtol=1e-5)
@@ -479,6 +480,35 @@ def test_missing_values_are_filled_in(fitted, spectra, tmp_path, capsys):
     status, said, errors = in_this_process(capsys, "impute", fitted[0], tmp_path / "holes.csv", "--json")
     assert (status, said) == (2, "")
     assert "the model was trained without them; train it with --missing mask" in errors
+
+
+def test_refits_need_the_data_that_trained_the_model(spectra, tmp_path, capsys):
+    whole, model = pd.read_csv(spectra), tmp_path / "linear"
+    model.mkdir()
+    linear = pv.FactorModel.fit(torch.tensor(whole.to_numpy()), pv.AR1GaussianLikelihood(1, 12), 2)
+    pv.save(model / "model.safetensors", linear)
+    holes = whole.copy()
+    holes.iloc[3, [2, 5]] = np.nan
+    holes.to_csv(tmp_path / "holes.csv", index=False)
+    arguments = ["impute", model, tmp_path / "holes.csv", "--refits", 3]
+    more = tmp_path / "more.csv"  # with rows that did not train it
+    pd.concat([whole, whole + 1]).to_csv(more, index=False)
+    refused = "--refits needs the data that trained the model"
+    assert refused in in_this_process(capsys, *arguments)[2]
+    results = []
+    for known in (None, TrainingRows.of(torch.tensor(whole.to_numpy()))):  # of version 0.1, and now
+        if known is not None:
+            known.write(model)
+            assert refused in in_this_process(capsys, *arguments)[2]
+            assert refused in in_this_process(capsys, *arguments, "--training", tmp_path / "holes.csv")[2]
+        status, said, errors = in_this_process(capsys, *arguments, "--training", spectra if known is None else more)
+        assert (status, errors) == (0, "")
+        assert "allow for the estimation of the model (3 refits)" in said
+        results.append(pd.read_csv(model / "holes-imputed-intervals.csv"))
+    pd.testing.assert_frame_equal(*results)
+    x = torch.tensor(holes.to_numpy())
+    lower, _ = linear.intervals(x, torch.tensor(whole.to_numpy()), refits=3)
+    np.testing.assert_allclose(results[0]["lower"], lower[3, [2, 5]], rtol=1e-4)
 
 
 def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsys):

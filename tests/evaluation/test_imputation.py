@@ -101,3 +101,10 @@ def test_a_level_is_a_probability(level):
     model, guide = make_pair(missing=True)
     with pytest.raises(pv.InputError, match="level must be a number between 0 and 1"):
         impute(model, guide, model.sample(2), level=level)
+
+
+def test_a_linear_model_is_referred_to_its_exact_method():
+    x = torch.randn(20, 3)
+    model = pv.FactorModel.fit(x, pv.GaussianLikelihood(1, 3), 1)
+    with pytest.raises(TypeError, match=r"a FactorModel has the exact method complete\(x\)"):
+        impute(model, x)
