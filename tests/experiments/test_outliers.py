@@ -44,6 +44,32 @@ def test_ranges_of_false_alarms_are_those_of_draws():
     assert inside["binomial"] / 5000 < 0.9
 
 
+def test_cells_outside_by_chance_on_the_page_are_the_exact_expectation():
+    """60 cells: four sets of these sizes, three α, five methods; and 400 studies of exchangeable scores."""
+    rng = np.random.default_rng(0)
+    exact, drawn = ({"binomial": 0.0, "conformal": 0.0} for _ in range(2))
+    for size in (60, 170, 246, 164):
+        studies = []
+        for _ in range(400):  # spectra of one split share a scale: they are not independent
+            splits = [rng.standard_t(3, 2 * size) * rng.gamma(1.0) for _ in range(5)]
+            studies.append(np.stack([pv.conformal_p_values(x[size:], x[:size]) for x in splits]))
+        for alpha in (0.01, 0.05, 0.1):
+            k, law = int((size + 1) * alpha), np.eye(1, size + 1)[0]
+            if k:  # the probability of a new alarm is the k-th smallest of the held-out ranks', which is beta
+                law = stats.betabinom(size, k, size + 1 - k).pmf(np.arange(size + 1))
+            total = np.ones(1)
+            for _ in range(5):
+                total = np.convolve(total, law)
+            shares, found = np.arange(5 * size + 1) / (5 * size), (np.array(studies) <= alpha).mean((1, 2))
+            for kind, (low, high) in counts_by_chance(alpha, size, size, 5).items():
+                exact[kind] += 5 * total[(shares < low - 1e-9) | (shares > high + 1e-9)].sum()
+                drawn[kind] += 5 * ((found < low - 1e-9) | (found > high + 1e-9)).mean()
+    assert exact["binomial"] == pytest.approx(9.14, abs=0.01)
+    assert exact["conformal"] == pytest.approx(2.18, abs=0.01)
+    assert drawn["binomial"] == pytest.approx(9.14, abs=1.5)  # 5 errors of independent cells
+    assert drawn["conformal"] == pytest.approx(2.18, abs=0.9)
+
+
 def test_held_out_spectra_chosen_anew_are_those_of_p_values():
     """The alarms of one choice; 4,000 choices have beta-binomial counts (mean and variance within 5 errors)."""
     rng = np.random.default_rng(0)
