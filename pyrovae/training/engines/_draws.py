@@ -83,11 +83,22 @@ def make_draws(draws: Sequence[Draw], device: torch.device) -> list[Tensor]:
     return noise
 
 
-class Recorder(TorchDispatchMode):
-    """Record every draw; repeated draws from the same state of the generator are one draw."""
+class DispatchMode(TorchDispatchMode):
+    """A mode that sees every operation of PyTorch, without the second that it takes to import ``torch._dynamo``."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # a name of PyTorch's, by which it wraps what follows for its compiler
+        return False
+
+
+class Recorder(DispatchMode):
+    """Record every draw; repeated draws from the same state of the generator are one draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.draws: list[Draw] = []
         self.calls: list[int] = []
         self._known: dict[bytes, int] = {}
@@ -111,11 +122,11 @@ class Recorder(TorchDispatchMode):
         return result
 
 
-class Replayer(TorchDispatchMode):
+class Replayer(DispatchMode):
     """Replace the draws by given tensors, and record failed factorisations where PyTorch would raise an error."""
 
     def __init__(self, draws: list[Draw], calls: list[int], noise: list[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.draws, self.noise = draws, noise
         self.calls = iter(calls)
         self.failures: list[Tensor] = []

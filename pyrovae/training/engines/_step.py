@@ -1,17 +1,16 @@
 """One optimiser step of R replicas as a graph, and the loop over steps around it."""
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.engines._base import State, Tensors
-from pyrovae.training.engines._tracing import GradientGraph, graph_of, tidy
+from pyrovae.training.engines._operations import Decompositions, Operations, operations_of
+from pyrovae.training.engines._tracing import GradientGraph, grouped
 from pyrovae.training.engines._xla import ArrayFunction, XlaLoop
 from pyrovae.training.settings import TrainingSettings
 
@@ -43,17 +42,24 @@ class StepProgram:
         self._in_one_call = self._can_draw_in_one_call(x)
 
     @cached_property
-    def graph(self) -> GraphModule:
+    def graph(self) -> Operations:
         """The step of all replicas as operations of PyTorch, over flat vectors."""
         flat = torch.cat([p.detach().reshape(-1) for p in self.gradient.parameters]).expand(self.replicas, -1).clone()
         state = (flat, torch.zeros_like(flat), torch.zeros_like(flat), *[b.clone() for b in self.gradient.buffers])
         x = self._x.expand(self.replicas, *self._x.shape).clone()
         noise = [each[:, 0] for each in self._example_noise()]
-        one = self.gradient if self.replicas == 1 else self.gradient.vectorizable(self.gradient.buffers, self._x)
-        all_replicas = partial(self._all_replicas, one)
-        graph = graph_of(all_replicas, state, x, noise, flat.new_ones(4), self.gradient.fixed)
-        tidy(graph)
-        return graph
+        one = self.gradient if self.replicas == 1 else self.gradient.vectorizable(self._x)
+        row, fixed = flat.new_ones(4), self.gradient.fixed
+        counts = [len(state), 1, len(noise), 1, len(fixed)]
+
+        def all_replicas(*inputs: Tensor) -> Tensors:
+            state, (x,), noise, (row,), fixed = grouped(inputs, counts)
+            after, loss = self._all_replicas(one, tuple(state), x, noise, row, fixed)
+            return [*after, loss]
+
+        operations = operations_of(all_replicas, *state, x, *noise, row, *fixed)
+        operations.tidy()
+        return operations
 
     @cached_property
     def xla(self) -> XlaLoop:
@@ -66,7 +72,7 @@ class StepProgram:
         counts = [k, len(gradient.buffers), 1, len(noise := self._example_noise()), 1, len(gradient.fixed)]
 
         def slopes(*arguments: Tensor) -> Tensors:
-            parameters, buffers, (x,), noise, (row,), fixed = _grouped(arguments, counts)
+            parameters, buffers, (x,), noise, (row,), fixed = grouped(arguments, counts)
             loss, derivatives, buffers = gradient(
                 parameters, [b.clone() for b in buffers], fixed, x, row[2], self._by_draw(noise)
             )
@@ -128,7 +134,8 @@ class StepProgram:
         losses = rows.new_zeros(len(rows), self.replicas)
         for i in range(count):
             draws = [each[:, i] for each in noise]
-            state, losses[i] = self.graph(state, x[index[i]], draws, rows[i], self.gradient.fixed)
+            *after, losses[i] = self.graph(*state, x[index[i]], *draws, rows[i], *self.gradient.fixed)
+            state = tuple(after)
         return state, losses
 
     def draw(self, count: int, capacity: int, states: Sequence[Tensors]) -> tuple[Tensors, list[Tensors]]:
@@ -182,19 +189,24 @@ class StepProgram:
             )
 
 
-def _grouped(tensors: Iterable[Tensor], counts: Sequence[int]) -> list[Tensors]:
-    each = iter(tensors)
-    return [list(itertools.islice(each, count)) for count in counts]
+_WHOLE = {"aten::lerp", "aten::logsumexp", "aten::sgn", "aten::softplus"}
+"""Operations that JAX gets as they are: what decomposes them imports PyTorch's compiler, which takes a second."""
+
+
+@cache
+def _to_core_aten() -> Decompositions:
+    table = torch.export.default_decompositions()
+    return {operation: parts for operation, parts in table.items() if operation.name().split(".")[0] not in _WHOLE}
 
 
 def _lowered(function: Callable[..., Tensors], example: Tensors) -> ArrayFunction:
     """A function of tensors as one of JAX's arrays, by its graph of Core ATen operations."""
     from pyrovae.training.engines.lowering import lower
 
-    core = dict(torch.export.default_decompositions().items())
-    graph = graph_of(torch.func.functionalize(lambda *tensors: function(*tensors)), *example, decompositions=core)
-    tidy(graph)
-    return lower(graph.graph)
+    in_values = torch.func.functionalize(lambda *tensors: function(*tensors))
+    operations = operations_of(in_values, *example, decompositions=_to_core_aten())
+    operations.tidy()
+    return lower(operations)
 
 
 def _normal(tensor: Tensor) -> Tensor:

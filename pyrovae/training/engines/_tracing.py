@@ -4,17 +4,16 @@ The programs run once under a tracer, so Pyro's handlers do not appear in the gr
 tensors by identity. So modules, functions with ``pyro.param`` and closures all work.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
-from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.blocks import take
 from pyrovae.elbo import BetaELBO
@@ -23,8 +22,7 @@ from pyrovae.programs import Pair, unregistered
 from pyrovae.randomness import random_state, set_random_state, state_elsewhere
 from pyrovae.training.engines._base import Tensors
 from pyrovae.training.engines._draws import CannotTraceError, Draw, Recorder, Replayer, make_draws
-
-_DATA_DEPENDENT = "a value that depends on parameters, data or draws decides what they do (data-dependent control flow)"
+from pyrovae.training.engines._operations import DATA_DEPENDENT, Operations, operations_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class GradientGraph:
         draws: the draw that fills each tensor of ``noise``, in order.
     """
 
-    graph: GraphModule
+    graph: Operations
     parameters: Tensors
     buffers: Tensors
     fixed: Tensors
@@ -49,57 +47,27 @@ class GradientGraph:
         self, parameters: Tensors, buffers: Tensors, fixed: Tensors, x: Tensor, beta: Tensor, noise: Tensors
     ) -> tuple[Tensor, Tensors, Tensors]:
         """The loss in nats, its derivatives, and the buffers after the step; ``buffers`` change in place."""
-        names = _constants(self.graph)
-        own = len(fixed) - len(names)
-        before = [getattr(self.graph, name) for name in names]
-        try:
-            for name, tensor in zip(names, fixed[own:], strict=True):
-                setattr(self.graph, name, tensor)
-            result: tuple[Tensor, Tensors, Tensors] = self.graph(parameters, buffers, fixed[:own], x, beta, noise)
-            return result
-        finally:
-            for name, tensor in zip(names, before, strict=True):
-                setattr(self.graph, name, tensor)
+        loss, *rest = self.graph(*parameters, *buffers, x, beta, *noise, *fixed)
+        return loss, rest[: len(parameters)], rest[len(parameters) :]
 
-    def vectorizable(self, buffers: Tensors, x: Tensor) -> GraphModule:
+    def vectorizable(self, x: Tensor) -> "GradientGraph":
         """The same function for ``torch.vmap``, which takes few operations in place and lacks some others."""
         parameters = [p.detach() for p in self.parameters]
         beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
-        arguments = (parameters, buffers, self.fixed, x, beta, self.draw())
-        in_values = torch.func.functionalize(lambda *arguments: self(*arguments))
-        graph = graph_of(in_values, *arguments, decompositions={torch.ops.aten.copy.default: _copy})
-        for node in graph.graph.nodes:
+        inputs = (*parameters, *self.buffers, x, beta, *self.draw(), *self.fixed)
+        in_values = torch.func.functionalize(lambda *inputs: self.graph(*inputs))
+        operations = operations_of(in_values, *inputs, decompositions={torch.ops.aten.copy.default: _copy})
+        for node in operations.graph.graph.nodes:
             if node.target is torch.ops.aten.slice_scatter.default:
                 full: tuple[Any, ...] = (*node.args, *(0, None, None, 1)[len(node.args) - 2 :])
                 base, source, dim, *rest = full
-                node.args = (base, source, dim, *slice(*rest).indices(base.meta["tensor_meta"].shape[dim]))
-        tidy(graph)
-        return graph
+                node.args = (base, source, dim, *slice(*rest).indices(base.meta["shape"][dim]))
+        operations.tidy()
+        return replace(self, graph=operations)
 
     def draw(self) -> Tensors:
         """One step's noise from the global generator."""
         return make_draws(self.draws, self.parameters[0].device)
-
-
-def graph_of(
-    function: Callable[..., object],
-    *arguments: object,
-    decompositions: dict[OpOverload, Callable[..., object]] | None = None,
-) -> GraphModule:
-    """The operations of a function at these arguments."""
-    with _one_fake_mode():
-        graph: GraphModule = make_fx(function, decompositions)(*arguments)
-    return graph
-
-
-def _one_fake_mode() -> AbstractContextManager[object]:
-    """One mode of tensors without values for a whole trace, which halves its time; PyTorch makes one an operation."""
-    try:  # private parts of PyTorch
-        from torch._guards import TracingContext, tracing
-        from torch._subclasses import FakeTensorMode
-    except ImportError:
-        return nullcontext()
-    return tracing(TracingContext(FakeTensorMode()))
 
 
 def trace_gradient(
@@ -135,24 +103,23 @@ def trace_gradient(
     fixed = [t for t in others if id(t) not in changed]
     parameters = [p for p, derivative in zip(parameters, derivatives, strict=True) if derivative is not None]
 
-    def traced(
-        parameters: Tensors, buffers: Tensors, fixed: Tensors, x: Tensor, beta: Tensor, noise: Tensors
-    ) -> tuple[Tensor, list[Tensor | None], Tensors]:
+    def traced(*inputs: Tensor) -> Tensors:
+        _, (x, beta), noise = grouped(inputs, [len(parameters) + len(buffers), 2, len(recorder.draws)])
         with Replayer(recorder.draws, recorder.calls, noise) as replayer:
             loss, derivatives = gradient(x, beta)
         for failed in replayer.failures:
             loss = torch.where(failed, torch.nan, loss)  # the run stops there, and the programs say why
-        return loss, derivatives, [buffer.clone() for buffer in buffers]
+        return [loss, *[d for d in derivatives if d is not None], *[buffer.clone() for buffer in buffers]]
 
-    beta = torch.ones((), dtype=parameters[0].dtype, device=x.device)
+    beta, noise = torch.ones((), dtype=parameters[0].dtype, device=x.device), make_draws(recorder.draws, x.device)
     with left_as_they_are(others), torch.random.fork_rng(devices=_devices(x)), _refusing():
-        graph = graph_of(traced, parameters, buffers, fixed, x, beta, make_draws(recorder.draws, x.device))
-    if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
-        raise CannotTraceError(_DATA_DEPENDENT)
-    _draw_as_values(graph)
-    tidy(graph)
-    constants = [getattr(graph, name) for name in _constants(graph)]
-    result = GradientGraph(graph, parameters, buffers, [*fixed, *constants], recorder.draws)
+        operations = operations_of(traced, *parameters, *buffers, x, beta, *noise, *fixed)
+    if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in operations.graph.graph.nodes):
+        raise CannotTraceError(DATA_DEPENDENT)
+    _draw_as_values(operations.graph)
+    operations.tidy()
+    fixed, operations = [*fixed, *operations.constants], Operations(operations.graph, [])
+    result = GradientGraph(operations, parameters, buffers, fixed, recorder.draws)
     rows = torch.randint(len(data), (len(x),), generator=torch.Generator().manual_seed(1))
     with _refusing():
         _try(result, gradient, take(data, rows.to(data.device)), beta=0.7)
@@ -218,21 +185,16 @@ def _close(left: Tensor, right: Tensor, relative: float) -> bool:
     return torch.allclose(right, left, rtol=relative, atol=relative * largest, equal_nan=True)
 
 
-def _constants(graph: GraphModule) -> list[str]:
-    """Names of the tensors stored in a graph."""
-    return sorted({node.target for node in graph.graph.nodes if node.op == "get_attr"})
-
-
 def module_tensors(pair: Pair) -> Tensors:
     """Each parameter and buffer of module programs, once."""
     modules = [program for program in pair if isinstance(program, nn.Module)]
     return list({id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}.values())
 
 
-def tidy(graph: GraphModule) -> None:
-    """Drop operations whose result is not used."""
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+def grouped(tensors: Iterable[Tensor], counts: Sequence[int]) -> list[Tensors]:
+    """Tensors in groups of these sizes, in their order."""
+    each = iter(tensors)
+    return [list(itertools.islice(each, count)) for count in counts]
 
 
 def _devices(x: Tensor) -> list[torch.device]:
@@ -263,6 +225,4 @@ def _refusing() -> Iterator[None]:
         raise
     except Exception as error:
         text = one_line(error)
-        if "_local_scalar_dense" in text or "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
-            raise CannotTraceError(_DATA_DEPENDENT) from error
         raise CannotTraceError(f"they cannot be traced ({type(error).__name__}: {text[:200]})") from error

@@ -92,9 +92,15 @@ class XlaLoop:
         import jax
 
         with _as_the_caller(self._threads):
-            arguments = jax.tree.map(_to_jax, (state, x, index, noise, rows, fixed))
-            after, losses = jax.block_until_ready(self._run(count, *arguments))
-            return tuple(map(from_dlpack, after)), from_dlpack(losses)
+            sizes = [shape.numel() for shape in self._shapes]
+            parts = [
+                [part.reshape(-1, *shape).numpy() for part, shape in zip(v.split(sizes, 1), self._shapes, strict=True)]
+                for v in state[:3]
+            ]
+            buffers, *arguments = jax.tree.map(_to_jax, (state[3:], x, index, noise, rows, fixed))
+            after, losses = jax.block_until_ready(self._run(count, (*parts, *buffers), *arguments))
+            flat = [torch.cat([from_dlpack(p).reshape(len(p), -1) for p in v], 1) for v in after[:3]]
+            return (*flat, *map(from_dlpack, after[3:])), from_dlpack(losses)
 
     def _loop(
         self,
@@ -110,8 +116,6 @@ class XlaLoop:
         import jax.numpy as jnp
 
         replicas, k = index.shape[1], len(self._shapes)
-        sizes = [shape.numel() for shape in self._shapes]
-        ends = [sum(sizes[: i + 1]) for i in range(k - 1)]
 
         def replica(arrays: "tuple[list[Array], Array, list[Array]]") -> "tuple[list[Array], Array]":
             (*flat, buffers), index, noise = arrays
@@ -125,14 +129,10 @@ class XlaLoop:
                 state = [array for column in zip(*moved, strict=True) for array in column] + after[k:]
                 return state, losses.at[i].set(loss)
 
-            parts = [
-                part.reshape(shape)
-                for vector in flat
-                for part, shape in zip(jnp.split(vector, ends), self._shapes, strict=True)
-            ]
+            parts = [part for vector in flat for part in vector]
             losses = jnp.zeros(len(rows), rows.dtype)
             after, losses = jax.lax.fori_loop(0, count, body, ([*parts, *buffers], losses))
-            flat = [jnp.concatenate([p.reshape(-1) for p in after[i * k : (i + 1) * k]]) for i in range(3)]
+            flat = [after[i * k : (i + 1) * k] for i in range(3)]
             return [*flat, *after[3 * k :]], losses
 
         # a few replicas at a time, so that what their steps work on stays in the processor's cache

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator
 from contextlib import nullcontext
+from functools import cached_property
 
 import numpy as np
 import pyro.poutine as poutine
@@ -38,13 +39,17 @@ class EagerEngine(StepEngine):
     def __init__(self, pair: Pair, elbo: ELBO, parameters: Tensors, settings: TrainingSettings) -> None:
         super().__init__([pair], elbo, [parameters], settings)
         (self._parameters,) = self.parameters
-        self.optimizer = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=settings.weight_decay, fused=True)
         # Modules hold their parameters; functions, as under SVI, may announce new ones at any step.
         self.modules_only = all(isinstance(program, nn.Module) for program in pair)
         self._is_mixed = settings.precision == "bf16"
         if self._is_mixed:
             check_takes_bfloat16(pair, self._parameters)
         self._shared = SharedLoss(pair, self._parameters) if processes.size() > 1 else None
+
+    @cached_property
+    def optimizer(self) -> torch.optim.AdamW:
+        """PyTorch's optimiser. Its first use imports PyTorch's compiler, which takes a second."""
+        return torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=self.settings.weight_decay, fused=True)
 
     def run(
         self, x: Tensor, batches: Tensors, rates: NDArray[np.float64], betas: NDArray[np.float64] | None
@@ -87,11 +92,11 @@ class EagerEngine(StepEngine):
             self.noise_states = [random_state()]
 
     def _adopt(self, announced: Tensors) -> None:
-        known = {id(parameter) for parameter in self._parameters}
+        optimizer, known = self.optimizer, {id(parameter) for parameter in self._parameters}
         for parameter in announced:
             if id(parameter) not in known and parameter.requires_grad:
                 self._parameters.append(parameter)
-                self.optimizer.add_param_group({"params": [parameter]})
+                optimizer.add_param_group({"params": [parameter]})
 
     def _moments(self) -> tuple[list[Tensors], list[Tensors], list[list[int]]]:
         states = [self.optimizer.state.get(p, {}) for p in self._parameters]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 jax = pytest.importorskip("jax")
 
+from pyrovae.training.engines._operations import operations_of  # noqa: E402
 from pyrovae.training.engines.lowering import OPERATIONS, lower  # noqa: E402
 
 torch.manual_seed(0)
@@ -115,6 +115,7 @@ SAMPLES = {
     "isnan": [((X * BOOL) / BOOL,)],
     "le": [(X, Y), (X, 0)],
     "leaky_relu": [(X,), (X, 0.2)],
+    "lerp": [(X, Y, 0.1), (X, ROW, 0.7), (X, Y, U)],
     "lgamma": [(X,), (10 * U,)],
     "lift_fresh_copy": [(X,)],
     "linalg_cholesky_ex": [(COVARIANCE,), (COVARIANCE, {"upper": True})],
@@ -134,6 +135,7 @@ SAMPLES = {
     "logical_not": [(BOOL,), (X,)],
     "logical_or": [(BOOL, OTHER)],
     "logical_xor": [(BOOL, OTHER)],
+    "logsumexp": [(X, [1]), (X, [0, 1], True), (X / 0, [1]), (-torch.inf * U, [-1])],
     "lt": [(X, Y), (X, 0)],
     "max": [(X,), (X, 1), (X, 0, True)],
     "maximum": [(X, Y)],
@@ -161,12 +163,14 @@ SAMPLES = {
     "scatter": [(X, 0, INDEX[:, :3], Y), (X, 1, torch.tensor([[3], [0], [1]]), 0.5)],
     "scatter_add": [(X, 0, INDEX, Y)],
     "select": [(A, 1, -1), (X, 0, 2)],
+    "sgn": [(X,), (X * BOOL,)],
     "sigmoid": [(X,)],
     "sign": [(X,), (X * BOOL,)],
     "sin": [(X,)],
     "sinh": [(X,)],
     "slice": [(X, 1, 1, 3), (X, 0, -2, 9223372036854775807), (X, 1, 0, 4, 2), (X,)],
     "slice_scatter": [(X, Y[:, :2], 1, 1, 3), (X, Y[:2], 0, -2, 9223372036854775807), (X, Y[:, :2], 1, 0, 4, 2)],
+    "softplus": [(9 * X,), (9 * X, 2.0, 3.0)],
     "sort": [(X,), (X, 0, True)],
     "split_with_sizes": [(X, [1, 3], 1), (X, [2, 1])],
     "sqrt": [(U,)],
@@ -192,9 +196,9 @@ UNDEFINED = {"empty", "empty_permuted", "empty_strided", "new_empty_strided"}
 def lowered(function, *tensors):
     """What a function gives, and what its graph gives after it is lowered."""
     flat = jax.tree.leaves(function(*tensors))
-    graph = make_fx(lambda *tensors: jax.tree.leaves(function(*tensors)))(*tensors)
+    operations = operations_of(lambda *tensors: jax.tree.leaves(function(*tensors)), *tensors)
     with jax.enable_x64(True):
-        results = jax.jit(lower(graph.graph))(*[jax.numpy.asarray(t.numpy()) for t in tensors])
+        results = jax.jit(lower(operations))(*[jax.numpy.asarray(t.numpy()) for t in tensors])
         return flat, [torch.tensor(jax.device_get(each)) for each in results]
 
 

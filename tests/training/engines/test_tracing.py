@@ -14,7 +14,6 @@ from pyrovae.elbo import ESTIMATORS
 from pyrovae.posteriors import POSTERIORS
 from pyrovae.programs import mode
 from pyrovae.training import CannotTraceError, Trainer, TrainingSettings
-from pyrovae.training.engines._tracing import graph_of
 from pyrovae.training.engines.compiled import CompiledEngine
 from tests.pairs import as_graph
 from tests.training.runs import LIKELIHOODS, data, fit, functions, make_pair
@@ -48,12 +47,6 @@ their own, in tests/likelihoods."""
 
 def test_every_part_is_traced():
     assert [set(names) for names in zip(*PAIRS, strict=True)] == [set(POSTERIORS), set(ESTIMATORS), set(LIKELIHOODS)]
-
-
-def test_a_trace_needs_no_private_part_of_pytorch(monkeypatch):
-    graph = graph_of(torch.square, torch.ones(3)).graph
-    monkeypatch.delattr("torch._guards.tracing")
-    assert str(graph_of(torch.square, torch.ones(3)).graph) == str(graph)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,16 @@ def _elu(x: Array, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 
     return scale * jnp.where(x > 0, x, alpha * jnp.expm1(input_scale * x))
 
 
+def _lerp(start: Array, end: Array, weight: Array | float) -> Array:
+    weight = jnp.asarray(weight, start.dtype)
+    is_late = jnp.abs(weight) >= 0.5
+    return jnp.where(is_late, weight - 1, weight) * (end - start) + jnp.where(is_late, end, start)
+
+
+def _softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:
+    return jnp.where(x * beta > threshold, x, jnp.true_divide(jnp.log1p(jnp.exp(x * beta)), beta))
+
+
 _NUMPY = """
     abs acos acosh asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor ceil cos cosh exp
     exp2 expm1 floor fmod hypot isinf isnan log log10 log1p log2 logical_and logical_not logical_or logical_xor
@@ -49,6 +59,7 @@ ELEMENTWISE: dict[str, Callable[..., object]] = {
     "hardtanh": lambda x, least=-1.0, most=1.0: jnp.clip(x, least, most),
     "le": jnp.less_equal,
     "leaky_relu": lambda x, slope=0.01: jnp.where(x > 0, x, slope * x),
+    "lerp": _lerp,
     "lgamma": special.gammaln,
     "lt": jnp.less,
     "mul": jnp.multiply,
@@ -59,6 +70,8 @@ ELEMENTWISE: dict[str, Callable[..., object]] = {
     "round": lambda x, decimals=0: jnp.round(x, decimals),
     "rsqrt": lambda x: 1 / jnp.sqrt(x),
     "sigmoid": jax.nn.sigmoid,
+    "sgn": jnp.sign,
+    "softplus": _softplus,
     "sub": lambda x, y, alpha=1: x - (y if alpha == 1 else alpha * y),
     "where": jnp.where,
 }

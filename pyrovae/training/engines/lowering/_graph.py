@@ -9,10 +9,11 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import torch
 from jax import Array
-from torch.fx import Graph, Node
+from torch.fx import Node
 from torch.fx.node import map_arg
 
 from pyrovae.training.engines._draws import CannotTraceError
+from pyrovae.training.engines._operations import Operations
 from pyrovae.training.engines.lowering._algebra import ALGEBRA
 from pyrovae.training.engines.lowering._elementwise import ELEMENTWISE
 from pyrovae.training.engines.lowering._indexing import INDEXING
@@ -26,12 +27,13 @@ OPERATIONS = {**ELEMENTWISE, **REDUCTIONS, **SHAPES, **INDEXING, **ALGEBRA, **NO
 _OF_MEMORY = ("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "implicit")
 
 
-def lower(graph: Graph) -> Callable[..., list[Array]]:
-    """The function of arrays, one for each input of the graph, that gives the list of its outputs.
+def lower(operations: Operations) -> Callable[..., list[Array]]:
+    """The function of arrays, one for each tensor that the operations take, that gives the list of their results.
 
     Raises:
         CannotTraceError: operations without an entry; names them.
     """
+    graph = operations.graph.graph
     called = [node for node in graph.nodes if node.op == "call_function"]
     missing = sorted({_name(node) for node in called if _name(node) not in OPERATIONS})
     if missing:
@@ -39,12 +41,11 @@ def lower(graph: Graph) -> Callable[..., list[Array]]:
     orders = {node: _order(node) for node in called if _name(node).startswith("as_strided")}
 
     def run(*arguments: Array) -> list[Array]:
-        inputs, values = iter(arguments), {}
+        inputs = iter([*arguments, *[jnp.asarray(tensor.detach().numpy()) for tensor in operations.constants]])
+        values: dict[Node, Array] = {}
         for node in graph.nodes:
             if node.op == "placeholder":
                 values[node] = next(inputs)
-            elif node.op == "get_attr":
-                values[node] = jnp.asarray(getattr(graph.owning_module, node.target).numpy())
             elif node.op == "call_function":
                 args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
                 kwargs = {key: value for key, value in kwargs.items() if key not in _OF_MEMORY}
@@ -65,16 +66,15 @@ def _name(node: Node) -> str:
 def _order(node: Node) -> list[int]:
     """The dimensions, as they follow each other in memory, of the tensor that a view by strides is taken of."""
     (base,) = node.all_input_nodes[:1]
-    meta = base.meta["tensor_meta"]
-    order = sorted(range(len(meta.shape)), key=lambda dim: -meta.stride[dim])
-    plain = torch.empty([meta.shape[dim] for dim in order], device="meta").stride()
-    if any(meta.stride[dim] != step for dim, step in zip(order, plain, strict=True) if meta.shape[dim] > 1):
+    shape, stride = base.meta["shape"], base.meta["stride"]
+    order = sorted(range(len(shape)), key=lambda dim: -stride[dim])
+    plain = torch.empty([shape[dim] for dim in order], device="meta").stride()
+    if any(stride[dim] != step for dim, step in zip(order, plain, strict=True) if shape[dim] > 1):
         raise CannotTraceError("a view by strides is taken of a tensor with gaps in memory")
     return order
 
 
 def _of_dtype(value: Array, node: Node) -> Array:
     """The result as PyTorch's dtype; a tuple of them as it is."""
-    meta = node.meta.get("tensor_meta")
-    dtype = None if meta is None else jnp.dtype(str(meta.dtype).removeprefix("torch."))
+    dtype = jnp.dtype(str(node.meta["dtype"]).removeprefix("torch.")) if "dtype" in node.meta else None
     return value if dtype is None or getattr(value, "dtype", None) == dtype else jnp.asarray(value, dtype)
