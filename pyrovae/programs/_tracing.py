@@ -7,6 +7,7 @@ from typing import TypeGuard
 
 import pyro
 import pyro.poutine as poutine
+import torch
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs._pair import DATA_PLATE, TracedPair
-from pyrovae.programs._running import running_on
-from pyrovae.programs._sites import Program, Site, is_subsample, latent_sites
+from pyrovae.programs._running import FAILURES, running_on
+from pyrovae.programs._sites import Program, Role, Site, is_subsample, latent_sites, log_prob_of
 from pyrovae.randomness import random_state, set_random_state
 
 
@@ -41,11 +42,12 @@ def trace_pair(
         before = random_state()
         try:
             given = [value.clone() if isinstance(value, Tensor) else value for value in args]
-            with pyro.validation_enabled(True), data_unchanged(given):
+            with pyro.validation_enabled(True), data_unchanged(given), seed_unchanged():
                 pair = TracedPair.of(*raw_traces(model, guide, *given, keywords=keywords, check=True))
                 pair.check(enumerates)
                 pair.check_same_latents()
                 pair.check_values()
+            check_observes(model, pair, *given, **(keywords or {}))
         finally:
             set_random_state(before)
     return TracedPair.of(*raw_traces(model, guide, *args, keywords=keywords))
@@ -106,6 +108,68 @@ def data_unchanged(args: Sequence[object]) -> Iterator[None]:
             "the model or the guide changes its data in place, so the next run has other data; change a copy, as in "
             "x = x.clamp(0, 1) instead of x.clamp_(0, 1)"
         )
+
+
+@contextmanager
+def seed_unchanged() -> Iterator[None]:
+    """Raise an InputError if the programs set the seed of torch's draws; it is another one inside."""
+    seed = torch.default_generator.initial_seed() ^ 1
+    torch.default_generator.manual_seed(seed)
+    yield
+    if torch.default_generator.initial_seed() != seed:
+        raise InputError(
+            "the model or the guide sets the random seed, so all of its draws are the same; omit torch.manual_seed "
+            "(or pyro.set_rng_seed), or call it once, outside of the programs"
+        )
+
+
+def check_observes(model: Program, pair: TracedPair, *args: object, **keywords: object) -> None:
+    """Raise an InputError unless the model observes something: the data, its first argument, or what changes with it.
+
+    A tensor from outside is taken if it holds the same values as the data, in their order.
+    """
+    observed = pair.of_role(Role.OBSERVED)
+    if not observed:
+        raise InputError("the model observes no data, so there is no p(x|z); give the site of the data obs=x")
+    x = args[0] if args else None
+    if not isinstance(x, Tensor) or not x.dim() or any(_holds(site.site["value"], x) for site in observed):
+        return
+    others = x[:1].expand_as(x).clone()
+    if torch.equal(others.nan_to_num(), x.nan_to_num()):
+        return
+    replayed = poutine.trace(poutine.replay(model, trace=pair.guide))
+    try:
+        with torch.no_grad():
+            trace = replayed.get_trace(others, *args[1:], **keywords)
+            is_same = all(_is_same(site.site, trace.nodes[site.name]) for site in observed)
+    except FAILURES:  # for instance data of equal rows
+        return
+    if is_same:
+        raise InputError(
+            f"what the model observes at site {observed[0].name!r} does not change with the data that it is given; "
+            "observe the program's argument, obs=x, not a tensor from outside (or one by poutine.condition)"
+        )
+
+
+def _holds(value: object, x: Tensor) -> bool:
+    """Whether an observed value is the data themselves, along other axes too."""
+    if not isinstance(value, Tensor) or value.numel() < x.numel():
+        return False
+    shapes = (x, x.unsqueeze(-1), x.squeeze(-1))
+    return any(_fits(data, value) and torch.equal(data.to(value).expand_as(value), value) for data in shapes)
+
+
+def _fits(data: Tensor, value: Tensor) -> bool:
+    sizes = zip(reversed(data.shape), reversed(value.shape), strict=False)
+    return data.dim() <= value.dim() and all(one in (1, other) for one, other in sizes)
+
+
+def _is_same(site: Site, other: Site) -> bool:
+    """Whether an observed site has the same value and the same terms."""
+    return all(
+        torch.equal(torch.as_tensor(one).nan_to_num(), torch.as_tensor(two).nan_to_num())
+        for one, two in ((site["value"], other["value"]), (log_prob_of(site), log_prob_of(other)))
+    )
 
 
 @contextmanager

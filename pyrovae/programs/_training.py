@@ -51,7 +51,7 @@ def check_programs(
 
 def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int, enumerates: bool) -> TracedPair:
     """What the pair is on a batch; the last and smaller batch of an epoch must do as well."""
-    full, last = x[:batch_size], x[len(x) - (len(x) % batch_size) :]
+    full, last = x[:batch_size].flip(0), x[len(x) - (len(x) % batch_size) :]  # in another order, as epochs are
     devices = [x.device] if x.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False) as met:
         pair = trace_pair(model, guide, full, check=True, enumerates=enumerates)

@@ -173,6 +173,62 @@ def test_handlers_that_leave_no_bound_are_refused():
                 run(model, exact(), X)
 
 
+def seeded(program):
+    def runs(x):
+        torch.manual_seed(3)
+        return program(x)
+
+    return runs
+
+
+def observing(value):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            value(dist.Normal(z, 1.0).to_event(1), x)
+
+    return model
+
+
+OTHERS = X.flip(0) + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "message"),
+    [
+        (seeded(conditioned), exact(), "sets the random seed, so all of its draws are the same"),
+        (conditioned, seeded(exact()), "sets the random seed, so all of its draws are the same"),
+        (observing(lambda d, x: d.log_prob(x)), exact(), "the model observes no data"),
+        (poutine.block(conditioned, hide=["x"]), exact(), "the model observes no data"),
+        (observing(lambda d, _: pyro.sample("x", d, obs=OTHERS)), exact(), "site 'x' does not change with the data"),
+        (observing(lambda d, _: pyro.factor("x", d.log_prob(OTHERS))), exact(), "site 'x' does not change with"),
+        (poutine.condition(observing(lambda d, _: pyro.sample("x", d)), {"x": OTHERS}), exact(), "does not change"),
+    ],
+)
+@pytest.mark.parametrize(
+    "run",
+    [
+        pv.elbo_terms,
+        pv.log_marginal,
+        pv.refine,
+        lambda *pair: pv.fit(*pair, pv.MonteCarloELBO(), epochs=1),
+        lambda model, guide, x: pv.gradient_statistics(model, guide, pv.MonteCarloELBO(), x),
+    ],
+)
+def test_programs_that_take_no_data_or_set_the_seed_are_refused(model, guide, message, run):
+    with pytest.raises(pv.InputError, match=message) as error:
+        run(model, guide, X)
+    assert "\n" not in str(error.value)
+
+
+def test_data_from_outside_are_taken_in_their_own_order_but_not_shuffled():
+    model = observing(lambda d, _: pyro.sample("x", d, obs=X))
+    found = pv.log_marginal(model, exact(), X, "importance").per_datum
+    torch.testing.assert_close(found, pv.log_marginal(conditioned, exact(), X, "importance").per_datum)
+    with pytest.raises(pv.InputError, match="site 'x' does not change with the data"):
+        pv.fit(model, exact(), X, pv.MonteCarloELBO(), epochs=1, batch_size=len(X))
+
+
 def test_weights_that_are_sampled_have_no_value_per_datum():
     """A Bayesian network's weights lie outside of the data's plate: the ELBO is right, what is per datum is refused."""
 

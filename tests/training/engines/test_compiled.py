@@ -166,6 +166,7 @@ def test_a_factorisation_that_fails_says_so(traced):
     def model(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.full((2,), 3.0).double(), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(torch.zeros_like(x), 1.0).to_event(1), obs=x)
 
     def guide(x):  # drawn towards 3, in steps of 1; from 1/2 on there is no factor
         w = pyro.param("w", torch.tensor(0.01).double())
