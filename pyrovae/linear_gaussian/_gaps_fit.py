@@ -17,6 +17,8 @@ _FIRST_STEPS = 5
 """Steps of the fit of the noise to the expected moments."""
 _LEAST_GAIN = 1e-5
 """Nats a datum: the fit ends with the first step that gains less."""
+_LEAST_GAIN_OF_ONE = 1e-5
+"""Nats in all, where a channel is observed once: it gains nats, but slowly at first."""
 
 
 @torch.no_grad()
@@ -77,7 +79,9 @@ def fit_gaps(
         return value
 
     zero = x.new_zeros(start.numel() + num_noise)
-    ftol = _LEAST_GAIN / max(1.0, abs(objective(zero).item()))
+    seen_once = ((~x.isnan()).sum(0) == 1).any()
+    gain = min(_LEAST_GAIN, _LEAST_GAIN_OF_ONE / len(x)) if seen_once else _LEAST_GAIN
+    ftol = gain / max(1.0, abs(objective(zero).item()))
     found = minimise(objective, [zero], max_steps, maxcor=50, ftol=ftol, gtol=1e-5)
     check_ended(found, noise)
     affine, coordinates = (part.detach() for part in moved(torch.from_numpy(found.x)))

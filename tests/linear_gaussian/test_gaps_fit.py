@@ -176,6 +176,24 @@ def test_the_truth_is_found_within_what_estimation_loses():
         assert found.likelihood.noise_scale.item() == pytest.approx(0.02, rel=0.04)
 
 
+@pytest.mark.parametrize("noise", ["ar1", "ar1-per-dimension"])
+def test_the_fit_to_a_channel_that_is_observed_once_ends_at_its_maximum(noise):
+    """There the value is what the others suggest, with the variance of the noise given theirs alone."""
+    full = simulated(600, 12, seed=0, linear=True, correlation=0.9).x.double()
+    x, at = with_gaps(full, 0.2), 7
+    x[:, at] = math.nan
+    x[3] = full[3]
+    fitted = pv.FactorModel.fit(x, LIKELIHOODS[noise](1, 12), 3)
+    others = torch.arange(12) != at
+    covariance, loadings, offset = fitted.noise_covariance, fitted.loadings.clone(), fitted.offset.clone()
+    weights = torch.linalg.solve(covariance[others][:, others], covariance[others, at])
+    loadings[at] = weights @ loadings[others]
+    likelier = pv.FactorModel(loadings, offset, fitted.likelihood)
+    offset[at] += full[3, at] - likelier.complete(x[3].masked_fill(~others, math.nan))[0][at]
+    likelier = pv.FactorModel(loadings, offset, fitted.likelihood)
+    assert fitted.log_prob(x).sum() > likelier.log_prob(x).sum() - 0.1  # nats in all
+
+
 @pytest.mark.parametrize("seed", [0, 3, 7])
 def test_the_fit_is_likelier_than_the_truth_where_no_datum_has_some_pairs_of_channels(seed):
     """Otherwise it is a poor maximum: the data are likelier under the likeliest model than under any other."""
