@@ -189,7 +189,7 @@ class StepProgram:
             )
 
 
-_WHOLE = {"aten::lerp", "aten::logsumexp", "aten::sgn", "aten::softplus"}
+_WHOLE = {"aten::addcmul", "aten::lerp", "aten::logsumexp", "aten::sgn", "aten::softplus"}
 """Operations that JAX gets as they are: what decomposes them imports PyTorch's compiler, which takes a second."""
 
 

@@ -38,6 +38,7 @@ SAMPLES = {
     "acos": [(U,)],
     "acosh": [(1 + U,)],
     "add": [(X, Y), (X, 2), (X, ROW, {"alpha": 0.5}), (WHOLE, PARTS)],
+    "addcmul": [(X, Y, U), (COLUMN, X, ROW, {"value": -0.5})],
     "addmm": [(ROW[:3], X, Y.mT), (COLUMN, X, Y.mT, {"beta": 0.5, "alpha": 2})],
     "alias": [(X,)],
     "amax": [(X, [1]), (X, [0, 1], True)],

@@ -49,6 +49,7 @@ ELEMENTWISE: dict[str, Callable[..., object]] = {
     **{name: getattr(jnp, name) for name in _NUMPY.split()},
     **{name: getattr(special, name) for name in ["digamma", "erf", "erfc", "erfinv", "polygamma"]},
     "add": lambda x, y, alpha=1: x + (y if alpha == 1 else alpha * y),
+    "addcmul": lambda x, y, z, value=1: x + value * y * z,
     "clamp": lambda x, least=None, most=None, **named: jnp.clip(x, named.get("min", least), named.get("max", most)),
     "div": _div,
     "elu": _elu,
