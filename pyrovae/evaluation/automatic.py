@@ -34,6 +34,8 @@ _AT_ONCE = 4096
 """Data of a file that are in memory."""
 _PRIOR_LOOK, _PROMISING = 512, 2.0
 _PRIOR_DRAWS, _WANTED, _ENOUGH = 2**14, 1000, 100
+_SHARING = 32
+"""Data that share draws from the prior. If all did, their errors would not average out."""
 _LEAST_MISSED = 0.05
 
 Summaries = tuple[Tensor, ...]
@@ -57,7 +59,8 @@ class Automatic(Method):
     whether that can work, and how many have an effective number of 1,000; 16,384 are drawn at most. If they find more,
     by 0.05 nats and three standard errors, the datum is unreliable, or takes their value (``prior``) if their effective
     number is at least 100. Their value also replaces annealing, and a value with k̂ above ½ or a larger error. A datum
-    is unreliable, too, if the search for modes does not end, as on a ring.
+    whose draws from the prior have a k̂ of at most ½ and an effective number of ``num_samples`` needs no second step. A
+    datum is unreliable, too, if the search for modes does not end, as on a ring.
 
     Programs that only run on all of the data, with a plate or a mask of that size, use the guide's weights. No decision
     depends on time: the same call gives the same bits.
@@ -89,6 +92,9 @@ class Automatic(Method):
             (rows,) = good.nonzero(as_tuple=True)
             found.put(rows, over_log_weights(log_mean_weight, _part(problem, rows), self.num_samples), Step.GUIDE)
             good &= ~((found.k > _LARGEST_K) | found.missed)
+        sure = found.known & (found.prior[4] <= _GOOD_K) & (found.prior[2] >= self.num_samples)
+        found.put(rows := (~good & sure).nonzero()[:, 0], tuple(values[rows] for values in found.prior), Step.PRIOR)
+        good |= sure
         if not good.all():
             (rows,) = (~good).nonzero(as_tuple=True)
             part = _part(problem, rows)
@@ -208,29 +214,42 @@ class _Found:
 
 
 def from_prior(problem: Problem) -> Summaries:
-    """Summaries of p(x|z) at draws from the prior, the same for all data; NaN where a few of them show no use."""
+    """Summaries of p(x|z) at draws from the prior, which 32 data share; NaN where a few draws show no use.
+
+    The standard errors are those of values that share draws, so that they give the error of the data's mean, too.
+    """
     num, model = len(problem.x), problem.model
     nothing = tuple(torch.full((num,), math.nan, dtype=torch.float64) for _ in range(5))
     if not isinstance(model, GenerativeModel) or model.latent_dim > _MOST_PRIOR_DIM:
         return nothing
 
-    def weigh(x: Tensor, num_draws: int) -> Summaries:
+    def weigh(x: Tensor, num_draws: int) -> Tensor:
         z = model.prior_distribution().sample(torch.Size([num_draws])).to(x)
         p = [model.conditional(part) for part in z.split(max(1, VALUES_AT_ONCE // x.shape[1]))]
-        parts = []
-        for some in x.unsqueeze(1).split(max(1, VALUES_AT_ONCE // (num_draws * x.shape[1]))):
-            log_w = torch.cat([conditional.log_prob(some) for conditional in p], dim=1)
-            parts.append(log_mean_weight(log_w.T.double().cpu()))
-        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+        some_at_once = x.unsqueeze(1).split(max(1, VALUES_AT_ONCE // (num_draws * x.shape[1])))
+        parts = [torch.cat([conditional.log_prob(some) for conditional in p], dim=1) for some in some_at_once]
+        return torch.cat(parts).T.double().cpu()
 
-    effective = weigh(problem.x, _PRIOR_LOOK)[2]
+    effective = log_mean_weight(weigh(problem.x, _PRIOR_LOOK))[2]
     wanted = (_PRIOR_LOOK * _WANTED / effective).log2().ceil().exp2().clamp(_PRIOR_LOOK, _PRIOR_DRAWS)
     for num_draws in wanted[effective >= _PROMISING].unique().tolist():
-        (rows,) = ((effective >= _PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
-        values = weigh(problem.x[rows.to(problem.x.device)], int(num_draws))
-        for every, some in zip(nothing, values, strict=True):
-            every[rows] = some
+        (chosen,) = ((effective >= _PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
+        for rows in chosen.split(_SHARING):
+            log_w = weigh(problem.x[rows.to(problem.x.device)], int(num_draws))
+            value, stderr, *rest = log_mean_weight(log_w)
+            for every, some in zip(nothing, (value, stderr * sharing_factor(log_w), *rest), strict=True):
+                every[rows] = some
     return nothing
+
+
+def sharing_factor(log_w: Tensor) -> float:
+    """How much larger the error of the mean of some data's values is if they share draws (K, num), at least 1.
+
+    The first-order error of their mean is that of the mean over the draws of w̄ₖ = Σᵢ (wₖᵢ/ŵᵢ − 1)/num.
+    """
+    deviation = log_w.softmax(0) * len(log_w) - 1
+    alone = deviation.square().sum().sqrt()
+    return max(1.0, (deviation.sum(1).square().sum().sqrt() / alone).item()) if alone > 0 else 1.0
 
 
 def proposals(problem: Problem) -> tuple[Mixture, Tensor]:

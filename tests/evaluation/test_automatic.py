@@ -11,6 +11,7 @@ import pyrovae as pv
 from pyrovae.evaluation import Automatic, Step
 from pyrovae.evaluation._gauss_newton import Mixture
 from pyrovae.evaluation.automatic import proposal_scale
+from pyrovae.exact import LinearGaussianVAE
 
 
 def test_a_good_guide_is_not_refined(vae):
@@ -28,7 +29,7 @@ def test_a_bad_guide_is_refined_to_the_exact_value(vae):
     narrow = vae.gaussian_guide(vae.gain, 0.05 * vae.covariance)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    found, again = (pv.log_marginal(model, narrow, x, num_samples=400) for _ in range(2))
+    found, again = (pv.log_marginal(model, narrow, x, num_samples=4000) for _ in range(2))
     assert (torch.get_rng_state() == state).all()
     assert torch.equal(found.per_datum, again.per_datum)
     assert set(found.steps) == {Step.REFINED}
@@ -39,6 +40,18 @@ def test_a_bad_guide_is_refined_to_the_exact_value(vae):
     assert found.stderr_monte_carlo < 0.01
     assert "(60 refined)" in str(found)
     assert pv.log_marginal(model, narrow, x, "importance", num_samples=400).mean < vae.log_prob(x).mean() - 0.5
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_error_of_the_mean_counts_that_data_share_draws_from_the_prior(alike):
+    """Means of 40 seeds against the exact value; if draws were shared by all data, they would be off by 3 errors."""
+    linear = LinearGaussianVAE(torch.tensor([[1.0, 0.3], [0.2, 0.8]]), 1.2, torch.zeros(2))
+    x = linear.sample(1 if alike else 160).expand(160, 2)
+    guide, truth = linear.gaussian_guide(linear.gain, 0.01 * linear.covariance), linear.log_prob(x).mean()
+    found = [pv.log_marginal(linear.to_model(), guide, x, num_samples=200, seed=seed) for seed in range(40)]
+    assert all(set(each.steps) == {Step.PRIOR} for each in found)
+    off = torch.tensor([(each.mean - truth) / each.stderr_monte_carlo for each in found])
+    assert 0.6 < off.square().mean() < 1.6  # a χ² of 40 over 40 is outside with a probability of 0.02
 
 
 def test_a_guide_that_will_nearly_do_is_not_chosen_by_its_luck(linear):
