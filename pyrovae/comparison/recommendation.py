@@ -68,7 +68,8 @@ def recommend(
         seed: deprecated and without effect.
 
     Raises:
-        InputError: shapes differ, there is no trained model, or some scores are of log p(x) and others are not.
+        InputError: shapes, or labels of the data, differ, there is no trained model, or some scores are of log p(x) and
+            others are not.
 
     Example:
         >>> import torch
@@ -84,6 +85,7 @@ def recommend(
         warnings.warn("recommend() draws nothing: leave out num_resamples and seed", DeprecationWarning, stacklevel=2)
     if not threshold >= 0 or not 0 < level < 1:
         raise InputError(f"threshold must be ≥ 0 and level inside (0, 1), not {threshold!r} and {level!r}")
+    _check_labels({**log_prob, **(baselines or {})})
     scores = {name: Scores.of(given) for name, given in log_prob.items()}
     num_seeds, num = _shape(scores)
     if twice := sorted(scores.keys() & (baselines or {}).keys()):
@@ -202,6 +204,20 @@ class _Compared:
             return Limit.SEEDS, 0
         num = self.num_groups * of_data**2 / (most**2 - of_seeds**2)  # most > of_seeds ≥ 0
         return Limit.DATA, max(self.num_groups + 1, math.ceil(num))
+
+
+def _check_labels(given: Mapping[str, object]) -> None:
+    """Raise an InputError where DataFrames or Series name other data, or another order: gains are paired."""
+    axes = {name: getattr(scores, "columns", getattr(scores, "index", None)) for name, scores in given.items()}
+    labels = {name: list(axis) for name, axis in axes.items() if axis is not None and not callable(axis)}
+    if any(isinstance(label, str) for each in labels.values() for label in each):  # beside those, a count is no label
+        labels = {name: each for name, each in labels.items() if each != list(range(len(each)))}
+    for name, each in labels.items():
+        if each != (first := next(iter(labels.items())))[1]:
+            raise InputError(
+                f"the data of {name!r} have other labels than those of {first[0]!r}, or another order, and gains are "
+                "taken datum by datum; give both the same data, in one order, such as b[a.columns]"
+            )
 
 
 def _shape(scores: Mapping[str, Scores]) -> tuple[int, int]:

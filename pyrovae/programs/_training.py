@@ -113,11 +113,13 @@ def _check_all_are_trained(model: Program, guide: Program, x: Tensor, parameters
         with poutine.trace(param_only=True) as announced:
             pair = trace_pair(model, guide, x)
         trained = {id(p) for p in (*parameters, *announced_parameters(announced.trace), x)}
+        reached: set[int] = set()
         for site in pair.sites:
             for node in (site.model, site.guide):
                 if node is None or (site.role is Role.OBSERVED and node["fn"] is None):
                     continue
                 for leaf in _leaves(log_prob_of(node)):
+                    reached.add(id(leaf))
                     if id(leaf) not in trained:
                         raise InputError(
                             f"a parameter of shape {tuple(leaf.shape)} at site {site.name!r} requires a gradient, but "
@@ -125,6 +127,15 @@ def _check_all_are_trained(model: Program, guide: Program, x: Tensor, parameters
                             "(an nn.Module that returns the distribution), announce it with pyro.param or "
                             "pyro.module, or freeze it with requires_grad_(False)"
                         )
+
+    for program, who in ((model, "the model's"), (guide, "the guide's"), (None, "the programs'")):
+        own = program.parameters() if isinstance(program, nn.Module) else parameters if program is None else ()
+        needed = {id(p) for p in own if p.requires_grad}
+        if needed and not needed & reached:
+            raise InputError(
+                f"no site depends on any of {who} parameters by a gradient, so none would be trained; leave out "
+                "torch.no_grad() or .detach() there, or freeze them with requires_grad_(False)"
+            )
 
 
 def _leaves(value: Tensor) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -251,3 +252,16 @@ def test_the_old_place_still_works():
     assert recommend is pv.recommend
     with pytest.raises(ImportError, match="recomend"):
         from pyrovae.evaluation import recomend  # noqa: F401
+
+
+@pytest.mark.parametrize("order", [range(40, -1, -1), range(1, 42)])
+def test_frames_that_name_other_data_are_refused(order):
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(3, 42)))
+    one, other = frame[[*range(41)]], frame[[*order]]
+    with pytest.raises(pv.InputError, match=r"^the data of 'b' have other labels than those of 'a'"):
+        pv.recommend({"a": one, "b": other})
+    with pytest.raises(pv.InputError, match=r"^the data of 'c' have other labels than those of 'a'"):
+        pv.recommend({"a": one, "b": one}, baselines={"c": other.iloc[0]})
+    named = one.rename(columns="s{}".format) + 1
+    for better in (one + 1, one.to_numpy() + 1, named):  # an array names nothing, and neither does a count beside names
+        assert pv.recommend({"a": one, "b": better}, baselines={"c": one.iloc[0]}).choice == "b"

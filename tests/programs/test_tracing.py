@@ -286,6 +286,42 @@ def test_a_datum_whose_terms_depend_on_other_data_has_no_log_p(mix):
             pv.log_marginal(model, exact(), X, method)
 
 
+@pytest.mark.parametrize("where", ["model", "guide"])
+def test_random_numbers_outside_of_sample_sites_leave_no_log_p(where):
+    def noisy(program):
+        return lambda x: program(torch.nn.functional.dropout(x, 0.5))
+
+    pair = (noisy(conditioned), exact()) if where == "model" else (conditioned, noisy(exact()))
+    for method in ("importance", "quadrature", "annealed"):
+        with pytest.raises(pv.InputError, match=r"random numbers outside of its sample sites, as F\.dropout"):
+            pv.log_marginal(*pair, X, method)
+
+
+@pytest.mark.parametrize("where", ["model", "guide", "both"])
+def test_programs_without_gradients_are_not_trained_in_silence(where):
+    class Without(nn.Module):
+        def __init__(self, program, size):
+            super().__init__()
+            self.layer, self.program = nn.Linear(size, 1), program
+
+        def forward(self, x):
+            with torch.no_grad():
+                return self.program(x + 0 * self.layer(x))
+
+    class With(Without):
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.layer(x), 0.7).to_event(1))
+
+    model = Without(conditioned, 1) if where != "guide" else conditioned
+    guide = With(None, 1) if where == "model" else Without(exact(), 1)
+    with pytest.raises(pv.InputError, match=r"no site depends on any of the (model|guide)'s parameters by a gradient"):
+        pv.fit(model, guide, X, pv.MonteCarloELBO(), epochs=1)
+    if where == "model":
+        model.requires_grad_(False)
+        pv.fit(model, guide, X, pv.MonteCarloELBO(), epochs=1)  # a frozen model is no fault
+
+
 def test_a_plate_that_is_subsampled_on_one_side_is_refused():
     def model(x):
         with pyro.plate("data", 100, subsample=torch.arange(len(x))):
