@@ -18,8 +18,8 @@ from pyrovae.training.settings import Engine, TrainingSettings
 LEAST_STEPS = 2_000
 """Steps, over all replicas, from which ``"auto"`` compiles.
 
-Compiling takes 3 to 7 s of CPU time and saves 2 to 7 ms a step. So it pays from 900 to 1,400 steps on, as measured on a
-small network, an image network, 50 importance samples and a flow.
+Compiling takes 2 to 4 s of CPU time on a quiet machine. When this number was chosen it took 3 to 7 s, and saved 2 to
+7 ms a step: it paid from 900 to 1,400 steps on, for a small network, an image network, 50 samples of z and a flow.
 """
 
 _LEAST_TRACED_STEPS = 200
