@@ -31,7 +31,7 @@ _LEAPFROG = 5
 _WIDER = 1.2
 _MOST_PRIOR_DIM = 8
 _AT_ONCE = 4096
-"""Data of a file that are in memory."""
+"""Data of a file that are in memory, and data that a few draws from the prior are weighed for at once."""
 _PRIOR_LOOK, _PROMISING = 512, 2.0
 _PRIOR_DRAWS, _WANTED, _ENOUGH = 2**14, 1000, 100
 _SHARING = 32
@@ -230,7 +230,7 @@ def from_prior(problem: Problem) -> Summaries:
         parts = [torch.cat([conditional.log_prob(some) for conditional in p], dim=1) for some in some_at_once]
         return torch.cat(parts).T.double().cpu()
 
-    effective = log_mean_weight(weigh(problem.x, _PRIOR_LOOK))[2]
+    effective = torch.cat([log_mean_weight(weigh(some, _PRIOR_LOOK))[2] for some in problem.x.split(_AT_ONCE)])
     wanted = (_PRIOR_LOOK * _WANTED / effective).log2().ceil().exp2().clamp(_PRIOR_LOOK, _PRIOR_DRAWS)
     for num_draws in wanted[effective >= _PROMISING].unique().tolist():
         (chosen,) = ((effective >= _PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
