@@ -35,7 +35,7 @@ _DRAWS = 640
 _ROWS = 50
 _FEW = 10
 _NEVER = 1000
-"""Times the time for measuring: what is not measured counts as taking so long."""
+"""Times the time of measuring: what is not measured counts as taking so long."""
 _OF_ANY_DRAWS = 0.5
 """Share of a score's time that does not depend on the number of draws."""
 
@@ -108,12 +108,13 @@ def measure(plan: Plan, cells: Iterable[Cell], budget: float = 600.0) -> dict[st
     total: dict[str, Seconds] = {}
     last: dict[str, Seconds] = {}  # a likelihood that there is no time to measure takes too long
     for cell in cells:
-        if not total or time.perf_counter() - begin < seconds:
+        passed = time.perf_counter() - begin
+        if not total or passed < seconds:
             with suppress(Exception):  # its run will say so
                 epochs = LEAST_EPOCHS if total else 1
                 last[cell.likelihood] = _measure(plan, cell, seconds / len(cells), longest, epochs)
         else:
-            last.setdefault(cell.likelihood, Seconds(_NEVER * seconds, _NEVER * seconds))
+            last.setdefault(cell.likelihood, Seconds(_NEVER * passed, _NEVER * passed))
         if cell.likelihood in last:
             total[cell.likelihood] = total.get(cell.likelihood, Seconds()) + last[cell.likelihood]
     return total
@@ -131,12 +132,15 @@ def _measure(plan: Plan, cell: Cell, seconds: float, longest: float, epochs: int
         progress=False,
     )
     trainer.run(max_steps=3)
-    begin, steps = time.perf_counter(), 0
-    while steps < _STEPS and (passed := time.perf_counter() - begin) < seconds / 3:
-        size = _STEPS if steps and passed / steps * _STEPS < seconds / 3 else 3
+    begin, steps, size = time.perf_counter(), 0, 3
+    while True:  # some steps at least, however short the time
         trainer.run(max_steps=size)
         steps += size
-    epoch = (time.perf_counter() - begin) * trainer.steps_per_epoch / max(steps, 1)
+        passed = time.perf_counter() - begin
+        if steps >= _STEPS or passed >= seconds / 3:
+            break
+        size = _STEPS if passed / steps * _STEPS < seconds / 3 else 3
+    epoch = passed * trainer.steps_per_epoch / steps
     if epochs * epoch > longest:
         return Seconds(epoch, _NEVER * longest)
     for num in (_FEW, _ROWS):
