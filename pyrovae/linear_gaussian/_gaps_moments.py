@@ -17,7 +17,7 @@ _SHARES = (0.1, 0.2)
 """Shares of the data that have each pair of the first channels; each share is a start."""
 _STAGES = 8
 """Rounds in which channels are added."""
-_MORE_ROUNDS = 12
+_MORE_ROUNDS = 6
 """At most, from the likeliest start."""
 _LEAST_GAIN = 1e-3
 """Nats a datum: they end with the first round that gains less."""
@@ -92,6 +92,7 @@ class _Gaps:
         patterns: the same for each pattern of observed channels, shape (p, n).
         index: the pattern of each datum, shape (num,).
         sizes: data of each pattern, shape (p,).
+        counts: data that have each channel, shape (n,).
     """
 
     x: Array
@@ -99,6 +100,7 @@ class _Gaps:
     patterns: Array
     index: NDArray[np.int64]
     sizes: Array
+    counts: Array
 
     @classmethod
     def of(cls, x: Tensor) -> Self:
@@ -106,7 +108,7 @@ class _Gaps:
         observed = ~x.isnan()
         first, index, sizes = pattern_table(observed)
         seen = observed.numpy().astype(np.float64)
-        return cls(np.where(observed.numpy(), x.numpy(), 0.0), seen, seen[first], index, sizes)
+        return cls(np.where(observed.numpy(), x.numpy(), 0.0), seen, seen[first], index, sizes, seen.sum(0))
 
     def groups(self) -> list[NDArray[np.int64]]:
         """The channels in groups: two of one group are observed together, or linked by others."""
@@ -134,7 +136,7 @@ class _Gaps:
 
     def start(self, channels: NDArray[np.int64], d: int) -> _Expected:
         """Components of these channels, from the covariances of their pairs, to which the others are added."""
-        others = np.argsort(-self.seen.sum(0), kind="stable")
+        others = np.argsort(-self.counts, kind="stable")
         order = np.concatenate([channels, others[~np.isin(others, channels)]])
         first, n = len(channels), len(order)
         found = self._of_pairs(channels, d)
@@ -145,7 +147,7 @@ class _Gaps:
 
     def _of_pairs(self, channels: NDArray[np.int64], d: int) -> _Components:
         """Probabilistic PCA of the covariances of pairs of some channels; the loadings of the others are 0."""
-        mean = self.x.sum(0) / self.seen.sum(0)
+        mean = self.x.sum(0) / self.counts
         centred, seen = (self.seen * (self.x - mean))[:, channels], self.seen[:, channels]
         values, axes = np.linalg.eigh(centred.T @ centred / np.maximum(seen.T @ seen, 1))
         rest = max(0, len(values) - d)
@@ -164,7 +166,8 @@ class _Gaps:
         n, d = of.loadings.shape
         used = np.zeros(n)
         used[channels] = 1
-        centred, patterns = self.seen * used * (self.x - of.mean), self.patterns * used
+        centred, patterns = self.seen * (self.x - of.mean), self.patterns * used
+        centred[:, used == 0] = 0
         outer = (of.loadings[:, :, None] * of.loadings[:, None, :]).reshape(n, d * d)
         precision = np.eye(d) + (patterns @ outer).reshape(-1, d, d) / of.variance
         covariance = np.linalg.inv(precision).astype(np.float64, copy=False)
@@ -186,10 +189,11 @@ class _Gaps:
         products += _RIDGE * products.trace(axis1=1, axis2=2)[:, None, None] * np.eye(d + 1)
         along = centred.T @ z_and_one
         slopes = np.linalg.solve(products, along[:, :, None])[:, :, 0]
-        left = (np.square(centred).sum(0) - (slopes * along).sum(1))[channels]
-        least = _LEAST_VARIANCE * np.square(centred).sum() / self.seen.sum()
-        variance = max(left.sum() / self.seen[:, channels].sum(), least)
-        of_z = np.cov(z.T, bias=True).reshape(d, d) + spread.sum(0).reshape(d, d) / num
+        squares = np.einsum("ij,ij->j", centred, centred)
+        left = (squares - (slopes * along).sum(1))[channels]
+        least = _LEAST_VARIANCE * squares.sum() / self.counts.sum()
+        variance = max(left.sum() / self.counts[channels].sum(), least)
+        of_z = (z.T @ z + spread.sum(0).reshape(d, d)) / num - np.outer(z.mean(0), z.mean(0))
         mean = before + slopes[:, d] + slopes[:, :d] @ z.mean(0)
         return _Components(slopes[:, :d] @ np.linalg.cholesky(of_z), mean, variance)
 
