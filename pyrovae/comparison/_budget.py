@@ -1,9 +1,10 @@
 """Time needed by the parts of a comparison, measured before it begins, and the counts that a budget allows."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
+from typing import TypeVar
 
 from pyrovae.comparison._measures import ENCODER_DATA, GAP_STEPS, loss_of_encoder, score
 from pyrovae.comparison._plan import Cell, Plan, make_pair
@@ -12,6 +13,9 @@ from pyrovae.evaluation import refit, refit_encoder
 from pyrovae.evaluation.estimate import Step
 from pyrovae.evaluation.refit_encoder import NUM_DRAWS
 from pyrovae.training import Trainer
+from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+T = TypeVar("T")
 
 GAP_DATA = 32
 """Number of test data whose log p(x) − ELBO is split."""
@@ -122,64 +126,78 @@ def measure(plan: Plan, cells: Iterable[Cell], budget: float = 600.0) -> dict[st
 
 def _measure(plan: Plan, cell: Cell, seconds: float, longest: float, epochs: int) -> Seconds:
     """Time for a run; the rest is a guess as soon as the shortest run, of so many epochs, is longer than possible."""
-    data, settings, (model, guide) = plan.data, plan.settings, make_pair(plan, cell)
+    settings, test, (model, guide) = plan.settings, plan.data.test, make_pair(plan, cell)
+    epoch, is_slow = _epoch(plan, cell, model, guide, seconds / 3)
+    if epochs * epoch > longest:
+        return Seconds(epoch, _NEVER * longest)
+    long = seconds / 20
+    for num in (_FEW, _ROWS):
+        rows = test[:num]
+        passed, (_, scored) = _timed(score, model, guide, rows, settings.log_marginal_samples)
+        if passed > long:
+            break
+    evaluation = passed * len(test) / len(rows)
+    draws = min(1.0, FEW_DRAWS / settings.log_marginal_samples)
+    if epochs * epoch + evaluation * min(1.0, FEWEST_TEST / len(test)) * _cost_of_draws(draws) > longest:
+        return Seconds(epoch, evaluation)
+    refined = _timed(loss_of_encoder, model, guide, rows)[0] / min(ENCODER_DATA, len(rows))
+    by_guide = scored.steps.count(Step.GUIDE) / len(rows)  # after training, they need to be refined, too
+    evaluation += refined * (min(ENCODER_DATA, len(test)) + by_guide * len(test))
+    look, again = _look(plan, cell, model, guide, long), _refit_of_encoder(plan, model, guide, is_slow)
+    few, most = (_FEW, _FEW) if passed > long else (_ROWS, _STEPS)
+    family, rows = settings.named_posteriors[cell.posterior], rows[:few]
+    took, (_, steps) = _timed(refit, model, guide, rows, family, num_particles=4, max_steps=most)
+    gap = took / steps * 4 * GAP_STEPS / len(rows)  # two families are fitted, and then as many steps averaged
+    return Seconds(epoch, evaluation, gap, look, again)
+
+
+def _timed(function: Callable[..., T], *args: object, **options: object) -> tuple[float, T]:
+    """Seconds that a call took, and what it gave."""
+    begin = time.perf_counter()
+    found = function(*args, **options)
+    return time.perf_counter() - begin, found
+
+
+def _epoch(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide, seconds: float) -> tuple[float, bool]:
+    """Seconds of an epoch, from as many steps as these seconds allow, and whether that are fewer than ``_STEPS``."""
     trainer = Trainer(
         [(model, guide)],
-        data.train,
-        settings.named_estimators[cell.estimator],
+        plan.data.train,
+        plan.settings.named_estimators[cell.estimator],
         replace(plan.training_of(cell), epochs=_STEPS, engine="eager", validate_every=_STEPS, measure=None),
-        validation=data.validation,
+        validation=plan.data.validation,
         progress=False,
     )
     trainer.run(max_steps=3)
-    begin, steps, size = time.perf_counter(), 0, 3
-    while True:  # some steps at least, however short the time
-        trainer.run(max_steps=size)
+    passed, steps, size = 0.0, 0, 3
+    while not steps or (steps < _STEPS and passed < seconds):  # some steps at least, however short the time
+        passed += _timed(trainer.run, max_steps=size)[0]
         steps += size
-        passed = time.perf_counter() - begin
-        if steps >= _STEPS or passed >= seconds / 3:
+        size = _STEPS if passed / steps * _STEPS < seconds else 3
+    return passed * trainer.steps_per_epoch / steps, steps < _STEPS
+
+
+def _look(plan: Plan, cell: Cell, model: GenerativeModel, guide: AmortizedGuide, long: float) -> float:
+    """Seconds of a look at the validation data, from few of them where all take long."""
+    judge, validation = plan.training_of(cell).measure, plan.data.validation
+    if judge is None or validation is None:
+        return 0.0
+    seen = min(len(validation), getattr(judge, "num_data", len(validation)))
+    for num in (min(_FEW, seen), seen):
+        took, _ = _timed(judge, model, guide, validation[:num])
+        if took > long:
             break
-        size = _STEPS if passed / steps * _STEPS < seconds / 3 else 3
-    epoch = passed * trainer.steps_per_epoch / steps
-    if epochs * epoch > longest:
-        return Seconds(epoch, _NEVER * longest)
-    for num in (_FEW, _ROWS):
-        rows, begin = data.test[:num], time.perf_counter()
-        _, scored = score(model, guide, rows, settings.log_marginal_samples)
-        evaluation = (passed := time.perf_counter() - begin) * len(data.test) / len(rows)
-        if passed > seconds / 20:
-            break
-    draws = min(1.0, FEW_DRAWS / settings.log_marginal_samples)
-    if epochs * epoch + evaluation * min(1.0, FEWEST_TEST / len(data.test)) * _cost_of_draws(draws) > longest:
-        return Seconds(epoch, evaluation)
-    begin = time.perf_counter()
-    loss_of_encoder(model, guide, rows)
-    refined = (time.perf_counter() - begin) / min(ENCODER_DATA, len(rows))
-    by_guide = scored.steps.count(Step.GUIDE) / len(rows)  # after training, they need to be refined, too
-    evaluation += refined * (min(ENCODER_DATA, len(data.test)) + by_guide * len(data.test))
-    look = again = 0.0
-    judge = plan.training_of(cell).measure
-    if judge is not None and data.validation is not None:
-        seen = min(len(data.validation), getattr(judge, "num_data", len(data.validation)))
-        for num in (min(_FEW, seen), seen):
-            begin = time.perf_counter()
-            judge(model, guide, data.validation[:num])
-            look = (took := time.perf_counter() - begin) * seen / num
-            if took > seconds / 20:
-                break
-    if settings.refit_epochs and data.validation is not None:
-        begin, some = time.perf_counter(), data.validation[:_ROWS]
-        num = _DRAWS if steps >= _STEPS else _DRAWS // _FEW
-        refit_encoder(
-            model, guide, data.train, validation=some, num_draws=num, epochs=1, engine="eager", progress=False
-        )
-        again = (time.perf_counter() - begin) * NUM_DRAWS / num
-    rows, begin = rows[: _FEW if passed > seconds / 20 else _ROWS], time.perf_counter()
-    most = _STEPS if passed < seconds / 20 else _FEW
-    _, steps = refit(model, guide, rows, settings.named_posteriors[cell.posterior], num_particles=4, max_steps=most)
-    # two families are fitted, and then as many steps averaged
-    gap = (time.perf_counter() - begin) / steps * 4 * GAP_STEPS / len(rows)
-    return Seconds(epoch, evaluation, gap, look, again)
+    return took * seen / num
+
+
+def _refit_of_encoder(plan: Plan, model: GenerativeModel, guide: AmortizedGuide, is_slow: bool) -> float:
+    """Seconds of an epoch in which the encoder is trained again, from few draws where steps are slow."""
+    data = plan.data
+    if not plan.settings.refit_epochs or data.validation is None:
+        return 0.0
+    num, some = _DRAWS // _FEW if is_slow else _DRAWS, data.validation[:_ROWS]
+    options = {"num_draws": num, "epochs": 1, "engine": "eager", "progress": False}
+    return _timed(refit_encoder, model, guide, data.train, validation=some, **options)[0] * NUM_DRAWS / num
 
 
 def counts_within(
