@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrovae.evaluation._adam import Adam
 from pyrovae.evaluation._target import Target
 from pyrovae.evaluation.estimate import mean_and_stderr
 
@@ -216,20 +217,16 @@ def descend(target: Target, q: Gaussians, num_steps: int, num_draws: int) -> Gau
     num, d = q.loc.shape
     shift = torch.zeros_like(q.loc)
     factor = torch.eye(d, dtype=q.loc.dtype, device=q.loc.device).expand(num, d, d).clone()
-    parameters = [shift, factor]
-    optimizer = torch.optim.Adam(parameters, lr=_RATE / d, betas=(0.9, 0.95), eps=_FLAT)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    adam = Adam([shift, factor], betas=(0.9, 0.95), eps=_FLAT)
     eye = torch.eye(d, dtype=torch.bool, device=q.loc.device)
-    for _ in range(num_steps):
+    for i in range(num_steps):
         noise = antithetic(num_draws, q.loc)
         _, slope = target.slope(q.at(shift + times(factor, noise)))
         slope = slope.clamp(-_LARGEST_SLOPE, _LARGEST_SLOPE).nan_to_num()
         toward_q = torch.linalg.solve_triangular(factor.mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
         pull = times(q.scale_tril.mT, slope) + toward_q
-        shift.grad = -pull.mean(0)
-        factor.grad = -torch.einsum("sni,snj->nij", pull, noise).tril() / num_draws
-        optimizer.step()
-        schedule.step()
+        gradients = [-pull.mean(0), -torch.einsum("sni,snj->nij", pull, noise).tril() / num_draws]
+        adam.step(gradients, 0.5 * (1 + math.cos(math.pi * i / num_steps)) * _RATE / d)
         # the diagonal stays positive
         factor.copy_(torch.where(eye, factor.clamp_min(1e-3), factor))
     return Gaussians(q.loc + times(q.scale_tril, shift), q.scale_tril @ factor)

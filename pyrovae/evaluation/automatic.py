@@ -10,15 +10,15 @@ from torch import Tensor
 
 from pyrovae.blocks import is_mapped, take
 from pyrovae.errors import InputError, check_integer
+from pyrovae.evaluation._from_prior import AT_ONCE, Summaries, from_prior
 from pyrovae.evaluation._gauss_newton import Mixture
-from pyrovae.evaluation._method import VALUES_AT_ONCE, Method, Problem
+from pyrovae.evaluation._method import Method, Problem
 from pyrovae.evaluation.annealing import Path, log_weights, rising_temperatures
 from pyrovae.evaluation.estimate import LogMarginal, Step, UnreliableEstimateWarning
 from pyrovae.evaluation.importance import Importance, in_chunks, log_mean_weight, over_log_weights
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
 from pyrovae.progress import progress_bar
-from pyrovae.vae import GenerativeModel
 
 _GOOD_K, _LARGEST_K = 0.5, 0.7
 _GOOD_SHARE = 0.3
@@ -29,17 +29,7 @@ _MORE = 4
 _CHAINS = 16
 _LEAPFROG = 5
 _WIDER = 1.2
-_MOST_PRIOR_DIM = 8
-_AT_ONCE = 4096
-"""Data of a file that are in memory, and data that a few draws from the prior are weighed for at once."""
-_PRIOR_LOOK, _PROMISING = 512, 2.0
-_PRIOR_DRAWS, _WANTED, _ENOUGH = 2**14, 1000, 100
-_SHARING = 32
-"""Data that share draws from the prior. If all did, their errors would not average out."""
-_LEAST_MISSED = 0.05
-
-Summaries = tuple[Tensor, ...]
-"""Value, standard error, effective sample size, gain of doubling and k̂, each of shape (num,)."""
+_ENOUGH, _LEAST_MISSED = 100, 0.05
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,7 @@ class Automatic(Method):
         parts: list[LogMarginal] = []
         alone = replace(problem, progress=False)
         with progress_bar(total=len(problem.x), unit="datum", show=problem.progress) as bar:
-            for rows in torch.arange(len(problem.x)).split(_AT_ONCE):
+            for rows in torch.arange(len(problem.x)).split(AT_ONCE):
                 parts.append(self.estimate(_part(alone, rows)))
                 bar.update(len(rows))
         names = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
@@ -211,45 +201,6 @@ class _Found:
             every[rows] = new
         for row in rows.tolist():
             self.steps[row] = step
-
-
-def from_prior(problem: Problem) -> Summaries:
-    """Summaries of p(x|z) at draws from the prior, which 32 data share; NaN where a few draws show no use.
-
-    The standard errors are those of values that share draws, so that they give the error of the data's mean, too.
-    """
-    num, model = len(problem.x), problem.model
-    nothing = tuple(torch.full((num,), math.nan, dtype=torch.float64) for _ in range(5))
-    if not isinstance(model, GenerativeModel) or model.latent_dim > _MOST_PRIOR_DIM:
-        return nothing
-
-    def weigh(x: Tensor, num_draws: int) -> Tensor:
-        z = model.prior_distribution().sample(torch.Size([num_draws])).to(x)
-        p = [model.conditional(part) for part in z.split(max(1, VALUES_AT_ONCE // x.shape[1]))]
-        some_at_once = x.unsqueeze(1).split(max(1, VALUES_AT_ONCE // (num_draws * x.shape[1])))
-        parts = [torch.cat([conditional.log_prob(some) for conditional in p], dim=1) for some in some_at_once]
-        return torch.cat(parts).T.double().cpu()
-
-    effective = torch.cat([log_mean_weight(weigh(some, _PRIOR_LOOK))[2] for some in problem.x.split(_AT_ONCE)])
-    wanted = (_PRIOR_LOOK * _WANTED / effective).log2().ceil().exp2().clamp(_PRIOR_LOOK, _PRIOR_DRAWS)
-    for num_draws in wanted[effective >= _PROMISING].unique().tolist():
-        (chosen,) = ((effective >= _PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
-        for rows in chosen.split(_SHARING):
-            log_w = weigh(problem.x[rows.to(problem.x.device)], int(num_draws))
-            value, stderr, *rest = log_mean_weight(log_w)
-            for every, some in zip(nothing, (value, stderr * sharing_factor(log_w), *rest), strict=True):
-                every[rows] = some
-    return nothing
-
-
-def sharing_factor(log_w: Tensor) -> float:
-    """How much larger the error of the mean of some data's values is if they share draws (K, num), at least 1.
-
-    The first-order error of their mean is that of the mean over the draws of w̄ₖ = Σᵢ (wₖᵢ/ŵᵢ − 1)/num.
-    """
-    deviation = log_w.softmax(0) * len(log_w) - 1
-    alone = deviation.square().sum().sqrt()
-    return max(1.0, (deviation.sum(1).square().sum().sqrt() / alone).item()) if alone > 0 else 1.0
 
 
 def proposals(problem: Problem) -> tuple[Mixture, Tensor]:

@@ -15,6 +15,7 @@ from torch.distributions import MultivariateNormal
 from pyrovae.distributions import mean_of
 from pyrovae.elbo import StickingTheLandingELBO
 from pyrovae.errors import InputError, InputTypeError, check_integer
+from pyrovae.evaluation._adam import Adam
 from pyrovae.frames import Data
 from pyrovae.posteriors import Posterior
 from pyrovae.programs import Program, check_data, evaluating, running_on
@@ -214,31 +215,27 @@ def refit(
             q.start_at(start)
         parameters = [p for p in q.parameters() if p.requires_grad]
 
-        def step(optimizer: torch.optim.Optimizer) -> Tensor:
+        def step(adam: Adam, rate: float) -> Tensor:
             """One step; the loss before it, in nats per datum."""
             loss = estimator.differentiable_loss(model, q, x)
             # the model's parameters stay without gradients
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
+            adam.step(torch.autograd.grad(loss, parameters, allow_unused=True), rate)
             return loss.detach() / len(x)
 
         steps = 0
         for rate in _RATES:
-            optimizer = torch.optim.Adam(parameters, lr=rate)
-            before = None
+            adam, before = Adam(parameters), None
             while steps < max_steps:
-                losses = torch.stack([step(optimizer) for _ in range(_BLOCK)])
+                losses = torch.stack([step(adam, rate) for _ in range(_BLOCK)])
                 steps += _BLOCK
                 mean, noise = losses.mean(), losses.diff().std() / math.sqrt(2 * _BLOCK)
                 if before is not None and mean > before - 2 * noise:
                     break
                 before = mean
         averaged = [torch.zeros_like(p) for p in parameters]
-        optimizer = torch.optim.Adam(parameters, lr=_AVERAGED_RATE)
+        adam = Adam(parameters)
         for i in range(min(_AVERAGED_STEPS, max_steps)):
-            step(optimizer)
+            step(adam, _AVERAGED_RATE)
             for mean, parameter in zip(averaged, parameters, strict=True):
                 mean += (parameter.detach() - mean) / (i + 1)
             steps += 1

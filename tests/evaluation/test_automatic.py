@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.evaluation import Automatic, Step, automatic
+from pyrovae.evaluation import Automatic, Step, _from_prior
 from pyrovae.evaluation._gauss_newton import Mixture
+from pyrovae.evaluation._method import Problem
 from pyrovae.evaluation.automatic import proposal_scale
 from pyrovae.evaluation.importance import log_mean_weight
 from pyrovae.exact import LinearGaussianVAE
@@ -63,10 +64,43 @@ def test_draws_from_the_prior_are_weighed_for_some_data_at_a_time(monkeypatch):
         tables.append(log_w.numel())
         return log_mean_weight(log_w)
 
-    monkeypatch.setattr(automatic, "log_mean_weight", weighed)
+    monkeypatch.setattr(_from_prior, "log_mean_weight", weighed)
     linear = LinearGaussianVAE(torch.tensor([[1.0, 0.3], [0.2, 0.8]]), 1.2, torch.zeros(2))
     pv.log_marginal(linear.to_model(), linear.to_guide(), linear.sample(9000), num_samples=30)
     assert max(tables) <= 2**21
+
+
+def test_the_factor_of_shared_draws_is_that_of_the_mean_weights():
+    log_w = torch.randn(5, dtype=torch.float64) + torch.randn(200, 5, dtype=torch.float64)
+    *_, effective, _, _ = log_mean_weight(log_w)
+    off = log_w.exp() / log_w.exp().mean(0) - 1
+    expected = off.sum(1).square().sum().sqrt() / off.square().sum().sqrt()
+    assert _from_prior.sharing_factor(log_w, effective) == pytest.approx(max(1.0, expected.item()))
+    alike = log_w[:, :1].expand(200, 5)
+    assert _from_prior.sharing_factor(alike, effective[:1].expand(5)) == pytest.approx(math.sqrt(5))
+    assert _from_prior.sharing_factor(0 * alike, torch.full((5,), 200.0)) == 1
+
+
+@pytest.mark.parametrize(("offset", "is_single"), [(0.0, True), (1e5, False)])
+def test_draws_from_the_prior_are_in_float32_where_that_does_not_matter(offset, is_single, monkeypatch):
+    """The values against the exact ones in float64; beside an offset of 100,000, float32 has errors of 0.01 in x."""
+    loading, mean = torch.tensor([[1.0, 0.3], [0.2, 0.8]]).double(), torch.full((2,), offset, dtype=torch.float64)
+    linear = LinearGaussianVAE(loading, 0.5, mean)
+    dtypes, conditional = [], pv.GenerativeModel.conditional
+
+    def seen(model, z):
+        if len(z) > 512:
+            dtypes.append(z.dtype)
+        return conditional(model, z)
+
+    monkeypatch.setattr(pv.GenerativeModel, "conditional", seen)
+    x = linear.sample(90)
+    with torch.no_grad():
+        value, stderr, *_ = _from_prior.from_prior(Problem.of(linear.to_model(), linear.to_guide(), x))
+    found = ~value.isnan()
+    assert found.sum() > 70
+    assert dtypes.count(torch.float32) == (len(dtypes) if is_single else 1)
+    assert ((value - linear.log_prob(x))[found].abs() < 5 * stderr[found]).all()
 
 
 def test_a_guide_that_will_nearly_do_is_not_chosen_by_its_luck(linear):
