@@ -37,7 +37,7 @@ _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True
 _NUMBER = r"\d+(?:[.,]\d*)?(?:e[+-]?\d+)?"
 _NAME = re.compile(
     rf"(?P<prefix>|.*?(?:[^\d.,]|[^\W\d]\.))(?P<number>{_NUMBER})"
-    rf"(?P<suffix>[\s_.]*[(\[{{]?(?P<unit>{_UNIT}|)[)\]}}]?(?:|[\s_.)\]}},][^\d]*|[^\W\d][^\d]*))",
+    rf"(?P<suffix>[\s_.]*[(\[{{]?(?P<unit>{_UNIT}|)[)\]}}]?(?:|[\s_.)\]}},'\"][^\d]*|[^\W\d][^\d]*))",
     re.IGNORECASE,
 )
 _COUNT = re.compile(r"(\D*)(\d{1,9})\D*$")
@@ -86,7 +86,7 @@ class Group:
     @property
     def title(self) -> str:
         """The group's common name, as in errors."""
-        return f"{self.prefix}…{self.suffix}" if self.suffix else self.prefix
+        return f"{self.prefix}…{self.suffix}" if self.suffix or not self.prefix else self.prefix
 
 
 def number(text: str) -> float | None:
@@ -217,7 +217,7 @@ def _named(names: Sequence[str], channels: Sequence[str], where: str) -> Channel
     short: list[str] = []  # without the prefixes
     for channel in channels:
         columns = [names.index(channel)] if channel in names else []
-        columns = columns or sorted(i for group in groups if group.prefix == channel for i in group.members)
+        columns = columns or sorted(i for group in _called(channel, groups) for i in group.members)
         if not columns:
             columns, is_split = [i for i, name in enumerate(names) if _goes_on(name, channel)], True
         if not columns:
@@ -234,6 +234,15 @@ def _named(names: Sequence[str], channels: Sequence[str], where: str) -> Channel
     if twice is not None:
         raise InputError(f"{where}: the channel {names[twice]!r} is given twice")
     return Channels(found, np.arange(len(found), dtype=float), COUNTED)  # their names are not positions on one axis
+
+
+def _called(word: str, groups: Sequence[Group]) -> list[Group]:
+    """Groups of a prefix, of which the one without a suffix where they say the same positions; or else of a suffix."""
+    found = [group for group in groups if group.prefix == word]
+    positions = np.concatenate([np.empty(0), *(group.positions for group in found)])
+    if len(np.unique(positions)) < len(positions):
+        found = [group for group in found if not group.suffix]
+    return found or [group for group in groups if word and group.suffix == word]
 
 
 def _goes_on(name: str, prefix: str) -> bool:
@@ -257,19 +266,20 @@ def _largest(groups: Sequence[Group], names: Sequence[str], where: str) -> Group
         raise InputError(
             f"{where} has {len(first.members)} columns {first.title!r} and as many {others[0].title!r}; say which are "
             "the channels with ",
-            Option("channels", first.prefix),
-            *or_both(first, others[0]),
+            *either(first, others[0]),
         )
     return first
 
 
-def or_both(first: Group, other: Group) -> tuple[str | Option, ...]:
-    """How a question for a group ends: with the other one, and with both, where they differ in their prefix."""
+def either(first: Group, other: Group) -> tuple[str | Option, ...]:
+    """How a question for a group ends: with the words for each, and for both, where they differ in their prefix."""
     if other.prefix == first.prefix:
-        return ()
+        one, two = (Option("channels", group.suffix or group.prefix) for group in (first, other))
+        return (one, " or ", two)
     both = sorted((first, other), key=lambda group: group.members[0])
     prefixes = tuple(group.prefix for group in both)
-    return (", ", Option("channels", other.prefix), ", or both with ", Option("channels", prefixes))
+    one, two = Option("channels", first.prefix), Option("channels", other.prefix)
+    return (one, ", ", two, ", or both with ", Option("channels", prefixes))
 
 
 def out_of_order(positions: NDArray[np.float64]) -> int | None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from pyrovae.datasets.readers._channels import axis_unit
 from pyrovae.datasets.readers._numbers import MISSING
 from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.datasets.reading import Finding
@@ -26,6 +27,8 @@ DELIMITERS = "\t;|, "
 REMARKS = ("#", "%", "//", "!")
 """Signs at the beginning of lines that are not rows."""
 _START = 2**16
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_MARKUP = re.compile(rb'\s*(<(\?xml|!doctype|html|table)|\{\s*"|\{\\rtf|\[\s*[\[{])', re.IGNORECASE)
 _OLD_MAC = re.compile(rb"\r(?![\r\n]|\Z)")
 _LIKE_A_NUMBER = re.compile(
     r"[+\-−]?(?:\d{1,3}(?:[.,'’ \u00a0\u202f\u2009]\d{3})+|\d+|(?=[.,]\d))(?:[.,]\d*)?(?:[eEdD][+-]?\d+)?"
@@ -121,6 +124,10 @@ def lines_of(binary: Binary, settings: ReadingSettings, where: str, longest_row:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{where} is damaged after row 0: {one_line(error)}") from None
     decoder = Decoder(where, start, settings.encoding)
+    if not decoder.is_wide and len(_BINARY.findall(start)) > max(8, len(start) / 50):
+        raise InputError(f"{where} is not text, and in no format that pyrovae reads: save its numbers as a table (CSV)")
+    if _MARKUP.match(start):
+        raise InputError(f"{where} is a page of the web, XML, JSON or RTF, and no table: save its numbers as CSV")
     return decoder, _lines(binary, decoder, _OLD_MAC.search(start) is not None, longest_row)
 
 
@@ -231,7 +238,8 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
     if comments and not skip:
         fields = cut(comments[-1].lstrip("# \t"), delimiter, quote)
         numeric = _numeric_share([fields], delimiter)
-        comment = tuple(fields) if len(fields) == width and numeric > 0.5 else None
+        is_header = delimiter != " " or numeric > 0.5 or axis_unit(fields[0]) is not None
+        comment = tuple(fields) if len(fields) == width and is_header else None
     return Dialect(delimiter, width, begin + skip, comment, quote)
 
 

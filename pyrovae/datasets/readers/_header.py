@@ -268,14 +268,17 @@ def _header(
     """The header that rows of these kinds make, with names from the mostly empty row above where they have none."""
     width = len(rows[0])
     if not kinds:
-        return Header(skipped, [""] * width, [""] * width)
+        return Header(skipped, [""] * width, [""] * width, findings=tuple(findings))
     axis = kinds.index("axis") if "axis" in kinds else None
     numeric = peek.numeric
     full = [k for k in range(len(kinds)) if 2 * sum(map(bool, rows[k])) > width]
     names_alone = [k for k in full if not _are_groups(rows[k], numeric)] or [0]
     titled = [k for k in names_alone if any(axis_unit(field) is not None for field in rows[k][:_MOST_ROWS])]
-    base = axis if axis is not None else (titled or names_alone)[0]
+    of_units = [k for k in titled if len(names_alone) > 1 and _said_again(rows[k], numeric)]  # below the names
+    base = axis if axis is not None else ([k for k in titled if k not in of_units] or names_alone)[0]
     first = list(rows[base])
+    for k in of_units:
+        first = [unit if axis_unit(unit) is not None else name for unit, name in zip(rows[k], first, strict=True)]
     order = [k for k in range(len(kinds)) if k != axis]
     said = {k: _said_again(rows[k], numeric) for k in order if k > 0 or axis is not None}
     units = [k for k, word in said.items() if axis_unit(word)]

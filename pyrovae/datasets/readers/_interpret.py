@@ -13,10 +13,10 @@ from pyrovae.datasets.readers._channels import (
     Channels,
     Group,
     axis_unit,
+    either,
     find_channels,
     groups_of,
     largest_group,
-    or_both,
 )
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._labels import follows
@@ -156,7 +156,7 @@ def _in_rows(
     if everything:
         found = _positions_of_all(names, numeric)
     else:
-        found = find_channels(names, settings.channels, f"{where}, row {header.num_rows}")
+        found = find_channels(names, settings.channels, f"{where}, row {header.num_rows}" if header.num_rows else where)
     columns, positions, unit = found.columns, found.positions, found.unit
     source = AxisSource.ROW if header.is_own_row else AxisSource.HEADER
     if unit == "channel" or everything:
@@ -214,8 +214,7 @@ def _check_groups(names: Sequence[str], found: Channels, where: str) -> None:
             raise InputError(
                 f"{where}: {len(found.columns)} columns {first.title!r} and {len(group.members)} columns "
                 f"{group.title!r} may be the channels; say which with ",
-                Option("channels", first.prefix),
-                *or_both(first, group),
+                *either(first, group),
             )
 
 

@@ -34,10 +34,12 @@ def given_markers(settings: ReadingSettings) -> list[float]:
 
 
 def without_markers(values: NDArray[np.floating], markers: list[float]) -> NDArray[np.floating]:
-    """Values with these replaced by NaN."""
+    """Values with these replaced by NaN, where they agree in single precision."""
     if not markers:
         return values
-    return np.where(np.isin(values, np.array(markers).astype(values.dtype)), np.nan, values).astype(values.dtype)
+    with np.errstate(over="ignore"):
+        is_marker = np.isin(values.astype(np.float32), np.array(markers, np.float32))
+    return np.where(is_marker, np.nan, values).astype(values.dtype)
 
 
 def marker_of(values: NDArray[np.floating]) -> float | None:

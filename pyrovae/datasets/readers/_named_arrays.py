@@ -143,10 +143,12 @@ def _spectra_among(arrays: Mapping[str, Array], settings: ReadingSettings, path:
             wanted = wide[0]
             finding = Finding(f"{wanted} as the spectra", "it is the only wide array", Option("table"))
     if wanted not in numbers:
-        holds = ", ".join(f"{n} {a.shape}" for n, a in arrays.items()) or "nothing"
+        holds = ", ".join(f"{n} {a.shape}" for n, a in arrays.items()) or "nothing that can be read"
+        if not numbers:
+            raise InputError(f"{path} holds {holds[:600]}, and no array (samples, channels) of numbers; save one")
         raise InputError(
             f"{path} holds {holds[:600]}; say which array (samples, channels) holds the spectra with ",
-            Option("table", "its name"),
+            Option("table", next(iter(numbers))),
         )
     return wanted, finding
 
@@ -162,7 +164,11 @@ def _axis_among(arrays: Mapping[str, Array], spectra: str, path: Path) -> str | 
         name = next((n for n in named if arrays[n].shape == shape[1:]), named[0])
         array = arrays[name]
         if array.ndim != 1 or len(array) not in shape or array.dtype.kind not in "fiu":
-            raise InputError(f"{path} ({name}) must hold the positions of {shape[1]} channels, not {array.shape}")
+            raise InputError(
+                f"{path} ({name}) must hold the positions of {shape[1]} channels as numbers, not {array.dtype} of "
+                f"shape {array.shape}; if it is no axis, say ",
+                Option("axis", NONE),
+            )
         check_order(f"{path} ({name})", array.astype(float))
         return name
     in_order = [
@@ -170,7 +176,8 @@ def _axis_among(arrays: Mapping[str, Array], spectra: str, path: Path) -> str | 
         for n, a in vectors.items()
         if len(a) == shape[1] != shape[0] and a.dtype.kind in "fiu" and out_of_order(a.astype(float)) is None
     ]
-    return in_order[0] if len(in_order) == 1 else None
+    is_one = all(np.array_equal(vectors[n], vectors[in_order[0]]) for n in in_order)  # as pandas writes it twice
+    return in_order[0] if in_order and is_one else None
 
 
 def _targets(arrays: Mapping[str, Array], spectra: str, axis: str | None, shape: tuple[int, ...]) -> dict[str, Array]:
@@ -198,6 +205,12 @@ def _images(where: str, name: str, arrays: Mapping[str, Array], settings: Readin
     array = arrays[name]
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
+    axes = [n for n, a in arrays.items() if a.ndim == 1 and len(a) in array.shape and _AXES.fullmatch(_last(n))]
+    if axes:
+        raise InputError(
+            f"{where} is a cube of shape {array.shape} with positions in {axes[0]}: make it a table (pixels, "
+            f"channels), as array.reshape(-1, {len(arrays[axes[0]])}) does where the channels are last"
+        )
     if array.ndim != 3:
         raise InputError(f"{where} must hold images (num, height, width) of grey values, not {array.shape}")
     num = len(array)

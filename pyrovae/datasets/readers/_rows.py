@@ -15,7 +15,7 @@ from pyrovae.errors import InputError, Option
 Row: TypeAlias = tuple[int, list[str]]
 """Fields of a row, and its number in the file, counted from 1."""
 
-_MOST_BELOW = 20
+_MOST_BELOW, _NARROW = 20, 3
 _END = re.compile(r"\W*(the )?(end|eof|ende|fin|fine)\b.*", re.IGNORECASE)
 
 
@@ -121,8 +121,10 @@ class Rows:
             yield prepared(line, blanks=blanks, quote=quote)
 
 
-class HeaderAgain:
-    """Leaves out rows that say what a row of the header says, word by word, as files that were joined have them.
+class Samples:
+    """Leaves out rows of a table that say what a row of its header says, word by word, and words below it.
+
+    Files that were joined repeat the header. Spreadsheets write a note below a table with empty fields beside it.
 
     Args:
         header: the fields of its rows.
@@ -136,14 +138,25 @@ class HeaderAgain:
         self._firsts = {fields[0] for fields in self._header}
         self.findings: list[Finding] = []
 
-    def without(self, rows: Iterator[Row]) -> Iterator[Row]:
+    def among(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The other rows."""
+        last: Row | None = None
+        notes: list[Row] = []
         for row, fields in rows:
             if fields[0].strip() in self._firsts and [field.strip() for field in fields] in self._header:
                 option = Option("axis", "none")
                 self.findings.append(Finding(f"row {row} left out", "it repeats the header", option))
+            elif last is not None and len(fields) > _NARROW and len(notes) < _MOST_BELOW and _are_words(fields):
+                notes.append((row, fields))
             else:
-                yield row, fields
+                yield from notes
+                notes.clear()
+                last = row, fields
+                yield last
+        if last is not None and any(_may_be_sample(note, last) for note in notes):
+            yield from notes
+        else:
+            self.findings += [_left_out(*note, "it has words alone, below the table") for note in notes[:3]]
 
 
 def _left_out(row: int, fields: Sequence[str], what: str) -> Finding:

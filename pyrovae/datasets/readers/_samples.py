@@ -79,12 +79,14 @@ def check_samples(
         InputError: a sample repeats the positions, is named as a mean or a deviation, or is one of the others.
     """
     in_columns = table.layout.in_columns
-    if NONE in ((settings.drop if in_columns else settings.drop_rows) or ()) or len(values) < _FEWEST:
+    if NONE in ((settings.drop if in_columns else settings.drop_rows) or ()):
         return
     text = next((name for name in targets.columns if targets[name].dtype.kind not in "fiub"), None)
     names = [] if text is None else [str(name) for name in targets[text]]
-    found = _named(names) or _repeated(values, positions) or _constant(values)
-    found = found or (_headers(values) if settings.axis != NONE else {}) or _whole(values) or _summaries(values)
+    found = _named(names)
+    if len(values) >= _FEWEST:
+        found = found or _repeated(values, positions) or _constant(values)
+        found = found or (_headers(values) if settings.axis != NONE else {}) or _whole(values) or _summaries(values)
     if not found:
         return
     first = min(found)
@@ -107,7 +109,8 @@ def check_samples(
 def _named(names: Sequence[str]) -> dict[int, str]:
     """Samples named as a deviation, or as a mean or a reference where few are."""
     few = [i for i, name in enumerate(names) if _SUMMARIES.fullmatch(name.strip())]
-    found = {*(few if 3 * len(few) < len(names) else ()), *(i for i, n in enumerate(names) if _DEVIATIONS.search(n))}
+    most = len(names) / 3 if len(names) >= _FEWEST else len(names)
+    found = {*(few if len(few) < most else ()), *(i for i, n in enumerate(names) if _DEVIATIONS.search(n))}
     return {i: f"is named {names[i]!r}" for i in found}
 
 

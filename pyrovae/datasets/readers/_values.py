@@ -66,10 +66,11 @@ def check_values(table: Table, settings: ReadingSettings, unit: str) -> tuple[li
 
 
 def _marked(where: str, marker: float, count: int, far: str) -> InputError:
+    text = next(text for text in (f"{marker:g}", f"{marker:.9g}") if np.float32(text) == np.float32(marker))
     return InputError(
-        f"{where}: {marker:g} is far from {far} and occurs {count} {'time' if count == 1 else 'times'}, as a marker of "
+        f"{where}: {text} is far from {far} and occurs {count} {'time' if count == 1 else 'times'}, as a marker of "
         "missing values does; if it is one, pass ",
-        Option("missing_value", f"{marker:g}"),
+        Option("missing_value", text),
         " and ",
         Option("missing", "mask"),
         ", else ",

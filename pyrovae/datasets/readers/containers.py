@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,4 +101,16 @@ def _of_dataset(data: h5py.Dataset) -> Array | None:
     if data.dtype.kind not in "fiub" or not data.shape or matlab in (b"char", b"cell"):
         return None
     values: Array = np.asarray(data[()])
-    return values.T if matlab is not None else values
+    return values.T if matlab is not None else _unpacked(values, data.attrs)
+
+
+def _unpacked(values: Array, attributes: Mapping[str, object]) -> Array:
+    """Values as netCDF packs them: a factor, an offset and a marker of missing values in the attributes."""
+    packing = {"_FillValue", "missing_value", "scale_factor", "add_offset"} & attributes.keys()
+    if not packing or values.dtype.kind not in "fiu":
+        return values
+    given = {name: np.asarray(attributes[name]).ravel() for name in packing}
+    markers = [value for name in ("_FillValue", "missing_value") for value in given.get(name, ())]
+    is_missing = np.isin(values, markers)
+    unpacked = values.astype(np.float64) * given.get("scale_factor", [1.0])[0] + given.get("add_offset", [0.0])[0]
+    return np.where(is_missing, np.nan, unpacked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from pyrovae.datasets.readers.settings import NONE, ReadingSettings, check_size
 from pyrovae.datasets.readers.text import table_of_rows
 from pyrovae.errors import InputError, MissingExtraError, Option, one_line
 
+_MERGED = re.compile(b"<mergeCell")
+_FORMULA = re.compile(rb'<c (?![^>]*t="str")[^>]*><f[^>]*(/>|>[^<]*</f>)(<v ?/>|<v></v>)?</c>')
 _OF_CELL = 200
 """Bytes that a cell needs in memory while it is read, about."""
 
@@ -30,7 +33,9 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     try:
         with zipfile.ZipFile(path) as archive:
             check_size(str(path), 4.0 * sum(info.file_size for info in archive.infolist()), settings.max_gib)
-            has_merged = any(_has_merged(archive, name) for name in archive.namelist() if "worksheets/" in name)
+            has_merged, has_formulas = (_holds(archive, what) for what in (_MERGED, _FORMULA))
+        if has_formulas:
+            raise InputError(f"{path} has formulas without their values: open it in Excel or LibreOffice, and save it")
         with path.open("rb") as file:  # by its name, openpyxl would refuse other endings
             book = openpyxl.load_workbook(file, read_only=not has_merged, data_only=True)
             sheets = {sheet.title: list(_rows(sheet, str(path), settings)) for sheet in book.worksheets}
@@ -43,13 +48,14 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     numerals = {title: found for title, rows in sheets.items() for found in kinds[::-1] if _is_table(rows, found)}
     name = settings.table
     if name is None:
-        if len(numerals) != 1:
-            held = "several sheets with numbers" if numerals else "no sheet with a table of numbers"
+        tables = [title for title in numerals if book[title].sheet_state == "visible"] or list(numerals)
+        if len(tables) != 1:
+            held = "several sheets with numbers" if tables else "no sheet with a table of numbers"
             raise InputError(
                 f"{path} holds {held} (its sheets are {', '.join(map(repr, sheets))}); say which with ",
-                Option("table", next(iter(numerals or sheets), "")),
+                Option("table", (tables or [*sheets])[0]),
             )
-        name = next(iter(numerals))
+        name = tables[0]
     if name not in sheets:
         raise InputError(f"{path} has no sheet {name!r}; its sheets are {', '.join(map(repr, sheets))}")
     rows = sheets[name]
@@ -60,13 +66,15 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     return table_of_rows(padded, f"{path} ({name})", settings, choose, numerals=numerals.get(name, kinds[0]))
 
 
-def _has_merged(archive: zipfile.ZipFile, name: str) -> bool:
-    """Whether cells of a sheet are merged, as it says below its rows."""
-    end = b""
-    with archive.open(name) as file:
-        while block := file.read(2**20):
-            if b"<mergeCell" in (end := end[-20:] + block):
-                return True
+def _holds(archive: zipfile.ZipFile, what: re.Pattern[bytes]) -> bool:
+    """Whether a sheet has merged cells, or formulas that no program has computed."""
+    for name in archive.namelist():
+        if "worksheets/" in name:
+            end = b""
+            with archive.open(name) as file:
+                while block := file.read(2**20):
+                    if what.search(end := end[-2000:] + block):
+                        return True
     return False
 
 

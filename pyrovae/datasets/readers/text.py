@@ -16,7 +16,7 @@ from pyrovae.datasets.readers._dialect import Line, dialect_of, lines_of
 from pyrovae.datasets.readers._header import header_of
 from pyrovae.datasets.readers._missing import given_markers, without_markers
 from pyrovae.datasets.readers._numbers import Numerals, numerals_of
-from pyrovae.datasets.readers._rows import HeaderAgain, Row, Rows
+from pyrovae.datasets.readers._rows import Row, Rows, Samples
 from pyrovae.datasets.readers._table import Choose, Grid, Head, Table, default_dtype
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.reading import Finding
@@ -89,8 +89,8 @@ def table_of_rows(
         numerals = numerals_of([fields for _, fields in peeked], settings, where)
     header = header_of([fields for _, fields in peeked], numerals, settings, where)
     width = len(peeked[0][1])
-    again = HeaderAgain([fields for _, fields in peeked[: header.num_rows]])
-    body = again.without(itertools.chain(peeked[header.num_rows :], rows))
+    samples = Samples([fields for _, fields in peeked[: header.num_rows]])
+    body = samples.among(itertools.chain(peeked[header.num_rows :], rows))
     at_once = max(1, cells_at_once // max(1, width))
     budget = _Budget(where, settings.max_gib, read_share)
     block = _some(body, at_once, _BLOCK_CHARACTERS)
@@ -130,7 +130,7 @@ def table_of_rows(
         budget.add(blocks[-1].nbytes * 2, of_texts, _OF_ROW * len(block))
         block = _some(body, at_once, _BLOCK_CHARACTERS)
     frame = pd.DataFrame(texts, columns=apart, dtype=str)
-    layout = replace(layout, findings=(*layout.findings, *again.findings))
+    layout = replace(layout, findings=(*layout.findings, *samples.findings))
     return Table(where, header.names, layout, row_numbers, np.concatenate(blocks), frame, numerals)
 
 

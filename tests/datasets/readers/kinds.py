@@ -164,5 +164,5 @@ REFUSED = {
     "deviations in cells": (below(["x", *(f"{v} ± 0.01" for v in X[0])]), "is not a number"),
     "rows that lack a field": (below(["x", *X[0, 1:]], ["y", *X[1]]), "row 27, column 21"),
     "one column of positions": (text([[a] for a in AXIS]), "one column of numbers"),
-    "a page of the web": ("<table>" + text([["<tr><td>1</td>", "<td>2</td></tr>"]] * 9) + "</table>", "has no channels"),
+    "a page of the web": ("<table>" + text([["<tr><td>1</td>", "<td>2</td></tr>"]] * 9) + "</table>", "is a page of the web"),
 }  # fmt: skip

@@ -98,3 +98,33 @@ def test_which_of_two_arrays_was_taken_is_said(other, tmp_path):
         other_one = read_spectra(tmp_path / name, table=other)
         np.testing.assert_allclose(other_one.x, 2 * X, atol=1e-6)
         assert "left out" not in "\n".join(other_one.reading.lines())
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+def test_a_cube_with_positions_is_no_set_of_images(axes, tmp_path):
+    cube = X.reshape(5, NUM // 5, N).transpose(axes)
+    np.savez(tmp_path / "a.npz", cube=cube, wavelengths=AXIS)
+    assert f"is a cube of shape {cube.shape} with positions in wavelengths" in message_of(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", cube=cube)
+    assert read_spectra(tmp_path / "a.npz").unit == "pixel"
+
+
+def test_arrays_among_which_a_name_decides(tmp_path):
+    np.savez(tmp_path / "a.npz", raw=X, snv=X - X.mean())
+    assert "with table='raw'" in message_of(tmp_path / "a.npz")
+    np.testing.assert_allclose(read_spectra(tmp_path / "a.npz", table="raw").x, X, rtol=1e-6)
+    np.savez(tmp_path / "a.npz", names=np.array(["a", "b"]))
+    message = message_of(tmp_path / "a.npz")
+    assert "no array (samples, channels) of numbers" in message
+    assert "table=" not in message
+    np.savez(tmp_path / "a.npz", X=X, wavelengths=AXIS.astype(str))
+    assert "as numbers, not <U32 of shape (20,)" in message_of(tmp_path / "a.npz")
+    assert read_spectra(tmp_path / "a.npz", axis="none").x.shape == X.shape
+
+
+def test_an_axis_that_is_there_twice(tmp_path):
+    """As pandas writes a table to HDF5."""
+    np.savez(tmp_path / "a.npz", X=X, axis0=AXIS, block0_items=AXIS)
+    assert read_spectra(tmp_path / "a.npz").axis.tolist() == AXIS.tolist()
+    np.savez(tmp_path / "a.npz", X=X, axis0=AXIS, block0_items=AXIS + 1)
+    assert read_spectra(tmp_path / "a.npz").unit == "channel"

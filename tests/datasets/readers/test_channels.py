@@ -1,5 +1,7 @@
 """Which columns are channels: found by their names, or named by the user."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,17 @@ def test_detectors_that_overlap_are_counted(tmp_path):
     names = [f"VIS_{a:g}" for a in POSITIONS[:HALF]] + [f"NIR_{a - 6:g}" for a in POSITIONS[HALF:]]
     found = read_spectra(with_names(tmp_path, names), channels=["VIS_", "NIR_"])
     assert (found.unit, found.axis.tolist()) == ("channel", list(range(N)))
+
+
+@pytest.mark.parametrize("pair", [("{}_R", "{}_T"), ("A{} (raw)", "A{} (snv)"), ("X{}", "X{}ref"), ("{}", "{}_sd")])
+def test_groups_of_one_prefix_are_told_by_their_suffix(pair, tmp_path):
+    names = [form.format(int(a)) for form in pair for a in POSITIONS]
+    path = tmp_path / "a.csv"
+    path.write_text(text([["id", *names], *([f"s{i}", *row, *row[::-1]] for i, row in enumerate(X.tolist()))]))
+    message = message_of(path)
+    words = re.findall(r"channels='(\w*)'", message)
+    assert len(words) == 2
+    for word, x in zip(words, (X, X[:, ::-1]), strict=True):
+        found = read_spectra(path, channels=word)
+        np.testing.assert_allclose(found.x, x, atol=1e-6)
+        assert found.axis.tolist() == POSITIONS.astype(int).tolist()

@@ -3,7 +3,7 @@
 import pytest
 
 from pyrovae.datasets import read_spectra
-from tests.datasets.readers.files import AXIS, IDS, NUM, X, assert_read, message_of, rows_of, text, written
+from tests.datasets.readers.files import AXIS, IDS, NUM, N, X, assert_read, message_of, rows_of, text, written
 
 openpyxl = pytest.importorskip("openpyxl")
 GROUPS = [f"g{i // 5}" for i in range(NUM)]
@@ -64,3 +64,50 @@ def test_a_table_below_is_left_out_by_its_rows(empty, below, tmp_path):
         first = NUM + 2 + empty
         assert f"if another table begins there, leave it out with drop_rows='{first}:'" in message_of(path)
         assert_read(path, targets=["id"], drop_rows=f"{first}:")
+
+
+def test_hidden_sheets_are_not_offered(tmp_path):
+    rows = [["id", *AXIS.tolist()], *rows_of(left=IDS)]
+    for hidden in (["old"], ["data", "old"]):
+        book = openpyxl.Workbook()
+        book.active.title = "data"
+        book.create_sheet("old")
+        book.create_sheet("notes").append(["see the others"])
+        for sheet in book.worksheets[:2]:
+            for row in rows if sheet.title == "data" else [*rows[:1], *rows[3:]]:
+                sheet.append(row)
+        for title in hidden:
+            book[title].sheet_state = "hidden"
+        book.save(path := tmp_path / "a.xlsx")
+        if hidden == ["old"]:
+            assert_read(path, targets=["id"])
+        else:
+            assert "several sheets with numbers" in message_of(path)
+    assert read_spectra(path, table="old").x.shape == (NUM - 2, N)
+
+
+@pytest.mark.parametrize("cell", ["=B1+7.5", "=SUM(B2:B9)"])
+def test_formulas_that_nothing_has_computed(cell, tmp_path):
+    rows = [["id", *AXIS.tolist()], *rows_of(left=IDS)]
+    rows[0 if "B1" in cell else 3][2] = cell
+    assert "has formulas without their values: open it in Excel" in message_of(saved(tmp_path, rows))
+
+
+@pytest.mark.parametrize("note", [["measured in June"], ["", "n = 25"], ["Operator:", "A. B."]])
+def test_a_note_below_a_table(note, tmp_path):
+    rows = [["id", *AXIS.tolist()], *rows_of(left=IDS)]
+    sheet = saved(tmp_path, [*rows, [], note])
+    table = written(tmp_path, text([*rows, [""] * (N + 1), [*note, *[""] * (N + 1 - len(note))]]))
+    for path in (sheet, table):
+        found = assert_read(path, targets=["id"])
+        assert f"row {NUM + 3} left out" in "\n".join(found.reading.lines())
+
+
+@pytest.mark.parametrize("name", ["tablet 25", "blank25"])
+def test_an_empty_sample_below_a_table_is_no_note(name, tmp_path):
+    rows = [["id", *AXIS.tolist()], *rows_of(left=IDS), [name, *[""] * N]]
+    assert f"row {NUM + 2}, column 2 ('1100.0'): every value of this spectrum is missing" in message_of(
+        written(tmp_path, text(rows))
+    )
+    rows.insert(5, ["measured in June", *[""] * N])
+    assert "row 6, column 2" in message_of(written(tmp_path, text(rows)))

@@ -321,3 +321,29 @@ def test_files_of_different_units_are_not_joined(tmp_path):
     (folder / "s4.txt").unlink()
     (folder / "readme.md").write_text("x")
     assert "--data" not in "\n".join(read_spectra(folder).reading.lines(on_console=True))
+
+
+def test_values_that_netcdf_packs(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    packed = ((X - 0.1) / 1e-4).round().astype(np.int16)
+    packed[2, 5] = -32000
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file["reflectance"], file["wavelength"] = packed, AXIS
+        file["reflectance"].attrs.update(scale_factor=np.array([1e-4]), add_offset=0.1, _FillValue=np.int16(-32000))
+    assert "row 3, column 6: the value is missing, one of 1" in message_of(tmp_path / "a.nc")
+    found = read_spectra(tmp_path / "a.nc", missing="mask")
+    expected = X.copy()
+    expected[2, 5] = np.nan
+    np.testing.assert_allclose(found.x, expected, atol=6e-5)
+
+
+@pytest.mark.parametrize("start", [b"CDF\1" + bytes(90), b"BZh9" + bytes(range(1, 250)), b"ARROW1\0\0" + bytes(60)])
+def test_a_binary_file_of_no_known_format(start, tmp_path):
+    assert "is not text, and in no format that pyrovae reads" in message_of(written(tmp_path, start, "a.dat"))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"x": [1, 2]}', "[[1, 2], [3, 4]]", "<?xml version='1.0'?>\n<a>1</a>", "{\\rtf1 1 2}"]
+)
+def test_files_of_marks_are_no_tables(content, tmp_path):
+    assert "is a page of the web, XML, JSON or RTF" in message_of(written(tmp_path, content))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pyrovae.datasets import read_spectra
 from tests.datasets.readers.files import (
     AXIS,
     CLASS,
@@ -66,3 +67,19 @@ def test_whole_numbers_above_the_samples_are_a_question(row, tmp_path):
     assert "row 2: the row holds whole numbers, and no other does: leave it out with drop_rows='2'" in message_of(path)
     assert_read(path, drop_rows="detector")
     assert_read(path, x=np.r_[[row], X], drop_rows="none")
+
+
+def test_a_header_that_is_left_out_is_reported(tmp_path):
+    path = written(
+        tmp_path, text([["id", "", 1100.0, *[""] * (N - 1)], *([i, "a", *row] for i, row in zip(IDS, X, strict=True))])
+    )
+    assert "the first row left out, as most of its fields are empty" in "\n".join(read_spectra(path).reading.lines())
+
+
+@pytest.mark.parametrize(("sep", "title"), [(",", "w"), ("\t", "nm"), (" ", "wavelength")])
+def test_a_comment_names_the_samples(sep, title, tmp_path):
+    names = [name.replace(" ", "-") for name in IDS]
+    found = assert_read(written(tmp_path, "# " + text([[title, *names], *columns_of()], sep)))
+    assert found.targets["sample"].tolist() == names
+    remark = "# measured in June by A. B.\n"
+    assert_read(written(tmp_path, remark + text(rows_of(X[:, 5:11]), " ")), np.arange(6), x=X[:, 5:11])

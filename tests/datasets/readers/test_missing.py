@@ -1,11 +1,13 @@
 """Values of the spectra's own size that mark missing ones: said, or a question; and spectra that hold such values."""
 
+import re
+
 import numpy as np
 import pytest
 
 from pyrovae.datasets import read_spectra
 from pyrovae.datasets.readers._missing import spikes_of
-from tests.datasets.readers.files import IDS, NUM, N, X, message_of, text, written
+from tests.datasets.readers.files import AXIS, IDS, NUM, N, X, message_of, rows_of, text, written
 
 rng = np.random.default_rng(6)
 LARGE = (X * 400 + 150).round(2)
@@ -85,3 +87,10 @@ def test_what_is_often_there_is_no_marker():
         x = 2 + np.sin(np.linspace(0, 9, 60)) + 0.01 * rng.normal(size=(40, 60))
         x[np.arange(60) < 60 * share + np.arange(40)[:, None] % 9 - 4] = 0
         assert [spike.is_marker for spike in spikes_of(x)] == says
+
+
+def test_a_marker_of_many_digits_is_named_so_that_it_is_found(tmp_path):
+    x = np.where(np.arange(X.size).reshape(X.shape) % 97 == 0, -3.4028234663852886e38, X)
+    path = written(tmp_path, text([["id", *AXIS], *rows_of(x, left=IDS)]))
+    word = re.search(r"missing_value='([^']*)'", message_of(path))[1]
+    assert read_spectra(path, missing_value=word, missing="mask").reading.num_missing == (x != X).sum()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pyrovae.datasets import read_spectra
-from tests.datasets.readers.files import AXIS, IDS, NUM, X, assert_read, message_of, numbers, written
+from tests.datasets.readers.files import AXIS, IDS, NUM, N, X, assert_read, message_of, numbers, written
 
 
 def test_parquet(tmp_path):
@@ -75,3 +75,17 @@ def test_an_axis_in_the_index_is_kept(tmp_path):
     frame = pd.DataFrame(X.T, index=pd.RangeIndex(400, 400 + 2 * len(AXIS), 2, name="nm"), columns=IDS)
     frame.to_parquet(tmp_path / "a.parquet")
     assert_read(tmp_path / "a.parquet", axis=400 + 2 * np.arange(len(AXIS)), targets=["sample"])
+
+
+def test_columns_of_two_levels(tmp_path):
+    pytest.importorskip("pyarrow")
+    levels = [("meta", "fat"), *(("nir", f"{a:g}") for a in AXIS)]
+    frame = pd.DataFrame(np.c_[np.arange(NUM), X], columns=pd.MultiIndex.from_tuples(levels))
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert_read(tmp_path / "a.parquet", targets=["('meta', 'fat')"])
+    half = [("vis" if j < N / 2 else "nir", f"{a:g}") for j, a in enumerate(AXIS)]
+    pd.DataFrame(X, columns=pd.MultiIndex.from_tuples(half)).to_parquet(tmp_path / "b.parquet")
+    assert "b.parquet has 10 columns" in (message := message_of(tmp_path / "b.parquet"))
+    prefixes = ("('vis', '", "('nir', '")
+    assert f"channels={prefixes!r}" in message
+    assert_read(tmp_path / "b.parquet", channels=prefixes)

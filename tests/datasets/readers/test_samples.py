@@ -187,3 +187,13 @@ def test_positions_below_counted_names(tmp_path):
     found = read_spectra(path, axis="row:2")
     assert found.axis.tolist() == AXIS.tolist()
     np.testing.assert_allclose(found.x, X, atol=1e-5)
+
+
+def test_a_file_of_an_instrument_holds_a_dark_spectrum_and_a_reference(tmp_path):
+    rows = [["Wave", "Sample", "Dark", "Reference", "Transmittance"], ["[nm]", *["[counts]"] * 3, "[%]"]]
+    rows += [[a, *[v * k + k for k in (9000, 10, 9900, 90)]] for a, v, *_ in columns_of()]
+    path = written(tmp_path, text(rows, ";"))
+    assert "column 3 ('Dark'): the column is named 'Dark': leave it out with drop=('3', '4')" in message_of(path)
+    found = read_spectra(path, drop=("3", "4"), to_train=False)
+    assert (found.unit, found.targets["sample"].tolist()) == ("nm", ["Sample", "Transmittance"])
+    assert "guessed" not in "\n".join(found.reading.lines())
