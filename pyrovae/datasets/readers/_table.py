@@ -61,6 +61,7 @@ class Layout:
         source: source of the positions.
         about: what rows of the header say of each sample in columns, by name.
         findings: what was found by evidence.
+        signal: what the values are, such as absorbance, where a file says it.
     """
 
     columns: list[int]
@@ -74,6 +75,7 @@ class Layout:
     source: AxisSource = AxisSource.COUNTED
     about: Mapping[str, list[str]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    signal: str = ""
 
 
 Choose = Callable[[Head], Layout]

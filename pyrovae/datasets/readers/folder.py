@@ -54,6 +54,7 @@ class _Part:
     source: AxisSource
     about: dict[str, list[object]]
     findings: tuple[Finding, ...]
+    signal: str
 
 
 def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_file: ReadFile) -> Table:
@@ -74,6 +75,10 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
             if settings.samples is None:
                 _check_is_one(path, table.layout)
             part = _part(path, table)
+            if parts and part.signal != parts[0].signal:
+                raise InputError(
+                    f"{path} holds {part.signal}, and {files[0].name} {parts[0].signal}; convert them to one"
+                )
             if settings.gives_axis:
                 part = _on_axis(part, given_axis(settings.axis))
             elif parts:
@@ -141,7 +146,7 @@ def _part(path: Path, table: Table) -> _Part:
     positions = positions_in_columns(table)[0] if layout.axis is not None else layout.positions
     frame, _ = targets_of(table)
     about = {str(name): list(frame[name]) for name in frame.columns}
-    return _Part(path, values, positions, layout.unit, layout.source, about, layout.findings)
+    return _Part(path, values, positions, layout.unit, layout.source, about, layout.findings, layout.signal)
 
 
 def _check_axis(part: _Part, first: _Part) -> None:

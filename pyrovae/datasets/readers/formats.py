@@ -61,8 +61,9 @@ def reader_of(path: Path) -> Reader:
         raise InputError(f"{path} is a workbook of Excel before 2007 (.xls); save it as .xlsx or CSV")
     if format_of(path, start):
         return read_instrument
-    if start.startswith(b"%PDF"):
-        raise InputError(f"{path} is a PDF; give the numbers as a table")
+    for magic, what in (b"%PDF", "a PDF"), (b"ENVI", "the header of an ENVI image"):
+        if start.startswith(magic):
+            raise InputError(f"{path} is {what}; give the numbers as a table")
     name = path.name.lower()
     return next(reader for suffixes, reader in FORMATS.items() if name.endswith(suffixes))
 

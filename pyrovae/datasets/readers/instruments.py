@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, MissingExtraError, Option, one_line
 
 if TYPE_CHECKING:
-    from nirs4all_formats import SpectralRecordSet
+    from nirs4all_formats import SpectralArray, SpectralRecordSet
 
 _USUAL = ("absorbance", "reflectance", "transmittance", "signal", "raman_intensity", "counts")
+_PLAIN = (str, int, float)
 _IN_MEMORY = 40
 """Bytes in memory for a byte of a file, at most about."""
 
@@ -46,16 +48,29 @@ def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, ch
     names = records.signal_names()
     usual = [name for name in _USUAL if name in names]
     name = settings.table or (names[0] if len(names) == 1 else next(iter(usual), None))
-    if name is None or name not in names:
+    found = _blocks(records) if name is None else []
+    if not found and (name is None or name not in names):
         said = f"no signal {settings.table!r}, but" if settings.table else "the signals"
         raise InputError(
             f"{path} holds {said} {', '.join(names) or 'nothing'}; say which is wanted with ",
             Option("table", names[0] if names else None),
         )
-    found = [(record, record.signals[name]) for record in records if name in record.signals]
-    first = found[0][1].axis
+    if name is not None:
+        lacks = next((k for k, record in enumerate(records) if name not in record.signals), None)
+        if lacks is not None:
+            others = ", ".join(records[lacks].signals)
+            raise InputError(
+                f"{path}: spectrum {lacks + 1} has no {name}, but {others}; save each kind in its own file"
+            )
+        found = [(record.metadata, record.targets, record.signals[name]) for record in records]
+    first = found[0][2].axis
     positions = np.asarray(first.values, dtype=float)
-    for k, (_, signal) in enumerate(found):
+    kind = _kind(found[0][2])
+    for k, (*_, signal) in enumerate(found):
+        if _kind(signal) != kind:
+            raise InputError(
+                f"{path}: spectrum {k + 1} holds {_kind(signal)}, and the first {kind}; convert them to one"
+            )
         if signal.dims != ("x",):
             raise InputError(f"{path} ({name}) is an array of {signal.dims}, not one spectrum a record")
         if len(signal.axis.values) != len(positions) or not np.allclose(signal.axis.values, positions, rtol=1e-9):
@@ -65,12 +80,11 @@ def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, ch
             )
     check_order(str(path), positions)
     rows = []
-    for record, _ in found:
-        known = {key: value for key, value in record.metadata.items() if isinstance(value, str | int | float)}
-        rows.append({"sample": known["sample_id"]} if "sample_id" in known else {})
-        rows[-1] |= {key: value for key, value in record.targets.items() if isinstance(value, str | int | float)}
+    for metadata, targets, _ in found:
+        rows.append({"sample": metadata["sample_id"]} if isinstance(metadata.get("sample_id"), _PLAIN) else {})
+        rows[-1] |= {key: value for key, value in targets.items() if isinstance(value, _PLAIN)}
     unit = UNITS.get(first.unit.lower(), "" if first.unit == "index" else first.unit)
-    array = np.array([signal.values for _, signal in found])
+    array = np.array([signal.values for *_, signal in found])
     table = table_of(
         str(path),
         array,
@@ -80,12 +94,27 @@ def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, ch
         source=AxisSource.FILE,
         others=pd.DataFrame(rows, index=range(len(rows))),
     )
-    if settings.table or len(names) == 1:
-        return table
-    finding = Finding(f"{name} of the signals {', '.join(names)}", "it is the usual one", Option("table"))
-    from dataclasses import replace
+    findings: tuple[Finding, ...] = ()
+    if name in usual and not settings.table and len(names) > 1:
+        findings = (Finding(f"{name} of the signals {', '.join(names)}", "it is the usual one", Option("table")),)
+    return replace(table, layout=replace(table.layout, findings=findings, signal=kind))
 
-    return replace(table, layout=replace(table.layout, findings=(finding,)))
+
+def _kind(signal: SpectralArray) -> str:
+    """What the values are, such as ``%t``."""
+    return str(signal.unit or signal.signal_type).lower()
+
+
+def _blocks(records: SpectralRecordSet) -> list[tuple[dict[str, Any], dict[str, Any], SpectralArray]]:
+    """The blocks of a compound JCAMP-DX file, if all hold one kind of signal, with their titles."""
+    found = []
+    for record in records:
+        blocks = record.metadata.get("jcamp_link", {}).get("blocks", ())
+        for k, block in enumerate(blocks, 1):
+            if f"signal_{k}" in record.signals:
+                found.append(({"sample_id": block.get("title")}, record.targets, record.signals[f"signal_{k}"]))
+    is_one = len({_kind(signal) for *_, signal in found}) == 1
+    return found if is_one and len(found) == sum(len(record.signals) for record in records) else []
 
 
 _BY_SUFFIX = {

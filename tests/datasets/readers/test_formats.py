@@ -227,6 +227,27 @@ def test_files_of_instruments(tmp_path):
         assert "cannot be read as" in message_of(written(tmp_path, content, name))
 
 
+def test_blocks_of_jcamp_are_spectra_of_one_kind(tmp_path):
+    pytest.importorskip("nirs4all_formats")
+    blocks = [path.read_text() for path in sorted(jcamp(tmp_path / "jcamp").iterdir(), key=lambda path: int(path.stem))]
+    link = f"##TITLE=all\n##JCAMP-DX=4.24\n##DATA TYPE=LINK\n##BLOCKS={len(X)}\n" + "".join(blocks) + "##END=\n"
+    found = read_spectra(written(tmp_path, link, "a.jdx"))
+    np.testing.assert_allclose(found.x.numpy(), X, atol=1e-6)
+    assert found.targets["sample"].tolist() == [f"leaf {i}" for i in range(len(X))]
+    for unit in ("%T", "TRANSMITTANCE"):
+        last = blocks[-1].replace("ABSORBANCE", unit)
+        assert "say which is wanted" in message_of(written(tmp_path, link.replace(blocks[-1], last), "a.jdx"))
+        message = message_of(written(tmp_path, "".join([*blocks[:-1], last]), "a.jdx"))
+        assert f"spectrum {len(X)} h" in message
+        (tmp_path / "jcamp" / "21.jdx").write_text(last)
+        assert f"21.jdx holds {unit.lower()}, and 0.jdx absorbance" in message_of(tmp_path / "jcamp")
+        assert "convert them to one" in message_of(tmp_path / "jcamp", axis=tuple(AXIS))
+
+
+def test_an_image_of_envi_is_named(tmp_path):
+    assert "is the header of an ENVI image" in message_of(written(tmp_path, "ENVI\nsamples = 5\n", "a.hdr"))
+
+
 @pytest.mark.parametrize(
     ("name", "start", "package", "says"),
     [
