@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -56,12 +57,10 @@ def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, ch
             Option("table", names[0] if names else None),
         )
     if name is not None:
-        lacks = next((k for k, record in enumerate(records) if name not in record.signals), None)
-        if lacks is not None:
-            others = ", ".join(records[lacks].signals)
-            raise InputError(
-                f"{path}: spectrum {lacks + 1} has no {name}, but {others}; save each kind in its own file"
-            )
+        for k, record in enumerate(records, 1):
+            if name not in record.signals:
+                others = ", ".join(record.signals)
+                raise InputError(f"{path}: spectrum {k} has no {name}, but {others}; save each kind in its own file")
         found = [(record.metadata, record.targets, record.signals[name]) for record in records]
     first = found[0][2].axis
     positions = np.asarray(first.values, dtype=float)
@@ -105,9 +104,9 @@ def _kind(signal: SpectralArray) -> str:
     return str(signal.unit or signal.signal_type).lower()
 
 
-def _blocks(records: SpectralRecordSet) -> list[tuple[dict[str, Any], dict[str, Any], SpectralArray]]:
+def _blocks(records: SpectralRecordSet) -> list[tuple[Mapping[str, object], Mapping[str, object], SpectralArray]]:
     """The blocks of a compound JCAMP-DX file, if all hold one kind of signal, with their titles."""
-    found = []
+    found: list[tuple[Mapping[str, object], Mapping[str, object], SpectralArray]] = []
     for record in records:
         blocks = record.metadata.get("jcamp_link", {}).get("blocks", ())
         for k, block in enumerate(blocks, 1):

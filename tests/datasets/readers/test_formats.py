@@ -244,6 +244,31 @@ def test_blocks_of_jcamp_are_spectra_of_one_kind(tmp_path):
         assert "convert them to one" in message_of(tmp_path / "jcamp", axis=tuple(AXIS))
 
 
+def test_signals_that_some_blocks_of_jcamp_lack(tmp_path):
+    pytest.importorskip("nirs4all_formats")
+    ntuples = """##TITLE=a
+##JCAMP-DX=5.00
+##DATA TYPE=NMR SPECTRUM
+##DATA CLASS=NTUPLES
+##NTUPLES=NMR SPECTRUM
+##SYMBOL=X, R, N
+##VAR_TYPE=INDEPENDENT, DEPENDENT, PAGE
+##VAR_FORM=AFFN, AFFN, AFFN
+##VAR_DIM=4, 4, 1
+##UNITS=HZ, ARBITRARY UNITS,
+##FIRST=0, 1, 1
+##LAST=3, 4, 1
+##FACTOR=1, 1, 1
+##PAGE=N=1
+##DATA TABLE=(X++(R..R)), XYDATA
+0 1 2 3 4
+##END NTUPLES=NMR SPECTRUM
+##END=
+"""
+    block = (jcamp(tmp_path / "jcamp") / "0.jdx").read_text()
+    assert "spectrum 2 has no signal, but signal_1" in message_of(written(tmp_path, block + ntuples, "a.jdx"))
+
+
 def test_an_image_of_envi_is_named(tmp_path):
     assert "is the header of an ENVI image" in message_of(written(tmp_path, "ENVI\nsamples = 5\n", "a.hdr"))
 
