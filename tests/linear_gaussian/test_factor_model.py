@@ -254,3 +254,15 @@ def test_the_number_of_parameters_is_that_of_the_covariances_that_the_model_has(
         rank = torch.linalg.matrix_rank(torch.autograd.functional.jacobian(moments, at))
         assert FactorModel(loadings, torch.zeros(n), likelihood).num_parameters == rank
     assert FactorModel.of(LinearGaussianVAE(loadings, 0.5)).num_parameters == n * d - 1 + n + 1
+
+
+def test_a_full_covariance_is_refitted_as_one():
+    """It was the model with AR(1) noise, which validation data shrink it to."""
+    root = torch.randn(8, 8, dtype=torch.float64)
+    x, other, new = (torch.randn(num, 8, dtype=torch.float64) @ root for num in (1000, 1000, 2000))
+    model = pv.FactorModel.fit(x[:800], FullCovarianceGaussianLikelihood(1, 8), 1, validation=x[800:])
+    shrunk_to = pv.FactorModel.fit(x, LIKELIHOODS["ar1-per-dimension"](1, 8), 1)
+    expected, gained = model.log_prob(new).mean(), model.log_prob(new).mean() - shrunk_to.log_prob(new).mean()
+    assert gained > 1
+    for refitted in (model.refit(other), model.refit(other.masked_fill(torch.rand(other.shape) < 0.002, torch.nan))):
+        assert refitted.log_prob(new).mean() == pytest.approx(expected.item(), abs=0.1 * gained.item())
