@@ -9,6 +9,7 @@ from pyrovae.distributions import AR1Normal, IsotropicNormal
 from pyrovae.errors import InputTypeError
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian._gaps_density import GapDensity, whitening
+from pyrovae.linear_gaussian._moments import rows_with
 from pyrovae.linear_gaussian._noise_fit import PRIOR_SCALE, check_ended, fit_noise
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE
 from pyrovae.posteriors.lbfgs import minimise
@@ -55,7 +56,7 @@ def fit_gaps(
     prior = PRIOR_SCALE * first.noise_scale / len(x) ** 0.5
     features, loadings = x.new_zeros(noise.in_features), first.loadings
     if not (noise.noise_names and isinstance(noise(features), IsotropicNormal)):
-        loadings = fit_noise(noise, _with_covariance(covariance), first.noise_scale, d, _FIRST_STEPS, warn=False)
+        loadings = fit_noise(noise, rows_with(covariance), first.noise_scale, d, _FIRST_STEPS, warn=False)
     whole = noise(features)
     gaps = GapDensity.of(x, is_independent=not isinstance(whole, AR1Normal))
     values, axes = torch.linalg.eigh(gaps.mean_precision(whole, loadings))
@@ -88,13 +89,6 @@ def fit_gaps(
     for name, value in noise.noise_parameters(coordinates).items() if num_noise else ():
         noise.get_parameter(name).copy_(value)
     return _by_share(noise(features), affine[:, :d]), affine[:, d]
-
-
-def _with_covariance(covariance: Tensor) -> Tensor:
-    """Data of mean 0 that have this covariance, shape (2n, n)."""
-    values, axes = torch.linalg.eigh(covariance)
-    root = (axes * (len(values) * values.clamp_min(0)).sqrt()).T
-    return torch.cat([root, -root])
 
 
 def _by_share(p: TorchDistribution, loadings: Tensor) -> Tensor:

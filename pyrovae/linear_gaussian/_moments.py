@@ -74,3 +74,10 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         mean += share * moved
         num += len(rows)
     return mean, squares / num
+
+
+def rows_with(covariance: Tensor) -> Tensor:
+    """Data of mean 0 that have this covariance, shape (2n, n)."""
+    values, axes = torch.linalg.eigh(covariance)
+    root = (axes * (len(values) * values.clamp_min(0)).sqrt()).T
+    return torch.cat([root, -root])

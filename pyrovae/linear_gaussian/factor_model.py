@@ -16,9 +16,9 @@ from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._gaps_fit import fit_gaps
 from pyrovae.linear_gaussian._gaps_moments import moments_of_gaps
 from pyrovae.linear_gaussian._intervals import RefittedModel
-from pyrovae.linear_gaussian._moments import few_rows
+from pyrovae.linear_gaussian._moments import few_rows, rows_with
 from pyrovae.linear_gaussian._noise_fit import best_loadings, fit_noise
-from pyrovae.linear_gaussian._shrinkage import best_share, shrunk
+from pyrovae.linear_gaussian._shrinkage import shrinkage, shrunk
 from pyrovae.linear_gaussian.exact import LinearGaussianVAE, check_latent_dim, data_covariance, most_latent_dims
 from pyrovae.nn import ConfigurableModule, softplus_inverse
 from pyrovae.vae import GenerativeModel
@@ -147,8 +147,8 @@ class FactorModel(RefittedModel, ConfigurableModule):
 
         With missing values, NaN in x, the mean of log p(x_O) is maximised, where x_O are the observed values of a
         datum. The best A then has no closed form: L-BFGS optimises A, b and Σ together, starting from probabilistic PCA
-        by expectation maximisation. A full covariance is then shrunk from the data's expected covariance under the
-        model with AR(1) noise.
+        by expectation maximisation. A full covariance is then shrunk from the data's expected covariance, by
+        expectation maximisation from the model with AR(1) noise.
 
         In factor analysis a channel may have σ = 0 and the data an infinite density (a Heywood case). Therefore Σ has
         the prior ∝ exp(−½ tr Σ⁻¹ (σ/100)²) with probabilistic PCA's σ, which is weak compared with the data. This σ and
@@ -237,15 +237,16 @@ class FactorModel(RefittedModel, ConfigurableModule):
             return simple
         validation = few_rows(tensor_of("validation", validation))
         check_observed("validation", validation, self.n)
-        covariance = self.expected_moments(x)[1] if has_gaps(x) else torch.cov(x.T, correction=0)
-        share, _ = best_share(x, self, validation)
-        explained = self.loadings @ self.loadings.T
-        left = shrunk(covariance - explained, self.noise_covariance, share)
+        best, loadings, covariance = shrinkage(x, self, validation), self.loadings, torch.cov(x.T, correction=0)
+        if best.covariance is not None:  # with the likeliest A for it, S − AAᵀ is a covariance
+            covariance = best.covariance
+            loadings = best_loadings(self.likelihood, rows_with(covariance), latent_dim)
+        left = shrunk(covariance - loadings @ loadings.T, self.noise_covariance, best.share)
         left = 0.5 * (left + left.mT)  # what is left of large numbers has their rounding errors
         if torch.linalg.cholesky_ex(left).info:  # the data leave less than the loadings explain: no covariance
             return simple
         noise.set_fitted_noise(left, factors, start)
-        found = FactorModel(self.loadings, self.offset, noise)
+        found = FactorModel(loadings, self.offset, noise)
         # where the data leave a direction empty, the likelihood's floor may make the shrunk one worse
         return max(found, simple, key=lambda model: model.log_prob(validation).mean().item())
 

@@ -15,7 +15,7 @@ from pyrovae.frames import Data, each_datum, each_value, tensor_of
 from pyrovae.linear_gaussian._intervals import RefittedModel
 from pyrovae.linear_gaussian._model import LinearModel, PartOfModel
 from pyrovae.linear_gaussian._moments import few_rows
-from pyrovae.linear_gaussian._shrinkage import best_share
+from pyrovae.linear_gaussian._shrinkage import shrinkage
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import ConfigurableModule
 
@@ -56,20 +56,24 @@ class ShrunkGaussian(RefittedModel, ConfigurableModule):
         """Choose the share and the target with the largest log p(x) of validation data; also returns the target's name.
 
         Args:
-            x: data, shape (num, n). With missing values, NaN, S is the data's expected covariance under the target.
+            x: data, shape (num, n). With missing values, NaN, S is the data's expected covariance, by expectation
+                maximisation from the target.
             validation: shape (any, n).
             targets: models with the data's mean as offset, by name.
         """
         x, validation = (few_rows(tensor_of(name, part)) for name, part in (("x", x), ("validation", validation)))
-        tried = {name: best_share(x, target, validation) for name, target in targets.items()}
-        name = max(tried, key=lambda name: tried[name][1])
-        return cls(_root_of_covariance(x, targets[name]), targets[name], tried[name][0]), name
+        tried = {name: shrinkage(x, target, validation, rounds=0) for name, target in targets.items()}
+        name = max(tried, key=lambda name: tried[name].log_prob)
+        found = tried[name] if tried[name].covariance is None else shrinkage(x, targets[name], validation)
+        return cls(_root(x, found.covariance), targets[name], found.share), name
 
     def refit(self, x: Data) -> Self:
         """The model of other data x (num, n), with the same share and the same form of the target."""
         x = few_rows(tensor_of("x", x))
-        target = self.target.refit(x)
-        return type(self)(_root_of_covariance(x, target), target, self.share)
+        target, covariance = self.target.refit(x), None
+        if has_gaps(x):
+            covariance = shrinkage(x, target, x, shares=torch.tensor([self.share], dtype=torch.float64)).covariance
+        return type(self)(_root(x, covariance), target, self.share)
 
     @classmethod
     def from_config(cls, num_rows: int, target: FactorModel, share: float) -> Self:
@@ -203,12 +207,12 @@ class ShrunkGaussian(RefittedModel, ConfigurableModule):
         raise InputError("this model is a Gaussian without latents: pyrovae.load_linear reads it, not pyrovae.load")
 
 
-def _root_of_covariance(x: Tensor, target: FactorModel) -> Tensor:
-    """R with RᵀR the covariance of data x (num, n), or the expected one under the target if values are missing."""
-    if has_gaps(x):
-        values, axes = torch.linalg.eigh(target.expected_moments(x)[1])
-        rows = (axes * values.clamp_min(0).sqrt()).T
-    else:
+def _root(x: Tensor, covariance: Tensor | None) -> Tensor:
+    """R with RᵀR this covariance, by default that of data x (num, n)."""
+    if covariance is None:
         rows = (x - x.mean(0)) / len(x) ** 0.5
+    else:
+        values, axes = torch.linalg.eigh(covariance)
+        rows = (axes * values.clamp_min(0).sqrt()).T
     root: Tensor = torch.linalg.qr(rows, mode="r").R if len(rows) > rows.shape[1] else rows
     return root

@@ -34,6 +34,11 @@ def ending_by(end: float) -> Iterator[None]:
         _END.reset(token)
 
 
+def time_is_up() -> bool:
+    """Whether the time of :func:`ending_by` has come."""
+    return time.perf_counter() > _END.get()
+
+
 def minimise(
     function: Callable[[Tensor], Tensor], starts: list[Tensor], max_steps: int = 1000, **options: float
 ) -> OptimizeResult:
@@ -51,7 +56,7 @@ def minimise(
     from scipy.optimize import minimize
 
     def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
-        if time.perf_counter() > _END.get():
+        if time_is_up():
             raise OutOfTimeError
         with torch.enable_grad():
             at = torch.from_numpy(values).requires_grad_()
