@@ -89,8 +89,11 @@ class Problem:
         return self.has_parts and takes_any_axes(self.model) and takes_any_axes(self.guide)
 
     def looked_at(self, most: int) -> tuple[Program, Tensor]:
-        """The first data, at most so many, that checks run on, and their guide; of the library's programs a few."""
-        rows = slice(0, min(len(self.x), _LOOKED_AT if self.has_parts else most))
+        """The first data, at most so many, that checks run on, and their guide; of the library's programs a few.
+
+        All data of programs that take no part of them.
+        """
+        rows = slice(0, min(len(self.x), _LOOKED_AT if self.has_parts else most) if self.takes_some else None)
         return rows_of(self.guide, rows, self.x), self.x[rows]
 
     def check(self) -> None:
@@ -99,10 +102,17 @@ class Problem:
             return
         guide, x = self.looked_at(1024)
         with running_on(x):
-            pair = trace_pair(self.model, guide, x, check=True)
-            check_density(pair)
-            if not isinstance(poutine.unwrap(guide), Messenger):
-                check_rows_apart(self.model, guide, x, pair.data_plate(len(x)))
+            check_density(trace_pair(self.model, guide, x, check=True))
+        self.check_rows_apart(of_guide=False)  # log p(x) is the model's alone
+
+    def check_rows_apart(self, *, of_guide: bool = True) -> None:
+        """Raise an InputError where a datum's terms, or those of the model alone, change with other data."""
+        guide, x = self.looked_at(1024)
+        if self.is_dense or isinstance(poutine.unwrap(guide), Messenger):
+            return
+        with running_on(x):
+            plate = trace_pair(self.model, guide, x, check=True).data_plate(len(x))
+            check_rows_apart(self.model, guide, x, plate, takes_some=self.takes_some, of_guide=of_guide)
 
     def at_once(self, num: int) -> int:
         """How many data to evaluate in one pass, ``num`` if the programs take some of them."""

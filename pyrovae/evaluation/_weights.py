@@ -29,6 +29,8 @@ from pyrovae.programs import (
 from pyrovae.randomness import random_state, set_random_state
 
 _DRAWS_OF_PRIOR = 64
+_NUM_REPEATED = 3
+"""Runs at the same latents. Random numbers for a few data may be equal by chance, as those of dropout."""
 
 
 def repeated(x: Tensor, num: int) -> Tensor:
@@ -102,7 +104,7 @@ def takes_some(model: Program, guide: Program, x: Tensor, select: Callable[[Tens
         given = {site.name: _rows_of_value(site, plate, more) for site in pair.drawn}
         other = pair_at(model, part, given, x[more])
         found = _log_weight(other, other.data_plate(len(more)))
-        same_terms = torch.allclose(found, _log_weight(pair, plate)[more.cpu()], rtol=1e-4, atol=1e-4, equal_nan=True)
+        same_terms = _are_close(found, _log_weight(pair, plate)[more.cpu()])
     except FAILURES:
         same_terms = False
     if not same_terms:
@@ -125,10 +127,10 @@ def _check_order(model: Program, pair: TracedPair, x: Tensor, plate: CondIndepSt
         trace = poutine.trace(poutine.replay(model, trace=pair.guide)).get_trace(data)
         return _log_weight(TracedPair.of(trace, pair.guide), plate, of_guide=False)
 
-    if not torch.allclose(terms_of(x), terms, rtol=1e-4, atol=1e-4, equal_nan=True):
+    if not _are_close(terms_of(x), terms):
         return  # random numbers outside of sample sites
     for changed in _parts_of(x):
-        others = torch.where(changed.reshape(-1, *[1] * (x.dim() - 1)), x.roll(1, 0), x)
+        others = _with_rows_of_others(x, changed)
         try:
             moved = terms_of(others)
         except FAILURES:
@@ -153,31 +155,78 @@ def _parts_of(x: Tensor) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def check_rows_apart(model: Program, guide: Program, x: Tensor, plate: CondIndepStackFrame) -> None:
-    """Raise an InputError where a datum's terms change with the draws of other data: it then has no log p(x)."""
+def check_rows_apart(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    plate: CondIndepStackFrame,
+    *,
+    takes_some: bool = True,
+    of_guide: bool = True,
+) -> None:
+    """Raise an InputError where a datum's terms change with the draws of other data: it then has no value of its own.
+
+    Args:
+        model: the model's program.
+        guide: the guide's program.
+        x: data (num, …).
+        plate: the plate of the data.
+        takes_some: whether the programs give a datum the same terms without the other data, see :func:`takes_some`. If
+            not, other rows of x must not change its terms either.
+        of_guide: whether these include log q(z|x).
+    """
     first, second = (trace_pair(model, guide, x) for _ in range(2))
-    weights = _log_weight(first, plate)
     given = {site.name: site.site["value"] for site in first.drawn}
-    again = _log_weight(pair_at(model, guide, given, x), plate)
-    if not torch.allclose(again, weights, rtol=1e-4, atol=1e-4, equal_nan=True):
+    scored = True
+
+    def terms_at(values: dict[str, Tensor], data: Tensor, of_guide: bool) -> Tensor:
+        return _log_weight(pair_at(model, guide, values, data), plate, of_guide=of_guide)
+
+    try:
+        weights = terms_at(given, x, True)
+    except InputError:  # a flow without an inverse has no density at given draws
+        scored, weights = False, terms_at(given, x, False)
+    if not all(_are_close(terms_at(given, x, scored), weights) for _ in range(_NUM_REPEATED)):
         raise InputError(
             "the terms of a datum change at the same latents: the model or the guide draws random numbers outside of "
-            "its sample sites, as F.dropout(h) does without training=self.training, so there is no log p(x) per datum; "
-            "leave them out, or draw them by pyro.sample"
+            "its sample sites, as F.dropout(h) does without training=self.training, so there is no log p(x) or ELBO "
+            "per datum; leave them out, or draw them by pyro.sample"
         )
+    alone = terms_at(given, x, of_guide and scored)
     for changed in _parts_of(x):
-        values = {}
+        values, kept = {}, ~changed.cpu()
         for site, other in zip(first.drawn, second.drawn, strict=True):
             value, axis = site.site["value"], plate.dim - site.site["fn"].event_dim
             if value.dim() >= -axis:
                 value = torch.where(changed.reshape(-1, *[1] * (-axis - 1)), other.site["value"], value)
             values[site.name] = value
-        found, kept = _log_weight(pair_at(model, guide, values, x), plate), ~changed.cpu()
-        if not torch.allclose(found[kept], weights[kept], rtol=1e-4, atol=1e-4, equal_nan=True):
+        if not _are_close(terms_at(values, x, scored)[kept], weights[kept]):
             raise InputError(
                 "the terms of a datum change with the latents of other data (as with BatchNorm in training mode), so "
-                "there is no log p(x) per datum; let each row depend on its own z, and put modules into eval()"
+                "there is no log p(x) or ELBO per datum; let each row depend on its own z, and put modules into "
+                "eval()"
             )
+        if takes_some:
+            continue
+        try:
+            moved = terms_at(given, _with_rows_of_others(x, changed), of_guide and scored)
+        except FAILURES:
+            continue
+        if not _are_close(moved[kept], alone[kept]):
+            raise InputError(
+                "the terms of a datum change with other rows of x, as with x - x.mean(0) or with swapped plates, so it "
+                "has no value of its own; compute statistics of the data once, outside of the programs, and give the "
+                "data's rows the plate 'data'"
+            )
+
+
+def _with_rows_of_others(x: Tensor, changed: Tensor) -> Tensor:
+    """The data, some of whose rows are those before them."""
+    return torch.where(changed.reshape(-1, *[1] * (x.dim() - 1)), x.roll(1, 0), x)
+
+
+def _are_close(left: Tensor, right: Tensor) -> bool:
+    return torch.allclose(left, right, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 @torch.no_grad()
@@ -190,7 +239,7 @@ def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackF
             rows = torch.arange(k * len(x), (k + 1) * len(x), device=x.device)
             values = {site.name: _rows_of_value(site, plate, rows) for site in pair.drawn}
             alone = _log_weight(pair_at(model, guide, values, x), plate)
-            if not torch.allclose(alone, weights, rtol=1e-4, atol=1e-4, equal_nan=True):
+            if not _are_close(alone, weights):
                 return False
     except FAILURES:  # for instance tensors of the programs' own, one row a datum
         return False

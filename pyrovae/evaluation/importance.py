@@ -190,6 +190,7 @@ def elbo_estimate(
     x = check_data(x, model, guide)
     with evaluating(model, guide, x, seed):
         problem = Problem.of(model, guide, x, max_plate_nesting=max_plate_nesting)
+        problem.check_rows_apart()
         estimate = Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))
     check_numbers(estimate.per_datum, x)
     return estimate

@@ -55,14 +55,17 @@ def elbo_terms(
         chunk_size: data evaluated at once; it bounds the memory.
 
     Raises:
-        InputError: data are outside the likelihood's support, such as grey values for a Bernoulli.
+        InputError: data are outside the likelihood's support, such as grey values for a Bernoulli; or the terms of a
+            datum change with other data, or with random numbers outside of sample sites.
     """
     check_integer("num_samples", num_samples)
     check_integer("chunk_size", chunk_size)
     x = check_data(x, model, guide)
     reconstruction, kl, stderr = [], [], []
     with evaluating(model, guide, x, seed):
-        chunk_size = Problem.of(model, guide, x).at_once(chunk_size)
+        problem = Problem.of(model, guide, x)
+        problem.check_rows_apart()
+        chunk_size = problem.at_once(chunk_size)
         for start in range(0, len(x), chunk_size):
             rows = slice(start, min(start + chunk_size, len(x)))
             part = rows_of(guide, rows, x)

@@ -6,8 +6,8 @@ would not be trained, without a warning. So every module program has its own nam
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule
-from pyrovae.programs._sites import Program, Site
+from pyrovae.programs._sites import Program, Site, modules_inside
 
 _MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
 _counter = itertools.count()
@@ -185,8 +185,8 @@ def _pyro_param_names(program: PyroModule) -> set[str]:
 def mode(*programs: Program, training: bool, frozen: bool = False) -> Iterator[dict[nn.Module, bool]]:
     """Put the programs' modules into training or evaluation mode, and back afterwards.
 
-    For evaluation, the modules that a function uses, and those that no program holds, are put there when they are
-    called. For training they stay as the caller left them.
+    For evaluation, the modules that a function uses, those of its flows too, and those that no program holds, are put
+    there when they are called. For training they stay as the caller left them.
 
     Args:
         *programs: the programs.
@@ -218,7 +218,8 @@ def mode(*programs: Program, training: bool, frozen: bool = False) -> Iterator[d
     looks = not training and not all(isinstance(program, ProgramModule) for program in programs)
     hook = register_module_forward_pre_hook(when_called) if looks else None
     try:
-        yield before
+        with _Flows(put) if looks else nullcontext():
+            yield before
     finally:
         if hook is not None:
             hook.remove()
@@ -226,6 +227,17 @@ def mode(*programs: Program, training: bool, frozen: bool = False) -> Iterator[d
             module.training = was_training
         for parameter in with_gradient:
             parameter.requires_grad_(True)
+
+
+class _Flows(Messenger):
+    """Give the modules inside of each distribution to a function before a draw, since a flow is not called as one."""
+
+    def __init__(self, put: Callable[[Iterable[nn.Module]], None]) -> None:
+        super().__init__()
+        self.put = put
+
+    def _pyro_sample(self, msg: Site) -> None:
+        self.put(modules_inside(msg["fn"]))
 
 
 @contextmanager
@@ -240,14 +252,15 @@ def with_gradients() -> Iterator[None]:
 
 
 @contextmanager
-def kept_parameter_store() -> Iterator[None]:
-    """Leave Pyro's parameter store as it is: what programs initialise inside is forgotten."""
+def kept_parameter_store(*, after_error: bool = False) -> Iterator[None]:
+    """Leave Pyro's parameter store as it is: what programs initialise inside is forgotten, or only after an error."""
     store = pyro.get_param_store()
-    before = set(store.keys())  # get_state() would take from parameters what SVI needs of them
+    before, forgets = set(store.keys()), True  # get_state() would take from parameters what SVI needs of them
     try:
         yield
+        forgets = not after_error
     finally:
-        for name in set(store.keys()) - before:
+        for name in set(store.keys()) - before if forgets else ():
             del store[name]
 
 

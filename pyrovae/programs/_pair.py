@@ -14,7 +14,7 @@ from torch.distributions import biject_to
 
 from pyrovae.errors import InputError
 from pyrovae.programs._site_checks import NO_SIZE, check_counted_once, check_in_support, check_width
-from pyrovae.programs._sites import PairedSite, Role, Site, describe, is_delta, latent_sites, pruned
+from pyrovae.programs._sites import PairedSite, Role, Site, check_flow, describe, is_delta, latent_sites, pruned
 
 DATA_PLATE = "data"
 """Name of the plate of the data, wherever it is."""
@@ -108,6 +108,8 @@ class TracedPair:
             if site.role is Role.MISSING and not (enumerates and (site.site["infer"] or {}).get("enumerate")):
                 self.check_same_latents()
                 raise InputError(_missing(site.name, site.site))
+            if site.guide is not None:
+                check_flow(site.guide)
             for node in (site.model, site.guide):
                 if node is not None:
                     check_width(site.name, node)

@@ -1,17 +1,18 @@
 """Sample sites of a program and of a pair: distribution, scale, mask, and part of a KL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import torch
 from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions.transforms import BatchNorm
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
-from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Transform, kl_divergence
 
 from pyrovae.errors import InputError
 
@@ -136,6 +137,31 @@ def describe(distribution: object) -> str:
     if isinstance(distribution, Independent):
         return describe(base)
     return name if base is None else f"{name}({describe(base)})"
+
+
+def modules_inside(distribution: object) -> Iterator[nn.Module]:
+    """The modules of a distribution's transforms."""
+    inside, met = [distribution], set[int]()
+    while inside:
+        part = inside.pop()
+        if id(part) in met:  # a transform and its inverse may hold each other
+            continue
+        met.add(id(part))
+        if isinstance(part, nn.Module):
+            yield from part.modules()
+        for name in ("transforms", "parts"):
+            inside += getattr(part, name, ())
+        found = (getattr(part, name, None) for name in ("base_dist", "base_transform", "_inv"))
+        inside += [one for one in found if isinstance(one, Distribution | Transform)]  # else a weak reference, or None
+
+
+def check_flow(site: Site) -> None:
+    """Raise an InputError where the density of a flow's draw is that of other parameters, as batch normalisation's."""
+    if any(isinstance(module, BatchNorm) and module.training for module in modules_inside(site["fn"])):
+        raise InputError(
+            f"site {site['name']!r} is drawn by a flow with BatchNorm in training mode, which draws with its running "
+            "statistics and scores with those of the batch; put the transform into eval(), or leave it out"
+        )
 
 
 def same_scale(left: object, right: object, *, by_value: bool | None = None) -> bool:

@@ -6,12 +6,14 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyrovae.blocks import blocks
 from pyrovae.errors import InputError
 from pyrovae.programs._modules import announced_parameters, check_not_tied, mode, trainable_parameters
 from pyrovae.programs._pair import TracedPair
+from pyrovae.programs._place import check_in_order, of_place
 from pyrovae.programs._running import running_on
 from pyrovae.programs._sites import Pair, Program, Role, log_prob_of
 from pyrovae.programs._tracing import trace_pair
@@ -19,11 +21,12 @@ from pyrovae.programs._tracing import trace_pair
 
 def check_programs(
     model: Program, guide: Program, x: Tensor, x_validation: Tensor | None, batch_size: int, elbo: ELBO
-) -> tuple[list[Tensor], int | None]:
+) -> tuple[list[Tensor], int | None, bool]:
     """Run the programs with Pyro's validation before anything is trained.
 
     Returns:
-        The parameters to train, and the number of data that a loss stands for where a subsampled plate scales it.
+        The parameters to train; the number of data that a loss stands for where a subsampled plate scales it; and
+        whether the data must keep their order, since something belongs to their places.
     """
 
     def run(batch: Tensor) -> None:
@@ -46,7 +49,20 @@ def check_programs(
                 for batch in blocks(data, 4096):  # every datum must lie in the likelihood's support
                     with running_on(batch):
                         run(batch)
-    return parameters, pair.full_size
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            what = of_place(model, guide, x[:batch_size], _with_names((model, guide), parameters, announced.trace))
+        check_in_order(what, batch_size, len(x), x_validation is not None)
+    return parameters, pair.full_size, what is not None
+
+
+def _with_names(pair: Pair, parameters: list[Tensor], announced: Trace) -> list[tuple[str, Tensor]]:
+    """The parameters to train, each with the name that a user knows."""
+    modules = [program for program in pair if isinstance(program, nn.Module)]
+    names = {id(p): name for module in modules for name, p in module.named_parameters()}
+    for name, site in announced.nodes.items():
+        if site["type"] == "param":
+            names.setdefault(id(site["value"].unconstrained()), name)
+    return [(names[id(p)], p) for p in parameters]
 
 
 def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int, enumerates: bool) -> TracedPair:

@@ -23,10 +23,14 @@ class Batches:
         batch_size: data per step; the last batch of an epoch may be smaller.
         seeds: one seed per replica, for its batches.
         transform: applied to the data at the start of each epoch, such as :func:`~pyrovae.datasets.binarize`.
+
+    Attributes:
+        in_order: whether the data keep their order in each epoch.
     """
 
     def __init__(self, x: Tensor, batch_size: int, seeds: Sequence[int], transform: Transform | None = None) -> None:
         self.x, self.batch_size, self.transform = x, batch_size, transform
+        self.in_order = False
         self.steps_per_epoch = math.ceil(len(x) / batch_size)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.states = [generator.get_state() for generator in self._generators]
@@ -40,6 +44,8 @@ class Batches:
         for generator, state in zip(self._generators, self.states, strict=True):
             generator.set_state(state)
         order = torch.stack([torch.randperm(len(self.x), generator=generator) for generator in self._generators])
+        if self.in_order:
+            order = torch.arange(len(self.x)).expand_as(order).clone()
         x = self.x
         if self.transform is not None:
             # each replica has its own data, one replica's after the other's

@@ -26,6 +26,7 @@ from pyrovae.programs import (
     as_data,
     check_programs,
     check_support,
+    kept_parameter_store,
     mode,
     module_buffers,
     modules_of,
@@ -130,7 +131,7 @@ class Trainer:
             self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
             self.steps_per_epoch = self.batches.steps_per_epoch
             self.total_steps = settings.epochs * self.steps_per_epoch
-            with self._scope():
+            with self._scope(), kept_parameter_store(after_error=True):
                 self._set_up(least_steps)
         if state is not None and checkpoints is not None:
             self._resume(state, checkpoints.folder)
@@ -148,8 +149,11 @@ class Trainer:
         for pair in pairs:
             if len(pairs) > 1 and any(isinstance(module, PyroModule) for module in modules_of(pair)):
                 raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
-            of_pair, full_size = check_programs(*pair, x, self.x_validation, batch_size, self.elbo)
+            of_pair, full_size, in_order = check_programs(*pair, x, self.x_validation, batch_size, self.elbo)
             parameters.append(of_pair)
+            self.batches.in_order |= in_order
+        if self.batches.in_order and processes.size() > 1:
+            raise InputError("the programs take the data in their order, which several processes share; use one")
         self._full_size = full_size
         self._identity = identity(
             settings, pairs[0], self.elbo, self.x, self.x_validation, x, parameters, self.total_steps

@@ -135,3 +135,35 @@ def test_evaluating_leaves_no_parameters_in_the_store():
     torch.testing.assert_close(right, expected, rtol=0, atol=0.1)
     assert (low < expected + 0.2).all()
     assert list(pyro.get_param_store()) == ["scale_of_evaluating"]
+
+
+def test_a_flow_with_batch_norm_is_scored_by_its_running_statistics():
+    """The flow of the base has the exact posterior N(x/2, 1/2), at which every estimate is log p(x)."""
+    norm = dist.transforms.BatchNorm(1)
+    norm.moving_mean.fill_(2.0)
+    norm.moving_variance.fill_(4.0 - norm.epsilon)
+    x = torch.tensor([[0.3], [1.2], [-0.7]])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def by_flow(x):
+        pyro.module("norm", norm)
+        gamma = norm.constrained_gamma.detach()
+        base = dist.Normal(gamma * (0.5 * x - 2.0) / 2, gamma * 0.5**0.5 / 2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.TransformedDistribution(base, [norm]).to_event(1))
+
+    before, right = state_of(norm), dist.Normal(0.0, 2**0.5).log_prob(x).squeeze(-1).double()
+    for found in (
+        pv.elbo_estimate(model, by_flow, x, num_samples=8),
+        *(pv.log_marginal(model, by_flow, x, m, num_samples=30) for m in ("auto", "importance")),
+    ):
+        torch.testing.assert_close(found.per_datum, right, rtol=0, atol=1e-4)
+    assert (pv.elbo_terms(model, by_flow, x, num_samples=2000).elbo - right).abs().max() < 0.1
+    assert all(map(torch.equal, before, state_of(norm)))
+    for run in (pv.MonteCarloELBO().loss, lambda *p: pv.fit(*p, pv.MonteCarloELBO(), epochs=1, progress=False)):
+        with pytest.raises(pv.InputError, match=r"^site 'z' is drawn by a flow with BatchNorm in training mode"):
+            run(model, by_flow, x)
