@@ -35,6 +35,7 @@ from pyrovae.comparison.tables import markdown_table
 from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
+from pyrovae.evaluation import LogMarginal
 from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, check_varying, varying
 from pyrovae.linear_gaussian.keys import LinearKey
@@ -212,8 +213,8 @@ def _write_first(plan: Plan, baselines: list[Baseline], folder: Path) -> None:
     ordered = sorted(baselines, key=lambda b: 0 if b.model is None else b.model.num_parameters)
     known = {b.name: b.log_prob for b in ordered if b.log_prob is not None and b.log_prob.isfinite().all()}
     if known:
-        num_seeds, threshold = len(plan.settings.seeds), plan.settings.threshold
-        advice = recommend({k: v.expand(num_seeds, -1) for k, v in known.items()}, threshold=threshold)
+        scores = {name: [LogMarginal.exact(value)] * len(plan.settings.seeds) for name, value in known.items()}
+        advice = recommend(scores, groups=plan.data.test_groups, threshold=plan.settings.threshold)
         write_json(folder / "linear" / "recommendation.json", advice.to_dict())
         write_table(folder / "linear" / "comparison.csv", advice.gains)
 

@@ -34,6 +34,7 @@ class Scores:
         too_low: how far their mean may be below the true one, in nats, at least 0.
         too_high: how far it may be above.
         is_density: whether they are of log p(x), see :class:`~pyrovae.evaluation.LogMarginal`.
+        is_estimate: whether they are given as such estimates, and not as numbers.
     """
 
     values: Array
@@ -41,6 +42,7 @@ class Scores:
     too_low: float = 0.0
     too_high: float = 0.0
     is_density: bool = True
+    is_estimate: bool = False
 
     @classmethod
     def of(cls, given: ArrayLike | Sequence[LogMarginal]) -> Scores:
@@ -49,8 +51,11 @@ class Scores:
         estimates = [one for one in listed if isinstance(one, LogMarginal)]
         if not estimates or len(estimates) < len(listed):
             try:
-                exact = given.detach().double().cpu() if isinstance(given, Tensor) else given
-                return cls(np.asarray(exact, dtype=np.float64))
+                if isinstance(given, Tensor):
+                    given = (given.detach() if given.is_complex() else given.detach().double()).cpu().numpy()
+                if isinstance(given, np.ma.MaskedArray):
+                    given = given.filled(np.nan)
+                return cls(np.asarray(given).astype(np.float64, casting="same_kind"))
             except (TypeError, ValueError, RuntimeError):
                 raise InputTypeError(
                     "log p(x) must be numbers of shape (seeds, num), or a list of one estimate per seed, not "
@@ -65,7 +70,7 @@ class Scores:
         monte_carlo = math.sqrt(np.nan_to_num(variances).sum()) / values.size
         too_low, too_high = off.mean(0).tolist()
         is_density = all(estimate.is_density for estimate in estimates)
-        return cls(values, monte_carlo, too_low, too_high, is_density)
+        return cls(values, monte_carlo, too_low, too_high, is_density, is_estimate=True)
 
 
 def remaining_bias(estimate: LogMarginal) -> tuple[float, float]:
@@ -125,8 +130,8 @@ def reach(gains: Array, tail: float, monte_carlo: Array | float = 0.0) -> tuple[
         return np.full(shape, math.inf), np.full(shape, math.inf)
     by_datum = gains.mean(-2)
     stderr = np.maximum(by_datum.std(-1, ddof=1) / math.sqrt(num), monte_carlo)
-    t, a = stdtrit(num - 1, 1 - tail), skewness(by_datum) / math.sqrt(num)
-    of_seeds = stdtrit(num_seeds - 1, 1 - tail) * gains.mean(-1).std(-1, ddof=1) / math.sqrt(num_seeds)
+    t, a = -stdtrit(num - 1, tail), skewness(by_datum) / math.sqrt(num)
+    of_seeds = -stdtrit(num_seeds - 1, tail) * gains.mean(-1).std(-1, ddof=1) / math.sqrt(num_seeds)
     below, above = (np.maximum(t, _skewed(t, sign * a)) * stderr for sign in (1.0, -1.0))
     return np.hypot(below, of_seeds), np.hypot(above, of_seeds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pyrovae.comparison._verdict import MIN_DATA, MIN_SEEDS, Gain, Limit, Measure, ModelGain, Recommendation, Verdict
 from pyrovae.comparison.intervals import Scores, gains_of, reach
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, InputTypeError, check_level, check_positive
 from pyrovae.evaluation import LogMarginal
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "recommend",
 ]
 
+_DIVERGED = 1e100
 THRESHOLD = 0.1
 """Nats per datum below which a gain is not worth a more complex model."""
 
@@ -83,14 +85,21 @@ def recommend(
     """
     if num_resamples is not None or seed is not None:
         warnings.warn("recommend() draws nothing: leave out num_resamples and seed", DeprecationWarning, stacklevel=2)
-    if not threshold >= 0 or not 0 < level < 1:
-        raise InputError(f"threshold must be ≥ 0 and level inside (0, 1), not {threshold!r} and {level!r}")
-    _check_labels({**log_prob, **(baselines or {})})
+    check_positive("threshold", threshold, or_zero=True)
+    check_level(level)
+    for name, given in {"log_prob": log_prob, "baselines": baselines or {}}.items():
+        if not isinstance(given, Mapping):
+            raise InputTypeError(
+                f"{name} must map each model's name to its log p(x), not be of type {type(given).__name__}"
+            )
+    _check_labels({**log_prob, **(baselines or {})}, groups)
     scores = {name: Scores.of(given) for name, given in log_prob.items()}
     num_seeds, num = _shape(scores)
     if twice := sorted(scores.keys() & (baselines or {}).keys()):
         raise InputError(f"{twice[0]!r} is both a model and a baseline; give them different names")
-    trained = {name: s for name, s in scores.items() if np.isfinite(s.values).all()}
+    if num >= MIN_DATA and not any(s.is_estimate for s in scores.values()):
+        _warn_of_seeds_given_twice(scores)
+    trained = {name: s for name, s in scores.items() if _is_usable(s.values)}
     if not trained:
         raise InputError("every model failed, so there is none to recommend")
     fixed = {name: _baseline(name, given, num_seeds, num) for name, given in (baselines or {}).items()}
@@ -206,7 +215,25 @@ class _Compared:
         return Limit.DATA, max(self.num_groups + 1, math.ceil(num))
 
 
-def _check_labels(given: Mapping[str, object]) -> None:
+def _is_usable(values: NDArray[np.float64]) -> bool:
+    """Whether all log p(x) are finite, and not of a size that only a loss without bounds has."""
+    return bool((np.abs(values) < _DIVERGED).all())
+
+
+def _warn_of_seeds_given_twice(scores: Mapping[str, Scores]) -> None:
+    """Warn where two seeds have the same scores in all models."""
+    every = np.concatenate([s.values for s in scores.values()], axis=1)
+    for i, j in itertools.combinations(range(len(every)), 2):
+        if np.array_equal(every[i], every[j], equal_nan=True):
+            warnings.warn(
+                f"seeds {i + 1} and {j + 1} have the same scores in every model: if one seed is given twice, leave the "
+                "copy out, since the interval then lacks the spread of seeds",
+                stacklevel=3,
+            )
+            return
+
+
+def _check_labels(given: Mapping[str, object], groups: ArrayLike | None) -> None:
     """Raise an InputError where DataFrames or Series name other data, or another order: gains are paired."""
     axes = {name: getattr(scores, "columns", getattr(scores, "index", None)) for name, scores in given.items()}
     labels = {name: list(axis) for name, axis in axes.items() if axis is not None and not callable(axis)}
@@ -218,6 +245,11 @@ def _check_labels(given: Mapping[str, object]) -> None:
                 f"the data of {name!r} have other labels than those of {first[0]!r}, or another order, and gains are "
                 "taken datum by datum; give both the same data, in one order, such as b[a.columns]"
             )
+    index = getattr(groups, "index", ())
+    of_groups = [] if callable(index) else list(index)
+    for name, each in labels.items():
+        if of_groups != each and set(of_groups) == set(each):
+            raise InputError(f"groups has the data in another order than {name!r}; give groups[{name}.columns]")
 
 
 def _shape(scores: Mapping[str, Scores]) -> tuple[int, int]:
@@ -236,7 +268,7 @@ def _baseline(name: str, given: ArrayLike | LogMarginal, num_seeds: int, num: in
     found = found if isinstance(given, LogMarginal) else replace(found, values=found.values[None])
     if found.values.shape != (1, num):
         raise InputError(f"baseline {name} must have shape {(num,)}, not {found.values.shape[1:]}")
-    if not np.isfinite(found.values).all():
+    if not _is_usable(found.values):
         raise InputError(f"baseline {name} holds NaN or infinite values")
     return replace(found, values=found.values.repeat(num_seeds, 0))
 

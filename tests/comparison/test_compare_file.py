@@ -476,6 +476,18 @@ def test_the_linear_models_on_disk_are_those_of_the_table(tmp_path):
     assert first["choice"] == found.recommendation.choice == "factor analysis"
 
 
+def test_groups_count_as_one_for_the_linear_models_too(tmp_path):
+    write_factors(tmp_path / "x.npy")
+    x = np.load(tmp_path / "x.npy")[:120]
+    frame = pd.DataFrame(x).add_prefix("x").assign(sample=[f"s{i // 2}" for i in range(len(x))])
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    how = {"posteriors": ("diagonal",), "likelihoods": ("gaussian",), "seeds": (0, 2), "hidden": (8,), "epochs": 1}
+    study = make_study(tmp_path / "x.csv", gap_data=0, log_marginal_samples=10, group="sample", **how)
+    found = compare_file(study, tmp_path / "study", progress=False)
+    first = json.loads((tmp_path / "study" / "linear" / "recommendation.json").read_text())
+    assert first["num_groups"] == found.recommendation.num_groups == found.recommendation.num_data / 2
+
+
 def test_gaussians_do_not_compete_with_probabilities_of_whole_numbers(tmp_path):
     x = np.random.default_rng(0).integers(0, 2, (120, 5)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)

@@ -23,7 +23,7 @@ def runs(gain=0.0, seed_spread=0.0, data_spread=0.0, seeds=5, num=200, seed=0):
     common = 30 * torch.randn(num, generator=g).double()
     by_seed = seed_spread * torch.randn(seeds, 1, generator=g).double()
     by_datum = data_spread * torch.randn(num, generator=g).double()
-    base = common.expand(seeds, num)
+    base = common + 1e-9 * torch.randn(seeds, num, generator=g).double()
     return {"diagonal": base, "full": base + gain + by_seed + by_datum}
 
 
@@ -84,7 +84,7 @@ def test_a_model_that_the_best_surpasses_is_not_taken():
 
 def test_a_clear_winner_is_taken_where_the_largest_mean_is_uncertain():
     base = runs()["diagonal"]
-    uncertain = base + 3 + torch.tensor([[-10.0], [-10], [0], [10], [10]])
+    uncertain = base + 3 + torch.tensor([[-10.0], [-9.9], [0], [9.9], [10]])
     found = pv.recommend({"diagonal": base, "ar1": base + 1, "low-rank": base + 2, "full": uncertain})
     assert (found.choice, found.best, found.verdict) == ("low-rank", "full", "better")
 
@@ -94,7 +94,7 @@ def test_the_intervals_hold_together(num_models):
     """Bonferroni: with m gains, each interval leaves 2.5 %/m on either side."""
     x = stats.norm.ppf((np.arange(200) + 0.5) / 200)
     x = torch.as_tensor(np.random.default_rng(0).permutation(x))
-    values = {f"model {i}": (i * x).expand(3, -1) for i in range(num_models)}
+    values = {f"model {i}": i * x + torch.tensor([[0.0], [1e-12], [2e-12]]) for i in range(num_models)}
     row = pv.recommend(values).gains.iloc[1]
     expected = stats.t(199).isf(0.025 / (num_models - 1)) * x.std().item() / math.sqrt(200)
     np.testing.assert_allclose([-row["low"], row["high"]], expected, rtol=1e-6)
@@ -124,7 +124,7 @@ def test_how_many_data_would_tell(settings, within):
         difference = (runs(**settings, seed=1)["full"] - runs(**settings, seed=1)["diagonal"])[:, :200]
         for share, expected in ((1.2, True), (0.8, False)):
             times = math.ceil(share * found.num_enough / 200)
-            more = difference.repeat(1, times)
+            more = difference.repeat(1, times) + 1e-9 * torch.randn(len(difference), 1)
             told = pv.recommend({"a": torch.zeros_like(more), "b": more}).verdict is not Verdict.UNDECIDED
             assert told == expected
         assert f"About {found.num_enough:,} test data would decide it" in found.text
@@ -226,6 +226,10 @@ SOFT = replace(LogMarginal.exact(torch.zeros(5)), is_density=False)
         ({}, {}, "of one shape"),
         ({"a": torch.full((2, 5), math.nan)}, {}, "every model failed"),
         ({"a": torch.zeros(2, 5)}, {"threshold": -1}, "threshold must be"),
+        ({"a": torch.zeros(2, 5)}, {"threshold": "0.1"}, "threshold must be"),
+        ({"a": torch.zeros(2, 5)}, {"level": 95}, "level must be"),
+        ({"a": torch.zeros(2, 5) + 1j}, {}, "must be numbers"),
+        ([torch.zeros(2, 5)], {}, "log_prob must map each model's name"),
         ({"a": torch.zeros(2, 5)}, {"baselines": {"b": torch.zeros(4)}}, "baseline b must have shape"),
         ({"a": torch.zeros(2, 5)}, {"groups": [1, 2]}, "a label for each of the 5 data"),
         ({"a": torch.zeros(2, 5)}, {"groups": [*"abcd", None]}, "groups lacks the label of some data"),
@@ -265,3 +269,37 @@ def test_frames_that_name_other_data_are_refused(order):
     named = one.rename(columns="s{}".format) + 1
     for better in (one + 1, one.to_numpy() + 1, named):  # an array names nothing, and neither does a count beside names
         assert pv.recommend({"a": one, "b": better}, baselines={"c": one.iloc[0]}).choice == "b"
+
+
+def test_what_only_looks_like_data_is_seen():
+    drawn = runs(gain=1.0, seed_spread=0.3)
+    twice = {name: values[[0, 1, 1]] for name, values in drawn.items()}
+    with pytest.warns(
+        UserWarning, match="seeds 2 and 3 have the same scores in every model: if one seed is given twice"
+    ):
+        pv.recommend(twice)
+    pv.recommend(twice | {"diagonal": drawn["diagonal"][:3]})
+    pv.recommend({name: [LogMarginal.exact(values[0])] * 2 for name, values in drawn.items()})  # models without seeds
+    masked = np.ma.masked_less(drawn["full"].numpy(), -40.0)
+    assert pv.recommend({**drawn, "masked": masked}).failed == ("masked",)
+    for diverged in (-1e305, -math.inf):
+        values = drawn["full"].clone()
+        values[1, 2] = diverged
+        assert pv.recommend({**drawn, "diverged": values}).failed == ("diverged",)
+
+
+def test_groups_in_another_order_are_refused():
+    frames = {name: pd.DataFrame(values.numpy()).rename(columns="s{}".format) for name, values in runs(1.0).items()}
+    groups = pd.Series(np.arange(200) // 4, index=frames["full"].columns)
+    found = pv.recommend(frames, groups=groups)
+    assert found.num_groups == 50
+    with pytest.raises(pv.InputError, match=r"groups has the data in another order than 'diagonal'"):
+        pv.recommend(frames, groups=groups[::-1])
+    other = groups.set_axis(range(900, 1100))  # names of another table
+    assert pv.recommend(frames, groups=other).by_model == found.by_model
+
+
+def test_a_level_near_one_has_its_limits():
+    drawn = runs(data_spread=1.0)
+    row = pv.recommend(drawn | {"again": drawn["full"] + 1}, level=1 - 2**-53).by_model[1]
+    assert 7 < (row.gain - row.low) * math.sqrt(200) < 12
