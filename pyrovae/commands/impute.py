@@ -63,7 +63,7 @@ class Impute(OnData):
         text += f"{100 * self.level:.0f} % intervals: {beside}"
         if self.refits:
             text += f"\nthey allow for the estimation of the model ({self.refits} refits)"
-        elif isinstance(self.trained.fitted, Linear) and self.trained.fitted.model.has_refits:
+        elif isinstance(self.trained.fitted, Linear):
             text += "\nthey take the fitted model as known; --refits 20 allows for its estimation"
         text += f"\nnote: the intervals of {unsure} data are not reliable (reliable = False)" if unsure else ""
         return {"num": len(rows), "num_unreliable": unsure, "out": str(path), "intervals": str(beside), "text": text}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, overload
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, check_integer, check_level, check_observed
+from pyrovae.errors import check_integer, check_level, check_observed
 from pyrovae.frames import Arrays, Data, frame_like, is_frame, tensor_of
 from pyrovae.linear_gaussian._model import LinearModel
 from pyrovae.progress import progress_bar
@@ -27,11 +27,6 @@ class RefittedModel(LinearModel):
     @abstractmethod
     def refit(self, x: Data) -> Self | LinearModel:
         """The model of other data x (num, n), of the same form."""
-
-    @property
-    def has_refits(self) -> bool:
-        """Whether a refit is fitted as the model was."""
-        return True
 
     @overload
     def intervals(
@@ -85,7 +80,7 @@ class RefittedModel(LinearModel):
             Lower and upper ends, equal to x where it was observed, shape (num, n); for a DataFrame DataFrames.
 
         Raises:
-            InputError: data of another width, a level outside of (0, 1), or a full covariance as noise.
+            InputError: data of another width, or a level outside of (0, 1).
 
         Example:
             >>> import pyrovae as pv
@@ -101,8 +96,6 @@ class RefittedModel(LinearModel):
         values, known = tensor_of("x", x).double(), tensor_of("trained", trained)
         for name, data in (("x", values), ("trained", known)):
             check_observed(name, data, self.n)
-        if not self.has_refits:
-            raise InputError("a full covariance cannot be refitted without validation data; use another noise")
         mean, deviation = self.complete(values)
         missing, gaps, found = values.isnan(), known.isnan(), []
         with seeded(seed):

@@ -214,11 +214,6 @@ class FactorModel(RefittedModel, ConfigurableModule):
         chooses = torch.arange(len(x)) % 5 == 0
         return type(self).fit(x[~chooses], self.likelihood, self.latent_dim, validation=x[chooses])
 
-    @property
-    def has_refits(self) -> bool:
-        """Whether :meth:`intervals` can refit it: validation data choose a full covariance's shrinkage."""
-        return not self.likelihood.is_unrestricted
-
     def with_noise_of(
         self, likelihood: GaussianNoiseLikelihood, latent_dim: int, x: Data, validation: Data | None = None
     ) -> "FactorModel":

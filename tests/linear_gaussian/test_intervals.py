@@ -90,16 +90,24 @@ def test_a_shrunk_gaussian_has_intervals_too(trained):
 
 def test_what_has_no_intervals_by_refits_is_refused(trained):
     x, model = trained
-    full = model.with_noise_of(pv.FullCovarianceGaussianLikelihood(1, 12), 3, x)
     for wrong, said in (
         (lambda: model.intervals(x, x[:, :3]), r"trained must be finite data of shape \(num, 12\)"),
         (lambda: model.intervals(x[:, :3], x), r"x must be finite data of shape \(num, 12\)"),
         (lambda: model.intervals(x, x, level=90), "level must be a number between 0 and 1"),
         (lambda: model.intervals(x, x, refits=0), "refits must be a positive integer"),
-        (lambda: full.intervals(x, x), "a full covariance cannot be refitted without validation data"),
     ):
         with pytest.raises(pv.InputError, match=said):
             wrong()
+
+
+def test_a_full_covariance_has_intervals_by_refits():
+    x = torch.randn(60, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64)
+    x = x.masked_fill(torch.rand(x.shape) < 0.1, torch.nan)
+    model = pv.FactorModel.fit(x[:50], pv.FullCovarianceGaussianLikelihood(1, 6), 1, validation=x[50:])
+    lower, upper = model.intervals(x, x[:50], refits=5)
+    _, deviation = model.complete(x)
+    longer = (upper - lower)[x.isnan()] / (2 * 1.6449 * deviation[x.isnan()])
+    assert 1 < longer.mean() < 2
 
 
 @pytest.mark.slow
