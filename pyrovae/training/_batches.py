@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -11,6 +13,37 @@ from pyrovae.errors import InputError
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """Data (num, …) and a generator of random numbers on their device -> data of the same shape and dtype."""
+
+
+@dataclass(frozen=True)
+class Order(Sequence[Tensor]):
+    """Indices (R, size) of batches, of which the last may be smaller; a slice is an order, too.
+
+    Attributes:
+        rows: indices of all of them, shape (R, num).
+        batch_size: data per batch.
+    """
+
+    rows: Tensor
+    batch_size: int
+
+    def __len__(self) -> int:
+        return math.ceil(self.rows.shape[1] / self.batch_size)
+
+    @overload
+    def __getitem__(self, key: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, key: slice) -> "Order": ...
+    def __getitem__(self, key: int | slice) -> "Tensor | Order":
+        if isinstance(key, int):
+            first = range(len(self))[key] * self.batch_size
+            return self.rows[:, first : first + self.batch_size]
+        start, stop, _ = key.indices(len(self))
+        return Order(self.rows[:, start * self.batch_size : stop * self.batch_size], self.batch_size)
+
+    def stacked(self) -> Tensor:
+        """Batches of one size as one tensor, shape (batches, R, size)."""
+        return self.rows.reshape(len(self.rows), len(self), -1).transpose(0, 1).contiguous()
 
 
 class Batches:
@@ -35,7 +68,7 @@ class Batches:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.states = [generator.get_state() for generator in self._generators]
 
-    def epoch(self) -> tuple[Tensor, list[Tensor]]:
+    def epoch(self) -> tuple[Tensor, Order]:
         """The data of the current epoch, and the indices (R, size) of its batches.
 
         Raises:
@@ -52,7 +85,7 @@ class Batches:
             parts = (self._transformed(generator) for generator in self._generators)
             x = gathered(parts) if is_mapped(self.x) else torch.cat(list(parts))
             order += len(self.x) * torch.arange(len(order)).unsqueeze(-1)
-        return x, list(order.to(x.device).split(self.batch_size, dim=1))
+        return x, Order(order.to(x.device), self.batch_size)
 
     def _transformed(self, generator: torch.Generator) -> Tensor:
         assert self.transform is not None

@@ -35,7 +35,7 @@ from pyrovae.programs import (
 )
 from pyrovae.progress import progress_bar
 from pyrovae.training import processes
-from pyrovae.training._batches import Batches
+from pyrovae.training._batches import Batches, Order
 from pyrovae.training._identity import check_same_run, identity
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training._process import agree_to_stop, deferred_signals, num_threads, one_training_thread
@@ -260,7 +260,7 @@ class Trainer:
                 self.on_epoch(record)
         self._raise_if_all_failed(epoch)
 
-    def _record(self, losses: NDArray[np.float64], batches: Sequence[Tensor]) -> None:
+    def _record(self, losses: NDArray[np.float64], batches: Order) -> None:
         if self._full_size is not None:  # a subsampled plate makes a batch's loss that of all data
             sizes = np.array([len(batch[0]) for batch in batches])
             losses = losses * (sizes / self._full_size)[:, None]
@@ -293,7 +293,8 @@ class Trainer:
 
     def _is_finite(self, r: int) -> bool:
         """Whether all parameters of a replica are finite."""
-        return all(parameter.isfinite().all() for parameter in self.engine.parameters[r])
+        together = torch.cat([parameter.detach().reshape(-1) for parameter in self.engine.parameters[r]])
+        return bool(together.isfinite().all())
 
     def _say(self, line: str) -> None:
         if self.progress:

@@ -6,7 +6,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.training import Trainer, TrainingSettings
-from pyrovae.training._batches import Batches
+from pyrovae.training._batches import Batches, Order
 from tests import pairs
 from tests.pairs import as_graph
 
@@ -22,6 +22,20 @@ def grey(num=96):
 SETTINGS = {"epochs": 5, "learning_rate": 3e-3, "progress": False, "transform": pv.datasets.binarize}
 
 
+def test_an_order_is_the_batches_of_its_indices():
+    index = torch.randperm(22).view(2, 11)
+    order, batches = Order(index, 4), index.split(4, dim=1)
+    assert len(order) == 3
+    assert all(torch.equal(a, b) for a, b in zip(order, batches, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(order[1:], batches[1:], strict=True))
+    assert torch.equal(order[-1], batches[-1])
+    assert torch.equal(order[:2].stacked(), torch.stack(batches[:2]))
+    assert torch.equal(order[2:].stacked(), torch.stack(batches[2:]))
+    assert not order[3:]
+    with pytest.raises(IndexError):
+        order[3]
+
+
 def test_each_epoch_is_drawn_anew_and_its_draws_are_of_the_seed():
     x = grey(2000)
     seen = []
@@ -32,7 +46,7 @@ def test_each_epoch_is_drawn_anew_and_its_draws_are_of_the_seed():
         assert torch.equal(drawn, again)
         assert all(torch.equal(a, b) for a, b in zip(index, index_again, strict=True))
         assert [tuple(i.shape) for i in index] == [(2, 500)] * 4
-        for r, rows in enumerate(torch.cat(index, 1)):
+        for r, rows in enumerate(torch.cat(list(index), 1)):
             assert sorted((rows - 2000 * r).tolist()) == list(range(2000))
         seen += [drawn[:2000], drawn[2000:]]
         batches.end_epoch()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrovae.programs import Pair, module_buffers
 from pyrovae.randomness import random_state
+from pyrovae.training._batches import Order
 from pyrovae.training._losses import NonFiniteStepError
 from pyrovae.training.history import SavedState
 from pyrovae.training.settings import Engine, TrainingSettings
@@ -51,7 +52,7 @@ class StepEngine(ABC):
 
     @abstractmethod
     def run(
-        self, x: Tensor, batches: Tensors, rates: NDArray[float64], betas: NDArray[float64] | None
+        self, x: Tensor, batches: Order, rates: NDArray[float64], betas: NDArray[float64] | None
     ) -> Generator[NDArray[float64], None, None]:
         """Make one step for each batch of indices (R, size); yield losses (steps, R) in nats per datum.
 

@@ -1,5 +1,6 @@
 """A loop over steps that JAX compiles with XLA, in memory, for one thread or the caller's number of threads."""
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -7,7 +8,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
@@ -92,15 +95,18 @@ class XlaLoop:
         import jax
 
         with _as_the_caller(self._threads):
-            sizes = [shape.numel() for shape in self._shapes]
-            parts = [
-                [part.reshape(-1, *shape).numpy() for part, shape in zip(v.split(sizes, 1), self._shapes, strict=True)]
-                for v in state[:3]
-            ]
-            buffers, *arguments = jax.tree.map(_to_jax, (state[3:], x, index, noise, rows, fixed))
-            after, losses = jax.block_until_ready(self._run(count, (*parts, *buffers), *arguments))
-            flat = [torch.cat([from_dlpack(p).reshape(len(p), -1) for p in v], 1) for v in after[:3]]
-            return (*flat, *map(from_dlpack, after[3:])), from_dlpack(losses)
+            # many small arrays: NumPy's views take a tenth of the time of DLPack's
+            parts = [self._parts(vector.numpy()) for vector in state[:3]]
+            buffers, x, fixed = jax.tree.map(_to_jax, (state[3:], x, fixed))
+            each_step = index.numpy(), [draws.numpy() for draws in noise], rows.numpy()
+            after, losses = jax.block_until_ready(self._run(count, (*parts, *buffers), x, *each_step, fixed))
+            flat = [np.concatenate([np.asarray(p).reshape(len(p), -1) for p in v], axis=1) for v in after[:3]]
+            return (*map(torch.from_numpy, flat), *map(from_dlpack, after[3:])), from_dlpack(losses)
+
+    def _parts(self, flat: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+        """An array (R, …) for each parameter from flat vectors (R, P)."""
+        ends = itertools.accumulate(shape.numel() for shape in self._shapes)
+        return [flat[:, n - s.numel() : n].reshape(-1, *s) for n, s in zip(ends, self._shapes, strict=True)]
 
     def _loop(
         self,

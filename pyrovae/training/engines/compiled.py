@@ -16,6 +16,7 @@ from pyrovae.blocks import is_mapped, take
 from pyrovae.errors import InputError, one_line
 from pyrovae.programs import Pair, module_buffers
 from pyrovae.randomness import set_random_state
+from pyrovae.training._batches import Order
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
 from pyrovae.training.engines._base import State, StepEngine, Tensors
 from pyrovae.training.engines._draws import CannotTraceError
@@ -139,7 +140,7 @@ class CompiledEngine(StepEngine):
         return self._programs[len(batch)]
 
     def run(
-        self, x: Tensor, batches: Tensors, rates: NDArray[np.float64], betas: NDArray[np.float64] | None
+        self, x: Tensor, batches: Order, rates: NDArray[np.float64], betas: NDArray[np.float64] | None
     ) -> Generator[NDArray[np.float64], None, None]:
         """Make the steps, many at a time; see :meth:`StepEngine.run`."""
         self.state = self._state_with(*self.state[1:3])  # a callback may have changed parameters and buffers
@@ -148,10 +149,10 @@ class CompiledEngine(StepEngine):
             while start < len(batches) and len(self.errors) < len(self.pairs):
                 size = batches[start].shape[1]
                 program = self._program(take(x, batches[start][0]))
-                stop = start + 1
-                while stop < min(start + program.capacity, len(batches)) and batches[stop].shape[1] == size:
-                    stop += 1
-                index = torch.stack(batches[start:stop])
+                stop = min(start + program.capacity, len(batches))
+                while batches[stop - 1].shape[1] != size:  # the last batch of an epoch may be smaller
+                    stop -= 1
+                index = batches[start:stop].stacked()
                 rows = self._rows(rates[start:stop], None if betas is None else betas[start:stop])
                 yield self._chunk(program, x, index, rows)
                 start = stop

@@ -17,6 +17,7 @@ from pyrovae.elbo import BetaELBO
 from pyrovae.programs import Pair, announced_parameters, unregistered
 from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training import processes
+from pyrovae.training._batches import Order
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
 from pyrovae.training.engines._base import StepEngine, Tensors
 from pyrovae.training.engines._precision import check_takes_bfloat16, networks_in_bfloat16
@@ -52,7 +53,7 @@ class EagerEngine(StepEngine):
         return torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=self.settings.weight_decay, fused=True)
 
     def run(
-        self, x: Tensor, batches: Tensors, rates: NDArray[np.float64], betas: NDArray[np.float64] | None
+        self, x: Tensor, batches: Order, rates: NDArray[np.float64], betas: NDArray[np.float64] | None
     ) -> Generator[NDArray[np.float64], None, None]:
         """Make the steps one by one; see :meth:`StepEngine.run`."""
         set_random_state(self.noise_states[0])
