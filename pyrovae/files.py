@@ -45,7 +45,8 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     path = Path()
     try:
         for path, write in writers.items():
-            temporary = path.with_name(f"{_PARTIAL}{path.name}-{secrets.token_hex(4)}{path.suffix}")
+            # absolute, as pandas takes ~ at the beginning for the home folder
+            temporary = path.absolute().with_name(f"{_PARTIAL}{path.name}-{secrets.token_hex(4)}{path.suffix}")
             temporary.touch(exist_ok=False)  # not tempfile: the caller's umask says who else may read the file
             temporaries[path] = temporary
             write(temporary)

@@ -84,3 +84,14 @@ def test_partial_files_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("x")
     remove_partial_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_named_by_a_tilde_is_no_home(tmp_path, monkeypatch):
+    """Pandas takes it for one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for folder in ("home", "~"):
+        (tmp_path / folder).mkdir()
+    write_table(Path("~/a.csv"), pd.DataFrame({"x": [1]}))
+    assert (tmp_path / "~" / "a.csv").read_text() == "x\n1\n"
+    assert list((tmp_path / "home").iterdir()) == []

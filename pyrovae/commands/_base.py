@@ -50,6 +50,11 @@ class OnAModel:
         path = out or self.folder / f"{name}.csv"
         if path.suffix not in (".csv", ".parquet"):
             raise InputError(f"--out {path} must end in .csv or .parquet")
+        for given in (getattr(self, name, None) for name in ("data", "calibration", "training")):
+            if given is not None and any(place.exists() and place.samefile(given) for place in (path, path.parent)):
+                raise InputError(
+                    f"--out {path} would {'lie in' if given.is_dir() else 'replace'} the data; give another"
+                )
         make_folder(path.parent)
         write_rows(path, table)
         return path

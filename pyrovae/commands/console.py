@@ -1,6 +1,7 @@
 """Command lines: typed settings in, one clear line and exit status 2 for what the user can mend."""
 
 import io
+import os
 import re
 import signal
 import sys
@@ -58,7 +59,7 @@ def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str |
     import tyro
 
     config = (tyro.conf.FlagCreatePairsOff,)  # --flag or --no-flag: only the one that changes the default
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     prog = prog or (f"python -m {spec.name.removesuffix('.__main__')}" if spec else None)
     message = io.StringIO()
@@ -75,6 +76,12 @@ def parse(settings: type[T], arguments: Sequence[str] | None = None, prog: str |
         if not stop.code:
             raise
         fail(_in_one_line(message.getvalue()) or "the arguments cannot be read; try --help")
+
+
+def _at_home(word: str) -> str:
+    """An argument such as ``--out=~/scores.csv``, in which no shell replaces the home folder."""
+    option, path = re.fullmatch(r"(--[\w-]+=|)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
+    return option + os.path.expanduser(path) if path.startswith("~/") else word
 
 
 def _in_one_line(box: str) -> str:

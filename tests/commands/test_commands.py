@@ -569,3 +569,31 @@ def test_an_interruption_names_the_command_that_resumes(spectra, tmp_path, capsy
     (out / "config.json").write_text("{}")
     status, _, errors = in_this_process(capsys, "fit", spectra, "--out", out)
     assert (status, errors) == (130, f"interrupted; to resume: pyrovae resume '{out}'\n")
+
+
+def test_results_do_not_replace_the_data(fitted, spectra, tmp_path, capsys):
+    data, content = tmp_path / "x.csv", spectra.read_bytes()
+    data.write_bytes(content)
+    (tmp_path / "same.csv").symlink_to(data)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "x.csv").write_bytes(content)
+    for given, out, says in (
+        (data, data, "would replace the data"),
+        (data, tmp_path / "same.csv", "would replace the data"),
+        (folder, folder / "scores.csv", "would lie in the data"),
+    ):
+        how = ["--samples", "rows"] if given == folder else []
+        status, _, said = in_this_process(capsys, "encode", fitted[0], given, "--out", out, *how)
+        assert status == 2
+        assert says in said
+    assert data.read_bytes() == content
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_tilde_after_an_option_is_the_home_folder(fitted, spectra, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert in_this_process(capsys, "encode", fitted[0], spectra, "--out=~/a.csv")[0] == 0
+    assert in_this_process(capsys, "encode", fitted[0], "~/a.csv", "--dry-run")[0] == 2  # found, and of other channels
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv"}

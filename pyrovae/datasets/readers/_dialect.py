@@ -27,6 +27,7 @@ DELIMITERS = "\t;|, "
 REMARKS = ("#", "%", "//", "!")
 """Signs at the beginning of lines that are not rows."""
 _START = 2**16
+_FEWEST = 8
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _MARKUP = re.compile(rb'\s*(<(\?xml|!doctype|html|table)|\{\s*"|\{\\rtf|\[\s*[\[{])', re.IGNORECASE)
 _OLD_MAC = re.compile(rb"\r(?![\r\n]|\Z)")
@@ -214,12 +215,35 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
     comments, table = lines[:begin], lines[begin:]
     if not table:
         raise InputError(f"{where} is empty")
+    quote, part = _quote(table), table
+    best = _delimiter(part, settings, quote, where)
+    while len(part) > _FEWEST and (best is None or best[3] <= 0.75):  # few numbers: a long preamble, perhaps
+        part = part[len(part) // 2 :]
+        below = _delimiter(part, settings, quote, where)
+        best = below if best is None or (below is not None and below[2] >= 2 * best[2]) else best
+    if best is None:  # one column
+        return Dialect(",", 1, begin)
+    _, delimiter, width, _ = best
+    rows = [cut(line, delimiter, quote) for line in table]
+    skip = _preamble(rows, width, delimiter)
+    comment = None
+    if comments and not skip:
+        fields = cut(comments[-1].lstrip("# \t"), delimiter, quote)
+        numeric = _numeric_share([fields], delimiter)
+        is_header = delimiter != " " or numeric > 0.5 or axis_unit(fields[0]) is not None
+        comment = tuple(fields) if len(fields) == width and is_header else None
+    return Dialect(delimiter, width, begin + skip, comment, quote)
+
+
+def _delimiter(
+    lines: Sequence[str], settings: ReadingSettings, quote: str, where: str
+) -> tuple[tuple[bool, float, int], str, int, float] | None:
+    """The best delimiter, after what speaks for it and before the number of fields and their share of numbers."""
     candidates = [settings.delimiter] if settings.delimiter else list(DELIMITERS)
-    quote = _quote(table)
     found = []
     for order, delimiter in enumerate(candidates):
         try:
-            rows = [cut(line, delimiter, quote) for line in table]
+            rows = [cut(line, delimiter, quote) for line in lines]
         except csv.Error as error:
             if len(candidates) == 1:
                 raise InputError(f"{where}: its first rows cannot be split into fields: {error}") from None
@@ -229,18 +253,8 @@ def dialect_of(lines: Sequence[str], settings: ReadingSettings, where: str) -> D
             numeric = _numeric_share([row for row in rows if len(row) == width], delimiter)
             # spaces may also stand within names, such as "450 nm"
             score = numeric + share - (0.25 if delimiter == " " else 0.0)
-            found.append(((share >= 0.6, round(score, 1), -order), delimiter, width, rows))
-    if not found:  # one column
-        return Dialect(",", 1, begin)
-    _, delimiter, width, rows = max(found, key=lambda one: one[0])
-    skip = _preamble(rows, width, delimiter)
-    comment = None
-    if comments and not skip:
-        fields = cut(comments[-1].lstrip("# \t"), delimiter, quote)
-        numeric = _numeric_share([fields], delimiter)
-        is_header = delimiter != " " or numeric > 0.5 or axis_unit(fields[0]) is not None
-        comment = tuple(fields) if len(fields) == width and is_header else None
-    return Dialect(delimiter, width, begin + skip, comment, quote)
+            found.append(((share >= 0.6, round(score, 1), -order), delimiter, width, numeric))
+    return max(found, default=None)
 
 
 def _quote(lines: Sequence[str]) -> str:
@@ -300,8 +314,10 @@ def _preamble(rows: Sequence[Sequence[str]], width: int, delimiter: str) -> int:
         return 0
     begin = counts.index(width)
     if width == 2:
-        begin = max((k + 1 for k, count in enumerate(counts[:-3]) if count != width), default=0)
-        if any(_numeric_share([row], delimiter) > 0.5 for row in rows[:begin] if len(row) == width):
+        numeric = [len(row) == width and _numeric_share([row], delimiter) > 0.5 for row in rows]
+        first = next((k for k in range(len(rows)) if all(numeric[k : k + 3])), 0)
+        begin = max((k + 1 for k in range(first) if counts[k] != width), default=0)
+        if any(numeric[:begin]):
             return 0
     before = zip(counts[:begin], rows[:begin], strict=True)
     few = (count == 1 or 2 * count <= width or width == 2 or row[0].startswith(REMARKS) for count, row in before)

@@ -21,6 +21,7 @@ _NAMES = re.compile(
 _SUFFIX = re.compile(
     r"[\s_.\-]*[\s_.\-(](?:rep(?:licate)?|scan|r|run|m|nr)?[\s_.\-]*(?:\d{1,2}|[a-z])\)?$|(?<=\d)[a-z]$", re.IGNORECASE
 )
+_OF_FILE = re.compile(r"\.(?=[a-z])\w{1,4}$", re.IGNORECASE)
 _MOST = 20
 
 
@@ -47,7 +48,7 @@ def warn_of_replicates(targets: pd.DataFrame, path: Path, stacklevel: int) -> No
                 stacklevel,
             )
             return
-        stems = column.str.replace(_SUFFIX, "", regex=True) if is_text else column
+        stems = column.str.replace(_OF_FILE, "", regex=True).str.replace(_SUFFIX, "", regex=True) if is_text else column
         example, stem = str(column.iloc[0]), str(stems.iloc[0])
         if is_text and (stems != column).all() and number(example) is None and _are_replicates(stems, 3):
             what = f"{stems.nunique()} names in column {name!r} without their last part ({stem!r} of {example!r})"

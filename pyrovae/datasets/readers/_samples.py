@@ -22,10 +22,11 @@ _SUMMARIES = re.compile(
     r"means?|averages?|avg|s\.?d\.?|std(\.|ev)?|st\.? ?dev\.?|std\.? ?dev\.?|standard deviation|variance|var|cv|rsd|"
     r"min(imum|\.)?|max(imum|\.)?|median|sum|totals?|range|(q[123]|\w+ (quartile|percentile))|rms|snr|mittelwert|mw|"
     r"durchschnitt|standardabweichung|stabw\.?|summe|moyenne|écart[- ]type|somme|media|promedio|desv\. ?est\.?|suma|"
-    r"dark|white|blank|(dark |white |spectralon )?reference|background|fwhm"
+    r"dark|white|blank|fwhm|(dark|background|((dark|white|spectralon|panel)[ _-]?)?ref(erence)?)([ _-]?\d+)?"
     r")( ?\(.*\)| of .*)?",
     re.IGNORECASE,
 )
+_SUFFIX = re.compile(r"\.(?=[a-z])\w{1,4}$", re.IGNORECASE)
 _DEVIATIONS = re.compile(r"\S[\s_.(\-](s\.?d\.?|std|stdev|std\.? ?dev\.?|standard deviation|stabw)\)?$", re.IGNORECASE)
 _FIRST, _LAST = 2, 8
 _FEWEST, _MOST_CHANNELS, _MOST_SAMPLES = 8, 200, 20_000
@@ -108,7 +109,7 @@ def check_samples(
 
 def _named(names: Sequence[str]) -> dict[int, str]:
     """Samples named as a deviation, or as a mean or a reference where few are."""
-    few = [i for i, name in enumerate(names) if _SUMMARIES.fullmatch(name.strip())]
+    few = [i for i, name in enumerate(names) if _SUMMARIES.fullmatch(_SUFFIX.sub("", name.strip()))]
     most = len(names) / 3 if len(names) >= _FEWEST else len(names)
     found = {*(few if len(few) < most else ()), *(i for i, n in enumerate(names) if _DEVIATIONS.search(n))}
     return {i: f"is named {names[i]!r}" for i in found}

@@ -23,6 +23,12 @@ from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.datasets.reading import AxisSource, Finding
 from pyrovae.errors import InputError, Option
 
+_QUANTITY = re.compile(
+    r"(a|abs\.?(orbance)?|%?\s?t|%?\s?transm(ittance|ission)|%?\s?r|%?\s?refl(ectance|ection)|counts|intensity)"
+    r"\s*([(\[].*[)\]])?",
+    re.IGNORECASE,
+)
+"""Headers that say what the values are."""
 ReadFile = Callable[[Path, ReadingSettings, Choose], Table]
 
 
@@ -75,7 +81,7 @@ def read_folder(folder: Path, settings: ReadingSettings, choose: Choose, read_fi
             if settings.samples is None:
                 _check_is_one(path, table.layout)
             part = _part(path, table)
-            if parts and part.signal != parts[0].signal:
+            if parts and len({part.signal, parts[0].signal} - {""}) > 1:
                 raise InputError(
                     f"{path} holds {part.signal}, and {files[0].name} {parts[0].signal}; convert them to one"
                 )
@@ -146,7 +152,9 @@ def _part(path: Path, table: Table) -> _Part:
     positions = positions_in_columns(table)[0] if layout.axis is not None else layout.positions
     frame, _ = targets_of(table)
     about = {str(name): list(frame[name]) for name in frame.columns}
-    return _Part(path, values, positions, layout.unit, layout.source, about, layout.findings, layout.signal)
+    headers = about.get("sample", [])
+    signal = layout.signal or str(next(filter(_QUANTITY.fullmatch, map(str, headers)), "")).lower()
+    return _Part(path, values, positions, layout.unit, layout.source, about, layout.findings, signal)
 
 
 def _check_axis(part: _Part, first: _Part) -> None:

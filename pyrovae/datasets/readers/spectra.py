@@ -148,6 +148,8 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
         )
     left_out: tuple[str, ...] = tuple(table.names[i] or f"column {i + 1}" for i in layout.dropped)
     is_constant = constant(x)
+    if to_train and is_constant.all():
+        raise InputError(f"{path}: every channel is constant, so there is nothing to model")
     if settings.drop_constant and not is_constant.all():
         kept = ~is_constant
         shown = names or tuple(f"{position:g}" for position in positions)

@@ -23,6 +23,8 @@ from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
 
 _PEEK = 60
+_MOST_ABOVE, _CHARACTERS_ABOVE = 240, 2**16
+"""More lines that are looked at, if they are short, as those above a table are."""
 _PEEK_CHARACTERS, _BLOCK_CHARACTERS = 2**24, 2**27
 _OF_TEXT, _OF_ROW = 150, 150
 """Bytes that a field of text needs in memory beside its characters, and a row beside its fields, about."""
@@ -56,6 +58,7 @@ def read_text(
         first = _some(lines, _PEEK, _PEEK_CHARACTERS)
         if not first:
             raise InputError(f"{where} is empty")
+        first += _some(lines, _MOST_ABOVE, _CHARACTERS_ABOVE)
         dialect = dialect_of([line for _, line in first], settings, where)
         body = Rows(itertools.chain(first[dialect.skip :], lines), dialect, where)
         rows: Iterator[Row] = iter(body)

@@ -128,3 +128,11 @@ def test_an_axis_that_is_there_twice(tmp_path):
     assert read_spectra(tmp_path / "a.npz").axis.tolist() == AXIS.tolist()
     np.savez(tmp_path / "a.npz", X=X, axis0=AXIS, block0_items=AXIS + 1)
     assert read_spectra(tmp_path / "a.npz").unit == "channel"
+
+
+def test_constant_channels_alone(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((9, 4)))
+    for options in ({}, {"drop_constant": True}):
+        message = message_of(tmp_path / "a.npy", samples="rows", **options)
+        assert "every channel is constant" in message
+        assert "drop_constant" not in message

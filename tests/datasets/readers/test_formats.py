@@ -393,3 +393,13 @@ def test_a_binary_file_of_no_known_format(start, tmp_path):
 )
 def test_files_of_marks_are_no_tables(content, tmp_path):
     assert "is a page of the web, XML, JSON or RTF" in message_of(written(tmp_path, content))
+
+
+def test_a_folder_whose_headers_name_other_quantities(tmp_path):
+    for i, row in enumerate(X):
+        header = {3: "%T", 5: "leaf 5"}.get(i, "Abs")
+        rows = "".join(f"{a},{v}\n" for a, v in zip(AXIS, row, strict=True))
+        (tmp_path / f"{i}.csv").write_text(f"nm,{header}\n{rows}")
+    assert "3.csv holds %t, and 0.csv abs; convert them to one" in message_of(tmp_path)
+    (tmp_path / "3.csv").write_text((tmp_path / "3.csv").read_text().replace("%T", "Abs"))
+    same(read_spectra(tmp_path))

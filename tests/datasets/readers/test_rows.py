@@ -14,6 +14,7 @@ from tests.datasets.readers.files import (
     columns_of,
     message_of,
     rows_of,
+    spectrum,
     text,
     written,
 )  # fmt: skip
@@ -144,3 +145,18 @@ def test_ranges_of_rows_of_an_array(tmp_path):
     np.save(tmp_path / "a.npy", X)
     found = read_spectra(tmp_path / "a.npy", drop_rows=["2:3", "20:"], to_train=False)
     np.testing.assert_allclose(found.x, X[[0, *range(3, 19)]], atol=1e-6)
+
+
+@pytest.mark.parametrize("num", [30, 80, 200])
+@pytest.mark.parametrize("line", ["Key {0}: value {0}", "gain;{0}", "{0}", "Comment, {0}"])
+def test_a_long_preamble_is_left_out(num, line, tmp_path):
+    above = "".join(line.format(k) + "\n" for k in range(num))
+    found = assert_read(written(tmp_path, above + text([["id", *AXIS], *rows_of(left=IDS)])), targets=["id"])
+    assert f"the first {num} lines left out" in "\n".join(found.reading.lines())
+
+
+def test_words_below_one_spectrum_are_none_above_it(tmp_path):
+    below = [["##### Information"], ["[Comments]"], ["Sample name", "x"], ["Scans", 16]]
+    path = written(tmp_path, "TITLE,x\nXYDATA\n" + text([*spectrum(), *below]))
+    assert f"row {N + 4}, column 2: the row has 1 fields, the first one 2" in message_of(path, to_train=False)
+    assert_read(path, x=X[:1], drop_rows=f"{N + 3}:", to_train=False)

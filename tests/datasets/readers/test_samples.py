@@ -197,3 +197,17 @@ def test_a_file_of_an_instrument_holds_a_dark_spectrum_and_a_reference(tmp_path)
     found = read_spectra(path, drop=("3", "4"), to_train=False)
     assert (found.unit, found.targets["sample"].tolist()) == ("nm", ["Sample", "Transmittance"])
     assert "guessed" not in "\n".join(found.reading.lines())
+
+
+@pytest.mark.parametrize("name", ["dark.txt", "white_ref.spc", "ref 2", "Dark-001.asd", "panel reference"])
+def test_a_reference_is_named_in_many_ways(name, tmp_path):
+    path = written(tmp_path, text([["file", *AXIS], *rows_of(left=[*IDS[:7], name, *IDS[8:]])]))
+    assert f"row 9: the row is named {name!r}" in message_of(path)
+    assert read_spectra(path, drop_rows="none").x.shape == X.shape
+
+
+@pytest.mark.parametrize("form", ["leaf{}-{}.spc", "{}_{}.asd", "tree{}.{}.txt"])
+def test_files_of_replicates(form, tmp_path):
+    names = [form.format(10 + i // 3, i % 3) for i in range(NUM)]
+    with pytest.warns(InputWarning, match="without their last part"):
+        read_spectra(written(tmp_path, text([["file", *AXIS], *rows_of(left=names)])))
