@@ -59,7 +59,7 @@ class Callables:
         made: dict[torch.Size, tuple[Tensor, Density]] = {}  # data and draws × data take turns
 
         def density(x: Tensor) -> Density:
-            if x.shape not in made or not torch.equal(made[x.shape][0], x):
+            if x.shape not in made or not _are_same(made[x.shape][0], x):
                 made[x.shape] = x, density_of(model, guide, x, slice(0, len(x)), ROWS_AT_ONCE)
             return made[x.shape][1]
 
@@ -167,6 +167,11 @@ def _on_draws(name: str, function: Callable[[Tensor, Tensor], Tensor], x: Tensor
     rows = z.reshape(-1, z.shape[-1])
     values = function(x if repeats == 1 else repeated(x, repeats), rows)
     return _checked(name, values, (len(rows),), 1).reshape(z.shape[:-1])
+
+
+def _are_same(left: Tensor, right: Tensor) -> bool:
+    """Whether values of one shape are equal, where NaN is equal to NaN."""
+    return bool(((left == right) | ((left != left) & (right != right))).all())
 
 
 def _checked(name: str, values: Tensor, first: tuple[int, ...], dim: int) -> Tensor:

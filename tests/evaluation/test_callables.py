@@ -87,7 +87,8 @@ def test_a_function_of_the_wrong_shape_is_named():
         pv.log_marginal(*pair, torch.zeros(3, 4), num_samples=5)
 
 
-def test_a_pair_by_hand_is_described_once_for_each_shape_of_data():
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_pair_by_hand_is_described_once_for_each_shape_of_data(missing):
     """A step on a copy of the data asks anew neither what the pair is nor whether draws can be rows."""
     calls = 0
 
@@ -95,16 +96,18 @@ def test_a_pair_by_hand_is_described_once_for_each_shape_of_data():
         nonlocal calls
         calls += 1
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).mask(~x.isnan()).to_event(1), obs=x.nan_to_num())
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(0.5 * x, 0.7).to_event(1))
+            pyro.sample("z", dist.Normal(0.5 * x.nan_to_num(), 0.7).to_event(1))
 
-    x, z = torch.tensor([[0.3], [1.2]]), torch.zeros(2, 1)
+    model.missing = missing
+    x, z = torch.tensor([[0.3, 0.1], [1.2, torch.nan if missing else 0.5]]), torch.zeros(2, 2)
     log_joint = Callables.of_pair(model, guide).model.log_joint
-    right = (Normal(0.0, 1.0).log_prob(z) + Normal(z, 1.0).log_prob(x)).sum(-1)
+    normal = Normal(torch.zeros(2), 1.0, validate_args=False)
+    right = (normal.log_prob(z) + normal.log_prob(x).nan_to_num()).sum(-1)
     log_joint(x, z), log_joint(x.repeat(3, 1), z.repeat(3, 1))
     calls = 0
     for _ in range(5):
