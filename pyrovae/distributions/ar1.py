@@ -241,7 +241,7 @@ def _check_floating(name: str, tensor: object) -> None:
 
 
 def _parameter(name: str, value: Tensor | float | None, loc: Tensor, size: int) -> Tensor:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):  # not int | float, for torch 2.8
         return torch.full((1,), float(value), dtype=loc.dtype, device=loc.device)
     _check_floating(name, value)
     assert isinstance(value, Tensor)
