@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["OnAModel", "OnData", "Summary"]
 
 
+_FAR = 4.0
+"""Standard deviations; of data like the training data, half lie less than one away."""
+
+
 @dataclass
 class OnAModel:
     """A subcommand that applies a trained model."""
@@ -105,7 +109,23 @@ class OnData(OnAModel):
         if is_mapped(data.x) and not self.TAKES_LARGE:
             check_size(str(path), 3.0 * data.x.nbytes, self.max_gib)  # type: ignore[attr-defined]
             data = replace(data, x=data.x.clone())
-        return data if axis is None else axis.matched(data)
+        data = data if axis is None else axis.matched(data)
+        self._warn_of_units(path, data)
+        return data
+
+    def _warn_of_units(self, path: Path, data: Spectra) -> None:
+        """Warn where most values are far from those that trained the model, as percent are from fractions."""
+        from pyrovae.datasets import Standardize
+
+        step = self.trained.preprocessing
+        if isinstance(step, Standardize):
+            far = float(step.transform(data.x[:1000]).abs().nanmedian())
+            if far > _FAR:
+                warnings.warn(
+                    f"half of the values in {path} lie more than {far:.3g} standard deviations from the training data: "
+                    "are they in the same units?",
+                    stacklevel=2,
+                )
 
     def apply(self, data: Spectra) -> Summary:
         """Apply the model to data of its channels."""

@@ -140,11 +140,11 @@ def as_data_tensor(name: str, data: Data, missing: str) -> Tensor:
 
 
 def are_counts(x: Tensor) -> bool:
-    """Whether all values except NaN are counts 0, 1, 2, …, with more than two different values."""
-    values = x.new_empty(0)
+    """Whether all values except NaN are counts 0, 1, 2, …, with more than two, and below those that all are whole."""
+    values, most = x.new_empty(0), 1 / torch.finfo(x.dtype).eps
     for rows in blocks(x):
         seen = rows[~rows.isnan()]
-        if not ((seen >= 0).all() and (seen % 1 == 0).all()):
+        if not ((seen >= 0).all() and (seen < most).all() and (seen % 1 == 0).all()):
             return False
         values = torch.cat([values, seen.unique()[:3]]).unique()
     return len(values) > 2

@@ -511,6 +511,7 @@ def test_refits_need_the_data_that_trained_the_model(spectra, tmp_path, capsys):
     np.testing.assert_allclose(results[0]["lower"], lower[3, [2, 5]], rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("default:half of the values")
 def test_outliers_are_found_with_their_channels(fitted, spectra, tmp_path, capsys):
     strange = pd.read_csv(spectra).iloc[:20]
     strange.iloc[7, 4] += 0.5
@@ -597,3 +598,19 @@ def test_a_tilde_after_an_option_is_the_home_folder(fitted, spectra, tmp_path, c
     assert in_this_process(capsys, "encode", fitted[0], spectra, "--out=~/a.csv")[0] == 0
     assert in_this_process(capsys, "encode", fitted[0], "~/a.csv", "--dry-run")[0] == 2  # found, and of other channels
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv"}
+
+
+@pytest.mark.filterwarnings("default:half of the values")
+@pytest.mark.parametrize("factor", [1, 100, 0.01])
+def test_data_in_other_units_are_warned_of(factor, fitted, tmp_path, capsys):
+    x = 50 + 5 * simulated(120, 12).x
+    frame = pd.DataFrame(x.numpy(), columns=[f"{900 + 10 * j}" for j in range(12)])
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    (factor * frame).to_csv(tmp_path / "new.csv", index=False)
+    assert (
+        in_this_process(capsys, "fit", tmp_path / "x.csv", "--out", tmp_path / "m", "--epochs", 1, "--hidden", 8)[0]
+        == 0
+    )
+    status, _, said = in_this_process(capsys, "encode", tmp_path / "m", tmp_path / "new.csv")
+    assert status == 0
+    assert ("warning: half of the values in" in said) == (factor != 1)

@@ -28,7 +28,7 @@ from pyrovae.comparison._budget import (
     measure,
     refit_epochs_within,
 )
-from pyrovae.comparison._data import prepare
+from pyrovae.comparison._data import are_counts, prepare
 from pyrovae.comparison._linear import folder_of
 from pyrovae.comparison.compare import plan_of
 from pyrovae.comparison.compare_file import _LinearFits, compare_file
@@ -681,3 +681,9 @@ def test_a_study_begun_before_encoders_were_trained_again_goes_on(tmp_path):
     found = compare_file(study, tmp_path / "study", progress=False)
     assert found.study.settings.refit_epochs == 0
     assert "encoder_gain" not in found.runs
+
+
+@pytest.mark.parametrize(("scale", "counts"), [(1.0, True), (2.0**22, False), (0.3, False)])
+def test_numbers_so_large_that_all_are_whole_are_no_counts(scale, counts):
+    x = torch.randint(1, 90, (50, 4), generator=torch.Generator().manual_seed(0))
+    assert are_counts(scale * x.float()) == counts
