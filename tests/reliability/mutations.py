@@ -158,7 +158,7 @@ def bad_column(file, rng):
     place = f"column {j + 2} ("
     if how == "twice":
         file.cells[0][j + 2] = file.cells[0][j + 1]
-        return Case(how, file.bytes(), says=(f"columns {j + 2} and {j + 3}", "remove one"))
+        return Case(how, file.bytes(), says=(f"columns {j + 2} and {j + 3}", "leave one out"))
     if how == "order":
         header = file.cells[0]
         header[1], header[2] = header[2], header[1]

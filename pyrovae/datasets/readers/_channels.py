@@ -306,8 +306,10 @@ def _check_columns(positions: NDArray[np.float64], names: Sequence[str], columns
         if first != j:
             raise InputError(
                 f"{where}, columns {columns[first] + 1} and {columns[j] + 1}: both are channel {names[columns[j]]!r}; "
-                "remove one, or leave it out with ",
+                "leave one out with ",
                 Option("drop", str(columns[j] + 1)),
+                ", or if one is a label, say which with ",
+                Option("label", str(columns[first] + 1)),
             )
     wrong = out_of_order(positions)
     if wrong is not None:

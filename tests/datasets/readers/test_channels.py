@@ -101,3 +101,12 @@ def test_groups_of_one_prefix_are_told_by_their_suffix(pair, tmp_path):
         found = read_spectra(path, channels=word)
         np.testing.assert_allclose(found.x, x, atol=1e-6)
         assert found.axis.tolist() == POSITIONS.astype(int).tolist()
+
+
+def test_a_label_named_like_a_channel(tmp_path):
+    rows = [[k % 5 + 0.5, *row] for k, row in enumerate(X.tolist())]
+    path = written(tmp_path, text([[f"{POSITIONS[7]:g}", *(f"{a:g}" for a in POSITIONS)], *rows]))
+    message = message_of(path)
+    assert "columns 1 and 9: both are channel '414'" in message
+    assert message.endswith("or if one is a label, say which with label='1'")
+    np.testing.assert_allclose(read_spectra(path, label="1").x, X, atol=1e-6)
