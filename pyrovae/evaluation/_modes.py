@@ -1,5 +1,6 @@
 """Modes of log p(x, z), and the curvature there."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from pyrovae.evaluation._density import Density
 
-_STARTS = 16
+_DRAWS, _WIDE = 12, 8
+"""Starts that the guide draws, and starts as wide as most priors."""
 _STEPS = 60
 
 
@@ -31,15 +33,17 @@ class Modes:
 def find_modes(density: Density, like: Tensor) -> Modes:
     """Maximise log p(x, z) by Newton steps with line search, from draws of the guide and from farther away.
 
-    Draws are also moved away from their mean, since a guide may be far too narrow.
+    Draws are also moved away from their mean, since a guide may be far too narrow. The starts from farther away lie on
+    all sides of 0 in up to three dimensions, so that no mirrored mode is missed by chance.
     """
-    draws = density.draw(_STARTS).double()
+    draws = density.draw(_DRAWS).double()
     center = draws.mean(0)
-    reach = torch.ones(_STARTS, 1, 1, dtype=torch.float64, device=draws.device)
-    reach[_STARTS // 2 :] = 3.0
-    z = center + reach * (draws - center)
-    z[-_STARTS // 4 :] = 2 * torch.randn_like(z[-_STARTS // 4 :])  # as wide as most priors
-    z[0] = center
+    draws[_DRAWS - 4 :] = center + 3 * (draws[_DRAWS - 4 :] - center)
+    draws[0] = center
+    wide = 2 * torch.randn(_WIDE, *center.shape, dtype=torch.float64, device=center.device)
+    sides = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), device=wide.device)[:, : wide.shape[-1]]
+    wide[..., :3] = wide[..., :3].abs() * sides.unsqueeze(1)
+    z = torch.cat([draws, wide])
     damping = torch.full(z.shape[:2], 1e-3, dtype=torch.float64, device=z.device)
     value, slope, curvature = _derivatives(density, z, like)
     for _ in range(_STEPS):

@@ -21,6 +21,7 @@ from pyrovae.comparison.notes import (
 )
 from pyrovae.comparison.recommendation import recommend
 from pyrovae.datasets import Spectra, split_spectra
+from pyrovae.evaluation import LogMarginal
 
 SETTINGS = {"posteriors": ["full-covariance"], "estimators": ["analytic"], "hidden": (8,), "progress": False}
 
@@ -100,8 +101,8 @@ def test_a_linear_model_with_more_dimensions_that_is_better():
     train, validation, test = data(500, n=8, d=4, noise=0.1).split([300, 100, 100])
     baselines = pv.linear_baselines(train, test, 1, validation=validation, progress=False)
     known = {b.name: b.log_prob for b in baselines if b.log_prob is not None}
-    own = pv.exact.LinearGaussianVAE.fit(train, 1).log_prob(test).expand(2, -1)
-    advice = recommend({"vae": own}, baselines=known)
+    own = LogMarginal.exact(pv.exact.LinearGaussianVAE.fit(train, 1).log_prob(test))
+    advice = recommend({"vae": [own] * 2}, baselines=known)
     (note,) = notes_of_dimensions(None, advice, ModelKey("diagonal", "analytic", "gaussian", 1), baselines)
     assert note.numbers["more"] >= 4
     assert note.names[1] == "vae"
@@ -199,7 +200,8 @@ def test_what_is_said_of_a_split(data, kinds):
     split = split_spectra(data)
     gains = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
     x = gains[split.test.targets["sample"].to_numpy(copy=True)]
-    advice = recommend({"a": torch.zeros(2, len(x)), "b": x.expand(2, -1)}, groups=split.test_groups)
+    scores = {"a": [LogMarginal.exact(torch.zeros(len(x)))] * 2, "b": [LogMarginal.exact(x)] * 2}
+    advice = recommend(scores, groups=split.test_groups)
     found = notes_of_split(split, advice, len(split.validation))
     assert {note.kind for note in found} == kinds
     for note in found:
