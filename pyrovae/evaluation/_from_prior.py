@@ -14,9 +14,9 @@ from pyrovae.vae import GenerativeModel
 AT_ONCE = 4096
 """Data of a file that are in memory, and data that a few draws from the prior are weighed for at once."""
 
-_MOST_DIM = 8
-_LOOK, _PROMISING = 512, 2.0
-_DRAWS, _WANTED = 2**14, 1000
+MOST_DIM = 8
+LOOK, PROMISING = 512, 2.0
+DRAWS, WANTED = 2**14, 1000
 _SHARING = 32
 """Data that share draws from the prior. If all did, their errors would not average out."""
 _ROUNDING = 1e-3
@@ -34,7 +34,7 @@ def from_prior(problem: Problem) -> Summaries:
     """
     num, model = len(problem.x), problem.model
     nothing = tuple(torch.full((num,), math.nan, dtype=torch.float64) for _ in range(5))
-    if not isinstance(model, GenerativeModel) or model.latent_dim > _MOST_DIM:
+    if not isinstance(model, GenerativeModel) or model.latent_dim > MOST_DIM:
         return nothing
     double = _Conditional(model, problem.x.dtype, problem.rows_at_once)
     single = _Conditional(copy.deepcopy(model).float(), torch.float32, problem.rows_at_once)
@@ -44,10 +44,10 @@ def from_prior(problem: Problem) -> Summaries:
         z: Tensor = model.prior_distribution().sample(torch.Size([num_draws])).to(problem.x)
         return z
 
-    looked = torch.cat([log_mean_weight(double(draw(_LOOK), some))[2] for some in problem.x.split(AT_ONCE)])
-    wanted = (_LOOK * _WANTED / looked).log2().ceil().exp2().clamp(_LOOK, _DRAWS)
-    for num_draws in wanted[looked >= _PROMISING].unique().tolist():
-        (chosen,) = ((looked >= _PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
+    looked = torch.cat([log_mean_weight(double(draw(LOOK), some))[2] for some in problem.x.split(AT_ONCE)])
+    wanted = (LOOK * WANTED / looked).log2().ceil().exp2().clamp(LOOK, DRAWS)
+    for num_draws in wanted[looked >= PROMISING].unique().tolist():
+        (chosen,) = ((looked >= PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
         for rows in chosen.split(_SHARING):
             z, x = draw(int(num_draws)), problem.x[rows.to(problem.x.device)]
             log_w = (single if is_single else double)(z, x)

@@ -98,21 +98,20 @@ class Problem:
 
     def check(self) -> None:
         """Raise an InputError where programs have no log p(x, z) and log q(z|x) of each datum."""
+        self.check_rows_apart(is_density=True)
+
+    def check_rows_apart(self, *, is_density: bool = False) -> None:
+        """Raise an InputError where a datum's terms change with other data; for a density, those of the model alone."""
         if self.is_dense:
             return
         guide, x = self.looked_at(1024)
         with running_on(x):
-            check_density(trace_pair(self.model, guide, x, check=True))
-        self.check_rows_apart(of_guide=False)  # log p(x) is the model's alone
-
-    def check_rows_apart(self, *, of_guide: bool = True) -> None:
-        """Raise an InputError where a datum's terms, or those of the model alone, change with other data."""
-        guide, x = self.looked_at(1024)
-        if self.is_dense or isinstance(poutine.unwrap(guide), Messenger):
-            return
-        with running_on(x):
-            plate = trace_pair(self.model, guide, x, check=True).data_plate(len(x))
-            check_rows_apart(self.model, guide, x, plate, takes_some=self.takes_some, of_guide=of_guide)
+            pair = trace_pair(self.model, guide, x, check=True)
+            if is_density:
+                check_density(pair)
+            if not isinstance(poutine.unwrap(guide), Messenger):
+                plate = pair.data_plate(len(x))
+                check_rows_apart(self.model, guide, x, plate, takes_some=self.takes_some, of_guide=not is_density)
 
     def at_once(self, num: int) -> int:
         """How many data to evaluate in one pass, ``num`` if the programs take some of them."""

@@ -188,13 +188,16 @@ def check_rows_apart(
         if not of_guide:
             raise
         scored, weights = False, terms_at(given, x, False)
-    if not all(_are_close(terms_at(given, x, scored), weights) for _ in range(_NUM_REPEATED)):
+    before = random_state()
+    again = [terms_at(given, x, scored) for _ in range(_NUM_REPEATED)]
+    alone = terms_at(given, x, of_guide and scored)
+    set_random_state(before)
+    if not all(_are_close(terms, weights) for terms in again):
         raise InputError(
             "the terms of a datum change at the same latents: the model or the guide draws random numbers outside of "
             "its sample sites, as F.dropout(h) does without training=self.training, so there is no log p(x) or ELBO "
             "per datum; leave them out, or draw them by pyro.sample"
         )
-    alone = terms_at(given, x, of_guide and scored)
     for changed in _parts_of(x):
         values, kept = {}, ~changed.cpu()
         for site, other in zip(first.drawn, second.drawn, strict=True):

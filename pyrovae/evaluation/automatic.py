@@ -13,12 +13,14 @@ from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation._from_prior import AT_ONCE, Summaries, from_prior
 from pyrovae.evaluation._gauss_newton import Mixture
 from pyrovae.evaluation._method import Method, Problem
+from pyrovae.evaluation._prior_of_programs import from_prior_of_program
 from pyrovae.evaluation.annealing import Path, log_weights, rising_temperatures
 from pyrovae.evaluation.estimate import LogMarginal, Step, UnreliableEstimateWarning
 from pyrovae.evaluation.importance import Importance, in_chunks, log_mean_weight, over_log_weights
 from pyrovae.evaluation.per_datum import rows_of
 from pyrovae.evaluation.refine import NUM_DRAWS, NUM_STEPS, fit_each, target_for
 from pyrovae.progress import progress_bar
+from pyrovae.vae import GenerativeModel
 
 _GOOD_K, _LARGEST_K = 0.5, 0.7
 _GOOD_SHARE = 0.3
@@ -50,7 +52,8 @@ class Automatic(Method):
     by 0.05 nats and three standard errors, the datum is unreliable, or takes their value (``prior``) if their effective
     number is at least 100. Their value also replaces annealing, and a value with k̂ above ½ or a larger error. A datum
     whose draws from the prior have a k̂ of at most ½ and an effective number of ``num_samples`` needs no second step. A
-    datum is unreliable, too, if the search for modes does not end, as on a ring.
+    datum is unreliable, too, if the search for modes does not end, as on a ring. Of more than 256 data under a program
+    written by hand, the draws are as many as an effective number of 128 needs.
 
     Programs that only run on all of the data, with a plate or a mask of that size, use the guide's weights. No decision
     depends on time: the same call gives the same bits.
@@ -76,7 +79,8 @@ class Automatic(Method):
         num_looked = max(_LEAST_LOOKED, self.num_samples // 2)
         looked = over_log_weights(log_mean_weight, problem, num_looked, rough=True)
         nothing = [torch.full_like(values, math.nan) for values in looked]
-        found = _Found(nothing, [Step.GUIDE] * num, from_prior(problem), torch.ones(num, dtype=torch.bool))
+        prior = (from_prior if isinstance(problem.model, GenerativeModel) else from_prior_of_program)(problem)
+        found = _Found(nothing, [Step.GUIDE] * num, prior, torch.ones(num, dtype=torch.bool))
         good = (looked[4] <= _GOOD_K) & (looked[2] >= _GOOD_SHARE * num_looked)
         if good.any():
             (rows,) = good.nonzero(as_tuple=True)
