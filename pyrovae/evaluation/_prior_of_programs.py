@@ -38,6 +38,8 @@ def _has_few_latents(problem: Problem) -> bool:
     if isinstance(poutine.unwrap(guide), Messenger):
         return False
     pair = trace_pair(problem.model, guide, x)
+    if pair.of_role(Role.FACTOR):  # a factor of the guide belongs to what is estimated
+        return False
     size = sum(site.site["value"].numel() for site in pair.of_role(Role.LATENT))
     return 0 < size <= MOST_DIM * len(x) and takes_rows(problem.model, guide, x, pair.data_plate(len(x)))
 
