@@ -108,7 +108,8 @@ def calibration(
 
     Example:
         >>> import pyrovae as pv
-        >>> truth = pv.exact.LinearGaussianVAE(torch.randn(4, 2), 0.5, torch.zeros(4))
+        >>> loadings = torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, 0.5], [0.0, 0.5]])
+        >>> truth = pv.exact.LinearGaussianVAE(loadings, 0.5, torch.zeros(4))
         >>> found = calibration(truth.to_model(), truth.to_guide())
         >>> found.p_value > 0.01, calibration(truth.to_model(), truth.to_guide("isotropic")).p_value < 0.01
         (True, True)
