@@ -13,11 +13,13 @@ from torch.distributions import VonMises
 from pyrovae.errors import InputError
 from pyrovae.programs import (
     FAILURES,
+    NUM_REPEATED,
     PairedSite,
     Program,
     Role,
     Site,
     TracedPair,
+    are_close,
     describe,
     is_delta,
     log_prob_of,
@@ -29,8 +31,6 @@ from pyrovae.programs import (
 from pyrovae.randomness import random_state, set_random_state
 
 _DRAWS_OF_PRIOR = 64
-_NUM_REPEATED = 3
-"""Runs at the same latents. Random numbers for a few data may be equal by chance, as those of dropout."""
 
 
 def repeated(x: Tensor, num: int) -> Tensor:
@@ -104,7 +104,7 @@ def takes_some(model: Program, guide: Program, x: Tensor, select: Callable[[Tens
         given = {site.name: _rows_of_value(site, plate, more) for site in pair.drawn}
         other = pair_at(model, part, given, x[more])
         found = _log_weight(other, other.data_plate(len(more)))
-        same_terms = _are_close(found, _log_weight(pair, plate)[more.cpu()])
+        same_terms = are_close(found, _log_weight(pair, plate)[more.cpu()])
     except FAILURES:
         same_terms = False
     if not same_terms:
@@ -127,7 +127,7 @@ def _check_order(model: Program, pair: TracedPair, x: Tensor, plate: CondIndepSt
         trace = poutine.trace(poutine.replay(model, trace=pair.guide)).get_trace(data)
         return _log_weight(TracedPair.of(trace, pair.guide), plate, of_guide=False)
 
-    if not _are_close(terms_of(x), terms):
+    if not are_close(terms_of(x), terms):
         return  # random numbers outside of sample sites
     for changed in _parts_of(x):
         others = _with_rows_of_others(x, changed)
@@ -189,10 +189,10 @@ def check_rows_apart(
             raise
         scored, weights = False, terms_at(given, x, False)
     before = random_state()
-    again = [terms_at(given, x, scored) for _ in range(_NUM_REPEATED)]
+    again = [terms_at(given, x, scored) for _ in range(NUM_REPEATED)]
     alone = terms_at(given, x, of_guide and scored)
     set_random_state(before)
-    if not all(_are_close(terms, weights) for terms in again):
+    if not all(are_close(terms, weights) for terms in again):
         raise InputError(
             "the terms of a datum change at the same latents: the model or the guide draws random numbers outside of "
             "its sample sites, as F.dropout(h) does without training=self.training, so there is no log p(x) or ELBO "
@@ -205,7 +205,7 @@ def check_rows_apart(
             if value.dim() >= -axis:
                 value = torch.where(changed.reshape(-1, *[1] * (-axis - 1)), other.site["value"], value)
             values[site.name] = value
-        if not _are_close(terms_at(values, x, scored)[kept], weights[kept]):
+        if not are_close(terms_at(values, x, scored)[kept], weights[kept]):
             raise InputError(
                 "the terms of a datum change with the latents of other data (as with BatchNorm in training mode), so "
                 "there is no log p(x) or ELBO per datum; let each row depend on its own z, and put modules into "
@@ -217,7 +217,7 @@ def check_rows_apart(
             moved = terms_at(given, _with_rows_of_others(x, changed), of_guide and scored)
         except FAILURES:
             continue
-        if not _are_close(moved[kept], alone[kept]):
+        if not are_close(moved[kept], alone[kept]):
             raise InputError(
                 "the terms of a datum change with other rows of x, as with x - x.mean(0) or with swapped plates, so it "
                 "has no value of its own; compute statistics of the data once, outside of the programs, and give the "
@@ -230,10 +230,6 @@ def _with_rows_of_others(x: Tensor, changed: Tensor) -> Tensor:
     return torch.where(changed.reshape(-1, *[1] * (x.dim() - 1)), x.roll(1, 0), x)
 
 
-def _are_close(left: Tensor, right: Tensor) -> bool:
-    return torch.allclose(left, right, rtol=1e-4, atol=1e-4, equal_nan=True)
-
-
 @torch.no_grad()
 def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackFrame, num: int = 3) -> bool:
     """Whether programs give the same densities for the draws of a datum as rows of one call as one by one."""
@@ -244,7 +240,7 @@ def takes_rows(model: Program, guide: Program, x: Tensor, plate: CondIndepStackF
             rows = torch.arange(k * len(x), (k + 1) * len(x), device=x.device)
             values = {site.name: _rows_of_value(site, plate, rows) for site in pair.drawn}
             alone = _log_weight(pair_at(model, guide, values, x), plate)
-            if not _are_close(alone, weights):
+            if not are_close(alone, weights):
                 return False
     except FAILURES:  # for instance tensors of the programs' own, one row a datum
         return False

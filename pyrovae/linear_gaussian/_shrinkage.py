@@ -11,7 +11,7 @@ from pyrovae.blocks import has_gaps
 from pyrovae.linear_gaussian._directions import DENSE
 from pyrovae.linear_gaussian._model import LinearModel
 from pyrovae.linear_gaussian._patterns import patterns
-from pyrovae.posteriors.lbfgs import time_is_up
+from pyrovae.posteriors.lbfgs import check_time
 
 SHARES = torch.logspace(-7, 0, 57, dtype=torch.float64)
 """Shares a of the target that are tried. Below the least, data that leave a direction empty could have any density."""
@@ -55,6 +55,9 @@ def shrinkage(
         shares: those that are tried, of data with missing values.
         rounds: most rounds after the first, of data with missing values.
         dense: see above.
+
+    Raises:
+        OutOfTimeError: see :func:`~pyrovae.posteriors.lbfgs.ending_by`.
     """
     if has_gaps(x) or has_gaps(held_out):
         return _with_gaps(x, target, held_out, shares, rounds)
@@ -83,9 +86,8 @@ def _with_gaps(x: Tensor, target: LinearModel, held_out: Tensor, shares: Tensor,
     covariance = target.expected_moments(x)[1]
     best = best_of(covariance)
     for _ in range(rounds if has_gaps(x) else 0):
-        expected = (
-            None if time_is_up() else _expected_covariance(x, target.offset, shrunk(covariance, of_target, best.share))
-        )
+        check_time()
+        expected = _expected_covariance(x, target.offset, shrunk(covariance, of_target, best.share))
         if expected is None:
             break
         covariance = expected

@@ -21,12 +21,12 @@ _END: ContextVar[float] = ContextVar("end", default=math.inf)
 
 
 class OutOfTimeError(Exception):
-    """A minimisation did not end in time."""
+    """A fit did not end in time."""
 
 
 @contextmanager
 def ending_by(end: float) -> Iterator[None]:
-    """Minimisations inside of it raise an :class:`OutOfTimeError` after this time of ``time.perf_counter``."""
+    """Fits inside of it raise an :class:`OutOfTimeError` after this time of ``time.perf_counter``."""
     token = _END.set(end)
     try:
         yield
@@ -34,9 +34,10 @@ def ending_by(end: float) -> Iterator[None]:
         _END.reset(token)
 
 
-def time_is_up() -> bool:
-    """Whether the time of :func:`ending_by` has come."""
-    return time.perf_counter() > _END.get()
+def check_time() -> None:
+    """Raise an OutOfTimeError if the time of :func:`ending_by` has come."""
+    if time.perf_counter() > _END.get():
+        raise OutOfTimeError
 
 
 def minimise(
@@ -56,8 +57,7 @@ def minimise(
     from scipy.optimize import minimize
 
     def value_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
-        if time_is_up():
-            raise OutOfTimeError
+        check_time()
         with torch.enable_grad():
             at = torch.from_numpy(values).requires_grad_()
             value = function(at)

@@ -24,7 +24,16 @@ from pyrovae.programs._modules import (
     with_gradients,
 )
 from pyrovae.programs._pair import DATA_PLATE, PARTICLES, TracedPair
-from pyrovae.programs._running import FAILURES, DrawsAsRows, cannot_run, reason_of, running_on, takes_any_axes
+from pyrovae.programs._running import (
+    FAILURES,
+    NUM_REPEATED,
+    DrawsAsRows,
+    are_close,
+    cannot_run,
+    reason_of,
+    running_on,
+    takes_any_axes,
+)
 from pyrovae.programs._sites import (
     Pair,
     PairedSite,
@@ -49,6 +58,7 @@ from pyrovae.programs._training import check_programs
 __all__ = [
     "DATA_PLATE",
     "FAILURES",
+    "NUM_REPEATED",
     "PARTICLES",
     "DrawsAsRows",
     "FixedParameters",
@@ -61,6 +71,7 @@ __all__ = [
     "Site",
     "TracedPair",
     "announced_parameters",
+    "are_close",
     "as_data",
     "cannot_run",
     "check_data",

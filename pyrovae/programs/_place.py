@@ -7,12 +7,9 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.programs._pair import TracedPair
-from pyrovae.programs._running import FAILURES
+from pyrovae.programs._running import FAILURES, NUM_REPEATED, are_close
 from pyrovae.programs._sites import Program, log_prob_of
 from pyrovae.programs._tracing import pair_at, trace_pair
-
-_NUM_REPEATED = 3
-"""Runs at the same latents; dropout of a few data may be the same by chance."""
 
 
 def of_place(model: Program, guide: Program, x: Tensor, parameters: list[tuple[str, Tensor]]) -> str | None:
@@ -35,10 +32,10 @@ def of_place(model: Program, guide: Program, x: Tensor, parameters: list[tuple[s
             given = {site.name: site.site["value"] for site in pair.drawn}
             rolled = {name: _rolled(pair, name, value, len(x)) for name, value in given.items()}
             moved = _terms(pair_at(model, guide, rolled, x.roll(1, 0)), len(x)).roll(-1, 0)
-            by_place = not _are_close(_terms(pair, len(x)), moved)
+            by_place = not are_close(_terms(pair, len(x)), moved)
             if by_place:  # unless random numbers outside of sample sites move the terms anyway, as in dropout
-                runs = [_terms(pair_at(model, guide, given, x), len(x)) for _ in range(_NUM_REPEATED)]
-                by_place = all(_are_close(_terms(pair, len(x)), terms) for terms in runs)
+                runs = [_terms(pair_at(model, guide, given, x), len(x)) for _ in range(NUM_REPEATED)]
+                by_place = all(are_close(_terms(pair, len(x)), terms) for terms in runs)
     except FAILURES:  # no value per datum, or rows that do not go elsewhere
         return None
     for (name, parameter), places, moved_too in zip(parameters, first, second, strict=True):
@@ -92,7 +89,3 @@ def _touched(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]
         [torch.zeros_like(p, dtype=torch.bool) if g is None else g != 0 for g in of_parameter]
         for p, *of_parameter in zip(parameters, *gradients, strict=True)
     ]
-
-
-def _are_close(left: Tensor, right: Tensor) -> bool:
-    return torch.allclose(left, right, rtol=1e-4, atol=1e-4, equal_nan=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -12,6 +13,13 @@ _PAIR = "the model and the guide"
 
 FAILURES = (RuntimeError, ValueError, LookupError, AssertionError)
 """What programs raise on data that they cannot take."""
+NUM_REPEATED = 3
+"""Runs at the same latents. Random numbers for a few data may be equal by chance, as those of dropout."""
+
+
+def are_close(left: Tensor, right: Tensor) -> bool:
+    """Whether terms are equal but for rounding in float32."""
+    return torch.allclose(left, right, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def reason_of(error: Exception) -> str:

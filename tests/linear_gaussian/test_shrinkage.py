@@ -7,6 +7,7 @@ import pyrovae as pv
 from pyrovae.linear_gaussian._shrinkage import SHARES, _expected_covariance, best_shrinkage, shrinkage, shrunk
 from pyrovae.linear_gaussian.factor_model import diagonal_model
 from pyrovae.linear_gaussian.shrunk_gaussian import ShrunkGaussian
+from pyrovae.posteriors.lbfgs import OutOfTimeError, ending_by
 
 
 @pytest.mark.parametrize("num", [20, 300])
@@ -80,3 +81,10 @@ def test_gaps_are_filled_under_the_shrunk_gaussian_itself(form):
         assert (truth - one.log_prob(x[1200:]).mean()).item() < 0.2 < (truth - target.log_prob(x[1200:]).mean()).item()
     once = shrinkage(train, target, validation, rounds=0)
     assert shrinkage(train, target, validation).log_prob > once.log_prob + 0.3
+
+
+def test_a_fit_that_has_no_time_left_is_not_half_a_fit():
+    x = torch.randn(60, 4, dtype=torch.float64).masked_fill(torch.rand(60, 4) < 0.1, torch.nan)
+    target = pv.FactorModel.fit(x, pv.AR1GaussianLikelihood(1, 4), 1)
+    with pytest.raises(OutOfTimeError), ending_by(0.0):
+        shrinkage(x, target, x)

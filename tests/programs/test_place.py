@@ -8,6 +8,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.training import Trainer, TrainingSettings
 
 X = torch.randn(8, 1, generator=torch.Generator().manual_seed(0))
 
@@ -113,4 +114,7 @@ def test_what_follows_the_data_or_the_batch_is_shuffled():
 
     labels = torch.arange(8.0).unsqueeze(-1)
     for guide in (by_label, by_batch):
-        pv.fit(model, guide, labels, pv.MonteCarloELBO(), epochs=1, batch_size=4, progress=False)
+        settings = TrainingSettings(epochs=1, batch_size=4)
+        trainer = Trainer([(model, guide)], labels, pv.MonteCarloELBO(), settings, progress=False)
+        assert not trainer.batches.in_order
+        trainer.run()
