@@ -85,10 +85,14 @@ def test_batches_in_another_order_are_refused(pair, what):
         train(*pair, validation=X, epochs=1)
 
 
-@pytest.mark.parametrize("guide", [row_by_row, by_index, Rows(), AutoNormal(model), AutoMultivariateNormal(model)])
-def test_all_data_at_once_keep_their_order(guide):
+@pytest.mark.parametrize(
+    "make",
+    [lambda: row_by_row, lambda: by_index, Rows, lambda: AutoNormal(model), lambda: AutoMultivariateNormal(model)],
+    ids=["parameter", "by index", "embedding", "AutoNormal", "AutoMultivariateNormal"],
+)
+def test_all_data_at_once_keep_their_order(make):
     """The posterior means are x/2, as in the closed form."""
-    pyro.clear_param_store()
+    guide = make()
     train(model, guide)
     if hasattr(guide, "median"):
         found = guide.median(X)["z"]
