@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import check_order, number, out_of_order, position_of
+from pyrovae.datasets.readers._channels import check_order, out_of_order
+from pyrovae.datasets.readers._names import number, position_of
 from pyrovae.datasets.readers._table import Table
 from pyrovae.errors import InputError, Option, one_line
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import axis_unit, largest_group
 from pyrovae.datasets.readers._labels import follows
+from pyrovae.datasets.readers._names import axis_unit, largest_group
 from pyrovae.datasets.readers._numbers import Numerals
 from pyrovae.datasets.readers._order import in_order, is_even, is_outside, nearly_in_order, stands_out
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings

@@ -9,19 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import (
-    Channels,
-    Group,
-    axis_unit,
-    either,
-    find_channels,
-    groups_of,
-    largest_group,
-)
+from pyrovae.datasets.readers._channels import Channels, either, find_channels
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._labels import follows
 from pyrovae.datasets.readers._missing import cleaned
 from pyrovae.datasets.readers._nameless import without_labels
+from pyrovae.datasets.readers._names import Group, axis_unit, groups_of, largest_group
 from pyrovae.datasets.readers._order import counts_up, in_order
 from pyrovae.datasets.readers._shape import Kind, Shape, check_is_wide, shape_of
 from pyrovae.datasets.readers._table import Head, Layout

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import number
+from pyrovae.datasets.readers._names import number
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 
 _USUAL = (

@@ -11,7 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import COUNTED, axis_unit, check_order, out_of_order
+from pyrovae.datasets.readers._channels import check_order, out_of_order
+from pyrovae.datasets.readers._names import COUNTED, axis_unit
 from pyrovae.datasets.readers._shape import directions
 from pyrovae.datasets.readers._table import Choose, Table, default_dtype, table_of
 from pyrovae.datasets.readers.idx import PIXEL

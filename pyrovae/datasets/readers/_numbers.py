@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import position_of
+from pyrovae.datasets.readers._names import position_of
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.errors import InputError, Option
 

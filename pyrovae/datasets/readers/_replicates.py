@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrovae.datasets.readers._channels import number
+from pyrovae.datasets.readers._names import number
 from pyrovae.errors import InputWarning, Option
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from pyrovae.datasets.readers._channels import largest_group, number
-from pyrovae.datasets.readers._dialect import REMARKS, Dialect, Line, prepared
+from pyrovae.datasets.readers._dialect import REMARKS, Dialect, prepared
+from pyrovae.datasets.readers._lines import Line
+from pyrovae.datasets.readers._names import largest_group, number
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
 

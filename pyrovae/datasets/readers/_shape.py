@@ -8,8 +8,8 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import Group, axis_unit, largest_group
 from pyrovae.datasets.readers._header import Header
+from pyrovae.datasets.readers._names import Group, axis_unit, largest_group
 from pyrovae.datasets.readers._order import counts_up, in_order, nearly_in_order
 from pyrovae.datasets.readers._replicates import names_samples
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.blocks import in_blocks, of_file, rows_at
-from pyrovae.datasets.readers._channels import COUNTED
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._missing import given_markers, without_markers
+from pyrovae.datasets.readers._names import COUNTED
 from pyrovae.datasets.readers._numbers import Numerals
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.reading import AxisSource, Finding

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyrovae.blocks import gathered
 from pyrovae.datasets.readers._axis import given_axis, positions_in_columns
-from pyrovae.datasets.readers._channels import COUNTED
+from pyrovae.datasets.readers._names import COUNTED
 from pyrovae.datasets.readers._table import Choose, Layout, Table
 from pyrovae.datasets.readers._targets import targets_of
 from pyrovae.datasets.readers.settings import ReadingSettings

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyrovae.datasets.readers._channels import UNITS, check_order
+from pyrovae.datasets.readers._channels import check_order
+from pyrovae.datasets.readers._names import UNITS
 from pyrovae.datasets.readers._table import Choose, Table, table_of
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.reading import AxisSource, Finding

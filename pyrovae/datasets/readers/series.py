@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyrovae.datasets.readers._dialect import Line, lines_of
+from pyrovae.datasets.readers._lines import Line, lines_of
 from pyrovae.datasets.readers._numbers import Numerals
 from pyrovae.datasets.readers._rows import Row
 from pyrovae.datasets.readers._table import Choose, Table

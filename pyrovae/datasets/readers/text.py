@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._dialect import Line, dialect_of, lines_of
+from pyrovae.datasets.readers._dialect import dialect_of
 from pyrovae.datasets.readers._header import header_of
+from pyrovae.datasets.readers._lines import Line, lines_of
 from pyrovae.datasets.readers._missing import given_markers, without_markers
 from pyrovae.datasets.readers._numbers import Numerals, numerals_of
 from pyrovae.datasets.readers._rows import Row, Rows, Samples
