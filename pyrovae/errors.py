@@ -2,10 +2,13 @@
 
 import difflib
 import math
+import pkgutil
 import re
 import shlex
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, TypeVar
@@ -87,6 +90,47 @@ class LostProcessError(InputError):
 
 class MissingExtraError(InputError, ImportError):
     """A package of an optional extra is not installed; the message names the extra."""
+
+
+def moved(module: str, places: Mapping[str, str]) -> Callable[[str], object]:
+    """A module's ``__getattr__`` for names that are elsewhere now, which warns of it.
+
+    Args:
+        module: the module's name.
+        places: the full name that each has now.
+    """
+
+    def get(name: str) -> object:
+        if name not in places:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {places[name]}", DeprecationWarning, stacklevel=2)
+        return pkgutil.resolve_name(places[name])
+
+    return get
+
+
+@contextmanager
+def needing_extra(message: str) -> Iterator[None]:
+    """Raise a MissingExtraError with this message where an import inside of the block fails."""
+    try:
+        yield
+    except ImportError:
+        raise MissingExtraError(message) from None
+
+
+@contextmanager
+def reading(file: object, kind: str | None = None) -> Iterator[None]:
+    """Raise an InputError for whatever a library raises in the block: the file is not of its kind, or is damaged.
+
+    Libraries raise many kinds of exceptions for a damaged file. A lack of memory stays what it is.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"is not {kind}, or is damaged" if kind else "is damaged"
+        raise InputError(f"{file} {what}: {one_line(error, 200)}") from None
 
 
 def check_integer(name: str, value: object, least: int = 1) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, needing_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,8 +157,14 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write CSV atomically."""
-    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+    """Write a table atomically: CSV, or parquet if the file's name ends so.
+
+    Raises:
+        MissingExtraError: parquet without pyarrow.
+    """
+    write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
+    with needing_extra("writing parquet needs pyarrow: pip install 'pyrovae[parquet]'"):
+        write_atomically(path, partial(write, index=False))
 
 
 def versions() -> dict[str, str]:

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from pyrovae.blocks import blocks, is_mapped
 from pyrovae.datasets import Preprocessing
-from pyrovae.errors import InputError, MissingExtraError, check_integer
+from pyrovae.errors import InputError, check_integer
 from pyrovae.evaluation import Imputed, conformal_p_values
 from pyrovae.evaluation.outliers import usual_misfits
-from pyrovae.files import write_atomically, write_table
 from pyrovae.fitted import VAE, Linear
 from pyrovae.io import load_any, load_preprocessing
 from pyrovae.progress import progress_bar
@@ -327,24 +326,6 @@ def _places_in(known: Tensor, x: Tensor) -> NDArray[np.int64]:
     """Which row of the known data (any, n) each of x (num, n) is, −1 if none."""
     places = {row.tobytes(): k for k, row in reversed(list(enumerate(known.cpu().numpy())))}
     return np.array([places.get(row.tobytes(), -1) for row in x.to(known).cpu().numpy()], dtype=np.int64)
-
-
-def write_rows(path: Path, table: pd.DataFrame) -> None:
-    """Write a table to ``.csv`` or ``.parquet``, completely or not at all.
-
-    Raises:
-        InputError: the file has another suffix.
-        MissingExtraError: parquet without pyarrow.
-    """
-    if path.suffix == ".csv":
-        write_table(path, table)
-    elif path.suffix == ".parquet":
-        try:
-            write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
-        except ImportError:
-            raise MissingExtraError("writing parquet needs pyarrow: pip install 'pyrovae[parquet]'") from None
-    else:
-        raise InputError(f"the file {path} must end in .csv or .parquet")
 
 
 def _chunks(y: Tensor, what: str, progress: bool) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from pyrovae.commands._read import ReadLine, Summary
 from pyrovae.datasets import ChannelAxis, ReadingSettings, Spectra, read_data
 from pyrovae.datasets.readers.settings import check_size
 from pyrovae.errors import InputError
-from pyrovae.files import make_folder
+from pyrovae.files import make_folder, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +49,6 @@ class OnAModel:
 
     def write(self, table: "pd.DataFrame", out: Path | None, name: str) -> Path:
         """Write rows to ``out``, by default a CSV beside the model."""
-        from pyrovae.trained_model import write_rows
-
         path = out or self.folder / f"{name}.csv"
         if path.suffix not in (".csv", ".parquet"):
             raise InputError(f"--out {path} must end in .csv or .parquet")
@@ -60,7 +58,7 @@ class OnAModel:
                     f"--out {path} would {'lie in' if given.is_dir() else 'replace'} the data; give another"
                 )
         make_folder(path.parent)
-        write_rows(path, table)
+        write_table(path, table)
         return path
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrovae.comparison.workers import keeping_freed_memory
-from pyrovae.errors import InputError, MissingExtraError, one_line
+from pyrovae.errors import InputError, needing_extra, one_line
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -73,10 +73,8 @@ def run_on_cluster(
 
 
 def _connect(address: str) -> Client:
-    try:
+    with needing_extra("a Dask cluster needs Dask: pip install 'pyrovae[cluster]'"):
         from distributed import Client
-    except ImportError:
-        raise MissingExtraError("a Dask cluster needs Dask: pip install 'pyrovae[cluster]'") from None
     try:
         return Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -14,14 +13,20 @@ from torch import Tensor
 
 from pyrovae.blocks import in_blocks, rows_at
 from pyrovae.datasets.reading import Reading
-from pyrovae.errors import InputError, one_line
+from pyrovae.errors import InputError, moved, one_line
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-_MOVED = ("SHAPES", "SimulatedSpectra", "SpectraTruth", "peak", "simulated", "split_spectra")
-"""Names that this module had in version 0.1, which are those of the simulation or the splitting now."""
+_SIMULATED = ("SHAPES", "SimulatedSpectra", "SpectraTruth", "peak", "simulated")
+
+__getattr__ = moved(
+    __name__,
+    {name: f"pyrovae.datasets.simulation.{name}" for name in _SIMULATED}
+    | {"split_spectra": "pyrovae.datasets.splitting.split_spectra"},
+)
+"""Names that this module had in version 0.1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,13 +155,3 @@ class Spectra:
         if name not in self.targets:
             raise InputError(f"there is no column {name!r} among the targets: {', '.join(map(str, self.targets))}")
         return self.targets[name]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pyrovae.datasets import simulation, splitting
-
-    module = splitting if name == "split_spectra" else simulation
-    warnings.warn(f"pyrovae.datasets.spectra.{name} is now {module.__name__}.{name}", DeprecationWarning, stacklevel=2)
-    return getattr(module, name)

@@ -1,8 +1,6 @@
 """Evaluation of a trained model and guide: log p(x), gaps, collapse, gradients."""
 
-import importlib
-import warnings
-
+from pyrovae.errors import moved
 from pyrovae.evaluation._gradient_sums import PartStatistics
 from pyrovae.evaluation.annealing import Annealing
 from pyrovae.evaluation.automatic import Automatic
@@ -70,19 +68,14 @@ __all__ = [
     "to_inference_data",
 ]
 
-_MOVED = {
-    "Baseline": "linear_gaussian",
-    "Recommendation": "comparison",
-    "THRESHOLD": "comparison.recommendation",
-    "linear_baselines": "linear_gaussian",
-    "recommend": "comparison",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Names that version 0.1 had here."""
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = f"pyrovae.{_MOVED[name]}"
-    warnings.warn(f"pyrovae.evaluation.{name} is now {place}.{name}", DeprecationWarning, stacklevel=2)
-    return getattr(importlib.import_module(place), name)
+__getattr__ = moved(
+    __name__,
+    {
+        "Baseline": "pyrovae.linear_gaussian.Baseline",
+        "Recommendation": "pyrovae.comparison.Recommendation",
+        "THRESHOLD": "pyrovae.comparison.recommendation.THRESHOLD",
+        "linear_baselines": "pyrovae.linear_gaussian.linear_baselines",
+        "recommend": "pyrovae.comparison.recommend",
+    },
+)
+"""Names that version 0.1 had here."""

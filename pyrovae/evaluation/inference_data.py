@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.errors import MissingExtraError
+from pyrovae.errors import needing_extra
 from pyrovae.evaluation.posterior_draws import posterior_draws
 from pyrovae.programs import Program, check_data
 
@@ -65,12 +65,10 @@ def to_inference_data(
         >>> data = to_inference_data(truth.to_model(), truth.to_guide(), truth.sample(10))  # doctest: +SKIP
         >>> az.loo(data)  # doctest: +SKIP
     """
-    try:
+    with needing_extra("to_inference_data needs ArviZ: pip install 'pyrovae[arviz]'"):
         import arviz as az
         import pandas as pd
         import xarray as xr
-    except ImportError:
-        raise MissingExtraError("to_inference_data needs ArviZ: pip install 'pyrovae[arviz]'") from None
     values = check_data(x, model, guide)
     draws = posterior_draws(
         model, guide, values, num_samples=num_samples, seed=seed, max_plate_nesting=max_plate_nesting, progress=progress

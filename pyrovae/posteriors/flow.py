@@ -7,7 +7,7 @@ from pyro.distributions import Normal, TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import Distribution, Transform
 
-from pyrovae.errors import MissingExtraError
+from pyrovae.errors import needing_extra
 from pyrovae.posteriors.base import Posterior
 
 
@@ -58,7 +58,7 @@ class FlowPosterior(Posterior):
         hidden: width of each coupling's two hidden layers.
 
     Raises:
-        MissingExtraError: zuko is not installed.
+        needing_extra: zuko is not installed.
     """
 
     is_gaussian = False
@@ -86,9 +86,8 @@ def _import_zuko() -> ModuleType:
     """Import zuko without the change that this makes to all of torch's distributions."""
     before = {name: Distribution.__dict__[name] for name in ("_validate_args", "arg_constraints")}
     try:
-        import zuko
-    except ImportError:
-        raise MissingExtraError("FlowPosterior needs zuko: pip install 'pyrovae[flows]'") from None
+        with needing_extra("FlowPosterior needs zuko: pip install 'pyrovae[flows]'"):
+            import zuko
     finally:
         for name, value in before.items():
             setattr(Distribution, name, value)

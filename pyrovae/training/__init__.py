@@ -1,7 +1,6 @@
 """Training: one loop, two engines that make its steps."""
 
-import warnings
-
+from pyrovae.errors import moved
 from pyrovae.training._batches import Transform
 from pyrovae.training._losses import NonFiniteLossError
 from pyrovae.training.checkpoint import Checkpoints, CheckpointWarning
@@ -53,10 +52,5 @@ __all__ = [
     "train_replicas",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Names of an earlier version, with a warning."""
-    if name == "Settings":
-        warnings.warn("pyrovae.training.Settings is now pyrovae.TrainingSettings", DeprecationWarning, stacklevel=2)
-        return TrainingSettings
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = moved(__name__, {"Settings": "pyrovae.TrainingSettings"})
+"""A name of version 0.1."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._channels import check_order, out_of_order
 from pyrovae.datasets.readers._names import number, position_of
 from pyrovae.datasets.readers._table import Table
-from pyrovae.errors import InputError, Option, one_line
+from pyrovae.errors import InputError, Option, reading
 
 _MOST_BYTES = 2**24
 
@@ -74,10 +74,8 @@ def given_axis(axis: str | tuple[float, ...] | None) -> NDArray[np.float64]:
         raise InputError(f"{path} is too large for a file of positions")
     content = path.read_bytes()
     if content.startswith(b"\x93NUMPY"):
-        try:
+        with reading(path, "an array of positions"):
             positions = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64).ravel()
-        except (ValueError, OSError, EOFError, TypeError) as error:
-            raise InputError(f"{path} is not an array of positions, or is damaged: {one_line(error, 200)}") from None
     else:
         positions = _in_text(path, content)
     if not len(positions):

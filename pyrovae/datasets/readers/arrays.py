@@ -14,7 +14,7 @@ from pyrovae.blocks import is_large, map_file
 from pyrovae.datasets.readers._named_arrays import Array, table_of_arrays
 from pyrovae.datasets.readers._table import Choose, Table, table_of
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
-from pyrovae.errors import InputError, one_line
+from pyrovae.errors import InputError, reading
 
 
 def read_npy(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
@@ -44,14 +44,12 @@ def _array(
         before: number of bytes that other arrays need.
         path: the file, if a large array may stay in it.
     """
-    try:
+    with reading(where, "an array in numpy's format"):
         version = np.lib.format.read_magic(file)
         first = version == (1, 0)
         read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
         shape, in_columns, dtype = read_header(file)
         start = file.tell()
-    except Exception as error:  # numpy raises many kinds for a damaged header
-        raise InputError(f"{where} is not an array in numpy's format, or is damaged: {one_line(error, 200)}") from None
     if dtype.hasobject:
         raise InputError(f"{where} holds pickled objects, which are not read; save numbers, and text with astype(str)")
     if dtype.kind not in kinds:
@@ -64,28 +62,21 @@ def _array(
         mapped: Array = map_file(FileIO(path), dtype, start, shape).numpy()
         return mapped
     check_size(where, before + 2 * math.prod(map(float, shape)) * max(dtype.itemsize, 4), max_gib)
-    try:
+    with reading(where):
         file.seek(0)
         found: Array = np.lib.format.read_array(file, allow_pickle=False)
-        return found
-    except Exception as error:  # of zip files, too
-        raise InputError(f"{where} is damaged: {one_line(error, 200)}") from None
+    return found
 
 
 def read_npz(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """Spectra or images in an ``.npz`` file, their targets, and the channels' positions if it holds them."""
     arrays: dict[str, Array] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            check_size(str(path), float(sum(info.file_size for info in members)), settings.max_gib)
-            for info in members:
-                name = info.filename.removesuffix(".npy")
-                before = float(sum(array.nbytes for array in arrays.values()))
-                with archive.open(info) as file:
-                    arrays[name] = _array(file, f"{path} ({name})", info.file_size, settings.max_gib, "fiubUSM", before)
-    except InputError:
-        raise
-    except Exception as error:  # zipfile raises many kinds for a damaged file
-        raise InputError(f"{path} is not a .npz file, or is damaged: {one_line(error, 200)}") from None
+    with reading(path, "a .npz file"), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        check_size(str(path), float(sum(info.file_size for info in members)), settings.max_gib)
+        for info in members:
+            name = info.filename.removesuffix(".npy")
+            before = float(sum(array.nbytes for array in arrays.values()))
+            with archive.open(info) as file:
+                arrays[name] = _array(file, f"{path} ({name})", info.file_size, settings.max_gib, "fiubUSM", before)
     return table_of_arrays(path, arrays, settings, choose)

@@ -12,7 +12,7 @@ import numpy as np
 from pyrovae.datasets.readers._named_arrays import Array, table_of_arrays
 from pyrovae.datasets.readers._table import Choose, Table
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
-from pyrovae.errors import InputError, MissingExtraError, one_line
+from pyrovae.errors import InputError, needing_extra, reading
 
 if TYPE_CHECKING:
     import h5py
@@ -26,18 +26,12 @@ def read_mat(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     import scipy.io
 
     arrays: dict[str, Array] = {}
-    try:
+    with reading(path, "a .mat file"):
         sizes = sum(16.0 * math.prod(shape) for _, shape, _ in scipy.io.whosmat(path))
         check_size(str(path), sizes, settings.max_gib)
         for name, value in scipy.io.loadmat(path, chars_as_strings=True).items():
             if not name.startswith("__"):
                 _collect(name, value, arrays, 0)
-    except InputError:
-        raise
-    except MemoryError:
-        raise
-    except Exception as error:  # scipy raises many kinds for a damaged file
-        raise InputError(f"{path} is not a .mat file, or is damaged: {one_line(error, 200)}") from None
     return table_of_arrays(path, arrays, settings, choose)
 
 
@@ -63,31 +57,24 @@ def _collect(name: str, value: object, found: dict[str, Array], depth: int) -> N
 
 def read_hdf5(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """Spectra in a data set of an HDF5 file, or in a variable of a ``.mat`` file of MATLAB 7.3."""
-    try:
+    with needing_extra(f"{path} is HDF5: pip install 'pyrovae[formats]' to read it (h5py)"):
         import h5py
-    except ImportError:
-        raise MissingExtraError(f"{path} is HDF5: pip install 'pyrovae[formats]' to read it (h5py)") from None
     arrays: dict[str, Array] = {}
-    try:
-        with h5py.File(path, "r") as file:
-            sets: dict[str, h5py.Dataset] = {}
+    with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
+        sets: dict[str, h5py.Dataset] = {}
 
-            def visit(name: str, item: object) -> None:
-                if isinstance(item, h5py.Dataset):
-                    sets[name] = item
+        def visit(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset):
+                sets[name] = item
 
-            file.visititems(visit)  # it follows no links
-            check_size(str(path), sum(2.0 * s.size * max(s.dtype.itemsize, 4) for s in sets.values()), settings.max_gib)
-            for name, data in sets.items():
-                if data.external or data.is_virtual:
-                    raise InputError(f"{path} ({name}) lies in another file, which is not read")
-                value = _of_dataset(data)
-                if value is not None:
-                    arrays[name] = value
-    except InputError:
-        raise
-    except Exception as error:  # h5py raises many kinds for a damaged file
-        raise InputError(f"{path} is not an HDF5 file, or is damaged: {one_line(error, 200)}") from None
+        file.visititems(visit)  # it follows no links
+        check_size(str(path), sum(2.0 * s.size * max(s.dtype.itemsize, 4) for s in sets.values()), settings.max_gib)
+        for name, data in sets.items():
+            if data.external or data.is_virtual:
+                raise InputError(f"{path} ({name}) lies in another file, which is not read")
+            value = _of_dataset(data)
+            if value is not None:
+                arrays[name] = value
     return table_of_arrays(path, arrays, settings, choose)
 
 

@@ -14,7 +14,7 @@ from pyrovae.datasets.readers._rows import Row
 from pyrovae.datasets.readers._table import Choose, Table
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings, check_size
 from pyrovae.datasets.readers.text import table_of_rows
-from pyrovae.errors import InputError, MissingExtraError, Option, one_line
+from pyrovae.errors import InputError, Option, needing_extra, reading
 
 _MERGED = re.compile(b"<mergeCell")
 _FORMULA = re.compile(rb'<c (?![^>]*t="str")[^>]*><f[^>]*(/>|>[^<]*</f>)(<v ?/>|<v></v>)?</c>')
@@ -24,13 +24,10 @@ _OF_CELL = 200
 
 def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """A sheet of an ``.xlsx`` workbook: the only one with a table of numbers, or the one that is named."""
-    try:
+    needed = "pip install 'pyrovae[formats]' to read it (openpyxl), or save it as CSV"
+    with needing_extra(f"{path} is an Excel workbook: {needed}"):
         import openpyxl
-    except ImportError:
-        raise MissingExtraError(
-            f"{path} is an Excel workbook: pip install 'pyrovae[formats]' to read it (openpyxl), or save it as CSV"
-        ) from None
-    try:
+    with reading(path, "an Excel workbook"):
         with zipfile.ZipFile(path) as archive:
             check_size(str(path), 4.0 * sum(info.file_size for info in archive.infolist()), settings.max_gib)
             has_merged, has_formulas = (_holds(archive, what) for what in (_MERGED, _FORMULA))
@@ -39,10 +36,6 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
         with path.open("rb") as file:  # by its name, openpyxl would refuse other endings
             book = openpyxl.load_workbook(file, read_only=not has_merged, data_only=True)
             sheets = {sheet.title: list(_rows(sheet, str(path), settings)) for sheet in book.worksheets}
-    except InputError:
-        raise
-    except Exception as error:  # openpyxl raises many kinds for a damaged file
-        raise InputError(f"{path} is not an Excel workbook, or is damaged: {one_line(error, 200)}") from None
     words = frozenset(word.lower() for word in settings.missing_value or () if word != NONE)
     kinds = [Numerals(missing=MISSING | words), Numerals(",", missing=MISSING | words, guessed=True)]
     numerals = {title: found for title, rows in sheets.items() for found in kinds[::-1] if _is_table(rows, found)}

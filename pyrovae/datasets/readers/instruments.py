@@ -14,7 +14,7 @@ from pyrovae.datasets.readers._names import UNITS
 from pyrovae.datasets.readers._table import Choose, Table, table_of
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.reading import AxisSource, Finding
-from pyrovae.errors import InputError, MissingExtraError, Option, one_line
+from pyrovae.errors import InputError, Option, needing_extra, one_line
 
 if TYPE_CHECKING:
     from nirs4all_formats import SpectralArray, SpectralRecordSet
@@ -27,12 +27,9 @@ _IN_MEMORY = 40
 
 def read_instrument(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """The spectra in an instrument's file: its only signal, or absorbance, reflectance, transmittance in this order."""
-    try:
+    kind = format_of(path)
+    with needing_extra(f"{path} is {kind}: pip install 'pyrovae[formats]' to read it (nirs4all-formats)"):
         import nirs4all_formats
-    except ImportError:
-        raise MissingExtraError(
-            f"{path} is {format_of(path)}: pip install 'pyrovae[formats]' to read it (nirs4all-formats)"
-        ) from None
     check_size(str(path), float(_IN_MEMORY * path.stat().st_size), settings.max_gib)
     try:
         records = nirs4all_formats.open_recordset(path)
@@ -40,7 +37,7 @@ def read_instrument(path: Path, settings: ReadingSettings, choose: Choose) -> Ta
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         what = one_line(error, 200).replace(str(path), "the file")
-        raise InputError(f"{path} cannot be read as {format_of(path)}: {what}") from None
+        raise InputError(f"{path} cannot be read as {kind}: {what}") from None
     return _table(path, records, settings, choose)
 
 

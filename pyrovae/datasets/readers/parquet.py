@@ -13,7 +13,7 @@ from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._missing import given_markers, without_markers
 from pyrovae.datasets.readers._table import Choose, Head, Table, default_dtype
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
-from pyrovae.errors import InputError, MissingExtraError, one_line
+from pyrovae.errors import InputError, needing_extra, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,12 +24,10 @@ _BATCH_BYTES, _OF_TEXT, _EVIDENCE = 2**28, 100, 2**20
 
 def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
     """A table in a parquet file."""
-    try:
+    with needing_extra(f"{path} is parquet: pip install 'pyrovae[parquet]' to read it (pyarrow)"):
         import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError(f"{path} is parquet: pip install 'pyrovae[parquet]' to read it (pyarrow)") from None
     where = str(path)
-    try:
+    with reading(where, "a parquet file"):
         description = pyarrow.parquet.ParquetFile(path)
         schema = description.schema_arrow
         indices = (schema.pandas_metadata or {}).get("index_columns", ())
@@ -46,14 +44,12 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
             ),
             default=1,
         )
-    except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise InputError(f"{where} is not a parquet file, or is damaged: {one_line(error, 200)}") from None
     if not rows or not names:
         raise InputError(f"{where} is empty")
     check_size(where, 2.0 * 8 * rows * len(names), settings.max_gib)
     batches: list[pa.RecordBatch] = []
     size = 0.0
-    try:
+    with reading(where):
         # a small file may hold long texts again and again, but none that is longer than a column of it
         for batch in description.iter_batches(min(65536, max(16, _BATCH_BYTES // max(1, largest)))):
             texts = sum(not pyarrow.types.is_primitive(kind) for kind in batch.schema.types)
@@ -61,10 +57,6 @@ def read_parquet(path: Path, settings: ReadingSettings, choose: Choose) -> Table
             check_size(where, size, settings.max_gib)
             batches.append(batch)
         frame = pyarrow.Table.from_batches(batches).to_pandas(ignore_metadata=True).iloc[:, order]
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{where} is damaged: {one_line(error, 200)}") from None
     if counted is not None:
         names = [counted[0], *names]
         frame.insert(0, "", counted[1])
