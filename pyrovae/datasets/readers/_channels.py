@@ -14,7 +14,7 @@ from pyrovae.datasets.readers._names import COUNTED, Group, groups_of, largest_g
 from pyrovae.datasets.readers._order import in_order
 from pyrovae.errors import InputError, Option
 
-_LEAP = 5.0
+_LEAP, _REGULAR = 5.0, 2.0
 
 _SMALL = ("µm", "eV", "keV")
 """Units of positions that are often small."""
@@ -55,6 +55,38 @@ def find_channels(names: Sequence[str], channels: Sequence[str] | None, where: s
     _check_prefix(group, names, where)
     _check_columns(group.positions, names, group.members, where)
     return Channels(group.members, group.positions, COUNTED if group.is_counted else group.unit)
+
+
+def check_mangled(names: Sequence[str], where: str) -> None:
+    """Raise for names such as ``1492.1`` beside ``1492``, which pandas makes of two columns named ``1492``.
+
+    They are positions where these are regular with them, as of 1492, 1492.1, 1492.2, and not where they are regular
+    without them alone.
+    """
+    group = largest_group(names)
+    if group is None:
+        return
+    texts = [names[i] for i in group.members]
+    added: list[int] = []
+    number = 0
+    for j in range(1, len(texts)):
+        number = number + 1 if texts[j] == f"{texts[j - 1 - number]}.{number + 1}" else 0
+        added += [j] if number else []
+    kept = np.delete(group.positions, added)
+    steps, whole = np.abs(np.diff(kept)), np.abs(np.diff(group.positions))
+    if not added or len(kept) < 4 or not in_order(kept) or steps.max() > _REGULAR * steps.min():
+        return
+    if whole.min() * _REGULAR < steps.min():
+        j = added[0]
+        first, other = texts[j - 1], texts[j]
+        column = group.members[j] + 1
+        raise InputError(
+            f"{where}, column {column}: {other!r} beside {first!r} is no step of the others, and pandas writes so where "
+            f"two columns are named {first!r}: if it is a second one, leave it out with ",
+            Option("drop", tuple(str(group.members[k] + 1) for k in added)),
+            ", or if it is a position, say ",
+            Option("channels", group.prefix or "all"),
+        )
 
 
 def _check_prefix(group: Group, names: Sequence[str], where: str) -> None:

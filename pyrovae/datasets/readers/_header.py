@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._labels import follows
-from pyrovae.datasets.readers._names import axis_unit, largest_group
+from pyrovae.datasets.readers._names import axis_unit, largest_group, with_points
 from pyrovae.datasets.readers._numbers import Numerals
 from pyrovae.datasets.readers._order import in_order, is_even, is_outside, nearly_in_order, stands_out
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
@@ -82,7 +82,13 @@ def header_of(rows: Sequence[list[str]], numerals: Numerals, settings: ReadingSe
     if not kinds and len(rows) == 1 and peek.text[0].any():
         kinds = ["names"]
     above = rows[padded - 1] if padded else [""] * len(rows[0])
-    return _header(rows[padded:], kinds, padded, findings, peek, above)
+    header = _header(rows[padded:], kinds, padded, findings, peek, above)
+    names, found = header.axis_names, with_points(header.axis_names)
+    if found is None or set(settings.channels or ()) & set(names):
+        return header
+    as_read = next(f"{a!r} as {b!r}" for a, b in zip(names, found, strict=True) if a != b)
+    finding = Finding(as_read, "all names beside are written so", Option("axis", NONE))
+    return replace(header, axis_names=found, findings=(*header.findings, finding))
 
 
 def _given_row(settings: ReadingSettings) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._channels import Channels, either, find_channels
+from pyrovae.datasets.readers._channels import Channels, check_mangled, either, find_channels
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._labels import follows
 from pyrovae.datasets.readers._missing import cleaned
@@ -146,10 +146,10 @@ def _in_rows(
                 Option("delimiter"),
             )
         return Layout(columns, findings=tuple(findings))
-    if everything:
-        found = _positions_of_all(names, numeric)
-    else:
-        found = find_channels(names, settings.channels, f"{where}, row {header.num_rows}" if header.num_rows else where)
+    row = f"{where}, row {header.num_rows}" if header.num_rows else where
+    if settings.channels is None:
+        check_mangled(names, row)
+    found = _positions_of_all(names, numeric) if everything else find_channels(names, settings.channels, row)
     columns, positions, unit = found.columns, found.positions, found.unit
     source = AxisSource.ROW if header.is_own_row else AxisSource.HEADER
     if unit == "channel" or everything:

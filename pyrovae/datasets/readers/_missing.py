@@ -68,6 +68,21 @@ def marker_of(values: NDArray[np.floating]) -> float | None:
     return None
 
 
+def usual_marker_of(values: NDArray[np.floating]) -> float | None:
+    """A usual marker, such as −9999, that lies farther from all other values, two at least, than their range.
+
+    Unlike :func:`marker_of` it takes no other value for a marker, as doses such as 0, 1, 10, 10, 1000, 1000 have no
+    density.
+    """
+    seen = values[np.isfinite(values)].astype(np.float64)
+    for marker in _USUAL:
+        is_marker = np.isclose(seen, marker, rtol=1e-6, atol=0)
+        others = seen[~is_marker]
+        if is_marker.any() and len(others) > 1 and np.abs(others - marker).min() > np.ptp(others):
+            return marker
+    return None
+
+
 def extremes(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """What :func:`marker_of` needs of some values: the ends, twice if they are repeated, and the next ones."""
     seen: NDArray[np.floating] = values[~np.isnan(values)]

@@ -36,6 +36,7 @@ _NAME = re.compile(
     rf"(?P<suffix>[\s_.]*[(\[{{]?(?P<unit>{_UNIT}|)[)\]}}]?(?:|[\s_.)\]}},'\"][^\d]*|[^\W\d][^\d]*))",
     re.IGNORECASE,
 )
+_UNDERSCORED = re.compile(r"(|.*\D)(\d{3,5})_(\d+)")
 _COUNT = re.compile(r"(\D*)(\d{1,9})\D*$")
 _NEGATIVE = re.compile(r"[-−+]\d+(?:[.,]\d+)?")
 _AXIS_NAME = re.compile(
@@ -115,6 +116,23 @@ def axis_unit(name: str) -> str | None:
     if match is None:
         return None
     return UNITS.get(match["unit"].lower()) or UNITS.get(match["name"].lower(), "")
+
+
+def with_points(names: Sequence[str]) -> list[str] | None:
+    """Names with a point for an underscore, as R and Stata write ``X1100_5``; None if they are not written so.
+
+    All names of one run are, with the same prefix and the same number of decimals, and their positions are nearly even.
+    """
+    found = [_UNDERSCORED.fullmatch(name) for name in names]
+    run = [i for i, match in enumerate(found) if match]
+    some = [match for match in found if match]
+    if len(some) < 5 or run[-1] - run[0] >= len(run) or len({(match[1], len(match[3])) for match in some}) > 1:
+        return None
+    positions = np.array([float(f"{match[2]}.{match[3]}") for match in some])
+    steps = np.diff(positions)
+    if not ((steps > 0).all() or (steps < 0).all()) or np.abs(steps).max() > 2 * np.abs(steps).min():
+        return None  # such as sample 101_1, 101_2, 102_1
+    return [f"{match[1]}{match[2]}.{match[3]}" if match else name for match, name in zip(found, names, strict=True)]
 
 
 def groups_of(names: Sequence[str]) -> list[Group]:

@@ -17,6 +17,8 @@ Row: TypeAlias = tuple[int, list[str]]
 """Fields of a row, and its number in the file, counted from 1."""
 
 _MOST_BELOW, _NARROW = 20, 3
+_FOOTER = re.compile(r"#{3,}\s*\w.*|\[\w[\w /-]*\]")
+"""The first line of sections below a table, such as ``##### Extended Information``."""
 _END = re.compile(r"\W*(the )?(end|eof|ende|fin|fine)\b.*", re.IGNORECASE)
 
 
@@ -51,6 +53,7 @@ class Rows:
         remarks: list[Row] = []
         below: list[Row] = []
         last: Row = (0, [""])
+        footer: Row | None = None
         signs: tuple[str, ...] = REMARKS  # that no row of the table begins with
         for row, fields in self._cut():
             if not width:
@@ -63,6 +66,9 @@ class Rows:
                 short = None
             if len(fields) > width and not any(fields[width:]):
                 fields = fields[:width]
+            if last[0] and _FOOTER.fullmatch("".join(fields).strip()):
+                footer = row, fields
+                break
             if len(fields) == width:
                 if below:
                     raise _uneven(self._where, below[0], width, last[0])
@@ -76,12 +82,24 @@ class Rows:
                 below.append((row, fields))
                 if len(below) > _MOST_BELOW or not _are_words(fields) or _may_be_sample(below[0], last):
                     raise _uneven(self._where, below[0], width, last[0])
+        if footer is not None:
+            self._leave_out(footer, width, last)
         if short is not None:
             yield short
         if below and not self._is_complete and below[-1][1][0][0].isalnum():  # a torn row, perhaps
             raise _uneven(self._where, below[-1], width)
         for rows, what in ((remarks, "it is a remark"), (below, "it has words alone, below the table")):
             self.findings += [_left_out(*row, what) for row in rows[:3]]
+
+    def _leave_out(self, footer: Row, width: int, last: Row) -> None:
+        """Leave the sections below a table out, if there is no table among them."""
+        end = footer[0]
+        for end, fields in self._cut():
+            if len(fields) > 1 and 2 * sum(number(field.strip()) is not None for field in fields) > len(fields):
+                raise _uneven(self._where, footer, width, last[0])
+        shown = "".join(footer[1]).strip()[:30]
+        what = f"rows {footer[0]} to {end} left out ({shown!r})"
+        self.findings.append(Finding(what, "they are sections of words below the table"))
 
     def _width(self, first: Sequence[str]) -> tuple[int, bool]:
         """Number of fields in a row, and whether the first row lacks one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,12 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrovae.blocks import blocks, extent, first_where, step_of
-from pyrovae.datasets.readers._missing import extremes, marker_of, spikes_of
+from pyrovae.datasets.readers._missing import (
+    extremes,
+    given_markers,
+    marker_of,
+    spikes_of,
+    usual_marker_of,
+    without_markers,
+)
 from pyrovae.datasets.readers._table import Table
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def check_values(table: Table, settings: ReadingSettings, unit: str) -> tuple[list[Finding], int]:
@@ -65,14 +76,37 @@ def check_values(table: Table, settings: ReadingSettings, unit: str) -> tuple[li
     return notes, 0 if absent is None else absent[2]
 
 
-def _marked(where: str, marker: float, count: int, far: str) -> InputError:
+def checked_targets(targets: pd.DataFrame, table: Table, settings: ReadingSettings) -> pd.DataFrame:
+    """Targets whose given markers of missing values are NaN.
+
+    Raises:
+        InputError: a column of numbers seems to hold a marker that is not given.
+    """
+    targets, markers = targets.copy(), given_markers(settings)
+    for name in targets.columns:
+        values = targets[name].to_numpy()
+        if values.dtype.kind not in "fiu":
+            continue
+        marked = without_markers(values.astype(np.float64), markers)
+        if np.isnan(marked).sum() > np.isnan(values.astype(np.float64)).sum():
+            targets[name] = marked
+        marker = None if NONE in (settings.missing_value or ()) else usual_marker_of(marked)
+        if marker is not None:
+            is_marker = np.isclose(marked, marker, rtol=1e-6, atol=0)
+            first = int(is_marker.argmax())
+            place = f"sample {first + 1}" if table.layout.in_columns else f"row {table.rows[first]}"
+            where = f"{table.where}, {place}, column {str(name)!r}, which is kept apart"
+            raise _marked(where, marker, int(is_marker.sum()), "all other values", is_target=True)
+    return targets
+
+
+def _marked(where: str, marker: float, count: int, far: str, *, is_target: bool = False) -> InputError:
     text = next(text for text in (f"{marker:g}", f"{marker:.9g}") if np.float32(text) == np.float32(marker))
     return InputError(
         f"{where}: {text} is far from {far} and occurs {count} {'time' if count == 1 else 'times'}, as a marker of "
         "missing values does; if it is one, pass ",
         Option("missing_value", text),
-        " and ",
-        Option("missing", "mask"),
+        *(() if is_target else (" and ", Option("missing", "mask"))),
         ", else ",
         Option("missing_value", "none"),
     )

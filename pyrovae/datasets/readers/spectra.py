@@ -20,7 +20,7 @@ from pyrovae.datasets.readers._replicates import warn_of_replicates
 from pyrovae.datasets.readers._samples import check_samples, without_rows
 from pyrovae.datasets.readers._table import Head, Layout, Table
 from pyrovae.datasets.readers._targets import targets_of
-from pyrovae.datasets.readers._values import check_values, constant, constant_channel
+from pyrovae.datasets.readers._values import check_values, checked_targets, constant, constant_channel
 from pyrovae.datasets.readers.formats import read_table
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.datasets.readers.settings import ReadingKeywords, ReadingSettings
@@ -128,6 +128,7 @@ def _spectra(table: Table, path: Path, settings: ReadingSettings, *, to_train: b
     markers, num_missing = check_values(table, settings, layout.unit)
     positions, names = positions_in_columns(table) if layout.axis is not None else _positions(table, x.shape[1])
     unit, source, (targets, notes) = layout.unit, layout.source, targets_of(table)
+    targets = checked_targets(targets, table, settings)
     if unit != PIXEL:
         counted = source is AxisSource.COUNTED
         some, step = table.every(step_of(x)), step_of(x)

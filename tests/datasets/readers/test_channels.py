@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pyrovae.datasets import ReadingSettings, read_spectra
-from tests.datasets.readers.files import IDS, N, X, as_text, message_of, numbers, rows_of, text, written
+from tests.datasets.readers.files import AXIS, IDS, N, X, as_text, message_of, numbers, rows_of, text, written
 
 
 def test_channels_by_prefix_by_name_and_without_a_header(tmp_path):
@@ -110,3 +110,56 @@ def test_a_label_named_like_a_channel(tmp_path):
     assert "columns 1 and 9: both are channel '414'" in message
     assert message.endswith("or if one is a label, say which with label='1'")
     np.testing.assert_allclose(read_spectra(path, label="1").x, X, atol=1e-6)
+
+
+EVEN = [f"{1480 + 2 * j}" for j in range(N)]
+TENTHS = [f"{1492 + j / 10:g}" for j in range(N)]
+
+
+@pytest.mark.parametrize("prefix", ["", "X"])
+@pytest.mark.parametrize(
+    ("names", "mangled"),
+    [
+        ([*EVEN[:7], "1492.1", *EVEN[7:-1]], [9]),
+        ([*EVEN[::-1][:9], "1502.1", *EVEN[::-1][9:-1]], [11]),
+        ([*EVEN[:7], "1492.1", "1492.2", *EVEN[7:-2]], [9, 10]),
+        ([name for even in EVEN[: N // 2] for name in (even, f"{even}.1")], range(3, N + 2, 2)),
+    ],
+    ids=["one", "descending", "three of one name", "all twice"],
+)
+def test_names_that_pandas_makes_of_two_that_are_alike(prefix, names, mangled, tmp_path):
+    path = with_names(tmp_path, [prefix + name for name in names])
+    first, drop = names[mangled[0] - 3], tuple(map(str, mangled))
+    message = message_of(path)
+    assert f"column {drop[0]}: '{prefix}{first}.1' beside '{prefix}{first}' is no step of the others" in message
+    assert f"drop={drop[0]!r}" in message or f"drop={drop!r}" in message
+    left = read_spectra(path, drop=drop)
+    assert [f"{a:g}" for a in left.axis.tolist()] == [name for k, name in enumerate(names, 2) if k not in mangled]
+    if float(names[0]) < float(names[-1]):
+        assert read_spectra(path, channels=prefix or "all").x.shape == X.shape
+
+
+@pytest.mark.parametrize("names", [TENTHS, [name for name in TENTHS if name != "1492.5"] + ["1494"]])
+def test_tenths_beside_a_whole_position_are_positions(names, tmp_path):
+    assert read_spectra(with_names(tmp_path, names)).axis.tolist() == [float(name) for name in names]
+
+
+UNDERSCORED = [f"X{a:.1f}".replace(".", "_") for a in AXIS]
+
+
+@pytest.mark.parametrize("prefix", ["X", "v", "", "nm_"])
+@pytest.mark.parametrize("digits", [1, 2])
+def test_an_underscore_for_the_decimal_point(prefix, digits, tmp_path):
+    names = [f"{prefix}{a:.{digits}f}".replace(".", "_") for a in AXIS]
+    found = read_spectra(with_names(tmp_path, names))
+    np.testing.assert_array_equal(found.axis, AXIS)
+    assert found.channel_names == tuple(names)
+    assert f"{names[0]!r} as " in found.reading.lines()[1]
+
+
+def test_an_underscore_that_is_no_decimal_point(tmp_path):
+    mixed = [name.removesuffix("_0") for name in UNDERSCORED]
+    assert "not named like them" in message_of(with_names(tmp_path, mixed))
+    pairs = [f"x{101 + j // 5}_{j % 5}" for j in range(N)]
+    assert "columns 'x101_' and as many 'x102_'" in message_of(with_names(tmp_path, pairs))
+    assert read_spectra(with_names(tmp_path, UNDERSCORED), channels=UNDERSCORED[3:6]).axis.tolist() == [0, 1, 2]

@@ -158,5 +158,43 @@ def test_a_long_preamble_is_left_out(num, line, tmp_path):
 def test_words_below_one_spectrum_are_none_above_it(tmp_path):
     below = [["##### Information"], ["[Comments]"], ["Sample name", "x"], ["Scans", 16]]
     path = written(tmp_path, "TITLE,x\nXYDATA\n" + text([*spectrum(), *below]))
-    assert f"row {N + 4}, column 2: the row has 1 fields, the first one 2" in message_of(path, to_train=False)
+    found = assert_read(path, x=X[:1], to_train=False)
+    assert f"rows {N + 3} to {N + 6} left out ('##### Information')" in "\n".join(found.reading.lines())
     assert_read(path, x=X[:1], drop_rows=f"{N + 3}:", to_train=False)
+
+
+JASCO = """TITLE	leaf
+DATA TYPE	
+ORIGIN	JASCO
+DATE	21/03/04
+SPECTROMETER/DATA SYSTEM	JASCO Corp., V-770
+DELTAX	7.5
+XUNITS	NANOMETERS
+YUNITS	ABSORBANCE
+NPOINTS	20
+XYDATA
+{}
+##### Extended Information
+[Comments]
+Sample name	leaf
+Comment	
+Division
+
+[Detailed Information]
+Vertical axis	Abs
+Start	1100 nm
+Data points	20
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("sep", "decimal"), [("\t", "."), (",", "."), (";", ",")])
+def test_sections_below_a_spectrum_of_jasco(sep, decimal, end, tmp_path):
+    lines = JASCO.format(text(spectrum(), "\t")).replace(".", decimal).replace("\t", sep)
+    path = written(tmp_path, lines.replace("\n", end), "a.txt")
+    found = read_spectra(path, to_train=False)
+    np.testing.assert_array_equal(found.x.numpy(), X[:1].astype(np.float32))
+    np.testing.assert_array_equal(found.axis, AXIS)
+    assert "rows 32 to 41 left out ('##### Extended Information')" in "\n".join(found.reading.lines())
+    more = lines + text(spectrum(), sep, decimal=decimal)
+    assert "if another table begins there" in message_of(written(tmp_path, more, "b.txt"), to_train=False)

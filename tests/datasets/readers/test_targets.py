@@ -88,3 +88,27 @@ def test_a_count_before_each_position_is_no_thousand(tmp_path):
     titles = [f"{j + 1} {400 + 5 * j}" for j in range(N)]
     found = read_spectra(written(tmp_path, text([["id", *titles], *rows_of(left=IDS)], ";")))
     assert found.axis.tolist() == [400 + 5 * j for j in range(N)]
+
+
+FAT = np.linspace(8, 14, NUM).round(2)
+
+
+@pytest.mark.parametrize("marker", [-999, -9999, -99, 9999])
+@pytest.mark.parametrize("values", [FAT, np.arange(NUM) % 2], ids=["numbers", "two classes"])
+def test_a_marker_of_missing_values_among_targets(marker, values, tmp_path):
+    column = values.copy()
+    column[[3, 9]] = marker
+    path = with_column(tmp_path, "fat", column, ",")
+    assert f"row 5, column 'fat', which is kept apart: {marker} is far from all other values" in message_of(path)
+    assert read_spectra(path, missing_value="none").targets["fat"].tolist() == column.tolist()
+    found = read_spectra(path, missing_value=str(marker)).targets["fat"]
+    assert np.flatnonzero(found.isna()).tolist() == [3, 9]
+    np.testing.assert_array_equal(found[found.notna()], np.delete(values, [3, 9]))
+
+
+@pytest.mark.parametrize(
+    "values", [[0, 1, 5, 10, 1000], [-99, 9999, 40, -60, 8000], [-999] * 5, [0.0, 9999.5, 3, 4, 5]]
+)
+def test_targets_without_a_marker(values, tmp_path):
+    column = np.resize(values, NUM)
+    np.testing.assert_array_equal(read_spectra(with_column(tmp_path, "dose", column, ",")).targets["dose"], column)
