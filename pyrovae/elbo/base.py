@@ -27,6 +27,7 @@ from pyrovae.programs import (
     Site,
     TracedPair,
     data_unchanged,
+    naming_the_value,
     raw_traces,
     reason_of,
     running_on,
@@ -160,13 +161,14 @@ class BetaELBO(Trace_ELBO, metaclass=_ImmutableMeta):
 
     def _get_traces(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> Iterator[TracedPair]:
         """The traces of model and guide at each draw, or at all draws in one pass."""
-        if not self.vectorize_particles or self.num_particles == 1:
-            for _ in range(self.num_particles):
-                yield self._get_trace(model, guide, args, kwargs)
-        elif math.isinf(self.max_plate_nesting):
-            yield self._at_the_nesting_found(model, guide, args, kwargs)
-        else:
-            yield self._get_vectorized_trace(model, guide, args, kwargs)
+        with naming_the_value(model, guide, args):
+            if not self.vectorize_particles or self.num_particles == 1:
+                for _ in range(self.num_particles):
+                    yield self._get_trace(model, guide, args, kwargs)
+            elif math.isinf(self.max_plate_nesting):
+                yield self._at_the_nesting_found(model, guide, args, kwargs)
+            else:
+                yield self._get_vectorized_trace(model, guide, args, kwargs)
 
     def _get_vectorized_trace(self, model: Program, guide: Program, args: Arguments, kwargs: Keywords) -> TracedPair:
         num = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else 0

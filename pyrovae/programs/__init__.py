@@ -5,7 +5,7 @@ trains, scores or evaluates a pair uses :func:`trace_pair`, which returns one de
 from both traces.
 """
 
-from pyrovae.programs._data import as_data, check_data, check_support, check_values, takes_missing
+from pyrovae.programs._data import as_data, check_data, check_support, check_values, naming_the_value, takes_missing
 from pyrovae.programs._modules import (
     FixedParameters,
     OwnParameters,
@@ -93,6 +93,7 @@ __all__ = [
     "mode",
     "module_buffers",
     "modules_of",
+    "naming_the_value",
     "own_parameter_store",
     "pair_at",
     "raw_traces",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pyro
@@ -78,6 +79,23 @@ def check_values(name: str, x: Tensor, model: Program, guide: Program) -> None:
     incomplete = torch.cat([piece.isnan().reshape(len(piece), -1).any(1) for piece in blocks(x, at_once)])
     if incomplete.any():
         _check_takes_missing(name, x, model, guide, int(incomplete.nonzero()[0]))
+
+
+@contextmanager
+def naming_the_value(model: Program, guide: Program, arguments: tuple[object, ...]) -> Iterator[None]:
+    """Where programs fail, name the value of the first argument that they cannot take, if there is one.
+
+    Raises:
+        InputError: a value is not finite, or the model cannot score it.
+    """
+    try:
+        yield
+    except ValueError:
+        x = arguments[0] if arguments else None
+        if isinstance(x, Tensor) and x.dim() and x.is_floating_point():
+            check_values("x", x, model, guide)
+            check_support("x", x, model)
+        raise
 
 
 def check_support(name: str, x: Tensor, model: Program) -> None:

@@ -22,6 +22,8 @@ DATA_PLATE = "data"
 PARTICLES = "num_particles_vectorized"
 """Pyro's name of the plate of particles that are drawn in one pass."""
 
+_PER_DATUM = "use a guide with a distribution for each datum, such as AutoNormal(model) or pv.AmortizedGuide"
+
 
 @dataclass(frozen=True)
 class TracedPair:
@@ -157,11 +159,23 @@ class TracedPair:
                 f"site {auxiliary[0].name!r} is drawn by the guide alone, so log q(z|x), an integral over it, is not "
                 "known and log p(x) has no importance weights; use an estimator of the ELBO, or a guide without it"
             )
+        laplace = self.laplace_point
+        if laplace is not None:
+            raise InputError(f"the guide {laplace} is called: there is no density q(z|x); {_PER_DATUM}")
         if points and sum(map(_num_free, points)) != sum(map(_num_free, auxiliary)):
             raise InputError(
                 f"the guide of site {points[0].name!r} is a point estimate, {describe(points[0].site['fn'])}: there is "
                 "no density q(z|x), and its log-joint is not log p(x); give the guide a distribution with a density"
             )
+
+    @property
+    def laplace_point(self) -> str | None:
+        """What the guide is, if it draws all latents at one point in other coordinates, and how it becomes more."""
+        point = next((site for site in self.of_role(Role.AUXILIARY) if is_delta(site.site["fn"])), None)
+        if point is None:
+            return None
+        until = "as Pyro's AutoLaplaceApproximation is until its laplace_approximation(x)"
+        return f"is a point (site {point.name!r}), {until}"
 
     def data_plate(self, num: int) -> CondIndepStackFrame:
         """The plate of ``num`` data: the one called ``"data"``, or the innermost.
@@ -201,6 +215,10 @@ class TracedPair:
     def per_datum(self, site: PairedSite, values: Tensor, plate: CondIndepStackFrame) -> Tensor:
         """A site's values summed over all plates but the data's, without that plate's factor N/B, in float64."""
         own = next((f for f in site.site["cond_indep_stack"] if f.vectorized and f.name == plate.name), None)
+        if own is None and site.role is Role.AUXILIARY:
+            point = self.laplace_point
+            what = f"{point} is called" if point else f"draws the latents of all data at once, at site {site.name!r}"
+            raise InputError(f"the guide {what}, so it has no value per datum; {_PER_DATUM}")
         if own is None:
             raise InputError(
                 f"site {site.name!r} is outside the data's plate {plate.name!r}, so it has no value per datum; put it "

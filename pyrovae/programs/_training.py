@@ -1,5 +1,6 @@
 """Checks before training."""
 
+import warnings
 from collections.abc import Iterator
 
 import pyro
@@ -10,7 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyrovae.blocks import blocks
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, InputWarning
 from pyrovae.programs._modules import announced_parameters, check_not_tied, mode, trainable_parameters
 from pyrovae.programs._pair import TracedPair
 from pyrovae.programs._place import check_in_order, of_place
@@ -39,6 +40,14 @@ def check_programs(
 
     check_not_tied(model, guide)
     pair = _describe_batches(model, guide, x, batch_size, enumerates=isinstance(elbo, TraceEnum_ELBO))
+    if pair.laplace_point is not None:
+        warnings.warn(
+            InputWarning(
+                f"the guide {pair.laplace_point} is called: training finds the posterior's mode, and its loss is no "
+                "bound of log p(x); call it after the training, or use AutoNormal(model) for a distribution"
+            ),
+            stacklevel=2,
+        )
     with pyro.validation_enabled(True), mode(model, guide, training=False):
         with running_on(x[:batch_size]), poutine.trace(param_only=True) as announced:
             run(x[:batch_size])

@@ -186,3 +186,25 @@ def test_every_estimator_with_every_likelihood(elbo_class, likelihood, vectorize
     elbo = elbo_class(num_particles=3, vectorize_particles=vectorize)
     assert math.isfinite(elbo.loss_and_grads(model, guide, x))
     assert all(p.grad.isfinite().all() for program in (model, guide) for p in program.parameters())
+
+
+@pytest.mark.parametrize("elbo", ESTIMATORS.values(), ids=ESTIMATORS)
+@pytest.mark.parametrize("in_one_pass", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_named(elbo, in_one_pass, value):
+    """SVI and bare estimators check no data; a program that fails on them names the first such value."""
+    model, guide = make_pair(pv.FullCovariancePosterior)
+    x = torch.randn(6, 3, dtype=torch.float64)
+    x[2, 1] = value
+    estimator = elbo(num_particles=3, vectorize_particles=in_one_pass)
+    with pytest.raises(pv.InputError, match=r"x holds 1 NaN or infinite .* row 2, column 1 .* remove"):
+        estimator.loss(model, guide, x)
+    with pytest.raises(pv.InputError, match="row 2, column 1"):
+        estimator.loss_and_grads(model, guide, x)
+
+
+def test_a_value_that_the_likelihood_cannot_score_is_named():
+    model, guide = make_pair(likelihood=pv.BernoulliLikelihood)
+    x = torch.full((6, 3), 0.5, dtype=torch.float64)
+    with pytest.raises(pv.InputError, match="BernoulliLikelihood cannot score"):
+        pv.AnalyticELBO().loss(model, guide, x)

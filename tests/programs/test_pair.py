@@ -8,10 +8,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoLaplaceApproximation, AutoMultivariateNormal
 from torch import nn
 
 import pyrovae as pv
 from pyrovae.elbo import ESTIMATORS
+from pyrovae.errors import InputWarning
 from pyrovae.programs import takes_any_axes
 
 X = torch.tensor([[0.3], [1.2]])
@@ -807,3 +809,23 @@ def test_a_messenger_s_guide_has_no_density_at_given_values():
     for method in ("quadrature", "annealed"):
         with pytest.raises(pv.InputError, match=r"a messenger around the model .*; use method='importance'"):
             pv.log_marginal(model, guide, X, method)
+
+
+def test_a_laplace_approximation_is_a_point_until_it_is_made():
+    guide, alone = (
+        AutoLaplaceApproximation(standard),
+        "use a guide with a distribution for each datum, such as AutoNormal",
+    )
+    with pytest.warns(InputWarning, match=r"is a point .* until its laplace_approximation\(x\) is called: training"):
+        pv.fit(standard, guide, X, pv.MonteCarloELBO(), epochs=300, learning_rate=0.05, progress=False)
+    assert torch.allclose(guide.loc.view_as(X), X / 2, atol=0.02)  # the posterior's mode
+    for refused in (
+        lambda: pv.log_marginal(standard, guide, X),
+        lambda: pv.inference_gaps(standard, guide, X),
+        lambda: pv.elbo_terms(standard, guide, X),
+        lambda: pv.ImportanceWeightedELBO(num_particles=3).loss(standard, guide, X),
+    ):
+        with pytest.raises(pv.InputError, match=rf"guide is a point .* until its laplace_approx.*{alone}"):
+            refused()
+    with pytest.raises(pv.InputError, match=f"draws the latents of all data at once.*{alone}"):
+        pv.log_marginal(standard, AutoMultivariateNormal(standard), X)

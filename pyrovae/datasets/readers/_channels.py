@@ -81,8 +81,8 @@ def check_mangled(names: Sequence[str], where: str) -> None:
         first, other = texts[j - 1], texts[j]
         column = group.members[j] + 1
         raise InputError(
-            f"{where}, column {column}: {other!r} beside {first!r} is no step of the others, and pandas writes so where "
-            f"two columns are named {first!r}: if it is a second one, leave it out with ",
+            f"{where}, column {column}: {other!r} beside {first!r} is no step of the others, and pandas writes so "
+            f"where two columns are named {first!r}: if it is a second one, leave it out with ",
             Option("drop", tuple(str(group.members[k] + 1) for k in added)),
             ", or if it is a position, say ",
             Option("channels", group.prefix or "all"),

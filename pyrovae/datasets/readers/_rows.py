@@ -94,7 +94,8 @@ class Rows:
     def _leave_out(self, footer: Row, width: int, last: Row) -> None:
         """Leave the sections below a table out, if there is no table among them."""
         end = footer[0]
-        for end, fields in self._cut():
+        for row, fields in self._cut():
+            end = row
             if len(fields) > 1 and 2 * sum(number(field.strip()) is not None for field in fields) > len(fields):
                 raise _uneven(self._where, footer, width, last[0])
         shown = "".join(footer[1]).strip()[:30]

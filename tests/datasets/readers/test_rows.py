@@ -164,7 +164,7 @@ def test_words_below_one_spectrum_are_none_above_it(tmp_path):
 
 
 JASCO = """TITLE	leaf
-DATA TYPE	
+DATA TYPE	UV
 ORIGIN	JASCO
 DATE	21/03/04
 SPECTROMETER/DATA SYSTEM	JASCO Corp., V-770
@@ -177,7 +177,7 @@ XYDATA
 ##### Extended Information
 [Comments]
 Sample name	leaf
-Comment	
+Comment	dry
 Division
 
 [Detailed Information]
