@@ -97,8 +97,8 @@ class ImportanceWeightedELBO(ReparameterizedELBO):
 
     def _log_weight_terms(self, pair: TracedPair) -> list[Tensor]:
         """The terms of log w by site, each of shape ([K,] *plates), other plates summed out."""
-        shared = self._shared_plates(pair)
         pair.check_integrable()
+        shared = self._shared_plates(pair)
         terms = []
         for site in pair.sites:
             if site.role is Role.LATENT and site.differing() == "mask":
