@@ -1,6 +1,7 @@
 """Data larger than memory, with a limit that makes small data large: the same numbers, and few pages in memory."""
 
 import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -353,3 +354,19 @@ def test_batches_that_differ_are_refused(second, monkeypatch):
     monkeypatch.setattr(blocks, "LARGE", 4000)
     with pytest.raises(pv.InputError, match="rows must be alike"):
         blocks.gathered([X[:300], second])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the heap is that of glibc")
+def test_memory_that_was_freed_below_an_array_in_use_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["RssAnon"].split()[0]) * 1024
+
+    size, number = 100_000, 2_000
+    arrays = [np.ones(size, np.uint8) for _ in range(number)]
+    last = arrays[-1]  # at the heap's end
+    arrays.clear()
+    before = resident()
+    blocks.give_back_freed()
+    assert before - resident() > size * number // 2
+    assert last.all()

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from pyrovae.blocks import give_back_freed
+
 Piece = TypeVar("Piece")
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -106,7 +108,7 @@ def keeping_freed_memory() -> Iterator[None]:
     finally:
         for name, before in told.items():
             libc.mallopt(number[name], int(before) if before.isdecimal() else 2**17)  # glibc's own
-        libc.malloc_trim(0)
+        give_back_freed()
 
 
 @contextmanager

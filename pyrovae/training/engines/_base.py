@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from numpy import float64
@@ -16,9 +17,13 @@ from pyrovae.training._losses import NonFiniteStepError
 from pyrovae.training.history import SavedState
 from pyrovae.training.settings import Engine, TrainingSettings
 
+if TYPE_CHECKING:
+    from jax import Array
+
 Tensors = list[Tensor]
-State = tuple[Tensor, ...]
-"""Flat parameters and Adam's two moments, each (R, P), then the programs' buffers."""
+Values: TypeAlias = "Sequence[Tensor | Array]"
+State: TypeAlias = tuple[Values, Values, Values, Values]
+"""Parameters and Adam's two moments, each (R, …), then the programs' buffers: tensors, or JAX's arrays."""
 
 
 class StepEngine(ABC):

@@ -11,7 +11,7 @@ from pyrovae.randomness import random_state, set_random_state
 from pyrovae.training.engines._base import State, Tensors
 from pyrovae.training.engines._operations import Decompositions, Operations, operations_of
 from pyrovae.training.engines._tracing import GradientGraph, grouped
-from pyrovae.training.engines._xla import ArrayFunction, XlaLoop
+from pyrovae.training.engines._xla import ArrayFunction, XlaLoop, as_tensors
 from pyrovae.training.settings import TrainingSettings
 
 Gradient = Callable[[Tensors, Tensors, Tensors, Tensor, Tensor, Tensors], tuple[Tensor, Tensors, Tensors]]
@@ -54,7 +54,7 @@ class StepProgram:
 
         def all_replicas(*inputs: Tensor) -> Tensors:
             state, (x,), noise, (row,), fixed = grouped(inputs, counts)
-            after, loss = self._all_replicas(one, tuple(state), x, noise, row, fixed)
+            after, loss = self._all_replicas(one, state, x, noise, row, fixed)
             return [*after, loss]
 
         operations = operations_of(all_replicas, *state, x, *noise, row, *fixed)
@@ -82,25 +82,25 @@ class StepProgram:
         parameters = [p.detach() for p in gradient.parameters]
         example = [*parameters, *gradient.buffers, self._x, *[each[0, 0] for each in noise], row, *gradient.fixed]
         few = [row.new_ones(2) for _ in range(4)]  # Adam treats every entry alike, so one graph serves all shapes
-        return XlaLoop(_lowered(slopes, example), _lowered(self._adam, [*few, row]), [p.shape for p in parameters])
+        return XlaLoop(_lowered(slopes, example), _lowered(self._adam, [*few, row]))
 
     def _example_noise(self) -> Tensors:
         return self.draw(1, 1, [random_state()] * self.replicas)[0]
 
     def _all_replicas(
-        self, gradient: Gradient, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
-    ) -> tuple[State, Tensor]:
+        self, gradient: Gradient, state: Tensors, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
+    ) -> tuple[Tensors, Tensor]:
         step = partial(self._step, gradient)
         if self.replicas > 1:
             return torch.vmap(step, in_dims=(0, 0, 0, None, None))(state, x, noise, row, fixed)
         (flat, first, second, *buffers), loss = step(
-            (*(s[0] for s in state[:3]), *state[3:]), x[0], [each[0] for each in noise], row, fixed
+            [*(s[0] for s in state[:3]), *state[3:]], x[0], [each[0] for each in noise], row, fixed
         )
-        return (flat[None], first[None], second[None], *buffers), loss[None]
+        return [flat[None], first[None], second[None], *buffers], loss[None]
 
     def _step(
-        self, gradient: Gradient, state: State, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
-    ) -> tuple[State, Tensor]:
+        self, gradient: Gradient, state: Tensors, x: Tensor, noise: Tensors, row: Tensor, fixed: Tensors
+    ) -> tuple[Tensors, Tensor]:
         """A step on the flat parameters of one replica; the loss in nats."""
         flat, first, second, *buffers = state
         parameters = [
@@ -109,7 +109,7 @@ class StepProgram:
         buffers = [b.clone() for b in buffers]
         loss, derivatives, buffers = gradient(parameters, buffers, fixed, x, row[2], self._by_draw(noise))
         slope = self._clipped([torch.cat([d.reshape(-1) for d in derivatives])])[0]
-        return (*self._adam(flat, first, second, slope, row), *buffers), loss
+        return [*self._adam(flat, first, second, slope, row), *buffers], loss
 
     def _clipped(self, slopes: Tensors) -> Tensors:
         if self.settings.clip_norm is None:
@@ -132,11 +132,18 @@ class StepProgram:
     ) -> tuple[State, Tensor]:
         """Run ``count`` steps of the graph; index (steps, R, size), noise (R, steps, …), rows (steps, 4)."""
         losses = rows.new_zeros(len(rows), self.replicas)
+        flat = [torch.cat([v.reshape(self.replicas, -1) for v in as_tensors(each)], 1) for each in state[:3]]
+        after = [*flat, *as_tensors(state[3])]
         for i in range(count):
             draws = [each[:, i] for each in noise]
-            *after, losses[i] = self.graph(*state, x[index[i]], *draws, rows[i], *self.gradient.fixed)
-            state = tuple(after)
-        return state, losses
+            *after, losses[i] = self.graph(*after, x[index[i]], *draws, rows[i], *self.gradient.fixed)
+        parameters, first, second = map(self._split, after[:3])
+        return (parameters, first, second, after[3:]), losses
+
+    def _split(self, flat: Tensor) -> Tensors:
+        """A tensor (R, …) for each parameter from flat vectors (R, P)."""
+        parts = zip(flat.split(self.sizes, 1), self.gradient.parameters, strict=True)
+        return [part.reshape(-1, *p.shape) for part, p in parts]
 
     def draw(self, count: int, capacity: int, states: Sequence[Tensors]) -> tuple[Tensors, list[Tensors]]:
         """Noise of ``count`` steps, each replica's from its generator's state: tensors (R, capacity, …), new states.

@@ -1,6 +1,5 @@
 """A loop over steps that JAX compiles with XLA, in memory, for one thread or the caller's number of threads."""
 
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,13 +14,16 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from pyrovae.errors import InputError
-from pyrovae.training.engines._base import State, Tensors
+from pyrovae.training.engines._base import State, Tensors, Values
 
 if TYPE_CHECKING:
     from jax import Array
 
 
 ArrayFunction: TypeAlias = "Callable[..., list[Array]]"
+
+_COPIED = 2**17
+"""Bytes up to which an array is copied: JAX does that sooner than it takes the memory as it is."""
 
 _TOGETHER = 5
 """Largest number of replicas that make a step together."""
@@ -68,19 +70,17 @@ class XlaLoop:
     """Each replica's ``count`` steps, one after the other, compiled.
 
     Step i turns a state, ``x[index[i]]``, ``noise[i]``, ``rows[i]`` and ``fixed`` into a state and a loss.
-    A state is flat at both ends, and a tensor for each parameter in between.
 
     Args:
         slopes: takes a replica's parameters, buffers, batch, noise, row and fixed tensors; gives the loss, a slope for
             each parameter, and the buffers.
         adam: takes a parameter, its two moments, its slope and the row; gives the parameter and the moments.
-        shapes: the parameters' shapes.
     """
 
-    def __init__(self, slopes: ArrayFunction, adam: ArrayFunction, shapes: list[torch.Size]) -> None:
+    def __init__(self, slopes: ArrayFunction, adam: ArrayFunction) -> None:
         import jax
 
-        self._slopes, self._adam, self._shapes = slopes, adam, shapes
+        self._slopes, self._adam = slopes, adam
         self._threads = torch.get_num_threads()
         options = {
             "xla_cpu_multi_thread_eigen": self._threads > 1,
@@ -95,36 +95,27 @@ class XlaLoop:
         import jax
 
         with _as_the_caller(self._threads):
-            # many small arrays: NumPy's views take a tenth of the time of DLPack's
-            parts = [self._parts(vector.numpy()) for vector in state[:3]]
-            buffers, x, fixed = jax.tree.map(_to_jax, (state[3:], x, fixed))
-            each_step = index.numpy(), [draws.numpy() for draws in noise], rows.numpy()
-            after, losses = jax.block_until_ready(self._run(count, (*parts, *buffers), x, *each_step, fixed))
-            flat = [np.concatenate([np.asarray(p).reshape(len(p), -1) for p in v], axis=1) for v in after[:3]]
-            return (*map(torch.from_numpy, flat), *map(from_dlpack, after[3:])), from_dlpack(losses)
-
-    def _parts(self, flat: NDArray[np.floating]) -> list[NDArray[np.floating]]:
-        """An array (R, …) for each parameter from flat vectors (R, P)."""
-        ends = itertools.accumulate(shape.numel() for shape in self._shapes)
-        return [flat[:, n - s.numel() : n].reshape(-1, *s) for n, s in zip(ends, self._shapes, strict=True)]
+            given = jax.tree.map(_to_jax, (list(map(list, state)), x, index, noise, rows, fixed))
+            (parameters, first, second, buffers), losses = jax.block_until_ready(self._run(count, *given))
+            return (parameters, first, second, buffers), from_dlpack(losses)
 
     def _loop(
         self,
         count: "Array",
-        state: "list[Array]",
+        state: "list[list[Array]]",
         x: "Array",
         index: "Array",
         noise: "list[Array]",
         rows: "Array",
         fixed: "list[Array]",
-    ) -> "tuple[tuple[Array, ...], Array]":
+    ) -> "tuple[list[list[Array]], Array]":
         import jax
         import jax.numpy as jnp
 
-        replicas, k = index.shape[1], len(self._shapes)
+        replicas, k = index.shape[1], len(state[0])
 
-        def replica(arrays: "tuple[list[Array], Array, list[Array]]") -> "tuple[list[Array], Array]":
-            (*flat, buffers), index, noise = arrays
+        def replica(arrays: "tuple[list[list[Array]], Array, list[Array]]") -> "tuple[list[list[Array]], Array]":
+            state, index, noise = arrays
 
             def body(i: "Array", carried: "tuple[list[Array], Array]") -> "tuple[list[Array], Array]":
                 state, losses = carried
@@ -135,20 +126,32 @@ class XlaLoop:
                 state = [array for column in zip(*moved, strict=True) for array in column] + after[k:]
                 return state, losses.at[i].set(loss)
 
-            parts = [part for vector in flat for part in vector]
-            losses = jnp.zeros(len(rows), rows.dtype)
-            after, losses = jax.lax.fori_loop(0, count, body, ([*parts, *buffers], losses))
-            flat = [after[i * k : (i + 1) * k] for i in range(3)]
-            return [*flat, *after[3 * k :]], losses
+            flat = [array for each in state for array in each]
+            after, losses = jax.lax.fori_loop(0, count, body, (flat, jnp.zeros(len(rows), rows.dtype)))
+            return [after[:k], after[k : 2 * k], after[2 * k : 3 * k], after[3 * k :]], losses
 
         # a few replicas at a time, so that what their steps work on stays in the processor's cache
         together = max(size for size in range(1, _TOGETHER + 1) if replicas % size == 0)
-        arrays = ([*state[:3], [buffer[None] for buffer in state[3:]]], jnp.swapaxes(index, 0, 1), noise)
-        after, losses = jax.lax.map(replica, arrays, batch_size=together if together > 1 else None)
-        return (*after[:3], *[buffer[0] for buffer in after[3:]]), losses.T
+        given = ([*state[:3], [buffer[None] for buffer in state[3]]], jnp.swapaxes(index, 0, 1), noise)
+        (*after, buffers), losses = jax.lax.map(replica, given, batch_size=together if together > 1 else None)
+        return [*after, [buffer[0] for buffer in buffers]], losses.T
 
 
-def _to_jax(tensor: Tensor) -> "Array":
+def _to_jax(value: "Tensor | Array") -> "Array | NDArray[np.generic]":
+    """An array that JAX can take."""
     import jax
 
-    return jax.dlpack.from_dlpack(tensor.detach().contiguous())
+    if not isinstance(value, Tensor):
+        return value
+    return (
+        np.asarray(value.detach()) if value.nbytes <= _COPIED else jax.dlpack.from_dlpack(value.detach().contiguous())
+    )
+
+
+def as_tensors(values: Values) -> Tensors:
+    """Tensors, and those of arrays that JAX made."""
+    return [value if isinstance(value, Tensor) else _to_torch(value) for value in values]
+
+
+def _to_torch(array: "Array") -> Tensor:
+    return torch.from_numpy(np.array(array)) if array.nbytes <= _COPIED else from_dlpack(array)

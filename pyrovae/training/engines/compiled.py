@@ -18,10 +18,11 @@ from pyrovae.programs import Pair, module_buffers
 from pyrovae.randomness import set_random_state
 from pyrovae.training._batches import Order
 from pyrovae.training._losses import NonFiniteStepError, find_nonfinite
-from pyrovae.training.engines._base import State, StepEngine, Tensors
+from pyrovae.training.engines._base import State, StepEngine, Tensors, Values
 from pyrovae.training.engines._draws import CannotTraceError
 from pyrovae.training.engines._step import BETA1, BETA2, StepProgram
 from pyrovae.training.engines._tracing import module_tensors, trace_gradient
+from pyrovae.training.engines._xla import as_tensors
 from pyrovae.training.settings import Engine, TrainingSettings
 
 _LEAST_LEFT_OVER = 500
@@ -60,8 +61,8 @@ class CompiledEngine(StepEngine):
         traced = {id(t) for t in (*gradient.parameters, *gradient.buffers)}
         self._trained = [i for i, p in enumerate(self.parameters[0]) if id(p) in traced]
         self._changing = [i for i, b in enumerate(module_buffers(*self.pairs[0])) if id(b) in traced]
-        flat = self._gather(self.parameters)
-        self.state = self._state_with(torch.zeros_like(flat), torch.zeros_like(flat))
+        first, second = ([torch.zeros_like(p) for p in self._stacked(self.parameters)] for _ in range(2))
+        self.state = self._state_with(first, second)
         if len(x) % self.full:
             left_over = self._program(x[: len(x) % self.full]).gradient
             if {id(t) for t in (*left_over.parameters, *left_over.buffers)} != traced:
@@ -109,7 +110,7 @@ class CompiledEngine(StepEngine):
                 return
             index = torch.zeros(program.capacity, len(self.pairs), program.size, dtype=torch.int64)
             noise, _ = program.draw(0, program.capacity, self.noise_states)
-            rows, x = self.state[0].new_zeros(program.capacity, 4), self.x
+            rows, x = self.parameters[0][0].new_zeros(program.capacity, 4), self.x
             if is_mapped(x):
                 x = x.new_zeros(index.numel(), *x.shape[1:])
             program.xla(0, self.state, x, index, noise, rows, program.gradient.fixed)
@@ -196,7 +197,7 @@ class CompiledEngine(StepEngine):
             np.ones(len(rates)) if betas is None else betas,
             rates * self.settings.weight_decay,
         ]
-        return torch.as_tensor(np.stack(columns, axis=1)).to(self.state[0])
+        return torch.as_tensor(np.stack(columns, axis=1)).to(self.parameters[0][0].detach())
 
     def write_back(self) -> None:
         """Give the programs their current parameters and buffers."""
@@ -208,38 +209,35 @@ class CompiledEngine(StepEngine):
     def _write(self, r: int, state: State) -> None:
         buffers = module_buffers(*self.pairs[r])
         tensors = [*(self.parameters[r][i] for i in self._trained), *(buffers[i] for i in self._changing)]
-        for tensor, value in zip(tensors, [*self._split(state[0][r]), *state[3:]], strict=True):
+        for tensor, value in zip(tensors, [*(p[r] for p in as_tensors(state[0])), *as_tensors(state[3])], strict=True):
             tensor.copy_(value)
 
-    def _split(self, flat: Tensor) -> Tensors:
-        """The trained tensors of a replica from their flat vector (P,)."""
-        like = [self.parameters[0][i] for i in self._trained]
-        return [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in like]), like, strict=True)]
+    def _stacked(self, tensors: Sequence[Tensors]) -> Tensors:
+        """The trained ones among each replica's tensors, (R, …)."""
+        return [torch.stack([each[i].detach() for each in tensors]) for i in self._trained]
 
-    def _gather(self, tensors: Sequence[Tensors]) -> Tensor:
-        """Flat vectors (R, P) of the trained ones among each replica's tensors."""
-        return torch.stack([torch.cat([each[i].detach().reshape(-1) for i in self._trained]) for each in tensors])
-
-    def _state_with(self, first: Tensor, second: Tensor) -> State:
-        """The programs' parameters and buffers as they are now, and moments (R, P)."""
+    def _state_with(self, first: Values, second: Values) -> State:
+        """The programs' parameters and buffers as they are now, and moments."""
         buffers = module_buffers(*self.pairs[0])
-        return (self._gather(self.parameters), first, second, *[buffers[i].clone() for i in self._changing])
+        return self._stacked(self.parameters), first, second, [buffers[i].clone() for i in self._changing]
 
     def _moments(self) -> tuple[list[Tensors], list[Tensors], list[list[int]]]:
-        first, second = ([self._spread(vector) for vector in vectors] for vectors in self.state[1:3])
+        first, second = (self._of_replicas(as_tensors(moments)) for moments in self.state[1:3])
         counts = [self.steps if i in self._trained else 0 for i in range(len(self.parameters[0]))]
         return first, second, [counts for _ in self.pairs]
 
-    def _spread(self, flat: Tensor) -> Tensors:
-        """A tensor for each parameter of a replica from the trained ones' flat vector (P,)."""
-        spread = [torch.zeros_like(p) for p in self.parameters[0]]
-        for i, value in zip(self._trained, self._split(flat), strict=True):
-            spread[i] = value.clone()
-        return spread
+    def _of_replicas(self, stacked: Tensors) -> list[Tensors]:
+        """A tensor for each parameter of each replica from the trained ones' (R, …)."""
+        found = [[torch.zeros_like(p) for p in self.parameters[0]] for _ in self.pairs]
+        for r, tensors in enumerate(found):
+            for i, value in zip(self._trained, stacked, strict=True):
+                tensors[i] = value[r].clone()
+        return found
 
     def _set_moments(self, first: list[Tensors], second: list[Tensors], counts: list[list[int]]) -> None:
-        like = self.state[0]
-        self.state = self._state_with(self._gather(first).to(like), self._gather(second).to(like))
+        like = self._stacked(self.parameters)
+        moments = ([v.to(p) for v, p in zip(self._stacked(each), like, strict=True)] for each in (first, second))
+        self.state = self._state_with(*moments)
 
 
 def _padded(tensor: Tensor, length: int) -> Tensor:
