@@ -130,6 +130,15 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_free(folder: Path, *names: str) -> None:
+    """Raise an InputError if a folder in which no run was begun holds a file that a run would replace."""
+    for path in (folder / name for name in names):
+        if path.exists():
+            raise InputError(
+                f"{path} would be replaced, and no run of pyrovae wrote it; move it, or give another folder"
+            )
+
+
 def cache_folder() -> Path:
     """Where downloads are kept: ``PYROVAE_CACHE``, or ``pyrovae`` in the user's cache folder."""
     return Path(os.environ.get("PYROVAE_CACHE") or platformdirs.user_cache_dir("pyrovae", appauthor=False))

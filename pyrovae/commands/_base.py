@@ -1,6 +1,8 @@
 """What the subcommands share: the trained model, the data and the output file."""
 
+import csv
 import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,9 +49,8 @@ class OnAModel:
 
         return TrainedModel.load(self.model)
 
-    def write(self, table: "pd.DataFrame", out: Path | None, name: str) -> Path:
-        """Write rows to ``out``, by default a CSV beside the model."""
-        path = out or self.folder / f"{name}.csv"
+    def check_out(self, path: Path, columns: Sequence[str] = ("row",)) -> None:
+        """Raise an InputError where a result would replace data, or a file without these columns."""
         if path.suffix not in (".csv", ".parquet"):
             raise InputError(f"--out {path} must end in .csv or .parquet")
         for given in (getattr(self, name, None) for name in ("data", "calibration", "training")):
@@ -57,6 +58,23 @@ class OnAModel:
                 raise InputError(
                     f"--out {path} would {'lie in' if given.is_dir() else 'replace'} the data; give another"
                 )
+        if path.exists() and not set(columns) <= set(_columns_of(path)):
+            raise InputError(
+                f"--out {path} would replace a file that is no result of this command with this model; move it, or "
+                "give another"
+            )
+
+    def write(self, table: "pd.DataFrame", out: Path | None, name: str, beside: Collection[str] = ()) -> Path:
+        """Write rows to ``out``, by default a CSV beside the model; only rows of the same kind are replaced.
+
+        Args:
+            table: the rows.
+            out: the file, None for the one by default.
+            name: its name by default.
+            beside: columns that other data may lack.
+        """
+        path = out or self.folder / f"{name}.csv"
+        self.check_out(path, [str(column) for column in table.columns if column not in beside])
         make_folder(path.parent)
         write_table(path, table)
         return path
@@ -93,6 +111,8 @@ class OnData(OnAModel):
         data = self.read(self.data, said)
         if self.dry_run:
             return said.summary()
+        if self.out is not None:
+            self.check_out(self.out)
         if isinstance(self.samples, int) and hasattr(self, "num_samples"):  # as version 0.1 called the draws
             warnings.warn(f"--samples {self.samples} is now --num-samples {self.samples}", stacklevel=2)
             self.num_samples = self.samples
@@ -131,7 +151,21 @@ class OnData(OnAModel):
 
     def write_rows(self, table: "pd.DataFrame", data: Spectra, name: str) -> Path:
         """Write a row a datum, with what the file says of it after its number."""
-        taken = set(table.columns)
+        taken, beside = set(table.columns), []
         for place, column in enumerate(data.targets.columns, 1):
-            table.insert(place, f"{column}_" if column in taken else column, data.targets[column].to_numpy())
-        return self.write(table, self.out, f"{self.data.stem}-{name}")
+            beside.append(f"{column}_" if column in taken else column)
+            table.insert(place, beside[-1], data.targets[column].to_numpy())
+        return self.write(table, self.out, f"{self.data.stem}-{name}", beside)
+
+
+def _columns_of(path: Path) -> list[str]:
+    """The columns of a file of rows; none of any other file."""
+    try:
+        if path.suffix == ".parquet":
+            from pyarrow.parquet import read_schema
+
+            return list(read_schema(path).names)
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+    except (ImportError, ValueError, csv.Error):
+        return []

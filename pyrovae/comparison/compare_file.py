@@ -36,7 +36,7 @@ from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows
 from pyrovae.datasets.readers.idx import PIXEL
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogMarginal
-from pyrovae.files import locked_folder, versions, write_json, write_table, write_text
+from pyrovae.files import check_free, locked_folder, versions, write_json, write_table, write_text
 from pyrovae.linear_gaussian.baselines import Baseline, check_varying, varying
 from pyrovae.linear_gaussian.keys import LinearKey
 from pyrovae.posteriors.lbfgs import OutOfTimeError, ending_by
@@ -45,6 +45,7 @@ from pyrovae.training.settings import sha256
 
 T = TypeVar("T")
 
+_RESULTS = "runs.csv", "comparison.csv", "comparison.md", "recommendation.json", "report.html"
 _SHARE_FOR_LINEAR = 0.4
 """Share of the budget after which no linear model is fitted."""
 _SHARE_TO_FINISH = 0.08
@@ -88,7 +89,9 @@ def compare_file(
         with locked_folder(folder):
             begun = begun_in(folder)
             digest = sha256(data.x)
-            if begun is not None:
+            if begun is None:
+                check_free(folder, *_RESULTS)
+            else:
                 check_same(folder, study, begun)
                 if begun.config.get("data_sha256", digest) != digest:
                     raise InputError(

@@ -17,7 +17,7 @@ from pyrovae.comparison.study import Project, at_scale_of_data, begun_in, check_
 from pyrovae.datasets import ChannelAxis, Preprocessing, Spectra, TrainingRows
 from pyrovae.elbo import ESTIMATORS
 from pyrovae.evaluation import RefinedELBO, refit_encoder
-from pyrovae.files import locked_folder, versions, write_json, write_table
+from pyrovae.files import check_free, locked_folder, versions, write_json, write_table
 from pyrovae.fitted import VAE
 from pyrovae.io import save
 from pyrovae.likelihoods import LIKELIHOODS
@@ -26,6 +26,8 @@ from pyrovae.posteriors import POSTERIORS
 from pyrovae.trained_model import TrainedModel, summary_of
 from pyrovae.training import Checkpoints, Trainer, TrainingSettings, processes
 from pyrovae.vae import AmortizedGuide, GenerativeModel
+
+_RESULTS = "history.csv", "metrics.json", "model.safetensors", "model.json", "channels.json", "training-rows.npy"
 
 
 def fit_file(
@@ -165,6 +167,7 @@ def _claim(folder: Path, project: Project) -> TrainingSettings:
     judged = {"judged_by": RefinedELBO.__name__}
     if begun is None:
         if processes.rank() == 0:
+            check_free(folder, *_RESULTS)
             write_json(folder / "config.json", {"project": project.to_dict(), **judged, "versions": versions()})
         return judged_by_model(project.training)
     check_same(folder, project, begun)

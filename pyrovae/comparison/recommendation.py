@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -98,7 +97,8 @@ def recommend(
     if twice := sorted(scores.keys() & (baselines or {}).keys()):
         raise InputError(f"{twice[0]!r} is both a model and a baseline; give them different names")
     if num >= MIN_DATA and not any(s.is_estimate for s in scores.values()):
-        _warn_of_seeds_given_twice(scores)
+        kept = _without_copies(scores)
+        scores, num_seeds = {name: replace(s, values=s.values[kept]) for name, s in scores.items()}, len(kept)
     trained = {name: s for name, s in scores.items() if _is_usable(s.values)}
     if not trained:
         raise InputError("every model failed, so there is none to recommend")
@@ -220,17 +220,21 @@ def _is_usable(values: NDArray[np.float64]) -> bool:
     return bool((np.abs(values) < _DIVERGED).all())
 
 
-def _warn_of_seeds_given_twice(scores: Mapping[str, Scores]) -> None:
-    """Warn where two seeds have the same scores in all models."""
+def _without_copies(scores: Mapping[str, Scores]) -> list[int]:
+    """The seeds without those that have the scores of another in all models, of which there is a warning."""
     every = np.concatenate([s.values for s in scores.values()], axis=1)
-    for i, j in itertools.combinations(range(len(every)), 2):
-        if np.array_equal(every[i], every[j], equal_nan=True):
-            warnings.warn(
-                f"seeds {i + 1} and {j + 1} have the same scores in every model: if one seed is given twice, leave the "
-                "copy out, since the interval then lacks the spread of seeds",
-                stacklevel=3,
-            )
-            return
+    kept: list[int] = []
+    for j, row in enumerate(every):
+        i = next((i for i in kept if np.array_equal(every[i], row, equal_nan=True)), None)
+        if i is None:
+            kept.append(j)
+            continue
+        warnings.warn(
+            f"seeds {i + 1} and {j + 1} have the same scores in all models, and count as one: if one seed is given "
+            "twice, leave the copy out",
+            stacklevel=3,
+        )
+    return kept
 
 
 def _check_labels(given: Mapping[str, object], groups: ArrayLike | None) -> None:

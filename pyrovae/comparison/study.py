@@ -205,6 +205,8 @@ def begun_in(folder: Path) -> Begun | None:
         return None
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not {"study", "project"} & config.keys():
+            raise ValueError("pyrovae fit and compare did not write it; give another folder")
         work = Study.from_dict(config["study"]) if "study" in config else Project.from_dict(config["project"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {one_line(error, 300)}") from error

@@ -435,7 +435,7 @@ def test_no_name_reaches_the_terminal_with_control_characters(fitted, tmp_path, 
         ["fit", data, "--out", tmp_path / "a", "--posterior", evil],
         [evil],
         ["fit", f"--{evil}"],
-        ["sample", fitted[0], "--num", 2, "--out", tmp_path / f"{evil}.csv"],
+        ["sample", fitted[0], "--num", 2, "--out", tmp_path / f"{evil}-samples.csv"],
     ):
         status, said, errors = in_this_process(capsys, *arguments)
         assert status == (0 if arguments[0] == "sample" else 2)
@@ -614,3 +614,46 @@ def test_data_in_other_units_are_warned_of(factor, fitted, tmp_path, capsys):
     status, _, said = in_this_process(capsys, "encode", tmp_path / "m", tmp_path / "new.csv")
     assert status == 0
     assert ("warning: half of the values in" in said) == (factor != 1)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("command", ["evaluate", "encode", "reconstruct", "outliers", "impute", "sample"])
+def test_a_file_of_the_user_is_not_replaced(command, suffix, fitted, spectra, tmp_path, capsys):
+    out, arguments = tmp_path / f"mine{suffix}", [] if command == "sample" else [spectra]
+    alpha = ["--alpha", "0.5"] if command == "outliers" else []
+    mine = pd.DataFrame({"row": [1, 2], "price": [3, 4]})
+    mine.to_csv(out, index=False) if suffix == ".csv" else mine.to_parquet(out, index=False)
+    before = out.read_bytes()
+    status, said, error = in_this_process(capsys, command, fitted[0], *arguments, "--out", out, *alpha)
+    assert (status, out.read_bytes()) == (2, before)
+    assert error.splitlines()[-1].startswith(
+        f"error: --out {out} would replace a file that is no result of this command"
+    )
+    out.write_bytes(b"no table\n\xff\xfe")
+    assert in_this_process(capsys, command, fitted[0], *arguments, "--out", out, *alpha)[0] == 2
+    assert out.read_bytes() == b"no table\n\xff\xfe"
+    out.unlink()
+    for _ in range(2):  # its own result is replaced
+        assert in_this_process(capsys, command, fitted[0], *arguments, "--out", out, *alpha)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["fit", "--epochs", "1"], "metrics.json"),
+        (["fit", "--epochs", "1"], "model.safetensors"),
+        (["fit", "--epochs", "1"], "config.json"),
+        (["compare", "--budget", "20s"], "report.html"),
+        (["compare", "--budget", "20s"], "runs.csv"),
+        (["compare", "--budget", "20s"], "config.json"),
+    ],
+)
+def test_files_of_the_user_in_a_folder_of_results_are_not_replaced(command, name, spectra, tmp_path, capsys):
+    data = Path(shutil.copy(spectra, tmp_path))
+    (tmp_path / name).write_text('{"mine": 1}')
+    before = sorted(path.name for path in tmp_path.iterdir())
+    status, _, error = in_this_process(capsys, command[0], data, "--out", tmp_path, *command[1:])
+    assert (status, (tmp_path / name).read_text()) == (2, '{"mine": 1}')
+    assert str(tmp_path / name) in error.splitlines()[-1]
+    assert "give another folder" in error.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == set(before)

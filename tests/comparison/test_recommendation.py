@@ -273,11 +273,15 @@ def test_frames_that_name_other_data_are_refused(order):
 
 def test_what_only_looks_like_data_is_seen():
     drawn = runs(gain=1.0, seed_spread=0.3)
-    twice = {name: values[[0, 1, 1]] for name, values in drawn.items()}
-    with pytest.warns(
-        UserWarning, match="seeds 2 and 3 have the same scores in every model: if one seed is given twice"
-    ):
-        pv.recommend(twice)
+    fixed = {"a": drawn["diagonal"][0] - 1}
+    once = pv.recommend({name: values[:2] for name, values in drawn.items()}, baselines=fixed)
+    for order in [0, 1, 0, 1, 1], [0, 1, 1]:
+        twice = {name: values[order] for name, values in drawn.items()}
+        with pytest.warns(UserWarning, match="have the same scores in all models, and count as one"):
+            found = pv.recommend(twice, baselines=fixed)
+        assert (found.num_seeds, found.by_model, found.verdict) == (2, once.by_model, once.verdict)
+    with pytest.warns(UserWarning, match="seeds 1 and 2 have the same scores"):
+        assert pv.recommend({name: values[[0, 0]] for name, values in drawn.items()}).verdict == "too few"
     pv.recommend(twice | {"diagonal": drawn["diagonal"][:3]})
     pv.recommend({name: [LogMarginal.exact(values[0])] * 2 for name, values in drawn.items()})  # models without seeds
     masked = np.ma.masked_less(drawn["full"].numpy(), -40.0)
