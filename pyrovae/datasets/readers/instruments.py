@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyrovae.datasets.readers._channels import check_order
+from pyrovae.datasets.readers._jcamp import Block, confirmed, standard
 from pyrovae.datasets.readers._names import UNITS
 from pyrovae.datasets.readers._table import Choose, Table, table_of
 from pyrovae.datasets.readers.settings import ReadingSettings, check_size
@@ -31,17 +34,25 @@ def read_instrument(path: Path, settings: ReadingSettings, choose: Choose) -> Ta
     with needing_extra(f"{path} is {kind}: pip install 'pyrovae[formats]' to read it (nirs4all-formats)"):
         import nirs4all_formats
     check_size(str(path), float(_IN_MEMORY * path.stat().st_size), settings.max_gib)
+    blocks: list[Block] = []
     try:
-        records = nirs4all_formats.open_recordset(path)
+        if kind == "JCAMP-DX":
+            text, blocks = standard(path.read_bytes().decode("latin-1"))
+            with tempfile.TemporaryDirectory(prefix="pyrovae-") as folder:
+                copy = Path(folder) / path.name
+                copy.write_bytes(text.encode("latin-1"))
+                records = nirs4all_formats.open_recordset(copy)
+        else:
+            records = nirs4all_formats.open_recordset(path)
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        what = one_line(error, 200).replace(str(path), "the file")
+        what = re.sub(rf"\S*{re.escape(path.name)}", "the file", one_line(error, 200))
         raise InputError(f"{path} cannot be read as {kind}: {what}") from None
-    return _table(path, records, settings, choose)
+    return _table(path, records, settings, blocks)
 
 
-def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, choose: Choose) -> Table:
+def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, blocks: list[Block]) -> Table:
     import pandas as pd
 
     names = records.signal_names()
@@ -61,18 +72,24 @@ def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, ch
                 raise InputError(f"{path}: spectrum {k} has no {name}, but {others}; save each kind in its own file")
         found = [(record.metadata, record.targets, record.signals[name]) for record in records]
     first = found[0][2].axis
-    positions = np.asarray(first.values, dtype=float)
+    axes = [np.asarray(signal.axis.values, dtype=float) for *_, signal in found]
+    findings: list[Finding] = []
+    if len(blocks) == len(axes) and not settings.gives_axis:
+        some = [confirmed(block, axis, str(path)) for block, axis in zip(blocks, axes, strict=True)]
+        axes = [axis for axis, _ in some]
+        findings += dict.fromkeys(finding for _, finding in some if finding is not None)
+    positions = axes[0]
     kind = _kind(found[0][2])
-    for k, (*_, signal) in enumerate(found):
+    for k, ((*_, signal), axis) in enumerate(zip(found, axes, strict=True)):
         if _kind(signal) != kind:
             raise InputError(
                 f"{path}: spectrum {k + 1} holds {_kind(signal)}, and the first {kind}; convert them to one"
             )
         if signal.dims != ("x",):
             raise InputError(f"{path} ({name}) is an array of {signal.dims}, not one spectrum a record")
-        if len(signal.axis.values) != len(positions) or not np.allclose(signal.axis.values, positions, rtol=1e-9):
+        if len(axis) != len(positions) or not np.allclose(axis, positions, rtol=1e-9):
             raise InputError(
-                f"{path}: spectrum {k + 1} has {len(signal.axis.values)} positions from {signal.axis.values[0]:g}, and "
+                f"{path}: spectrum {k + 1} has {len(axis)} positions from {axis[0]:g}, and "
                 f"the first {len(positions)} from {positions[0]:g}; bring them to one axis first"
             )
     check_order(str(path), positions)
@@ -91,10 +108,9 @@ def _table(path: Path, records: SpectralRecordSet, settings: ReadingSettings, ch
         source=AxisSource.FILE,
         others=pd.DataFrame(rows, index=range(len(rows))),
     )
-    findings: tuple[Finding, ...] = ()
     if name in usual and not settings.table and len(names) > 1:
-        findings = (Finding(f"{name} of the signals {', '.join(names)}", "it is the usual one", Option("table")),)
-    return replace(table, layout=replace(table.layout, findings=findings, signal=kind))
+        findings.append(Finding(f"{name} of the signals {', '.join(names)}", "it is the usual one", Option("table")))
+    return replace(table, layout=replace(table.layout, findings=tuple(findings), signal=kind))
 
 
 def _kind(signal: SpectralArray) -> str:
@@ -144,6 +160,7 @@ _MAGIC = {
     b"##TITLE": "JCAMP-DX",
     b"##title": "JCAMP-DX",
     b"##Title": "JCAMP-DX",
+    b"## TITLE": "JCAMP-DX",
     b"Spectral Data File": "Nicolet OMNIC",
     b"Spectral Exte File": "Nicolet OMNIC",
     b"PEPE": "PerkinElmer SP",
