@@ -221,20 +221,23 @@ def _is_usable(values: NDArray[np.float64]) -> bool:
 
 
 def _without_copies(scores: Mapping[str, Scores]) -> list[int]:
-    """The seeds without those that have the scores of another in all models, of which there is a warning."""
+    """The seeds without those that have the scores of another in all models, of which there is a warning.
+
+    If all are alike, the models may have no seeds, and all are kept.
+    """
     every = np.concatenate([s.values for s in scores.values()], axis=1)
-    kept: list[int] = []
-    for j, row in enumerate(every):
-        i = next((i for i in kept if np.array_equal(every[i], row, equal_nan=True)), None)
-        if i is None:
-            kept.append(j)
-            continue
-        warnings.warn(
-            f"seeds {i + 1} and {j + 1} have the same scores in all models, and count as one: if one seed is given "
-            "twice, leave the copy out",
-            stacklevel=3,
-        )
-    return kept
+    first = [next(i for i, one in enumerate(every) if np.array_equal(one, row, equal_nan=True)) for row in every]
+    kept, all_seeds = sorted(set(first)), list(range(len(every)))
+    if kept == all_seeds:
+        return kept
+    j = next(j for j, i in enumerate(first) if i != j)
+    counted = "the interval then lacks the spread of seeds" if len(kept) == 1 else "it counts once"
+    warnings.warn(
+        f"seeds {first[j] + 1} and {j + 1} have the same scores in every model: if one seed is given twice, leave the "
+        f"copy out; {counted}",
+        stacklevel=3,
+    )
+    return all_seeds if len(kept) == 1 else kept
 
 
 def _check_labels(given: Mapping[str, object], groups: ArrayLike | None) -> None:
