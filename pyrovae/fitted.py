@@ -16,6 +16,9 @@ from pyrovae.linear_gaussian import FactorModel, ShrunkGaussian
 from pyrovae.programs import check_data
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
+FOLDS = 5
+"""Parts of the data in cross-fitting."""
+
 
 @dataclass(frozen=True)
 class VAE:
@@ -28,11 +31,6 @@ class VAE:
 
     model: GenerativeModel
     guide: AmortizedGuide
-
-    @property
-    def n(self) -> int:
-        """Number of channels."""
-        return self.model.likelihood.n
 
     def check(self, x: Tensor) -> Tensor:
         """The data in the model's dtype, on its device, after checking that it accepts them."""
@@ -121,19 +119,21 @@ class Linear:
 
     model: FactorModel | ShrunkGaussian
 
-    @property
-    def n(self) -> int:
-        """Number of channels."""
-        return self.model.n
-
     def check(self, x: Tensor) -> Tensor:
         """The data in float64.
 
         Raises:
             InputError: they have another width, or infinite values; NaN is a missing value.
         """
-        check_observed("the data", x, self.n)
+        check_observed("the data", x, self.model.n)
         return x.double()
+
+    def cross_fitted(self, y: Tensor, trained: Tensor, seed: int) -> list[tuple["Linear", Tensor]]:
+        """The rows of y that trained the model, booleans (num,), in five parts, each with a model of the other four."""
+        known = trained.nonzero()[:, 0]
+        mixed = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))]
+        folds = mixed.tensor_split(FOLDS)
+        return [(Linear(self.model.refit(y[known[~torch.isin(known, fold)]])), fold) for fold in folds]
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of p(z|x)."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyrovae import likelihoods, linear_gaussian, nn, posteriors, priors, vae
+from pyrovae.datasets import Preprocessing
 from pyrovae.datasets import preprocessing as preprocessing_steps
-from pyrovae.datasets.preprocessing import Preprocessing
 from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.files import checksum, to_json, write_bytes
 from pyrovae.linear_gaussian import FactorModel, LinearGaussianVAE, LinearModel, ShrunkGaussian
@@ -27,7 +27,6 @@ Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], 
 FORMAT = 2
 """The written format. Format 1, of version 0.1, has no checksum of the description."""
 
-_PARTS = ("model", "guide", "preprocessing")
 _CREATORS = (
     "arange", "empty", "eye", "full", "linspace", "normal", "ones", "rand", "randn", "tril_indices", "triu_indices",
     "zeros", "new_empty", "new_full", "new_ones", "new_zeros",
@@ -288,7 +287,7 @@ def _saved(path: Path) -> Iterator[tuple[dict[str, Json], bytes]]:
         sound = {checksum(description, content)} if number > 1 else {of_tensors, None}
         if sha256 not in sound:
             raise InputError(f"its checksum is wrong: it is damaged, or {beside.name} is of another model")
-        _check_keys(beside.name, description, ("format", *_PARTS))
+        _check_keys(beside.name, description, ("format", "model", "guide", "preprocessing"))
         yield description, content
     except (*_DAMAGE, SafetensorError) as error:
         raise InputError(f"cannot load {path}: {one_line(error, 300)}") from error

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -10,10 +10,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
+def kept_random_state(x: Tensor | None = None) -> AbstractContextManager[None]:
+    """Leave the caller's random state as it is, on the CPU and on the device of x."""
+    return torch.random.fork_rng(devices=[x.device] if x is not None and x.is_cuda else [])
+
+
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw under a seed, and leave the caller's random state on the CPU as it was."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, x: Tensor | None = None) -> Iterator[None]:
+    """Draw under a seed, and leave the caller's random state as it was, on the CPU and on the device of x."""
+    with kept_random_state(x):
         torch.manual_seed(seed)
         yield
 

@@ -1,7 +1,7 @@
 """Results of a trained model for each datum, in the units of the original data: one row per datum."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,18 +15,19 @@ from torch import Tensor
 from pyrovae.blocks import blocks, is_mapped
 from pyrovae.datasets import Preprocessing
 from pyrovae.errors import InputError, check_integer
-from pyrovae.evaluation import Imputed, conformal_p_values
-from pyrovae.evaluation.outliers import usual_misfits
-from pyrovae.fitted import VAE, Linear
+from pyrovae.evaluation import Imputed
+from pyrovae.evaluation.outliers import p_values_beside, places_in, usual_misfits
+from pyrovae.fitted import FOLDS, VAE, Linear
 from pyrovae.io import load_any, load_preprocessing
 from pyrovae.progress import progress_bar
 from pyrovae.randomness import seeded
 
 _ROWS = 512
+_DRAWS, _DRAWS_OF_GRADIENTS = 400, 30
+"""Draws of z per datum for bands and for gradients."""
+
 _AT_ONCE = 1024
 """Data of a file that are scored at once."""
-_FOLDS = 5
-"""Of cross-fitting."""
 
 
 @dataclass(frozen=True)
@@ -126,41 +127,35 @@ class TrainedModel:
         Returns:
             ``row`` (counted from 0) and ``x_j``, channels counted from 1.
         """
-        found = []
         with seeded(seed):
-            for y in _chunks(self.prepare(x), "reconstructing", progress):
-                made = self.fitted.reconstruct(y, num_samples)
-                found.append(self.restore(made))
-        return _table(torch.cat(found), [f"x_{j}" for j in range(1, x.shape[1] + 1)])
+            chunks = _chunks(self.prepare(x), "reconstructing", progress)
+            return _table(torch.cat([self.restore(self.fitted.reconstruct(y, num_samples)) for y in chunks]))
 
     @torch.no_grad()
-    def bands(self, x: Tensor, *, num_samples: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:
+    def bands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """95 % range of each channel: the reconstruction ± 1.96 standard deviations, noise included.
 
         Args:
             x: data (num, n), in the original units.
-            num_samples: draws per datum, if there is no closed form.
-            seed: seed of the draws.
 
         Returns:
             Lower and upper ends, each of shape (num, n), in the original units.
         """
         y = self.prepare(x)
-        with seeded(seed):
-            centre, reach = self.fitted.reconstruct(y, num_samples), 1.96 * self.fitted.spread(y, num_samples)
+        with seeded(0):
+            centre, reach = self.fitted.reconstruct(y, _DRAWS), 1.96 * self.fitted.spread(y, _DRAWS)
         return self.restore(centre - reach), self.restore(centre + reach)
 
     @torch.no_grad()
-    def gradients(self, x: Tensor, *, num_samples: int = 30, seed: int = 0) -> Tensor:
+    def gradients(self, x: Tensor, *, seed: int = 0) -> Tensor:
         """∇ log p(x) of the preprocessed data, shape (num, n): large if a channel differs from what the others suggest.
 
         Args:
             x: data (num, n), in the original units.
-            num_samples: draws of z per datum, of a VAE.
             seed: seed of the draws.
         """
         with seeded(seed):
-            return self.fitted.gradient(self.prepare(x), num_samples)
+            return self.fitted.gradient(self.prepare(x), _DRAWS_OF_GRADIENTS)
 
     def impute(
         self,
@@ -216,8 +211,7 @@ class TrainedModel:
         """
         check_integer("the number of draws", num)
         with seeded(seed):
-            x = self.restore(self.fitted.sample(num))
-        return _table(x, [f"x_{j}" for j in range(1, x.shape[1] + 1)])
+            return _table(self.restore(self.fitted.sample(num)))
 
     def scores(self, x: Tensor, *, num_samples: int = 300, seed: int = 0, progress: bool = False) -> pd.DataFrame:
         """Log p(x) and the ELBO of each datum, in nats, of the original data.
@@ -291,13 +285,10 @@ class TrainedModel:
             misfits, shape (num, n).
         """
         parts = [(self, torch.arange(len(x)))]
-        if trained is not None and isinstance(self.fitted, Linear) and int(trained.sum()) >= 2 * _FOLDS:
-            known, y, linear = trained.nonzero()[:, 0], self.prepare(x), self.fitted.model
-            mixed = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))]
+        if trained is not None and isinstance(self.fitted, Linear) and int(trained.sum()) >= 2 * FOLDS:
             parts = [(self, (~trained).nonzero()[:, 0])] if (~trained).any() else []
-            for fold in mixed.tensor_split(_FOLDS):
-                refit = linear.refit(y[known[~torch.isin(known, fold)]])
-                parts.append((replace(self, fitted=Linear(refit)), fold))
+            cross_fitted = self.fitted.cross_fitted(self.prepare(x), trained, seed)
+            parts += [(replace(self, fitted=linear), fold) for linear, fold in cross_fitted]
         judged = [model._judged(x[rows], calibration, num_samples, seed, progress) for model, rows in parts]
         order = torch.cat([rows for _, rows in parts]).argsort()
         table = pd.concat([one for one, _ in judged]).iloc[order.numpy()].assign(row=range(len(x)))
@@ -311,29 +302,22 @@ class TrainedModel:
             self.scores(part, num_samples=num_samples, seed=seed + k, progress=progress)
             for k, part in enumerate((x, calibration))
         )
-        table, m = scores[["row", "log_prob"]].copy(), len(calibration)
-        own = _places_in(calibration, x)
-        known = own >= 0  # a held-out datum is compared with the others
-        table.loc[known, "log_prob"] = held_out["log_prob"].to_numpy()[own[known]]
-        p_values = conformal_p_values(table["log_prob"], held_out["log_prob"])
-        table["p_value"] = np.where(known, ((m + 1) * p_values - 1) / m, p_values)
+        own = places_in(calibration.cpu().numpy(), x.to(calibration).cpu().numpy())
+        log_prob, p_values = p_values_beside(scores["log_prob"], held_out["log_prob"], own)
+        table = pd.DataFrame({"row": scores["row"], "log_prob": log_prob, "p_value": p_values})
         usual = usual_misfits(self.gradients(calibration, seed=seed).double().cpu().numpy())
         misfits = self.gradients(x, seed=seed).double().cpu().abs() / torch.from_numpy(usual)
         return table, misfits.nan_to_num()
 
 
-def _places_in(known: Tensor, x: Tensor) -> NDArray[np.int64]:
-    """Which row of the known data (any, n) each of x (num, n) is, −1 if none."""
-    places = {row.tobytes(): k for k, row in reversed(list(enumerate(known.cpu().numpy())))}
-    return np.array([places.get(row.tobytes(), -1) for row in x.to(known).cpu().numpy()], dtype=np.int64)
+def _chunks(y: Tensor, what: str, progress: bool) -> Iterable[Tensor]:
+    found: Iterable[Tensor] = progress_bar(y.split(_ROWS), what, show=progress and len(y) > _ROWS, leave=False)
+    return found
 
 
-def _chunks(y: Tensor, what: str, progress: bool) -> Iterator[Tensor]:
-    pieces = y.split(_ROWS)
-    yield from progress_bar(pieces, desc=what, show=progress and len(pieces) > 1, leave=False)
-
-
-def _table(values: Tensor, names: list[str]) -> pd.DataFrame:
+def _table(values: Tensor, names: list[str] | None = None) -> pd.DataFrame:
+    """Rows of numbers, by default of channels, with their place in front."""
+    names = [f"x_{j}" for j in range(1, values.shape[1] + 1)] if names is None else names
     table = pd.DataFrame(values.cpu().numpy(), columns=names)
     table.insert(0, "row", range(len(table)))
     return table

@@ -19,9 +19,7 @@ T = TypeVar("T")
 _SCALARS = (bool, int, float, str, Path)
 
 
-def with_options(
-    *settings: object, omit: Collection[str] = (), defaults: Mapping[str, object] | None = None
-) -> Callable[[type[T]], type[T]]:
+def with_options(*settings: object, omit: Collection[str] = ()) -> Callable[[type[T]], type[T]]:
     """Give a subcommand's dataclass an option for each field of settings, with the settings' values as defaults.
 
     Leaves out fields that a command line cannot give, such as functions, and fields that the subcommand already has.
@@ -29,7 +27,6 @@ def with_options(
     Args:
         *settings: frozen dataclasses with the defaults.
         omit: fields to leave out.
-        defaults: other defaults by name.
     """
 
     def decorate(command: type[T]) -> type[T]:
@@ -42,7 +39,7 @@ def with_options(
                 if f.name in taken or kind is None:
                     continue
                 taken.add(f.name)
-                value = (defaults or {}).get(f.name, getattr(part, f.name))
+                value = getattr(part, f.name)
                 if isinstance(value, Mapping):
                     value = tuple(value)  # parts are given by name
                 added.append((f.name, Annotated[kind, tyro.conf.arg(help=words[f.name])], field(default=value)))

@@ -32,8 +32,7 @@ from pyrovae.comparison.settings import ComparisonSettings, Execution
 from pyrovae.comparison.study import Begun, Study, at_scale_of_data, begun_in, check_same
 from pyrovae.comparison.study_result import MAX_VALIDATION, StudyResult, as_text, said
 from pyrovae.comparison.tables import markdown_table
-from pyrovae.datasets import ChannelAxis, Spectra, SpectraSplit, TrainingRows
-from pyrovae.datasets.readers.idx import PIXEL
+from pyrovae.datasets import PIXEL, ChannelAxis, Spectra, SpectraSplit, TrainingRows
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogMarginal
 from pyrovae.files import check_free, locked_folder, versions, write_json, write_table, write_text

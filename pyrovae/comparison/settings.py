@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Required, TypedDict, cast
+from typing import Any, Literal, Required, cast
 
 from pyro.infer import ELBO
 
@@ -16,7 +16,7 @@ from pyrovae.likelihoods import LIKELIHOODS, Likelihood
 from pyrovae.nn import MLP
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.priors import PRIORS, Prior
-from pyrovae.training import Measure, Schedule, TrainingSettings, Transform, check_learning_rate
+from pyrovae.training import SharedTrainingKeywords, TrainingSettings, check_learning_rate
 
 PosteriorFactory = Callable[[int, int], Posterior]
 """(in_features, latent_dim) -> a head for q(z|x)."""
@@ -279,7 +279,7 @@ def _as_tuple(name: str, values: object, kind: str) -> tuple[Any, ...]:
     return tuple(values)
 
 
-class ComparisonKeywords(TypedDict, total=False):
+class ComparisonKeywords(SharedTrainingKeywords, total=False):
     """The fields of :class:`ComparisonSettings` and of its training, as a type checker sees them as keywords."""
 
     posteriors: Required[Posteriors]
@@ -302,18 +302,6 @@ class ComparisonKeywords(TypedDict, total=False):
     preprocessing: Preprocessing | str | None
     refit_epochs: int
     epochs: int | None
-    batch_size: int
-    learning_rate: float | Schedule
-    schedule: str | Schedule
-    weight_decay: float
-    clip_norm: float | None
-    beta: float | Schedule | None
-    transform: Transform | None
-    measure: Measure | None
-    validate_every: int
-    engine: str
-    precision: str
-    strict: bool
 
 
 OF_EACH_RUN = ("training", "seed", "device")

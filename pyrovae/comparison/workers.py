@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from pyrovae.blocks import give_back_freed
+from pyrovae.training.processes import environment
 
 Piece = TypeVar("Piece")
 Key = TypeVar("Key")
@@ -92,11 +93,8 @@ def keeping_freed_memory() -> Iterator[None]:
     Dask starts them with ``MALLOC_TRIM_THRESHOLD_`` of 64 KiB. Work that makes and frees arrays is then up to three
     times as slow. Afterwards the memory is given back. Where glibc decides by itself, nothing changes.
     """
-    if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):  # another C library
+    is_told = sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" in os.environ
+    if not is_told or not hasattr(libc := ctypes.CDLL(None), "mallopt"):  # another C library
         yield
         return
     number = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}  # of malloc.h
@@ -114,20 +112,14 @@ def keeping_freed_memory() -> Iterator[None]:
 @contextmanager
 def _as_children_should_start() -> Iterator[None]:
     """Start processes with one thread each that leave Ctrl-C, sent to all processes of a terminal, to this process."""
-    before = {name: os.environ.get(name) for name in _CHILDREN_START_WITH}
-    os.environ.update(_CHILDREN_START_WITH)  # read by the children's libraries as they start
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
     try:
-        yield
+        with environment(_CHILDREN_START_WITH):  # read by the children's libraries as they start
+            yield
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 _worker: dict[str, Any] = {}

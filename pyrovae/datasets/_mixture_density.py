@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import StudentT
 
+from pyrovae.randomness import seeded
+
 DEGREES_OF_FREEDOM = 5.0
 """Of the proposal, whose tails are heavier than the integrand's."""
 
@@ -50,8 +52,7 @@ def log_prob_of_mixtures(
         estimate = torch.linalg.solve(precision, u_x - (shrink * w_x) @ w_u)
         total = estimate.sum(-1, keepdim=True).clamp(math.exp(-6 * scatter), math.exp(6 * scatter))
     factor = torch.linalg.inv(torch.linalg.cholesky(precision)).mT  # of the covariance, (num, K, K)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         standard = StudentT(x.new_tensor(DEGREES_OF_FREEDOM)).sample(torch.Size([num_draws, 1, k]))
     log_proposal = StudentT(x.new_tensor(DEGREES_OF_FREEDOM)).log_prob(standard).sum(-1)
     log_proposal = log_proposal - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -20,6 +20,7 @@ from pyrovae.datasets.spectra import Spectra
 from pyrovae.distributions import AR1Normal
 from pyrovae.errors import InputError, check_finite, check_integer, check_positive
 from pyrovae.keywords import accepts
+from pyrovae.randomness import seeded
 
 SHAPES = ("gaussian", "lorentzian", "voigt")
 """Shapes of peaks."""
@@ -257,8 +258,7 @@ class SpectraTruth:
             scatter = np.exp(self.scatter * rng.standard_normal((num, 1)))
         weights = torch.as_tensor(rng.standard_normal((num, len(self.baseline))))
         clean = torch.as_tensor(scatter) * (concentrations @ self.pure + weights @ self.baseline)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
+        with seeded(int(rng.integers(2**31))):
             x = clean + self.noise.sample(torch.Size([num]))
         dtype = torch.get_default_dtype()
         table = {f"concentration_{i}": c for i, c in enumerate(concentrations.T.numpy())}

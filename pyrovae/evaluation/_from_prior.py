@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +46,9 @@ def from_prior(problem: Problem) -> Summaries:
         return z
 
     looked = torch.cat([log_mean_weight(double(draw(LOOK), some))[2] for some in problem.x.split(AT_ONCE)])
-    wanted = (LOOK * WANTED / looked).log2().ceil().exp2().clamp(LOOK, DRAWS)
-    for num_draws in wanted[looked >= PROMISING].unique().tolist():
-        (chosen,) = ((looked >= PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
+    for num_draws, chosen in promising(looked, WANTED):
         for rows in chosen.split(_SHARING):
-            z, x = draw(int(num_draws)), problem.x[rows.to(problem.x.device)]
+            z, x = draw(num_draws), problem.x[rows.to(problem.x.device)]
             log_w = (single if is_single else double)(z, x)
             found = log_mean_weight(log_w)
             if is_single and not _is_exact(log_w, found[1], double, z, x):
@@ -60,6 +59,18 @@ def from_prior(problem: Problem) -> Summaries:
             for every, some in zip(nothing, (value, stderr, effective, *rest), strict=True):
                 every[rows] = some
     return nothing
+
+
+def promising(looked: Tensor, wanted: int) -> Iterator[tuple[int, Tensor]]:
+    """Numbers of draws, each with the data that need so many; no data of which draws from the prior are little use.
+
+    Args:
+        looked: effective sample size of a few draws, shape (num,).
+        wanted: that of the draws to make.
+    """
+    num_draws = (LOOK * wanted / looked).log2().ceil().exp2().clamp(LOOK, DRAWS)
+    for num in num_draws[looked >= PROMISING].unique().int().tolist():
+        yield num, ((looked >= PROMISING) & (num_draws == num)).nonzero()[:, 0]
 
 
 @dataclass(frozen=True)

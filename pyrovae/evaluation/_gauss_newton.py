@@ -11,6 +11,7 @@ from pyrovae.evaluation._target import Target
 from pyrovae.evaluation.estimate import mean_and_stderr
 
 _LARGEST_DAMPING = 1e6
+_MOST_STEPS = 20
 _SMALLEST_GAIN = 0.1
 _LARGEST_SLOPE = 1e12
 
@@ -131,7 +132,7 @@ def of_precision(loc: Tensor, precision: Tensor) -> Gaussians:
     return Gaussians(loc, torch.linalg.solve_triangular(upper.mT, eye, upper=False))
 
 
-def climb(target: Target, loc: Tensor, max_steps: int = 20) -> Gaussians:
+def climb(target: Target, loc: Tensor) -> Gaussians:
     """Laplace's approximation at a mode of p(z|x), by Gauss–Newton steps damped datum by datum (Levenberg–Marquardt).
 
     A step that does not raise log p(x, z) is undone and repeated with more damping, so that sharp likelihoods are safe.
@@ -139,7 +140,6 @@ def climb(target: Target, loc: Tensor, max_steps: int = 20) -> Gaussians:
     Args:
         target: log p(x, z), with curvature.
         loc: where to start, shape (num, d).
-        max_steps: at most.
 
     Returns:
         N(mode, P⁻¹) of each datum.
@@ -149,7 +149,7 @@ def climb(target: Target, loc: Tensor, max_steps: int = 20) -> Gaussians:
     value, slope = (found[0].clone() for found in target.slope(loc.unsqueeze(0)))
     precision = target.precision(loc.unsqueeze(0))[0].clone()
     active = torch.ones_like(damping, dtype=torch.bool)
-    for _ in range(max_steps):
+    for _ in range(_MOST_STEPS):
         rows = active.nonzero().squeeze(-1)
         if not len(rows):
             break

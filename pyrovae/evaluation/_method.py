@@ -2,11 +2,14 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, Self
 
 import pyro.poutine as poutine
+import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -15,7 +18,8 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation._weights import check_density, check_rows_apart, takes_some
 from pyrovae.evaluation.estimate import LogMarginal
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
-from pyrovae.programs import Program, running_on, takes_any_axes, trace_pair
+from pyrovae.frames import Data
+from pyrovae.programs import Program, check_data, evaluating, running_on, takes_any_axes, trace_pair
 from pyrovae.vae import GenerativeModel
 
 ROWS_AT_ONCE = 2**13
@@ -45,7 +49,6 @@ class Problem:
         guide: Pyro program of q(z|x).
         x: data (num, …).
         latents: the z that each x was simulated with, (num, latent_dim), for a bound from above.
-        max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
         max_rows: draws × data evaluated in one pass at most; wide data lower it. It bounds the memory.
         takes_some: whether the programs give a datum the same terms without the other data.
@@ -55,7 +58,6 @@ class Problem:
     guide: Program
     x: Tensor
     latents: Tensor | None = None
-    max_plate_nesting: int = 1
     progress: bool = False
     max_rows: int = ROWS_AT_ONCE
     takes_some: bool = True
@@ -67,11 +69,10 @@ class Problem:
         guide: Program,
         x: Tensor,
         latents: Tensor | None = None,
-        max_plate_nesting: int = 1,
         progress: bool = False,
     ) -> Self:
         """A problem whose programs were asked whether they take some of the data alone."""
-        found = cls(model, guide, x, latents, max_plate_nesting, progress)
+        found = cls(model, guide, x, latents, progress)
         if found.is_dense:
             return found
         guide, x = found.looked_at(len(x))
@@ -143,14 +144,40 @@ class Problem:
         return self.model, self.guide
 
 
-def in_double(model: Program, guide: Program, x: Tensor) -> tuple[Program, Program, Tensor]:
-    """Copies in float64 of programs that are modules, and the data likewise; functions stay as they are.
+@contextmanager
+def problem_of(
+    model: Program,
+    guide: Program,
+    x: Data,
+    seed: int,
+    *,
+    latents: Tensor | None = None,
+    progress: bool = False,
+    part_for: str | None = None,
+) -> Iterator[Problem]:
+    """A problem after all checks; inside, its programs are evaluated without gradients, from a seed.
 
-    In float32 the density of a nearly singular q has no correct digits at its draws.
+    Copies of programs that are modules, and the data likewise, are in float64: in float32 the density of a nearly
+    singular q has no correct digits at its draws. Functions stay as they are.
+
+    Args:
+        model: Pyro program of the joint density.
+        guide: Pyro program of q(z|x).
+        x: data (num, …).
+        seed: seed of the draws.
+        latents: see :class:`Problem`.
+        progress: see :class:`Problem`.
+        part_for: what needs programs that take some of the data, if anything does.
     """
+    x = check_data(x, model, guide)
     if isinstance(model, nn.Module) and isinstance(guide, nn.Module):
-        return copy.deepcopy(model).double(), copy.deepcopy(guide).double(), in_blocks(Tensor.double, x)
-    return model, guide, x
+        model, guide, x = copy.deepcopy(model).double(), copy.deepcopy(guide).double(), in_blocks(Tensor.double, x)
+    with torch.no_grad(), evaluating(model, guide, x, seed):
+        problem = Problem.of(model, guide, x, latents, progress)
+        problem.check()
+        if part_for is not None:
+            problem.check_takes_some(part_for)
+        yield problem
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.evaluation._from_prior import DRAWS, LOOK, MOST_DIM, PROMISING, WANTED, Summaries
+from pyrovae.evaluation._from_prior import LOOK, MOST_DIM, WANTED, Summaries, promising
 from pyrovae.evaluation._method import Problem
 from pyrovae.evaluation._weights import repeated, takes_rows
 from pyrovae.evaluation.importance import log_mean_weight
@@ -48,9 +48,7 @@ def _look(problem: Problem, found: Summaries) -> None:
     """Put the summaries of the data of which draws from the prior are some use into their places."""
     num = len(problem.x)
     looked = torch.cat([_summaries(problem, rows, LOOK)[2] for rows in _parts(problem, torch.arange(num), LOOK)])
-    wanted = (LOOK * (WANTED if num <= _FEW else _WANTED_OF_MANY) / looked).log2().ceil().exp2().clamp(LOOK, DRAWS)
-    for num_draws in wanted[looked >= PROMISING].unique().int().tolist():
-        (chosen,) = ((looked >= PROMISING) & (wanted == num_draws)).nonzero(as_tuple=True)
+    for num_draws, chosen in promising(looked, WANTED if num <= _FEW else _WANTED_OF_MANY):
         for rows in _parts(problem, chosen, num_draws):
             for every, some in zip(found, _summaries(problem, rows, num_draws), strict=True):
                 every[rows] = some

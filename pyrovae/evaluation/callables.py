@@ -15,6 +15,7 @@ from pyrovae.evaluation._density import Density, density_of
 from pyrovae.evaluation._method import ROWS_AT_ONCE
 from pyrovae.evaluation._weights import repeated
 from pyrovae.programs import Program, takes_missing
+from pyrovae.randomness import kept_random_state
 
 
 class Callables:
@@ -63,19 +64,11 @@ class Callables:
                 made[x.shape] = x, density_of(model, guide, x, slice(0, len(x)), ROWS_AT_ONCE)
             return made[x.shape][1]
 
-        def log_joint(x: Tensor, z: Tensor) -> Tensor:
-            with poutine.block():
-                return density(x).log_joint(z.unsqueeze(0))[0]
-
-        def sample(x: Tensor) -> Tensor:
-            with poutine.block():
-                return density(x).draw(1)[0]
-
-        def log_q(x: Tensor, z: Tensor) -> Tensor:
-            with poutine.block():
-                return density(x).log_guide(z.unsqueeze(0))[0]
-
-        pair = cls(log_joint, sample, log_q)
+        pair = cls(
+            poutine.block(lambda x, z: density(x).log_joint(z.unsqueeze(0))[0]),
+            poutine.block(lambda x: density(x).draw(1)[0]),
+            poutine.block(lambda x, z: density(x).log_guide(z.unsqueeze(0))[0]),
+        )
         pair.model.missing = takes_missing(model)
         return pair
 
@@ -101,7 +94,7 @@ class CallableModel:
         """p(z); if it is N(0, I), a draw gives its dimension."""
         if self.prior is not None:
             return self.prior
-        with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        with torch.no_grad(), kept_random_state(x):
             zeros = torch.zeros_like(_checked("sample", self.sample(x), (len(x),), 2)[0])
         return Normal(zeros, torch.ones_like(zeros)).to_event(1)
 

@@ -15,12 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError, check_integer, named_parts
-from pyrovae.evaluation._encoder_training import (
-    EncoderTraining,
-    EncoderTrainingKeywords,
-    FrozenModel,
-    encoder_elbo,
-)
+from pyrovae.evaluation._encoder_training import EncoderTraining, EncoderTrainingKeywords, FrozenModel, encoder_elbo
 from pyrovae.evaluation._method import Problem
 from pyrovae.evaluation.callables import Callables
 from pyrovae.evaluation.estimate import Estimate, LogMarginal, UnreliableEstimateWarning
@@ -34,6 +29,7 @@ from pyrovae.nn import class_of
 from pyrovae.posteriors import POSTERIORS, Posterior
 from pyrovae.programs import Program, check_data, evaluating
 from pyrovae.progress import progress_bar
+from pyrovae.randomness import seeded
 from pyrovae.training import Trainer, TrainingSettings
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
@@ -297,8 +293,7 @@ def _train_encoder(
 ) -> AmortizedGuide:
     """Train an encoder of that family at the frozen decoder, from a copy of the guide's encoder."""
     old = guide.posterior_head
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed):
         head = family(old.in_features, model.latent_dim).to(next(old.parameters()))
     if _same_family(head, old):
         head.load_state_dict(old.state_dict())

@@ -32,7 +32,7 @@ from pyrovae.programs import (
     unregistered,
     with_gradients,
 )
-from pyrovae.randomness import FunctionalNoise
+from pyrovae.randomness import FunctionalNoise, kept_random_state
 from pyrovae.vae import AmortizedGuide
 
 if TYPE_CHECKING:
@@ -114,19 +114,13 @@ def gradient_statistics(
         raise InputTypeError(f"elbo must be an estimator such as AnalyticELBO(), not {elbo!r}")
     x = check_data(x, model, guide)
     check_not_tied(model, guide)
-    devices = [x.device] if x.is_cuda else []
-    with (
-        with_gradients(),
-        own_parameter_store(),
-        torch.random.fork_rng(devices=devices),
-        mode(model, guide, training=False),
-    ):
+    with with_gradients(), own_parameter_store(), kept_random_state(x), mode(model, guide, training=False):
         with running_on(x), pyro.validation_enabled(True), poutine.trace(param_only=True) as announced:
             num_data = trace_pair(model, guide, x, check=True).full_size or len(x)
             elbo.differentiable_loss(model, guide, x)
         parameters = trainable_parameters(model, guide, announced.trace)
         with pyro.validation_enabled(False):
-            parts = _parts(model, guide, parameters, x)
+            parts = _parts(guide, parameters, x)
             pair = _Pair(model, guide, elbo, num_data)
             sums, seconds, vectorized = _measure(pair, x, parameters, parts, num_repeats, seed)
     losses = sums.losses
@@ -158,7 +152,7 @@ def _measure(
     return GradientSums(parts, one_by_one, num_repeats), seconds, False
 
 
-def _parts(model: Program, guide: Program, parameters: list[Tensor], x: Tensor) -> dict[Part, Tensor]:
+def _parts(guide: Program, parameters: list[Tensor], x: Tensor) -> dict[Part, Tensor]:
     """Positions of each part's entries in the parameters laid end to end."""
     owner: dict[int, Part] = {}
     if isinstance(guide, nn.Module):

@@ -22,6 +22,7 @@ from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.frames import Data
 from pyrovae.programs import Program, check_data, evaluating, running_on, trace_pair
 from pyrovae.progress import progress_bar
+from pyrovae.randomness import kept_random_state
 from pyrovae.vae import GenerativeModel
 
 _ROUGH = 0.01
@@ -72,7 +73,7 @@ def _rough(model: GenerativeModel, x: Tensor, density: Density) -> Callable[[Ten
         log_p: Tensor = prior.log_prob(z) + single.conditional(z.float()).log_prob(x)
         return log_p
 
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+    with kept_random_state(x):
         z = density.draw(1)
     return log_joint if (log_joint(z) - density.log_joint(z)).abs().max() <= _ROUGH else density.log_joint
 
@@ -184,12 +185,12 @@ def elbo_estimate(
         x: data (num, …), of the programs' dtype and device.
         num_samples: draws of z per datum, at least 2.
         seed: seed of the draws; the caller's random state does not change.
-        max_plate_nesting: depth of the programs' plates.
+        max_plate_nesting: of version 0.1; it has no effect, since plates are found.
     """
     check_integer("num_samples", num_samples, least=2)
     x = check_data(x, model, guide)
     with evaluating(model, guide, x, seed):
-        problem = Problem.of(model, guide, x, max_plate_nesting=max_plate_nesting)
+        problem = Problem.of(model, guide, x)
         problem.check_rows_apart()
         estimate = Estimate(*over_log_weights(mean_and_stderr, problem, num_samples))
     check_numbers(estimate.per_datum, x)

@@ -14,6 +14,7 @@ from pyrovae.evaluation.posterior_draws import posterior_draws
 from pyrovae.frames import Data, frame_like, is_frame, tensor_of
 from pyrovae.likelihoods import GaussianNoiseLikelihood
 from pyrovae.linear_gaussian import LinearModel
+from pyrovae.randomness import seeded
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
 if TYPE_CHECKING:
@@ -131,8 +132,7 @@ def impute(
     reliable[incomplete] = draws.reliable
     dtype = next(model.parameters()).dtype
     tails = torch.tensor([0.5 * (1 - level), 0.5 * (1 + level)], dtype=torch.float64)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for row, z, weights in zip(incomplete, draws.z, draws.weights, strict=True):
             missing = x[row].isnan()
             centre, spread = _given_latents(model, z.to(dtype), x[row])

@@ -26,7 +26,6 @@ def to_inference_data(
     *,
     num_samples: int = 1000,
     seed: int = 0,
-    max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> InferenceData:
     """Draw z for each datum and return the draws, log p(x) and the data as ArviZ's groups (extra ``arviz``).
@@ -49,7 +48,6 @@ def to_inference_data(
         x: data (num, …), on the programs' device.
         num_samples: draws for each datum, at least 25.
         seed: seed of the draws; the caller's random state does not change.
-        max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
 
     Returns:
@@ -70,9 +68,7 @@ def to_inference_data(
         import pandas as pd
         import xarray as xr
     values = check_data(x, model, guide)
-    draws = posterior_draws(
-        model, guide, values, num_samples=num_samples, seed=seed, max_plate_nesting=max_plate_nesting, progress=progress
-    )
+    draws = posterior_draws(model, guide, values, num_samples=num_samples, seed=seed, progress=progress)
     g = torch.Generator().manual_seed(seed)
     index = torch.multinomial(draws.weights, num_samples, replacement=True, generator=g)
     z = draws.z.gather(1, index.unsqueeze(-1).expand_as(draws.z))

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError, InputTypeError, check_choice
-from pyrovae.evaluation._method import Method, Problem, in_double
+from pyrovae.evaluation._method import Method, problem_of
 from pyrovae.evaluation.annealing import Annealing, AnnealingKeywords
 from pyrovae.evaluation.automatic import Automatic
 from pyrovae.evaluation.estimate import LogMarginal
@@ -16,7 +15,7 @@ from pyrovae.evaluation.importance import Importance
 from pyrovae.evaluation.quadrature import Quadrature
 from pyrovae.frames import Data
 from pyrovae.keywords import accepts
-from pyrovae.programs import Program, check_data, evaluating
+from pyrovae.programs import Program
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Automatic, Importance, Quadrature, Annealing)}
 """The methods by name."""
@@ -77,7 +76,7 @@ def log_marginal(
         latents: for data simulated from the model, the z of each x, shape (num, latent_dim), from
             ``GenerativeModel.simulate``. Annealing then gives an upper bound.
         seed: seed of the draws; the caller's random state does not change.
-        max_plate_nesting: depth of the programs' plates.
+        max_plate_nesting: of version 0.1; it has no effect, since plates are found.
         progress: whether to show a progress bar (on a terminal).
         **options: the fields of the named method's class. ``num_samples``: draws of z per datum (auto and importance,
             1000 by default), or chains (annealed, 16). ``num_points``: of a grid along each latent dimension.
@@ -111,11 +110,7 @@ def log_marginal(
         )
     if latents is not None and not isinstance(latents, Tensor):
         raise InputTypeError(f"latents must be a tensor, not {type(latents).__name__}")
-    x = check_data(x, model, guide)
-    model, guide, x = in_double(model, guide, x)
-    with torch.no_grad(), evaluating(model, guide, x, seed):
-        problem = Problem.of(model, guide, x, latents, max_plate_nesting, progress)
-        problem.check()
+    with problem_of(model, guide, x, seed, latents=latents, progress=progress) as problem:
         found = chosen.estimate(problem)
     likelihood = getattr(model, "likelihood", None)
     return replace(found, is_density=getattr(likelihood, "is_density", True))

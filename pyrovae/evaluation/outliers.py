@@ -34,6 +34,28 @@ def conformal_p_values(log_prob: ArrayLike, calibration: ArrayLike) -> NDArray[n
     return (1 + np.searchsorted(np.sort(known), new, side="right")) / (len(known) + 1)
 
 
+def p_values_beside(
+    log_prob: ArrayLike, calibration: ArrayLike, own: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log p(x) and p-values of data some of which are held out: such a datum is compared with the others.
+
+    Args:
+        log_prob: log p(x) of the data, shape (num,).
+        calibration: log p(x) of the held-out data, shape (m,).
+        own: which of the held-out data each datum is, −1 if none, shape (num,).
+    """
+    known, found = np.asarray(calibration, dtype=np.float64), np.array(log_prob, dtype=np.float64)
+    found[own >= 0] = known[own[own >= 0]]
+    p_values = conformal_p_values(found, known)
+    return found, np.where(own >= 0, ((len(known) + 1) * p_values - 1) / len(known), p_values)
+
+
+def places_in(known: NDArray[np.generic], x: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Which row of the known data (any, n) each of x (num, n) is, −1 if none."""
+    places = {row.tobytes(): k for k, row in reversed(list(enumerate(known)))}
+    return np.array([places.get(row.tobytes(), -1) for row in x], dtype=np.int64)
+
+
 def usual_misfits(misfits: NDArray[np.float64]) -> NDArray[np.float64]:
     """The usual size of each channel's misfit, shape (n,), of the misfits (num, n) of data that may hold outliers.
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import check_integer
-from pyrovae.evaluation._method import Problem, in_double
+from pyrovae.evaluation._method import problem_of
 from pyrovae.evaluation._pareto import reliable_below, tail_of
 from pyrovae.evaluation.automatic import proposals
 from pyrovae.evaluation.importance import in_chunks
 from pyrovae.evaluation.refine import target_for
-from pyrovae.programs import Program, check_data, evaluating
+from pyrovae.programs import Program
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ def posterior_draws(
     *,
     num_samples: int = 1000,
     seed: int = 0,
-    max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> PosteriorDraws:
     """Draw z for each datum from a refined q(z|x), and weight the draws by p(x, z)/q(z|x).
@@ -61,7 +60,6 @@ def posterior_draws(
         x: data (num, …), on the programs' device.
         num_samples: draws for each datum, at least the 25 that k̂ needs.
         seed: seed of the draws; the caller's random state does not change.
-        max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
@@ -76,12 +74,7 @@ def posterior_draws(
         (torch.Size([10, 100, 2]), True)
     """
     check_integer("num_samples", num_samples, least=25)
-    x = check_data(x, model, guide)
-    model, guide, x = in_double(model, guide, x)
-    with torch.no_grad(), evaluating(model, guide, x, seed):
-        problem = Problem.of(model, guide, x, None, max_plate_nesting, progress)
-        problem.check()
-        problem.check_takes_some("posterior_draws")
+    with problem_of(model, guide, x, seed, progress=progress, part_for="posterior_draws") as problem:
         q, _ = proposals(problem)
 
         def weigh(rows: slice) -> tuple[Tensor, Tensor]:
@@ -90,5 +83,5 @@ def posterior_draws(
             joint = torch.cat([target.log_joint(some) for some in z.split(max(1, problem.rows_at_once // target.num))])
             return z.movedim(1, 0).cpu(), (joint - log_q).T.double().cpu()
 
-        z, log_weights = in_chunks(weigh, x, min(1024, problem.rows_at_once), progress)
+        z, log_weights = in_chunks(weigh, problem.x, min(1024, problem.rows_at_once), progress)
     return PosteriorDraws(z, log_weights, tail_of(log_weights.T).k)

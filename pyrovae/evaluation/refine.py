@@ -10,14 +10,14 @@ from pyrovae.distributions import CholeskyNormal, covariance_of, mean_of
 from pyrovae.errors import check_integer
 from pyrovae.evaluation._density import density_of, moments_of_guide
 from pyrovae.evaluation._gauss_newton import Gaussians, Mixture, antithetic, climb, descend, settle
-from pyrovae.evaluation._method import Problem, in_double
+from pyrovae.evaluation._method import Problem, problem_of
 from pyrovae.evaluation._target import DensityTarget, ModelTarget, Target
 from pyrovae.evaluation.estimate import Estimate, check_numbers, mean_and_stderr
 from pyrovae.evaluation.importance import in_chunks
 from pyrovae.evaluation.per_datum import NUM_DRAWS as NUM_MOMENT_DRAWS
 from pyrovae.evaluation.per_datum import AnyGuide, rows_of
 from pyrovae.frames import Data
-from pyrovae.programs import Program, check_data, evaluating
+from pyrovae.programs import Program
 from pyrovae.vae import GenerativeModel
 
 NUM_STEPS, NUM_DRAWS = 8, 8
@@ -82,7 +82,6 @@ def refine(
     num_steps: int = NUM_STEPS,
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
-    max_plate_nesting: int = 1,
     progress: bool = False,
 ) -> Refined:
     """Fit a full-covariance Gaussian q(z|x) to each datum, starting from the guide's, with the decoder's curvature.
@@ -101,7 +100,6 @@ def refine(
         num_steps: Gauss–Newton steps for each datum; 12 times as many gradient steps follow.
         num_draws: draws of z per datum and step; an odd number is rounded up.
         seed: seed of the draws; the caller's random state does not change.
-        max_plate_nesting: depth of the programs' plates.
         progress: whether to show a progress bar (on a terminal).
 
     Raises:
@@ -117,15 +115,10 @@ def refine(
     """
     check_integer("num_steps", num_steps)
     check_integer("num_draws", num_draws, least=2)
-    x = check_data(x, model, guide)
-    model, guide, x = in_double(model, guide, x)
-    with torch.no_grad(), evaluating(model, guide, x, seed):
-        problem = Problem.of(model, guide, x, None, max_plate_nesting, progress)
-        problem.check()
-        problem.check_takes_some("refine")
+    with problem_of(model, guide, x, seed, progress=progress, part_for="refine") as problem:
         loc, scale_tril, _, _, *found, stayed, by_gradient = fit_each(problem, num_steps, num_draws + num_draws % 2)
     elbo, error, guide_elbo, guide_error = found
-    check_numbers(elbo, x)
+    check_numbers(elbo, problem.x)
     return Refined(
         CholeskyNormal(loc[:, 0], scale_tril[:, 0], validate_args=False),
         Estimate(elbo, error),

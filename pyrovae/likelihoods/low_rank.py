@@ -8,6 +8,7 @@ from pyrovae.distributions.low_rank import RELATIVE_FLOOR
 from pyrovae.errors import InputError, check_integer
 from pyrovae.likelihoods._noise import CovarianceLikelihood, GaussianNoiseLikelihood
 from pyrovae.likelihoods.gaussian import GaussianLikelihood
+from pyrovae.randomness import seeded
 
 
 class LowRankGaussianLikelihood(CovarianceLikelihood):
@@ -64,8 +65,7 @@ class LowRankGaussianLikelihood(CovarianceLikelihood):
 
     def set_fitted_noise(self, covariance: Tensor, factors: Tensor, initial_scale: float) -> None:
         """δ² from the covariance's diagonal, W from the factors."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # columns of W without a factor stay random
+        with seeded(0):  # columns of W without a factor stay random
             self.set_noise(covariance.diagonal().sqrt(), factors, initial_scale)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Choose the latent dimension by linear-Gaussian models on held-out data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -24,12 +24,11 @@ def latent_dim_by_validation(
     noises: Iterable[GaussianNoiseLikelihood] = (),
     *,
     threshold: float = 0.1,
-    grid: Sequence[int] = GRID,
     progress: bool = True,
 ) -> int:
     """The smallest d of the best linear model whose log p(x) on validation data is within ``threshold`` of the best d.
 
-    For each noise, the dimensions of the grid are tried in order, until two in a row are no better than the best
+    For each noise, the dimensions of :data:`GRID` are tried in order, until two in a row are no better than the best
     before. The result is for the noise with the largest log p(x) of validation data: with the wrong noise, additional
     latent dimensions would replace the missing correlations.
 
@@ -39,7 +38,6 @@ def latent_dim_by_validation(
         noises: Gaussian likelihoods. Noise with more than 500 parameters is left out, and noise that is fitted by way
             of a simpler form is replaced by it. Without any, probabilistic PCA.
         threshold: nats per datum.
-        grid: dimensions to try, in rising order.
         progress: show a bar on a terminal.
 
     Raises:
@@ -57,7 +55,7 @@ def latent_dim_by_validation(
     best: dict[int, float] = {}
     for noise in few or [GaussianLikelihood(1, train.shape[1])]:
         found: dict[int, float] = {}
-        for d in progress_bar(grid, "latent dimensions", leave=False, show=progress):
+        for d in progress_bar(GRID, "latent dimensions", leave=False, show=progress):
             model = _fitted(train, noise, d)
             if model is None:
                 break

@@ -15,15 +15,15 @@ def positive(raw: Tensor, floor: float = FLOOR) -> Tensor:
     return F.softplus(raw) + floor
 
 
-def inverse_positive(scale: Tensor, floor: float = FLOOR) -> Tensor:
-    """Inverse of :func:`positive`.
+def inverse_positive(scale: Tensor) -> Tensor:
+    """Inverse of :func:`positive` with its own floor.
 
     Raises:
         InputError: a scale that is not above the floor.
     """
-    if not (scale > floor).all():
-        raise InputError(f"a scale of {scale.min().item():.2g} is below {floor:.0e}, the smallest value of a head")
-    return softplus_inverse(scale - floor)
+    if not (scale > FLOOR).all():
+        raise InputError(f"a scale of {scale.min().item():.2g} is below {FLOOR:.0e}, the smallest value of a head")
+    return softplus_inverse(scale - FLOOR)
 
 
 def softplus_inverse(y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pyrovae.distributions import covariance_of, trace_with
 from pyrovae.errors import InputTypeError, check_integer
 from pyrovae.nn import ConfigurableModule, LocHead
 from pyrovae.posteriors.lbfgs import minimise
+from pyrovae.randomness import seeded
 
 
 class Posterior(ConfigurableModule, ABC):
@@ -92,8 +93,7 @@ class Posterior(ConfigurableModule, ABC):
             return 0.5 * trace_with(precision, q) - q.entropy()
 
         zeros = torch.zeros_like(head.covariance_head.bias)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             starts = [zeros, *(torch.randn_like(zeros) for _ in range(3))]
         return torch.from_numpy(minimise(kl, starts).x)
 

@@ -23,6 +23,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from pyrovae.errors import InputError
 from pyrovae.nn import ConfigurableModule
 from pyrovae.programs._sites import Program, Site, modules_inside
+from pyrovae.randomness import kept_random_state
 
 _MODULE_DIVIDER = "$$$"  # Pyro's mark of parameters that belong to a module
 _counter = itertools.count()
@@ -272,12 +273,7 @@ def undisturbed(x: Tensor, *programs: Program) -> Iterator[None]:
         x: data on the programs' device.
         *programs: the programs that will run.
     """
-    with (
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        unregistered(),
-        kept_parameter_store(),
-        mode(*programs, training=False),
-    ):
+    with kept_random_state(x), unregistered(), kept_parameter_store(), mode(*programs, training=False):
         yield
 
 

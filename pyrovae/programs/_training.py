@@ -18,6 +18,7 @@ from pyrovae.programs._place import check_in_order, of_place
 from pyrovae.programs._running import running_on
 from pyrovae.programs._sites import Pair, Program, Role, log_prob_of
 from pyrovae.programs._tracing import trace_pair
+from pyrovae.randomness import kept_random_state
 
 
 def check_programs(
@@ -32,10 +33,7 @@ def check_programs(
 
     def run(batch: Tensor) -> None:
         # other estimators of Pyro refuse a loss that cannot be differentiated
-        with (
-            torch.set_grad_enabled(not isinstance(elbo, Trace_ELBO)),
-            torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        ):
+        with torch.set_grad_enabled(not isinstance(elbo, Trace_ELBO)), kept_random_state(x):
             elbo.differentiable_loss(model, guide, batch)
 
     check_not_tied(model, guide)
@@ -58,7 +56,7 @@ def check_programs(
                 for batch in blocks(data, 4096):  # every datum must lie in the likelihood's support
                     with running_on(batch):
                         run(batch)
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        with kept_random_state(x):
             what = of_place(model, guide, x[:batch_size], _with_names((model, guide), parameters, announced.trace))
         check_in_order(what, batch_size, len(x), x_validation is not None)
     return parameters, pair.full_size, what is not None
@@ -77,8 +75,7 @@ def _with_names(pair: Pair, parameters: list[Tensor], announced: Trace) -> list[
 def _describe_batches(model: Program, guide: Program, x: Tensor, batch_size: int, enumerates: bool) -> TracedPair:
     """What the pair is on a batch; the last and smaller batch of an epoch must do as well."""
     full, last = x[:batch_size].flip(0), x[len(x) - (len(x) % batch_size) :]  # in another order, as epochs are
-    devices = [x.device] if x.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, guide, training=False) as met:
+    with torch.no_grad(), kept_random_state(x), mode(model, guide, training=False) as met:
         pair = trace_pair(model, guide, full, check=True, enumerates=enumerates)
         if len(last) and len(full) == batch_size:
             trace_pair(model, guide, last, check=True, enumerates=enumerates)
@@ -113,11 +110,7 @@ def _check_norms(pair: Pair, modules: list[nn.Module], x: Tensor, num: int, batc
     buffers = [b for norm in norms for b in norm.buffers()]
     before = [b.clone() for b in buffers]
     try:
-        with (
-            torch.no_grad(),
-            torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-            mode(*modules, training=True),
-        ):
+        with torch.no_grad(), kept_random_state(x), mode(*modules, training=True):
             trace_pair(*pair, x)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -134,7 +127,7 @@ def _check_norms(pair: Pair, modules: list[nn.Module], x: Tensor, num: int, batc
 
 def _check_all_are_trained(model: Program, guide: Program, x: Tensor, parameters: list[Tensor]) -> None:
     """Raise an InputError where a site depends on a parameter that no module holds and nothing announces."""
-    with torch.enable_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+    with torch.enable_grad(), kept_random_state(x):
         with poutine.trace(param_only=True) as announced:
             pair = trace_pair(model, guide, x)
         trained = {id(p) for p in (*parameters, *announced_parameters(announced.trace), x)}

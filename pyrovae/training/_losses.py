@@ -9,6 +9,9 @@ from torch import Tensor
 from pyrovae.blocks import let_go
 from pyrovae.errors import InputError, InputTypeError
 from pyrovae.programs import Program, mode, trace_pair, undisturbed
+from pyrovae.randomness import seeded
+
+ADVICE = "lower the learning rate or check the data's scale"
 
 
 class NonFiniteLossError(InputError, FloatingPointError):
@@ -21,6 +24,11 @@ class NonFiniteStepError(FloatingPointError):
     def __init__(self, value: float, site: str, step: int) -> None:
         super().__init__(f"the loss is {value} at step {step}; first non-finite value: {site}")
         self.value, self.site, self.step = value, site, step
+
+    def in_epoch(self, epoch: int) -> NonFiniteLossError:
+        """The error that ends the run."""
+        where = f"the loss is {self.value} at step {self.step} (epoch {epoch})"
+        return NonFiniteLossError(f"{where}: first non-finite value: {self.site}; {ADVICE}")
 
 
 @torch.no_grad()
@@ -54,8 +62,7 @@ def evaluate_loss(
 
     ``full_size`` is the number of data that a loss represents if a subsampled plate scales it.
     """
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), mode(model, guide, training=False):
-        torch.manual_seed(seed)
+    with seeded(seed, x), mode(model, guide, training=False):
         total = 0.0
         for chunk in x.split(chunk_size):
             num = len(chunk)

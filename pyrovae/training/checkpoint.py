@@ -5,8 +5,8 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -248,6 +248,18 @@ def _decode(value: object, tensors: Mapping[str, Tensor]) -> object:
     if tag == "$float":
         return float(inner)
     raise InputError(f"it has a value of an unknown kind, {tag}")
+
+
+@contextmanager
+def resuming_from(folder: Path) -> Iterator[None]:
+    """Raise an InputError where the state in a checkpoint cannot be loaded, as it is of another source."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"cannot resume from the checkpoint in {folder}: {one_line(error, 300)}; use its original programs, "
+            "data and settings, or another folder"
+        ) from None
 
 
 def as_run(saved: SavedState, wanted: str, folder: Path) -> tuple[str, int, SavedState]:

@@ -3,7 +3,7 @@
 import atexit
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -51,11 +51,23 @@ def _on_loopback() -> Iterator[None]:
     if not address.startswith(("127.", "localhost", "::1")) or "GLOO_SOCKET_IFNAME" in os.environ or not loopback:
         yield
         return
-    os.environ["GLOO_SOCKET_IFNAME"] = loopback
+    with environment({"GLOO_SOCKET_IFNAME": loopback}):
+        yield
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the process's environment, which are as before at the end."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ["GLOO_SOCKET_IFNAME"]
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def size() -> int:

@@ -2,13 +2,16 @@
 
 import copy
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from pyro.nn import PyroModule
 from torch import nn
 
 from pyrovae.errors import InputError
-from pyrovae.programs import OwnParameters, Program
+from pyrovae.programs import OwnParameters, Pair, Program, modules_of
+from pyrovae.randomness import seeded
 from pyrovae.training.history import History
 
 
@@ -58,6 +61,12 @@ class _Copy:
                 return self.function(*args, **kwargs)
 
 
+def check_can_be_replicas(pairs: Sequence[Pair]) -> None:
+    """Raise a CannotVectorizeError where several pairs would share parameters by their names."""
+    if len(pairs) > 1 and any(isinstance(module, PyroModule) for pair in pairs for module in modules_of(pair)):
+        raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
+
+
 def make_replicas(model: Program, guide: Program, seed: int, num: int) -> list[Replica]:
     """Copies of two programs; replica r is initialised with seed + r."""
     replicas = []
@@ -77,8 +86,7 @@ def reinitialize(*modules: nn.Module, seed: int) -> None:
     Raises:
         CannotReplicateError: a module has parameters to train and no ``reset_parameters``; names it.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         done: set[int] = set()
         for root in modules:
             for name, module in root.named_modules():

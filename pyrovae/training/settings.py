@@ -141,8 +141,8 @@ class TrainingSettings:
         return elbo.with_beta(_beta_at(self.beta, 1.0))
 
 
-class OptionalTrainingKeywords(TypedDict, total=False):
-    """The fields of :class:`TrainingSettings` that have a default."""
+class SharedTrainingKeywords(TypedDict, total=False):
+    """The fields of :class:`TrainingSettings` that have a default, and that several runs may share."""
 
     batch_size: int
     learning_rate: float | Schedule
@@ -150,14 +150,19 @@ class OptionalTrainingKeywords(TypedDict, total=False):
     weight_decay: float
     clip_norm: float | None
     beta: float | Schedule | None
-    seed: int
     transform: Transform | None
     measure: Measure | None
     validate_every: int
     engine: str
-    device: str | torch.device | None
     precision: str
     strict: bool
+
+
+class OptionalTrainingKeywords(SharedTrainingKeywords, total=False):
+    """The fields of :class:`TrainingSettings` that have a default."""
+
+    seed: int
+    device: str | torch.device | None
 
 
 class TrainingKeywords(OptionalTrainingKeywords, total=False):

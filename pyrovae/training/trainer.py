@@ -6,8 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from pathlib import Path
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import NoReturn
 
 import numpy as np
@@ -15,12 +14,11 @@ import pyro
 import torch
 from numpy.typing import NDArray
 from pyro.infer import ELBO
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.elbo import audit
-from pyrovae.errors import InputError, one_line
+from pyrovae.errors import InputError
 from pyrovae.programs import (
     Pair,
     as_data,
@@ -28,25 +26,22 @@ from pyrovae.programs import (
     check_support,
     kept_parameter_store,
     mode,
-    module_buffers,
-    modules_of,
     own_parameter_store,
     with_gradients,
 )
 from pyrovae.progress import progress_bar
+from pyrovae.randomness import kept_random_state
 from pyrovae.training import processes
 from pyrovae.training._batches import Batches, Order
 from pyrovae.training._identity import check_same_run, identity
-from pyrovae.training._losses import NonFiniteLossError
+from pyrovae.training._losses import ADVICE, NonFiniteLossError
 from pyrovae.training._process import agree_to_stop, deferred_signals, num_threads, one_training_thread
 from pyrovae.training._validation import Validation
-from pyrovae.training.checkpoint import Checkpoints, as_run
+from pyrovae.training.checkpoint import Checkpoints, as_run, resuming_from
 from pyrovae.training.engines.choice import LEAST_STEPS, choose_engine
 from pyrovae.training.history import ChunkRecord, EpochRecord, History, SavedState, mean_loss
-from pyrovae.training.replicas import CannotVectorizeError
+from pyrovae.training.replicas import CannotVectorizeError, check_can_be_replicas
 from pyrovae.training.settings import TrainingSettings
-
-_ADVICE = "lower the learning rate or check the data's scale"
 
 
 class Trainer:
@@ -126,7 +121,7 @@ class Trainer:
                     program.to(device)
             self.x = as_data("data", data, *pairs[0], device)
             self.x_validation = None if validation is None else as_data("validation", validation, *pairs[0], device)
-            self._validation = Validation(self.x_validation, self.elbo, settings, self._tensors)
+            self._validation = Validation(self.x_validation, self.elbo, settings, lambda r: self.engine.tensors(r))
             seeds = [settings.seed + r for r in range(len(pairs))]
             self.batches = Batches(self.x, settings.batch_size, seeds, settings.transform)
             self.steps_per_epoch = self.batches.steps_per_epoch
@@ -134,7 +129,9 @@ class Trainer:
             with self._scope(), kept_parameter_store(after_error=True):
                 self._set_up(least_steps)
         if state is not None and checkpoints is not None:
-            self._resume(state, checkpoints.folder)
+            with resuming_from(checkpoints.folder):
+                self.load_state_dict(state)
+            self._say(f"resuming from step {self.steps} of {self.total_steps}")
         processes.check_equal("the steps done", self.steps)
 
     def _set_up(self, least_steps: int) -> None:
@@ -145,16 +142,13 @@ class Trainer:
         check_support("data", x, pairs[0][0])
         if self.x_validation is not None:
             check_support("validation", self.x_validation, pairs[0][0])
-        parameters = []
-        for pair in pairs:
-            if len(pairs) > 1 and any(isinstance(module, PyroModule) for module in modules_of(pair)):
-                raise CannotVectorizeError("a PyroModule's parameters go by their names, which replicas share")
-            of_pair, full_size, in_order = check_programs(*pair, x, self.x_validation, batch_size, self.elbo)
-            parameters.append(of_pair)
-            self.batches.in_order |= in_order
+        check_can_be_replicas(pairs)
+        checked = [check_programs(*pair, x, self.x_validation, batch_size, self.elbo) for pair in pairs]
+        parameters = [of_pair for of_pair, _, _ in checked]
+        self._full_size = checked[0][1]
+        self.batches.in_order = any(in_order for _, _, in_order in checked)
         if self.batches.in_order and processes.size() > 1:
             raise InputError("the programs take the data in their order, which several processes share; use one")
-        self._full_size = full_size
         self._identity = identity(
             settings, pairs[0], self.elbo, self.x, self.x_validation, x, parameters, self.total_steps
         )
@@ -179,14 +173,11 @@ class Trainer:
             one_training_thread(),
             num_threads(self._threads),
             with_gradients(),
-            self._kept_random_state(),
+            kept_random_state(self.x),
             own_parameter_store(),
             mode(*itertools.chain(*self.pairs), training=True),
         ):
             yield
-
-    def _kept_random_state(self) -> AbstractContextManager[None]:
-        return torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else [])
 
     @property
     def steps(self) -> int:
@@ -245,10 +236,10 @@ class Trainer:
     def _end_epoch(self, epoch: int, rate: float, beta: float) -> None:
         """Record the epoch that has just ended, replica by replica."""
         for r, history in self._remaining():
-            if not self._is_finite(r):
+            if not self.engine.is_finite(r):
                 self.errors[r] = NonFiniteLossError(
                     f"a parameter is not finite after step {self.steps} (epoch {epoch}), though the loss was: "
-                    f"a gradient was not; {_ADVICE}"
+                    f"a gradient was not; {ADVICE}"
                 )
                 continue
             loss = mean_loss(history.batch_loss[-self.steps_per_epoch :], len(self.x), self.settings.batch_size)
@@ -269,13 +260,12 @@ class Trainer:
             values = losses[:, r] if failed is None else losses[: max(0, failed.step - 1 - len(history.batch_loss)), r]
             history.batch_loss += values.tolist()
             if self.on_chunk is not None and len(values):
-                with self._kept_random_state():  # an epoch's noise goes on after it
+                with kept_random_state(self.x):  # an epoch's noise goes on after it
                     self.on_chunk(ChunkRecord(history.steps, tuple(values.tolist()), self.settings.seed + r))
 
     def _raise_if_all_failed(self, epoch: int) -> None:
         for r, error in self.engine.errors.items():
-            where = f"the loss is {error.value} at step {error.step} (epoch {epoch})"
-            self.errors.setdefault(r, NonFiniteLossError(f"{where}: first non-finite value: {error.site}; {_ADVICE}"))
+            self.errors.setdefault(r, error.in_epoch(epoch))
         if len(self.errors) == len(self.pairs):
             raise self.errors[0]
 
@@ -283,7 +273,7 @@ class Trainer:
         """Write a checkpoint if the last one is old, or ``now``, unless parameters are not finite."""
         if self.checkpoints is None or not (now or self.checkpoints.due):
             return
-        if all(self._is_finite(r) for r, _ in self._remaining()):
+        if all(self.engine.is_finite(r) for r, _ in self._remaining()):
             state = {"engine": str(self.engine.name), "threads": self._threads, "state": self.state_dict()}
             self.checkpoints.save(self.steps, state)
 
@@ -291,18 +281,9 @@ class Trainer:
         """The replicas that are still trained, and their histories."""
         return ((r, history) for r, history in enumerate(self.histories) if r not in self.errors)
 
-    def _is_finite(self, r: int) -> bool:
-        """Whether all parameters of a replica are finite."""
-        together = torch.cat([parameter.detach().reshape(-1) for parameter in self.engine.parameters[r]])
-        return bool(together.isfinite().all())
-
     def _say(self, line: str) -> None:
         if self.progress:
             tqdm.write(line, file=sys.stderr)
-
-    def _tensors(self, r: int) -> list[Tensor]:
-        """Everything that training changes in a replica."""
-        return [*self.engine.parameters[r], *module_buffers(*self.pairs[r])]
 
     def _validate(self, r: int, epoch: int) -> float:
         """Loss of the validation data, NaN without any. Keeps the best state so far."""
@@ -336,13 +317,3 @@ class Trainer:
             history.load_state_dict(saved)
         self._validation.load_state_dict(state["best"])
         self._seconds = state["seconds"]
-
-    def _resume(self, state: SavedState, folder: Path) -> None:
-        try:
-            self.load_state_dict(state)
-        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # from another source
-            raise InputError(
-                f"cannot resume from the checkpoint in {folder}: {one_line(error, 300)}; use its original programs, "
-                "data and settings, or another folder"
-            ) from None
-        self._say(f"resuming from step {self.steps} of {self.total_steps}")

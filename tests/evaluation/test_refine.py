@@ -196,7 +196,7 @@ def test_hand_written_programs():
     p = dist.Normal(torch.zeros(()).double(), (log_scale.mul(2).exp() + 0.25).sqrt().view(-1, 1, 1)).log_prob(x).sum(-1)
     weights = dist.Normal(0.0, 0.5).log_prob(log_scale) + math.log(8 / 2000)
     truth = (p + weights.unsqueeze(-1)).logsumexp(0)
-    refined = pv.refine(model, guide, x, max_plate_nesting=2)
+    refined = pv.refine(model, guide, x)
     assert refined.posterior.event_shape == (4,)
     assert refined.by_gradient
     gap = truth - refined.elbo.per_datum

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyrovae.datasets.readers._labels import follows
 from pyrovae.datasets.readers._names import axis_unit, largest_group, with_points
 from pyrovae.datasets.readers._numbers import Numerals
-from pyrovae.datasets.readers._order import in_order, is_even, is_outside, nearly_in_order, stands_out
+from pyrovae.datasets.readers._order import finite, in_order, is_even, is_outside, nearly_in_order, stands_out
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
 from pyrovae.errors import InputError, Option
@@ -149,7 +149,7 @@ class _Peek:
         if not first:
             return self._below_names(k, row, rest)
         if is_even(numbers):
-            alike = sum(is_even(r[np.isfinite(r)]) for r in rest)
+            alike = sum(is_even(finite(r)) for r in rest)
             if outside or 2 * alike < len(rest):
                 return "axis"
             raise self._divided(k, "is evenly spaced, as other rows are")
@@ -168,7 +168,7 @@ class _Peek:
             return "axis"
         if len(row) < 5 or len(rest) < 2 or not in_order(row):
             return ""
-        alike = any(is_even(r[np.isfinite(r)]) for r in rest)
+        alike = any(is_even(finite(r)) for r in rest)
         if not ((is_even(row) and not alike) or is_outside(row, rest) or stands_out(row, rest) == "axis"):
             return ""
         fields = [self.rows[k][j] for j in np.flatnonzero(~self.numeric)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.datasets.readers._order import in_order
+from pyrovae.datasets.readers._order import finite, in_order
 
 _FEW = 20
 _MOST_TARGETS, _MOST_LIKE = 12, 4
@@ -40,11 +40,11 @@ def edge_columns(values: NDArray[np.float64], edge: int) -> Apart | None:
 
 def _label(values: NDArray[np.float64]) -> Apart | None:
     """Whether the last column is a label or an index."""
-    rest, seen = values[:, :-1], _seen(values[:, -1])
+    rest, seen = values[:, :-1], finite(values[:, -1])
     if len(seen) < 4:
         return None
     distinct = len(np.unique(seen))
-    some = [_seen(column) for column in rest.T[:: max(1, rest.shape[1] // 200)]]
+    some = [finite(column) for column in rest.T[:: max(1, rest.shape[1] // 200)]]
     whole = _digits(seen)[0] == 0
     if distinct > 1 and all(_is_coarser(seen, other) for other in some):
         what = f"{'few ' if distinct <= _FEW else ''}whole numbers" if whole else "numbers of fewer digits"
@@ -79,7 +79,7 @@ def _targets(values: NDArray[np.float64]) -> Apart | None:
 def _breaks(values: NDArray[np.float64], *, strict: bool = False) -> bool:
     """Whether the last column does not go on from its neighbour as those before do: at another level, or unrelated."""
     near = values[:, -_NEAR - 2 :]
-    steps = np.array([np.median(_seen(np.abs(column))) for column in np.diff(near).T])
+    steps = np.array([np.median(finite(np.abs(column))) for column in np.diff(near).T])
     if steps[-1] > (10 if strict else 3) * max(steps[:-1].max(), 1e-300):
         return True
     *links, last = _links(near)
@@ -107,13 +107,9 @@ def least_difference(values: NDArray[np.float64]) -> float:
 
 def follows(column: NDArray[np.float64], neighbour: NDArray[np.float64], least: float = 0.9) -> bool:
     """Whether a column goes with its neighbour as a channel does: correlated, and at its level."""
-    own, near = _seen(column), _seen(neighbour)
+    own, near = finite(column), finite(neighbour)
     is_at_level = len(own) and len(near) and abs(np.median(own) - np.median(near)) < np.ptp(near)
     return bool(is_at_level and abs(_correlation(column, neighbour)) > least)
-
-
-def _seen(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values[np.isfinite(values)]
 
 
 def _digits(values: NDArray[np.float64]) -> tuple[int, int]:
@@ -153,6 +149,6 @@ def z(correlation: float) -> float:
 
 def some_values(values: NDArray[np.float64]) -> str:
     """The first of the values, in order, for a message."""
-    found = np.unique(_seen(values))
+    found = np.unique(finite(values))
     shown = ", ".join(f"{value:.6g}" for value in found[:4])
     return f"{shown} …" if len(found) > 4 else shown

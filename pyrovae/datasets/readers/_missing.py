@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._names import number
-from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.readers.settings import ReadingSettings
 
 _USUAL = (
     -99.0, -999.0, -9999.0, -99999.0, -999999.0, 9999.0, 99999.0, 999999.0, -32768.0, 65535.0, -1.23e34, 1.23e34,
@@ -29,7 +29,7 @@ _ABSURD = 1e6
 
 def given_markers(settings: ReadingSettings) -> list[float]:
     """The user's markers of missing values."""
-    found = (number(word) for word in settings.missing_value or () if word != NONE)
+    found = map(number, settings.missing_words)
     return [value for value in found if value is not None]
 
 
@@ -171,8 +171,8 @@ def _leaping_runs(
 
 
 def _median(values: NDArray[np.floating]) -> float:
-    seen = values[np.isfinite(values)]
-    return float(np.median(seen)) if len(seen) else 0.0
+    found = values[np.isfinite(values)]
+    return float(np.median(found)) if len(found) else 0.0
 
 
 def cleaned(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._names import position_of
-from pyrovae.datasets.readers.settings import NONE, ReadingSettings
+from pyrovae.datasets.readers._order import in_order
+from pyrovae.datasets.readers.settings import ReadingSettings
 from pyrovae.errors import InputError, Option
 
 MISSING = frozenset((
@@ -109,9 +110,9 @@ class Numerals:
         found = [grouped.sub(lambda match: match[0].replace(sign, ""), name) for name in header]
         whole, parts = _positions(found), _positions(header)
         is_proven = sign in self.thousands
-        if not _in_order(whole) or (not is_proven and max(whole) > _HIGHEST):
+        if not _is_axis(whole) or (not is_proven and max(whole) > _HIGHEST):
             return list(header)
-        if sign == "." and _in_order(parts) and not (is_proven or self.is_given):
+        if sign == "." and _is_axis(parts) and not (is_proven or self.is_given):
             raise InputError(
                 f"{where}: {signed[0]!r} above numbers with decimal commas may be {whole[0]:g}, then say ",
                 Option("decimal", self.decimal),
@@ -151,13 +152,12 @@ def _unspaced(names: Sequence[str]) -> Sequence[str]:
     ]
 
 
-def _positions(names: Sequence[str]) -> list[float]:
-    return [position for position in map(position_of, names) if position is not None]
+def _positions(names: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([position for position in map(position_of, names) if position is not None])
 
 
-def _in_order(positions: Sequence[float]) -> bool:
-    steps = np.diff(positions)
-    return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
+def _is_axis(positions: NDArray[np.float64]) -> bool:
+    return len(positions) > 2 and in_order(positions)
 
 
 def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where: str) -> Numerals:
@@ -174,8 +174,7 @@ def numerals_of(rows: Sequence[Sequence[str]], settings: ReadingSettings, where:
     if 2 * len(percent) > len(fields):
         rows = [[field.strip().removesuffix("%").rstrip() for field in row] for row in rows]
         return replace(numerals_of(rows, settings, where), percent=True)
-    words = [word.lower() for word in settings.missing_value or () if word != NONE]
-    missing = MISSING | frozenset(words)
+    missing = MISSING | {word.lower() for word in settings.missing_words}
     spaced = [field for field in fields if _SPACED.fullmatch(field)]
     thousands = "".join(sorted({c for field in spaced for c in field if c in _SPACES}))
     if settings.decimal is not None:

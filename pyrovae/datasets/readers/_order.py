@@ -6,6 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values that are neither missing nor infinite."""
+    return values[np.isfinite(values)]
+
+
 def is_even(values: NDArray[np.float64]) -> bool:
     """Whether values are evenly spaced, as no spectrum is."""
     steps = np.diff(values)
@@ -14,7 +19,7 @@ def is_even(values: NDArray[np.float64]) -> bool:
 
 def is_outside(values: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
     """Whether all values lie above all others, or below."""
-    rest = rest[np.isfinite(rest)]
+    rest = finite(rest)
     return len(rest) > 0 and bool((values > rest.max()).all() or (values < rest.min()).all())
 
 
@@ -22,7 +27,7 @@ def stands_out(values: NDArray[np.float64], rest: NDArray[np.float64]) -> str:
     """Whether a row is in order and even as no other row is: ``axis``; ``divided`` where some are; else nothing."""
     if len(values) < 4 or not nearly_in_order(values):
         return ""
-    others = [r[np.isfinite(r)] for r in rest]
+    others = [finite(r) for r in rest]
     share = np.mean([nearly_in_order(r) for r in others]) if others else 1.0
     rough = [_roughness(r) for r in others if len(r) > 2]
     if share <= 0.02 and len(others) >= 3 and _roughness(values) < 0.5 * min(rough, default=0.0):
@@ -44,7 +49,7 @@ def in_order(values: NDArray[np.float64]) -> bool:
 
 def nearly_in_order(values: NDArray[np.float64]) -> bool:
     """Whether values are in order but for a few, as positions with one that is damaged, missing or there twice."""
-    steps = np.diff(values[np.isfinite(values)])
+    steps = np.diff(finite(values))
     wrong = len(steps) - max(np.count_nonzero(steps > 0), np.count_nonzero(steps < 0))
     return len(steps) > 0 and bool(wrong <= (max(1, len(steps) // 20) if len(steps) > 8 else 0))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyrovae.datasets.readers._header import Header
 from pyrovae.datasets.readers._names import Group, axis_unit, largest_group
-from pyrovae.datasets.readers._order import counts_up, in_order, nearly_in_order
+from pyrovae.datasets.readers._order import counts_up, finite, in_order, nearly_in_order
 from pyrovae.datasets.readers._replicates import names_samples
 from pyrovae.datasets.readers.settings import NONE, ReadingSettings
 from pyrovae.datasets.reading import Finding
@@ -280,17 +280,13 @@ def _pairs(numbers: NDArray[np.float64], numeric: list[int]) -> Shape | None:
     """Columns of positions and of values by turns, from the first on."""
     if len(numeric) < 4 or len(numeric) % 2 or len(numbers) < _ENOUGH:
         return None
-    axes = all(in_order(_seen(numbers[:, i])) for i in numeric[::2])
-    values = sum(in_order(_seen(numbers[:, i])) for i in numeric[1::2])
+    axes = all(in_order(finite(numbers[:, i])) for i in numeric[::2])
+    values = sum(in_order(finite(numbers[:, i])) for i in numeric[1::2])
     if not axes or 4 * values > len(numeric[1::2]):
         return None
     evidence = "each second column is in order, from the first on"
     finding = Finding("pairs of columns, positions and values", evidence, Option("samples", "rows"))
     return Shape(Kind.PAIRS, numeric[0], finding)
-
-
-def _seen(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values[np.isfinite(values)]
 
 
 def _roughness(rows: NDArray[np.float64]) -> float:
@@ -300,7 +296,7 @@ def _roughness(rows: NDArray[np.float64]) -> float:
         return np.inf
     found = []
     for row in rows:
-        values = _seen(row)
+        values = finite(row)
         if len(values) > 2 and values.var() > 0:
             found.append(np.square(np.diff(values)).mean() / (2 * values.var()))
     return float(np.median(found)) if found else np.inf

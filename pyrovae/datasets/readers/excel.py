@@ -12,7 +12,7 @@ from pathlib import Path
 from pyrovae.datasets.readers._numbers import MISSING, Numerals
 from pyrovae.datasets.readers._rows import Row
 from pyrovae.datasets.readers._table import Choose, Table
-from pyrovae.datasets.readers.settings import NONE, ReadingSettings, check_size
+from pyrovae.datasets.readers.settings import ReadingSettings, check_size
 from pyrovae.datasets.readers.text import table_of_rows
 from pyrovae.errors import InputError, Option, needing_extra, reading
 
@@ -36,8 +36,8 @@ def read_excel(path: Path, settings: ReadingSettings, choose: Choose) -> Table:
         with path.open("rb") as file:  # by its name, openpyxl would refuse other endings
             book = openpyxl.load_workbook(file, read_only=not has_merged, data_only=True)
             sheets = {sheet.title: list(_rows(sheet, str(path), settings)) for sheet in book.worksheets}
-    words = frozenset(word.lower() for word in settings.missing_value or () if word != NONE)
-    kinds = [Numerals(missing=MISSING | words), Numerals(",", missing=MISSING | words, guessed=True)]
+    missing = MISSING | {word.lower() for word in settings.missing_words}
+    kinds = [Numerals(missing=missing), Numerals(",", missing=missing, guessed=True)]
     numerals = {title: found for title, rows in sheets.items() for found in kinds[::-1] if _is_table(rows, found)}
     name = settings.table
     if name is None:

@@ -95,6 +95,11 @@ class ReadingSettings:
         return any(int(found[1]) <= row <= float(found[2] or "inf") for found in ranges)
 
     @property
+    def missing_words(self) -> list[str]:
+        """What the user says that means missing."""
+        return [word for word in self.missing_value or () if word != NONE]
+
+    @property
     def gives_axis(self) -> bool:
         """Whether the axis is given, as positions or as a file of them."""
         return self.axis is not None and not self.axis_place[0]

@@ -77,8 +77,6 @@ def read_spectra(
     try:
         table = read_table(path, settings, choose)
     except OSError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     return _spectra(table, path, settings, to_train=to_train, group=group)
 
@@ -100,9 +98,9 @@ def _check_path(path: Path) -> None:
         stat.S_IFBLK: "a device",
         stat.S_IFSOCK: "a socket",
     }
-    for kind, name in kinds.items():
-        if stat.S_IFMT(mode) == kind:
-            raise InputError(f"{path} is {name}, not a file; write its content to a file, and give that")
+    if stat.S_IFMT(mode) in kinds:
+        name = kinds[stat.S_IFMT(mode)]
+        raise InputError(f"{path} is {name}, not a file; write its content to a file, and give that")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
 

@@ -64,6 +64,15 @@ class StepEngine(ABC):
         A replica whose loss is not finite stops with the parameters before that step, and is in ``errors``.
         """
 
+    def tensors(self, r: int) -> Tensors:
+        """Everything that training changes in a replica."""
+        return [*self.parameters[r], *module_buffers(*self.pairs[r])]
+
+    def is_finite(self, r: int) -> bool:
+        """Whether all parameters of a replica are finite."""
+        together = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters[r]])
+        return bool(together.isfinite().all())
+
     @abstractmethod
     def _moments(self) -> tuple[list[Tensors], list[Tensors], list[list[int]]]:
         """Adam's two moments and numbers of steps, by replica, then by parameter."""
@@ -92,7 +101,7 @@ class StepEngine(ABC):
         self.errors = {r: NonFiniteStepError(*error) for r, error in state["errors"].items()}
         self.noise_states = [[s.clone() for s in states] for states in state["noise_states"]]
         saved = zip(state["parameters"], state["buffers"], strict=True)
-        for parameters, pair, values in zip(self.parameters, self.pairs, saved, strict=True):
-            for tensor, value in zip([*parameters, *module_buffers(*pair)], [*values[0], *values[1]], strict=True):
+        for r, (parameters, buffers) in enumerate(saved):
+            for tensor, value in zip(self.tensors(r), [*parameters, *buffers], strict=True):
                 tensor.copy_(value)
         self._set_moments(state["first_moments"], state["second_moments"], state["counts"])

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pyrovae.errors import InputError
 from pyrovae.programs import Pair, module_buffers, trace_pair, unregistered
-from pyrovae.randomness import random_state, set_random_state
+from pyrovae.randomness import kept_random_state, random_state, set_random_state
 from pyrovae.training import processes
 from pyrovae.training.engines._base import Tensors
 from pyrovae.training.engines._draws import CannotTraceError, Draw, Recorder, Replayer, make_draws
@@ -79,11 +79,7 @@ class PartialLoss(nn.Module):
         rows = slice(first, first + num) if num else slice(0, 1)  # without rows, a loss that counts nothing
         model, guide = self.pair
         recorders, losses = [], []
-        with (
-            left_as_they_are(module_buffers(model, guide)) as changed,
-            torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-            unregistered(),
-        ):
+        with left_as_they_are(module_buffers(model, guide)) as changed, kept_random_state(x), unregistered():
             start = random_state()
             pair = trace_pair(model, guide, x)
             for batch in (x, x[rows]):

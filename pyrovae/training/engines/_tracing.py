@@ -19,7 +19,7 @@ from pyrovae.blocks import take
 from pyrovae.elbo import BetaELBO
 from pyrovae.errors import one_line
 from pyrovae.programs import Pair, unregistered
-from pyrovae.randomness import random_state, set_random_state, state_elsewhere
+from pyrovae.randomness import kept_random_state, random_state, set_random_state, state_elsewhere
 from pyrovae.training.engines._base import Tensors
 from pyrovae.training.engines._draws import CannotTraceError, Draw, Recorder, Replayer, make_draws
 from pyrovae.training.engines._operations import DATA_DEPENDENT, Operations, operations_of
@@ -95,7 +95,7 @@ def trace_gradient(
     recorder = Recorder()
     others = [t for t in module_tensors(pair) if not any(t is p for p in parameters)]
     elsewhere = state_elsewhere()
-    with left_as_they_are(others) as changed, torch.random.fork_rng(devices=_devices(x)), recorder:
+    with left_as_they_are(others) as changed, kept_random_state(x), recorder:
         _, derivatives = gradient(x)
     if state_elsewhere() != elsewhere:
         raise CannotTraceError("they draw random numbers outside PyTorch")
@@ -112,7 +112,7 @@ def trace_gradient(
         return [loss, *[d for d in derivatives if d is not None], *[buffer.clone() for buffer in buffers]]
 
     beta, noise = torch.ones((), dtype=parameters[0].dtype, device=x.device), make_draws(recorder.draws, x.device)
-    with left_as_they_are(others), torch.random.fork_rng(devices=_devices(x)), _refusing():
+    with left_as_they_are(others), kept_random_state(x), _refusing():
         operations = operations_of(traced, *parameters, *buffers, x, beta, *noise, *fixed)
     if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in operations.graph.graph.nodes):
         raise CannotTraceError(DATA_DEPENDENT)
@@ -138,7 +138,7 @@ def _try(
         with torch.no_grad():
             for p in parameters:
                 p.mul_(1.01)
-        with torch.random.fork_rng(devices=_devices(x)):
+        with kept_random_state(x):
             start = random_state()
             with left_as_they_are(result.buffers):
                 loss, derivatives = gradient(x, beta)
@@ -195,10 +195,6 @@ def grouped(tensors: Iterable[Tensor], counts: Sequence[int]) -> list[Tensors]:
     """Tensors in groups of these sizes, in their order."""
     each = iter(tensors)
     return [list(itertools.islice(each, count)) for count in counts]
-
-
-def _devices(x: Tensor) -> list[torch.device]:
-    return [x.device] if x.is_cuda else []
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch.utils.dlpack import from_dlpack
 
 from pyrovae.errors import InputError
 from pyrovae.training.engines._base import State, Tensors, Values
+from pyrovae.training.processes import environment
 
 if TYPE_CHECKING:
     from jax import Array
@@ -53,17 +54,11 @@ def missing_xla() -> str | None:
 def _as_the_caller(threads: int) -> Iterator[None]:
     """Use JAX on the CPU with 64-bit numbers; its first use sets the number of threads. Globals are restored."""
     wanted = {"PJRT_NPROC": str(threads), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ |= {name: value for name, value in wanted.items() if before[name] is None}
-    try:
+    with environment({name: value for name, value in wanted.items() if name not in os.environ}):
         import jax
 
         with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
             yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
 
 
 class XlaLoop:

@@ -28,14 +28,6 @@ def _extreme(best: Callable[..., Array], where: Callable[..., Array]) -> Callabl
     return run
 
 
-def _logsumexp(x: Array, dims: Sequence[int] | int, keepdim: bool = False) -> Array:
-    axes = _axes(dims)
-    largest = jnp.max(x, axis=axes, keepdims=True)
-    largest = jnp.where(jnp.isinf(largest), 0, largest)
-    total = jnp.log(jnp.sum(jnp.exp(x - largest), axis=axes, keepdims=keepdim))
-    return total + (largest if keepdim else jnp.squeeze(largest, axes))
-
-
 def _sort(x: Array, dim: int = -1, descending: bool = False, stable: bool = True) -> tuple[Array, Array]:
     order = jnp.argsort(x, axis=dim, descending=descending)
     return jnp.take_along_axis(x, order, axis=dim), order
@@ -55,7 +47,7 @@ REDUCTIONS: dict[str, Callable[..., object]] = {
     "cumprod": jnp.cumprod,
     "cumsum": jnp.cumsum,
     "logcumsumexp": lambda x, dim: lax.cumlogsumexp(x, axis=dim % x.ndim),
-    "logsumexp": _logsumexp,
+    "logsumexp": _reduction(jax.nn.logsumexp),
     "max": _extreme(jnp.max, jnp.argmax),
     "min": _extreme(jnp.min, jnp.argmin),
     "sort": _sort,
