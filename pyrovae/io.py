@@ -3,46 +3,24 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias, Union, cast
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from pyrovae import likelihoods, linear_gaussian, nn, posteriors, priors, vae
 from pyrovae.datasets import Preprocessing
-from pyrovae.datasets import preprocessing as preprocessing_steps
+from pyrovae.descriptions import Bounded, Json, build, check_keys, describe
 from pyrovae.errors import InputError, InputTypeError, one_line
 from pyrovae.files import checksum, to_json, write_bytes
 from pyrovae.linear_gaussian import FactorModel, LinearGaussianVAE, LinearModel, ShrunkGaussian
 from pyrovae.nn import ConfigurableModule
 from pyrovae.vae import AmortizedGuide, GenerativeModel
 
-Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007
-"""Values that JSON can store."""
-
 FORMAT = 2
 """The written format. Format 1, of version 0.1, has no checksum of the description."""
-
-_CREATORS = (
-    "arange", "empty", "eye", "full", "linspace", "normal", "ones", "rand", "randn", "tril_indices", "triu_indices",
-    "zeros", "new_empty", "new_full", "new_ones", "new_zeros",
-)  # fmt: skip
-"""Functions of torch that make a tensor of a size."""
-
-_Classes: TypeAlias = dict[str, type[ConfigurableModule]]
-
-
-_LIBRARY: _Classes = {
-    name: value
-    for module in (nn, likelihoods, posteriors, priors, vae, preprocessing_steps, linear_gaussian)
-    for name, value in vars(module).items()
-    if isinstance(value, type) and issubclass(value, ConfigurableModule)
-}
-
 
 _DAMAGE = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 """What the constructors raise for a damaged description."""
@@ -156,7 +134,7 @@ def load_any(
     """What :func:`save` wrote: a model and its guide, or a linear model."""
     from safetensors.torch import load as from_bytes
 
-    path, own = _checked_path(path), _by_name(classes)
+    path, own = _checked_path(path), list(classes)
     with _saved(path) as (description, content):
         tensors: dict[str, Tensor] = from_bytes(content)
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
@@ -167,8 +145,8 @@ def load_any(
         for name, kind in kinds.items():
             of_program = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             values = sum(tensor.numel() for tensor in of_program.values())
-            with torch.random.fork_rng(devices=[]), _Bounded(values, spare=2**28 if own else 2**16):
-                program = _build(description.get(name), _LIBRARY | own)
+            with torch.random.fork_rng(devices=[]), Bounded(values, spare=2**28 if own else 2**16):
+                program = build(description.get(name), own)
             if not isinstance(program, kind) or not isinstance(program, ConfigurableModule):
                 raise InputError(f"{path.with_suffix('.json').name} describes no model and guide")
             program.to(dtype).load_state_dict(of_program)
@@ -197,53 +175,10 @@ def load_preprocessing(path: str | Path, classes: Iterable[type[ConfigurableModu
         FileNotFoundError: there is no such file.
     """
     with _saved(_checked_path(path)) as (description, _):
-        step = _build(description.get("preprocessing"), _LIBRARY | _by_name(classes))
+        step = build(description.get("preprocessing"), classes)
         if step is not None and not isinstance(step, Preprocessing):
             raise InputError(f"its preprocessing is a {type(step).__name__}")
     return step
-
-
-def describe(value: object, where: str) -> Json:
-    """Constructor arguments of a module, and of the modules among them, as plain values.
-
-    Raises:
-        InputTypeError: a value is neither a number, a string, a list of them nor a ConfigurableModule.
-    """
-    if isinstance(value, ConfigurableModule):
-        arguments = {key: describe(item, f"{where}.{key}") for key, item in value.config().items()}
-        return {"class": type(value).__name__, "arguments": arguments}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [describe(item, where) for item in value]
-    raise InputTypeError(
-        f"cannot save {where}, a {type(value).__name__}: only numbers, strings and modules that derive from "
-        "pyrovae.nn.ConfigurableModule can be described"
-    )
-
-
-def _build(description: Json, known: _Classes) -> object:
-    """The value that :func:`describe` described.
-
-    Raises:
-        InputError: an unknown class, or no description of a module.
-        TypeError: arguments that the class does not take, or whatever else its constructor raises for them.
-    """
-    if isinstance(description, list):
-        return [_build(item, known) for item in description]
-    if not isinstance(description, dict):
-        return description
-    name, given = description.get("class"), description.get("arguments")
-    if not isinstance(name, str) or not isinstance(given, dict):
-        raise InputError(f"a module needs a class and its arguments, and has only {', '.join(description)}")
-    _check_keys(f"the description of {name}", description, ("class", "arguments"))
-    if name not in known:
-        raise InputError(f"it holds a {name}, which is not of the library; pass classes=[{name}]")
-    arguments = {key: _build(item, known) for key, item in given.items()}
-    positional = arguments.pop("*", [])
-    if not isinstance(positional, list):
-        raise InputError(f"the positional arguments of {name} must be a list, not {positional!r}")
-    return known[name].from_config(*positional, **arguments)
 
 
 def _checked_path(path: str | Path) -> Path:
@@ -251,17 +186,6 @@ def _checked_path(path: str | Path) -> Path:
     if path.suffix != ".safetensors":
         raise InputError(f"the file name must end in .safetensors, not {path.name!r}")
     return path
-
-
-def _by_name(classes: Iterable[type[ConfigurableModule]]) -> _Classes:
-    return {cls.__name__: cls for cls in classes}
-
-
-def _check_keys(where: str, found: Iterable[str], known: Iterable[str]) -> None:
-    """Raise an InputError that names the first key which is not known."""
-    unknown = [key for key in found if key not in known]
-    if unknown:
-        raise InputError(f"{where} holds something unknown, {unknown[0]!r}")
 
 
 @contextmanager
@@ -287,40 +211,7 @@ def _saved(path: Path) -> Iterator[tuple[dict[str, Json], bytes]]:
         sound = {checksum(description, content)} if number > 1 else {of_tensors, None}
         if sha256 not in sound:
             raise InputError(f"its checksum is wrong: it is damaged, or {beside.name} is of another model")
-        _check_keys(beside.name, description, ("format", "model", "guide", "preprocessing"))
+        check_keys(beside.name, description, ("format", "model", "guide", "preprocessing"))
         yield description, content
     except (*_DAMAGE, SafetensorError) as error:
         raise InputError(f"cannot load {path}: {one_line(error, 300)}") from error
-
-
-class _Bounded(TorchFunctionMode):
-    """Refuses to make more numbers than a program can need whose tensors hold so many, before there is memory for them.
-
-    A constructor makes its parameters and buffers, and some of its own to find them with.
-
-    Args:
-        values: number of values in the program's tensors.
-        spare: how many numbers more than a multiple of those are no reason to refuse.
-    """
-
-    def __init__(self, values: int, spare: int) -> None:
-        super().__init__()
-        self.values, self.left = values, 16 * values + spare
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        """Call a function of torch; of one that makes a tensor, look at the size first."""
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in _CREATORS and "out" not in kwargs:
-            made = func(*args, **{**kwargs, "device": "meta"})
-            assert isinstance(made, Tensor)
-            self.left -= made.numel()
-            if self.left < 0:
-                size = " × ".join(map(str, made.shape))
-                raise InputError(f"it asks for more numbers, {size} among them, than the {self.values} in its tensors")
-        return func(*args, **kwargs)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison.settings import STANDARD, ComparisonSettings
 from pyrovae.errors import InputError, InputTypeError
-from pyrovae.programs import Program, latent_sites, log_prob_of, running_on, takes_missing, undisturbed
+from pyrovae.programs import Program, latent_sites, log_prob_of, running_on, takes_missing, trace_at, undisturbed
 from pyrovae.vae import GenerativeModel
 
 
@@ -60,10 +60,7 @@ def _check_takes_some(model: Program, x: Tensor, trace: Trace) -> None:
     """Raise an InputError unless the last datum's observations have the same density alone, in the first row."""
     drawn = latent_sites(trace)
     alone = {name: site["value"].narrow(-1 - site["fn"].event_dim, len(x) - 1, 1) for name, site in drawn.items()}
-    given = Trace()
-    for name, value in alone.items():
-        given.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
-    last = poutine.trace(poutine.replay(model, trace=given)).get_trace(x[-1:])
+    last = trace_at(model, alone, x[-1:])
     observed = [name for name, site in trace.nodes.items() if site["type"] == "sample" and site["is_observed"]]
     for name in observed:
         both = log_prob_of(trace.nodes[name])[..., -1:], log_prob_of(last.nodes[name])

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyrovae.comparison._data import PreparedData
 from pyrovae.comparison._pairs import new_pair, seen_by
 from pyrovae.comparison.settings import STANDARD, ComparisonSettings, judged_by_model
-from pyrovae.io import describe
+from pyrovae.descriptions import describe
 from pyrovae.linear_gaussian.factor_model import FactorModel
 from pyrovae.nn import MLP
 from pyrovae.programs import Program

@@ -20,9 +20,10 @@ from pyrovae.comparison._measures import SCORES
 from pyrovae.comparison._plan import Cell, Plan, configuration, make_pair
 from pyrovae.comparison.settings import STANDARD
 from pyrovae.comparison.tables import write_run_pictures
+from pyrovae.descriptions import describe
 from pyrovae.errors import InputError, one_line, out_of_memory
 from pyrovae.files import make_folder, remove_partial_files, versions, write_bytes, write_json, write_table, write_text
-from pyrovae.io import describe, load, save
+from pyrovae.io import load, save
 from pyrovae.programs import Program
 from pyrovae.randomness import seeded
 from pyrovae.training import History, TrainingSettings, describe_settings

@@ -23,10 +23,10 @@ from pyrovae.comparison._result import Results
 from pyrovae.comparison._runs import callers_state_left_alone, choose_rates, left_to_run, run_pieces
 from pyrovae.comparison.settings import OF_EACH_RUN, ComparisonKeywords, ComparisonSettings, Execution
 from pyrovae.datasets import SyntheticDataset
+from pyrovae.descriptions import describe
 from pyrovae.errors import InputError
 from pyrovae.files import locked_folder, make_folder
 from pyrovae.frames import Data
-from pyrovae.io import describe
 from pyrovae.keywords import accepts
 from pyrovae.likelihoods import GaussianLikelihood
 from pyrovae.linear_gaussian.baselines import Baseline

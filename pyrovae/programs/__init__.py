@@ -52,7 +52,7 @@ from pyrovae.programs._sites import (
     without_deterministic,
     without_mask,
 )
-from pyrovae.programs._tracing import data_unchanged, draws_unchanged, pair_at, raw_traces, trace_pair
+from pyrovae.programs._tracing import data_unchanged, draws_unchanged, pair_at, raw_traces, trace_at, trace_pair
 from pyrovae.programs._training import check_programs
 
 __all__ = [
@@ -103,6 +103,7 @@ __all__ = [
     "same_scale",
     "takes_any_axes",
     "takes_missing",
+    "trace_at",
     "trace_pair",
     "trainable_parameters",
     "undisturbed",

@@ -89,12 +89,17 @@ def pair_at(
     model: Program, guide: Program, values: Mapping[str, Tensor], *args: object, **kwargs: object
 ) -> TracedPair:
     """The programs' sites if what the guide draws has these values, by name."""
+    guide_trace = trace_at(guide, values, *args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return TracedPair.of(model_trace, guide_trace)
+
+
+def trace_at(program: Program, values: Mapping[str, Tensor], *args: object, **kwargs: object) -> Trace:
+    """A program's sites if what it draws has these values, by name."""
     given = Trace()
     for name, value in values.items():
         given.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
-    guide_trace = poutine.trace(poutine.replay(guide, trace=given)).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    return TracedPair.of(model_trace, guide_trace)
+    return poutine.trace(poutine.replay(program, trace=given)).get_trace(*args, **kwargs)
 
 
 @contextmanager
