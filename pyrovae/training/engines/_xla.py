@@ -81,7 +81,9 @@ class XlaLoop:
             "xla_cpu_multi_thread_eigen": self._threads > 1,
             "xla_cpu_copy_insertion_use_region_analysis": True,  # else a step copies the parameters that it changes
         }
-        self._run = jax.jit(self._loop, compiler_options=options)
+        with _as_the_caller(self._threads):  # arrays of any origin, so that one program serves all calls
+            place = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        self._run = jax.jit(self._loop, in_shardings=place, compiler_options=options)
 
     def __call__(
         self, count: int, state: State, x: Tensor, index: Tensor, noise: Tensors, rows: Tensor, fixed: Tensors

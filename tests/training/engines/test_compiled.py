@@ -270,3 +270,20 @@ def test_nothing_is_written_and_no_compiler_is_run(tmp_path):
     pytest.importorskip("jax")
     nowhere = str(tmp_path / "nowhere")
     assert alone(ALONE, HOME=nowhere, TMPDIR=nowhere, PATH=nowhere, PYTHONDONTWRITEBYTECODE="1") == "compiled []\n"
+
+
+def test_one_compilation_serves_all_chunks():
+    """Whether NumPy, PyTorch or JAX made the arrays of a call."""
+    from jax import monitoring
+
+    compiled = []
+
+    def note(event, duration, **_):
+        compiled.extend([event] if event.endswith("backend_compile_duration") else [])
+
+    monitoring.register_event_duration_secs_listener(note)
+    try:
+        fit(*make_pair(), data(8000), pv.AnalyticELBO(), "compiled", epochs=3, batch_size=1000)
+    finally:
+        monitoring.unregister_event_duration_listener(note)
+    assert len(compiled) == 1
